@@ -1,0 +1,1 @@
+"""vLLM-Ascend and MindIE on Huawei NPUs."""

@@ -1,0 +1,1 @@
+"""Huawei Pangu over HTTP."""

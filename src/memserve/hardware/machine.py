@@ -1,0 +1,82 @@
+"""What a machine is: nodes of equal cards. Bytes and bytes per second inside."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal, TypeAlias
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+Vendor: TypeAlias = Literal["nvidia", "amd", "ascend", "intel", "habana", "apple", "cpu"]
+GIB = 1024**3
+
+
+@dataclass(frozen=True)
+class Link:
+    """How cards of one node, or nodes, talk: bytes per second one way, per card."""
+
+    kind: str
+    bytes_per_second: float
+    source: str = ""
+
+
+@dataclass(frozen=True)
+class Card:
+    """One accelerator as an engine sees it (one die of an A3, one half of an MI250X), or a CPU."""
+
+    name: str
+    """Canonical and unique: V100-32GB, RTX4090, 910B2, A3."""
+    vendor: Vendor
+    memory: int
+    """Bytes that the framework (torch, torch_npu) reports as total: what engines budget against."""
+    driver_memory: int
+    """Bytes that nvidia-smi or npu-smi reports: SGLang derives its fraction from it."""
+    nominal_gb: float
+    bandwidth: float
+    """Memory bytes per second."""
+    flops: Mapping[str, float] = field(default_factory=dict)
+    """Dense operations per second by dtype: float32, float16, bfloat16, float8, int8, float4."""
+    capability: tuple[int, int] | None = None
+    """CUDA compute capability; (7, 0) is a V100."""
+    soc: str | None = None
+    """Ascend SoC (910B2) or AMD gfx name."""
+    link: Link | None = None
+    """Card to card inside a node, the fastest."""
+    host_link: Link | None = None
+    """PCIe."""
+    tdp_watts: float | None = None
+    memory_measured: bool = True
+    """False: the framework-visible total was derived from the nominal size, not seen in a log."""
+    sources: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    @property
+    def sm(self) -> int | None:
+        """Compute capability as CUDA engines write it: 70, 89, 120."""
+        return None if self.capability is None else self.capability[0] * 10 + self.capability[1]
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Nodes of equal cards; what `4xV100` or detection gives."""
+
+    card: Card
+    cards_per_node: int = 1
+    nodes: int = 1
+    free_memory: tuple[int, ...] | None = None
+    """Free bytes of each card of the first node, where detection saw them; None: assumed empty."""
+    host_memory: int | None = None
+    network: Link | None = None
+    """Between nodes."""
+    usd_per_hour: float | None = None
+    price_source: str = ""
+    origin: str = "named"
+    """named, detected, or the instance type's name."""
+    notes: tuple[str, ...] = ()
+    """What was assumed, as "V100 means V100-32GB"."""
+
+    @property
+    def cards(self) -> int:
+        """All cards of all nodes."""
+        return self.nodes * self.cards_per_node

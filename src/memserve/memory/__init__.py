@@ -1,0 +1,1 @@
+"""Bytes: weights per rank, KV cache, start-up peaks, training."""

@@ -1,0 +1,1 @@
+"""What a model is: config.json -> ModelSpec, a catalogue, checkpoints, the hub."""

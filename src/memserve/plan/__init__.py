@@ -1,0 +1,1 @@
+"""Puts it together: candidates -> verdicts -> Plan.  python -m memserve.plan MODEL --gpus SPEC"""

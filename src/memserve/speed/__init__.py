@@ -1,0 +1,1 @@
+"""Seconds and money: a roofline with a cause for every term, workloads, cost."""
