@@ -1,0 +1,40 @@
+"""Prices from the optional package `genai-prices`, whose table is wider than the shipped one."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from memserve.speed.prices import Price
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+PROVIDERS = {"bedrock": "aws", "gemini": "google", "azure": "azure"}
+"""Our backend names where genai-prices uses another."""
+PROBE = 1_000
+"""Tokens asked for: few enough that no long-context tier applies."""
+
+
+def price(provider: str | None, name: str) -> Price | None:
+    """The first-tier price of a model, or None where genai-prices does not know it either."""
+    from genai_prices import Usage, __version__, calc_price
+
+    def usd(**tokens: int) -> float:
+        found = calc_price(Usage(**tokens), name, provider_id=PROVIDERS.get(provider or "", provider))
+        return float(found.total_price) * 1_000_000 / PROBE
+
+    try:
+        return _priced(provider or "", name, usd, f"genai-prices {__version__}")
+    except LookupError:
+        return None
+
+
+def _priced(provider: str, name: str, usd: Callable[..., float], source: str) -> Price:
+    return Price(
+        model=name,
+        provider=provider,
+        input=usd(input_tokens=PROBE),
+        output=usd(output_tokens=PROBE),
+        cached=usd(input_tokens=PROBE, cache_read_tokens=PROBE),
+        source=source,
+    )

@@ -1,0 +1,135 @@
+"""Token prices of API providers: data with a date and a source, and what a call costs by them.
+
+Where `genai-prices` is installed it answers for models that the shipped table does not list.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
+
+from memserve.errors import InvalidInput
+
+if TYPE_CHECKING:
+    from memserve.protocol import Usage
+
+MILLION = 1_000_000
+
+
+@dataclass(frozen=True)
+class Price:
+    """Dollars per million tokens; None where no source states one."""
+
+    model: str
+    provider: str
+    input: float
+    output: float
+    cached: float | None = None
+    """Input that the provider read from its prompt cache."""
+    cache_write: float | None = None
+    batch_input: float | None = None
+    batch_output: float | None = None
+    retires: str | None = None
+    source: str = ""
+    date: str = ""
+
+    @property
+    def usd_per_mtok(self) -> dict[str, float | None]:
+        """The prices by what they are for: input, output, cached, batch_input, batch_output."""
+        return {
+            "input": self.input,
+            "output": self.output,
+            "cached": self.cached,
+            "batch_input": self.batch_input,
+            "batch_output": self.batch_output,
+        }
+
+    def usd(self, usage: Usage, batch: bool = False) -> float:
+        """What one answer cost; tokens that the engine did not count are taken as none."""
+        return self.of_tokens(
+            usage.prompt_tokens or 0,
+            usage.completion_tokens or 0,
+            cached_tokens=usage.cached_tokens or 0,
+            batch=batch,
+        )
+
+    def of_tokens(self, input_tokens: float, output_tokens: float, *, cached_tokens: float = 0,
+                  batch: bool = False) -> float:  # fmt: skip
+        """What so many tokens cost. `cached_tokens` are part of `input_tokens`.
+
+        In a batch every input token pays the batch price: no source promises both discounts together.
+        """
+        if min(input_tokens, output_tokens, cached_tokens) < 0 or cached_tokens > input_tokens:
+            raise InvalidInput(
+                f"token counts must satisfy 0 <= cached <= input, not {cached_tokens} of {input_tokens}"
+            )
+        if batch:
+            return self._batch(input_tokens, output_tokens)
+        cached = self.input if self.cached is None else self.cached
+        fresh = (input_tokens - cached_tokens) * self.input + cached_tokens * cached
+        return (fresh + output_tokens * self.output) / MILLION
+
+    def _batch(self, input_tokens: float, output_tokens: float) -> float:
+        if self.batch_input is None:
+            raise InvalidInput(f"no batch price of {self.provider}:{self.model} is known")
+        output = self.output if self.batch_output is None else self.batch_output
+        return (input_tokens * self.batch_input + output_tokens * output) / MILLION
+
+
+def of(model: str, backend: str | None = None) -> Price | None:
+    """The price of `gpt-4o-mini`, `openai:gpt-4o-mini` or `openai/gpt-4o-mini`; None where none is known."""
+    provider, name = _split(model, backend)
+    found = _table().get((provider, name)) if provider else _anywhere(name)
+    return found or _from_genai_prices(provider, name)
+
+
+def names() -> tuple[str, ...]:
+    """Every priced model of the shipped table as `provider:model`."""
+    return tuple(f"{row.provider}:{row.model}" for row in dict.fromkeys(_table().values()))
+
+
+def stamp() -> str:
+    """The date of the shipped table."""
+    return str(_data()["date"])
+
+
+def _split(model: str, backend: str | None) -> tuple[str | None, str]:
+    known = {provider for provider, _ in _table()}
+    for mark in (":", "/"):
+        head, sign, tail = model.partition(mark)
+        if sign and head in known:
+            return head, tail
+    return (backend if backend in known else None), model
+
+
+def _anywhere(name: str) -> Price | None:
+    return next((row for (_, known), row in _table().items() if known == name), None)
+
+
+@cache
+def _data() -> dict[str, Any]:
+    text = (files("memserve.speed") / "data" / "prices.json").read_text(encoding="utf-8")
+    return dict(json.loads(text))
+
+
+@cache
+def _table() -> dict[tuple[str, str], Price]:
+    data = _data()
+    rows = [Price(**row, date=data["date"]) for row in data["rows"]]
+    table = {(row.provider, row.model): row for row in rows}
+    for alias, model in data["aliases"].items():
+        table.update({(row.provider, alias): row for row in rows if row.model == model})
+    return table
+
+
+@cache
+def _from_genai_prices(provider: str | None, name: str) -> Price | None:
+    if find_spec("genai_prices") is None:
+        return None
+    from memserve.speed.genai import price
+
+    return price(provider, name)

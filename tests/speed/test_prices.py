@@ -1,0 +1,47 @@
+"""Token prices: what a call costs, and that the table says when and from where."""
+
+from __future__ import annotations
+
+import pytest
+
+from memserve.errors import InvalidInput
+from memserve.protocol import Usage
+from memserve.speed import prices
+
+
+@pytest.mark.parametrize(
+    "name", ["gpt-4o-mini", "openai:gpt-4o-mini", "openai/gpt-4o-mini", "gpt-4o-mini-2024-07-18"]
+)
+def test_one_model_by_each_of_its_names(name):
+    price = prices.of(name)
+    assert price is not None
+    assert (price.input, price.output, price.cached, price.batch_input) == (0.15, 0.6, 0.075, 0.075)
+
+
+def test_every_row_says_when_and_from_where():
+    rows = [prices.of(name) for name in prices.names()]
+    assert len(rows) >= 30
+    assert all(row and row.source and row.date == prices.stamp() for row in rows)
+
+
+def test_unknown_models_have_no_price():
+    assert prices.of("pangu-38b") is None
+    assert prices.of("a-model-nobody-sells", "openai") is None
+
+
+def test_the_cache_and_the_batch_are_cheaper():
+    price = prices.of("gpt-4o", "openai")
+    assert price is not None
+    assert price.usd(Usage(1_000_000, 0)) == 2.5
+    assert price.usd(Usage(1_000_000, 0, 1_000_000)) == 1.25
+    assert price.usd(Usage(1_000_000, 1_000_000), batch=True) == 6.25
+    assert price.usd(Usage()) == 0
+
+
+def test_wrong_counts_and_missing_batch_prices_are_refused():
+    price = prices.of("text-embedding-ada-002")
+    assert price is not None
+    with pytest.raises(InvalidInput, match="batch"):
+        price.usd(Usage(5, 0), batch=True)
+    with pytest.raises(InvalidInput, match="cached"):
+        price.usd(Usage(5, 0, 6))
