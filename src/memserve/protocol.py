@@ -30,7 +30,11 @@ DEFAULT_TOP_P = 1.0
 
 @dataclass(frozen=True)
 class Raw:
-    """A prompt that goes to the model as it stands: no chat template, no added BOS."""
+    """Text without the chat template, tokenized as the checkpoint's own tokenizer does for plain text.
+
+    Exactly one BOS: added where the tokenizer adds one, and never doubled when the text brings its own.
+    Token ids, in contrast, go to the model exactly as they stand.
+    """
 
     text: str
 
