@@ -1,0 +1,58 @@
+"""The JSON answer: one object, schema 1."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from memserve.hardware.machine import Machine
+    from memserve.model.spec import ModelSpec
+    from memserve.plan.plan import Plan
+
+GIB = 1024**3
+
+
+def model_object(model: ModelSpec) -> dict[str, Any]:
+    """Who the model is."""
+    return {
+        "id": model.id, "architecture": model.architecture, "parameters": model.parameters,
+        "active_parameters": model.active_parameters, "source": model.source, "notes": list(model.notes),
+    }  # fmt: skip
+
+
+def machine_object(machine: Machine) -> dict[str, Any]:
+    """What it is planned for."""
+    return {
+        "nodes": machine.nodes, "cards_per_node": machine.cards_per_node, "card": machine.card.name,
+        "memory_gib_per_card": round(machine.card.memory / GIB, 2), "origin": machine.origin,
+        "notes": list(machine.notes),
+    }  # fmt: skip
+
+
+def plan_object(plan: Plan) -> dict[str, Any]:
+    """One plan, with its model and machine."""
+    return {
+        "model": model_object(plan.model), "machine": machine_object(plan.machine), **bare_plan(plan),
+    }  # fmt: skip
+
+
+def bare_plan(plan: Plan) -> dict[str, Any]:
+    """One plan as it stands inside the answer."""
+    layout = None if plan.remote else plan.deployment.layout
+    return {
+        "backend": plan.backend, "engine_version": plan.engine_version or None,
+        "quantization": plan.quantization, "dtype": plan.dtype,
+        "tensor_parallel": layout and layout.tensor,
+        "pipeline_parallel": layout and layout.pipeline,
+        "data_parallel": layout and layout.data,
+        "expert_parallel": layout and layout.expert,
+        "kv_dtype": plan.kv_dtype, "context": plan.context, "largest_context": plan.largest_context,
+        "concurrency": plan.concurrency,
+        "checkpoint": plan.checkpoint.id, "checkpoint_source": plan.checkpoint.source,
+        "make_checkpoint": plan.checkpoint.make,
+        "install": plan.install, "command": plan.command, "env": plan.env,
+        "fits": plan.fits, "outcome": plan.outcome,
+        "memory_gib_per_card": plan.memory_gib_per_card,
+        "kv_cache_tokens": plan.kv_cache_tokens, "max_concurrency": plan.max_concurrency,
+        "speed": plan.speed, "cost": plan.cost, "reasons": list(plan.reasons),
+    }  # fmt: skip
