@@ -208,6 +208,8 @@ class Capabilities:
     """Greedy answers repeat to the token, alone or in company."""
     count_tokens: bool = False
     cancel: bool = False
+    batches: bool = False
+    """A local engine: a long list in one call is much faster than many calls (`memserve.run` feeds it so)."""
     # embedding and reranking
     roles: frozenset[str] = frozenset()
     normalize: bool = False
