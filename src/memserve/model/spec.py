@@ -62,6 +62,8 @@ class Mixer:
     """Sparse MLA: the indexer's key, cached too."""
     state: tuple[tuple[int, ...], ...] = ()
     """Linear attention and Mamba: shapes of the per-sequence states (convolution, recurrent)."""
+    state_dtype: str = ""
+    """Dtype of the recurrent state where the config names one (`mamba_ssm_dtype`)."""
     shares_cache_of: int | None = None
     """Index of the layer whose KV cache this one reads instead of keeping its own."""
 
