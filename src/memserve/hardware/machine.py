@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-Vendor: TypeAlias = Literal["nvidia", "amd", "ascend", "intel", "habana", "apple", "cpu"]
+Vendor: TypeAlias = Literal["nvidia", "amd", "ascend", "intel", "habana", "google", "apple", "cpu"]
 GIB = 1024**3
 
 
@@ -45,6 +45,8 @@ class Card:
     """Card to card inside a node, the fastest."""
     host_link: Link | None = None
     """PCIe."""
+    network: Link | None = None
+    """The fabric usual between nodes of such cards; None: no usual one."""
     tdp_watts: float | None = None
     memory_measured: bool = True
     """False: the framework-visible total was derived from the nominal size, not seen in a log."""

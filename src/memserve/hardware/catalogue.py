@@ -1,0 +1,217 @@
+"""The cards we know: data/cards.json read once, and found by any name that people or engines use."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from memserve.errors import InvalidInput, UnknownName
+from memserve.hardware.machine import GIB, Card, Link
+
+if TYPE_CHECKING:
+    from memserve.hardware.machine import Machine
+
+MIB = 1024**2
+DATA = Path(__file__).parent / "data"
+_MAKERS = re.compile(r"nvidia|tesla|geforce|amd|instinct|radeon|intel|huawei|ascend|apple")
+_BLANKS = re.compile(r"[\W_]+")
+_SIZED = re.compile(r"[0-9]g(i?b)?$")
+_ASIDE = re.compile(r"(?P<base>[^(,]*[^(,\s])\s*(?P<aside>[(,].*)$", re.DOTALL)
+_GIGABYTES = re.compile(r"([0-9]+) ?GB")
+MOST_RAM_GB = 16384
+
+
+def key(name: str) -> str:
+    """A name with maker, case, spaces and dashes taken away: "NVIDIA A100-SXM4-80GB" -> a100sxm480gb."""
+    return _BLANKS.sub("", _MAKERS.sub("", name.lower()))
+
+
+@cache
+def rows() -> tuple[dict[str, Any], ...]:
+    """The rows of data/cards.json, in their order."""
+    read = json.loads((DATA / "cards.json").read_text(encoding="utf-8"))
+    return tuple(read["cards"])
+
+
+@cache
+def _index() -> dict[str, int]:
+    """Every spelling -> the row's number. A card's own name wins over another's alias."""
+    found: dict[str, int] = {}
+    for number, row in enumerate(rows()):
+        found.setdefault(key(row["name"]), number)
+    for number, row in enumerate(rows()):
+        for name in (row["name"], *row.get("aliases", ()), *row.get("default_for", ())):
+            bare = key(name)
+            found.setdefault(bare, number)
+            if row["nominal_gb"] and not _SIZED.search(bare):
+                found.setdefault(f"{bare}{row['nominal_gb']}gb", number)
+    return found
+
+
+@cache
+def cards() -> tuple[Card, ...]:
+    """Every card, in the catalogue's order."""
+    return tuple(_card(number) for number in range(len(rows())))
+
+
+def card(name: str) -> Card:
+    """The card of that name, whatever the case: `v100`, `A100-40GB`, `NVIDIA GeForce RTX 4090`."""
+    return resolve(name)[0]
+
+
+def resolve(name: str) -> tuple[Card, tuple[str, ...]]:
+    """The card of that name, and what was assumed, as "V100 means V100-32GB"."""
+    number = _index().get(key(name))
+    if number is not None:
+        return _card(number), _assumed(name, number)
+    plain = _without_aside(name)
+    if plain != name:
+        return resolve(plain)
+    return _sized(name), ()
+
+
+def knows(name: str) -> bool:
+    """Whether `card` would find it."""
+    if key(name) in _index():
+        return True
+    plain = _without_aside(name)
+    if plain != name:
+        return knows(plain)
+    number, _ = _split_size(name)
+    return number is not None and "sizes" in rows()[number]
+
+
+def with_memory(machine: Machine, gib_per_card: float) -> Machine:
+    """The same machine whose cards have the total that an engine reported."""
+    if not 0 < gib_per_card < 100_000:
+        raise InvalidInput(f"memory per card must be above 0 GiB, not {gib_per_card}")
+    seen = replace(machine.card, memory=round(gib_per_card * GIB), memory_measured=True)
+    return replace(machine, card=seen, free_memory=None)
+
+
+@cache
+def _card(number: int) -> Card:
+    row = rows()[number]
+    capability = row.get("capability")
+    return Card(
+        name=row["name"],
+        vendor=row["vendor"],
+        memory=row["memory_mib"] * MIB,
+        driver_memory=row["driver_mib"] * MIB,
+        nominal_gb=float(row["nominal_gb"]),
+        bandwidth=row["bandwidth_gb_s"] * 1e9,
+        flops={dtype: rate * 1e12 for dtype, rate in row["tflops"].items()},
+        capability=(capability[0], capability[1]) if capability else None,
+        soc=row.get("soc"),
+        link=_link(row.get("link")),
+        host_link=_link(row.get("host")),
+        network=_network(row.get("network_gb_s")),
+        tdp_watts=row.get("tdp_w"),
+        memory_measured=row["memory"] == "measured",
+        sources=tuple(row["sources"]),
+        notes=tuple(row.get("notes", ())),
+    )
+
+
+def _link(row: dict[str, Any] | None) -> Link | None:
+    return Link(row["kind"], row["gb_s"] * 1e9, row["source"]) if row else None
+
+
+def _network(gb_s: float | None) -> Link | None:
+    return Link("fabric", gb_s * 1e9, "assumed: the fabric usual for such nodes") if gb_s else None
+
+
+def _assumed(name: str, number: int) -> tuple[str, ...]:
+    row = rows()[number]
+    if key(name) not in {key(family) for family in row.get("default_for", ())}:
+        return ()
+    others = [other for other in _sizes(name) if other != row["name"]]
+    tail = f" (say {' or '.join(others)} for the other)" if others else ""
+    return (f"{name.strip()} means {row['name']}{tail}",)
+
+
+def _sizes(family: str) -> list[str]:
+    """The cards that differ from a family's name by their memory only."""
+    own = re.compile(rf"{re.escape(key(family))}[0-9]+gb")
+    return [row["name"] for row in rows() if own.fullmatch(key(row["name"]))]
+
+
+def _without_aside(name: str) -> str:
+    """`A100 (40 GB, size inferred)` -> `A100 40GB`: what stands in brackets is dropped, but for a size."""
+    match = _ASIDE.match(name)
+    if match is None:
+        return name
+    size = _GIGABYTES.search(match["aside"])
+    return f"{match['base']} {size[1]}GB" if size else match["base"]
+
+
+def _split_size(name: str) -> tuple[int | None, int]:
+    """The row and the gigabytes of NAME-<n>GB; the shortest number after a known name counts."""
+    bare = key(name)
+    if not _SIZED.search(bare):
+        return None, 0
+    stem = bare[: bare.rindex("g")]
+    for digits in range(1, 5):
+        base, gb = stem[:-digits], stem[-digits:]
+        if gb.isascii() and gb.isdigit() and gb[0] != "0" and base in _index():
+            return _index()[base], int(gb)
+    return None, 0
+
+
+def _sized(name: str) -> Card:
+    """A card sold with a chosen memory, as M3-Max-64GB; its total follows its own rule."""
+    number, gb = _split_size(name)
+    if number is None:
+        raise _unknown(name)
+    base, rule = _card(number), rows()[number].get("sizes")
+    if rule is None:
+        sizes = _sizes(base.name.split("-")[0]) or [base.name]
+        meant = f"did you mean {', '.join(sizes)}?"
+        raise UnknownName(f"no {base.name.split('-')[0]} has {gb} GB: {meant}", suggestions=sizes)
+    if not 1 <= gb <= MOST_RAM_GB:
+        raise InvalidInput(f"{name.strip()!r}: {gb} GB of memory is outside 1 to {MOST_RAM_GB}")
+    seen = int(gb * GIB * share_of_ram(rule, gb))
+    return replace(base, name=f"{base.name}-{gb}GB", nominal_gb=float(gb), memory=seen,
+                   driver_memory=gb * GIB, memory_measured=rule == "ram")  # fmt: skip
+
+
+def share_of_ram(rule: str, gb: float) -> float:
+    """The part of the RAM that the framework may use: all of it on a CPU, less on unified memory."""
+    if rule == "metal":
+        return 2 / 3 if gb <= 36 else 3 / 4
+    return 3 / 4 if rule == "igpu" else 1.0
+
+
+def _unknown(name: str) -> UnknownName:
+    shown = name.strip()[:40]
+    if "." in shown:
+        return _unknown_instance(shown)
+    near = suggestions(name)
+    meant = (
+        f"did you mean {', '.join(near)}?" if near else "say for instance A100-80GB, RTX4090, 910B4 or cpu"
+    )
+    return UnknownName(f"unknown card {shown!r}: {meant}", suggestions=near)
+
+
+def _unknown_instance(name: str) -> UnknownName:
+    from memserve.hardware import instances
+
+    return instances.unknown(name)
+
+
+def suggestions(name: str) -> list[str]:
+    """The catalogue's names nearest to a mistyped one."""
+    from difflib import get_close_matches
+
+    asked = key(name)[:40]
+    families = {key(f): f for row in rows() for f in row.get("default_for", ())}
+    for bare, family in families.items():
+        if len(asked) > 1 and bare.startswith(asked) and _sizes(family):
+            return _sizes(family)
+    names = {key(row["name"]): row["name"] for row in rows()}
+    starting = [full for bare, full in names.items() if len(asked) > 1 and bare.startswith(asked)]
+    return starting[:3] or [names[near] for near in get_close_matches(asked, names, n=3)]

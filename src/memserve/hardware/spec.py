@@ -1,0 +1,123 @@
+"""Reads a machine's spec: 4xV100, 2x8xH100, 8x910B4, p4d.24xlarge, cpu."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+
+from memserve.errors import InvalidInput, UnknownName
+from memserve.hardware import catalogue, instances
+from memserve.hardware.machine import Machine
+
+MOST_CARDS_PER_NODE = 128
+MOST_NODES = 1024
+_COUNT = re.compile(r"^\s*([+-]?[0-9]+(?:\.[0-9]+)?)\s*[xX×*]\s*(.*)$", re.DOTALL)
+_GRAMMAR = "write for instance 4xV100-32GB, 2x8xH100 (nodes x cards), 8x910B4, p4d.24xlarge or cpu"
+
+
+def parse(spec: str) -> Machine:
+    """The machine that a spec names; `InvalidInput` or `UnknownName` says what is wrong with it."""
+    text = spec.strip()
+    if not text:
+        raise InvalidInput("the machine's spec is empty", hint=_GRAMMAR)
+    if len(text) > 200 or not text.isprintable():
+        raise InvalidInput(f"not a machine's spec: {text[:40]!r}", hint=_GRAMMAR)
+    if re.search(r"[,;+&]", text) and not _known(text):
+        return _sum(text)
+    counts, name = _split(text)
+    return _machine(counts, name, text)
+
+
+def _known(name: str) -> bool:
+    return instances.knows(name) or name.strip().lower() in {"cpu", "any"} or catalogue.knows(name)
+
+
+def _split(text: str) -> tuple[list[int], str]:
+    """Counts in front, and the name. A name may itself begin like a count (7900XTX), so names go first."""
+    counts: list[int] = []
+    rest = text
+    while not _known(rest):
+        match = _COUNT.match(rest)
+        if match is None:
+            break
+        counts.append(_count(match.group(1), text))
+        rest = match.group(2)
+    return counts, rest.strip()
+
+
+def _count(word: str, text: str) -> int:
+    if not word.isascii() or not word.isdigit() or int(word) == 0:
+        raise InvalidInput(f"{_short(text)!r}: a count must be a whole number above 0, not {word[:20]}")
+    return int(word) if len(word) < 10 else 10**9
+
+
+def _machine(counts: list[int], name: str, text: str) -> Machine:
+    if not name:
+        raise InvalidInput(f"{_short(text)!r} names no card", hint=_GRAMMAR)
+    if len(counts) > 2:
+        raise InvalidInput(f"{_short(text)!r} has {len(counts)} counts, at most nodes x cards", hint=_GRAMMAR)
+    if instances.knows(name):
+        return _instances(counts, name, text)
+    per_node = counts[-1] if counts else 1
+    nodes = counts[0] if len(counts) == 2 else 1
+    _bound(nodes, per_node, text)
+    return _of_cards(name, per_node, nodes)
+
+
+def _of_cards(name: str, per_node: int, nodes: int) -> Machine:
+    if name.lower() == "cpu":
+        return _host(per_node, nodes)
+    if name.lower() == "any":
+        raise InvalidInput("'any' is no single machine", hint="only the planner's --gpus takes it")
+    try:
+        found, notes = catalogue.resolve(name)
+    except UnknownName as error:
+        backwards = re.fullmatch(r"(.+?)\s*[xX×*:]\s*([0-9]+)", name)
+        if backwards and _known(backwards[1]):
+            raise InvalidInput(
+                f"{_short(name)!r}: the count goes first: {backwards[2]}x{backwards[1]}"
+            ) from error
+        raise
+    network = found.network if nodes > 1 else None
+    return Machine(found, per_node, nodes, network=network, notes=notes)
+
+
+def _host(per_node: int, nodes: int) -> Machine:
+    from memserve.hardware.detection import host
+
+    if per_node * nodes != 1:
+        raise InvalidInput("cpu takes no count: it is the machine at hand", hint="say cpu or CPU-256GB")
+    return replace(host.machine(), origin="named")
+
+
+def _instances(counts: list[int], name: str, text: str) -> Machine:
+    if len(counts) > 1:
+        raise InvalidInput(f"{_short(text)!r}: an instance type takes one count, the nodes: 2xp4d.24xlarge")
+    nodes = counts[0] if counts else 1
+    _bound(nodes, 1, text)
+    return instances.machine(name, nodes)
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def _bound(nodes: int, per_node: int, text: str) -> None:
+    if per_node > MOST_CARDS_PER_NODE or nodes > MOST_NODES:
+        raise InvalidInput(
+            f"{_short(text)!r} is more than {MOST_NODES} nodes of {MOST_CARDS_PER_NODE} cards", hint=_GRAMMAR
+        )
+
+
+def _sum(text: str) -> Machine:
+    """`2xL4,2xL4` is one machine of four; different cards are refused."""
+    machines = [parse(part) for part in re.split(r"[,;+&]", text)]
+    first = machines[0]
+    if any(m.card != first.card or m.nodes != 1 for m in machines):
+        kinds = ", ".join(f"{m.cards}x{m.card.name}" for m in machines)
+        raise InvalidInput(
+            f"mixed cards are not planned ({kinds}): engines give every card an equal share, "
+            "so the smallest would bound all",
+            hint=f"ask for one kind, for instance {first.cards}x{first.card.name}",
+        )
+    return replace(first, cards_per_node=sum(m.cards_per_node for m in machines))
