@@ -1,1 +1,5 @@
-"""vLLM on CUDA and CPU."""
+"""vLLM's room: what it supports on which card, its start-up memory, how it is launched and driven."""
+
+from memserve.plan.packaged import PackagedRoom
+
+backend = PackagedRoom("vllm", __name__)

@@ -1,0 +1,76 @@
+"""The command that starts vLLM, and the reading of one."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from memserve.plan.launching import install_line, requirements, visible_cards, words
+from memserve.plan.room import Launch
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from memserve.hardware.machine import Machine
+    from memserve.memory.account import Deployment
+    from memserve.model.spec import ModelSpec
+
+VOLTA = 75
+"""Below this capability GPTQ runs on exllama, and vLLM is told so by name."""
+
+
+class VllmLauncher:
+    """Starts `vllm serve`."""
+
+    def launch(self, model: ModelSpec, checkpoint: str, machine: Machine, deployment: Deployment) -> Launch:
+        """The install line, the command and its environment."""
+        from memserve_vllm import backend
+
+        rules = backend.rules
+        command = ("vllm", "serve", checkpoint, *words(serve_options(model, machine, deployment)))
+        return Launch(
+            install=install_line(rules, deployment, machine.card.vendor),
+            command=command,
+            env=visible_cards(machine, deployment.layout.cards),
+            notes=requirements(rules, deployment),
+        )
+
+    def parse(self, command: tuple[str, ...]) -> tuple[str, Deployment] | None:
+        """The model and the deployment that a `vllm serve` line asks for."""
+        from memserve_vllm.command import parse
+
+        return parse(command)
+
+
+def serve_options(model: ModelSpec, machine: Machine, deployment: Deployment) -> Mapping[str, object]:
+    """vLLM's own option names; None where its default stands."""
+    layout = deployment.layout
+    return {
+        "tensor-parallel-size": layout.tensor,
+        "pipeline-parallel-size": layout.pipeline if layout.pipeline > 1 else None,
+        "data-parallel-size": layout.data if layout.data > 1 else None,
+        "enable-expert-parallel": layout.expert,
+        "distributed-executor-backend": "ray" if machine.nodes > 1 else None,
+        "dtype": deployment.dtype,
+        "quantization": quantization_word(model, machine, deployment),
+        "kv-cache-dtype": None if deployment.kv_dtype == "auto" else deployment.kv_dtype,
+        "max-model-len": deployment.context,
+        "gpu-memory-utilization": deployment.utilization,
+        "max-num-seqs": deployment.max_sequences,
+        "max-num-batched-tokens": deployment.max_batched_tokens,
+        "enforce-eager": deployment.eager,
+        "runner": "pooling" if model.encoder_only or model.pooling else None,
+        "trust-remote-code": model.remote_code,
+    }
+
+
+def quantization_word(model: ModelSpec, machine: Machine, deployment: Deployment) -> str | None:
+    """What `--quantization` must say: nothing for a checkpoint that names its own method."""
+    if deployment.quantization in ("nf4", "int8"):
+        return "bitsandbytes"
+    if deployment.option("online"):
+        return deployment.quantization
+    volta = machine.card.vendor == "nvidia" and (machine.card.sm or 0) < VOLTA
+    return "gptq" if deployment.quantization == "gptq" and volta else None
+
+
+launcher = VllmLauncher()
