@@ -23,6 +23,7 @@ MemserveError                    .retryable, .hint
     │   └── QuotaExceeded        no money or quota left: waiting does not help
     ├── Overloaded               the server is up and too busy
     ├── ServerFailed             5xx that is not overload
+    ├── Redirected                   3xx: the server points elsewhere, which is never followed
     ├── BadAnswer                the answer is not what the protocol says
     ├── BadRequest               4xx: the request is wrong
     ├── AuthenticationFailed     401: the key is wrong, missing or expired
@@ -105,6 +106,9 @@ class BackendMissing(MemserveError):
 class ContextOverflow(MemserveError):
     """The prompt and the room for the answer exceed the context."""
 
+    status: int | None = None
+    """The HTTP status, where a server found out."""
+
     def __init__(self, *, tokens: int | None, limit: int | None, message: str = "") -> None:
         text = message or f"{tokens} tokens exceed the context of {limit}"
         super().__init__(
@@ -158,6 +162,8 @@ class RemoteError(MemserveError):
         self.request_id = request_id
         self.retry_at = retry_at
         """Seconds since the epoch before which a retry is pointless; None where nobody said."""
+        self.retries: int | None = None
+        """The most retries that this failure is worth; None: as many as the caller allows."""
 
 
 class ConnectionFailed(RemoteError):
@@ -194,6 +200,10 @@ class ServerFailed(RemoteError):
     """A 5xx that is not overload."""
 
     retryable = True
+
+
+class Redirected(RemoteError):
+    """The server points elsewhere; following would hand the key to another host."""
 
 
 class BadAnswer(RemoteError):

@@ -82,7 +82,8 @@ class TokenLogprob:
     """One generated token with its natural-log probability and its strongest rivals."""
 
     token: str
-    logprob: float
+    logprob: float | None
+    """None: the server sent no number (NaN); -9999.0 is the floor for "impossible"."""
     token_id: int | None = None
     top: tuple[tuple[str, float], ...] = ()
 
@@ -106,6 +107,8 @@ class Sample:
     logprobs: tuple[TokenLogprob, ...] | None = None
     tool_calls: tuple[ToolCall, ...] = ()
     reasoning: str | None = None
+    refusal: str | None = None
+    """The model's own words where it refused to answer; `text` is None then."""
 
 
 @dataclass(frozen=True)
@@ -118,6 +121,7 @@ class Completion:
     logprobs: tuple[TokenLogprob, ...] | None = None
     tool_calls: tuple[ToolCall, ...] = ()
     reasoning: str | None = None
+    refusal: str | None = None
     usage: Usage = Usage()
     samples: tuple[Sample, ...] = ()
     model: str | None = None
@@ -132,6 +136,9 @@ class Delta:
     text: str = ""
     finish_reason: FinishReason | None = None
     usage: Usage | None = None
+    reasoning: str = ""
+    tool_calls: tuple[ToolCall, ...] = ()
+    """Whole calls, with the last piece."""
 
 
 @dataclass(frozen=True)
@@ -243,6 +250,8 @@ class AsyncEngine(Protocol):
         ...
 
 
+# An AsyncEngine that may be awaited from any event loop says `any_loop = True`; any other stays on one.
+# A backend that a Plan can be opened with has `plan_options(plan_as_dict) -> options for open`.
 # Methods that an engine may add; the client looks for them by name and consults `capabilities`:
 #   generate engines  stream(request) -> Iterator[Delta]      | astream(request) -> AsyncIterator[Delta]
 #                     score(pairs) -> list[Score]             | ascore(pairs)

@@ -4,20 +4,53 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from memserve.errors import InvalidInput
+
 if TYPE_CHECKING:
-    from memserve.protocol import Embedder, Generator, Reranker
+    from memserve.client.embedding import Embedder
+    from memserve.client.generation import Generator
+    from memserve.client.reranking import Reranker
+    from memserve.protocol import Task
+
+DEFAULT_CONCURRENCY = 256
+__all__ = ["embedder", "generator", "reranker"]
 
 
-def generator(model_or_plan: Any = None, *, backend: str | None = None, **options: Any) -> Generator:
-    """Open a model for text generation."""
-    raise NotImplementedError
+def generator(model_or_plan: Any = None, *, backend: str | None = None, concurrency: int | None = None,
+              **options: Any) -> Generator:  # fmt: skip
+    """Open a model for text generation: a name, a folder or a Plan; None: the embedded default.
+
+    `concurrency` is the most requests in flight; every other option goes to the backend.
+    """
+    from memserve.client.generation import Generator
+
+    return Generator(*_opened(model_or_plan, backend, "generate", concurrency, options))
 
 
-def embedder(model: str | None = None, *, backend: str | None = None, **options: Any) -> Embedder:
+def embedder(model: Any = None, *, backend: str | None = None, concurrency: int | None = None,
+             **options: Any) -> Embedder:  # fmt: skip
     """Open a model for embeddings."""
-    raise NotImplementedError
+    from memserve.client.embedding import Embedder
+
+    return Embedder(*_opened(model, backend, "embed", concurrency, options))
 
 
-def reranker(model: str | None = None, *, backend: str | None = None, **options: Any) -> Reranker:
+def reranker(model: Any = None, *, backend: str | None = None, concurrency: int | None = None,
+             **options: Any) -> Reranker:  # fmt: skip
     """Open a cross-encoder."""
-    raise NotImplementedError
+    from memserve.client.reranking import Reranker
+
+    return Reranker(*_opened(model, backend, "rerank", concurrency, options))
+
+
+def _opened(model: Any, backend: str | None, task: Task, concurrency: int | None,
+            options: dict[str, Any]) -> tuple[Any, Any]:  # fmt: skip
+    from memserve.client.driver import for_engine
+    from memserve.client.source import open_engine
+
+    if concurrency is None:
+        concurrency = DEFAULT_CONCURRENCY
+    if isinstance(concurrency, bool) or not isinstance(concurrency, int) or concurrency < 1:
+        raise InvalidInput(f"concurrency is a whole number from 1, not {concurrency!r}")
+    engine = open_engine(model, backend, task, options)
+    return engine, for_engine(engine, concurrency)

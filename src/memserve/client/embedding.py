@@ -1,0 +1,78 @@
+"""The Embedder that callers hold."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from memserve.client.generation import Held
+from memserve.errors import EngineFailed, InvalidInput, Unsupported
+from memserve.protocol import Embeddings, Usage
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+
+class Embedder(Held):
+    """One embedding model behind one backend."""
+
+    def embed(self, texts: Iterable[str], *, role: str | None = None, normalize: bool | None = None,
+              dimensions: int | None = None) -> Embeddings:  # fmt: skip
+        """One vector per text, in order; no text gives no vector."""
+        checked = self._checked(texts, role, normalize, dimensions)
+        if not checked:
+            return self._none(dimensions)
+        named = {"role": role, "normalize": normalize, "dimensions": dimensions}
+        return self._proven(self._driver.call("embed", checked, **named), len(checked), dimensions)
+
+    async def aembed(self, texts: Iterable[str], *, role: str | None = None, normalize: bool | None = None,
+                     dimensions: int | None = None) -> Embeddings:  # fmt: skip
+        """`embed`, awaited."""
+        checked = self._checked(texts, role, normalize, dimensions)
+        if not checked:
+            return self._none(dimensions)
+        named = {"role": role, "normalize": normalize, "dimensions": dimensions}
+        return self._proven(await self._driver.acall("embed", checked, **named), len(checked), dimensions)
+
+    def _checked(self, texts: Iterable[str], role: str | None, normalize: bool | None,
+                 dimensions: int | None) -> list[str]:  # fmt: skip
+        self._open()
+        words = [texts] if isinstance(texts, str) else list(texts)
+        for position, text in enumerate(words):
+            if not isinstance(text, str):
+                raise InvalidInput(f"text {position} is a string, not {type(text).__name__}")
+        known = self.capabilities
+        if role is not None and role not in known.roles:
+            roles = ", ".join(sorted(known.roles)) or "none"
+            raise Unsupported(known.backend, f"role={role!r}", f"known roles: {roles}")
+        if normalize is not None and not known.normalize:
+            raise Unsupported(known.backend, "normalize")
+        self._dimensions(dimensions)
+        return words
+
+    def _dimensions(self, dimensions: int | None) -> None:
+        if dimensions is None:
+            return
+        if isinstance(dimensions, bool) or not isinstance(dimensions, int) or dimensions < 1:
+            raise InvalidInput(f"dimensions is a whole number from 1, not {dimensions!r}")
+        if not self.capabilities.dimensions:
+            raise Unsupported(self.capabilities.backend, "dimensions")
+
+    def _none(self, dimensions: int | None) -> Embeddings:
+        import numpy as np
+
+        return Embeddings(
+            np.empty((0, dimensions or 0), np.float32), Usage(prompt_tokens=0), self.capabilities.model
+        )
+
+    def _proven(self, answer: Any, count: int, dimensions: int | None) -> Embeddings:
+        import numpy as np
+
+        vectors = answer.vectors
+        backend = self.capabilities.backend
+        if vectors.ndim != 2 or len(vectors) != count or (dimensions and vectors.shape[1] != dimensions):
+            asked = f"{count} x {dimensions or 'd'}"
+            raise EngineFailed(f"backend {backend!r} gave vectors of shape {vectors.shape}, not {asked}")
+        if not np.isfinite(vectors).all():
+            raise EngineFailed(f"backend {backend!r} gave a vector that is not finite")
+        embeddings: Embeddings = answer
+        return embeddings

@@ -1,0 +1,194 @@
+"""The Generator that callers hold."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Literal
+from weakref import finalize
+
+from memserve.client import constraint, prompt, setting
+from memserve.errors import Closed, InvalidInput, MemserveError, Unsupported
+from memserve.protocol import Completion, Raw, Request
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+    from types import TracebackType
+
+    from typing_extensions import Self
+
+    from memserve.client.driver import Driver
+    from memserve.protocol import Capabilities, Delta, Prompt, Score
+
+OnError = Literal["raise", "return"]
+
+
+class Held:
+    """What every caller-facing object has in common: an engine behind a driver, and an end."""
+
+    def __init__(self, engine: Any, driver: Driver) -> None:
+        self._engine = engine
+        self._driver = driver
+        self._finish = finalize(self, driver.close)
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What the engine can do with the model at hand."""
+        capabilities: Capabilities = self._engine.capabilities
+        return capabilities
+
+    def close(self) -> None:
+        """Free the engine; again is harmless, use afterwards raises `Closed`."""
+        self._finish()
+
+    async def aclose(self) -> None:
+        """The same, from async code."""
+        import asyncio
+
+        await asyncio.to_thread(self.close)
+
+    def __enter__(self) -> Self:
+        self._open()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
+                 trace: TracebackType | None) -> None:  # fmt: skip
+        self.close()
+
+    async def __aenter__(self) -> Self:
+        self._open()
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None,
+                        trace: TracebackType | None) -> None:  # fmt: skip
+        await self.aclose()
+
+    def __repr__(self) -> str:
+        state = "" if self._finish.alive else ", closed"
+        known = self.capabilities
+        return f"{type(self).__name__}(backend={known.backend!r}, model={known.model!r}{state})"
+
+    def _open(self) -> None:
+        if not self._finish.alive:
+            raise Closed(f"this {type(self).__name__.lower()} was closed", hint="open a new one")
+
+
+class Generator(Held):
+    """One model behind one backend: sync, async, streaming and batch."""
+
+    def generate(self, prompt: Any, *, on_error: OnError = "raise", **settings: Any) -> Any:
+        """One prompt gives a Completion; a list of prompts gives a list in the same order."""
+        work = self._work(prompt, on_error, settings)
+        return work.result(self._driver.run(work.requests, keep_errors=work.keep))
+
+    async def agenerate(self, prompt: Any, *, on_error: OnError = "raise", **settings: Any) -> Any:
+        """`generate`, awaited."""
+        work = self._work(prompt, on_error, settings)
+        return work.result(await self._driver.arun(work.requests, keep_errors=work.keep))
+
+    def stream(self, prompt: Prompt | Request, **settings: Any) -> Iterator[Delta]:
+        """The answer piece by piece; a stream that breaks raises."""
+        return self._driver.stream(self._streamed(prompt, settings))
+
+    def astream(self, prompt: Prompt | Request, **settings: Any) -> AsyncIterator[Delta]:
+        """`stream`, awaited."""
+        return self._driver.astream(self._streamed(prompt, settings))
+
+    def score(self, pairs: Sequence[tuple[Any, Any]]) -> list[Score]:
+        """The log-likelihood of each continuation after its context."""
+        checked = self._pairs(pairs)
+        return list(self._driver.call("score", checked)) if checked else []
+
+    async def ascore(self, pairs: Sequence[tuple[Any, Any]]) -> list[Score]:
+        """`score`, awaited."""
+        checked = self._pairs(pairs)
+        return list(await self._driver.acall("score", checked)) if checked else []
+
+    def count_tokens(self, text: Prompt) -> int:
+        """How many tokens the model's own tokenizer makes of a prompt."""
+        self._open()
+        if not self.capabilities.count_tokens:
+            raise Unsupported(self.capabilities.backend, "count_tokens")
+        return int(self._driver.call("count_tokens", text))
+
+    def prepare(self, prompt: Prompt | Request, **settings: Any) -> Request:
+        """The request that `generate` would hand to the engine, checked and with its defaults."""
+        self._open()
+        return self._request(prompt, settings, setting.resolve(settings, self.capabilities))
+
+    def _request(self, item: Any, settings: Mapping[str, Any], resolved: Mapping[str, Any]) -> Request:
+        if isinstance(item, Request):
+            own = setting.resolve({**settings, **setting.of_request(item)}, self.capabilities)
+            return Request(prompt=prompt.check(item.prompt, self.capabilities), id=item.id, **own)
+        return Request(prompt=prompt.check(item, self.capabilities), **resolved)
+
+    def _streamed(self, item: Any, settings: Mapping[str, Any]) -> Request:
+        if not self.capabilities.stream:
+            raise Unsupported(self.capabilities.backend, "stream")
+        if not isinstance(item, Request) and prompt.is_many(item):
+            raise InvalidInput("a stream answers one prompt, not a list of prompts")
+        request = self.prepare(item, **settings)
+        if request.n > 1:
+            raise Unsupported(self.capabilities.backend, "n", "a stream carries one sample")
+        return request
+
+    def _work(self, item: Any, on_error: str, settings: Mapping[str, Any]) -> _Work:
+        self._open()
+        if on_error not in ("raise", "return"):
+            raise InvalidInput(f"on_error is 'raise' or 'return', not {on_error!r}")
+        keep = on_error == "return"
+        resolved = setting.resolve(settings, self.capabilities)
+        if not prompt.is_many(item):
+            return _Work([self._request(item, settings, resolved)], keep, many=False)
+        items = item.tolist() if hasattr(item, "tolist") else list(item)
+        return _Work([self._kept(each, settings, resolved, keep) for each in items], keep, many=True)
+
+    def _kept(self, item: Any, settings: Mapping[str, Any], resolved: Mapping[str, Any],
+              keep: bool) -> Request | MemserveError:  # fmt: skip
+        try:
+            return self._request(item, settings, resolved)
+        except InvalidInput as error:
+            if keep:
+                return error
+            raise
+
+    def _pairs(self, pairs: Sequence[tuple[Any, Any]]) -> list[tuple[Any, Any]]:
+        self._open()
+        if not self.capabilities.score:
+            raise Unsupported(self.capabilities.backend, "score")
+        checked = [tuple(pair) if not isinstance(pair, str) else () for pair in pairs]
+        if any(len(pair) != 2 or not pair[1] for pair in checked):
+            raise InvalidInput("score takes pairs of a context and a continuation that is not empty")
+        return [(self._plain(context), continuation) for context, continuation in checked]
+
+    @staticmethod
+    def _plain(context: Any) -> Any:
+        return context.text if isinstance(context, Raw) else context
+
+
+class _Work:
+    """The requests of one call, with the errors of prompts that were refused beforehand."""
+
+    def __init__(self, items: Sequence[Request | MemserveError], keep: bool, *, many: bool) -> None:
+        self._items = items
+        self._many = many
+        self.keep = keep
+        self.requests = [item for item in items if isinstance(item, Request)]
+
+    def result(self, answers: Sequence[Completion]) -> Any:
+        if not self._many:
+            return self._judged(self.requests[0], answers[0])
+        incoming = iter(answers)
+        return [
+            self._judged(item, next(incoming))
+            if isinstance(item, Request)
+            else Completion(text=None, error=item)
+            for item in self._items
+        ]
+
+    def _judged(self, request: Request, answer: Completion) -> Completion:
+        error = constraint.broken(request, answer)
+        if error is None:
+            return answer
+        if not self.keep:
+            raise error
+        return replace(answer, text=None, samples=(), error=error)

@@ -1,0 +1,124 @@
+"""Tells one prompt from a list of prompts, and a well-formed prompt from a malformed one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from memserve.errors import InvalidInput
+from memserve.protocol import Raw, Request
+
+if TYPE_CHECKING:
+    from memserve.protocol import Capabilities, Prompt
+
+_KINDS = "a string, Raw(text), a list of messages or a list of token ids"
+_IMAGE_PARTS = frozenset({"image", "image_url", "input_image"})
+
+
+def is_many(prompt: Any) -> bool:
+    """True for a list of prompts; False for one prompt, which may itself be a list."""
+    if isinstance(prompt, (str, Raw, Request)):
+        return False
+    if isinstance(prompt, Mapping):
+        raise InvalidInput("a prompt is not a single message", hint="put the message into a list")
+    if hasattr(prompt, "ndim"):
+        return int(prompt.ndim) > 1
+    if not isinstance(prompt, Iterable) or isinstance(prompt, (bytes, bytearray)):
+        raise InvalidInput(f"a prompt is {_KINDS}, not {type(prompt).__name__}")
+    if not isinstance(prompt, Sequence):
+        return True
+    return not prompt or not (_is_id(prompt[0]) or isinstance(prompt[0], Mapping))
+
+
+def check(prompt: Any, capabilities: Capabilities) -> Prompt:
+    """The prompt, proven well-formed and of a kind that the backend takes."""
+    if isinstance(prompt, str):
+        return _text(prompt, capabilities.chat, "chat prompts", capabilities)
+    if isinstance(prompt, Raw):
+        _text(prompt.text, capabilities.raw, "raw prompts", capabilities)
+        return prompt
+    if hasattr(prompt, "tolist"):
+        prompt = prompt.tolist()
+    if isinstance(prompt, Mapping) or not isinstance(prompt, Sequence) or isinstance(prompt, bytes):
+        raise InvalidInput(f"a prompt is {_KINDS}, not {type(prompt).__name__}")
+    if not prompt:
+        raise InvalidInput("a prompt is empty: no message and no token id")
+    if all(_is_id(item) for item in prompt):
+        return _ids(prompt, capabilities)
+    if all(isinstance(item, Mapping) for item in prompt):
+        return _messages(prompt, capabilities)
+    raise InvalidInput(f"a prompt is {_KINDS}, not a mixture of {_mixture(prompt)}")
+
+
+def _mixture(items: Sequence[Any]) -> str:
+    return " and ".join(sorted({type(item).__name__ for item in items}))
+
+
+def _is_id(item: Any) -> bool:
+    return hasattr(item, "__index__") and not isinstance(item, bool)
+
+
+def _supported(allowed: bool, setting: str, capabilities: Capabilities) -> None:
+    if not allowed:
+        from memserve.errors import Unsupported
+
+        raise Unsupported(capabilities.backend, setting)
+
+
+def _text(text: Any, allowed: bool, setting: str, capabilities: Capabilities) -> str:
+    if not isinstance(text, str):
+        raise InvalidInput(f"a prompt's text is a string, not {type(text).__name__}")
+    _supported(allowed, setting, capabilities)
+    _encodable(text)
+    return text
+
+
+def _encodable(text: str) -> None:
+    if text.isascii():
+        return
+    try:
+        text.encode()
+    except UnicodeEncodeError as broken:
+        raise InvalidInput(f"a prompt holds half a character (a lone surrogate) at {broken.start}") from None
+
+
+def _ids(prompt: Sequence[Any], capabilities: Capabilities) -> list[int]:
+    _supported(capabilities.token_ids, "token ids as a prompt", capabilities)
+    ids = [int(item) for item in prompt]
+    if min(ids) < 0:
+        raise InvalidInput(f"a token id is not negative: {min(ids)}")
+    return ids
+
+
+def _messages(prompt: Sequence[Mapping[str, Any]], capabilities: Capabilities) -> list[Mapping[str, Any]]:
+    _supported(capabilities.chat, "chat prompts", capabilities)
+    for position, message in enumerate(prompt):
+        _message(position, message, capabilities)
+    return list(prompt)
+
+
+def _message(position: int, message: Mapping[str, Any], capabilities: Capabilities) -> None:
+    role, content = message.get("role"), message.get("content")
+    if not isinstance(role, str) or not role:
+        raise InvalidInput(f"message {position} has no role")
+    if message.get("tool_calls") or role == "tool":
+        _supported(capabilities.tools, "tool calls in messages", capabilities)
+    elif content is None:
+        raise InvalidInput(f"message {position} ({role}) has no content")
+    if isinstance(content, str):
+        _encodable(content)
+    elif content is not None:
+        _parts(position, content, capabilities)
+
+
+def _parts(position: int, content: Any, capabilities: Capabilities) -> None:
+    if not isinstance(content, Sequence) or not all(isinstance(part, Mapping) for part in content):
+        raise InvalidInput(f"message {position}: content is a string or a list of parts")
+    for part in content:
+        kind = part.get("type")
+        if kind == "text":
+            _text(part.get("text"), True, "text", capabilities)
+        elif kind in _IMAGE_PARTS:
+            _supported(capabilities.images, "images", capabilities)
+        elif not isinstance(kind, str):
+            raise InvalidInput(f"message {position}: a part has no type")

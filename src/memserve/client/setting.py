@@ -1,0 +1,196 @@
+"""The settings of one call: proven well-formed, checked against the capabilities, defaults filled in."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from difflib import get_close_matches
+from operator import index
+from typing import TYPE_CHECKING, Any
+
+from memserve.errors import InvalidInput, Unsupported
+from memserve.protocol import DEFAULT_MAX_TOKENS, DEFAULT_TEMPERATURE, DEFAULT_TOP_P, Request
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from memserve.protocol import Capabilities
+
+_DEFAULTS = {"temperature": DEFAULT_TEMPERATURE, "top_p": DEFAULT_TOP_P, "max_tokens": DEFAULT_MAX_TOKENS}
+_POLICIES = ("refuse", "left", "middle")
+_SEED_RANGE = 2**63
+
+
+def _whole(least: int) -> Callable[[str, Any], int]:
+    def check(name: str, value: Any) -> int:
+        if isinstance(value, bool) or not hasattr(value, "__index__"):
+            raise InvalidInput(f"{name} is a whole number, not {value!r}")
+        if index(value) < least:
+            raise InvalidInput(f"{name} is at least {least}, not {value!r}")
+        return index(value)
+
+    return check
+
+
+def _number(low: float, high: float, *, open_low: bool = False) -> Callable[[str, Any], float]:
+    def check(name: str, value: Any) -> float:
+        if isinstance(value, (bool, str)) or not hasattr(value, "__float__"):
+            raise InvalidInput(f"{name} is a number, not {value!r}")
+        number = float(value)
+        if not (low <= number <= high and math.isfinite(number)) or (open_low and number == low):
+            start, end = ("above" if open_low else "from"), (f" to {high:g}" if math.isfinite(high) else "")
+            raise InvalidInput(f"{name} is a number {start} {low:g}{end}, not {value!r}")
+        return number
+
+    return check
+
+
+def _seed(name: str, value: Any) -> int:
+    number = _whole(-_SEED_RANGE)(name, value)
+    if number >= _SEED_RANGE:
+        raise InvalidInput(f"{name} fits into 64 bits, unlike {value!r}")
+    return number
+
+
+def _words(name: str, value: Any) -> tuple[str, ...]:
+    words = (value,) if isinstance(value, str) else value
+    if not isinstance(words, Sequence) or not all(isinstance(word, str) for word in words):
+        raise InvalidInput(f"{name} is a string or a list of strings, not {value!r}")
+    if not all(words):
+        raise InvalidInput(f"{name} holds an empty string")
+    return tuple(words)
+
+
+def _choices(name: str, value: Any) -> tuple[str, ...]:
+    words = _words(name, value)
+    if isinstance(value, str) or not words:
+        raise InvalidInput(f"{name} is a list of at least one string, not {value!r}")
+    return words
+
+
+def _mapping(name: str, value: Any) -> Mapping[str, Any]:
+    if not isinstance(value, Mapping):
+        raise InvalidInput(f"{name} is a mapping, not {type(value).__name__}")
+    return value
+
+
+def _regex(name: str, value: Any) -> str:
+    if not isinstance(value, str) or not value:
+        raise InvalidInput(f"{name} is a regular expression, not {value!r}")
+    return value
+
+
+def _tools(name: str, value: Any) -> tuple[Mapping[str, Any], ...]:
+    if isinstance(value, (str, Mapping)) or not isinstance(value, Sequence):
+        raise InvalidInput(f"{name} is a list of mappings, not {type(value).__name__}")
+    return tuple(_mapping(f"{name}[{i}]", tool) for i, tool in enumerate(value))
+
+
+def _tool_choice(name: str, value: Any) -> str | Mapping[str, Any]:
+    return value if isinstance(value, str) else _mapping(name, value)
+
+
+def _policy(name: str, value: Any) -> str:
+    if value not in _POLICIES:
+        raise InvalidInput(f"{name} is one of {', '.join(_POLICIES)}, not {value!r}")
+    return str(value)
+
+
+_CHECKS: dict[str, Callable[[str, Any], Any]] = {
+    "max_tokens": _whole(1),
+    "temperature": _number(0, math.inf),
+    "top_p": _number(0, 1, open_low=True),
+    "top_k": _whole(1),
+    "min_p": _number(0, 1),
+    "seed": _seed,
+    "stop": _words,
+    "n": _whole(1),
+    "logprobs": _whole(0),
+    "schema": _mapping,
+    "regex": _regex,
+    "choices": _choices,
+    "tools": _tools,
+    "tool_choice": _tool_choice,
+    "truncate": _policy,
+    "extra": _mapping,
+}
+_PLAIN = (
+    "temperature",
+    "top_p",
+    "max_tokens",
+    "top_k",
+    "min_p",
+    "seed",
+    "stop",
+    "schema",
+    "regex",
+    "choices",
+)
+_BLANK = {f.name: f.default for f in fields(Request) if f.name not in ("prompt", "id", "extra")}
+
+
+def resolve(given: Mapping[str, Any], capabilities: Capabilities) -> dict[str, Any]:
+    """What goes into a `Request`, or InvalidInput (malformed) or Unsupported (refused) before any work."""
+    asked = {name: value for name, value in given.items() if value is not None}
+    extra = dict(_mapping("extra", asked.pop("extra", {})))
+    extra.update({name: asked.pop(name) for name in [n for n in asked if n not in _CHECKS]})
+    values = {name: _CHECKS[name](name, value) for name, value in asked.items()}
+    _refuse(values, capabilities)
+    _refuse_extra(extra, capabilities)
+    for name, default in _DEFAULTS.items():
+        if name not in values and getattr(capabilities, name):
+            values[name] = default
+    if extra:
+        values["extra"] = extra
+    return values
+
+
+def of_request(request: Request) -> dict[str, Any]:
+    """The settings that a caller's own Request carries beyond the blank ones."""
+    own = {name: getattr(request, name) for name in _BLANK}
+    own = {name: value for name, value in own.items() if value != _BLANK[name]}
+    return {**own, "extra": request.extra} if request.extra else own
+
+
+def _refuse(values: Mapping[str, Any], capabilities: Capabilities) -> None:
+    for name in _PLAIN:
+        if values.get(name) not in (None, ()) and not getattr(capabilities, name):
+            raise Unsupported(capabilities.backend, name, _whose(capabilities))
+    _refuse_counts(values, capabilities)
+    if (values.get("tools") or "tool_choice" in values) and not capabilities.tools:
+        raise Unsupported(capabilities.backend, "tools", _whose(capabilities))
+    if "tool_choice" in values and not values.get("tools"):
+        raise InvalidInput("tool_choice is given without tools")
+    if values.get("truncate", "refuse") != "refuse" and not capabilities.truncate:
+        raise Unsupported(capabilities.backend, f"truncate={values['truncate']!r}", _whose(capabilities))
+    together = [name for name in ("schema", "regex", "choices") if name in values]
+    if len(together) > 1:
+        raise InvalidInput(f"{' and '.join(together)} exclude each other")
+
+
+def _refuse_counts(values: Mapping[str, Any], capabilities: Capabilities) -> None:
+    if values.get("n", 1) > 1 and not capabilities.n:
+        raise Unsupported(capabilities.backend, "n", "more than one sample")
+    asked = values.get("logprobs")
+    if asked is not None and not capabilities.logprobs:
+        raise Unsupported(capabilities.backend, "logprobs", _whose(capabilities))
+    if asked is not None and asked > capabilities.logprobs:
+        raise Unsupported(capabilities.backend, "logprobs", f"at most {capabilities.logprobs} per token")
+    most = capabilities.max_stop
+    if most is not None and len(values.get("stop", ())) > most:
+        raise Unsupported(capabilities.backend, "stop", f"at most {most} stop strings")
+
+
+def _refuse_extra(extra: Mapping[str, Any], capabilities: Capabilities) -> None:
+    for name in extra:
+        if name in capabilities.extras:
+            continue
+        near = get_close_matches(name, [*_CHECKS, *capabilities.extras], n=1)
+        raise Unsupported(
+            capabilities.backend, name, f"did you mean {near[0]}?" if near else "no such setting"
+        )
+
+
+def _whose(capabilities: Capabilities) -> str:
+    return f"model {capabilities.model!r} does not take it" if capabilities.model else ""
