@@ -96,6 +96,10 @@ class Quantization:
     activations: str | None = None
     ignored: tuple[str, ...] = ()
     """Modules kept in 16 bit; `re:` marks a regular expression."""
+    desc_act: bool = False
+    """GPTQ's act-order, which some kernels refuse when rows are split."""
+    head: bool = False
+    """The output matrix is quantized too."""
 
 
 @dataclass(frozen=True)

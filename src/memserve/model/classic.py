@@ -1,0 +1,124 @@
+"""Decoders from before Llama's layout became the common one: GPT-2, OPT, Falcon."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from memserve.model import pieces
+from memserve.model.anatomy import Anatomy
+from memserve.model.spec import Block, Mixer
+
+if TYPE_CHECKING:
+    from memserve.model.config import Config
+    from memserve.model.pieces import Weights
+
+
+def _attention(
+    name: str, hidden: int, *, bias: bool, kv: int | None = None, out: str = "out_proj"
+) -> Weights:
+    kv = hidden if kv is None else kv
+    return (
+        *pieces.linear(f"{name}.q_proj", hidden, hidden, "column", bias=bias),
+        *pieces.linear(f"{name}.k_proj", kv, hidden, "kv", bias=bias),
+        *pieces.linear(f"{name}.v_proj", kv, hidden, "kv", bias=bias),
+        *pieces.linear(f"{name}.{out}", hidden, hidden, "row", bias=bias),
+    )
+
+
+def _mixer(config: Config, kv: int | None = None) -> Mixer:
+    heads = config.size("num_attention_heads")
+    if not heads:
+        config.bad("num_attention_heads", "must not be zero")
+    dim = config.size("hidden_size") // heads
+    return Mixer("full", heads, heads if kv is None else kv, dim, dim)
+
+
+def opt(config: Config) -> Anatomy:
+    """OPT: learned positions with an offset of two, embeddings that may be narrower than the layers."""
+    hidden, vocabulary, width = config.size("hidden_size"), config.size("vocab_size"), config.size("ffn_dim")
+    narrow = config.maybe("word_embed_proj_dim") or hidden
+    bias = config.flag("enable_bias", True)
+    kind = "layer" if config.flag("layer_norm_elementwise_affine", True) else "bare"
+    weights = (
+        *_attention("self_attn", hidden, bias=bias),
+        *pieces.plain_mlp("", hidden, width, bias=bias, names=("fc1", "fc2")),
+        *pieces.norm("self_attn_layer_norm", hidden, kind),
+        *pieces.norm("final_layer_norm", hidden, kind),
+    )
+    projections: Weights = ()
+    if narrow != hidden:
+        projections = (
+            *pieces.linear("project_in", hidden, narrow, part="embedding"),
+            *pieces.linear("project_out", narrow, hidden, part="head"),
+        )
+    last = config.flag("do_layer_norm_before", True) and not config.flag("_remove_final_layer_norm")
+    stem = (
+        *pieces.embedding("embed_tokens", vocabulary, narrow),
+        *pieces.positions("embed_positions", config.size("max_position_embeddings") + 2, hidden),
+        *projections,
+    )
+    top = pieces.norm("final_layer_norm", hidden, kind) if last else ()
+    return Anatomy(
+        (Block(_mixer(config), weights),) * config.layers(), stem, top,
+        hidden=hidden, intermediate=width, vocabulary=vocabulary, head_width=narrow,
+    )  # fmt: skip
+
+
+def gpt2(config: Config) -> Anatomy:
+    """GPT-2."""
+    hidden, vocabulary = config.size("hidden_size"), config.size("vocab_size")
+    width = config.maybe("n_inner") or 4 * hidden
+    weights = (
+        *_attention("attn", hidden, bias=True, out="c_proj"),
+        *pieces.plain_mlp("mlp", hidden, width, names=("c_fc", "c_proj")),
+        *pieces.norm("ln_1", hidden, "layer"),
+        *pieces.norm("ln_2", hidden, "layer"),
+    )
+    if config.flag("add_cross_attention"):
+        weights = (
+            *weights,
+            *_attention("crossattention", hidden, bias=True, out="c_proj"),
+            *pieces.norm("ln_cross_attn", hidden, "layer"),
+        )
+    stem = (
+        *pieces.embedding("wte", vocabulary, hidden),
+        *pieces.positions("wpe", config.size("n_positions"), hidden),
+    )
+    return Anatomy(
+        (Block(_mixer(config), weights),) * config.layers(), stem, pieces.norm("ln_f", hidden, "layer"),
+        hidden=hidden, intermediate=width, vocabulary=vocabulary,
+    )  # fmt: skip
+
+
+def falcon(config: Config) -> Anatomy:
+    """Falcon: one or few KV heads, attention and feed-forward side by side."""
+    hidden, vocabulary = config.size("hidden_size"), config.size("vocab_size")
+    width = config.maybe("ffn_hidden_size") or 4 * hidden
+    new, bias = config.flag("new_decoder_architecture"), config.flag("bias")
+    heads = config.size("num_attention_heads")
+    kv = heads
+    if new:
+        kv = config.maybe("num_kv_heads") or heads
+    elif config.flag("multi_query", True):
+        kv = 1
+    mixer = _mixer(config, kv)
+    weights = (
+        *_attention("self_attention", hidden, bias=bias, kv=kv * mixer.head_dim, out="dense"),
+        *pieces.plain_mlp("mlp", hidden, width, bias=bias, names=("dense_h_to_4h", "dense_4h_to_h")),
+        *_falcon_norms(config, hidden, new),
+    )
+    return Anatomy(
+        (Block(mixer, weights),) * config.layers(), pieces.embedding("word_embeddings", vocabulary, hidden),
+        pieces.norm("ln_f", hidden, "layer"), hidden=hidden, intermediate=width, vocabulary=vocabulary,
+        rope_dim=0 if config.flag("alibi") else mixer.head_dim,
+    )  # fmt: skip
+
+
+def _falcon_norms(config: Config, hidden: int, new: bool) -> Weights:
+    if not config.flag("parallel_attn", True):
+        names = ["input_layernorm", "post_attention_layernorm"]
+    elif config.raw("num_ln_in_parallel_attn", 2 if new else 1) == 2:
+        names = ["ln_attn", "ln_mlp"]
+    else:
+        names = ["input_layernorm"]
+    return tuple(w for name in names for w in pieces.norm(name, hidden, "layer"))

@@ -1,0 +1,83 @@
+"""Which layer attends how: `layer_types` where the config has it, else the rule of its family."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from memserve.model.config import Config
+
+KINDS = {
+    "full_attention": "full",
+    "attention": "full",
+    "sliding_attention": "sliding",
+    "chunked_attention": "chunked",
+    "linear_attention": "linear",
+    "mamba": "mamba",
+    "conv": "conv",
+}
+FULL, SLIDING = "full", "sliding"
+
+
+def _every(period: int) -> Callable[[Config, int], str]:
+    return lambda _config, index: FULL if (index + 1) % period == 0 else SLIDING
+
+
+def _qwen(config: Config, index: int) -> str:
+    windowed = config.flag("use_sliding_window") and config.raw("sliding_window") is not None
+    return SLIDING if windowed and index >= config.size("max_window_layers", 0) else FULL
+
+
+def _if_window(config: Config, _index: int) -> str:
+    return SLIDING if config.raw("sliding_window") is not None else FULL
+
+
+def _gemma3(config: Config, index: int) -> str:
+    period = config.size("sliding_window_pattern", 6)
+    return FULL if period and (index + 1) % period == 0 else SLIDING
+
+
+def _qwen_moe(config: Config, _index: int) -> str:
+    windowed = config.flag("use_sliding_window") and config.raw("sliding_window") is not None
+    return SLIDING if windowed else FULL
+
+
+def _llama4(config: Config, index: int) -> str:
+    rotated = config.items("no_rope_layers")
+    period = config.size("no_rope_layer_interval", 4)
+    chunked = bool(rotated[index]) if rotated and index < len(rotated) else (index + 1) % period != 0
+    return "chunked" if chunked else FULL
+
+
+def _interval(config: Config, index: int) -> str:
+    period = config.size("full_attention_interval", 4)
+    return FULL if period and (index + 1) % period == 0 else "linear"
+
+
+RULES: dict[str, Callable[[Config, int], str]] = {
+    "none": lambda _config, _index: FULL,
+    "window": _if_window,
+    "qwen": _qwen,
+    "qwen_moe": _qwen_moe,
+    "gemma3": _gemma3,
+    "llama4": _llama4,
+    "interval": _interval,
+    "every2": _every(2),
+    "every4": _every(4),
+    "every5": _every(5),
+    "every6": _every(6),
+}
+
+
+def kinds(config: Config, rule: str) -> list[str]:
+    """One kind per layer."""
+    count = config.layers()
+    listed = config.items("layer_types")
+    if not listed or rule == "ignore":
+        found = RULES["none" if rule == "ignore" else rule]
+        return [found(config, index) for index in range(count)]
+    if len(listed) < count or not all(isinstance(kind, str) for kind in listed):
+        config.bad("layer_types", f"must name the kind of each of the {count} layers")
+    return [KINDS.get(kind, kind) for kind in listed[:count]]

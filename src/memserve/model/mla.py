@@ -1,0 +1,103 @@
+"""Multi-head latent attention (DeepSeek V2 and later), with the sparse indexer of V3.2 and GLM-5."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from memserve.model import decoder, pieces
+from memserve.model.spec import Block, Mixer
+
+if TYPE_CHECKING:
+    from memserve.model.anatomy import Anatomy
+    from memserve.model.config import Config
+    from memserve.model.pieces import Weights
+    from memserve.model.style import Style
+
+
+def attention(config: Config) -> Weights:
+    """Latent queries and keys; the down-projections live whole on every card."""
+    hidden, heads, rank = (config.size(f) for f in ("hidden_size", "num_attention_heads", "kv_lora_rank"))
+    nope, rope = config.size("qk_nope_head_dim"), config.size("qk_rope_head_dim")
+    value, q_rank = config.size("v_head_dim"), config.maybe("q_lora_rank")
+    bias = config.flag("attention_bias")
+    q_out = heads * (nope + rope)
+    if q_rank is None:
+        query = pieces.linear("self_attn.q_proj", q_out, hidden, "column")
+    else:
+        query = (
+            *pieces.linear("self_attn.q_a_proj", q_rank, hidden, bias=bias),
+            *pieces.norm("self_attn.q_a_layernorm", q_rank),
+            *pieces.linear("self_attn.q_b_proj", q_out, q_rank, "column"),
+        )
+    return (
+        *query,
+        *pieces.linear("self_attn.kv_a_proj_with_mqa", rank + rope, hidden, bias=bias),
+        *pieces.norm("self_attn.kv_a_layernorm", rank),
+        *pieces.linear("self_attn.kv_b_proj", heads * (nope + value), rank, "column"),
+        *pieces.linear("self_attn.o_proj", hidden, heads * value, "row", bias=bias),
+    )
+
+
+def indexer(config: Config) -> Weights:
+    """The small attention that picks the tokens the large one looks at; whole on every card."""
+    hidden, width = config.size("hidden_size"), config.size("index_head_dim")
+    heads, q_rank = config.size("index_n_heads"), config.size("q_lora_rank")
+    name = "self_attn.indexer"
+    return (
+        *pieces.linear(f"{name}.wq_b", heads * width, q_rank),
+        *pieces.linear(f"{name}.wk", width, hidden),
+        *pieces.norm(f"{name}.k_norm", width, "layer"),
+        *pieces.linear(f"{name}.weights_proj", heads, hidden),
+    )
+
+
+def mixer(config: Config, indexed: bool) -> Mixer:
+    """One latent and one rotary key per token, shared by all heads."""
+    return Mixer(
+        "mla",
+        heads=config.size("num_attention_heads"),
+        kv_heads=1,
+        head_dim=config.size("qk_nope_head_dim") + config.size("qk_rope_head_dim"),
+        value_dim=config.size("v_head_dim"),
+        kv_lora_rank=config.size("kv_lora_rank"),
+        rope_dim=config.size("qk_rope_head_dim"),
+        index_dim=config.size("index_head_dim") if indexed else 0,
+    )
+
+
+def indexer_kinds(config: Config) -> list[bool]:
+    """Which layers have an indexer of their own."""
+    count = config.layers()
+    if config.raw("index_head_dim") is None:
+        return [False] * count
+    listed = config.items("indexer_types")
+    if listed:
+        return [kind != "shared" for kind in listed]
+    if config.kind != "glm_moe_dsa":
+        return [True] * count
+    pattern = config.raw("index_topk_pattern")
+    if pattern:
+        return [kind in ("F", "full") for kind in pattern]
+    period, offset = max(config.size("index_topk_freq", 1), 1), config.size("index_skip_topk_offset", 2)
+    return [max(index - offset + 1, 0) % period == 0 for index in range(count)]
+
+
+def block(config: Config, style: Style, indexed: bool, sparse: bool) -> Block:
+    """One layer of latent attention."""
+    attend = (*attention(config), *(indexer(config) if indexed else ()))
+    return decoder.finish_block(config, style, mixer(config, indexed), attend, sparse)
+
+
+def latent(config: Config, style: Style) -> Anatomy:
+    """A decoder of latent attention throughout."""
+    made: dict[tuple[bool, bool], Block] = {}
+    found = []
+    indexed = indexer_kinds(config)
+    if len(indexed) < config.layers():
+        config.bad("indexer_types", "must name every layer")
+    for index in range(config.layers()):
+        key = indexed[index], bool(style.moe and decoder.is_sparse(config, style.moe, index))
+        if key not in made:
+            made[key] = block(config, style, *key)
+        found.append(made[key])
+    return decoder.assemble(config, style, tuple(found), rope_dim=config.size("qk_rope_head_dim"))
