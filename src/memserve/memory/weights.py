@@ -1,0 +1,186 @@
+"""Bytes of weights on each rank: each weight split as the engine splits it, in the format it is stored in."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import prod
+from typing import TYPE_CHECKING
+
+from memserve.memory.formats import DTYPE_BYTES, held
+from memserve.memory.ignored import Ignored
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from memserve.memory.formats import Format
+    from memserve.model.spec import Block, ModelSpec, Weight
+
+VOCABULARY_STEP = 64
+"""vLLM and SGLang pad the vocabulary to a multiple of 64 before they split it (vocab_parallel_embedding.py)."""
+KEPT = 64
+"""Models whose sums are remembered."""
+
+
+@dataclass(frozen=True)
+class Split:
+    """Over how many ranks each kind of weight is spread."""
+
+    tensor: int = 1
+    attention: int = 1
+    """Ranks that share attention: less than `tensor` under DP attention."""
+    experts: int = 1
+    """Ranks over which the experts are spread, whole or sliced."""
+    whole_experts: bool = False
+
+
+@dataclass(frozen=True)
+class Storage:
+    """In what the weights are held: 16-bit (or float32) elements, and a format for the linear ones."""
+
+    element: int
+    format: Format | None
+
+
+def storage(model: ModelSpec, quantization: str, dtype: str) -> Storage:
+    """What the weights are held in once loaded."""
+    return Storage(DTYPE_BYTES.get(dtype, 2), held(model, quantization))
+
+
+class Ledger:
+    """One model's bytes, summed once per (split, storage) and shared by every candidate that asks."""
+
+    def __init__(self, model: ModelSpec) -> None:
+        self.model = model
+        patterns = model.quantization.ignored if model.quantization else ()
+        self.ignored = Ignored(patterns)
+        self.kinds = self._kinds()
+        self.sums: dict[tuple[Split, Storage], tuple[tuple[int, ...], int, int, int]] = {}
+
+    def _kinds(self) -> list[tuple[Block, frozenset[str]]]:
+        seen: dict[int, frozenset[str]] = {}
+        kinds = []
+        for index, block in enumerate(self.model.blocks):
+            if self.ignored.layered or id(block) not in seen:
+                names = (weight.name for weight in block.weights)
+                seen[id(block)] = frozenset(name for name in names if self.ignored.holds(name, index))
+            kinds.append((block, seen[id(block)]))
+        return kinds
+
+    def parts(self, split: Split, held_in: Storage) -> tuple[tuple[int, ...], int, int, int]:
+        """Bytes per rank of each layer, of the stem, of the top, and of what every stage keeps (towers)."""
+        key = (split, held_in)
+        if key not in self.sums:
+            self.sums[key] = self._parts(split, held_in)
+        return self.sums[key]
+
+    def _parts(self, split: Split, held_in: Storage) -> tuple[tuple[int, ...], int, int, int]:
+        known: dict[tuple[int, frozenset[str]], int] = {}
+        layers = []
+        for block, left in self.kinds:
+            key = (id(block), left)
+            if key not in known:
+                known[key] = self._sum(block.weights, split, held_in, left, block.mixer.kv_heads)
+            layers.append(known[key])
+        model = self.model
+        outside = frozenset(
+            w.name for w in (*model.stem, *model.top, *model.towers) if self.ignored.holds(w.name)
+        )
+        return (
+            tuple(layers),
+            self._sum(model.stem, split, held_in, outside),
+            self._sum(model.top, split, held_in, outside),
+            self._sum(model.towers, split, held_in, outside),
+        )
+
+    @staticmethod
+    def _sum(weights: Iterable[Weight], split: Split, held_in: Storage, left: frozenset[str],
+             kv_heads: int = 0) -> int:  # fmt: skip
+        return round(sum(weight_bytes(w, split, held_in, w.name in left, kv_heads) for w in weights))
+
+
+def weight_bytes(weight: Weight, split: Split, held_in: Storage, left_out: bool = False,
+                 kv_heads: int = 0) -> float:  # fmt: skip
+    """Bytes of one weight (all its equal tensors) on one rank."""
+    if weight.tied:
+        return 0.0
+    count, shape = rank_share(weight, split, kv_heads)
+    form = held_in.format
+    if form is None or left_out or not form.replaces(weight):
+        return count * prod(shape) * held_in.element
+    columns = shape[-1]
+    return count * form.tensor_bytes(prod(shape[:-1]), columns)
+
+
+def rank_share(weight: Weight, split: Split, kv_heads: int = 0) -> tuple[int, tuple[int, ...]]:
+    """How many tensors of what shape one rank holds of a weight."""
+    count, shape = weight.count, weight.shape
+    if weight.shard == "replicated":
+        return count, shape
+    if weight.shard == "vocab":
+        return count, (-(-_padded(shape[0]) // split.attention), *shape[1:])
+    if weight.shard == "expert":
+        if split.whole_experts:
+            return -(-count // split.experts), shape
+        return count, (-(-shape[0] // split.experts), *shape[1:])
+    ranks = split.attention if weight.part in ("attention", "mixer") else split.tensor
+    if weight.shard == "kv":
+        ranks = min(ranks, kv_heads or ranks)
+    if weight.shard == "row" and len(shape) > 1:
+        return count, (*shape[:-1], -(-shape[-1] // ranks))
+    return count, (-(-shape[0] // ranks), *shape[1:])
+
+
+def _padded(rows: int) -> int:
+    return -(-rows // VOCABULARY_STEP) * VOCABULARY_STEP
+
+
+_ledgers: dict[int, Ledger] = {}
+
+
+def ledger(model: ModelSpec) -> Ledger:
+    """The sums of this very object, made on first use."""
+    found = _ledgers.get(id(model))
+    if found is None or found.model is not model:
+        if len(_ledgers) >= KEPT:
+            _ledgers.clear()
+        found = _ledgers[id(model)] = Ledger(model)
+    return found
+
+
+def partition(layers: int, stages: int) -> tuple[int, ...]:
+    """Layers per pipeline stage as vLLM and SGLang deal them: the remainder to the last stages but one."""
+    sizes = [layers // stages] * stages
+    for back in range(2, layers % stages + 2):
+        sizes[-back] += 1
+    return tuple(sizes)
+
+
+def stage_bytes(model: ModelSpec, split: Split, held_in: Storage, stages: int = 1) -> tuple[int, ...]:
+    """Weights of one rank of each pipeline stage."""
+    layers, stem, top, towers = ledger(model).parts(split, held_in)
+    result = []
+    start = 0
+    for stage, size in enumerate(partition(len(layers), stages)):
+        own = sum(layers[start : start + size])
+        own += stem + towers if stage == 0 else 0
+        if stage == stages - 1:
+            own += top + (stem if model.tied_embeddings and stages > 1 else 0)
+        result.append(own)
+        start += size
+    return tuple(result)
+
+
+def rope_bytes(model: ModelSpec, element: int = 2) -> int:
+    """The cos/sin table that vLLM counts among the weights of every GPU: positions x rotary width."""
+    return model.rope_rows * model.rope_dim * element
+
+
+def absorbed_bytes(model: ModelSpec, ranks: int) -> int:
+    """MLA: the 16-bit copies of kv_b_proj that engines keep to attend in the latent space."""
+    total = 0
+    for block in model.blocks:
+        mixer = block.mixer
+        if mixer.kind == "mla":
+            width = max(mixer.head_dim - mixer.rope_dim, 0) + mixer.value_dim
+            total += mixer.kv_lora_rank * -(-mixer.heads // ranks) * width * 2
+    return total
