@@ -118,7 +118,12 @@ def body_of(config: Config, architecture: str) -> Anatomy:
 
 
 def from_config(
-    values: Mapping[str, Any], *, path: str = "config.json", name: str = "", source: str = ""
+    values: Mapping[str, Any],
+    *,
+    path: str = "config.json",
+    name: str = "",
+    source: str = "",
+    notes: tuple[str, ...] = (),
 ) -> ModelSpec:
     """The model that a config.json describes."""
     config = Config(values, model_type(values, path), path)
@@ -147,4 +152,5 @@ def from_config(
         mtp_layers=config.size("num_nextn_predict_layers", 0),
         remote_code="auto_map" in values,
         source=source or path,
+        notes=notes,
     )

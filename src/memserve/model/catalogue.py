@@ -1,0 +1,111 @@
+"""Models known by name: one line of data/catalogue.jsonl each, parsed only when it is asked for."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+FILE = Path(__file__).parent / "data" / "catalogue.jsonl"
+_HEAD = re.compile(r'\{"id":"([^"]+)","aliases":\[([^\]]*)\]')
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A quantized checkpoint that is known to exist, and who says so."""
+
+    id: str
+    method: str
+    bits: float
+    source: str
+    group_size: int | None = None
+
+
+@dataclass(frozen=True)
+class Row:
+    """One model of the catalogue."""
+
+    id: str
+    aliases: tuple[str, ...]
+    config: dict[str, Any]
+    source: str
+    date: str
+    checkpoints: tuple[Checkpoint, ...] = ()
+    base: str | None = None
+    """For a quantized checkpoint: the model it was made from."""
+
+
+def key(name: str) -> str:
+    """A name without what people vary: case, dashes, underscores, spaces."""
+    return re.sub(r"[^a-z0-9./@]", "", name.lower())
+
+
+@cache
+def _lines() -> tuple[str, ...]:
+    return tuple(line for line in FILE.read_text(encoding="utf-8").splitlines() if line)
+
+
+@cache
+def _index() -> dict[str, int]:
+    """Keys of ids, then of aliases, each with its line."""
+    ids: dict[str, int] = {}
+    aliases: dict[str, int] = {}
+    for number, line in enumerate(_lines()):
+        head = _HEAD.match(line)
+        if head is None:
+            continue
+        ids[key(head[1])] = number
+        for alias in re.findall(r'"([^"]+)"', head[2]):
+            aliases.setdefault(key(alias), number)
+    return {**aliases, **ids}
+
+
+@cache
+def names() -> tuple[str, ...]:
+    """Every id and alias."""
+    found: list[str] = []
+    for line in _lines():
+        head = _HEAD.match(line)
+        if head:
+            found += [head[1], *re.findall(r'"([^"]+)"', head[2])]
+    return tuple(found)
+
+
+def find(name: str) -> Row | None:
+    """The row of an id or alias; None where the catalogue has no such model."""
+    number = _index().get(key(name))
+    return None if number is None else _row(number)
+
+
+@cache
+def _row(number: int) -> Row:
+    raw = json.loads(_lines()[number])
+    return Row(
+        raw["id"],
+        tuple(raw["aliases"]),
+        raw["config"],
+        raw["source"],
+        raw["date"],
+        tuple(Checkpoint(**checkpoint) for checkpoint in raw.get("checkpoints", ())),
+        raw.get("base"),
+    )
+
+
+def checkpoints(model: str) -> tuple[Checkpoint, ...]:
+    """Quantized checkpoints known for a model, by its id or alias."""
+    row = find(model)
+    return row.checkpoints if row else ()
+
+
+def suggestions(name: str, most: int = 3) -> tuple[str, ...]:
+    """The nearest names."""
+    from difflib import get_close_matches
+
+    by_key: dict[str, str] = {}
+    for known in names():
+        by_key.setdefault(key(known.rsplit("/", 1)[-1]), known)
+    near = get_close_matches(key(name.rsplit("/", 1)[-1]), by_key, n=most, cutoff=0.6)
+    return tuple(by_key[match] for match in near)
