@@ -1,0 +1,101 @@
+"""Turns what a driver showed into a card of the catalogue, or the nearest one with a note."""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from memserve.hardware import catalogue
+from memserve.hardware.machine import GIB
+
+if TYPE_CHECKING:
+    from memserve.hardware.detection.seen import Seen
+    from memserve.hardware.machine import Card
+
+SAME_SIZE = 0.02
+"""Driver releases differ by this much about one card; more is another card, or another ECC setting."""
+_LOST = {"nvidia": (0.9978, 320 * 1024**2), "ascend": (0.9525, 0)}
+"""What a framework sees of the driver's total, by vendor, as data/cards.json says in its legend."""
+_A3_DIE = ("ascend910", 64 * GIB)
+
+
+def card_of(seen: Seen) -> tuple[Card, tuple[str, ...]]:
+    """The card behind a device, with the memory that this one really has, and what was assumed."""
+    known = _known(seen)
+    if known is None:
+        near = _nearest(seen)
+        name = " ".join(seen.name.split()) or near.name
+        fitted = replace(
+            _sized(near, seen.total)[0], name=name, memory_measured=False,
+            capability=seen.capability or near.capability, soc=seen.soc or near.soc,
+        )  # fmt: skip
+        return _framework(fitted, seen), (
+            f"{name} is not in the catalogue: rates are those of {near.name}, the nearest",
+        )
+    if seen.slice is not None:
+        return _cut(known, seen.slice, seen.total), ()
+    card, notes = _sized(known, seen.total)
+    return _framework(card, seen), notes
+
+
+def _known(seen: Seen) -> Card | None:
+    name, size = _A3_DIE
+    if seen.name.lower() == name and seen.total == size:
+        return catalogue.card("A3")  # npu-smi prints no more than Ascend910 for it
+    if not catalogue.knows(seen.name):
+        return None
+    found = catalogue.card(seen.name)
+    if seen.total is None or seen.slice is not None or _near(found, seen.total):
+        return found
+    other_size = re.compile(re.escape(catalogue.key(seen.name)) + "[0-9]+(gb)?")
+    kin = [card for card in catalogue.cards() if other_size.fullmatch(catalogue.key(card.name))]
+    return next((card for card in kin if _near(card, seen.total)), found)
+
+
+def _near(card: Card, total: int) -> bool:
+    return abs(total - card.driver_memory) <= SAME_SIZE * card.driver_memory
+
+
+def _framework(card: Card, seen: Seen) -> Card:
+    if seen.framework_total is None:
+        return card
+    return replace(card, memory=seen.framework_total, memory_measured=True)
+
+
+def _sized(card: Card, total: int | None) -> tuple[Card, tuple[str, ...]]:
+    """The card with the driver's own total; the framework's follows when that differs."""
+    if total is None:
+        return card, ()
+    if _near(card, total):
+        return replace(card, driver_memory=total), ()
+    share, fixed = _LOST.get(card.vendor, (1.0, 0))
+    own = replace(card, driver_memory=total, memory=int(total * share) - fixed, memory_measured=False)
+    shown, usual = total / GIB, card.driver_memory / GIB
+    return own, (f"the driver shows {shown:.1f} GiB where a {card.name} usually has {usual:.1f}",)
+
+
+def _cut(card: Card, cut: tuple[int, int], total: int | None) -> Card:
+    """A MIG slice: its own memory, and its part of the card's rates."""
+    compute, gigabytes = cut
+    size = total or gigabytes * GIB
+    return replace(
+        card, name=f"{card.name}-MIG-{compute}g.{gigabytes}gb", memory=size, driver_memory=size,
+        nominal_gb=float(gigabytes), memory_measured=False, link=None,
+        bandwidth=card.bandwidth * min(1.0, gigabytes / card.nominal_gb),
+        flops={dtype: rate * compute / 7 for dtype, rate in card.flops.items()},
+    )  # fmt: skip
+
+
+def _nearest(seen: Seen) -> Card:
+    """By SoC, then capability, then memory."""
+    cards = [card for card in catalogue.cards() if card.vendor == seen.vendor]
+    sm = None if seen.capability is None else seen.capability[0] * 10 + seen.capability[1]
+
+    def distance(card: Card) -> tuple[bool, int, float]:
+        other_soc = seen.soc is not None and card.soc != seen.soc
+        generations = 0 if sm is None else abs((card.sm or 0) - sm)
+        return other_soc, generations, abs(math.log((seen.total or 16 * GIB) / card.driver_memory))
+
+    return min(cards, key=distance)
