@@ -34,12 +34,10 @@ class VllmAccountant:
         run = batch(model, machine, deployment)
         total = machine.card.memory
         usable = ceil(total * self.utilization(deployment))
-        first, *_, last = (*self._stages(model, machine, deployment, run),) * 2
         tightest = min(
             self._stages(model, machine, deployment, run), key=lambda stage: usable - sum(stage[:3])
         )
         weights, activation, non_torch = tightest
-        del first, last
         graphs = graph_bytes(model, deployment, run)
         inside = graphs if fact("graph_estimate", deployment.engine_version)["value"] else 0
         available = deployment.kv_bytes or usable - weights - activation - non_torch - inside
@@ -61,7 +59,7 @@ class VllmAccountant:
             layout.tensor, layout.tensor, layout.tensor * layout.data, layout.expert,
         )  # fmt: skip
         held_in = storage(model, deployment.quantization, deployment.dtype)
-        beside = rope_bytes(model) + absorbed_bytes(model, layout.tensor) // layout.pipeline
+        beside = rope_bytes(model, held_in.element) + absorbed_bytes(model, layout.tensor) // layout.pipeline
         spent = peak(model, deployment, run)
         non_torch = non_torch_bytes(machine, deployment)
         stages = stage_bytes(model, split, held_in, layout.pipeline)
@@ -163,4 +161,5 @@ def judged(footprint: Footprint, machine: Machine, deployment: Deployment, avail
     return footprint
 
 
-MEMORY = VllmAccountant()
+accountant = VllmAccountant()
+MEMORY = accountant

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import prod
 from typing import TYPE_CHECKING
 
 from memserve.memory.formats import DTYPE_BYTES
@@ -11,7 +12,7 @@ from memserve_vllm.memory_facts import GIB, by_ranks, card_fact, fact
 if TYPE_CHECKING:
     from memserve.hardware.machine import Machine
     from memserve.memory.account import Deployment
-    from memserve.model.spec import ModelSpec
+    from memserve.model.spec import Block, ModelSpec
     from memserve_vllm.memory_batch import Batch
 
 FORWARD_COPIES = 3
@@ -74,12 +75,17 @@ def experts_bytes(model: ModelSpec, deployment: Deployment, tokens: int, element
     routed = next((block for block in model.blocks if block.experts), None)
     if routed is None:
         return 0.0
-    weights = [w for w in routed.weights if w.part == "expert" and len(w.shape) > 1]
-    inner = min((min(w.shape) for w in weights), default=0)
+    inner = expert_width(routed, model.hidden)
     layout = deployment.layout
     inner = inner if layout.expert else -(-inner // (layout.tensor * layout.data))
     rows = tokens * routed.experts_per_token
     return float(rows * element * (max(2 * inner, model.hidden) + inner))
+
+
+def expert_width(block: Block, hidden: int) -> int:
+    """The inner width of one expert."""
+    sizes = [prod(w.shape) for w in block.weights if w.part == "expert" and len(w.shape) > 1]
+    return min(sizes, default=0) // max(hidden, 1)
 
 
 def vision_bytes(model: ModelSpec, deployment: Deployment, batch: Batch, element: int) -> float:

@@ -32,16 +32,15 @@ class Format:
     covers: str = "linear"
     """linear, experts (only), or all (embeddings and head too)."""
 
-    def tensor_bytes(self, rows: int, columns: int) -> float:
-        """Bytes of one [rows, columns] matrix with its scales."""
-        beside = self.scale_bits + self.zero_bits
+    def beside(self, rows: int, columns: int) -> float:
+        """Bytes of scales, zeros and indices beside a [rows, columns] matrix."""
         if self.block is not None:
-            scales = -(-rows // self.block[0]) * -(-columns // self.block[1]) * 32.0
+            bits = -(-rows // self.block[0]) * -(-columns // self.block[1]) * 32.0
         elif self.group > 0:
-            scales = rows * (columns / self.group) * beside
+            bits = rows * (columns / self.group) * (self.scale_bits + self.zero_bits)
         else:
-            scales = rows * beside if self.group else 0.0
-        return (rows * columns * self.bits + scales + columns * self.index_bits) / 8
+            bits = rows * (self.scale_bits + self.zero_bits) if self.group else 0.0
+        return (bits + columns * self.index_bits) / 8
 
     def replaces(self, weight: Weight) -> bool:
         """Whether this weight is held in the format when nothing is left out by name."""

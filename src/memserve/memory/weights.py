@@ -17,6 +17,12 @@ if TYPE_CHECKING:
 
 VOCABULARY_STEP = 64
 """vLLM and SGLang pad the vocabulary to a multiple of 64 before they split it (vocab_parallel_embedding.py)."""
+LARGE, SEGMENT, REST = 10 << 20, 2 << 20, 1 << 20
+"""torch's CUDA caching allocator (c10/cuda/CUDACachingAllocator.cpp: kMinLargeAlloc, kRoundLarge, kSmallSize)."""
+_FUSED = {
+    "q_proj": "qkv", "k_proj": "qkv", "v_proj": "qkv", "query": "qkv", "key": "qkv", "value": "qkv",
+    "gate_proj": "gate_up", "up_proj": "gate_up", "w1": "gate_up", "w3": "gate_up",
+}  # fmt: skip
 KEPT = 64
 """Models whose sums are remembered."""
 
@@ -95,20 +101,40 @@ class Ledger:
     @staticmethod
     def _sum(weights: Iterable[Weight], split: Split, held_in: Storage, left: frozenset[str],
              kv_heads: int = 0) -> int:  # fmt: skip
-        return round(sum(weight_bytes(w, split, held_in, w.name in left, kv_heads) for w in weights))
+        tensors: dict[str, float] = {}
+        beside = 0.0
+        for weight in weights:
+            if not weight.tied:
+                body, scales = weight_bytes(weight, split, held_in, weight.name in left, kv_heads)
+                name = fused(weight.name)
+                tensors[name] = tensors.get(name, 0.0) + body
+                beside += scales
+        return round(sum(allocated(size) for size in tensors.values()) + beside)
 
 
 def weight_bytes(weight: Weight, split: Split, held_in: Storage, left_out: bool = False,
-                 kv_heads: int = 0) -> float:  # fmt: skip
-    """Bytes of one weight (all its equal tensors) on one rank."""
-    if weight.tied:
-        return 0.0
+                 kv_heads: int = 0) -> tuple[float, float]:  # fmt: skip
+    """Bytes of one weight (all its equal tensors) on one rank, and of the scales beside it."""
     count, shape = rank_share(weight, split, kv_heads)
     form = held_in.format
     if form is None or left_out or not form.replaces(weight):
-        return count * prod(shape) * held_in.element
-    columns = shape[-1]
-    return count * form.tensor_bytes(prod(shape[:-1]), columns)
+        return count * prod(shape) * held_in.element, 0.0
+    rows, columns = prod(shape[:-1]), shape[-1]
+    return count * rows * columns * form.bits / 8, count * form.beside(rows, columns)
+
+
+def fused(name: str) -> str:
+    """The tensor that engines merge a weight into: q, k and v; gate and up."""
+    stem, _, last = name.rpartition(".")
+    return f"{stem}.{_FUSED.get(last, last)}"
+
+
+def allocated(size: float) -> float:
+    """Bytes that torch counts for a tensor: large segments are whole 2 MiB, and rests up to 1 MiB stay with it."""
+    if size <= LARGE:
+        return size
+    segment = -(-size // SEGMENT) * SEGMENT
+    return segment if segment - size <= REST else size
 
 
 def rank_share(weight: Weight, split: Split, kv_heads: int = 0) -> tuple[int, tuple[int, ...]]:

@@ -1,0 +1,93 @@
+"""Judges a command that one already has: would this engine start, on these cards, and with what memory?"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from memserve.errors import InvalidInput
+from memserve.plan.asked import completed
+from memserve.plan.commandline import split
+from memserve.plan.plan import Checkpoint, Plan
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from memserve.hardware.machine import Machine
+    from memserve.memory.account import Deployment
+    from memserve.plan.room import Room
+
+GIB = 1024**3
+NEWEST = "newest"
+ROOMS = ("vllm", "sglang", "lmdeploy")
+"""Rooms whose command lines can be read, in the order they are asked."""
+ON_ASCEND = {"vllm": "ascend"}
+"""What the same command starts on an Ascend card."""
+
+
+def check(command: str | Sequence[str], gpus: str | Machine | None = None, *, engine_version: str | None = None,
+          memory_gib_per_card: float | None = None) -> Plan:  # fmt: skip
+    """The verdict on a launch command, with its memory even where it does not fit.
+
+    Raises only where the command, the machine or the model cannot be read.
+    """
+    from memserve.model import load
+    from memserve.plan.verdict import assess
+
+    machine = _machine(gpus, memory_gib_per_card)
+    name, asked = _asked(split(command))
+    backend = (
+        ON_ASCEND.get(asked.backend, asked.backend) if machine.card.vendor == "ascend" else asked.backend
+    )
+    room = _room(backend)
+    model = load(name)
+    deployment = replace(
+        completed(asked, model), backend=backend, engine_version=engine_version or _latest(room)
+    )
+    if deployment.option("fit-context"):
+        largest = room.memory.largest_context(model, machine, deployment)
+        deployment = replace(deployment, context=largest or deployment.context)
+    verdict = assess(room, model, machine, deployment)
+    reasons = (
+        (verdict.reason,) if verdict.reason else (verdict.footprint.reasons if verdict.footprint else ())
+    )
+    return Plan(
+        model=model, machine=machine, deployment=deployment, verdict=verdict,
+        checkpoint=Checkpoint(name, deployment.quantization, online=bool(deployment.option("online"))),
+        reasons=(*machine.notes, *reasons) if verdict.fits else reasons,
+    )  # fmt: skip
+
+
+def _machine(gpus: str | Machine | None, memory_gib: float | None) -> Machine:
+    from memserve.hardware import detect, parse
+
+    machine = detect() if gpus is None else parse(gpus) if isinstance(gpus, str) else gpus
+    if memory_gib is None:
+        return machine
+    if not 0 < memory_gib < 100_000:
+        raise InvalidInput(f"memory_gib_per_card must be a positive number of GiB, not {memory_gib}")
+    return replace(machine, card=replace(machine.card, memory=round(memory_gib * GIB)))
+
+
+def _asked(words: tuple[str, ...]) -> tuple[str, Deployment]:
+    for name in ROOMS:
+        found = _room(name).launch.parse(words)
+        if found is not None:
+            return found
+    raise InvalidInput(
+        f"not a launch command that memserve can read: {' '.join(words[:3])[:80]!r}",
+        hint="give 'vllm serve MODEL ...' or 'python -m sglang.launch_server --model-path MODEL ...'",
+    )
+
+
+def _room(name: str) -> Room:
+    from typing import cast
+
+    from memserve.registry import find
+
+    return cast("Room", find(name))
+
+
+def _latest(room: Room) -> str:
+    versions = room.rules.get("versions") or ()
+    return str(versions[0]["version"]) if versions else NEWEST

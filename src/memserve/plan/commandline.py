@@ -1,0 +1,183 @@
+"""Reads an engine's command line as its own parser would: spellings, abbreviations, switches, config files."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from memserve.errors import InvalidInput
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+LONGEST = 20_000
+_ASSIGNMENT = re.compile(r"^[A-Za-z_][A-Za-z0-9_]*=")
+_HUMAN = re.compile(r"^(\d+(?:\.\d+)?)([kKmMgGtT])$")
+_DECIMAL = {"k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
+_BINARY = {"K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
+_WRAPPERS = frozenset({"nohup", "exec", "sudo", "time", "env", "numactl", "taskset"})
+
+
+@dataclass(frozen=True)
+class Grammar:
+    """What one engine's parser knows beyond `--name value`."""
+
+    aliases: Mapping[str, str] = field(default_factory=dict)
+    """Other spellings, without dashes, to the long name."""
+    switches: frozenset[str] = frozenset()
+    """Long names that take no value."""
+    lists: frozenset[str] = frozenset()
+    """Long names that take several values."""
+    known: frozenset[str] = frozenset()
+    """Long names that an unambiguous beginning stands for."""
+
+
+@dataclass(frozen=True)
+class Words:
+    """A command line taken apart: bare words, and each option's last value."""
+
+    bare: tuple[str, ...]
+    options: Mapping[str, str]
+
+    def text(self, name: str) -> str | None:
+        """An option as written."""
+        return self.options.get(name)
+
+    def flag(self, name: str) -> bool:
+        """Whether a switch is on."""
+        return self.options.get(name, "false").lower() not in ("false", "0", "no")
+
+    def integer(self, name: str) -> int | None:
+        """A whole number; 8k and 8K are 8,000 and 8,192."""
+        value = self.options.get(name)
+        if value is None or value.lower() in ("none", "null", ""):
+            return None
+        return integer(value, f"--{name}")
+
+    def number(self, name: str) -> float | None:
+        """A fraction."""
+        value = self.options.get(name)
+        if value is None or value.lower() in ("none", "null", ""):
+            return None
+        try:
+            found = float(value)
+        except ValueError:
+            found = float("nan")
+        if not 0 <= found < 1e15:
+            raise InvalidInput(f"--{name} must be a number, not {value[:40]!r}")
+        return found
+
+
+def integer(value: str, name: str) -> int:
+    """A whole number as engines read it."""
+    human = _HUMAN.match(value.strip())
+    if human:
+        return int(float(human[1]) * {**_DECIMAL, **_BINARY}[human[2]])
+    try:
+        found = int(value)
+    except ValueError:
+        raise InvalidInput(f"{name} must be a whole number, not {value[:40]!r}") from None
+    if abs(found) > 10**15:
+        raise InvalidInput(f"{name} is out of range: {value[:40]}")
+    return found
+
+
+def split(command: str | Sequence[str]) -> tuple[str, ...]:
+    """A command's words, without what stands before the program (variables, nohup, ...)."""
+    if isinstance(command, str):
+        if len(command) > LONGEST:
+            raise InvalidInput(f"the command is {len(command):,} characters long; at most {LONGEST:,}")
+        try:
+            words = shlex.split(command.replace("\\\n", " "))
+        except ValueError as error:
+            raise InvalidInput(f"the command cannot be read: {error}", hint="close every quote") from None
+    else:
+        words = [str(word) for word in command]
+    while words and (_ASSIGNMENT.match(words[0]) or words[0] in _WRAPPERS):
+        words.pop(0)
+    if not words:
+        raise InvalidInput(
+            "the command is empty", hint="give for instance 'vllm serve MODEL --max-model-len 8192'"
+        )
+    return tuple(words)
+
+
+def read(words: Iterable[str], grammar: Grammar) -> Words:
+    """Take options and bare words apart."""
+    bare: list[str] = []
+    options: dict[str, str] = {}
+    rest = list(words)
+    while rest:
+        word = rest.pop(0)
+        if not _is_option(word):
+            bare.append(word)
+            continue
+        name, value = _name(word, grammar)
+        if value is None:
+            name, value = _value(name, rest, grammar)
+        options[name] = value
+    return Words(tuple(bare), {**_from_file(options, grammar), **options})
+
+
+def _is_option(word: str) -> bool:
+    return len(word) > 1 and word[0] == "-" and not re.match(r"^-\d", word)
+
+
+def _name(word: str, grammar: Grammar) -> tuple[str, str | None]:
+    name, equals, value = word.lstrip("-").partition("=")
+    if word.startswith("-O") and not word.startswith("--"):
+        level = word[2:].lstrip("=")
+        return ("optimization-level" if level.isdigit() or not level else "compilation-config", level or None)
+    name = name.split(".", 1)[0] if "." in name else name
+    name = name.replace("_", "-")
+    return _full(name, grammar), value if equals else None
+
+
+def _full(name: str, grammar: Grammar) -> str:
+    if name in grammar.aliases:
+        return grammar.aliases[name]
+    if name in grammar.known or name in grammar.switches or name in grammar.lists or len(name) < 4:
+        return name
+    begun = {n for n in (*grammar.known, *grammar.switches, *grammar.aliases) if n.startswith(name)}
+    meant = {grammar.aliases.get(n, n) for n in begun}
+    return meant.pop() if len(meant) == 1 else name
+
+
+def _value(name: str, rest: list[str], grammar: Grammar) -> tuple[str, str]:
+    """The value that follows an option; a switch, or an option followed by another, has none."""
+    if name in grammar.switches:
+        return name, rest.pop(0) if rest and rest[0].lower() in ("true", "false") else "true"
+    positive = name.removeprefix("no-")
+    if positive != name and positive in grammar.switches:
+        return positive, "false"
+    if name in grammar.lists:
+        values = []
+        while rest and not _is_option(rest[0]):
+            values.append(rest.pop(0))
+        return name, " ".join(values)
+    if rest and not _is_option(rest[0]):
+        return name, rest.pop(0)
+    if name in grammar.known:
+        raise InvalidInput(f"--{name} needs a value")
+    return name, "true"
+
+
+def _from_file(options: Mapping[str, str], grammar: Grammar) -> dict[str, str]:
+    """What `--config FILE` says; the command line itself wins."""
+    path = options.get("config")
+    if path is None or not path.endswith((".yaml", ".yml")):
+        return {}
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidInput(f"--config {path[:80]}: cannot be read ({type(error).__name__})") from None
+    found: dict[str, str] = {}
+    for line in text.splitlines():
+        key, colon, value = line.split(" #", 1)[0].partition(":")
+        if colon and not line.startswith((" ", "#", "-")):
+            name = _full(key.strip().strip("\"'").replace("_", "-"), grammar)
+            found[name] = value.strip().strip("\"'")
+    return found
