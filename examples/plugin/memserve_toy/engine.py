@@ -1,0 +1,171 @@
+"""The adapter between memserve's requests and the toy model: the part that a backend's author writes."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from memserve.errors import ContextOverflow, InvalidInput, MemserveError
+from memserve.protocol import (
+    Capabilities,
+    Completion,
+    Delta,
+    Prompt,
+    Raw,
+    Request,
+    Sample,
+    Score,
+    TokenLogprob,
+    Usage,
+)
+from memserve_toy import model
+
+
+class ToyEngine:
+    """Satisfies memserve.protocol.BatchEngine."""
+
+    def __init__(self) -> None:
+        self.capabilities = Capabilities(
+            backend="toy", engine="toy 1.0", device="cpu", context=model.CONTEXT, raw=True, token_ids=True,
+            top_k=True, min_p=True, seed=True, n=True, logprobs=20, score=True, schema=True, choices=True,
+            truncate=True, stream=True, returns_token_ids=True, deterministic=True, count_tokens=True,
+        )  # fmt: skip
+
+    def generate(self, requests: Sequence[Request]) -> list[Completion]:
+        """Answer each request; one that fails comes back with its error."""
+        return [self._answer(request) for request in requests]
+
+    def stream(self, request: Request) -> Iterator[Delta]:
+        """The same answer in pieces."""
+        whole = self._answer(request)
+        if whole.error:
+            raise whole.error
+        text = whole.text or ""
+        for at in range(0, len(text), 2):
+            yield Delta(text[at : at + 2])
+        yield Delta("", whole.finish_reason, whole.usage)
+
+    def score(self, pairs: Sequence[tuple[str, str]]) -> list[Score]:
+        """The log-likelihood of each continuation; a context's trailing space belongs to what follows."""
+        return [_score(context, continuation) for context, continuation in pairs]
+
+    def count_tokens(self, prompt: Prompt) -> int:
+        """Tokens of a prompt, template included."""
+        return len(_tokens(prompt))
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+    def _answer(self, request: Request) -> Completion:
+        try:
+            return _complete(request)
+        except MemserveError as error:
+            return Completion(text=None, error=error)
+
+
+def _complete(request: Request) -> Completion:
+    limit = request.max_tokens or 0
+    tokens = _fit(_tokens(request.prompt), limit, request.truncate)
+    answers = [_sample(request, tokens, limit, index) for index in range(request.n)]
+    first, used = answers[0][0], sum(count for _, count in answers)
+    return Completion(
+        text=first.text, finish_reason=first.finish_reason, token_ids=first.token_ids,
+        logprobs=first.logprobs, usage=Usage(len(tokens), used, 0),
+        samples=tuple(sample for sample, _ in answers) if request.n > 1 else (), model="toy",
+    )  # fmt: skip
+
+
+def _tokens(prompt: Prompt) -> list[int]:
+    if isinstance(prompt, Raw):
+        return model.encode(prompt.text)
+    if isinstance(prompt, str):
+        return model.render([{"role": "user", "content": prompt}])
+    if all(isinstance(part, int) for part in prompt):
+        return [int(part) for part in prompt]  # type: ignore[arg-type]
+    return model.render([part for part in prompt if isinstance(part, Mapping)])
+
+
+def _fit(tokens: list[int], limit: int, policy: str) -> list[int]:
+    over = len(tokens) + limit - model.CONTEXT
+    if over <= 0:
+        return tokens
+    if policy == "refuse" or limit >= model.CONTEXT:
+        raise ContextOverflow(tokens=len(tokens) + limit, limit=model.CONTEXT)
+    if policy == "left":
+        return tokens[over:]
+    keep = len(tokens) - over
+    return tokens[: keep // 2] + tokens[len(tokens) - (keep - keep // 2) :]
+
+
+def _sample(request: Request, tokens: list[int], limit: int, index: int) -> tuple[Sample, int]:
+    if request.schema is not None or request.choices:
+        return _constrained(request)
+    seed = None if request.seed is None else request.seed + index
+    sampling = model.Sampling(
+        request.temperature or 0.0, request.top_p if request.top_p is not None else 1.0,
+        request.top_k or 0, request.min_p or 0.0, seed,
+    )  # fmt: skip
+    ids: list[int] = []
+    rows: list[list[float]] = []
+    for token, row in model.continue_text(tokens, limit, sampling):
+        ids.append(token)
+        rows.append(row)
+        if _stopped(model.decode(ids), request.stop) is not None:
+            break
+    return _finished(request, ids, rows), len(ids)
+
+
+def _stopped(text: str, stops: Sequence[str]) -> int | None:
+    found = [at for stop in stops if (at := text.find(stop)) >= 0]
+    return min(found, default=None)
+
+
+def _finished(request: Request, ids: list[int], rows: list[list[float]]) -> Sample:
+    text = model.decode(ids)
+    cut = _stopped(text, request.stop)
+    ended = cut is not None or ids[-1:] == [model.EOS]
+    entries = tuple(_entry(t, row, request.logprobs or 0) for t, row in zip(ids, rows, strict=True))
+    return Sample(
+        text=text if cut is None else text[:cut], finish_reason="stop" if ended else "length",
+        token_ids=tuple(ids), logprobs=None if request.logprobs is None else entries,
+    )  # fmt: skip
+
+
+def _entry(token: int, row: list[float], top: int) -> TokenLogprob:
+    best = sorted(range(len(row)), key=row.__getitem__, reverse=True)[:top]
+    rivals = tuple((model.decode([t]), row[t]) for t in best)
+    return TokenLogprob(model.decode([token]), row[token], token, rivals)
+
+
+def _constrained(request: Request) -> tuple[Sample, int]:
+    text = request.choices[0] if request.choices else json.dumps(_instance(request.schema or {}))
+    return Sample(text, "stop", tuple(text.encode())), len(text.encode())
+
+
+def _instance(schema: Mapping[str, Any]) -> Any:
+    """The smallest value that a schema allows."""
+    if "enum" in schema:
+        return schema["enum"][0]
+    kind = schema.get("type")
+    if kind == "object":
+        return {name: _instance(part) for name, part in schema.get("properties", {}).items()}
+    simple = {"string": "", "integer": 0, "number": 0, "boolean": True, "array": [], "null": None}
+    if kind not in simple:
+        raise InvalidInput(f"schema: type {kind!r} is not one that the toy knows")
+    return simple[kind]
+
+
+def _score(context: str, continuation: str) -> Score:
+    spaces = re.search(r"\s*$", context)
+    tail = spaces.group() if spaces else ""
+    tokens = model.encode(context[: len(context) - len(tail)])
+    logprob, greedy, count = 0.0, True, 0
+    for token in (tail + continuation).encode():
+        row = model.logprobs(tokens)
+        logprob += row[token]
+        greedy = greedy and row[token] == max(row)
+        tokens.append(token)
+        count += 1
+    return Score(logprob, count, greedy)

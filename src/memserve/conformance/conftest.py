@@ -1,0 +1,62 @@
+"""Fixtures: the engines under test, opened once, and what to ask them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from memserve.conformance.oracle import Oracle
+from memserve.conformance.report import CAPABILITIES
+from memserve.conformance.target import Target
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from memserve.protocol import Capabilities, Task
+
+
+@pytest.fixture(scope="session")
+def target(request: pytest.FixtureRequest) -> Target:
+    """What the command line asks to be judged."""
+    return Target.from_config(request.config)
+
+
+def _opened(request: pytest.FixtureRequest, target: Target, task: Task) -> Iterator[Any]:
+    if task not in target.tasks():
+        pytest.skip(f"capability tasks: {task} is not what this model and backend are for")
+    opener = {"generate": target.generator, "embed": target.embedder, "rerank": target.reranker}[task]
+    held = opener()
+    request.config.stash[CAPABILITIES][task] = held.capabilities
+    yield held
+    held.close()
+
+
+@pytest.fixture(scope="session")
+def generator(request: pytest.FixtureRequest, target: Target) -> Iterator[Any]:
+    """The generator under test, shared by all tests."""
+    yield from _opened(request, target, "generate")
+
+
+@pytest.fixture(scope="session")
+def embedder(request: pytest.FixtureRequest, target: Target) -> Iterator[Any]:
+    """The embedder under test."""
+    yield from _opened(request, target, "embed")
+
+
+@pytest.fixture(scope="session")
+def reranker(request: pytest.FixtureRequest, target: Target) -> Iterator[Any]:
+    """The reranker under test."""
+    yield from _opened(request, target, "rerank")
+
+
+@pytest.fixture
+def can(generator: Any) -> Capabilities:
+    """What the generator under test says it can do."""
+    return generator.capabilities  # type: ignore[no-any-return]
+
+
+@pytest.fixture(scope="session")
+def oracle(target: Target) -> Oracle | None:
+    """The checkpoint's own tokenizer and template, where there is a folder to read them from."""
+    return Oracle.of(target.folder)

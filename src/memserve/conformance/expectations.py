@@ -1,0 +1,68 @@
+"""What a backend says of itself: tests that it is known to fail, with the reason, strictly.
+
+`conformance.json` in the package that the entry point names:
+    [{"test": "test_stream.py::test_usage_comes_once", "status": "notyet", "reason": "..."}]
+notimpl: we have not; notyet: the engine has not; never: it cannot. A test that starts to pass turns red.
+"""
+
+from __future__ import annotations
+
+import json
+from importlib.metadata import entry_points
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+from memserve.registry import GROUP
+
+_STATUSES = frozenset({"notimpl", "notyet", "never"})
+_HOME = Path(__file__).parent
+
+
+def rows_of(backend: str) -> list[dict[str, str]]:
+    """The rows of that backend's file, checked; none where it has no file."""
+    entry = next((e for e in entry_points(group=GROUP) if e.name == backend), None)
+    found = find_spec(entry.module) if entry else None
+    if found is None or found.origin is None:
+        return []
+    path = Path(found.origin).parent / "conformance.json"
+    rows = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
+    for row in rows:
+        if row.get("status") not in _STATUSES or not row.get("reason") or not row.get("test"):
+            raise pytest.UsageError(
+                f"{path}: each row needs test, reason and a status of {sorted(_STATUSES)}"
+            )
+    return [row for row in rows if row.get("backend", backend) == backend]
+
+
+class Expectations:
+    """Marks the tests that the backend's file names, and refuses names that match none."""
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_collection_modifyitems(self, config: pytest.Config, items: list[pytest.Item]) -> None:
+        """A whole run must know every name in the file; a part of it only marks what it has."""
+        mine = {item: _name(item) for item in items if _HOME in item.path.parents}
+        for row in rows_of(str(config.getoption("--backend"))):
+            hits = [item for item, name in mine.items() if name in (row["test"], f"{row['test']}")]
+            reason = f"{row['status']}: {row['reason']}"
+            for item in hits:
+                item.add_marker(pytest.mark.xfail(strict=True, reason=reason))
+            if not hits and row["test"] not in known_tests():
+                raise pytest.UsageError(f"conformance.json names a test that does not exist: {row['test']}")
+
+
+def _name(item: pytest.Item) -> str:
+    return f"{item.path.name}::{item.originalname if isinstance(item, pytest.Function) else item.name}"
+
+
+def known_tests() -> frozenset[str]:
+    """Every test of the suite, read from its source, so that none can be left out unseen."""
+    import ast
+
+    return frozenset(
+        f"{path.name}::{node.name}"
+        for path in _HOME.glob("test_*.py")
+        for node in ast.parse(path.read_text(encoding="utf-8")).body
+        if isinstance(node, ast.FunctionDef) and node.name.startswith("test_")
+    )

@@ -1,0 +1,82 @@
+"""A prompt that does not fit is an error with both numbers, never an answer."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from memserve.conformance.asking import answer, need, question
+from memserve.errors import ContextOverflow
+
+
+def _too_long(can: Any) -> str:
+    need(can, "context")
+    if can.context > 40_000:
+        pytest.skip("capability context: too large to overflow in a short test")
+    return "word " * (int(can.context) + 16)
+
+
+def test_an_overflow_raises_with_both_numbers(generator: Any, can: Any) -> None:
+    with pytest.raises(ContextOverflow) as caught:
+        generator.generate(_too_long(can), max_tokens=4)
+    assert caught.value.limit == can.context
+    assert caught.value.tokens is not None
+    assert caught.value.tokens > can.context
+
+
+def test_prompt_and_answer_share_the_context(generator: Any, can: Any) -> None:
+    _too_long(can)
+    with pytest.raises(ContextOverflow):
+        generator.generate(question(1), max_tokens=int(can.context))
+
+
+def test_an_overflow_in_a_batch_is_that_items_error(generator: Any, can: Any) -> None:
+    got = answer(generator, [question(1), _too_long(can)], 4, on_error="return")
+    assert got[0].error is None
+    assert isinstance(got[1].error, ContextOverflow)
+    assert got[1].text is None
+
+
+def test_an_overflow_is_not_retryable(generator: Any, can: Any) -> None:
+    with pytest.raises(ContextOverflow) as caught:
+        generator.generate(_too_long(can), max_tokens=4)
+    assert caught.value.retryable is False
+
+
+@pytest.mark.parametrize("policy", ["left", "middle"])
+def test_truncation_is_explicit_and_leaves_room(generator: Any, can: Any, policy: str) -> None:
+    need(can, "truncate")
+    got = answer(generator, _too_long(can), 4, truncate=policy)
+    assert got.error is None
+    assert got.usage.prompt_tokens <= can.context - 4
+    assert got.usage.prompt_tokens >= can.context * 3 // 4
+
+
+def test_truncating_left_keeps_the_end(generator: Any, can: Any) -> None:
+    need(can, "truncate", "deterministic", "token_ids")
+    if can.context > 4096:
+        pytest.skip("capability context: too large to overflow in a short test")
+    end = [20 + n % 200 for n in range(int(can.context) - 4)]
+    kept = answer(generator, [19] * 8 + [18] * 8 + end, 4, truncate="left")
+    other = answer(generator, [17] * 8 + [16] * 8 + end, 4, truncate="left")
+    assert kept.text == other.text
+
+
+def test_a_prompt_that_just_fits_is_answered(generator: Any, can: Any) -> None:
+    need(can, "context", "count_tokens")
+    if can.context > 4096:
+        pytest.skip("capability context: too large to fill in a short test")
+    text, room = "x", int(can.context) - 3
+    while generator.count_tokens(text + " word" * 16) <= room:
+        text += " word" * 16
+    while generator.count_tokens(text + " word") <= room:
+        text += " word"
+    assert answer(generator, text, 3).error is None
+
+
+def test_counted_tokens_are_the_tokens_used(generator: Any, can: Any) -> None:
+    need(can, "count_tokens", "usage")
+    talk = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": question(6, 20)}]
+    for prompt in (question(6, 20), talk):
+        assert generator.count_tokens(prompt) == answer(generator, prompt, 2).usage.prompt_tokens

@@ -1,0 +1,65 @@
+"""Greedy repeats itself, a seed repeats itself, and temperature does something."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from memserve.conformance.asking import answer, need, question
+
+
+def _hot(generator: Any, prompt: Any, **settings: Any) -> Any:
+    return generator.generate(prompt, max_tokens=12, temperature=1.2, **settings)
+
+
+def test_greedy_repeats(generator: Any, can: Any) -> None:
+    need(can, "deterministic")
+    assert len({answer(generator, question(8), 12).text for _ in range(3)}) == 1
+
+
+def test_the_default_is_greedy(generator: Any, can: Any) -> None:
+    need(can, "deterministic", "temperature")
+    prompt = question(8)
+    assert answer(generator, prompt, 12).text == answer(generator, prompt, 12, temperature=0).text
+
+
+def test_a_seed_repeats(generator: Any, can: Any) -> None:
+    need(can, "seed", "temperature", "deterministic")
+    assert len({_hot(generator, question(9), seed=42).text for _ in range(3)}) == 1
+
+
+def test_a_seed_repeats_in_company(generator: Any, can: Any) -> None:
+    need(can, "seed", "temperature", "deterministic")
+    prompts = [question(1, 30), question(9), question(2)]
+    alone = _hot(generator, prompts[1], seed=42).text
+    assert _hot(generator, prompts, seed=42)[1].text == alone
+
+
+def test_different_seeds_differ(generator: Any, can: Any) -> None:
+    need(can, "seed", "temperature")
+    assert len({_hot(generator, question(9), seed=seed).text for seed in range(6)}) > 1
+
+
+def test_temperature_changes_answers(generator: Any, can: Any) -> None:
+    need(can, "temperature")
+    greedy = answer(generator, question(9), 12).text
+    extra = [{"seed": n} if can.seed else {} for n in range(6)]
+    hot = {generator.generate(question(9), max_tokens=12, temperature=1.5, **more).text for more in extra}
+    assert hot - {greedy}
+
+
+def test_a_tiny_top_p_is_greedy(generator: Any, can: Any) -> None:
+    need(can, "top_p", "temperature", "deterministic")
+    prompt = question(3)
+    assert _hot(generator, prompt, top_p=1e-6).text == answer(generator, prompt, 12).text
+
+
+def test_top_k_of_one_is_greedy(generator: Any, can: Any) -> None:
+    need(can, "top_k", "temperature", "deterministic")
+    prompt = question(3)
+    assert _hot(generator, prompt, top_k=1).text == answer(generator, prompt, 12).text
+
+
+def test_a_min_p_of_one_is_greedy(generator: Any, can: Any) -> None:
+    need(can, "min_p", "temperature", "deterministic")
+    prompt = question(3)
+    assert _hot(generator, prompt, min_p=1.0).text == answer(generator, prompt, 12).text

@@ -1,0 +1,74 @@
+"""`score` is the log-likelihood of a continuation: additive, ordered, agreeing with what is generated."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import memserve
+from memserve.conformance.asking import answer, mixed, need
+
+CONTEXT = "The river runs past the old stone bridge"
+
+
+def test_a_score_is_a_log_likelihood(generator: Any, can: Any) -> None:
+    need(can, "score")
+    (got,) = generator.score([(CONTEXT, " and the mill")])
+    assert isinstance(got, memserve.Score)
+    assert math.isfinite(got.logprob)
+    assert got.logprob < 0
+    assert got.tokens >= 1
+
+
+def test_scores_come_in_order_and_do_not_depend_on_company(generator: Any, can: Any) -> None:
+    need(can, "score")
+    pairs = [(prompt, " green" + " lamp" * n) for n, prompt in enumerate(mixed(6))]
+    together = generator.score(pairs)
+    for one, pair in zip(together, pairs, strict=True):
+        (alone,) = generator.score([pair])
+        assert one.tokens == alone.tokens
+        assert abs(one.logprob - alone.logprob) <= 0.05 + 0.01 * abs(alone.logprob)
+
+
+def test_scores_add_up(generator: Any, can: Any) -> None:
+    need(can, "score")
+    first, second = " under the green", " window of the bridge"
+    whole, left, right = generator.score(
+        [(CONTEXT, first + second), (CONTEXT, first), (CONTEXT + first, second)]
+    )
+    assert whole.tokens == left.tokens + right.tokens
+    assert abs(whole.logprob - left.logprob - right.logprob) <= 0.05 + 0.005 * abs(whole.logprob)
+
+
+def test_a_trailing_space_belongs_to_what_follows(generator: Any, can: Any) -> None:
+    need(can, "score")
+    inside, outside = generator.score([(CONTEXT + " ", "and on"), (CONTEXT, " and on")])
+    assert inside.tokens == outside.tokens
+    assert abs(inside.logprob - outside.logprob) <= 0.05
+
+
+def test_what_greedy_says_is_scored_as_greedy(generator: Any, can: Any) -> None:
+    need(can, "score", "raw", "deterministic")
+    said = answer(generator, memserve.Raw(CONTEXT), 4)
+    text = said.text
+    if not text or "\ufffd" in text or text != text.strip("\n") or not text.strip():
+        return
+    (got,) = generator.score([(CONTEXT, text)])
+    if got.tokens == said.usage.completion_tokens and said.finish_reason == "length":
+        assert got.greedy in (True, None)
+        if can.logprobs:
+            told = answer(generator, memserve.Raw(CONTEXT), 4, logprobs=0)
+            assert abs(got.logprob - sum(x.logprob for x in told.logprobs)) <= 0.1
+
+
+def test_an_unlikely_continuation_is_not_greedy(generator: Any, can: Any) -> None:
+    need(can, "score")
+    texts = [" lamp", " zebra quartz", "\u2603\u2603"]
+    scores = generator.score([(CONTEXT, text) for text in texts])
+    assert any(one.greedy is not True for one in scores)
+    assert len({round(one.logprob, 3) for one in scores}) > 1
+
+
+def test_no_pairs_no_scores(generator: Any, can: Any) -> None:
+    need(can, "score")
+    assert generator.score([]) == []

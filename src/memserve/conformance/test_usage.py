@@ -1,0 +1,49 @@
+"""Usage counts what was used: no padding, nothing forgotten."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from memserve.conformance.asking import answer, long_answer, need, piece, question
+
+
+def test_prompt_tokens_are_not_padded(generator: Any, can: Any) -> None:
+    need(can, "usage")
+    short = question(1, 2)
+    alone = answer(generator, short, 2).usage.prompt_tokens
+    beside = answer(generator, [short, question(2, 70)], 2)[0].usage.prompt_tokens
+    assert alone == beside
+
+
+def test_completion_tokens_are_not_padded(generator: Any, can: Any) -> None:
+    need(can, "usage", "stop", "deterministic")
+    prompt, free = long_answer(generator)
+    cut = {"max_tokens": 24, "stop": [piece(free.text)]}
+    alone = generator.generate(prompt, **cut).usage.completion_tokens
+    beside = generator.generate([prompt, question(5)], **cut)[0].usage.completion_tokens
+    assert alone == beside
+    assert 1 <= alone < free.usage.completion_tokens
+
+
+def test_usage_is_told_in_whole_tokens(generator: Any, can: Any) -> None:
+    need(can, "usage")
+    usage = answer(generator, question(2), 5).usage
+    assert isinstance(usage.prompt_tokens, int)
+    assert isinstance(usage.completion_tokens, int)
+    assert usage.prompt_tokens >= 1
+    assert usage.cached_tokens is None or 0 <= usage.cached_tokens <= usage.prompt_tokens
+
+
+def test_asking_again_costs_the_same_prompt(generator: Any, can: Any) -> None:
+    need(can, "usage")
+    first, second = (answer(generator, question(3, 30), 2).usage for _ in range(2))
+    assert first.prompt_tokens == second.prompt_tokens
+    assert first.completion_tokens >= 1
+    assert second.completion_tokens >= 1
+
+
+def test_a_longer_answer_uses_more(generator: Any, can: Any) -> None:
+    need(can, "usage")
+    counts = [answer(generator, question(3), limit).usage.completion_tokens for limit in (1, 4)]
+    assert counts[0] == 1
+    assert counts[1] > 1

@@ -1,0 +1,105 @@
+"""The suite itself: silent unless asked for, strict about expectations, honest about what was left out."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from memserve.conformance.expectations import known_tests
+from memserve.protocol import Capabilities
+
+ROOT = Path(__file__).parents[2]
+CHECKPOINT = ROOT / "examples" / "plugin" / "checkpoint"
+ALL = ["--task", "generate", "--task", "embed", "--task", "rerank"]
+
+
+def _pytest(*words: str, cwd: Path, path: Path | None = None) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *words]
+    world = None if path is None else {"PYTHONPATH": str(path), "PATH": "/usr/bin:/bin"}
+    return subprocess.run(
+        command, cwd=cwd, env=world, capture_output=True, text=True, timeout=180, check=False
+    )
+
+
+def _suite(*words: str, cwd: Path, path: Path | None = None) -> subprocess.CompletedProcess[str]:
+    return _pytest("--pyargs", "memserve.conformance", "--backend", "toy", *words, cwd=cwd, path=path)
+
+
+@pytest.mark.slow
+def test_the_toy_passes_and_skips_name_capabilities(tmp_path: Path) -> None:
+    done = _suite("--model", str(CHECKPOINT), *ALL, "--conformance-report", "r.json", cwd=tmp_path)
+    assert done.returncode == 0, done.stdout[-3000:]
+    report = json.loads((tmp_path / "r.json").read_text())
+    fields = {field.name for field in dataclasses.fields(Capabilities)}
+    skipped = [row["reason"] for row in report["results"] if row["outcome"] == "skipped"]
+    named = [re.match(r"capability (\w+):", reason) for reason in skipped]
+    assert all(match and match[1] in fields for match in named), skipped
+    assert report["missing"] == []
+    assert report["capabilities"]["generate"]["engine"] == "toy 1.0"
+
+
+def test_the_suite_is_large_enough() -> None:
+    assert len(known_tests()) >= 60
+    assert len({name.partition("::")[0] for name in known_tests()}) >= 18
+
+
+def test_nothing_is_registered_in_other_peoples_suites(tmp_path: Path) -> None:
+    (tmp_path / "conftest.py").write_text("def pytest_addoption(parser): parser.addoption('--model')\n")
+    (tmp_path / "test_own.py").write_text(
+        "def test_own(request): assert request.config.option.model == 'm'\n"
+    )
+    done = _pytest("--model", "m", cwd=tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "memserve conformance" not in done.stdout
+
+
+def test_a_run_without_a_backend_says_what_is_installed(tmp_path: Path) -> None:
+    done = _pytest("--pyargs", "memserve.conformance", "-x", cwd=tmp_path)
+    assert done.returncode != 0
+    assert "--backend NAME is needed" in done.stdout + done.stderr
+
+
+def test_malformed_options_are_refused(tmp_path: Path) -> None:
+    done = _suite("--options", "dtype", cwd=tmp_path)
+    assert "--options takes K=V, not 'dtype'" in done.stdout + done.stderr
+
+
+def test_a_part_of_the_suite_is_called_a_part(tmp_path: Path) -> None:
+    done = _suite("-k", "test_greedy_repeats", cwd=tmp_path)
+    assert done.returncode == 0
+    assert "NOT A FULL RUN" in done.stdout
+
+
+def _with_expectations(folder: Path, rows: list[dict[str, str]]) -> None:
+    """A copy of the toy package, found before the installed one, with an expectations file."""
+    shutil.copytree(ROOT / "examples" / "plugin" / "memserve_toy", folder / "memserve_toy")
+    (folder / "memserve_toy" / "conformance.json").write_text(json.dumps(rows))
+
+
+def test_an_expected_failure_that_passes_turns_red(tmp_path: Path) -> None:
+    row = {"test": "test_determinism.py::test_greedy_repeats", "status": "notyet", "reason": "a claim"}
+    _with_expectations(tmp_path, [row])
+    done = _suite("-k", "test_greedy_repeats", cwd=tmp_path, path=tmp_path)
+    assert done.returncode == 1
+    assert "[XPASS(strict)] notyet: a claim" in done.stdout
+
+
+def test_an_expectation_for_no_test_is_refused(tmp_path: Path) -> None:
+    row = {"test": "test_determinism.py::test_gone", "status": "never", "reason": "none"}
+    _with_expectations(tmp_path, [row])
+    done = _suite(cwd=tmp_path, path=tmp_path)
+    assert "names a test that does not exist" in done.stdout + done.stderr
+
+
+def test_an_expectation_needs_a_reason(tmp_path: Path) -> None:
+    row = {"test": "test_determinism.py::test_greedy_repeats", "status": "later"}
+    _with_expectations(tmp_path, [row])
+    done = _suite(cwd=tmp_path, path=tmp_path)
+    assert "each row needs test, reason and a status" in done.stdout + done.stderr
