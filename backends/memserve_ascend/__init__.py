@@ -1,1 +1,6 @@
-"""vLLM-Ascend and MindIE on Huawei NPUs."""
+"""The Ascend rooms: vLLM-Ascend, and MindIE beside it."""
+
+from memserve.plan.packaged import PackagedRoom
+
+backend = PackagedRoom("ascend", __name__)
+mindie = PackagedRoom("mindie", __name__, part="mindie_")

@@ -1,1 +1,5 @@
-"""transformers in this process."""
+"""transformers' room: any model, any card, no paged cache."""
+
+from memserve.plan.packaged import PackagedRoom
+
+backend = PackagedRoom("hf", __name__)

@@ -1,1 +1,5 @@
-"""LMDeploy TurboMind."""
+"""LMDeploy TurboMind's room: the other engine with Volta kernels."""
+
+from memserve.plan.packaged import PackagedRoom
+
+backend = PackagedRoom("lmdeploy", __name__)

@@ -28,10 +28,10 @@ class VllmLauncher:
         rules = backend.rules
         command = ("vllm", "serve", checkpoint, *words(serve_options(model, machine, deployment)))
         return Launch(
-            install=install_line(rules, deployment, machine.card.vendor),
+            install=install_line(rules, deployment, machine.card),
             command=command,
             env=visible_cards(machine, deployment.layout.cards),
-            notes=requirements(rules, deployment),
+            notes=requirements(rules, deployment, machine.card),
         )
 
     def parse(self, command: tuple[str, ...]) -> tuple[str, Deployment] | None:

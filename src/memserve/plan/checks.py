@@ -56,6 +56,11 @@ def world(known: Mapping[str, Any]) -> dict[str, Any] | None:
     return {} if known["world"] > known["cards"] else None
 
 
+def attention_data(known: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Groups of replicated attention must divide the tensor ranks."""
+    return {} if known["tp"] % known["attention_data"] else None
+
+
 def context(known: Mapping[str, Any]) -> dict[str, Any] | None:
     """The context cannot exceed what the model was made for."""
     longest = known["max_context"]
@@ -63,18 +68,32 @@ def context(known: Mapping[str, Any]) -> dict[str, Any] | None:
 
 
 def architecture_missing(known: Mapping[str, Any]) -> dict[str, Any] | None:
-    """The engine's table says that no release implements this architecture."""
-    return {} if known["architecture_since"] is None else None
+    """No release implements this architecture, nor can the engine borrow transformers' code for it."""
+    row, table = known["architecture_row"], known["architecture_table"]
+    if row is not None or not table:
+        return None
+    fallback = table.get("fallback_since")
+    decoder = not (known["encoder_only"] or known["encoder_decoder"])
+    return None if fallback and decoder and within(known["version"], fallback, None) else {}
 
 
 def architecture_since(known: Mapping[str, Any]) -> dict[str, Any] | None:
-    """The engine's table names a later release as the first that implements this architecture."""
-    since = known["architecture_since"]
-    return {"since": since} if since and not within(known["version"], since, None) else None
+    """The release is not newer than the last one that lacked this architecture."""
+    row = known["architecture_row"]
+    early = row is not None and row[0] and within(row[0], known["version"], None)
+    return {"lacking": row[0], "since": row[1]} if early else None
+
+
+def architecture_removed(known: Mapping[str, Any]) -> dict[str, Any] | None:
+    """A later release than the last one that had this architecture."""
+    row = known["architecture_row"]
+    gone = row is not None and len(row) > 2 and not within(row[2], known["version"], None)
+    return {"last": row[2]} if gone else None
 
 
 CHECKS: dict[str, Check] = {
     "heads": heads, "kv_heads": kv_heads, "groups": groups, "blocks": blocks, "layers": layers,
-    "world": world, "context": context,
+    "world": world, "context": context, "attention_data": attention_data,
     "architecture_missing": architecture_missing, "architecture_since": architecture_since,
+    "architecture_removed": architecture_removed,
 }  # fmt: skip

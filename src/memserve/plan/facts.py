@@ -31,7 +31,8 @@ def model_facts(model: ModelSpec) -> dict[str, Any]:
     widest = max(attention, key=lambda mixer: mixer.heads, default=None)
     return {
         "model": model.id, "architecture": model.architecture, "model_type": model.model_type,
-        "encoder_only": model.encoder_only, "encoder_decoder": bool(model.encoder),
+        "encoder_only": model.encoder_only, "pooled": model.pooling is not None,
+        "encoder_decoder": bool(model.encoder),
         "layers": len(model.blocks), "hidden": model.hidden, "intermediate": model.intermediate,
         "vocabulary": model.vocabulary, "max_context": model.max_context, "stored_dtype": model.dtype,
         "experts": max((block.experts for block in model.blocks), default=0),

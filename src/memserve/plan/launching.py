@@ -9,7 +9,7 @@ from memserve.plan.rules import release
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from memserve.hardware.machine import Machine
+    from memserve.hardware.machine import Card, Machine
     from memserve.memory.account import Deployment
 
 VISIBLE = {
@@ -19,22 +19,34 @@ VISIBLE = {
 }
 
 
-def install_line(rules: Mapping[str, Any], deployment: Deployment, vendor: str) -> str:
+def install_line(rules: Mapping[str, Any], deployment: Deployment, card: Card) -> str:
     """The command that installs the planned release with its pins, as the release's row lists them."""
     row = release(rules, deployment.engine_version)
+    pin = pin_of(row, card)
     extra = row.get("quantized_by", {}).get(deployment.quantization.split("-")[0], ())
-    words = [f'"{word}"' if set("<>!") & set(word) else word for word in (*row["packages"], *extra)]
-    index = row.get("index", {}).get(vendor)
-    return " ".join(
-        (row.get("installer", "pip install"), *words, *(("--extra-index-url", index) if index else ()))
-    )
+    packages = (*row["packages"], *pin.get("packages", ()), *extra)
+    installer = row.get("installers", {}).get(card.vendor) or row.get("installer", "pip install")
+    index = pin.get("index") or row.get("index", {}).get(card.vendor)
+    tail = ("--extra-index-url", index) if index else ()
+    return " ".join((installer, *(_quoted(package) for package in packages), *tail))
 
 
-def requirements(rules: Mapping[str, Any], deployment: Deployment) -> tuple[str, ...]:
-    """What the install line cannot say: the Python it needs, the driver, and what an old release loses."""
+def pin_of(row: Mapping[str, Any], card: Card) -> Mapping[str, Any]:
+    """The pins of a release that this card needs: the first that applies."""
+    for pin in row.get("pins", ()):
+        old = "below_sm" in pin and (card.sm is None or card.sm >= pin["below_sm"])
+        if not old and pin.get("vendor", card.vendor) == card.vendor:
+            found: Mapping[str, Any] = pin
+            return found
+    return {}
+
+
+def requirements(rules: Mapping[str, Any], deployment: Deployment, card: Card) -> tuple[str, ...]:
+    """What the install line cannot say: the Python it needs, the driver, what an old release loses."""
     row = release(rules, deployment.engine_version)
     python = f"needs Python {row['python_range']}" if row.get("python_range") else ""
-    return tuple(note for note in (python, row.get("needs", ""), row.get("lost", "")) if note)
+    notes = (python, row.get("needs", ""), pin_of(row, card).get("note", ""), row.get("lost", ""))
+    return tuple(note for note in notes if note)
 
 
 def visible_cards(machine: Machine, taken: int) -> dict[str, str]:
@@ -53,3 +65,7 @@ def words(options: Mapping[str, object]) -> tuple[str, ...]:
             continue
         said += [f"--{name}"] if value is True else [f"--{name}", str(value)]
     return tuple(said)
+
+
+def _quoted(package: str) -> str:
+    return f'"{package}"' if set("<>![") & set(package) else package

@@ -32,9 +32,13 @@ class PackagedRoom:
     @cached_property
     def rules(self) -> Mapping[str, Any]:
         """The room's rows: releases, refusals, architectures; each with its source."""
+        rows = self._read("rules")
+        return {**rows, "architectures": self._read(rows["architectures"]) if "architectures" in rows else {}}
+
+    def _read(self, name: str) -> dict[str, Any]:
         folder = Path(cast("str", sys.modules[self.package].__file__)).parent
-        text = (folder / f"{self.part}rules.json").read_text(encoding="utf-8")
-        return cast("Mapping[str, Any]", json.loads(text))
+        text = (folder / f"{self.part}{name}.json").read_text(encoding="utf-8")
+        return cast("dict[str, Any]", json.loads(text))
 
     @property
     def memory(self) -> Accountant:

@@ -1,8 +1,8 @@
 """Judges one deployment by an engine's rows: each row says when it refuses, in a sentence, with its source.
 
-A room's `rules` is a mapping. `versions`: the releases that the planner may pin, newest
-first. `architectures`: the release that first knew each, null where none does, absent where all do.
-`rows`: refusals, each `{"id", "when", "check", "since", "before", "says", "source", "read"}`.
+A room's `rules` is a mapping. `versions`: the releases that the planner may pin, newest first.
+`architectures`: which releases know which model classes. `rows`: refusals, each with `id`, `when`, `check`,
+`since`, `before`, `says`, `source` and `read` (the date).
 `when` maps facts to conditions: a value, a list of values, {"not": [...]}, {"below": n} or {"at_least": n};
 all must hold. `check` names an arithmetic test of `memserve.plan.checks`. A row refuses if its versions,
 its conditions and its check all apply. The first row that refuses is the answer.
@@ -42,8 +42,9 @@ class Judge:
     def __init__(self, rules: Mapping[str, Any], version: str, model: ModelSpec, machine: Machine) -> None:
         self.rows = _rows_of(rules, version)
         self.version = version
-        since = rules.get("architectures", {}).get(model.architecture, "")
-        known = {"version": version, "architecture_since": since}
+        table = rules.get("architectures", {})
+        row = table.get("rows", {}).get(model.architecture)
+        known = {"version": version, "architecture_table": table, "architecture_row": row}
         self.known = {**machine_facts(machine), **model_facts(model), **known}
 
     def card(self) -> Refusal | None:

@@ -1,0 +1,62 @@
+"""The command that starts vLLM-Ascend: vLLM's own, with Ascend's words and environment."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from memserve.plan.launching import install_line, requirements, visible_cards, words
+from memserve.plan.room import Launch
+from memserve_vllm.launch import serve_options
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from memserve.hardware.machine import Machine
+    from memserve.memory.account import Deployment
+    from memserve.model.spec import ModelSpec
+
+BLOCK = 128
+"""Forced with prefix caching or chunked prefill (vllm_ascend/utils.py:1380-1406)."""
+
+
+class AscendLauncher:
+    """Starts `vllm serve` with the Ascend plug-in."""
+
+    def launch(self, model: ModelSpec, checkpoint: str, machine: Machine, deployment: Deployment) -> Launch:
+        """The install line, the command and its environment."""
+        from memserve_ascend import backend
+
+        rules = backend.rules
+        options = {**serve_options(model, machine, deployment), "block-size": BLOCK}
+        if deployment.quantization in ("w8a8", "w4a8"):
+            options["quantization"] = "ascend"
+        return Launch(
+            install=install_line(rules, deployment, machine.card),
+            command=("vllm", "serve", checkpoint, *words(options)),
+            env={
+                **visible_cards(machine, deployment.layout.cards),
+                **environment(rules, machine, deployment),
+            },
+            notes=(*requirements(rules, deployment, machine.card), rules["utilization_note"]),
+        )
+
+    def parse(self, command: tuple[str, ...]) -> tuple[str, Deployment] | None:
+        """The model and the deployment that a `vllm serve` line asks for."""
+        from memserve_vllm.command import parse
+
+        return parse(command)
+
+
+def environment(rules: Mapping[str, object], machine: Machine, deployment: Deployment) -> dict[str, str]:
+    """Allocator and HCCL settings; the buffer is what the memory account assumed per communicator."""
+    env = {"PYTORCH_NPU_ALLOC_CONF": "expandable_segments:True", "TASK_QUEUE_ENABLE": "1"}
+    if deployment.layout.cards > 1:
+        hccl = rules["hccl"]
+        buffer = hccl["buffer_mib"] if isinstance(hccl, dict) else 200
+        env |= {"HCCL_OP_EXPANSION_MODE": "AIV", "HCCL_BUFFSIZE": str(buffer)}
+    if machine.nodes > 1:
+        env |= {"HCCL_IF_IP": "THIS_NODE_IP", "HCCL_SOCKET_IFNAME": "eth0", "GLOO_SOCKET_IFNAME": "eth0"}
+    return env
+
+
+launcher = AscendLauncher()

@@ -1,0 +1,43 @@
+"""The command that starts transformers' own server."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from memserve.plan.launching import install_line, requirements, visible_cards, words
+from memserve.plan.room import Launch
+
+if TYPE_CHECKING:
+    from memserve.hardware.machine import Machine
+    from memserve.memory.account import Deployment
+    from memserve.model.spec import ModelSpec
+
+WORDS = {"nf4": "bnb-4bit", "int8": "bnb-8bit"}
+
+
+class HfLauncher:
+    """Starts `transformers serve`; memserve's own runs use backend "hf" without a server."""
+
+    def launch(self, model: ModelSpec, checkpoint: str, machine: Machine, deployment: Deployment) -> Launch:
+        """The install line, the command and its environment."""
+        from memserve_hf import backend
+
+        options = {
+            "quantization": WORDS.get(deployment.quantization) if deployment.option("online") else None,
+            "dtype": deployment.dtype,
+            "device": "cpu" if machine.card.vendor == "cpu" else "auto",
+            "trust-remote-code": model.remote_code,
+        }
+        return Launch(
+            install=install_line(backend.rules, deployment, machine.card),
+            command=("transformers", "serve", checkpoint, *words(options)),
+            env=visible_cards(machine, deployment.layout.cards),
+            notes=requirements(backend.rules, deployment, machine.card),
+        )
+
+    def parse(self, command: tuple[str, ...]) -> tuple[str, Deployment] | None:
+        """Only vLLM's and SGLang's command lines are judged."""
+        return None
+
+
+launcher = HfLauncher()

@@ -1,0 +1,79 @@
+"""The command that starts SGLang, and the reading of one."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from memserve.plan.launching import install_line, requirements, visible_cards, words
+from memserve.plan.room import Launch
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from memserve.hardware.machine import Machine
+    from memserve.memory.account import Deployment
+    from memserve.model.spec import ModelSpec
+
+
+class SglangLauncher:
+    """Starts `python -m sglang.launch_server`."""
+
+    def launch(self, model: ModelSpec, checkpoint: str, machine: Machine, deployment: Deployment) -> Launch:
+        """The install line, the command and its environment."""
+        from memserve_sglang import backend
+
+        start = ("python", "-m", "sglang.launch_server", "--model-path", checkpoint)
+        return Launch(
+            install=install_line(backend.rules, deployment, machine.card),
+            command=(*start, *words(server_options(model, machine, deployment))),
+            env=visible_cards(machine, deployment.layout.cards),
+            notes=requirements(backend.rules, deployment, machine.card),
+        )
+
+    def parse(self, command: tuple[str, ...]) -> tuple[str, Deployment] | None:
+        """The model and the deployment that a launch line asks for."""
+        from memserve_sglang.command import parse
+
+        return parse(command)
+
+
+def server_options(model: ModelSpec, machine: Machine, deployment: Deployment) -> Mapping[str, object]:
+    """SGLang's own option names; None where its default stands. `tp-size` counts one copy's tensor ranks."""
+    layout = deployment.layout
+    return {
+        "tp-size": layout.tensor,
+        "pp-size": layout.pipeline if layout.pipeline > 1 else None,
+        "dp-size": layout.data if layout.data > 1 else None,
+        "ep-size": layout.tensor if layout.expert else None,
+        "nnodes": machine.nodes if machine.nodes > 1 else None,
+        "node-rank": 0 if machine.nodes > 1 else None,
+        "dist-init-addr": "HEAD_NODE:20000" if machine.nodes > 1 else None,
+        "device": "npu" if machine.card.vendor == "ascend" else None,
+        "attention-backend": "ascend" if machine.card.vendor == "ascend" else None,
+        "dtype": deployment.dtype,
+        "quantization": quantization_word(machine, deployment),
+        "kv-cache-dtype": kv_word(deployment.kv_dtype),
+        "context-length": deployment.context,
+        "mem-fraction-static": deployment.utilization,
+        "max-running-requests": deployment.max_sequences,
+        "chunked-prefill-size": deployment.max_batched_tokens,
+        "is-embedding": model.encoder_only or model.pooling is not None,
+        "trust-remote-code": model.remote_code,
+    }
+
+
+def quantization_word(machine: Machine, deployment: Deployment) -> str | None:
+    """What `--quantization` must say: nothing for a checkpoint that names its own method."""
+    if deployment.quantization == "w8a8" and machine.card.vendor == "ascend":
+        return "modelslim"
+    if not deployment.option("online"):
+        return None
+    return "bitsandbytes" if deployment.quantization == "nf4" else deployment.quantization
+
+
+def kv_word(kv_dtype: str) -> str | None:
+    """SGLang names both FP8 layouts in full."""
+    return None if kv_dtype == "auto" else {"fp8": "fp8_e4m3"}.get(kv_dtype, kv_dtype)
+
+
+launcher = SglangLauncher()
