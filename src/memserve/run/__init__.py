@@ -1,1 +1,45 @@
 """Long unattended runs: journal, order, limits, progress.  python -m memserve.run REQUESTS -o ANSWERS"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from memserve.run.answers import answers
+from memserve.run.summary import Summary
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+    from pathlib import Path
+
+    from memserve.protocol import Generator, Prompt, Request
+    from memserve.run.options import Order
+
+__all__ = ["Summary", "answers", "run"]
+
+
+def run(requests_or_path: str | Path | Iterable[Request | Mapping[str, Any] | Prompt], output: str | Path, *,
+        generator: Generator, resume: bool = True, concurrency: int | None = None, rpm: float | None = None,
+        tpm: float | None = None, retry_failed: bool = False, cache: str | Path | None = None,
+        budget: str | float | None = None, price: tuple[float, float] | None = None, order: Order = "prefix",
+        patience: float = 600.0, settings: Mapping[str, Any] | None = None,
+        progress: bool | None = None) -> Summary:  # fmt: skip
+    """Ask for every request that has no answer in `output` yet, and write each answer down as it comes.
+
+    `concurrency` is the most in flight, `rpm` and `tpm` requests and tokens a minute, `budget` "20usd" or
+    "5mtok" for all runs on this output together, `settings` what requests leave open (max_tokens, ...).
+    Raises what ended the run early (a spent quota, a wrong key, a full disk, Ctrl-C); running again goes on.
+    """
+    from memserve.run.job import Job
+    from memserve.run.options import Options
+
+    options = Options.of(
+        resume=resume, retry_failed=retry_failed, concurrency=concurrency, rpm=rpm, tpm=tpm, cache=cache,
+        budget=budget, price=price, order=order, patience=patience, settings=settings, progress=progress,
+    )  # fmt: skip
+    job = Job(requests_or_path, output, generator, options)
+    summary = job.execute()
+    if job.interrupts:
+        job.interrupts.again()
+    if job.error:
+        raise job.error
+    return summary

@@ -1,0 +1,72 @@
+"""Reads requests lazily and sorts them: to be asked, answered already, or no requests at all."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from memserve.errors import InvalidInput
+from memserve.run import item as items
+from memserve.run import source
+from memserve.run.seen import Verdict
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    from memserve.run.item import Item
+    from memserve.run.results import Results
+    from memserve.run.seen import Seen
+
+
+class Intake:
+    """Everything that a run reads passes through here once."""
+
+    def __init__(self, seen: Seen, results: Results, settings: Mapping[str, Any]) -> None:
+        self._seen = seen
+        self._results = results
+        self._settings = settings
+
+    def pending(
+        self, requests: Any, following: Callable[[Iterator[source.Entry]], source.Entry]
+    ) -> Iterator[Item]:
+        """The items that have to be asked. `following` is next() for an iterator that may block."""
+        entries = source.entries(requests)
+        while True:
+            try:
+                index, line, value = following(entries)
+            except StopIteration:
+                return
+            self._results.counts.total += 1
+            item = self._read(index, line, value)
+            if item is not None and not self._results.replayed(item):
+                yield item
+
+    def _read(self, index: int, line: int | None, value: Any) -> Item | None:
+        try:
+            if isinstance(value, InvalidInput):
+                raise value
+            item = items.read(value, index, self._settings)
+        except InvalidInput as broken:
+            self._results.malformed(index, line, broken)
+            return None
+        item, verdict = self._seen.visit(item)
+        return item if self._count(item, verdict) else None
+
+    def _count(self, item: Item, verdict: Verdict) -> bool:
+        """Whether the item is to be asked."""
+        counts = self._results.counts
+        if verdict is Verdict.ANSWERED:
+            counts.resumed += 1
+        elif verdict is Verdict.REPEATED:
+            counts.repeated += 1
+        elif verdict is Verdict.FAILED:
+            counts.failed += 1
+        elif verdict is Verdict.CLASH:
+            self._results.failed(item, _clash(item))
+        return verdict is Verdict.ASK
+
+
+def _clash(item: Item) -> InvalidInput:
+    return InvalidInput(
+        f"id {str(item.id)[:60]!r} already stands for a request with another prompt or other settings",
+        hint="give every request an id of its own; for changed requests name another output",
+    )

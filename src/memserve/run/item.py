@@ -1,0 +1,178 @@
+"""One queued request: what was asked, under which identity, and where it stood in the input."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import MISSING, dataclass, fields
+from hashlib import blake2b
+from typing import Any
+
+from memserve.errors import InvalidInput
+from memserve.protocol import Raw, Request
+
+Identity = str | int
+TUPLES = frozenset({"stop", "choices", "tools"})
+SETTINGS: dict[str, Any] = {
+    f.name: (f.default_factory() if f.default_factory is not MISSING else f.default)
+    for f in fields(Request)
+    if f.name not in {"prompt", "id"}
+}
+"""Every setting of a request with its default, which means: not chosen by the caller."""
+KNOWN = frozenset({"id", "prompt", "messages", "meta", *SETTINGS})
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """A request on its way through a run."""
+
+    index: int
+    """Its place in the input, from 0."""
+    id: Identity
+    request: Request
+    digest: bytes
+    """16 bytes of the prompt and every chosen setting: the same digest means the same request."""
+    named: bool = True
+    """False: the id was made from the digest."""
+    meta: Any = None
+    """Whatever the caller wants to find again beside the answer."""
+
+    @property
+    def characters(self) -> int:
+        """The size of the prompt, roughly: what look-ahead and token estimates count."""
+        return size(self.request.prompt)
+
+
+def chosen(request: Request) -> dict[str, Any]:
+    """The settings that the caller chose, by name."""
+    found = {}
+    for name, default in SETTINGS.items():
+        value = getattr(request, name)
+        if value is not default and value != default:
+            found[name] = value
+    return found
+
+
+def digest(request: Request) -> bytes:
+    """The stable fingerprint of what is asked, whatever its id."""
+    prompt = request.prompt
+    if isinstance(prompt, str):
+        kind, text = b"text\0", prompt
+    elif isinstance(prompt, Raw):
+        kind, text = b"raw\0", prompt.text
+    else:
+        kind, text = b"json\0", _canonical(prompt)
+    state = blake2b(kind, digest_size=16)
+    state.update(text.encode("utf-8", "surrogatepass"))
+    settings = chosen(request)
+    if settings:
+        state.update(b"\0" + _canonical(settings).encode("utf-8", "surrogatepass"))
+    return state.digest()
+
+
+def _canonical(value: Any) -> str:
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, default=_plain)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return dict(value)
+    if isinstance(value, Sequence):
+        return list(value)
+    raise TypeError(f"{type(value).__name__} is not JSON")
+
+
+def size(prompt: Any) -> int:
+    """Characters of a prompt; a token id counts as four."""
+    if isinstance(prompt, str):
+        return len(prompt)
+    if isinstance(prompt, Raw):
+        return len(prompt.text)
+    return sum(4 if isinstance(part, int) else len(text_of(part)) for part in prompt)
+
+
+def text_of(message: Mapping[str, Any]) -> str:
+    """A message as one string, good enough to compare and to measure."""
+    content = message.get("content")
+    return content if isinstance(content, str) else _canonical(message)
+
+
+def read(value: Any, index: int, defaults: Mapping[str, Any]) -> Item:
+    """An item from a Request, a mapping or a bare prompt; raises InvalidInput with the reason."""
+    name: Any = None
+    meta: Any = None
+    if isinstance(value, Request):
+        settings, prompt, name = chosen(value), value.prompt, value.id
+    elif isinstance(value, Mapping):
+        settings, prompt, name, meta = _from_mapping(value)
+    else:
+        settings, prompt = {}, value
+    request = Request(prompt=_prompt(prompt), **{**defaults, **settings})
+    return _identified(request, index, name, meta)
+
+
+def _identified(request: Request, index: int, name: Any, meta: Any) -> Item:
+    try:
+        mark = digest(request)
+        if meta is not None:
+            json.dumps(meta)
+    except (TypeError, ValueError) as broken:
+        raise InvalidInput(f"the request cannot be written as JSON: {broken}") from broken
+    if name is None:
+        return Item(index, mark.hex(), request, mark, named=False, meta=meta)
+    if isinstance(name, bool) or not isinstance(name, (str, int)):
+        raise InvalidInput(f"an id is a string or an integer, not {type(name).__name__}")
+    return Item(index, name, request, mark, meta=meta)
+
+
+def _from_mapping(value: Mapping[str, Any]) -> tuple[dict[str, Any], Any, Any, Any]:
+    unknown = [str(key) for key in value if key not in KNOWN]
+    if unknown:
+        raise InvalidInput(
+            f"unknown key {unknown[0][:60]!r} in a request",
+            hint='known: prompt, id, max_tokens, temperature, ...; put your own data under "meta"',
+        )
+    if ("prompt" in value) == ("messages" in value):
+        raise InvalidInput('a request needs exactly one of "prompt" and "messages"')
+    settings = {
+        name: tidy(name, setting)
+        for name, setting in value.items()
+        if name in SETTINGS and setting is not None
+    }
+    prompt = value["prompt"] if "prompt" in value else value["messages"]
+    return settings, prompt, value.get("id"), value.get("meta")
+
+
+def tidy(name: str, setting: Any) -> Any:
+    """A setting as Request holds it: lists become tuples, a lone stop string a tuple of one."""
+    if name not in TUPLES:
+        return setting
+    if name == "stop" and isinstance(setting, str):
+        return (setting,)
+    if isinstance(setting, str) or not isinstance(setting, Sequence):
+        raise InvalidInput(f"{name} must be a list, not {type(setting).__name__}")
+    return tuple(setting)
+
+
+def _prompt(prompt: Any) -> Any:
+    if isinstance(prompt, (str, Raw)):
+        return prompt
+    if isinstance(prompt, Mapping) and set(prompt) == {"raw"} and isinstance(prompt["raw"], str):
+        return Raw(prompt["raw"])
+    if isinstance(prompt, Sequence) and not isinstance(prompt, (bytes, bytearray)) and prompt:
+        kinds = {_kind(part) for part in prompt}
+        if len(kinds) == 1 and "other" not in kinds:
+            return prompt
+    raise InvalidInput(
+        f"a prompt is a string, a list of messages, a list of token ids or Raw, not {_shown(prompt)}"
+    )
+
+
+def _kind(part: Any) -> str:
+    if isinstance(part, Mapping):
+        return "message"
+    return "token" if isinstance(part, int) and not isinstance(part, bool) else "other"
+
+
+def _shown(prompt: Any) -> str:
+    return "an empty list" if prompt in ([], ()) else type(prompt).__name__

@@ -1,0 +1,127 @@
+"""One run from its first check to its summary."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import threading
+from contextlib import ExitStack, closing, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from memserve.errors import InvalidInput, MemserveError
+from memserve.run import ask, failures, money, source
+from memserve.run import seen as known
+from memserve.run.batch import Batches
+from memserve.run.cache import Cache
+from memserve.run.failures import Failures
+from memserve.run.identity import identity
+from memserve.run.intake import Intake
+from memserve.run.interrupts import Interrupts, Stopped
+from memserve.run.journal import Journal
+from memserve.run.loop import Loop
+from memserve.run.progress import Progress
+from memserve.run.results import Results
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from memserve.run.item import Item
+    from memserve.run.options import Options
+    from memserve.run.record import Stamp
+    from memserve.run.summary import Summary
+
+_log = logging.getLogger("memserve.run")
+
+
+class Job:
+    """Holds what a run holds: the locked output, the table of ids, the cache, the failures."""
+
+    def __init__(self, requests: Any, output: Any, generator: Any, options: Options) -> None:
+        if not isinstance(output, (str, Path)) or not str(output) or Path(output).is_dir():
+            raise InvalidInput(f"the output must be the path of a .jsonl file, not {str(output)[:80]!r}")
+        self._output = Path(output)
+        source.check(requests, self._output)
+        ask.check(generator)
+        if ask.batches(generator) and (options.rpm or options.tpm):
+            raise InvalidInput("rpm and tpm are a provider's limits: this generator is a local engine")
+        self._requests, self._generator, self._options = requests, generator, options
+        self.error: BaseException | None = None
+        """Why the run ended before its input did; the summary tells what was done until then."""
+        self.interrupts: Interrupts | None = None
+
+    def execute(self) -> Summary:
+        """Ask for everything that has no answer yet; the output is whole and unlocked afterwards."""
+        options = self._options
+        named = identity(self._generator)
+        price = money.price(named.get("model"), named.get("backend"), options.price)
+        purse = money.Purse(price, options.budget)
+        with ExitStack() as stack:
+            journal = stack.enter_context(closing(Journal(self._output, afresh=not options.resume)))
+            failed = stack.enter_context(closing(Failures(failures.beside(self._output))))
+            seen = stack.enter_context(closing(known.Seen()))
+            self._recover(journal, failed, seen, purse)
+            cache = stack.enter_context(closing(Cache(options.cache, named))) if options.cache else None
+            results = Results(journal, failed, cache, purse)
+            stack.enter_context(Progress(results.counts, source.count(self._requests), options.progress))
+            intake = Intake(seen, results, options.settings)
+            if ask.batches(self._generator):
+                self._in_batches(intake, results, purse)
+            else:
+                self._over_the_wire(intake, results, purse)
+            return results.summary(self._why())
+
+    def _recover(self, journal: Journal, failed: Failures, seen: known.Seen, purse: money.Purse) -> None:
+        counting = self._options.budget is not None
+
+        def answers() -> Iterator[Stamp]:
+            for stamp, line in journal.recover():
+                if counting:
+                    purse.before(json.loads(line))
+                yield stamp
+
+        seen.load(known.ANSWERED, answers())
+        retry = self._options.retry_failed or not self._options.resume
+        failed.keep(lambda stamp: not retry and seen.state(stamp.name) is None)
+        seen.load(known.FAILED, failed.stamps())
+
+    def _in_batches(self, intake: Intake, results: Results, purse: money.Purse) -> None:
+        batches = Batches(self._generator, results, purse, self._options)
+        with Interrupts(batches.stop, most=2) as self.interrupts, suppress(Stopped):
+            batches.run(intake.pending(self._requests, self.interrupts.next))
+        self.error = batches.error
+
+    def _over_the_wire(self, intake: Intake, results: Results, purse: money.Purse) -> None:
+        loop = Loop(self._generator, results, purse, self._options, self._nudge)
+        thread = threading.Thread(target=lambda: asyncio.run(loop.run()), name="memserve-run", daemon=True)
+        with Interrupts(loop.stop, most=3) as self.interrupts:
+            thread.start()
+            try:
+                self._feed(loop, intake.pending(self._requests, self.interrupts.next))
+            finally:
+                loop.handoff.finish()
+                thread.join()
+        self.error = self.error or loop.error
+
+    def _feed(self, loop: Loop, items: Iterator[Item]) -> None:
+        """Hand everything over; what the caller's own iterable raises stops the run and comes out of it."""
+        try:
+            for item in items:
+                if not loop.handoff.put(item):
+                    return
+        except Stopped:
+            pass
+        except Exception as broken:
+            self.error = broken
+            if isinstance(broken, MemserveError):
+                loop.stop()
+
+    def _nudge(self) -> None:
+        if self.interrupts:
+            self.interrupts.nudge()
+
+    def _why(self) -> str | None:
+        if self.interrupts and self.interrupts.caught:
+            return "interrupted"
+        return str(self.error) if self.error else None

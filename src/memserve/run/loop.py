@@ -1,0 +1,167 @@
+"""The asking loop for engines behind a wire: many in flight, at the pace that the regulator allows."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import deque
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from memserve.run import order
+from memserve.run.ask import Asker
+from memserve.run.handoff import Handoff
+from memserve.run.pace import CEILING
+from memserve.run.regulator import Regulator
+from memserve.run.wake import Wake
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from memserve.run.item import Item
+    from memserve.run.money import Purse
+    from memserve.run.options import Options
+    from memserve.run.regulator import Ticket
+    from memserve.run.results import Results
+
+GRACE_SECONDS = 10.0
+"""How long a stopping run waits for answers that are on their way, and will be paid."""
+CANCEL_SECONDS = 2.0
+FILL_SECONDS = 0.02
+POLL_SECONDS = 1.0
+_log = logging.getLogger("memserve.run")
+
+
+class Loop:
+    """Takes items from its handoff, asks for each, and reports every outcome. Runs in a thread of its own."""
+
+    def __init__(self, generator: Any, results: Results, purse: Purse, options: Options,
+                 stopped: Callable[[], None]) -> None:  # fmt: skip
+        self._wake = Wake()
+        self.handoff = Handoff(lambda: self._wake.call(self._wake.set))
+        self.error: BaseException | None = None
+        """Why the run ended before its input did."""
+        self._generator = generator
+        self._results = results
+        self._order = options.order
+        self._stopped = stopped
+        self._regulator = Regulator(purse, options)
+        self._asker = Asker(generator, options.concurrency or CEILING)
+        self._ready: deque[Item] = deque()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._stopping = False
+
+    def stop(self) -> None:
+        """Ask no more; a second call does not wait for what is in flight either. From any thread."""
+        if self._stopping:
+            self._wake.call(self._cancel)
+        self._stopping = True
+        self.handoff.close()
+        self._wake.call(self._wake.set)
+
+    async def run(self) -> None:
+        """Until everything is settled, or something stops it."""
+        self._wake.bind()
+        try:
+            with _listening(self._generator, self._warned):
+                await self._dispatch()
+                await self._drain(GRACE_SECONDS)
+        except Exception as broken:  # whatever it is, it must not look like a finished run
+            self._abort(broken)
+            await self._drain(GRACE_SECONDS)
+        finally:
+            self._cancel()
+            await self._drain(CANCEL_SECONDS)
+            self._asker.close()
+            self._note(self._regulator.left_over())
+
+    async def _dispatch(self) -> None:
+        while not self._stopping:
+            if not self._ready:
+                if self.handoff.exhausted and not self._tasks:
+                    return
+                await self._refill()
+            elif await self._may_ask(self._ready[0]) and not self._stopping:
+                self._start(self._ready.popleft())
+
+    async def _refill(self) -> None:
+        """Take what was read ahead, in the best order; or wait for something to happen."""
+        if self.handoff.waiting and not self.handoff.replete:
+            await asyncio.sleep(FILL_SECONDS)  # the more there is, the better the order
+        found = self.handoff.grab()
+        if found:
+            self._ready.extend(order.arrange(found) if self._order == "prefix" else found)
+        else:
+            await self._wake.wait(POLL_SECONDS)
+
+    async def _may_ask(self, item: Item) -> bool:
+        if self._results.trouble:
+            raise self._results.trouble
+        seconds = self._regulator.wait(item, len(self._tasks))
+        if seconds > 0:
+            await self._wake.wait(min(seconds, POLL_SECONDS))
+        return seconds <= 0
+
+    def _start(self, item: Item) -> None:
+        task = asyncio.get_running_loop().create_task(self._ask(self._regulator.begin(item)))
+        self._tasks.add(task)
+        task.add_done_callback(self._finished)
+
+    def _finished(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (broken := task.exception()):
+            self._abort(broken)
+        self._wake.set()
+
+    async def _ask(self, ticket: Ticket) -> None:
+        try:
+            completion = await self._asker.ask(ticket.item.request)
+        except Exception as error:
+            self._failed(ticket, error)
+        else:
+            self._results.answered(ticket.item, completion, time.monotonic() - ticket.sent)
+            self._note(self._regulator.answered(ticket, completion.usage))
+
+    def _failed(self, ticket: Ticket, error: Exception) -> None:
+        judgement = self._regulator.failed(ticket, error, len(self._tasks))
+        self._note(judgement.failed)
+        self._ready.extendleft(reversed(judgement.again))
+        if judgement.abort:
+            self._abort(judgement.abort)
+
+    def _note(self, failed: list[tuple[Item, Exception]]) -> None:
+        for item, error in failed:
+            self._results.failed(item, error)
+
+    def _warned(self, error: Exception) -> None:
+        """The client was throttled and asks again by itself: slow down, so that it happens less."""
+        self._wake.call(lambda: self._regulator.throttled(error))
+
+    def _abort(self, error: BaseException) -> None:
+        self.error = self.error or error
+        if not self._stopping:
+            _log.error("stopping: %s", error)
+            self.stop()
+            self._stopped()
+
+    def _cancel(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+
+    async def _drain(self, seconds: float) -> None:
+        if self._tasks:
+            await asyncio.wait(set(self._tasks), timeout=seconds)
+
+
+@contextmanager
+def _listening(generator: Any, warned: Callable[[Exception], None]) -> Iterator[None]:
+    """Hear of throttling that the client mends by itself, where it tells."""
+    if not hasattr(generator, "on_throttle"):
+        yield
+        return
+    before, generator.on_throttle = generator.on_throttle, warned
+    try:
+        yield
+    finally:
+        generator.on_throttle = before

@@ -1,0 +1,123 @@
+"""One line of the answers file: an answer as JSON that ends in the checksum of what stands before it."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import time
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+from zlib import crc32
+
+if TYPE_CHECKING:
+    from memserve.protocol import Completion, Usage
+    from memserve.run.item import Identity, Item
+
+_HEAD = re.compile(rb'\{"id": ("(?:[^"\\]|\\.)*"|-?\d+), ')
+_TAIL = re.compile(rb', "key": "([0-9a-f]{32})", "check": "([0-9a-f]{8})"\}\n?$')
+_TAIL_LENGTH = len(', "key": "", "check": ""}\n') + 32 + 8
+_CHECK_LENGTH = len(', "check": ""}') + 8
+_ANSWER = ("reasoning", "model", "request_id")
+_PARTS = ("token_ids", "logprobs", "tool_calls", "samples")
+_encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False).encode
+_BREAKS = str.maketrans({mark: f"\\u{ord(mark):04x}" for mark in "\x85\u2028\u2029"})
+"""Line ends to some readers, though not to JSON."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stamp:
+    """What resuming needs of a line: whose answer it is, and to which request."""
+
+    name: bytes
+    """The id as JSON."""
+    key: bytes | None
+    """The request's digest; None on a line that somebody else wrote."""
+
+
+def dumps(value: Any) -> bytes:
+    """JSON in UTF-8 on one line; lone surrogates, which UTF-8 cannot hold, are escaped."""
+    try:
+        text = _encode(value)
+    except ValueError:
+        text = _encode(_finite(value))
+    if not text.isascii():
+        text = text.translate(_BREAKS)
+    try:
+        return text.encode()
+    except UnicodeEncodeError:
+        return json.dumps(json.loads(text)).encode()
+
+
+def _finite(value: Any) -> Any:
+    """The same without NaN and infinities, which JSON has not: they become null."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {name: _finite(part) for name, part in value.items()}
+    return [_finite(part) for part in value] if isinstance(value, (list, tuple)) else value
+
+
+def name_of(identity: Identity) -> bytes:
+    """An id as it stands in a line."""
+    return dumps(identity)
+
+
+def body(completion: Completion) -> bytes:
+    """What is known of an answer, whoever asked: the part of a line that the cache keeps."""
+    row: dict[str, Any] = {"text": completion.text, "finish_reason": completion.finish_reason}
+    row.update({name: value for name in _ANSWER if (value := getattr(completion, name)) is not None})
+    row.update({name: _plain(value) for name in _PARTS if (value := getattr(completion, name))})
+    usage = _usage(completion.usage)
+    if usage:
+        row["usage"] = usage
+    return dumps(row)
+
+
+def line(item: Item, answer: bytes, seconds: float | None, usd: float | None) -> bytes:
+    """One line for the answers file. `seconds` is None for an answer out of the cache."""
+    head = b'{"id": %s, "index": %d, ' % (name_of(item.id), item.index)
+    extra: dict[str, Any] = {"at": round(time.time(), 3)}
+    if item.meta is not None:
+        extra["meta"] = item.meta
+    extra.update({"cached": True} if seconds is None else {"seconds": round(seconds, 4)})
+    if usd is not None:
+        extra["usd"] = round(usd, 8)
+    unsigned = b'%s%s, %s, "key": "%s"' % (head, answer[1:-1], dumps(extra)[1:-1], item.digest.hex().encode())
+    return b'%s, "check": "%08x"}\n' % (unsigned, crc32(unsigned))
+
+
+def stamp(raw: bytes) -> Stamp | None:
+    """The stamp of a line, or None if the line is torn or was changed."""
+    if not raw.endswith(b"\n"):
+        return None
+    tail = _TAIL.search(raw, max(0, len(raw) - _TAIL_LENGTH))
+    head = _HEAD.match(raw)
+    if not tail or not head:
+        return _foreign(raw)
+    if crc32(raw[: len(raw) - 1 - _CHECK_LENGTH]) != int(tail[2], 16):
+        return None
+    return Stamp(head[1], bytes.fromhex(tail[1].decode()))
+
+
+def _foreign(raw: bytes) -> Stamp | None:
+    """A line that memserve did not write counts as an answer if it is an object with an id."""
+    try:
+        row = json.loads(raw)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(row, dict) or "check" in row or not isinstance(row.get("id"), (str, int)):
+        return None
+    return Stamp(name_of(row["id"]), None)
+
+
+def _usage(usage: Usage) -> dict[str, int]:
+    return {name: value for name, value in vars(usage).items() if value is not None}
+
+
+def _plain(value: tuple[Any, ...]) -> list[Any]:
+    return [part if isinstance(part, int) else _bare(asdict(part)) for part in value]
+
+
+def _bare(row: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in row.items() if value not in (None, ())}

@@ -1,0 +1,85 @@
+"""Where requests come from: a JSONL file, standard input or any iterable, read lazily."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sized
+from pathlib import Path
+from typing import IO, Any
+
+from memserve.errors import InvalidInput
+
+Entry = tuple[int, "int | None", Any]
+"""Place in the input, line number in the file, and the value, which may be an InvalidInput."""
+
+
+def entries(requests: Any) -> Iterator[Entry]:
+    """Every request of a path, of "-" (standard input) or of an iterable, with its place."""
+    if isinstance(requests, str) and requests == "-":
+        yield from _lines(sys.stdin.buffer)
+    elif isinstance(requests, (str, Path)):
+        with _opened(Path(requests)) as file:
+            yield from _lines(file)
+    else:
+        for index, value in enumerate(requests):
+            yield index, None, value
+
+
+def check(requests: Any, output: Path) -> None:
+    """Refuse what cannot be read, before any work."""
+    if isinstance(requests, (str, Path)):
+        if requests == "-":
+            return
+        path = Path(requests)
+        _opened(path).close()
+        if output.exists() and output.samefile(path):
+            raise InvalidInput(f"{path} is both the requests and the output", hint="name another output")
+    elif isinstance(requests, (Mapping, bytes)) or not isinstance(requests, Iterable):
+        raise InvalidInput(f"requests are a path or an iterable of requests, not {type(requests).__name__}")
+
+
+def count(requests: Any) -> int | None:
+    """How many requests there are, where that can be known without asking for them."""
+    if isinstance(requests, (str, Path)) and requests != "-":
+        path = Path(requests)
+        return _count_lines(path) if path.is_file() else None
+    return len(requests) if isinstance(requests, Sized) and not isinstance(requests, str) else None
+
+
+def _count_lines(path: Path) -> int:
+    lines, last = 0, b"\n"
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            lines += block.count(b"\n")
+            last = block
+    return lines + (not last.endswith(b"\n"))
+
+
+def _opened(path: Path) -> IO[bytes]:
+    try:
+        return path.open("rb")
+    except OSError as broken:
+        raise InvalidInput(f"cannot read the requests from {path}: {broken.strerror}") from broken
+
+
+def _lines(file: IO[bytes]) -> Iterator[Entry]:
+    index = 0
+    for number, line in enumerate(file, start=1):
+        text = line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line
+        if text.strip():
+            yield index, number, _parsed(text, number)
+            index += 1
+
+
+def _parsed(line: bytes, number: int) -> Any:
+    try:
+        value = json.loads(line)
+    except ValueError as broken:  # UnicodeDecodeError and JSONDecodeError both are
+        what = broken.msg if isinstance(broken, json.JSONDecodeError) else "not UTF-8"
+        return InvalidInput(f"line {number} is not JSON: {what}")
+    except RecursionError:
+        return InvalidInput(f"line {number} is not JSON: nested too deeply")
+    if isinstance(value, (dict, str)):
+        return value
+    return InvalidInput(f"line {number} is neither a JSON object nor a string, but a {type(value).__name__}")
