@@ -250,7 +250,12 @@ class AsyncEngine(Protocol):
         ...
 
 
-# An AsyncEngine that may be awaited from any event loop says `any_loop = True`; any other stays on one.
+# What an engine may say about itself:
+#   any_loop = True          an AsyncEngine that may be awaited from any event loop; any other stays on one
+#   concurrent = True        a BatchEngine that joins calls from several threads itself
+#   fills_max_tokens = True  a Request's max_tokens stays None where the caller gave none
+#   identity                 Mapping[str, str]: what answers, without secrets
+#   on_throttle              settable: called for each throttle that is about to be retried
 # A backend that a Plan can be opened with has `plan_options(plan_as_dict) -> options for open`.
 # Methods that an engine may add; the client looks for them by name and consults `capabilities`:
 #   generate engines  stream(request) -> Iterator[Delta]      | astream(request) -> AsyncIterator[Delta]

@@ -7,6 +7,7 @@ import os
 import threading
 from collections import deque
 from concurrent.futures import Future
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 from memserve.client.driver import failure, method_of
@@ -15,6 +16,7 @@ from memserve.protocol import Completion
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+    from contextlib import AbstractContextManager
 
     from memserve.protocol import Delta, Request
 
@@ -26,13 +28,15 @@ class BatchDriver:
     """Calls a batch engine from one thread at a time.
 
     A sync call goes straight to the engine. Awaited requests wait for a worker thread that takes up to
-    `concurrency` of them at once, so that many single awaits still make full batches.
+    `concurrency` of them at once, so that many single awaits still make full batches. An engine that says
+    `concurrent = True` joins the calls of several threads itself: it is called without a lock.
     """
 
     def __init__(self, engine: Any, concurrency: int) -> None:
         self._engine = engine
         self._most = concurrency
-        self._lock = threading.Lock()
+        self._concurrent = bool(getattr(engine, "concurrent", False))
+        self._lock: AbstractContextManager[Any] = nullcontext() if self._concurrent else threading.Lock()
         self._waiting: deque[tuple[Request, Future[Completion]]] = deque()
         self._wake = threading.Event()
         self._worker: threading.Thread | None = None
@@ -131,7 +135,7 @@ class BatchDriver:
             self._wake.clear()
             threading.Event().wait(_GATHER_SECONDS)
             while batch := self._take():
-                self._answer(batch)
+                self._dispatch(batch)
             if self._closed and not self._waiting:
                 return
 
@@ -142,6 +146,12 @@ class BatchDriver:
             if item[1].set_running_or_notify_cancel():
                 batch.append(item)
         return batch
+
+    def _dispatch(self, batch: list[tuple[Request, Future[Completion]]]) -> None:
+        if self._concurrent:
+            threading.Thread(target=self._answer, args=(batch,), name="memserve-batch", daemon=True).start()
+        else:
+            self._answer(batch)
 
     def _answer(self, batch: list[tuple[Request, Future[Completion]]]) -> None:
         try:

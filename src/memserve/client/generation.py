@@ -11,7 +11,7 @@ from memserve.errors import Closed, InvalidInput, MemserveError, Unsupported
 from memserve.protocol import Completion, Raw, Request
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+    from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
     from types import TracebackType
 
     from typing_extensions import Self
@@ -75,6 +75,24 @@ class Held:
 class Generator(Held):
     """One model behind one backend: sync, async, streaming and batch."""
 
+    @property
+    def identity(self) -> dict[str, str]:
+        """What answers, without any secret: backend, model, address, revision, as far as they are known."""
+        known = self.capabilities
+        own = {"backend": known.backend, "engine": known.engine, "model": known.model}
+        own.update(getattr(self._engine, "identity", {}))
+        return {name: value for name, value in own.items() if value}
+
+    @property
+    def on_throttle(self) -> Callable[[MemserveError], None] | None:
+        """Called, in whatever thread, for each throttle or overload that is about to be retried."""
+        hook: Callable[[MemserveError], None] | None = getattr(self._engine, "on_throttle", None)
+        return hook
+
+    @on_throttle.setter
+    def on_throttle(self, hook: Callable[[MemserveError], None] | None) -> None:
+        self._engine.on_throttle = hook
+
     def generate(self, prompt: Any, *, on_error: OnError = "raise", **settings: Any) -> Any:
         """One prompt gives a Completion; a list of prompts gives a list in the same order."""
         work = self._work(prompt, on_error, settings)
@@ -113,11 +131,15 @@ class Generator(Held):
     def prepare(self, prompt: Prompt | Request, **settings: Any) -> Request:
         """The request that `generate` would hand to the engine, checked and with its defaults."""
         self._open()
-        return self._request(prompt, settings, setting.resolve(settings, self.capabilities))
+        return self._request(prompt, settings, self._resolve(settings))
+
+    def _resolve(self, settings: Mapping[str, Any]) -> dict[str, Any]:
+        fill = not getattr(self._engine, "fills_max_tokens", False)
+        return setting.resolve(settings, self.capabilities, fill_max_tokens=fill)
 
     def _request(self, item: Any, settings: Mapping[str, Any], resolved: Mapping[str, Any]) -> Request:
         if isinstance(item, Request):
-            own = setting.resolve({**settings, **setting.of_request(item)}, self.capabilities)
+            own = self._resolve({**settings, **setting.of_request(item)})
             return Request(prompt=prompt.check(item.prompt, self.capabilities), id=item.id, **own)
         return Request(prompt=prompt.check(item, self.capabilities), **resolved)
 
@@ -136,7 +158,7 @@ class Generator(Held):
         if on_error not in ("raise", "return"):
             raise InvalidInput(f"on_error is 'raise' or 'return', not {on_error!r}")
         keep = on_error == "return"
-        resolved = setting.resolve(settings, self.capabilities)
+        resolved = self._resolve(settings)
         if not prompt.is_many(item):
             return _Work([self._request(item, settings, resolved)], keep, many=False)
         items = item.tolist() if hasattr(item, "tolist") else list(item)

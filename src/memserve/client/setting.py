@@ -130,7 +130,8 @@ _PLAIN = (
 _BLANK = {f.name: f.default for f in fields(Request) if f.name not in ("prompt", "id", "extra")}
 
 
-def resolve(given: Mapping[str, Any], capabilities: Capabilities) -> dict[str, Any]:
+def resolve(given: Mapping[str, Any], capabilities: Capabilities, *,
+            fill_max_tokens: bool = True) -> dict[str, Any]:  # fmt: skip
     """What goes into a `Request`, or InvalidInput (malformed) or Unsupported (refused) before any work."""
     asked = {name: value for name, value in given.items() if value is not None}
     extra = dict(_mapping("extra", asked.pop("extra", {})))
@@ -139,7 +140,7 @@ def resolve(given: Mapping[str, Any], capabilities: Capabilities) -> dict[str, A
     _refuse(values, capabilities)
     _refuse_extra(extra, capabilities)
     for name, default in _DEFAULTS.items():
-        if name not in values and getattr(capabilities, name):
+        if name not in values and getattr(capabilities, name) and (fill_max_tokens or name != "max_tokens"):
             values[name] = default
     if extra:
         values["extra"] = extra

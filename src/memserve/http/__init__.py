@@ -1,1 +1,16 @@
-"""One transport seam, server-sent events, retries and limits: what every HTTP room stands on."""
+"""What every HTTP room stands on: one transport seam, server-sent events, retries, limits, secrets."""
+
+from __future__ import annotations
+
+from memserve.http.client import HttpClient, Pieces, Signer
+from memserve.http.connect import OPTIONS, StaticKey, connect, key, refuse_rest
+from memserve.http.engine import HttpEngine, StreamReader
+from memserve.http.limits import Limits
+from memserve.http.secret import Mask, Secret
+from memserve.http.sse import Event, Parser
+from memserve.http.transport import Answer, Call, Transport
+
+__all__ = [
+    "OPTIONS", "Answer", "Call", "Event", "HttpClient", "HttpEngine", "Limits", "Mask", "Parser", "Pieces",
+    "Secret", "Signer", "StaticKey", "StreamReader", "Transport", "connect", "key", "refuse_rest",
+]  # fmt: skip

@@ -1,0 +1,135 @@
+"""Bodies: decompressed within a limit, decoded by their charset, read as JSON that means one thing."""
+
+from __future__ import annotations
+
+import json
+import logging
+import zlib
+from typing import TYPE_CHECKING, Any
+
+from memserve.errors import BadAnswer
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Mapping
+
+    from memserve.http.transport import Answer
+
+log = logging.getLogger("memserve.http")
+ACCEPT_ENCODING = "gzip"
+_WBITS_AUTO = 47
+_SHOWN = 200
+
+
+def bad(message: str, *, retries: int | None = 2) -> BadAnswer:
+    """A BadAnswer that is worth so many retries; None: not worth any."""
+    error = BadAnswer(message)
+    error.retries = retries
+    error.retryable = retries is not None
+    return error
+
+
+class Inflater:
+    """Undoes gzip and deflate piece by piece; never makes more than the limit allows."""
+
+    def __init__(self, encoding: str, limit: int) -> None:
+        self._limit = limit
+        self._made = 0
+        self._steps = [zlib.decompressobj(_WBITS_AUTO) for name in _encodings(encoding)]
+
+    def feed(self, chunk: bytes) -> bytes:
+        """The decoded form of a chunk."""
+        for step in range(len(self._steps)):
+            chunk = self._inflate(step, chunk)
+        self._made += 0 if self._steps else len(chunk)
+        if self._made > self._limit:
+            raise _too_large(self._limit)
+        return chunk
+
+    def finish(self) -> None:
+        """Prove that the compressed body is whole."""
+        if any(not step.eof for step in self._steps) and self._made:
+            raise bad("the compressed body ends too early")
+
+    def _inflate(self, step: int, chunk: bytes) -> bytes:
+        pieces = []
+        while chunk:
+            if self._steps[step].eof:
+                self._steps[step] = zlib.decompressobj(_WBITS_AUTO)
+            room = self._limit - self._made + 1
+            try:
+                piece = self._steps[step].decompress(chunk, room)
+            except zlib.error:
+                raise bad("the compressed body is corrupt") from None
+            pieces.append(piece)
+            self._made += len(piece)
+            if self._made > self._limit:
+                raise _too_large(self._limit)
+            chunk = self._steps[step].unconsumed_tail or self._steps[step].unused_data
+        return b"".join(pieces)
+
+
+def _encodings(header: str) -> list[str]:
+    names = [name.strip().lower() for name in header.split(",") if name.strip()]
+    names = [name for name in names if name != "identity"]
+    if any(name not in ("gzip", "x-gzip", "deflate") for name in names) or len(names) > 2:
+        raise bad(f"the body is encoded as {header!r}, which was not asked for", retries=None)
+    return names
+
+
+def _too_large(limit: int) -> BadAnswer:
+    return bad(f"the body exceeds {limit // 2**20} MiB", retries=None)
+
+
+async def pieces(answer: Answer, limit: int) -> AsyncIterator[bytes]:
+    """The decoded body as it arrives, within the limit."""
+    encoding = "" if answer.decoded else answer.headers.get("content-encoding", "")
+    inflater = Inflater(encoding, limit)
+    async for chunk in answer.chunks():
+        yield inflater.feed(chunk)
+    inflater.finish()
+
+
+async def whole(answer: Answer, limit: int) -> bytes:
+    """The decoded body at once, within the limit."""
+    length = answer.headers.get("content-length", "")
+    if length.isdigit() and int(length) > limit:
+        raise _too_large(limit)
+    return b"".join([piece async for piece in pieces(answer, limit)])
+
+
+def text(data: bytes, headers: Mapping[str, str]) -> str:
+    """The body's text by its charset, UTF-8 where none is named; odd bytes are replaced and told."""
+    charset = _charset(headers)
+    try:
+        return data.decode(charset)
+    except LookupError:
+        log.warning("the answer names an unknown charset; read as UTF-8")
+    except UnicodeDecodeError:
+        log.warning("the answer holds bytes that are not %s; they are replaced", charset)
+    return data.decode("utf-8-sig", "replace")
+
+
+def _charset(headers: Mapping[str, str]) -> str:
+    kind = headers.get("content-type", "")
+    if "charset=" not in kind:
+        return "utf-8-sig"
+    name = kind.lower().partition("charset=")[2].partition(";")[0].strip(" \"'")
+    return "utf-8-sig" if name in ("", "utf-8", "utf8") else name
+
+
+def parse(words: str) -> Any:
+    """JSON of one meaning: a repeated key is refused; NaN and the infinities come as floats."""
+    try:
+        return json.loads(words, object_pairs_hook=_unique)
+    except (ValueError, RecursionError) as broken:
+        if isinstance(broken, BadAnswer):
+            raise
+        reason = getattr(broken, "msg", "") or "nested too deep"
+        raise bad(f"the answer is not JSON ({reason}): {words[:_SHOWN]!r}") from None
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("a key stands twice in one object")
+    return found

@@ -1,0 +1,251 @@
+"""One client for one HTTP server: attempts, limits, pauses, secrets. Rooms add what their wire says."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from contextlib import suppress
+from typing import TYPE_CHECKING, Protocol, TypeVar
+
+from memserve.errors import AuthenticationFailed, MemserveError, Overloaded, RemoteError, Throttled, TimedOut
+from memserve.http import body, failure
+from memserve.http.clock import within
+from memserve.http.retry import Attempts
+from memserve.http.throttle import Throttle
+from memserve.http.transport import Call, Refused
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
+
+    from memserve.http.address import Address
+    from memserve.http.failure import Reaction
+    from memserve.http.limits import Limits
+    from memserve.http.secret import Mask
+    from memserve.http.transport import Answer, Transport
+
+T = TypeVar("T")
+log = logging.getLogger("memserve.http")
+_PROBE_SECONDS = 10.0
+_POLL_SECONDS = 1.0
+_ERROR_BODY = 2**20
+
+
+class Signer(Protocol):
+    """Puts the credentials on a call; may sign it, or fetch and refresh a token first."""
+
+    async def sign(self, call: Call) -> Call:
+        """The call with its credentials, made anew for every attempt."""
+        ...
+
+    async def renew(self, error: AuthenticationFailed) -> bool:
+        """After a 401: True where fresh credentials make one replay worth it."""
+        ...
+
+
+class HttpClient:
+    """Sends calls to one server and turns whatever happens into an answer or one of memserve's errors."""
+
+    def __init__(self, address: Address, signer: Signer, transport: Transport, limits: Limits, mask: Mask,
+                 codes: Mapping[str, Reaction] | None = None, health: str = "/health") -> None:  # fmt: skip
+        self.address = address
+        self.limits = limits
+        self.mask = mask
+        self.on_throttle: Callable[[MemserveError], None] | None = None
+        self._signer = signer
+        self._transport = transport
+        self._codes = codes or {}
+        self._health = health
+        self._throttle = Throttle()
+        self._known = False
+
+    def __repr__(self) -> str:
+        return f"HttpClient({self.address.shown!r})"
+
+    async def fetch(self, call: Call, read: Callable[[str, Mapping[str, str]], T]) -> T:
+        """What `read` makes of the answer's text and headers; it raises BadAnswer where they are wrong."""
+
+        async def once() -> T:
+            limit = self.limits.timeout
+            return await within(limit, self._exchange(call, read), f"no whole answer within {limit:g} s")
+
+        return await self._persist(once)
+
+    async def stream(
+        self, call: Call, events: Callable[[Answer, Pieces], AsyncIterator[T]]
+    ) -> AsyncIterator[T]:
+        """The items of a streamed answer; an attempt that breaks is repeated only if nothing was yielded."""
+        attempts = Attempts(self.limits, self._known)
+        while True:
+            yielded = False
+            source = self._streamed(call, events)
+            try:
+                async for item in source:
+                    yielded = True
+                    yield item
+                return
+            except RemoteError as error:
+                if yielded:
+                    raise
+                await self._pause(attempts, error)
+            finally:
+                await source.aclose()
+
+    async def probe(self, url: str, method: str = "GET", content: bytes | None = None) -> tuple[int, str]:
+        """Status and text of a side request, tried once; status 0 where there is no answer."""
+        call = self.call(url, content, method=method)
+        with suppress(MemserveError):
+            return await within(min(_PROBE_SECONDS, self.limits.timeout), self._probed(call), "no answer")
+        return 0, ""
+
+    def call(self, url: str, content: bytes | None, *, method: str = "POST",
+             headers: Mapping[str, str] | None = None) -> Call:  # fmt: skip
+        """A call with the headers that every call has."""
+        return Call(method, url, {**_HEADERS, **(headers or {})}, content)
+
+    def failed(self, words: failure.Words, status: int, headers: Mapping[str, str]) -> MemserveError:
+        """The error of a failure that stands in a body whose status says success."""
+        return failure.of_words(words, status, headers, mask=self.mask, codes=self._codes)
+
+    def close(self) -> None:
+        """Close the transport's connections."""
+        self._transport.close()
+
+    async def _persist(self, once: Callable[[], Awaitable[T]]) -> T:
+        attempts = Attempts(self.limits, self._known)
+        while True:
+            if self._throttle.remaining:
+                await self._throttle.wait()
+            try:
+                return await once()
+            except RemoteError as error:
+                await self._pause(attempts, error)
+
+    async def _pause(self, attempts: Attempts, error: RemoteError) -> None:
+        """Wait before the next attempt, or raise the error for good."""
+        if isinstance(error, AuthenticationFailed) and await self._renewed(attempts, error):
+            return
+        error.message = self.mask(error.message)
+        error.args = (error.message,)
+        seconds = attempts.after(error)
+        if isinstance(error, (Throttled, Overloaded)):
+            self._tell(error)
+        if isinstance(error, Throttled):
+            self._throttle.pause(seconds)
+            return
+        log.info("%s; next attempt in %.1f s", error.message, seconds)
+        if isinstance(error, failure.Loading):
+            await self._until_loaded(seconds)
+        else:
+            await asyncio.sleep(seconds)
+
+    async def _renewed(self, attempts: Attempts, error: AuthenticationFailed) -> bool:
+        if attempts.renewed or not await self._signer.renew(error):
+            return False
+        attempts.renewed = True
+        return True
+
+    def _tell(self, error: MemserveError) -> None:
+        if self.on_throttle is not None:
+            with suppress(Exception):
+                self.on_throttle(error)
+
+    async def _until_loaded(self, first: float) -> None:
+        """Poll the server's health while it loads its model, which costs no attempt."""
+        deadline = time.monotonic() + self.limits.startup_seconds
+        await asyncio.sleep(first)
+        while time.monotonic() < deadline:
+            status, _ = await self.probe(self.address.url(self._health))
+            if status not in (0, 503):
+                return
+            await asyncio.sleep(_POLL_SECONDS)
+
+    async def _exchange(self, call: Call, read: Callable[[str, Mapping[str, str]], T]) -> T:
+        answer = await self._send(call)
+        try:
+            words = body.text(await body.whole(answer, self.limits.body), answer.headers)
+        finally:
+            await answer.release()
+        self._refuse_page(answer)
+        return read(words, answer.headers)
+
+    async def _send(self, call: Call) -> Answer:
+        """The answer's head where it says success; its error otherwise."""
+        signed = await self._signer.sign(call)
+        limit = self.limits.head_seconds
+        if limit < self.limits.timeout:
+            answer = await within(limit, self._transport.send(signed), f"no first byte within {limit:g} s")
+        else:
+            answer = await self._transport.send(signed)
+        self._known = True
+        if answer.status == 200:
+            return answer
+        try:
+            text = body.text(await body.whole(answer, _ERROR_BODY), answer.headers)
+        except RemoteError:
+            text = ""
+        finally:
+            await answer.release()
+        if 200 <= answer.status < 300:
+            raise body.bad(f"HTTP {answer.status} is not an answer")
+        raise failure.error_of(answer.status, answer.headers, text, mask=self.mask, codes=self._codes)
+
+    def _refuse_page(self, answer: Answer) -> None:
+        kind = answer.headers.get("content-type", "")
+        if kind.lower().lstrip().startswith(("text/html", "application/xhtml")):
+            raise body.bad(f"the answer is a web page (content type {kind!r}), not JSON", retries=None)
+
+    async def _streamed(self, call: Call, events: Callable[[Answer, Pieces], AsyncIterator[T]],
+                        ) -> AsyncGenerator[T, None]:  # fmt: skip
+        if self._throttle.remaining:
+            await self._throttle.wait()
+        started = time.monotonic()
+        limit = self.limits.head_seconds
+        answer = await within(limit, self._send(call), f"no first byte within {limit:g} s")
+        try:
+            self._refuse_page(answer)
+            async for item in events(answer, Pieces(answer, self.limits, started)):
+                yield item
+        finally:
+            await answer.release()
+
+    async def _probed(self, call: Call) -> tuple[int, str]:
+        answer = await self._transport.send(await self._signer.sign(call))
+        try:
+            return answer.status, body.text(await body.whole(answer, _ERROR_BODY), answer.headers)
+        finally:
+            await answer.release()
+
+
+class Pieces:
+    """The decoded body of a stream under its time limits."""
+
+    def __init__(self, answer: Answer, limits: Limits, started: float) -> None:
+        self._source = body.pieces(answer, limits.body)
+        self._limits = limits
+        self._end = started + limits.timeout
+        self._idle_end = time.monotonic() + limits.head_seconds
+
+    def content(self) -> None:
+        """Content has arrived: the idle limit starts anew. Comments and pings do not call this."""
+        self._idle_end = time.monotonic() + self._limits.idle_seconds
+
+    async def next(self) -> bytes | None:
+        """The next bytes; None at the end."""
+        now = time.monotonic()
+        if self._end <= self._idle_end:
+            seconds, what = self._end - now, f"no whole answer within {self._limits.timeout:g} s"
+        else:
+            seconds, what = self._idle_end - now, "the stream stalled"
+        if seconds <= 0:
+            raise TimedOut(what)
+        return await within(seconds, anext(self._source, None), what)
+
+
+_HEADERS = {
+    "Content-Type": "application/json",
+    "Accept": "*/*",
+    "Accept-Encoding": body.ACCEPT_ENCODING,
+    "User-Agent": "memserve/0.1.0",
+}
+__all__ = ["HttpClient", "Pieces", "Refused", "Signer"]

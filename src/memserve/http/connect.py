@@ -1,0 +1,109 @@
+"""Builds the client of one server from the options that every HTTP room takes."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+from memserve.errors import InvalidInput, Unsupported
+from memserve.http import address as addresses
+from memserve.http.client import HttpClient
+from memserve.http.limits import Limits
+from memserve.http.secret import Mask, Secret
+from memserve.http.transport import Call
+
+if TYPE_CHECKING:
+    import ssl
+    from collections.abc import Mapping
+
+    from memserve.errors import AuthenticationFailed
+    from memserve.http.address import Address
+    from memserve.http.client import Signer
+    from memserve.http.failure import Reaction
+    from memserve.http.transport import Transport
+
+_LIMITS = {
+    "timeout": "timeout",
+    "max_retries": "max_retries",
+    "first_byte_timeout": "first_byte",
+    "idle_timeout": "idle",
+    "connect_timeout": "connect",
+    "startup_timeout": "startup",
+    "max_wait": "max_wait",
+}
+OPTIONS = frozenset({*_LIMITS, "http_client", "ca_file", "cert_file", "key_file"})
+"""What every HTTP room takes beside base_url and api_key."""
+
+
+class StaticKey:
+    """Credentials that are the same for every call: header names and secret values."""
+
+    def __init__(self, headers: Mapping[str, Secret]) -> None:
+        self._headers = headers
+
+    async def sign(self, call: Call) -> Call:
+        headers = {**call.headers, **{name: secret.reveal() for name, secret in self._headers.items()}}
+        return Call(call.method, call.url, headers, call.body)
+
+    async def renew(self, error: AuthenticationFailed) -> bool:
+        return False
+
+
+def key(given: str | Secret | None, *variables: str) -> Secret | None:
+    """The key that was given, or the first of these environment variables that is set."""
+    if isinstance(given, Secret):
+        return given
+    if given is not None and not isinstance(given, str):
+        raise InvalidInput(f"api_key is a string, not {type(given).__name__}")
+    found = (
+        given if given is not None else next((os.environ[v] for v in variables if os.environ.get(v)), None)
+    )
+    clean = (found or "").strip()
+    if not clean:
+        return None
+    if not clean.isascii() or not clean.isprintable():
+        raise InvalidInput("the api_key holds characters that no header can carry")
+    return Secret(clean)
+
+
+def connect(base_url: str, signer: Signer, options: Mapping[str, Any], *, mask: Mask,
+            codes: Mapping[str, Reaction] | None = None, health: str = "/health") -> HttpClient:  # fmt: skip
+    """The client of the server at `base_url`; `options` may hold any of OPTIONS."""
+    address = addresses.parse(base_url)
+    mask.add(*address.secrets)
+    limits = Limits(**{_LIMITS[name]: options[name] for name in _LIMITS if options.get(name) is not None})
+    return HttpClient(address, signer, _transport(address, limits, options), limits, mask, codes, health)
+
+
+def refuse_rest(backend: str, options: Mapping[str, Any], *taken: str) -> None:
+    """Raise Unsupported for an option that neither the room nor this layer takes."""
+    for name in options:
+        if name not in OPTIONS and name not in taken:
+            raise Unsupported(backend, name, "no such option")
+
+
+def _transport(address: Address, limits: Limits, options: Mapping[str, Any]) -> Transport:
+    handed = options.get("http_client")
+    if handed is not None:
+        from memserve.http.handed import transport_for
+
+        return transport_for(handed, limits.timeout)
+    from memserve.http.aio import AioTransport
+
+    tls = _tls(options) if address.tls else None
+    return AioTransport(
+        tls=tls, proxy=addresses.proxy_for(address), connect=min(limits.connect, limits.timeout)
+    )
+
+
+def _tls(options: Mapping[str, Any]) -> ssl.SSLContext:
+    """A context that verifies. Python reads SSL_CERT_FILE and SSL_CERT_DIR when it is made."""
+    import ssl
+
+    try:
+        context = ssl.create_default_context(cafile=options.get("ca_file"))
+        if options.get("cert_file"):
+            context.load_cert_chain(options["cert_file"], options.get("key_file"))
+    except (OSError, ssl.SSLError) as broken:
+        raise InvalidInput(f"the certificate files cannot be read: {broken}") from None
+    return context

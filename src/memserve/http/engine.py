@@ -1,0 +1,117 @@
+"""The base of every HTTP room's engine: a room says how to write a request and how to read an answer."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING
+
+from memserve.http import body, sse
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Mapping
+
+    from memserve.errors import MemserveError
+    from memserve.http.client import HttpClient, Pieces
+    from memserve.http.sse import Event
+    from memserve.http.transport import Answer, Call
+    from memserve.protocol import Capabilities, Completion, Delta, Request
+
+
+class StreamReader(ABC):
+    """Reads one streamed answer, event by event; made anew for every attempt."""
+
+    @abstractmethod
+    def take(self, event: Event) -> list[Delta]:
+        """The deltas that an event carries; raises where it carries a failure."""
+
+    @property
+    @abstractmethod
+    def done(self) -> bool:
+        """True after the event that ends the stream."""
+
+    @abstractmethod
+    def end(self) -> list[Delta]:
+        """What is left at the end; raises ConnectionFailed where the answer is not whole."""
+
+    def whole(self, words: str, headers: Mapping[str, str]) -> list[Delta]:
+        """The deltas of a server that answers with one JSON body although a stream was asked for."""
+        raise body.bad(f"a stream was asked for and one body came: {words[:200]!r}", retries=None)
+
+
+class HttpEngine(ABC):
+    """An engine behind HTTP. Retries, limits, pauses and secrets are the client's."""
+
+    any_loop = True
+
+    def __init__(self, client: HttpClient, capabilities: Capabilities) -> None:
+        self._client = client
+        self.capabilities = capabilities
+
+    @abstractmethod
+    def write(self, request: Request, *, stream: bool) -> Call:
+        """The call that asks for an answer; raises Unsupported or InvalidInput before any work."""
+
+    @abstractmethod
+    def read(self, request: Request, words: str, headers: Mapping[str, str]) -> Completion:
+        """The answer that a whole body holds; raises BadAnswer and its like."""
+
+    def reader(self, request: Request) -> StreamReader:
+        """A reader for one attempt at a stream."""
+        raise NotImplementedError
+
+    @property
+    def identity(self) -> Mapping[str, str]:
+        """What answers, without any secret: part of the runner's cache key."""
+        known = self.capabilities
+        return {"backend": known.backend, "base_url": self._client.address.shown, "model": known.model or ""}
+
+    @property
+    def on_throttle(self) -> Callable[[MemserveError], None] | None:
+        """Called for every throttle or overload that is about to be retried."""
+        return self._client.on_throttle
+
+    @on_throttle.setter
+    def on_throttle(self, hook: Callable[[MemserveError], None] | None) -> None:
+        self._client.on_throttle = hook
+
+    async def complete(self, request: Request) -> Completion:
+        """Answer one request or raise."""
+        call = self.write(request, stream=False)
+        return await self._client.fetch(call, lambda words, headers: self.read(request, words, headers))
+
+    async def astream(self, request: Request) -> AsyncIterator[Delta]:
+        """Answer one request piece by piece."""
+        call = self.write(request, stream=True)
+
+        def deltas(answer: Answer, pieces: Pieces) -> AsyncIterator[Delta]:
+            return self._deltas(self.reader(request), answer, pieces)
+
+        async for delta in self._client.stream(call, deltas):
+            yield delta
+
+    def close(self) -> None:
+        """Close the connections; from any thread."""
+        self._client.close()
+
+    async def _deltas(self, reader: StreamReader, answer: Answer, pieces: Pieces) -> AsyncIterator[Delta]:
+        if "json" in answer.headers.get("content-type", "").lower():
+            for delta in reader.whole(await _rest(answer, pieces), answer.headers):
+                yield delta
+            return
+        async for event in sse.events(pieces, self._client.limits.event):
+            deltas = reader.take(event)
+            if deltas:
+                pieces.content()
+            for delta in deltas:
+                yield delta
+            if reader.done:
+                break
+        for delta in reader.end():
+            yield delta
+
+
+async def _rest(answer: Answer, pieces: Pieces) -> str:
+    chunks = []
+    while (chunk := await pieces.next()) is not None:
+        chunks.append(chunk)
+    return body.text(b"".join(chunks), answer.headers)

@@ -1,0 +1,193 @@
+"""What a refused or failed HTTP answer means: a server's words become one of memserve's errors."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from dataclasses import dataclass, field
+from functools import cache
+from importlib.resources import files
+from typing import TYPE_CHECKING, Any
+
+from memserve import errors
+from memserve.errors import MemserveError, Overloaded, Redirected, RemoteError
+from memserve.http import delay, overflow
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from memserve.http.secret import Mask
+
+_SHOWN = 500
+_OK = 200
+_MESSAGES = ("message", "error_msg", "errorMsg", "detail", "msg", "Message", "error")
+_CODES = ("code", "error_code", "errorCode", "type", "error_type", "status", "__type")
+_REQUEST_IDS = ("x-request-id", "request-id", "x-amzn-requestid", "apim-request-id")
+_STATUSES = range(400, 600)
+
+
+class Loading(Overloaded):
+    """The server is up and still loads its model: worth waiting for."""
+
+
+@dataclass(frozen=True)
+class Words:
+    """What a server's body says about its failure, whichever of the known shapes it has."""
+
+    message: str
+    codes: tuple[str, ...] = ()
+    fields: Mapping[str, Any] = field(default_factory=dict)
+    request_id: str | None = None
+
+    @property
+    def code(self) -> str | None:
+        """The most telling code."""
+        return next((code for code in self.codes if not code.isdigit()), None)
+
+    @property
+    def status(self) -> int | None:
+        """A status that hides in the body's code."""
+        found = (int(code) for code in self.codes if code.isdigit())
+        return next((status for status in found if status in _STATUSES), None)
+
+
+@dataclass(frozen=True)
+class Reaction:
+    """One row: which error, and how many retries it is worth."""
+
+    error: str
+    strong: bool = True
+    retries: int | None = None
+
+
+@cache
+def _table() -> dict[str, Any]:
+    text = files("memserve.http").joinpath("data/reactions.json").read_text("utf-8")
+    table: dict[str, Any] = json.loads(text)
+    return table
+
+
+@cache
+def _statuses() -> dict[int, Reaction]:
+    return {r["status"]: Reaction(r["error"], retries=r.get("retries")) for r in _table()["statuses"]}
+
+
+@cache
+def _codes() -> dict[str, Reaction]:
+    return reactions(_table()["codes"])
+
+
+@cache
+def _messages() -> tuple[tuple[re.Pattern[str], Reaction], ...]:
+    rows = _table()["messages"]
+    return tuple((re.compile(r["pattern"], re.IGNORECASE | re.DOTALL), Reaction(r["error"])) for r in rows)
+
+
+@cache
+def _loading() -> re.Pattern[str]:
+    return re.compile(_table()["loading"]["pattern"], re.IGNORECASE)
+
+
+def reactions(rows: list[dict[str, Any]]) -> dict[str, Reaction]:
+    """A room's own rows of codes, in the shape of data/reactions.json."""
+    return {
+        row["code"].lower(): Reaction(
+            row["error"], row.get("strength", "strong") == "strong", row.get("retries")
+        )
+        for row in rows
+    }
+
+
+def read(body: Any) -> Words | None:
+    """The failure that a parsed body speaks of; None where it speaks of none."""
+    if isinstance(body, list) and body:
+        body = body[0]
+    if not isinstance(body, dict):
+        return None
+    inner = body.get("error") or body.get("fault") or body
+    if isinstance(inner, str):
+        return Words(inner, _found_codes(body), body, _id(body))
+    if not isinstance(inner, dict):
+        return None
+    message = next((str(inner[name]) for name in _MESSAGES if inner.get(name)), "")
+    codes = _found_codes(inner) + (_found_codes(body) if inner is not body else ())
+    return Words(message, codes, inner, _id(body)) if message or codes else None
+
+
+def _found_codes(fields: Mapping[str, Any]) -> tuple[str, ...]:
+    values = (fields.get(name) for name in _CODES)
+    return tuple(str(value) for value in values if isinstance(value, (str, int)) and str(value))
+
+
+def _id(body: Mapping[str, Any]) -> str | None:
+    value = body.get("request_id") or body.get("requestId")
+    return value if isinstance(value, str) else None
+
+
+def error_of(status: int, headers: Mapping[str, str], text: str, *, mask: Mask,
+             codes: Mapping[str, Reaction] | None = None) -> MemserveError:  # fmt: skip
+    """The error of an answer whose status is not success."""
+    if 300 <= status < 400:
+        target = mask(headers.get("location", "elsewhere").partition("?")[0])
+        text = f"the server redirects ({status}) to {target}, which is not followed"
+        return Redirected(text, status=status, hint="set base_url to the final address")
+    try:
+        words = read(json.loads(text))
+    except (ValueError, RecursionError):
+        words = None
+    shown = words or Words(" ".join(mask(text).split())[:_SHOWN])
+    return of_words(shown, status, headers, mask=mask, codes=codes)
+
+
+def of_words(words: Words, status: int, headers: Mapping[str, str], *, mask: Mask,
+             codes: Mapping[str, Reaction] | None = None) -> MemserveError:  # fmt: skip
+    """The error of a failure in words: by its code first, then by its status."""
+    message = mask(words.message)[: 4 * _SHOWN]
+    meant = words.status or status if status == _OK else status
+    reaction = _reaction(words, meant, codes or {})
+    maybe = meant in (_OK, 400, 413, 422) or 500 <= meant < 503
+    certain = reaction.error == "ContextOverflow"
+    if certain or (maybe and reaction.error in ("BadRequest", "ServerFailed")):
+        found = overflow.find(message, words.fields, status, certain=certain)
+        if found is not None:
+            return found
+    return _built(reaction, words, message, status, meant, headers, mask)
+
+
+def _reaction(words: Words, status: int, own: Mapping[str, Reaction]) -> Reaction:
+    table = {**_codes(), **own}
+    found = [table[code.lower()] for code in words.codes if code.lower() in table]
+    for pattern, reaction in _messages():
+        if status < 500 and pattern.search(words.message):
+            return reaction
+    strong = next((reaction for reaction in found if reaction.strong), None)
+    if strong is not None:
+        return strong
+    if found and status in (_OK, 400):
+        return found[0]
+    if status in _statuses():
+        return _statuses()[status]
+    return Reaction("BadRequest" if 400 <= status < 500 else "ServerFailed")
+
+
+def _built(reaction: Reaction, words: Words, message: str, status: int, meant: int,
+           headers: Mapping[str, str], mask: Mask) -> MemserveError:  # fmt: skip
+    kind: type[RemoteError] = getattr(errors, reaction.error)
+    if kind is Overloaded and _loading().search(message):
+        kind = Loading
+    now = time.time()
+    throttled = issubclass(kind, errors.Throttled) or meant == 429
+    seconds = delay.asked(headers, now, throttled=throttled)
+    request_id = next((headers[name] for name in _REQUEST_IDS if name in headers), words.request_id)
+    error = kind(
+        f"HTTP {status}: {message or 'the server gave no reason'}",
+        status=status,
+        code=mask(words.code) if words.code else None,
+        request_id=mask(request_id) if request_id else None,
+        retry_at=now + seconds if seconds is not None else None,
+    )
+    error.retries = reaction.retries
+    if reaction.retries == 0 or headers.get("x-should-retry") == "false":
+        error.retryable = False
+    return error

@@ -1,0 +1,33 @@
+"""What the entry point of an HTTP room resolves to: nothing to plan, an engine to open."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, cast
+
+if TYPE_CHECKING:
+    from memserve.protocol import Capabilities, Task
+
+
+class HttpRoom:
+    """A room whose `<package>.engine` holds `capabilities` and `open_engine`; loaded when first asked."""
+
+    rules: None = None
+    memory: None = None
+    launch: None = None
+
+    def __init__(self, name: str, package: str) -> None:
+        self.name = name
+        self._package = package
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What the backend can do at best, before a model is named."""
+        return cast("Capabilities", self._engine().capabilities)
+
+    def open(self, model: str | None = None, *, task: Task = "generate", **options: Any) -> Any:
+        """An engine for one task; nothing is sent yet."""
+        return self._engine().open_engine(model, task=task, **options)
+
+    def _engine(self) -> Any:
+        return import_module(f"{self._package}.engine")
