@@ -1,0 +1,158 @@
+"""Puts a generating engine together, and proves the fast path on the model before trusting it."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from memserve.errors import ModelUnreadable
+from memserve_hf import checkpoint as checkpoints
+from memserve_hf import grammar
+from memserve_hf.capabilities import AT_BEST
+from memserve_hf.device import choose, free_bytes
+from memserve_hf.engines import present
+from memserve_hf.generating import GeneratingEngine
+from memserve_hf.head import Head
+from memserve_hf.loading import load_model, load_tokenizer
+from memserve_hf.loop import Loop
+from memserve_hf.masks import KINDS, layer_kinds
+from memserve_hf.probe import agrees
+from memserve.tokens.prompts import Prompts
+from memserve_hf.scoring import Scorer
+from memserve_hf.stepper import Singles, Slots
+from memserve_hf.worker import Worker
+
+if TYPE_CHECKING:
+    from memserve.protocol import Capabilities
+    from memserve_hf.checkpoint import Checkpoint
+    from memserve_hf.device import Place
+    from memserve_hf.options import Options
+    from memserve_hf.stepper import Stepper
+
+CLASSES = ("AutoModelForCausalLM", "AutoModelForImageTextToText")
+ROWS = {"cpu": 32}
+ROWS_ELSEWHERE = 128
+WIDTH = {"cpu": 1024}
+WIDTH_ELSEWHERE = 8192
+KV_SHARE = 0.4
+"""Of the memory that is free once the weights are loaded, for the sequences in flight."""
+PREFIX_SHARE = 0.15
+log = logging.getLogger("memserve.hf")
+
+
+def generating(model: str, options: Options) -> GeneratingEngine:
+    """Load, prove, and start the worker."""
+    found = checkpoints.find(model, options)
+    place = choose(options, _stored_dtype(found))
+    tokenizer = load_tokenizer(found, options)
+    loaded = load_model(found, options, place, CLASSES)
+    config = loaded.config.get_text_config(decoder=True)
+    vocabulary = int(loaded.get_input_embeddings().num_embeddings)
+    _same_vocabulary(tokenizer, vocabulary, found)
+    prompts = Prompts(
+        tokenizer, vocabulary=vocabulary, context=_context(config, options), path=str(found.folder)
+    )
+    prompts.prove()
+    ends = _ends(loaded, tokenizer)
+    head, device = Head(loaded), loaded.get_input_embeddings().weight.device
+    width = options.prefill_tokens or WIDTH.get(place.kind, WIDTH_ELSEWHERE)
+    with torch.inference_mode():
+        stepper = _stepper(loaded, head, device, width, _prefix_bytes(options, place))
+    loop = Loop(
+        stepper, tokenizer, ends=ends, width=width,
+        max_rows=options.max_rows or ROWS.get(place.kind, ROWS_ELSEWHERE),
+        max_positions=_positions(options, place, config, loaded),
+    )  # fmt: skip
+    fast = isinstance(stepper, Slots)
+    return GeneratingEngine(
+        capabilities=_capabilities(found, place, prompts, fast),
+        model=loaded,
+        prompts=prompts,
+        grammars=grammar.Grammars(tokenizer, vocabulary=_logit_count(loaded, vocabulary), ends=ends),
+        loop=loop,
+        worker=Worker(loop, found.folder.name),
+        scorer=Scorer(loaded, head, prompts, device=device, width=width),
+        prefixes=fast and stepper.prefixes.limit > 0,
+    )
+
+
+def _stepper(model: Any, head: Head, device: torch.device, width: int, prefix_bytes: int) -> Stepper:
+    """The slots where they give the model's own logits; else one row at a time."""
+    config = model.config.get_text_config(decoder=True)
+    if set(layer_kinds(config)) <= KINDS:
+        slots = Slots(model, head, device=device, width=width, prefix_bytes=prefix_bytes)
+        if agrees(slots, int(config.vocab_size)):
+            return slots
+    log.warning(
+        "%s is decoded one sequence at a time: batched decoding changes its logits", type(model).__name__
+    )
+    return Singles(model, head, device=device, width=width)
+
+
+def _capabilities(found: Checkpoint, place: Place, prompts: Prompts, fast: bool) -> Capabilities:
+    constrained = grammar.available()
+    return replace(
+        AT_BEST,
+        engine=f"transformers {present('transformers')}",
+        model=found.name,
+        device=place.described,
+        context=prompts.context,
+        chat=prompts.chat,
+        schema=constrained,
+        regex=constrained,
+        choices=constrained,
+        deterministic=place.dtype == "float32" or not fast,
+    )
+
+
+def _stored_dtype(found: Checkpoint) -> str | None:
+    config = found.config
+    text = config.get("text_config") or {}
+    return config.get("dtype") or config.get("torch_dtype") or text.get("dtype") or text.get("torch_dtype")
+
+
+def _same_vocabulary(tokenizer: Any, vocabulary: int, found: Checkpoint) -> None:
+    largest = max(tokenizer.get_vocab().values(), default=-1)
+    if largest >= vocabulary:
+        raise ModelUnreadable(
+            f"the tokenizer knows token id {largest}, the model has {vocabulary:,} embeddings: "
+            "they do not belong together",
+            path=str(found.folder / "tokenizer.json"), field="vocab",
+        )  # fmt: skip
+
+
+def _context(config: Any, options: Options) -> int | None:
+    longest = getattr(config, "max_position_embeddings", None)
+    both = [int(value) for value in (longest, options.context) if value]
+    return min(both, default=None)
+
+
+def _ends(model: Any, tokenizer: Any) -> frozenset[int]:
+    """Every token that ends an answer: the generation config's, the tokenizer's."""
+    found = [tokenizer.eos_token_id, model.generation_config.eos_token_id, model.config.eos_token_id]
+    flat = [token for entry in found for token in (entry if isinstance(entry, list) else [entry])]
+    return frozenset(int(token) for token in flat if token is not None)
+
+
+def _logit_count(model: Any, vocabulary: int) -> int:
+    head = model.get_output_embeddings()
+    return int(getattr(head, "out_features", None) or vocabulary)
+
+
+def _prefix_bytes(options: Options, place: Place) -> int:
+    if options.prefix_cache_gib is not None:
+        return int(options.prefix_cache_gib * 1024**3)
+    return int((free_bytes(place.device) or 0) * PREFIX_SHARE)
+
+
+def _positions(options: Options, place: Place, config: Any, model: Any) -> int:
+    """Positions of all slots together that the memory holds."""
+    share = int((free_bytes(place.device) or 1 << 32) * KV_SHARE)
+    allowed = share if options.kv_gib is None else int(options.kv_gib * 1024**3)
+    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+    width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    each = 2 * int(config.num_hidden_layers) * int(heads) * int(width) * model.dtype.itemsize
+    return max(1, allowed // each)

@@ -1,0 +1,33 @@
+"""What this backend can do at best, before a model is named."""
+
+from __future__ import annotations
+
+from memserve.protocol import Capabilities
+
+AT_BEST = Capabilities(
+    backend="hf",
+    tasks=frozenset({"generate", "embed", "rerank"}),
+    chat=True,
+    raw=True,
+    token_ids=True,
+    top_k=True,
+    min_p=True,
+    seed=True,
+    n=True,
+    logprobs=20,
+    score=True,
+    schema=True,
+    regex=True,
+    choices=True,
+    truncate=True,
+    stream=True,
+    returns_token_ids=True,
+    deterministic=True,
+    count_tokens=True,
+    cancel=True,
+    batches=True,
+    roles=frozenset({"query", "document"}),
+    normalize=True,
+    dimensions=True,
+    notes=("greedy answers repeat to the token in float32; half precision rounds differently in company",),
+)

@@ -1,0 +1,154 @@
+"""A checkpoint's folder, proven whole before any weight is loaded: errors name the file and the field."""
+
+from __future__ import annotations
+
+import json
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from memserve.errors import InvalidInput, ModelUnreadable, UnknownName
+from memserve_hf.engines import need
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from memserve_hf.options import Options
+
+_MAX_HEADER = 100 * 1024**2
+_PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
+_SKIPPED = ("*.msgpack", "*.h5", "*.onnx", "*.gguf", "onnx/*", "openvino/*", "original/*", "*.tflite")
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """One folder that was looked through: its config, and the bytes of its weights by dtype."""
+
+    folder: Path
+    name: str
+    config: dict[str, Any]
+    stored: dict[str, int]
+    """Bytes of the stored tensors by safetensors dtype (BF16, F32, I32, ...); empty for pickles."""
+
+    @property
+    def bytes(self) -> int:
+        """All weights as stored."""
+        return sum(self.stored.values())
+
+
+def find(model: str, options: Options) -> Checkpoint:
+    """The checkpoint behind a folder or a hub id, checked."""
+    path = Path(model).expanduser()
+    folder = path if path.is_dir() else _download(model, options)
+    if path.is_file():
+        raise ModelUnreadable(f"{path} is a file; the hf backend reads a folder", path=str(path))
+    return inspect(folder, model, allow_pickle=options.allow_pickle)
+
+
+def inspect(folder: Path, name: str, *, allow_pickle: bool = False) -> Checkpoint:
+    """Read config and headers; refuse what is missing, truncated or pickled."""
+    config = read_json(folder / "config.json", required=True)
+    if not isinstance(config.get("model_type"), str):
+        path = str(folder / "config.json")
+        raise ModelUnreadable(f"{path} names no model_type", path=path, field="model_type")
+    stored: dict[str, int] = {}
+    for file in _weight_files(folder, allow_pickle):
+        for dtype, size in _tensors(file):
+            stored[dtype] = stored.get(dtype, 0) + size
+    return Checkpoint(folder, name, config, stored)
+
+
+def read_json(path: Path, *, required: bool = False) -> dict[str, Any]:
+    """A JSON object; an empty one where the file may be absent and is."""
+    if not path.is_file():
+        if required:
+            raise ModelUnreadable(f"{path.parent} has no {path.name}: not a checkpoint", path=str(path))
+        return {}
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, OSError) as error:
+        raise ModelUnreadable(f"{path} is not readable JSON: {error}", path=str(path)) from error
+    if not isinstance(value, dict):
+        raise ModelUnreadable(f"{path} holds {type(value).__name__}, not an object", path=str(path))
+    return value
+
+
+def _download(model: str, options: Options) -> Path:
+    if model.startswith((".", "/", "~")) or model.count("/") > 1 or "\\" in model:
+        raise UnknownName(f"no folder {model}")
+    hub = need("huggingface_hub")
+    ignored = [*_SKIPPED, *(() if options.allow_pickle else _PICKLES)]
+    try:
+        return Path(hub.snapshot_download(model, revision=options.revision, ignore_patterns=ignored))
+    except hub.errors.HFValidationError as error:
+        raise InvalidInput(f"{model!r} is neither a folder nor a hub id") from error
+    except (hub.errors.HfHubHTTPError, hub.errors.LocalEntryNotFoundError, OSError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise UnknownName(f"no folder and no reachable hub model {model!r}: {reason}") from error
+
+
+def _weight_files(folder: Path, allow_pickle: bool) -> Iterator[Path]:
+    index = folder / "model.safetensors.index.json"
+    if index.is_file():
+        yield from _shards(index)
+        return
+    if (folder / "model.safetensors").is_file():
+        yield folder / "model.safetensors"
+        return
+    if any(folder.glob("pytorch_model*.bin")):
+        if allow_pickle:
+            return
+        raise ModelUnreadable(
+            f"{folder} holds pickled weights only, which can run code when loaded",
+            path=str(folder / "pytorch_model.bin"),
+            hint="convert them to safetensors, or pass allow_pickle=True if you trust the source",
+        )
+    raise ModelUnreadable(f"{folder} holds no weights (model.safetensors)", path=str(folder))
+
+
+def _shards(index: Path) -> Iterator[Path]:
+    shards = read_json(index).get("weight_map")
+    if not isinstance(shards, dict) or not shards:
+        raise ModelUnreadable(f"{index} has no weight_map", path=str(index), field="weight_map")
+    for name in sorted(set(map(str, shards.values()))):
+        path = index.parent / name
+        if not path.is_file():
+            raise ModelUnreadable(f"{index.name} names {name}, which is missing", path=str(path))
+        yield path
+
+
+def _tensors(path: Path) -> Iterator[tuple[str, int]]:
+    """(dtype, bytes) of every tensor, after proving that the file holds them all."""
+    header, start = _header(path)
+    size, end = path.stat().st_size, 0
+    for name, tensor in header.items():
+        if name == "__metadata__":
+            continue
+        try:
+            first, last = tensor["data_offsets"]
+            yield str(tensor["dtype"]), int(last) - int(first)
+        except (KeyError, TypeError, ValueError) as error:
+            raise ModelUnreadable(f"{path}: bad entry for {name}", path=str(path), field=name) from error
+        end = max(end, int(last))
+        if start + end > size:
+            raise ModelUnreadable(
+                f"{path} is truncated: {name} ends at byte {start + end:,} of {size:,}",
+                path=str(path), field=name, hint="download it again",
+            )  # fmt: skip
+
+
+def _header(path: Path) -> tuple[dict[str, Any], int]:
+    with path.open("rb") as file:
+        prefix = file.read(8)
+        length = struct.unpack("<Q", prefix)[0] if len(prefix) == 8 else _MAX_HEADER
+        if length >= _MAX_HEADER:
+            raise ModelUnreadable(f"{path} is not a safetensors file", path=str(path), field="header")
+        text = file.read(length)
+    try:
+        header = json.loads(text)
+    except ValueError as error:
+        raise ModelUnreadable(f"{path} has a broken header", path=str(path), field="header") from error
+    if len(text) < length or not isinstance(header, dict):
+        raise ModelUnreadable(f"{path} has a truncated header", path=str(path), field="header")
+    return header, 8 + length

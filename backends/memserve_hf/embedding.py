@@ -1,0 +1,112 @@
+"""The embedding engine: vectors equal to sentence-transformers', from the checkpoint's own files."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+
+from memserve.errors import InvalidInput
+from memserve.protocol import Embeddings, Usage
+from memserve_hf import checkpoint as checkpoints
+from memserve_hf.capabilities import AT_BEST
+from memserve_hf.device import choose
+from memserve_hf.encoder import Encoder, torch_forward
+from memserve_hf.engines import present
+from memserve_hf.loading import load_model, load_tokenizer
+from memserve_hf.modules import classes, recipe
+from memserve_hf.pooling import normalized
+from memserve_hf.release import release
+from memserve_hf.worker import Worker
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from torch import Tensor
+
+    from memserve.protocol import Capabilities
+    from memserve_hf.options import Options
+
+BATCH_TOKENS = {"cpu": 4096}
+BATCH_TOKENS_ELSEWHERE = 65536
+EMBED_ONLY = {
+    "chat": False, "raw": False, "token_ids": False, "top_k": False, "min_p": False, "seed": False, "n": False,
+    "logprobs": 0, "score": False, "schema": False, "regex": False, "choices": False, "truncate": False,
+    "stream": False, "returns_token_ids": False, "temperature": False, "top_p": False, "max_tokens": False,
+    "stop": False, "count_tokens": False, "cancel": False,
+}  # fmt: skip
+
+
+class EmbeddingEngine:
+    """One encoder, or one for queries and one for documents."""
+
+    def __init__(
+        self, capabilities: Capabilities, documents: Encoder, queries: Encoder, worker: Worker
+    ) -> None:
+        self.capabilities = capabilities
+        self._documents, self._queries, self._worker = documents, queries, worker
+
+    def embed(self, texts: Sequence[str], *, role: str | None = None, normalize: bool | None = None,
+              dimensions: int | None = None) -> Embeddings:  # fmt: skip
+        """Vectors in the order of the texts. `normalize=None` does as the model's own modules say."""
+        if role is not None and role not in self.capabilities.roles:
+            raise InvalidInput(
+                f"unknown role {role!r}", hint=f"known: {', '.join(sorted(self.capabilities.roles))}"
+            )
+        encoder = self._queries if role == "query" else self._documents
+        return self._worker.call(lambda: self._embed(encoder, texts, role, normalize, dimensions))
+
+    def close(self) -> None:
+        """Give the memory back; a second call does nothing."""
+        self._worker.close()
+        self._documents = self._queries = None  # type: ignore[assignment]
+        release()
+
+    def _embed(self, encoder: Encoder, texts: Sequence[str], role: str | None, normalize: bool | None,
+               dimensions: int | None) -> Embeddings:  # fmt: skip
+        vectors, tokens = encoder.encode(list(texts) or [""], role)
+        width = vectors.shape[1]
+        if dimensions is not None and not 0 < dimensions <= width:
+            raise InvalidInput(f"dimensions={dimensions} is not within 1..{width}")
+        unit = encoder.recipe.normalize if normalize is None else normalize
+        vectors = _finished(vectors, unit, dimensions)
+        if not texts:
+            vectors, tokens = vectors[:0], 0
+        return Embeddings(vectors.numpy(), Usage(prompt_tokens=tokens), self.capabilities.model)
+
+
+def _finished(vectors: Tensor, unit: bool, dimensions: int | None) -> Tensor:
+    if dimensions is not None:
+        vectors = vectors[:, :dimensions]
+    return (normalized(vectors) if unit else vectors).contiguous()
+
+
+def embedding(model: str, options: Options) -> EmbeddingEngine:
+    """Load one encoder, or two with `query_model=`."""
+    documents, capabilities = _encoder(model, options)
+    queries = documents
+    if options.query_model:
+        queries, _ = _encoder(options.query_model, options)
+    return EmbeddingEngine(capabilities, documents, queries, Worker(None, "embed"))
+
+
+def _encoder(model: str, options: Options) -> tuple[Encoder, Capabilities]:
+    found = checkpoints.find(model, options)
+    place = choose(options, found.config.get("dtype") or found.config.get("torch_dtype"))
+    steps = recipe(found, options)
+    tokenizer = load_tokenizer(found, options)
+    optional = () if "pooler" in steps.pooling else ("pooler.",)
+    loaded = load_model(found, options, place, classes(found.config), optional)
+    config: Any = loaded.config.get_text_config()
+    encoder = Encoder(
+        tokenizer, steps, torch_forward(loaded), device=loaded.device,
+        longest=getattr(config, "max_position_embeddings", None),
+        batch_tokens=options.batch_tokens or BATCH_TOKENS.get(place.kind, BATCH_TOKENS_ELSEWHERE),
+        allow_pickle=options.allow_pickle,
+    )  # fmt: skip
+    capabilities = replace(
+        AT_BEST, engine=f"transformers {present('transformers')}", model=model, device=place.described,
+        tasks=frozenset({"embed"}), context=encoder.longest, roles=steps.roles,
+        deterministic=place.dtype == "float32", **EMBED_ONLY,
+    )  # fmt: skip
+    return encoder, capabilities

@@ -1,0 +1,39 @@
+"""Opens a model for one task."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from memserve.errors import InvalidInput, Unsupported
+from memserve_hf.capabilities import AT_BEST
+from memserve_hf.engines import need
+from memserve_hf.options import read
+
+if TYPE_CHECKING:
+    from memserve.protocol import Task
+
+capabilities = AT_BEST
+
+
+def open_engine(model: str | None = None, *, task: Task = "generate", **given: Any) -> Any:
+    """An engine for a task, from a folder or a hub id; options are `memserve_hf.options.Options`."""
+    if model is None:
+        raise InvalidInput("backend 'hf' needs a model: a folder or a hub id")
+    options = read(given)
+    torch = need("torch")
+    need("transformers")
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    if task == "generate":
+        from memserve_hf.assembly import generating
+
+        return generating(str(model), options)
+    if task == "embed":
+        from memserve_hf.embedding import embedding
+
+        return embedding(str(model), options)
+    if task == "rerank":
+        from memserve_hf.reranking import reranking
+
+        return reranking(str(model), options)
+    raise Unsupported("hf", f"task={task!r}")

@@ -1,0 +1,165 @@
+"""Loads tokenizers and models through transformers; what is broken comes out as `ModelUnreadable`."""
+
+from __future__ import annotations
+
+import logging
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from memserve.errors import BackendMissing, ModelUnreadable, Unsupported
+from memserve_hf.engines import INSTALL, need
+from memserve_hf.quantizing import config_for
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from memserve_hf.checkpoint import Checkpoint
+    from memserve_hf.device import Place
+    from memserve_hf.options import Options
+
+
+def load_tokenizer(checkpoint: Checkpoint, options: Options) -> Any:
+    """The checkpoint's tokenizer, or the one that `tokenizer=` names."""
+    transformers = need("transformers")
+    source = options.tokenizer or str(checkpoint.folder)
+    try:
+        return transformers.AutoTokenizer.from_pretrained(source, trust_remote_code=options.trust_remote_code)
+    except ImportError as error:
+        raise BackendMissing("hf", needs=_first_line(error), install=INSTALL) from error
+    except Exception as error:
+        _refuse_remote_code(error)
+        raise ModelUnreadable(
+            f"the tokenizer in {source} cannot be read: {_first_line(error)}", path=source, field="tokenizer"
+        ) from error
+
+
+def load_model(checkpoint: Checkpoint, options: Options, place: Place, kinds: tuple[str, ...],
+               optional: tuple[str, ...] = ()) -> Any:  # fmt: skip
+    """The first of transformers' auto classes `kinds` that takes this architecture, in eval mode.
+
+    Weights whose names begin with one of `optional` may be missing.
+    """
+    transformers = need("transformers")
+    torch = need("torch")
+    settings: dict[str, Any] = {
+        "dtype": getattr(torch, place.dtype),
+        "attn_implementation": place.attention,
+        "trust_remote_code": options.trust_remote_code,
+        "use_safetensors": None if options.allow_pickle else True,
+        "output_loading_info": True,
+        "local_files_only": True,
+        **config_for(checkpoint, options, place),
+    }
+    if options.device_map is not None:
+        settings["device_map"] = options.device_map
+        settings["max_memory"] = options.max_memory
+    elif place.kind != "cpu":
+        settings["device_map"] = {"": place.device}
+    model, report = _first_that_fits(transformers, kinds, checkpoint, settings)
+    _complete(report, checkpoint, model, optional)
+    return _adapted(model, options).eval()
+
+
+def _first_that_fits(transformers: Any, kinds: tuple[str, ...], checkpoint: Checkpoint,
+                     settings: dict[str, Any]) -> Any:  # fmt: skip
+    wrong: Exception | None = None
+    for kind in kinds:
+        try:
+            return _attempt(getattr(transformers, kind), checkpoint, settings)
+        except ValueError as error:
+            if "Unrecognized configuration class" not in str(error):
+                raise _unreadable(checkpoint, error) from error
+            wrong = error
+    raise ModelUnreadable(
+        f"{checkpoint.name} is a {checkpoint.config['model_type']}, which is no {' or '.join(kinds)}",
+        path=str(checkpoint.folder / "config.json"), field="model_type",
+    ) from wrong  # fmt: skip
+
+
+def _attempt(kind: Any, checkpoint: Checkpoint, settings: dict[str, Any]) -> Any:
+    try:
+        with quiet():
+            try:
+                return kind.from_pretrained(str(checkpoint.folder), **settings)
+            except ValueError as error:
+                if "attention" not in str(error) or settings["attn_implementation"] == "eager":
+                    raise
+                return kind.from_pretrained(
+                    str(checkpoint.folder), **{**settings, "attn_implementation": "eager"}
+                )
+    except ImportError as error:
+        raise BackendMissing("hf", needs=_first_line(error), install=INSTALL) from error
+    except ValueError as error:
+        _refuse_remote_code(error)
+        raise
+    except Exception as error:
+        if type(error).__name__ == "OutOfMemoryError":
+            raise
+        raise _unreadable(checkpoint, error) from error
+
+
+def _complete(report: Any, checkpoint: Checkpoint, model: Any, optional: tuple[str, ...]) -> None:
+    """Refuse a checkpoint that leaves weights of the model unset."""
+    read = report.get if isinstance(report, dict) else lambda key, _: getattr(report, key, ())
+    missing = sorted(key for key in read("missing_keys", ()) if not key.startswith(optional))
+    if missing:
+        raise ModelUnreadable(
+            f"{checkpoint.name} lacks {len(missing)} weights of {type(model).__name__}, as {missing[0]}",
+            path=str(checkpoint.folder), field=missing[0],
+            hint="the weights belong to another architecture, or the download is incomplete",
+        )  # fmt: skip
+
+
+def _adapted(model: Any, options: Options) -> Any:
+    """The model with its LoRA adapter: merged into plain weights, beside quantized ones."""
+    if options.adapter is None:
+        return model
+    peft = need("peft")
+    try:
+        adapted = peft.PeftModel.from_pretrained(model, options.adapter)
+    except (ValueError, OSError, RuntimeError, KeyError) as error:
+        raise ModelUnreadable(
+            f"the adapter {options.adapter} cannot be read: {_first_line(error)}", path=options.adapter
+        ) from error
+    if getattr(model, "is_quantized", False):
+        return adapted.get_base_model()
+    return adapted.merge_and_unload()
+
+
+def _unreadable(checkpoint: Checkpoint, error: Exception) -> ModelUnreadable:
+    path = str(checkpoint.folder)
+    return ModelUnreadable(f"{path} cannot be loaded: {_first_line(error)}", path=path, field=_field(error))
+
+
+def _field(error: Exception) -> str | None:
+    """The key of a config that a message quotes, where it does."""
+    words = str(error).split("'") if "config" in str(error).lower() else []
+    return words[1] if len(words) > 2 else None
+
+
+def _refuse_remote_code(error: Exception) -> None:
+    if "trust_remote_code" in str(error):
+        raise Unsupported(
+            "hf", "a checkpoint that brings its own code",
+            hint="pass trust_remote_code=True if you trust the source",
+        ) from error  # fmt: skip
+
+
+def _first_line(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0] if lines else type(error).__name__
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Hold back transformers' progress bars and advice while loading."""
+    bars = need("transformers.utils.logging")
+    level, shown = bars.get_verbosity(), bars.is_progress_bar_enabled()
+    bars.set_verbosity(logging.ERROR)
+    bars.disable_progress_bar()
+    try:
+        yield
+    finally:
+        bars.set_verbosity(level)
+        if shown:
+            bars.enable_progress_bar()

@@ -1,0 +1,75 @@
+"""Quantization: what a checkpoint is stored in, and what is asked to happen while loading."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+from memserve.errors import BackendMissing, InvalidInput
+from memserve_hf.engines import INSTALL, need, present
+
+if TYPE_CHECKING:
+    from memserve_hf.checkpoint import Checkpoint
+    from memserve_hf.device import Place
+    from memserve_hf.options import Options
+
+_BITSANDBYTES = ("nf4", "fp4", "int8")
+_NEEDED = {
+    "gptq": ("gptqmodel", "optimum"),
+    "awq": ("gptqmodel",),
+    "bitsandbytes": ("bitsandbytes",),
+    "compressed-tensors": ("compressed-tensors",),
+}
+
+
+def stored(config: dict[str, Any]) -> str | None:
+    """The `quant_method` that a config names, for the text part where there are several."""
+    for part in (config, config.get("text_config") or {}):
+        method = (part.get("quantization_config") or {}).get("quant_method")
+        if method:
+            return str(method)
+    return None
+
+
+def config_for(checkpoint: Checkpoint, options: Options, place: Place) -> dict[str, Any]:
+    """Arguments of `from_pretrained`; refuses a wish that the checkpoint contradicts."""
+    method, wish = stored(checkpoint.config), options.quantization
+    if method:
+        _agree(method, wish, checkpoint)
+        _installed(method)
+        return {}
+    if wish in (None, "none"):
+        return {}
+    if wish not in _BITSANDBYTES:
+        raise InvalidInput(
+            f"{checkpoint.name} is not stored as {wish}",
+            hint=f"name a {wish} checkpoint, or quantization='nf4' to quantize while loading",
+        )
+    return {"quantization_config": _bitsandbytes(str(wish), place)}
+
+
+def _agree(method: str, wish: str | None, checkpoint: Checkpoint) -> None:
+    same = wish is None or wish == method or (method == "bitsandbytes" and wish in _BITSANDBYTES)
+    if not same:
+        raise InvalidInput(
+            f"{checkpoint.name} is stored as {method}, not {wish}", hint="leave quantization out"
+        )
+
+
+def _installed(method: str) -> None:
+    for package in _NEEDED.get(method, ()):
+        if present(package) is None:
+            raise BackendMissing("hf", needs=package, install=INSTALL)
+    if method in ("gptq", "awq"):
+        # gptqmodel asks for two loading threads however few cores there are
+        os.environ.setdefault("GPTQMODEL_CPU_WORKERS", "2")
+
+
+def _bitsandbytes(wish: str, place: Place) -> Any:
+    _installed("bitsandbytes")
+    transformers, torch = need("transformers"), need("torch")
+    if wish == "int8":
+        return transformers.BitsAndBytesConfig(load_in_8bit=True)
+    return transformers.BitsAndBytesConfig(
+        load_in_4bit=True, bnb_4bit_quant_type=wish, bnb_4bit_compute_dtype=getattr(torch, place.dtype)
+    )

@@ -1,0 +1,106 @@
+"""One answer in the making, and the request that it belongs to."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass, field
+from queue import SimpleQueue
+from random import Random
+from typing import TYPE_CHECKING, Any
+
+from memserve.protocol import DEFAULT_TEMPERATURE, DEFAULT_TOP_P, Delta, Usage
+
+if TYPE_CHECKING:
+    from memserve.errors import MemserveError
+    from memserve.protocol import FinishReason, Request, TokenLogprob
+    from memserve.tokens.text import Text
+
+
+@dataclass(frozen=True)
+class Settings:
+    """A request's settings with every default filled in."""
+
+    max_tokens: int
+    temperature: float = DEFAULT_TEMPERATURE
+    top_p: float = DEFAULT_TOP_P
+    top_k: int = 0
+    min_p: float = 0.0
+    logprobs: int | None = None
+
+    @classmethod
+    def of(cls, request: Request, max_tokens: int) -> Settings:
+        """The settings of a request whose prompt leaves room for `max_tokens`."""
+        temperature = DEFAULT_TEMPERATURE if request.temperature is None else request.temperature
+        return cls(
+            max_tokens=max_tokens,
+            temperature=temperature,
+            top_p=DEFAULT_TOP_P if request.top_p is None else request.top_p,
+            top_k=request.top_k or 0,
+            min_p=request.min_p or 0.0,
+            logprobs=request.logprobs,
+        )
+
+    @property
+    def plain(self) -> bool:
+        """Greedy, and nothing but the token is asked for."""
+        return self.temperature == 0 and self.logprobs is None
+
+
+@dataclass(eq=False)
+class Job:
+    """One request on its way: n rows, and how the caller hears of them."""
+
+    request: Request
+    prompt: list[int]
+    settings: Settings
+    grammar: Any = None
+    """A compiled grammar that every row gets a matcher of."""
+    streamed: bool = False
+    rows: list[Row] = field(default_factory=list)
+    error: MemserveError | None = None
+    cancelled: bool = False
+    passed: int = 0
+    """How often younger jobs went ahead."""
+    names: tuple[bytes, ...] = ()
+    """Names of the prompt's whole blocks, for the prefix cache."""
+    deltas: SimpleQueue[Delta | None] = field(default_factory=SimpleQueue)
+    finished: threading.Event = field(default_factory=threading.Event)
+
+    def close(self, error: MemserveError | None = None) -> None:
+        """Everything is said: wake whoever waits."""
+        self.error = self.error or error
+        self.finished.set()
+        self.deltas.put(None)
+
+    @property
+    def usage(self) -> Usage:
+        """Tokens without padding; the prompt counts once however many samples were drawn."""
+        made = sum(len(row.tokens) for row in self.rows)
+        cached = min((row.cached for row in self.rows), default=0)
+        return Usage(len(self.prompt), made, cached)
+
+
+@dataclass(eq=False)
+class Row:
+    """One sample of a job while it is decoded."""
+
+    job: Job
+    random: Random
+    text: Text
+    matcher: Any = None
+    tokens: list[int] = field(default_factory=list)
+    logprobs: list[TokenLogprob] = field(default_factory=list)
+    cached: int = 0
+    length: int = 0
+    """Tokens whose keys and values are in the row's slot."""
+    finish: FinishReason | None = None
+
+    @property
+    def last(self) -> int:
+        """The token to feed next."""
+        return self.tokens[-1]
+
+    @property
+    def reach(self) -> int:
+        """The most positions that this row can come to need."""
+        return len(self.job.prompt) + self.job.settings.max_tokens

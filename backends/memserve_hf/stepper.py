@@ -1,0 +1,227 @@
+"""Feeds a model: prompts in, one more token for every row in flight, rows out.
+
+`Slots` decodes all rows in one pass. `Singles` gives each row the model's own cache and passes of its own:
+slower, and right for every architecture (recurrent layers, unusual masks).
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any, Protocol
+
+import torch
+
+from memserve_hf.head import Head
+from memserve_hf.masks import Masks
+from memserve_hf.prefixes import BLOCK, Prefixes
+from memserve_hf.slots import SlotCache
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from torch import Tensor
+
+    from memserve_hf.row import Job, Row
+
+MASK_ELEMENTS = 1 << 26
+"""A prefill pass is narrowed until its mask has at most so many elements."""
+
+
+class Stepper(Protocol):
+    """What the loop asks of a model. Logits are [rows, vocabulary], in the rows' order."""
+
+    rows: list[Row]
+
+    def prefill(self, rows: Sequence[Row]) -> Tensor:
+        """Take rows in (they join the end of `rows`) and return the logits after each prompt."""
+        ...
+
+    def clone(self, row: Row) -> None:
+        """Let `row` join beside a row of the same job that is in flight, sharing its prompt's work."""
+        ...
+
+    def decode(self) -> Tensor:
+        """Feed every row its last token."""
+        ...
+
+    def drop(self, row: Row) -> None:
+        """Take a row out."""
+        ...
+
+    def ahead(self, job: Job) -> int:
+        """Tokens of the job's prompt that are already computed."""
+        ...
+
+    def clear(self) -> None:
+        """Let go of all rows and all memory."""
+        ...
+
+
+class Slots:
+    """All rows in one cache, one pass for all of them."""
+
+    def __init__(
+        self, model: Any, head: Head, *, device: torch.device, width: int, prefix_bytes: int
+    ) -> None:
+        self.model, self.head, self.device, self.width = model, head, device, width
+        config = model.config.get_text_config(decoder=True)
+        self.context = getattr(config, "max_position_embeddings", None) or sys.maxsize
+        kind = getattr(config, "_attn_implementation", "sdpa")
+        self.flash = kind.startswith("flash")
+        boolean = kind == "sdpa" and device.type != "cpu"
+        self.masks = Masks(config, model.dtype, boolean=boolean)
+        self.cache = SlotCache(config.num_hidden_layers)
+        self.prefixes = Prefixes(prefix_bytes)
+        self.rows: list[Row] = []
+
+    def ahead(self, job: Job) -> int:
+        return sum(piece.count for piece in self.prefixes.find(job.names))
+
+    def prefill(self, rows: Sequence[Row]) -> Tensor:
+        first = len(self.rows)
+        for slot, row in enumerate(rows, first):
+            row.length = row.cached = self._recall(slot, row)
+        groups = [[row] for row in rows] if self.flash else [list(rows)]
+        logits = []
+        for group in groups:
+            logits.append(self._fill(first, group))
+            first += len(group)
+        for slot, row in enumerate(rows, len(self.rows)):
+            self._remember(slot, row)
+        self.rows.extend(rows)
+        return torch.cat(logits)
+
+    def clone(self, row: Row) -> None:
+        twin = next(other for other in self.rows if other.job is row.job)
+        row.length = len(row.job.prompt)
+        row.cached = twin.cached
+        self.cache.move(self.rows.index(twin), len(self.rows), row.length)
+        self.rows.append(row)
+
+    def decode(self) -> Tensor:
+        starts = [row.length for row in self.rows]
+        logits = self.run(0, starts, [[row.last] for row in self.rows], [[0]] * len(starts))
+        for row in self.rows:
+            row.length += 1
+        return logits[:, 0]
+
+    def drop(self, row: Row) -> None:
+        slot, last = self.rows.index(row), len(self.rows) - 1
+        if slot != last:
+            self.cache.move(last, slot, self.rows[last].length)
+            self.rows[slot] = self.rows[last]
+        self.rows.pop()
+
+    def clear(self) -> None:
+        self.rows.clear()
+        self.prefixes.clear()
+        self.cache.clear()
+
+    def _recall(self, slot: int, row: Row) -> int:
+        start = 0
+        for piece in self.prefixes.find(row.job.names):
+            self.cache.write(slot, start, piece.segment.states, piece.skip, piece.count)
+            start += piece.count
+        return start
+
+    def _remember(self, slot: int, row: Row) -> None:
+        known, whole = row.cached, len(row.job.names) * BLOCK
+        if self.prefixes.limit and whole > known:
+            self.prefixes.keep(row.job.names[known // BLOCK :], self.cache.read(slot, known, whole))
+
+    def _fill(self, first: int, rows: list[Row]) -> Tensor:
+        """Compute what is missing of some prompts, in passes of bounded width; rows end together."""
+        final: dict[int, Tensor] = {}
+        while any(row.length < len(row.job.prompt) for row in rows):
+            width = self._room(rows)
+            left = [row.job.prompt[row.length : row.length + width] or row.job.prompt[-1:] for row in rows]
+            starts = [min(row.length, len(row.job.prompt) - 1) for row in rows]
+            longest = max(map(len, left))
+            padded = [part + [part[-1]] * (longest - len(part)) for part in left]
+            logits = self.run(first, starts, padded, [[len(part) - 1] for part in left])
+            for i, (row, part) in enumerate(zip(rows, left, strict=True)):
+                if row.length < len(row.job.prompt):
+                    row.length = starts[i] + len(part)
+                    final[i] = logits[i, 0]
+        return torch.stack([final[i] for i in range(len(rows))])
+
+    def _room(self, rows: Sequence[Row]) -> int:
+        """Tokens of each row that one pass may take."""
+        end = max(len(row.job.prompt) for row in rows)
+        return max(16, min(self.width // len(rows), MASK_ELEMENTS // (end * len(rows))))
+
+    def run(self, first: int, starts: list[int], tokens: list[list[int]], keep: list[list[int]]) -> Tensor:
+        """One pass over slots from `first` on, writing at `starts`; logits at the positions in `keep`."""
+        width = len(tokens[0])
+        self.cache.point(first, starts, width)
+        positions = (torch.tensor(starts)[:, None] + torch.arange(width)).to(self.device)
+        with self.head.keeping(keep):
+            logits = self.model(
+                input_ids=torch.tensor(tokens, device=self.device),
+                attention_mask=self._mask(starts, width, positions),
+                position_ids=positions.clamp(max=self.context - 1),
+                past_key_values=self.cache,
+                use_cache=True,
+            ).logits
+        return self.head.trim(logits, keep)
+
+    def _mask(self, starts: list[int], width: int, positions: Tensor) -> Any:
+        """None where the kernel's own causal rule says it all."""
+        end = self.cache.aim.end
+        if len(starts) == 1 and (starts[0] == 0 or self.flash):
+            return None
+        if self.flash:
+            return torch.arange(end, device=self.device)[None, :] <= positions
+        return self.masks.build(positions, end)
+
+
+class Singles:
+    """Every row with the model's own cache."""
+
+    def __init__(self, model: Any, head: Head, *, device: torch.device, width: int) -> None:
+        self.model, self.head, self.device, self.width = model, head, device, width
+        self.rows: list[Row] = []
+        self._caches: dict[int, Any] = {}
+
+    def ahead(self, job: Job) -> int:
+        return 0
+
+    def prefill(self, rows: Sequence[Row]) -> Tensor:
+        logits = []
+        for row in rows:
+            prompt, cache = row.job.prompt, self._blank()
+            row.length = len(prompt)
+            logits.append(self._pass(prompt, cache))
+            self._caches[id(row)] = cache
+            self.rows.append(row)
+        return torch.stack(logits)
+
+    def clone(self, row: Row) -> None:
+        self.prefill([row])
+
+    def decode(self) -> Tensor:
+        logits = []
+        for row in self.rows:
+            logits.append(self._pass([row.last], self._caches[id(row)]))
+            row.length += 1
+        return torch.stack(logits)
+
+    def drop(self, row: Row) -> None:
+        self.rows.remove(row)
+        del self._caches[id(row)]
+
+    def clear(self) -> None:
+        self.rows.clear()
+        self._caches.clear()
+
+    def _blank(self) -> Any:
+        from transformers import DynamicCache
+
+        return DynamicCache(config=self.model.config)
+
+    def _pass(self, tokens: list[int], cache: Any) -> Tensor:
+        with self.head.keeping([[len(tokens) - 1]]):
+            logits: Tensor = self.model(
+                input_ids=torch.tensor([tokens], device=self.device), past_key_values=cache, use_cache=True
+            ).logits
+        return logits[0, -1]
