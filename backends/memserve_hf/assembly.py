@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from memserve.errors import ModelUnreadable
+from memserve.tokens.prompts import Prompts
 from memserve_hf import checkpoint as checkpoints
 from memserve_hf import grammar
 from memserve_hf.capabilities import AT_BEST
@@ -20,7 +21,6 @@ from memserve_hf.loading import load_model, load_tokenizer
 from memserve_hf.loop import Loop
 from memserve_hf.masks import KINDS, layer_kinds
 from memserve_hf.probe import agrees
-from memserve.tokens.prompts import Prompts
 from memserve_hf.scoring import Scorer
 from memserve_hf.stepper import Singles, Slots
 from memserve_hf.worker import Worker
@@ -53,7 +53,11 @@ def generating(model: str, options: Options) -> GeneratingEngine:
     vocabulary = int(loaded.get_input_embeddings().num_embeddings)
     _same_vocabulary(tokenizer, vocabulary, found)
     prompts = Prompts(
-        tokenizer, vocabulary=vocabulary, context=_context(config, options), path=str(found.folder)
+        tokenizer,
+        vocabulary=vocabulary,
+        context=_context(config, options),
+        path=str(found.folder),
+        backend="hf",
     )
     prompts.prove()
     ends = _ends(loaded, tokenizer)

@@ -14,9 +14,9 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from memserve_hf.head import Head
     from memserve.tokens.pair import Pair
     from memserve.tokens.prompts import Prompts
+    from memserve_hf.head import Head
 
 LOGITS = 1 << 26
 """Elements of one pass's logits, at most."""
