@@ -1,0 +1,203 @@
+"""Memory of training: weights, gradients, optimizer and activations of one card."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, replace
+from functools import cache
+from importlib.resources import files
+from math import prod
+from typing import TYPE_CHECKING, Any
+
+from memserve.errors import InvalidInput
+from memserve.memory.activations import Keeping, layer_bytes
+from memserve.memory.formats import named
+from memserve.memory.weights import Split, Storage, weight_bytes
+
+if TYPE_CHECKING:
+    from memserve.hardware.machine import Machine
+    from memserve.model.spec import Block, ModelSpec, Weight
+
+METHODS = ("full", "lora", "qlora")
+_SHORT = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32", "pure-bf16": "pure-bfloat16"}
+
+
+@dataclass(frozen=True)
+class TrainingNeed:
+    """Bytes that training takes on each card."""
+
+    method: str
+    precision: str
+    optimizer: str
+    zero: int
+    cards: int
+    batch: int
+    sequence: int
+    checkpointing: bool
+    trainable: int
+    """Parameters that are trained."""
+    weights: int
+    gradients: int
+    optimizer_states: int
+    """With the float32 copy of the weights, where mixed precision keeps one."""
+    activations: int
+    logits: int
+    buffers: int
+    """Gathered layers, communication buckets, dequantized weights."""
+    workspace: int
+    notes: tuple[str, ...] = ()
+
+    @property
+    def states(self) -> int:
+        """Weights, gradients and optimizer: what ZeRO shards."""
+        return self.weights + self.gradients + self.optimizer_states
+
+    @property
+    def total(self) -> int:
+        """All of it at the worst moment of a step."""
+        return self.states + self.activations + self.logits + self.buffers + self.workspace
+
+
+@cache
+def facts() -> dict[str, Any]:
+    """The rows of data/training.json."""
+    text = files("memserve.memory").joinpath("data/training.json").read_text(encoding="utf-8")
+    read: dict[str, Any] = json.loads(text)
+    return read
+
+
+def need(model: ModelSpec, *, method: str = "full", optimizer: str = "adamw", precision: str = "bfloat16",
+         zero: int = 0, cards: int = 1, batch: int = 1, sequence: int = 2048, checkpointing: bool = False,
+         lora_rank: int = 16, lora_targets: tuple[str, ...] | None = None) -> TrainingNeed:  # fmt: skip
+    """What one card needs; `batch` is a card's own, `lora_targets` None means every linear layer."""
+    precision = _SHORT.get(precision, precision)
+    _check(method=method, optimizer=optimizer, precision=precision, zero=zero, cards=cards, batch=batch,
+           sequence=sequence, lora_rank=lora_rank)  # fmt: skip
+    adapted = None if method == "full" else _Targets(model, lora_targets)
+    trainable = model.parameters if adapted is None else adapted.parameters(model, lora_rank)
+    element = 4 if precision == "float32" else 2
+    weights, gradients, states = _states(model, method, optimizer, precision, trainable, adapted)
+    keeping = Keeping(element, adapted, lora_rank if adapted else 0)
+    tokens = batch * sequence
+    activations, logits = _kept(model, keeping, tokens, checkpointing)
+    return TrainingNeed(
+        method=method, precision=precision, optimizer=optimizer, zero=zero, cards=cards, batch=batch,
+        sequence=sequence, checkpointing=checkpointing, trainable=trainable,
+        weights=round(weights / (cards if zero >= 3 else 1)),
+        gradients=round(gradients / (cards if zero >= 2 else 1)),
+        optimizer_states=round(states / (cards if zero >= 1 else 1)),
+        activations=activations, logits=logits,
+        buffers=_buffers(model, method, zero, cards, element, trainable),
+        workspace=facts()["workspace_bytes"]["value"], notes=_notes(method, adapted),
+    )  # fmt: skip
+
+
+def for_machine(model: ModelSpec, machine: Machine, **wishes: Any) -> TrainingNeed:
+    """The least sharding that fits on the machine's cards; ZeRO 3 with a note where nothing does."""
+    asked = wishes.pop("zero", None)
+    stages = (0, 1, 2, 3) if asked is None else (asked,)
+    tried = need(model, zero=stages[0], cards=machine.cards, **wishes)
+    for stage in stages:
+        tried = need(model, zero=stage, cards=machine.cards, **wishes)
+        if tried.total <= machine.card.memory:
+            return tried
+    over = (tried.total - machine.card.memory) / 2**30
+    told = f"does not fit: {over:.1f} GiB per card too much on {machine.cards}x{machine.card.name}"
+    return replace(tried, notes=(*tried.notes, told))
+
+
+class _Targets:
+    """The linear layers that get an adapter: all, or those whose name ends with one of the words."""
+
+    def __init__(self, model: ModelSpec, words: tuple[str, ...] | None) -> None:
+        self.words = words
+        if not any(self(weight) for weight in model.weights):
+            linear = sorted({w.name.rpartition(".")[2] for w in model.weights if w.linear})
+            raise InvalidInput(f"no layer of {model.id} matches lora_targets {list(words or ())}",
+                               hint=f"known: {', '.join(linear)[:150]}")  # fmt: skip
+
+    def __call__(self, weight: Weight) -> bool:
+        if not weight.linear or weight.tied or weight.part in ("head", "router", "tower", "projector"):
+            return False
+        return self.words is None or weight.name.rpartition(".")[2] in self.words
+
+    def parameters(self, model: ModelSpec, rank: int) -> int:
+        """Of both matrices of every adapter."""
+        return sum(w.count * rank * (w.shape[0] + w.shape[-1]) for w in model.weights if self(w))
+
+
+def _check(**asked: Any) -> None:
+    rows = facts()
+    known: dict[str, tuple[Any, ...]] = {
+        "method": METHODS,
+        "optimizer": tuple(rows["optimizers"]),
+        "precision": tuple(rows["precisions"]),
+        "zero": (0, 1, 2, 3),
+    }
+    for name, values in known.items():
+        if asked[name] not in values:
+            raise InvalidInput(f"unknown {name} {asked[name]!r}: one of {', '.join(map(str, values))}")
+    for name in ("cards", "batch", "sequence", "lora_rank"):
+        if not isinstance(asked[name], int) or not 1 <= asked[name] <= 10**8:
+            raise InvalidInput(f"{name} must be a whole number above 0, not {asked[name]!r}")
+
+
+def _states(model: ModelSpec, method: str, optimizer: str, precision: str, trainable: int,
+            adapted: _Targets | None) -> tuple[float, float, float]:  # fmt: skip
+    """Bytes of weights, gradients and optimizer before any sharding."""
+    row, kind = facts()["precisions"][precision], facts()["optimizers"][optimizer]
+    scale = 1.0 if kind.get("own_dtype") else row["state_scale"]
+    if adapted is None:
+        states = kind["states"] * scale * trainable + (_factored(model) if kind.get("factored") else 0)
+        return row["weight"] * trainable, row["gradient"] * trainable, row["master"] * trainable + states
+    own = facts()["lora"]["bytes"]
+    frozen = Storage(row["weight"], named("nf4") if method == "qlora" else None)
+    base = sum(sum(weight_bytes(w, Split(), frozen)) for w in model.weights if not w.tied)
+    return base + own["weight"] * trainable, own["gradient"] * trainable, kind["states"] * trainable
+
+
+def _factored(model: ModelSpec) -> float:
+    """Adafactor's second moments in float32: rows and columns of matrices, all of vectors."""
+    own = (w for w in model.weights if not w.tied)
+    return sum(
+        4 * w.count * (w.shape[-1] + prod(w.shape[:-1]) if len(w.shape) > 1 else w.shape[0]) for w in own
+    )
+
+
+def _kept(model: ModelSpec, keeping: Keeping, tokens: int, checkpointing: bool) -> tuple[int, int]:
+    """Activations and logits at the worst moment: the loss, or the layer that is computed again."""
+    known: dict[int, float] = {}
+    for block in (*model.encoder, *model.blocks):
+        if id(block) not in known:
+            known[id(block)] = layer_bytes(model, block, keeping) * tokens
+    layers = [known[id(block)] for block in (*model.encoder, *model.blocks)]
+    logits = 0.0 if model.encoder_only else facts()["logits_bytes"]["value"] * tokens * model.vocabulary
+    if not checkpointing:
+        return round(sum(layers)), round(logits)
+    inputs = len(layers) * tokens * model.hidden * keeping.element
+    again = max(layers, default=0.0)
+    return round(inputs + max(0.0, again - logits)), round(logits)
+
+
+def _buffers(model: ModelSpec, method: str, zero: int, cards: int, element: int, trainable: int) -> int:
+    largest = max((_own(block) for block in model.blocks), default=0)
+    gathered = 2 * largest * element if zero == 3 and cards > 1 else 0
+    bucket = min(trainable, facts()["bucket_elements"]["value"]) * element if cards > 1 else 0
+    rebuilt = 0
+    if method == "qlora":
+        rebuilt = max(
+            (prod(w.shape) * element for w in model.weights if w.linear and w.part != "head"), default=0
+        )
+    return round(gathered + bucket * (2 if zero in (1, 2) else 1) + rebuilt)
+
+
+def _own(block: Block) -> int:
+    return sum(weight.parameters for weight in block.weights)
+
+
+def _notes(method: str, adapted: _Targets | None) -> tuple[str, ...]:
+    if adapted is None:
+        return ()
+    where = "every linear layer" if adapted.words is None else ", ".join(adapted.words)
+    held = "4-bit NF4 weights" if method == "qlora" else "frozen 16-bit weights"
+    return (f"adapters on {where} over {held}",)

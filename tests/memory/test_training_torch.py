@@ -1,0 +1,51 @@
+"""What torch really keeps for the backward pass, beside our count of it."""
+
+import pytest
+
+from memserve.memory.activations import Keeping, layer_bytes
+
+pytestmark = [pytest.mark.engine("hf"), pytest.mark.slow]
+TOKENS = 2 * 256
+
+
+def saved_bytes(model, ids):
+    """Bytes of the distinct tensors that autograd keeps, parameters left out."""
+    import torch
+
+    own = {p.untyped_storage().data_ptr() for p in model.parameters()}
+    kept = {}
+
+    def pack(tensor):
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in own:
+            kept[storage.data_ptr()] = (storage.nbytes(), tensor)
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        model(input_ids=ids, labels=ids, use_cache=False)
+    return sum(size for size, _ in kept.values())
+
+
+@pytest.mark.parametrize("kind", ["llama", "qwen3", "mixtral"])
+def test_saved_tensors(kind, tmp_path):
+    torch = pytest.importorskip("torch")
+    transformers = pytest.importorskip("transformers")
+    from memserve import model as models
+
+    shape = {"hidden_size": 256, "intermediate_size": 688, "num_attention_heads": 8, "num_key_value_heads": 4,
+             "vocab_size": 64}  # fmt: skip
+    own = {"qwen3": {"head_dim": 32}, "mixtral": {"num_local_experts": 4, "num_experts_per_tok": 2}}
+    kept = []
+    for layers in (2, 4):
+        config = transformers.AutoConfig.for_model(
+            kind, num_hidden_layers=layers, **shape, **own.get(kind, {})
+        )
+        network = transformers.AutoModelForCausalLM.from_config(config, attn_implementation="sdpa")
+        network = network.to(torch.bfloat16).train()
+        config.architectures = [type(network).__name__]
+        config.save_pretrained(tmp_path)
+        ids = torch.randint(0, 64, (2, TOKENS // 2))
+        kept.append(saved_bytes(network, ids))
+    measured = (kept[1] - kept[0]) / 2 / TOKENS
+    spec = models.load(tmp_path)
+    assert layer_bytes(spec, spec.blocks[0], Keeping(2)) == pytest.approx(measured, rel=0.02)
