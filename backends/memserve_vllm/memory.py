@@ -7,83 +7,101 @@ from math import ceil
 from typing import TYPE_CHECKING
 
 from memserve.memory.account import Footprint
-from memserve.memory.formats import DTYPE_BYTES
 from memserve.memory.kv import element_bytes, layer_caches
 from memserve.memory.weights import Split, absorbed_bytes, partition, rope_bytes, stage_bytes, storage
 from memserve_vllm.memory_batch import batch
-from memserve_vllm.memory_facts import GIB, fact
+from memserve_vllm.memory_facts import GIB, Facts
 from memserve_vllm.memory_pages import DS_MLA_TOKEN, INDEX_TOKEN, PagePlan, Pool, pool
-from memserve_vllm.memory_peak import graph_bytes, non_torch_bytes, peak
+from memserve_vllm.memory_peak import Run, graph_bytes, non_torch_bytes, peak
 
 if TYPE_CHECKING:
     from memserve.hardware.machine import Machine
     from memserve.memory.account import Deployment
     from memserve.memory.kv import LayerCache
     from memserve.model.spec import ModelSpec
-    from memserve_vllm.memory_batch import Batch
+    from memserve.memory.weights import Storage
 
 ERROR = 0.02
 
 
 class VllmAccountant:
-    """vLLM's own start-up, as arithmetic."""
+    """vLLM's own start-up, as arithmetic. `facts` are the tables of the room that uses it."""
+
+    backend = "vllm"
+    block = 16
+
+    def __init__(self, facts: Facts) -> None:
+        self.facts = facts
 
     def account(self, model: ModelSpec, machine: Machine, deployment: Deployment) -> Footprint:
         """Divide the fullest card's memory as vLLM would."""
         deployment = settled(model, deployment)
-        run = batch(model, machine, deployment)
+        run = Run(self.facts, model, machine, deployment, batch(self.facts, model, machine, deployment))
         total = machine.card.memory
-        usable = ceil(total * self.utilization(deployment))
-        tightest = min(
-            self._stages(model, machine, deployment, run), key=lambda stage: usable - sum(stage[:3])
-        )
-        weights, activation, non_torch = tightest
-        graphs = graph_bytes(model, deployment, run)
-        inside = graphs if fact("graph_estimate", deployment.engine_version)["value"] else 0
+        usable = ceil(total * self.utilization(run))
+        weights, activation = max(self._stages(run), key=sum)
+        non_torch, graphs = non_torch_bytes(run), graph_bytes(run)
+        inside = round(self.withheld(run) + graphs * run.row("graph_estimate")["value"])
         available = deployment.kv_bytes or usable - weights - activation - non_torch - inside
-        shape = self.pool(model, deployment)
+        shape = self.pool(run)
         blocks = shape.blocks(available)
-        need = shape.blocks_per_request(deployment.context, run.tokens)
+        need = shape.blocks_per_request(deployment.context, run.batch.tokens)
         footprint = Footprint(
             total=total, usable=usable, weights=weights, activation=activation, non_torch=non_torch,
             graphs=graphs, kv_cache=max(0, available),
-            kv_tokens=shape.tokens(blocks, deployment.context, run.tokens),
+            kv_tokens=shape.tokens(blocks, deployment.context, run.batch.tokens),
             max_concurrency=blocks / need if need else float(deployment.concurrency), error=ERROR,
         )  # fmt: skip
-        return judged(footprint, machine, deployment, available, shape, need)
+        return judged(footprint, deployment, available, shape, need)
 
-    def _stages(self, model: ModelSpec, machine: Machine, deployment: Deployment,
-                run: Batch) -> list[tuple[int, int, int]]:  # fmt: skip
-        layout = deployment.layout
-        split = Split(
-            layout.tensor, layout.tensor, layout.tensor * layout.data, layout.expert,
-        )  # fmt: skip
-        held_in = storage(model, deployment.quantization, deployment.dtype)
-        beside = rope_bytes(model, held_in.element) + absorbed_bytes(model, layout.tensor) // layout.pipeline
-        spent = peak(model, deployment, run)
-        non_torch = non_torch_bytes(machine, deployment)
-        stages = stage_bytes(model, split, held_in, layout.pipeline)
+    def _stages(self, run: Run) -> list[tuple[int, int]]:
+        """Weights and torch peak of one rank of each pipeline stage."""
+        layout = run.deployment.layout
+        split = Split(layout.tensor, layout.tensor, layout.tensor * layout.data, layout.expert)
+        held_in = self.storage(run)
+        beside = rope_bytes(run.model, held_in.element)
+        beside += absorbed_bytes(run.model, layout.tensor) // layout.pipeline
+        spent = peak(run)
+        stages = stage_bytes(run.model, split, held_in, layout.pipeline)
         last = len(stages) - 1
         return [
-            (size + beside, spent.last if index == last else spent.first, non_torch)
-            for index, size in enumerate(stages)
+            (size + beside, spent.last if index == last else spent.first) for index, size in enumerate(stages)
         ]
 
-    @staticmethod
-    def utilization(deployment: Deployment) -> float:
-        """The share of the card that vLLM may use."""
-        if deployment.utilization is not None:
-            return deployment.utilization
-        return float(fact("utilization", deployment.engine_version)["value"])
+    def storage(self, run: Run) -> Storage:
+        """In what the weights are held."""
+        return storage(run.model, run.deployment.quantization, run.deployment.dtype)
 
-    def pool(self, model: ModelSpec, deployment: Deployment) -> Pool:
+    def withheld(self, run: Run) -> float:
+        """Bytes of the budget that no line of the log explains."""
+        return 0.0
+
+    def utilization(self, run: Run) -> float:
+        """The share of the card that vLLM may use."""
+        asked = run.deployment.utilization
+        return run.row("utilization")["value"] if asked is None else asked
+
+    def pool(self, run: Run) -> Pool:
         """The KV pool of the stage with the most layers."""
-        plan = page_plan(deployment)
-        caches = cached_layers(model, deployment)
-        stages = deployment.layout.pipeline
+        caches = cached_layers(run.model, run.deployment)
+        stages = run.deployment.layout.pipeline
         if stages > 1:
             caches = caches[: max(partition(len(caches), stages))]
-        return pool(caches, plan)
+        return pool(caches, self.page_plan(run))
+
+    def page_plan(self, run: Run) -> PagePlan:
+        """The choices of this version that shape the pool."""
+        row = run.row("pages")
+        deployment = run.deployment
+        grouped = (
+            bool(row.get("grouped", True)) and deployment.option("disable-hybrid-kv-cache-manager") != "true"
+        )
+        return PagePlan(
+            block=deployment.block_size or self.block, align=self.block, grouped=grouped,
+            states=int(row.get("states", 1)), tokens_from_concurrency=bool(row.get("tokens_from_concurrency")),
+            near=row.get("near", 1.5),
+            context_parallel=int(deployment.option("decode-context-parallel-size") or 1),
+        )  # fmt: skip
 
     def largest_context(self, model: ModelSpec, machine: Machine, deployment: Deployment) -> int:
         """The longest context that `deployment` could be started with on this machine; 0: none."""
@@ -104,19 +122,6 @@ def settled(model: ModelSpec, deployment: Deployment) -> Deployment:
     return replace(deployment, dtype=dtype, kv_dtype=kv_dtype)
 
 
-def page_plan(deployment: Deployment) -> PagePlan:
-    """The choices of this version that shape the pool."""
-    row = {
-        k: v
-        for k, v in fact("pages", deployment.engine_version).items()
-        if k not in ("since", "before", "source")
-    }
-    if deployment.option("disable-hybrid-kv-cache-manager") == "true":
-        row["grouped"] = False
-    width = int(deployment.option("decode-context-parallel-size") or 1)
-    return PagePlan(block=deployment.block_size or 16, context_parallel=width, **row)
-
-
 def cached_layers(model: ModelSpec, deployment: Deployment) -> tuple[LayerCache | None, ...]:
     """Every layer's cache on one rank, with vLLM's own layouts for sparse MLA."""
     element = element_bytes(deployment.kv_dtype, deployment.dtype)
@@ -133,7 +138,7 @@ def _sparse(cache: LayerCache | None, latent: int | None) -> LayerCache | None:
     return replace(cache, token_bytes=latent or cache.token_bytes, index_bytes=INDEX_TOKEN)
 
 
-def judged(footprint: Footprint, machine: Machine, deployment: Deployment, available: int, shape: Pool,
+def judged(footprint: Footprint, deployment: Deployment, available: int, shape: Pool,
            need: int) -> Footprint:  # fmt: skip
     """The division with what memory says of it."""
     gib = f"{footprint.weights / GIB:.2f} GiB of weights"
@@ -161,5 +166,4 @@ def judged(footprint: Footprint, machine: Machine, deployment: Deployment, avail
     return footprint
 
 
-accountant = VllmAccountant()
-MEMORY = accountant
+accountant = VllmAccountant(Facts("memserve_vllm"))

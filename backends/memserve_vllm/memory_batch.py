@@ -5,15 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from memserve_vllm.memory_facts import card_fact
+from memserve.plan.version import within
+
 
 if TYPE_CHECKING:
     from memserve.hardware.machine import Machine
     from memserve.memory.account import Deployment
     from memserve.model.spec import ModelSpec
+    from memserve_vllm.memory_facts import Facts
 
 V0_LEAST = 2048
 V0_CHUNK = 512
+CHUNKED_SINCE = "0.5.4"
 V0_CHUNKED_FROM = 32768
 POOLING_TOKENS = 32768
 
@@ -28,11 +31,11 @@ class Batch:
     chunked: bool
 
 
-def batch(model: ModelSpec, machine: Machine, deployment: Deployment) -> Batch:
+def batch(facts: Facts, model: ModelSpec, machine: Machine, deployment: Deployment) -> Batch:
     """Sequences and tokens of the profiling run."""
     card, version = machine.card, deployment.engine_version
-    v1 = bool(card_fact("engine", version, card)["value"])
-    row = card_fact("batch", version, card)
+    v1 = bool(facts.row("engine", version, card)["value"])
+    row = facts.row("batch", version, card)
     if not v1:
         return _v0(model, deployment, row["sequences"])
     tokens = deployment.max_batched_tokens or row["tokens"] or V0_LEAST
@@ -51,6 +54,7 @@ def _v0(model: ModelSpec, deployment: Deployment, usual: int) -> Batch:
     """V0 profiles a whole prompt, unless a context above 32k turned chunked prefill on."""
     asked = deployment.option("enable-chunked-prefill")
     long = deployment.context > V0_CHUNKED_FROM and not model.towers and not _sliding(model)
+    long = long and within(deployment.engine_version, CHUNKED_SINCE, None)
     chunked = asked == "true" or (asked is None and long)
     tokens = deployment.max_batched_tokens
     if tokens is None:

@@ -1,9 +1,9 @@
-"""The rows of memory.json: what a start of vLLM costs, by engine version and card."""
+"""Rows of a room's memory.json: what a start costs, by engine version and card."""
 
 from __future__ import annotations
 
 import json
-from functools import cache, lru_cache
+from functools import cached_property
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
@@ -15,38 +15,50 @@ if TYPE_CHECKING:
     from memserve.hardware.machine import Card
 
 GIB = 1024**3
+KEPT = 4096
 
 
-@cache
-def _table() -> dict[str, Any]:
-    text = files("memserve_vllm").joinpath("memory.json").read_text(encoding="utf-8")
-    table: dict[str, Any] = json.loads(text)
-    return table
+class Facts:
+    """The tables of one package. vLLM-Ascend keeps its own under the same names."""
+
+    def __init__(self, package: str) -> None:
+        self.package = package
+        self._found: dict[tuple[str, str, str, int], Mapping[str, Any]] = {}
+
+    @cached_property
+    def tables(self) -> dict[str, Any]:
+        """The whole file."""
+        text = files(self.package).joinpath("memory.json").read_text(encoding="utf-8")
+        tables: dict[str, Any] = json.loads(text)
+        return tables
+
+    def row(self, name: str, version: str, card: Card) -> Mapping[str, Any]:
+        """The first row of the table `name` that speaks of this version on this card."""
+        key = (name, version, card.name, card.memory)
+        if key not in self._found:
+            if len(self._found) >= KEPT:
+                self._found.clear()
+            self._found[key] = self._first(name, version, card)
+        return self._found[key]
+
+    def _first(self, name: str, version: str, card: Card) -> Mapping[str, Any]:
+        for row in self.tables[name]:
+            if _speaks(row, version, card):
+                found: Mapping[str, Any] = row
+                return found
+        raise LookupError(f"{self.package}/memory.json: no row of {name!r} covers {version} on {card.name}")
 
 
-@lru_cache(maxsize=4096)
-def fact(name: str, version: str, card: str = "", sm: int | None = None, total: int = 0) -> Mapping[str, Any]:
-    """The first row of the table `name` that speaks of this version on this card."""
-    for row in _table()[name]:
-        if _speaks(row, version, card, sm, total):
-            found: Mapping[str, Any] = row
-            return found
-    raise LookupError(f"memory.json: no row of {name!r} covers vLLM {version} on {card}")
-
-
-def card_fact(name: str, version: str, card: Card) -> Mapping[str, Any]:
-    """`fact` for a card."""
-    return fact(name, version, card.name, card.sm, card.memory)
-
-
-def _speaks(row: Mapping[str, Any], version: str, card: str, sm: int | None, total: int) -> bool:
+def _speaks(row: Mapping[str, Any], version: str, card: Card) -> bool:
     if not within(version, row.get("since"), row.get("before")):
         return False
-    if "cards" in row and not any(card.startswith(name) for name in row["cards"]):
+    if "cards" in row and not any(card.name.startswith(name) for name in row["cards"]):
         return False
-    if "below_sm" in row and not (sm is not None and sm < row["below_sm"]):
+    if row.get("vendor", card.vendor) != card.vendor:
         return False
-    return bool(total >= row.get("at_least_gib", 0) * GIB)
+    if "below_sm" in row and not (card.sm is not None and card.sm < row["below_sm"]):
+        return False
+    return bool(card.memory >= row.get("at_least_gib", 0) * GIB)
 
 
 def by_ranks(values: Mapping[str, float], ranks: int) -> float:

@@ -7,16 +7,20 @@ from math import prod
 from typing import TYPE_CHECKING
 
 from memserve.memory.formats import DTYPE_BYTES
-from memserve_vllm.memory_facts import GIB, by_ranks, card_fact, fact
+from memserve_vllm.memory_facts import GIB, by_ranks
 
 if TYPE_CHECKING:
     from memserve.hardware.machine import Machine
     from memserve.memory.account import Deployment
     from memserve.model.spec import Block, ModelSpec
     from memserve_vllm.memory_batch import Batch
+    from memserve_vllm.memory_facts import Facts
 
 FORWARD_COPIES = 3
 """Widths of the residual stream and of the FFN that are alive at once in a layer."""
+LARGEST_GRAPH = 512
+ALL_GRAPHS = 51
+"""Sizes captured up to 512 tokens: 1, 2, 4, then every 8 to 256 and every 16 beyond."""
 
 
 @dataclass(frozen=True)
@@ -27,59 +31,69 @@ class Peak:
     last: int
 
 
-def peak(model: ModelSpec, deployment: Deployment, batch: Batch) -> Peak:
+@dataclass(frozen=True)
+class Run:
+    """One start to be accounted: what every estimate here is asked about."""
+
+    facts: Facts
+    model: ModelSpec
+    machine: Machine
+    deployment: Deployment
+    batch: Batch
+
+    def row(self, name: str) -> dict[str, float]:
+        """The row of a table for this version and card."""
+        return dict(self.facts.row(name, self.deployment.engine_version, self.machine.card))
+
+    @property
+    def element(self) -> int:
+        """Bytes of an activation."""
+        return DTYPE_BYTES.get(self.deployment.dtype, 2)
+
+
+def peak(run: Run) -> Peak:
     """The torch peak above the weights while vLLM profiles its largest batch."""
-    version = deployment.engine_version
-    element = DTYPE_BYTES.get(deployment.dtype, 2)
-    ranks = deployment.layout.tensor
-    flow = batch.tokens * model.hidden * element
-    forward = forward_bytes(model, batch.tokens, ranks, element)
-    hidden = fact("hidden", version)
+    flow = run.batch.tokens * run.model.hidden * run.element
+    forward = forward_bytes(run)
+    hidden = run.row("hidden")
     base = hidden["base"] * GIB
-    extra = experts_bytes(model, deployment, batch.tokens, element)
-    extra = extra * fact("experts_add", version)["value"]
-    sampler = sampler_bytes(model, version, batch, element)
-    first = max(forward + 2 * flow * (deployment.layout.pipeline > 1), extra)
-    last = max(sampler + hidden["factor"] * flow + extra, forward)
-    vision = vision_bytes(model, deployment, batch, element)
+    kept = experts_bytes(run) + vision_kept(run)
+    pipelined = run.deployment.layout.pipeline > 1
+    first = max(forward + 2 * flow * pipelined, kept)
+    last = max(sampler_bytes(run) + hidden["factor"] * flow + kept, forward)
+    vision = vision_bytes(run)
     return Peak(round(max(first + base, vision)), round(max(last + base, vision)))
 
 
-def sampler_bytes(model: ModelSpec, version: str, batch: Batch, element: int) -> float:
+def sampler_bytes(run: Run) -> float:
     """The dummy sampler's rows: 16-bit logits, their float32 copies and what sorting them takes."""
-    row = fact("sampler", version)
-    if not batch.v1 and batch.chunked:
+    if not run.batch.v1 and run.batch.chunked:
         return 0.0
-    if not row["bytes"]:
-        return batch.sequences * model.vocabulary * 8.0
-    return float(batch.sequences * model.vocabulary * (row["bytes"] + element))
+    row = run.row("sampler")
+    per_entry = row["bytes"] + run.element if row["bytes"] else row["logits"]
+    return float(run.batch.sequences * run.model.vocabulary * per_entry)
 
 
-def forward_bytes(model: ModelSpec, tokens: int, ranks: int, element: int) -> float:
+def forward_bytes(run: Run) -> float:
     """The widest moment of one layer over the whole batch."""
-    return tokens * element * FORWARD_COPIES * (model.hidden + dense_width(model) / ranks)
+    width = run.model.hidden + dense_width(run.model) / run.deployment.layout.tensor
+    naive = run.row("experts").get("naive", 0)
+    forward = run.batch.tokens * run.element * FORWARD_COPIES * width
+    return forward + naive * naive_experts_bytes(run)
 
 
 def dense_width(model: ModelSpec) -> int:
     """The FFN that every token passes: the dense one, or the shared experts'."""
     if not any(block.experts for block in model.blocks):
         return model.intermediate
-    shared = [
-        w.shape[0] for b in model.blocks for w in b.weights if w.part in ("shared_expert", "mlp") and w.linear
-    ]
-    return max(shared, default=0)
+    parts = ("shared_expert", "mlp")
+    found = (w.shape for b in model.blocks for w in b.weights if w.part in parts and len(w.shape) == 2)
+    return max((prod(shape) // max(model.hidden, 1) for shape in found), default=0)
 
 
-def experts_bytes(model: ModelSpec, deployment: Deployment, tokens: int, element: int) -> float:
-    """Fused-expert buffers: the two inner products and the gathered outputs of every chosen expert."""
-    routed = next((block for block in model.blocks if block.experts), None)
-    if routed is None:
-        return 0.0
-    inner = expert_width(routed, model.hidden)
-    layout = deployment.layout
-    inner = inner if layout.expert else -(-inner // (layout.tensor * layout.data))
-    rows = tokens * routed.experts_per_token
-    return float(rows * element * (max(2 * inner, model.hidden) + inner))
+def routed_block(model: ModelSpec) -> Block | None:
+    """A layer with routed experts."""
+    return next((block for block in model.blocks if block.experts), None)
 
 
 def expert_width(block: Block, hidden: int) -> int:
@@ -88,22 +102,60 @@ def expert_width(block: Block, hidden: int) -> int:
     return min(sizes, default=0) // max(hidden, 1)
 
 
-def vision_bytes(model: ModelSpec, deployment: Deployment, batch: Batch, element: int) -> float:
-    """Profiling a multimodal model with its largest image."""
+def experts_bytes(run: Run) -> float:
+    """Fused-expert buffers that stay: both inner products and the gathered outputs of the chosen experts."""
+    block = routed_block(run.model)
+    if block is None or not run.row("experts")["value"]:
+        return 0.0
+    layout = run.deployment.layout
+    inner = expert_width(block, run.model.hidden)
+    inner = inner if layout.expert else -(-inner // (layout.tensor * layout.data))
+    rows = run.batch.tokens * block.experts_per_token
+    return float(rows * run.element * (max(2 * inner, run.model.hidden) + inner))
+
+
+def naive_experts_bytes(run: Run) -> float:
+    """Before fused kernels every expert ran over every token, and all of them stayed alive."""
+    block = routed_block(run.model)
+    if block is None:
+        return 0.0
+    inner = expert_width(block, run.model.hidden) / run.deployment.layout.tensor
+    return run.batch.tokens * block.experts * (3 * inner + 5 * run.model.hidden) * run.element
+
+
+def vision_kept(run: Run) -> float:
+    """Encoder outputs that wait in the encoder cache while the language model is profiled."""
+    if not run.model.towers:
+        return 0.0
+    return float(run.batch.tokens * run.model.hidden * run.element * run.row("vision")["kept"])
+
+
+def vision_bytes(run: Run) -> float:
+    """Running the largest image through the encoder."""
     return 0.0
 
 
-def non_torch_bytes(machine: Machine, deployment: Deployment) -> int:
+def non_torch_bytes(run: Run) -> int:
     """Communication buffers and what libraries allocate past torch."""
-    row = card_fact("non_torch", deployment.engine_version, machine.card)
-    layout = deployment.layout
+    row = run.facts.row("non_torch", run.deployment.engine_version, run.machine.card)
+    layout = run.deployment.layout
     if layout.tensor == 1 and layout.pipeline > 1 and "pipeline" in row:
         return round(row["pipeline"] * GIB)
     return round(by_ranks(row["tensor"], layout.tensor) * GIB)
 
 
-def graph_bytes(model: ModelSpec, deployment: Deployment, batch: Batch) -> int:
+def graph_sizes(run: Run) -> int:
+    """How many batch sizes are captured."""
+    largest = min(run.batch.sequences * 2, LARGEST_GRAPH)
+    return sum(
+        1 for size in (1, 2, 4, *range(8, 256, 8), *range(256, LARGEST_GRAPH + 1, 16)) if size <= largest
+    )
+
+
+def graph_bytes(run: Run) -> int:
     """What capturing CUDA graphs takes."""
-    if deployment.eager:
+    if run.deployment.eager:
         return 0
-    return round((0.25 + 0.015 * len(model.blocks)) * GIB)
+    row = run.row("graphs")
+    layers = len(run.model.blocks) / run.deployment.layout.pipeline
+    return round((row["base"] + row["per_layer"] * layers * graph_sizes(run) / ALL_GRAPHS) * GIB)

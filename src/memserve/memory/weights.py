@@ -45,6 +45,8 @@ class Storage:
 
     element: int
     format: Format | None
+    segments: bool = True
+    """torch's CUDA allocator counts whole segments; torch_npu's does not."""
 
 
 def storage(model: ModelSpec, quantization: str, dtype: str) -> Storage:
@@ -109,7 +111,8 @@ class Ledger:
                 name = fused(weight.name)
                 tensors[name] = tensors.get(name, 0.0) + body
                 beside += scales
-        return round(sum(allocated(size) for size in tensors.values()) + beside)
+        sizes = tensors.values()
+        return round(sum(map(allocated, sizes) if held_in.segments else sizes) + beside)
 
 
 def weight_bytes(weight: Weight, split: Split, held_in: Storage, left_out: bool = False,

@@ -1,0 +1,31 @@
+"""How vLLM-Ascend divides one NPU: vLLM's own sum over blocks of 128 tokens, with its own constants."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from memserve_vllm.memory import VllmAccountant
+from memserve_vllm.memory_facts import GIB, Facts
+
+if TYPE_CHECKING:
+    from memserve.memory.weights import Storage
+    from memserve_vllm.memory_peak import Run
+
+
+class AscendAccountant(VllmAccountant):
+    """vLLM-Ascend's start-up, as arithmetic."""
+
+    backend = "ascend"
+    block = 128
+
+    def storage(self, run: Run) -> Storage:
+        """As vLLM; torch_npu counts the bytes asked for, not whole segments."""
+        return replace(super().storage(run), segments=False)
+
+    def withheld(self, run: Run) -> float:
+        """What the budget lacks beside weights, peak and non-torch memory."""
+        return 0.0 if run.deployment.eager else run.row("withheld")["value"] * GIB
+
+
+accountant = AscendAccountant(Facts("memserve_ascend"))

@@ -1,0 +1,38 @@
+"""The rows of memory.json: how SGLang divides a card, by version and card."""
+
+from __future__ import annotations
+
+import json
+from functools import cache
+from importlib.resources import files
+from typing import TYPE_CHECKING, Any
+
+from memserve.plan.version import within
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from memserve.hardware.machine import Card
+
+MIB, GIB = 1024**2, 1024**3
+
+
+@cache
+def table() -> dict[str, Any]:
+    """The whole file."""
+    text = files("memserve_sglang").joinpath("memory.json").read_text(encoding="utf-8")
+    found: dict[str, Any] = json.loads(text)
+    return found
+
+
+def fact(name: str, version: str, card: Card) -> Mapping[str, Any]:
+    """The first row of the table `name` that speaks of this version on this card."""
+    for row in table()[name]:
+        if not within(version, row.get("since"), row.get("before")):
+            continue
+        if row.get("vendor", card.vendor) != card.vendor:
+            continue
+        if "below_mib" not in row or card.driver_memory < row["below_mib"] * MIB:
+            found: Mapping[str, Any] = row
+            return found
+    raise LookupError(f"memory.json: no row of {name!r} covers SGLang {version} on {card.name}")
