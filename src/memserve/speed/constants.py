@@ -1,0 +1,86 @@
+"""The speed model's constants: per engine class, corrected per card class, as data with their source."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, fields, replace
+from functools import cache
+from importlib.resources import files
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from memserve.hardware.machine import Card
+
+
+@dataclass(frozen=True)
+class Constants:
+    """What of the hardware's peak an engine reaches, and what each step costs besides."""
+
+    weights: float = 0.8
+    """Share of the memory bandwidth while weights are read."""
+    cache: float = 0.7
+    """Share of the memory bandwidth while keys and values are read."""
+    gemm: float = 0.6
+    """Share of the arithmetic peak in a decoding step."""
+    prefill: float = 0.5
+    """Share of the arithmetic peak while prompts are read."""
+    attention: float = 0.35
+    """Share of the 16-bit peak in a prompt's attention."""
+    experts: float = 0.6
+    """Routed experts' share of that: rows spread thinly and unevenly over experts."""
+    unpack: float = 0.9
+    """Weight-only formats: share of the bandwidth that is left while unpacking."""
+    unpack_gemm: float = 0.7
+    """Weight-only formats: share of the arithmetic that is left."""
+    link: float = 0.6
+    """Share of the link's bandwidth that an all-reduce reaches."""
+    layer_s: float = 30e-6
+    quantized_layer_s: float = 0.0
+    expert_s: float = 20e-6
+    latent_s: float = 20e-6
+    """Further kernels of a layer with latent attention."""
+    prompt_s: float = 50e-6
+    """Per layer of a step that carries prompts: it runs outside the CUDA graph."""
+    reduce_s: float = 6e-6
+    step_s: float = 500e-6
+    sequence_s: float = 5e-6
+    """Scheduling, sampling and detokenizing of one sequence in one step."""
+    share: float = 1.0
+    """How much of the other requests' prompts a request's own decoding waits for."""
+    first_s: float = 0.02
+    """From the arrival of a request to its first step and from its last kernel to the wire."""
+    queue: float = 0.5
+    """TTFT: how many of the requests in flight stand before a new one with their prompts."""
+    overlaps: bool = False
+    """The host's launches run beside the kernels (no graphs), so the slower of both counts."""
+
+
+CORRECTED = ("weights", "cache", "gemm", "prefill", "attention", "layer_s")
+
+
+@cache
+def data() -> dict[str, Any]:
+    """The whole of data/constants.json."""
+    text = (files("memserve.speed") / "data" / "constants.json").read_text(encoding="utf-8")
+    return dict(json.loads(text))
+
+
+@cache
+def of(engine: str, family: str) -> Constants:
+    """The constants of an engine class on a card class."""
+    known = {field.name for field in fields(Constants)}
+    rows = data()["engines"]
+    chosen = {**rows["default"], **rows.get(engine, {})}
+    base = Constants(**{name: value for name, value in chosen.items() if name in known})
+    factors = data()["cards"].get(family, {})
+    return replace(
+        base, **{name: getattr(base, name) * factor for name, factor in factors.items() if name in known}
+    )
+
+
+def family(card: Card) -> str:
+    """A card's class: cards of one class share their kernels."""
+    if card.vendor != "nvidia" or card.sm is None:
+        return card.vendor
+    names = {70: "volta", 75: "turing", 80: "ampere", 86: "geforce", 89: "ada", 90: "hopper"}
+    return names.get(card.sm, "old" if card.sm < 70 else "blackwell" if card.sm < 120 else "geforce50")

@@ -1,0 +1,159 @@
+"""`predict`: seconds per token of a model on a machine, without running it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import isfinite
+from typing import TYPE_CHECKING, Any
+
+from memserve.errors import InvalidInput
+from memserve.speed import constants, engines, formats, layout, ranges, serve, shape
+from memserve.speed.result import Speed
+from memserve.speed.step import Setup
+
+if TYPE_CHECKING:
+    from os import PathLike
+
+    from memserve.hardware.machine import Card, Machine
+    from memserve.model.spec import ModelSpec
+
+PCIE = 12e9
+"""Bytes per second one way between cards without a link of their own and without a stated PCIe rate."""
+HOST_SHARE = 0.4
+"""What of PCIe's rate two cards get from each other through the host."""
+NETWORK = 12.5e9
+"""100 Gbit/s: what is assumed between nodes where the machine does not say."""
+
+
+@dataclass(frozen=True)
+class Situation:
+    """A model, its cards and its load, made ready to be timed."""
+
+    engine: str
+    known: bool
+    setup: Setup
+    spread: layout.Spread
+    load: serve.Load
+    limits: engines.Limits
+    concurrency: float | None
+    """Requests in flight on the whole machine; None: as many as it takes."""
+
+    @property
+    def each(self) -> float | None:
+        """Requests in flight on one replica."""
+        return None if self.concurrency is None else self.concurrency / self.spread.replicas
+
+
+def predict(model: str | PathLike[str] | ModelSpec, gpus: str | Machine, *, backend: str,
+            engine_version: str | None = None, quantization: str | None = None,
+            tensor_parallel: int | None = None, input_tokens: float, output_tokens: float,
+            concurrency: float | None = None, **options: Any) -> Speed:  # fmt: skip
+    """The speed of a model under a steady load of equal requests.
+
+    `input_tokens` are a request's new tokens. `concurrency` requests are always in flight; None asks for
+    the most that the machine can serve. `options` are those of `situate`: pipeline_parallel,
+    data_parallel, prefix_tokens (already in the cache), kv_dtype, max_sequences.
+    """
+    load = serve.Load(input_tokens, output_tokens, options.pop("prefix_tokens", 0.0))
+    spec, machine = _spec(model), _machine(gpus)
+    return judge(
+        situate(
+            shape.of(spec), machine, backend, load, concurrency, engine_version=engine_version,
+            quantization=quantization, tensor_parallel=tensor_parallel, **options,
+        )
+    )  # fmt: skip
+
+
+def situate(model: shape.Shape, machine: Machine, backend: str, load: serve.Load,
+            concurrency: float | None = None, *, engine_version: str | None = None,
+            quantization: str | None = None, tensor_parallel: int | None = None,
+            pipeline_parallel: int | None = None, data_parallel: int | None = None,
+            kv_dtype: str | None = None, max_sequences: int | None = None) -> Situation:  # fmt: skip
+    """Settle what the caller left open: the layout, the formats, the scheduler's limits."""
+    _counts(load, concurrency)
+    card = machine.card
+    name = engines.kind(backend)
+    engine = "ascend" if card.vendor == "ascend" else name or "default"
+    form = formats.of(quantization, model, card)
+    spread = layout.spread(model, machine, form, engine, tensor_parallel, pipeline_parallel, data_parallel)
+    limits = engines.limits(engine, engine_version, card)
+    setup = Setup(
+        shape=model,
+        format=form,
+        card=card,
+        constants=constants.of(engine, constants.family(card)),
+        tensor=spread.tensor,
+        pipeline=spread.pipeline,
+        kv_bytes=_kv_bytes(kv_dtype, engine, form),
+        link=_link(machine, spread),
+        sharing=spread.experts,
+    )
+    limits = engines.Limits(max_sequences, limits.tokens) if max_sequences else limits
+    return Situation(engine, name is not None, setup, spread, load, limits, concurrency)
+
+
+def judge(situation: Situation) -> Speed:
+    """Time a situation and put the ranges around it."""
+    timing = serve.time(situation.setup, situation.load, situation.limits, situation.each)
+    rate = timing.requests_per_s * situation.load.output_tokens * situation.spread.replicas
+    band = ranges.band(situation, timing)
+    return Speed(
+        ttft_ms=band.ttft(timing.ttft * 1e3),
+        tpot_ms=band.tpot(timing.tpot * 1e3),
+        output_tokens_per_s=band.throughput(rate),
+        at_most=band.at_most,
+        batch=timing.batch,
+        bound=timing.bound,
+        notes=situation.spread.notes,
+    )
+
+
+def _counts(load: serve.Load, concurrency: float | None) -> None:
+    for name in ("input_tokens", "prefix_tokens"):
+        value = getattr(load, name)
+        if not (isfinite(value) and value >= 0):
+            raise InvalidInput(f"{name} must be zero or more, not {value!r}")
+    if not (isfinite(load.output_tokens) and load.output_tokens > 0):
+        raise InvalidInput(f"output_tokens must be above zero, not {load.output_tokens!r}")
+    if concurrency is not None and not (isfinite(concurrency) and concurrency > 0):
+        raise InvalidInput(f"concurrency must be above zero or None, not {concurrency!r}")
+
+
+def _spec(model: Any) -> ModelSpec:
+    if hasattr(model, "blocks"):
+        return model  # type: ignore[no-any-return]
+    from memserve.model import load
+
+    return load(model)
+
+
+def _machine(gpus: Any) -> Machine:
+    if hasattr(gpus, "card"):
+        return gpus  # type: ignore[no-any-return]
+    from memserve.hardware import parse
+
+    return parse(gpus)
+
+
+def _kv_bytes(kv_dtype: str | None, engine: str, form: formats.Format) -> float:
+    """TensorRT-LLM's fp8 and fp4 checkpoints carry an 8-bit cache; elsewhere it is 16-bit unless asked."""
+    if kv_dtype in {None, "auto"}:
+        return 1.0 if engine == "trtllm" and form.dtype in {"float8", "float4"} else 2.0
+    word = str(kv_dtype).lower()
+    if "4" in word and "bf" not in word and "16" not in word:
+        return 0.5 if "fp4" in word or "int4" in word else 1.0
+    return 1.0 if "8" in word else 4.0 if "32" in word else 2.0
+
+
+def _link(machine: Machine, spread: layout.Spread) -> float:
+    """Bytes per second one way over which the tensor group talks."""
+    if spread.across and machine.nodes > 1:
+        return machine.network.bytes_per_second if machine.network else NETWORK
+    return card_link(machine.card)
+
+
+def card_link(card: Card) -> float:
+    """Bytes per second one way between two cards of a node."""
+    if card.link:
+        return card.link.bytes_per_second
+    return card.host_link.bytes_per_second * HOST_SHARE if card.host_link else PCIE

@@ -1,0 +1,62 @@
+"""Honest ranges: factors around the likely value, from errors on rows that the calibration had not seen."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from memserve.speed import constants
+from memserve.speed.result import Range
+
+if TYPE_CHECKING:
+    from memserve.speed.forecast import Situation
+    from memserve.speed.serve import Timing
+
+HEAVY = 256
+"""Requests in flight beyond which tests differ in how they arrive: all at once, or one for one."""
+
+
+@dataclass(frozen=True)
+class Band:
+    """Factors (low, high) for the three figures."""
+
+    factors: dict[str, tuple[float, float]]
+    at_most: bool = False
+
+    def ttft(self, likely: float) -> Range:
+        """Around a time to first token."""
+        return self._around("ttft", likely)
+
+    def tpot(self, likely: float) -> Range:
+        """Around a time per token."""
+        return self._around("tpot", likely)
+
+    def throughput(self, likely: float) -> Range:
+        """Around a throughput."""
+        return self._around("throughput", likely)
+
+    def _around(self, figure: str, likely: float) -> Range:
+        low, high = self.factors[figure]
+        return Range(likely * min(low, 1.0), likely, likely * max(high, 1.0))
+
+
+def kind(situation: Situation, timing: Timing) -> str:
+    """The kind of load that a row belongs to: rows of one kind go wrong alike."""
+    if situation.concurrency is None:
+        return "most"
+    waits = timing.bound != "asked"
+    return "heavy" if waits or situation.concurrency > HEAVY else "light"
+
+
+def band(situation: Situation, timing: Timing) -> Band:
+    """The factors for a situation; wider where the engine was never timed on such a card."""
+    table: dict[str, Any] = constants.data()["ranges"]
+    family = constants.family(situation.setup.card)
+    seen = situation.known and family in constants.data()["seen"].get(situation.engine, ())
+    row = table.get(situation.engine, {}) if seen else {}
+    load = kind(situation, timing)
+    factors = {}
+    for figure in ("ttft", "tpot", "throughput"):
+        found = row.get(f"{figure}.{load}") or row.get(figure) or table["unseen"][figure]
+        factors[figure] = (float(found[0]), float(found[1]))
+    return Band(factors, at_most=not seen)

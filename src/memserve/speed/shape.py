@@ -1,0 +1,184 @@
+"""What of a model decides its speed: how many weights a step reads, and what its attention keeps.
+
+A `Shape` is a model's weight inventory summed up once, so that a prediction takes microseconds.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from memserve.model.spec import Block, ModelSpec, Weight
+
+
+@dataclass(frozen=True)
+class Attention:
+    """The layers of a model that mix tokens in the same way."""
+
+    kind: str
+    layers: int
+    heads: int
+    kv_heads: int
+    key_dim: int
+    value_dim: int
+    window: int | None = None
+    latent: int = 0
+    """MLA: cached elements per token, which no tensor parallelism divides."""
+    state: int = 0
+    """Linear attention: elements kept per sequence whatever its length."""
+
+    def cached(self, tokens: float) -> float:
+        """Tokens whose keys and values a step reads."""
+        return min(tokens, self.window) if self.window else tokens
+
+    @property
+    def elements(self) -> int:
+        """Cached elements per token and layer."""
+        return self.latent or self.kv_heads * (self.key_dim + self.value_dim)
+
+    @property
+    def width(self) -> int:
+        """Multiply-adds per cached token and new token."""
+        if self.latent:
+            return self.heads * (2 * self.latent - self.key_dim)
+        return self.heads * (self.key_dim + self.value_dim)
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A model in the numbers that its speed follows from."""
+
+    id: str
+    layers: int
+    hidden: int
+    mixing: float
+    """Parameters of the attention projections."""
+    dense: float
+    """Parameters of dense and shared-expert feed-forward layers."""
+    expert: float
+    """Parameters of one routed expert, summed over the layers that have experts."""
+    experts: int
+    experts_per_token: int
+    expert_layers: int
+    plain: float
+    """Parameters that quantization leaves alone and each step reads: the head, routers, norms."""
+    resident: float
+    """Parameters that take memory and are not read by a step: embeddings, towers."""
+    attentions: tuple[Attention, ...]
+    stored: str | None = None
+    """The quantization that the checkpoint is stored in."""
+    experts_only: bool = False
+    """The stored quantization covers the routed experts alone."""
+
+    @property
+    def active(self) -> float:
+        """Parameters that one token is multiplied with."""
+        return self.mixing + self.dense + self.plain + self.expert * self.experts_per_token
+
+    def touched(self, tokens: float) -> float:
+        """Experts per layer that so many tokens call for, if routing is even."""
+        if not self.experts:
+            return 0.0
+        missed = (1 - self.experts_per_token / self.experts) ** tokens
+        return float(self.experts * (1 - missed))
+
+
+READ_PLAIN = {"router", "norm", "position"}
+
+
+def of(spec: ModelSpec) -> Shape:
+    """Sum up a model."""
+    blocks = (*spec.encoder, *spec.blocks)
+    sums = _Sums()
+    for block, count in _grouped(blocks):
+        sums.add(block, count)
+    heads = [w for w in spec.top if w.part == "head"] or [w for w in spec.stem if _is_head(w, spec)]
+    unread = sum(w.parameters for w in (*spec.stem, *spec.towers) if not _is_head(w, spec))
+    stored = spec.quantization
+    return Shape(
+        id=spec.id,
+        layers=len(blocks),
+        hidden=spec.hidden,
+        mixing=sums.mixing,
+        dense=sums.dense,
+        expert=sums.expert,
+        experts=sums.experts,
+        experts_per_token=sums.experts_per_token,
+        expert_layers=sums.expert_layers,
+        plain=sums.plain + sum(_size(w) for w in heads),
+        resident=unread,
+        attentions=tuple(_attention(block, count) for block, count in _alike(blocks)),
+        stored=stored.method if stored else None,
+        experts_only=bool(stored and sums.experts and any("attn" in rule for rule in stored.ignored)),
+    )
+
+
+class _Sums:
+    """Running totals over the layers."""
+
+    def __init__(self) -> None:
+        self.mixing = self.dense = self.expert = self.plain = 0.0
+        self.experts = self.experts_per_token = self.expert_layers = 0
+
+    def add(self, block: Block, count: int) -> None:
+        if block.experts:
+            self.experts, self.experts_per_token = block.experts, block.experts_per_token
+            self.expert_layers += count
+        for weight in block.weights:
+            size = _size(weight) * count
+            if weight.part == "expert":
+                self.expert += size / block.experts
+            elif weight.part in READ_PLAIN or not weight.linear:
+                self.plain += size
+            elif weight.part in {"attention", "mixer"}:
+                self.mixing += size
+            else:
+                self.dense += size
+
+
+def _size(weight: Weight) -> float:
+    size = weight.count
+    for extent in weight.shape:
+        size *= extent
+    return float(size)
+
+
+def _is_head(weight: Weight, spec: ModelSpec) -> bool:
+    return spec.tied_embeddings and weight.part == "embedding" and not weight.tied
+
+
+def _grouped(blocks: tuple[Block, ...]) -> list[tuple[Block, int]]:
+    counts: dict[int, int] = {}
+    for block in blocks:
+        counts[id(block)] = counts.get(id(block), 0) + 1
+    return [(block, counts[key]) for key, block in {id(b): b for b in blocks}.items()]
+
+
+def _alike(blocks: tuple[Block, ...]) -> list[tuple[Block, int]]:
+    seen: dict[object, tuple[Block, int]] = {}
+    for block in blocks:
+        first, count = seen.get(block.mixer, (block, 0))
+        seen[block.mixer] = (first, count + 1)
+    return [pair for pair in seen.values() if pair[0].mixer.kind != "none"]
+
+
+def _attention(block: Block, count: int) -> Attention:
+    mixer = block.mixer
+    state = 0
+    for shape in mixer.state:
+        size = 1
+        for extent in shape:
+            size *= extent
+        state += size
+    return Attention(
+        kind=mixer.kind,
+        layers=count,
+        heads=mixer.heads,
+        kv_heads=mixer.kv_heads,
+        key_dim=mixer.rope_dim if mixer.kind == "mla" else mixer.head_dim,
+        value_dim=mixer.value_dim or mixer.head_dim,
+        window=mixer.window,
+        latent=mixer.kv_lora_rank + mixer.rope_dim if mixer.kind == "mla" else 0,
+        state=state,
+    )
