@@ -1,7 +1,8 @@
 """How SGLang divides one card: a fraction of what is free before loading, less the weights, is KV.
 
 Read in srt/model_executor/model_runner_kv_cache_mixin.py (0.5.7) and pool_configurator.py (0.5.12, 0.5.23):
-KV = free after loading - free before loading x (1 - mem_fraction_static). Activations and graphs live in the rest.
+KV = free after loading - free before loading x (1 - mem_fraction_static); activations and graphs live in
+the rest.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ class SglangAccountant:
     def context_bytes(self, machine: Machine, deployment: Deployment) -> int:
         """What is already taken when SGLang measures the free memory."""
         row = fact("context_gib", deployment.engine_version, machine.card)
-        return round(row["spread" if deployment.layout.tensor > 1 else "alone"] * GIB)
+        return int(row["spread" if deployment.layout.tensor > 1 else "alone"] * GIB)
 
     def weights(self, model: ModelSpec, machine: Machine, deployment: Deployment) -> int:
         """Weights of the fullest rank, as the drop in free memory that SGLang prints."""
@@ -58,7 +59,7 @@ class SglangAccountant:
         held_in = storage(model, deployment.quantization, deployment.dtype)
         beside = rope_bytes(model, TABLE_BYTES) + absorbed_bytes(model, attention) // layout.pipeline
         slack = fact("loading_gib", deployment.engine_version, machine.card)["value"]
-        return max(stage_bytes(model, split, held_in, layout.pipeline)) + beside + round(slack * GIB)
+        return max(stage_bytes(model, split, held_in, layout.pipeline)) + beside + int(slack * GIB)
 
     def largest_context(self, model: ModelSpec, machine: Machine, deployment: Deployment) -> int:
         """The longest context that `deployment` could be started with on this machine; 0: none."""

@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING
 
 from memserve.memory.account import Footprint
 from memserve.memory.kv import element_bytes, layer_caches
-from memserve.memory.weights import Split, absorbed_bytes, partition, rope_bytes, stage_bytes, storage
+from memserve.memory.weights import (
+    Split,
+    absorbed_bytes,
+    partition,
+    remembered,
+    rope_bytes,
+    stage_bytes,
+    storage,
+)
 from memserve_vllm.memory_batch import batch
 from memserve_vllm.memory_facts import GIB, Facts
 from memserve_vllm.memory_pages import DS_MLA_TOKEN, INDEX_TOKEN, PagePlan, Pool, pool
@@ -18,8 +26,8 @@ if TYPE_CHECKING:
     from memserve.hardware.machine import Machine
     from memserve.memory.account import Deployment
     from memserve.memory.kv import LayerCache
-    from memserve.model.spec import ModelSpec
     from memserve.memory.weights import Storage
+    from memserve.model.spec import ModelSpec
 
 ERROR = 0.02
 
@@ -64,13 +72,19 @@ class VllmAccountant:
         spent = peak(run)
         stages = stage_bytes(run.model, split, held_in, layout.pipeline)
         last = len(stages) - 1
+        beside -= round(float(run.deployment.option("cpu-offload-gb") or 0) * GIB)
         return [
-            (size + beside, spent.last if index == last else spent.first) for index, size in enumerate(stages)
+            (max(0, size + beside), spent.last if index == last else spent.first)
+            for index, size in enumerate(stages)
         ]
 
     def storage(self, run: Run) -> Storage:
-        """In what the weights are held."""
-        return storage(run.model, run.deployment.quantization, run.deployment.dtype)
+        """In what the weights are held; some kernels pad their experts."""
+        held_in = storage(run.model, run.deployment.quantization, run.deployment.dtype)
+        method = held_in.format.method if held_in.format else ""
+        row = self.facts.row("expert_padding", run.deployment.engine_version, run.machine.card)
+        pad = row["pad"].get(method)
+        return replace(held_in, pad=tuple(pad)) if pad else held_in
 
     def withheld(self, run: Run) -> float:
         """Bytes of the budget that no line of the log explains."""
@@ -83,11 +97,17 @@ class VllmAccountant:
 
     def pool(self, run: Run) -> Pool:
         """The KV pool of the stage with the most layers."""
+        deployment, plan = run.deployment, self.page_plan(run)
+        key = ("pool", plan, deployment.kv_dtype, deployment.dtype, deployment.layout)
+        return remembered(run.model, key, lambda: self._pool(run, plan))
+
+    @staticmethod
+    def _pool(run: Run, plan: PagePlan) -> Pool:
         caches = cached_layers(run.model, run.deployment)
         stages = run.deployment.layout.pipeline
         if stages > 1:
             caches = caches[: max(partition(len(caches), stages))]
-        return pool(caches, self.page_plan(run))
+        return pool(caches, plan)
 
     def page_plan(self, run: Run) -> PagePlan:
         """The choices of this version that shape the pool."""
@@ -98,8 +118,8 @@ class VllmAccountant:
         )
         return PagePlan(
             block=deployment.block_size or self.block, align=self.block, grouped=grouped,
-            states=int(row.get("states", 1)), tokens_from_concurrency=bool(row.get("tokens_from_concurrency")),
-            near=row.get("near", 1.5),
+            states=int(row.get("states", 1)), near=row.get("near", 1.5),
+            tokens_from_concurrency=bool(row.get("tokens_from_concurrency")),
             context_parallel=int(deployment.option("decode-context-parallel-size") or 1),
         )  # fmt: skip
 
@@ -115,11 +135,9 @@ class VllmAccountant:
 
 def settled(model: ModelSpec, deployment: Deployment) -> Deployment:
     """The deployment with `auto` made definite."""
-    dtype = deployment.dtype
-    if dtype in ("auto", ""):
-        dtype = "bfloat16" if model.dtype == "bfloat16" else "float16"
-    kv_dtype = deployment.kv_dtype or "auto"
-    return replace(deployment, dtype=dtype, kv_dtype=kv_dtype)
+    if deployment.dtype not in ("auto", ""):
+        return deployment
+    return replace(deployment, dtype="bfloat16" if model.dtype == "bfloat16" else "float16")
 
 
 def cached_layers(model: ModelSpec, deployment: Deployment) -> tuple[LayerCache | None, ...]:
@@ -161,8 +179,8 @@ def judged(footprint: Footprint, deployment: Deployment, available: int, shape: 
             f"{footprint.usable / GIB:.2f} GiB")  # fmt: skip
     if blocks < need:
         return footprint.fails(
-            "refused", f"a request of {deployment.context:,} tokens needs {need * shape.block_bytes / GIB:.2f} GiB of "
-            f"KV cache; {available / GIB:.2f} GiB are left")  # fmt: skip
+            "refused", f"a request of {deployment.context:,} tokens needs "
+            f"{need * shape.block_bytes / GIB:.2f} GiB of KV cache; {available / GIB:.2f} GiB are left")  # fmt: skip
     return footprint
 
 

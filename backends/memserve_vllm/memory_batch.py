@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 from memserve.plan.version import within
 
-
 if TYPE_CHECKING:
     from memserve.hardware.machine import Machine
     from memserve.memory.account import Deployment

@@ -9,10 +9,10 @@ from collections import Counter
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from memserve.memory.kv import LayerCache
-
 if TYPE_CHECKING:
     from collections.abc import Iterable
+
+    from memserve.memory.kv import LayerCache
 
 DS_MLA_TOKEN = 656
 """fp8_ds_mla: 512 fp8 latents, 16 bytes of scales, 64 rotary values in bf16."""

@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from dataclasses import dataclass
 from math import prod
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from memserve.memory.formats import DTYPE_BYTES
+from memserve.memory.weights import remembered
 from memserve_vllm.memory_facts import GIB, by_ranks
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from memserve.hardware.machine import Machine
     from memserve.memory.account import Deployment
-    from memserve.model.spec import Block, ModelSpec
+    from memserve.model.spec import ModelSpec
     from memserve_vllm.memory_batch import Batch
     from memserve_vllm.memory_facts import Facts
 
 FORWARD_COPIES = 3
 """Widths of the residual stream and of the FFN that are alive at once in a layer."""
-LARGEST_GRAPH = 512
-ALL_GRAPHS = 51
-"""Sizes captured up to 512 tokens: 1, 2, 4, then every 8 to 256 and every 16 beyond."""
+GRAPH_SIZES = (1, 2, 4, *range(8, 256, 8), *range(256, 513, 16))
+"""Batch sizes captured by default (config/vllm.py)."""
 
 
 @dataclass(frozen=True)
@@ -41,9 +44,9 @@ class Run:
     deployment: Deployment
     batch: Batch
 
-    def row(self, name: str) -> dict[str, float]:
+    def row(self, name: str) -> Mapping[str, Any]:
         """The row of a table for this version and card."""
-        return dict(self.facts.row(name, self.deployment.engine_version, self.machine.card))
+        return self.facts.row(name, self.deployment.engine_version, self.machine.card)
 
     @property
     def element(self) -> int:
@@ -76,51 +79,58 @@ def sampler_bytes(run: Run) -> float:
 
 def forward_bytes(run: Run) -> float:
     """The widest moment of one layer over the whole batch."""
-    width = run.model.hidden + dense_width(run.model) / run.deployment.layout.tensor
+    width = run.model.hidden + widths(run.model).dense / run.deployment.layout.tensor
     naive = run.row("experts").get("naive", 0)
     forward = run.batch.tokens * run.element * FORWARD_COPIES * width
-    return forward + naive * naive_experts_bytes(run)
+    return float(forward + naive * naive_experts_bytes(run))
 
 
-def dense_width(model: ModelSpec) -> int:
-    """The FFN that every token passes: the dense one, or the shared experts'."""
-    if not any(block.experts for block in model.blocks):
-        return model.intermediate
+@dataclass(frozen=True)
+class Widths:
+    """The inner widths of a model's FFNs."""
+
+    dense: int
+    """What every token passes: the dense FFN, or the shared experts."""
+    expert: int
+    experts: int
+    chosen: int
+
+
+def widths(model: ModelSpec) -> Widths:
+    """Found once for a model."""
+    return remembered(model, "widths", lambda: _widths(model))
+
+
+def _widths(model: ModelSpec) -> Widths:
+    routed = next((block for block in model.blocks if block.experts), None)
+    if routed is None:
+        return Widths(model.intermediate, 0, 0, 0)
+    hidden = max(model.hidden, 1)
     parts = ("shared_expert", "mlp")
-    found = (w.shape for b in model.blocks for w in b.weights if w.part in parts and len(w.shape) == 2)
-    return max((prod(shape) // max(model.hidden, 1) for shape in found), default=0)
-
-
-def routed_block(model: ModelSpec) -> Block | None:
-    """A layer with routed experts."""
-    return next((block for block in model.blocks if block.experts), None)
-
-
-def expert_width(block: Block, hidden: int) -> int:
-    """The inner width of one expert."""
-    sizes = [prod(w.shape) for w in block.weights if w.part == "expert" and len(w.shape) > 1]
-    return min(sizes, default=0) // max(hidden, 1)
+    blocks = {id(block): block for block in model.blocks}.values()
+    dense = (
+        prod(w.shape) // hidden for b in blocks for w in b.weights if w.part in parts and len(w.shape) == 2
+    )
+    inner = (prod(w.shape) // hidden for w in routed.weights if w.part == "expert" and len(w.shape) == 2)
+    return Widths(max(dense, default=0), min(inner, default=0), routed.experts, routed.experts_per_token)
 
 
 def experts_bytes(run: Run) -> float:
     """Fused-expert buffers that stay: both inner products and the gathered outputs of the chosen experts."""
-    block = routed_block(run.model)
-    if block is None or not run.row("experts")["value"]:
+    width = widths(run.model)
+    if not width.experts or not run.row("experts")["value"]:
         return 0.0
     layout = run.deployment.layout
-    inner = expert_width(block, run.model.hidden)
-    inner = inner if layout.expert else -(-inner // (layout.tensor * layout.data))
-    rows = run.batch.tokens * block.experts_per_token
+    inner = width.expert if layout.expert else -(-width.expert // (layout.tensor * layout.data))
+    rows = run.batch.tokens * width.chosen
     return float(rows * run.element * (max(2 * inner, run.model.hidden) + inner))
 
 
 def naive_experts_bytes(run: Run) -> float:
     """Before fused kernels every expert ran over every token, and all of them stayed alive."""
-    block = routed_block(run.model)
-    if block is None:
-        return 0.0
-    inner = expert_width(block, run.model.hidden) / run.deployment.layout.tensor
-    return run.batch.tokens * block.experts * (3 * inner + 5 * run.model.hidden) * run.element
+    width = widths(run.model)
+    inner = width.expert / run.deployment.layout.tensor
+    return run.batch.tokens * width.experts * (3 * inner + 5 * run.model.hidden) * run.element
 
 
 def vision_kept(run: Run) -> float:
@@ -137,11 +147,11 @@ def vision_bytes(run: Run) -> float:
 
 def non_torch_bytes(run: Run) -> int:
     """Communication buffers and what libraries allocate past torch."""
-    row = run.facts.row("non_torch", run.deployment.engine_version, run.machine.card)
+    row = run.row("non_torch")
     layout = run.deployment.layout
     if layout.tensor == 1 and layout.pipeline > 1 and "pipeline" in row:
-        return round(row["pipeline"] * GIB)
-    return round(by_ranks(row["tensor"], layout.tensor) * GIB)
+        return int(row["pipeline"] * GIB)
+    return int(by_ranks(row["tensor"], layout.tensor) * GIB)
 
 
 def graph_sizes(run: Run) -> int:
@@ -158,4 +168,4 @@ def graph_bytes(run: Run) -> int:
         return 0
     row = run.row("graphs")
     layers = len(run.model.blocks) / run.deployment.layout.pipeline
-    return round((row["base"] + row["per_layer"] * layers * graph_sizes(run) / ALL_GRAPHS) * GIB)
+    return int((row["base"] + row["per_layer"] * layers * graph_sizes(run) / len(GRAPH_SIZES)) * GIB)

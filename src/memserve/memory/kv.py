@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from math import prod
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
+from memserve.memory.weights import remembered
+
 if TYPE_CHECKING:
     from memserve.model.spec import Mixer, ModelSpec
 
@@ -67,6 +69,12 @@ def _state_bytes(mixer: Mixer, ranks: int, state_element: int, conv_element: int
 def layer_caches(model: ModelSpec, ranks: int, element: float, index_element: float = 2,
                  state_element: int = 2) -> tuple[LayerCache | None, ...]:  # fmt: skip
     """The cache of every layer, in order; equal layers share one object."""
+    key = ("caches", ranks, element, index_element, state_element)
+    return remembered(model, key, lambda: _layer_caches(model, ranks, element, index_element, state_element))
+
+
+def _layer_caches(model: ModelSpec, ranks: int, element: float, index_element: float,
+                  state_element: int) -> tuple[LayerCache | None, ...]:  # fmt: skip
     known: dict[int, LayerCache | None] = {}
     caches = []
     for block in model.blocks:

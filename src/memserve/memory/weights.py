@@ -4,25 +4,28 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import prod
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from memserve.memory.formats import DTYPE_BYTES, held
 from memserve.memory.ignored import Ignored
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Hashable, Iterable
 
     from memserve.memory.formats import Format
     from memserve.model.spec import Block, ModelSpec, Weight
 
+T = TypeVar("T")
 VOCABULARY_STEP = 64
-"""vLLM and SGLang pad the vocabulary to a multiple of 64 before they split it (vocab_parallel_embedding.py)."""
+"""vLLM and SGLang pad the vocabulary to a multiple of 64 before they split it."""
 LARGE, SEGMENT, REST = 10 << 20, 2 << 20, 1 << 20
-"""torch's CUDA caching allocator (c10/cuda/CUDACachingAllocator.cpp: kMinLargeAlloc, kRoundLarge, kSmallSize)."""
+"""c10/cuda/CUDACachingAllocator.cpp: kMinLargeAlloc, kRoundLarge, kSmallSize."""
 _FUSED = {
     "q_proj": "qkv", "k_proj": "qkv", "v_proj": "qkv", "query": "qkv", "key": "qkv", "value": "qkv",
     "gate_proj": "gate_up", "up_proj": "gate_up", "w1": "gate_up", "w3": "gate_up",
 }  # fmt: skip
+INWARD = frozenset({"down_proj", "w2", "fc2", "output_linear"})
+"""Names of the projections whose inputs are the FFN's inner width."""
 KEPT = 64
 """Models whose sums are remembered."""
 
@@ -47,6 +50,8 @@ class Storage:
     format: Format | None
     segments: bool = True
     """torch's CUDA allocator counts whole segments; torch_npu's does not."""
+    pad: tuple[int, int] = (1, 1)
+    """Experts: the inner and the hidden width are rounded up to these, as some kernels want."""
 
 
 def storage(model: ModelSpec, quantization: str, dtype: str) -> Storage:
@@ -63,6 +68,8 @@ class Ledger:
         self.ignored = Ignored(patterns)
         self.kinds = self._kinds()
         self.sums: dict[tuple[Split, Storage], tuple[tuple[int, ...], int, int, int]] = {}
+        self.stages: dict[tuple[Split, Storage, int], tuple[int, ...]] = {}
+        self.memo: dict[Hashable, Any] = {}
 
     def _kinds(self) -> list[tuple[Block, frozenset[str]]]:
         seen: dict[int, frozenset[str]] = {}
@@ -118,7 +125,7 @@ class Ledger:
 def weight_bytes(weight: Weight, split: Split, held_in: Storage, left_out: bool = False,
                  kv_heads: int = 0) -> tuple[float, float]:  # fmt: skip
     """Bytes of one weight (all its equal tensors) on one rank, and of the scales beside it."""
-    count, shape = rank_share(weight, split, kv_heads)
+    count, shape = rank_share(weight, split, kv_heads, held_in.pad)
     form = held_in.format
     if form is None or left_out or not form.replaces(weight):
         return count * prod(shape) * held_in.element, 0.0
@@ -133,14 +140,15 @@ def fused(name: str) -> str:
 
 
 def allocated(size: float) -> float:
-    """Bytes that torch counts for a tensor: large segments are whole 2 MiB, and rests up to 1 MiB stay with it."""
+    """Bytes that torch counts for a tensor: segments of whole 2 MiB; rests up to 1 MiB stay with it."""
     if size <= LARGE:
         return size
     segment = -(-size // SEGMENT) * SEGMENT
     return segment if segment - size <= REST else size
 
 
-def rank_share(weight: Weight, split: Split, kv_heads: int = 0) -> tuple[int, tuple[int, ...]]:
+def rank_share(weight: Weight, split: Split, kv_heads: int = 0,
+               pad: tuple[int, int] = (1, 1)) -> tuple[int, tuple[int, ...]]:  # fmt: skip
     """How many tensors of what shape one rank holds of a weight."""
     count, shape = weight.count, weight.shape
     if weight.shard == "replicated":
@@ -148,9 +156,7 @@ def rank_share(weight: Weight, split: Split, kv_heads: int = 0) -> tuple[int, tu
     if weight.shard == "vocab":
         return count, (-(-_padded(shape[0]) // split.attention), *shape[1:])
     if weight.shard == "expert":
-        if split.whole_experts:
-            return -(-count // split.experts), shape
-        return count, (-(-shape[0] // split.experts), *shape[1:])
+        return _expert_share(weight, split, pad)
     ranks = split.attention if weight.part in ("attention", "mixer") else split.tensor
     if weight.shard == "kv":
         ranks = min(ranks, kv_heads or ranks)
@@ -159,8 +165,28 @@ def rank_share(weight: Weight, split: Split, kv_heads: int = 0) -> tuple[int, tu
     return count, (-(-shape[0] // ranks), *shape[1:])
 
 
+def _expert_share(weight: Weight, split: Split, pad: tuple[int, int]) -> tuple[int, tuple[int, ...]]:
+    """Whole experts, or a slice of the inner width of each."""
+    count, shape = weight.count, weight.shape
+    if split.whole_experts:
+        count = -(-count // split.experts)
+    if len(shape) < 2:
+        return count, shape
+    rows, columns = shape[-2:]
+    ranks = 1 if split.whole_experts else split.experts
+    if weight.name.rpartition(".")[2] in INWARD:
+        share = (_up(rows, pad[1]), _up(-(-columns // ranks), pad[0]))
+    else:
+        share = (_up(-(-rows // ranks), pad[0]), _up(columns, pad[1]))
+    return count, (*shape[:-2], *share)
+
+
+def _up(width: int, step: int) -> int:
+    return -(-width // step) * step
+
+
 def _padded(rows: int) -> int:
-    return -(-rows // VOCABULARY_STEP) * VOCABULARY_STEP
+    return _up(rows, VOCABULARY_STEP)
 
 
 _ledgers: dict[int, Ledger] = {}
@@ -176,6 +202,15 @@ def ledger(model: ModelSpec) -> Ledger:
     return found
 
 
+def remembered(model: ModelSpec, key: Hashable, make: Callable[[], T]) -> T:
+    """What `make` finds about this very model, found once."""
+    memo = ledger(model).memo
+    if key not in memo:
+        memo[key] = make()
+    found: T = memo[key]
+    return found
+
+
 def partition(layers: int, stages: int) -> tuple[int, ...]:
     """Layers per pipeline stage as vLLM and SGLang deal them: the remainder to the last stages but one."""
     sizes = [layers // stages] * stages
@@ -186,6 +221,14 @@ def partition(layers: int, stages: int) -> tuple[int, ...]:
 
 def stage_bytes(model: ModelSpec, split: Split, held_in: Storage, stages: int = 1) -> tuple[int, ...]:
     """Weights of one rank of each pipeline stage."""
+    known = ledger(model).stages
+    key = (split, held_in, stages)
+    if key not in known:
+        known[key] = _stage_bytes(model, split, held_in, stages)
+    return known[key]
+
+
+def _stage_bytes(model: ModelSpec, split: Split, held_in: Storage, stages: int) -> tuple[int, ...]:
     layers, stem, top, towers = ledger(model).parts(split, held_in)
     result = []
     start = 0
@@ -206,6 +249,10 @@ def rope_bytes(model: ModelSpec, element: int = 2) -> int:
 
 def absorbed_bytes(model: ModelSpec, ranks: int) -> int:
     """MLA: the 16-bit copies of kv_b_proj that engines keep to attend in the latent space."""
+    return remembered(model, ("absorbed", ranks), lambda: _absorbed_bytes(model, ranks))
+
+
+def _absorbed_bytes(model: ModelSpec, ranks: int) -> int:
     total = 0
     for block in model.blocks:
         mixer = block.mixer

@@ -25,8 +25,8 @@ ON_ASCEND = {"vllm": "ascend"}
 """What the same command starts on an Ascend card."""
 
 
-def check(command: str | Sequence[str], gpus: str | Machine | None = None, *, engine_version: str | None = None,
-          memory_gib_per_card: float | None = None) -> Plan:  # fmt: skip
+def check(command: str | Sequence[str], gpus: str | Machine | None = None, *,
+          engine_version: str | None = None, memory_gib_per_card: float | None = None) -> Plan:  # fmt: skip
     """The verdict on a launch command, with its memory even where it does not fit.
 
     Raises only where the command, the machine or the model cannot be read.

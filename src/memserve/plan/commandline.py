@@ -1,4 +1,4 @@
-"""Reads an engine's command line as its own parser would: spellings, abbreviations, switches, config files."""
+"""Reads an engine's command line as its own parser does: spellings, abbreviations, switches, files."""
 
 from __future__ import annotations
 
