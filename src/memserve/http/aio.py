@@ -49,8 +49,8 @@ class AioTransport:
         trace = SimpleNamespace(reused=False)
         try:
             response = await held.session.request(
-                call.method, self._url(call.url), data=_payload(call.body), headers=call.headers, proxy=self._proxy,
-                allow_redirects=False, trace_request_ctx=trace,
+                call.method, self._url(call.url), data=_payload(call.body), headers=call.headers,
+                proxy=self._proxy, allow_redirects=False, trace_request_ctx=trace,
             )  # fmt: skip
             return AioAnswer(response)
         except (aiohttp.ClientError, OSError, ValueError) as broken:

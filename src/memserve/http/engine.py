@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from memserve.errors import RemoteError
 from memserve.http import body, sse
+from memserve.http.clock import within
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping
@@ -15,6 +18,10 @@ if TYPE_CHECKING:
     from memserve.http.sse import Event
     from memserve.http.transport import Answer, Call
     from memserve.protocol import Capabilities, Completion, Delta, Request
+
+
+_IDLE_EVENTS = frozenset({"ping", "keepalive", "heartbeat"})
+_DRAIN_SECONDS = 0.1
 
 
 class StreamReader(ABC):
@@ -99,15 +106,16 @@ class HttpEngine(ABC):
                 yield delta
             return
         async for event in sse.events(pieces, self._client.limits.event):
-            deltas = reader.take(event)
-            if deltas:
+            if event.name not in _IDLE_EVENTS:
                 pieces.content()
-            for delta in deltas:
+            for delta in reader.take(event):
                 yield delta
             if reader.done:
                 break
         for delta in reader.end():
             yield delta
+        with suppress(RemoteError):  # the end of the body, so that the connection can serve again
+            await within(_DRAIN_SECONDS, pieces.next(), "drained")
 
 
 async def _rest(answer: Answer, pieces: Pieces) -> str:

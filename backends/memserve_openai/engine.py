@@ -1,0 +1,80 @@
+"""Opens engines for the three tasks: generation, embedding, reranking."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from memserve.errors import InvalidInput
+from memserve.http import Mask, Secret, StaticKey, connect, key, refuse_rest
+from memserve.http.address import parse
+from memserve_openai.dialect import Dialect, choose
+from memserve_openai.dialect import capabilities as capabilities_of
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from memserve.http import HttpClient
+    from memserve.protocol import Task
+
+_BASE_URL = "https://api.openai.com/v1"
+_TAKEN = ("dialect", "max_tokens_cap", "headers", "prompts")
+capabilities = replace(
+    capabilities_of(choose("generic", "", None), None, "generate"),
+    tasks=frozenset({"generate", "embed", "rerank"}),
+)
+"""What the backend can do at best for a server of which nothing is known."""
+
+
+def open_engine(model: str | None = None, *, task: Task = "generate", base_url: str | None = None,
+                api_key: str | Secret | None = None, **options: Any) -> Any:  # fmt: skip
+    """An engine for one task. Nothing is sent before the first request."""
+    if not model:
+        raise InvalidInput(
+            "backend 'openai' needs a model's name", hint="generator('gpt-4o-mini', backend='openai')"
+        )
+    refuse_rest("openai", options, *_TAKEN)
+    url = base_url or os.environ.get("OPENAI_BASE_URL") or _BASE_URL
+    dialect = choose(options.get("dialect"), parse(url).host, model)
+    if options.get("max_tokens_cap") is not None:
+        dialect = replace(dialect, max_tokens_cap=options["max_tokens_cap"])
+    client = _client(url, key(api_key, "OPENAI_API_KEY"), options)
+    return _ENGINES[task](client, dialect, model, options)
+
+
+def _client(url: str, secret: Secret | None, options: Mapping[str, Any]) -> HttpClient:
+    mask = Mask()
+    extra = {name: Secret(value) for name, value in (options.get("headers") or {}).items()}
+    headers = dict(extra)
+    basic = parse(url).authorization
+    if secret is not None:
+        mask.add(secret.reveal())
+        headers["Authorization"] = Secret(f"Bearer {secret.reveal()}")
+        if parse(url).host.endswith(".azure.com"):
+            headers["api-key"] = secret
+    elif basic is not None:
+        headers["Authorization"] = Secret(basic)
+    mask.add(*(value.reveal() for value in extra.values()))
+    return connect(url, StaticKey(headers), options, mask=mask)
+
+
+def _generate(client: HttpClient, dialect: Dialect, model: str, options: Mapping[str, Any]) -> Any:
+    from memserve_openai.generation import ChatEngine
+
+    return ChatEngine(client, dialect, model)
+
+
+def _embed(client: HttpClient, dialect: Dialect, model: str, options: Mapping[str, Any]) -> Any:
+    from memserve_openai.embedding import EmbedEngine
+
+    return EmbedEngine(client, dialect, model, options.get("prompts") or {})
+
+
+def _rerank(client: HttpClient, dialect: Dialect, model: str, options: Mapping[str, Any]) -> Any:
+    from memserve_openai.reranking import RerankEngine
+
+    return RerankEngine(client, dialect, model)
+
+
+_ENGINES = {"generate": _generate, "embed": _embed, "rerank": _rerank}

@@ -1,0 +1,128 @@
+"""Chat and completions."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any
+
+from memserve.errors import Unsupported
+from memserve.http import HttpEngine
+from memserve.http.body import parse
+from memserve.http.chat import ChatReader, completion, encode, failure_in, fill, messages
+from memserve.protocol import Raw
+from memserve_openai.dialect import EXTRA, Dialect, capabilities
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from memserve.http import Call, HttpClient, StreamReader
+    from memserve.protocol import Completion, Request
+
+log = logging.getLogger("memserve.openai")
+_PLAIN = ("temperature", "top_p", "seed")
+
+
+class ChatEngine(HttpEngine):
+    """Asks {base_url}/chat/completions; raw text and token ids go to {base_url}/completions."""
+
+    def __init__(self, client: HttpClient, dialect: Dialect, model: str) -> None:
+        super().__init__(client, capabilities(dialect, model, "generate"))
+        self._dialect = dialect
+        self._model = model
+        self._chat_url = client.address.url("chat/completions")
+        self._raw_url = client.address.url("completions")
+        self._seen_models = {model}
+
+    @property
+    def identity(self) -> Mapping[str, str]:
+        return {**super().identity, "dialect": self._dialect.name}
+
+    def write(self, request: Request, *, stream: bool) -> Call:
+        raw = _is_raw(request)
+        payload: dict[str, Any] = {"model": self._model, **_prompt(request, raw), **self._dialect.always}
+        payload.update({name: v for name in _PLAIN if (v := getattr(request, name)) is not None})
+        self._lengths(payload, request)
+        if request.n > 1:
+            payload["n"] = request.n
+        if request.logprobs is not None:
+            payload.update({"logprobs": request.logprobs} if raw else _chat_logprobs(request.logprobs))
+        self._constraint(payload, request, raw)
+        self._options(payload, request, stream)
+        payload.update({name.removeprefix(EXTRA): value for name, value in request.extra.items()})
+        return self._client.call(self._raw_url if raw else self._chat_url, encode(payload))
+
+    def read(self, request: Request, words: str, headers: Mapping[str, str]) -> Completion:
+        found = parse(words)
+        failed = failure_in(found)
+        if failed is not None:
+            raise self._client.failed(failed, 200, headers)
+        answer = completion(found, n=request.n, logprobs=request.logprobs is not None)
+        if answer.model not in self._seen_models:
+            self._other_model(answer.model)
+        return answer
+
+    def reader(self, request: Request) -> StreamReader:
+        return ChatReader(lambda words: self._client.failed(words, 200, {}))
+
+    def _lengths(self, payload: dict[str, Any], request: Request) -> None:
+        cap = self._dialect.max_tokens_cap
+        if request.max_tokens is not None:
+            if cap is not None and request.max_tokens > cap:
+                reason = (
+                    f"this server stops at {cap}: raise its limit and say so with the option max_tokens_cap"
+                )
+                raise Unsupported("openai", f"max_tokens={request.max_tokens}", reason)
+            payload[self._dialect.max_tokens_field] = request.max_tokens
+        for name, spelled in (("top_k", self._dialect.top_k), ("min_p", self._dialect.min_p)):
+            value = getattr(request, name)
+            if value is not None and spelled is not None:
+                payload[spelled] = value
+        if request.stop:
+            payload["stop"] = list(request.stop)
+
+    def _constraint(self, payload: dict[str, Any], request: Request, raw: bool) -> None:
+        prefix = "raw_" if raw else ""
+        for name in ("schema", "regex", "choices"):
+            value = getattr(request, name)
+            if value is None:
+                continue
+            template = getattr(self._dialect, prefix + name)
+            if template is None:
+                raise Unsupported("openai", name, "not for raw prompts")
+            payload.update(fill(template, list(value) if name == "choices" else value))
+
+    def _options(self, payload: dict[str, Any], request: Request, stream: bool) -> None:
+        if request.tools:
+            payload["tools"] = [dict(tool) for tool in request.tools]
+        if request.tool_choice is not None:
+            payload["tool_choice"] = request.tool_choice
+        if stream:
+            payload["stream"] = True
+            if self._dialect.stream_options:
+                payload["stream_options"] = {"include_usage": True}
+        elif self._dialect.token_id_field:
+            payload[self._dialect.token_id_field] = True
+
+    def _other_model(self, answered: str | None) -> None:
+        """A router may answer with another model: that is told once, and the answer carries its name."""
+        if answered is None:
+            return
+        self._seen_models.add(answered)
+        asked, got = self._model.rpartition("/")[2].lower(), answered.rpartition("/")[2].lower()
+        if not got.startswith(asked):
+            log.warning("asked for model %r, answered by %r", self._model, answered)
+
+
+def _is_raw(request: Request) -> bool:
+    prompt = request.prompt
+    return isinstance(prompt, Raw) or (not isinstance(prompt, str) and isinstance(prompt[0], int))
+
+
+def _prompt(request: Request, raw: bool) -> dict[str, Any]:
+    if not raw:
+        return {"messages": messages(request.prompt)}
+    return {"prompt": request.prompt.text if isinstance(request.prompt, Raw) else request.prompt}
+
+
+def _chat_logprobs(most: int) -> dict[str, Any]:
+    return {"logprobs": True, "top_logprobs": most} if most else {"logprobs": True}

@@ -1,0 +1,152 @@
+"""The small parts of an answer in the chat shape: text, usage, why it ended, log-probabilities."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+from functools import cache
+from importlib.resources import files
+from typing import TYPE_CHECKING, Any
+
+from memserve.errors import ServerFailed
+from memserve.http.body import bad
+from memserve.protocol import TokenLogprob, ToolCall, Usage
+
+if TYPE_CHECKING:
+    from memserve.protocol import FinishReason
+
+log = logging.getLogger("memserve.http")
+FLOOR = -9999.0
+"""The log-probability of what is impossible, as vLLM and OpenAI send it."""
+_OLD_CALL = "call_0"
+
+
+@cache
+def _reasons() -> dict[str, FinishReason | None]:
+    rows = json.loads(files("memserve.http.chat").joinpath("finish.json").read_text("utf-8"))["reasons"]
+    return {row["said"]: row["means"] for row in rows}
+
+
+def finish(said: Any) -> FinishReason | None:
+    """Why the answer ended; raises ServerFailed where it was broken off."""
+    if said is None or said == "":
+        return None
+    known = _reasons()
+    if not isinstance(said, str) or said.lower() not in known:
+        log.warning("unknown finish_reason %.40r", said)
+        return None
+    means = known[said.lower()]
+    if means is None:
+        raise ServerFailed(f"the server broke the answer off (finish_reason {said!r})", status=200)
+    return means
+
+
+def text(content: Any) -> str | None:
+    """The text of a message's content: a string, a list of parts, or nothing."""
+    if content is None:
+        return None
+    if isinstance(content, list):
+        parts = [part.get("text") for part in content if isinstance(part, dict)]
+        return clean("".join(part for part in parts if isinstance(part, str)))
+    if not isinstance(content, str):
+        raise bad(f"the answer's content is a {type(content).__name__}, not a string")
+    return clean(content)
+
+
+def clean(words: str) -> str:
+    """The words without half characters, which no file can hold."""
+    if words.isascii():
+        return words
+    try:
+        words.encode()
+    except UnicodeEncodeError:
+        log.warning("the answer holds half a character; it is replaced")
+        return words.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return words
+
+
+def usage(found: Any) -> Usage:
+    """Token counts; None for those that were not sent or make no sense."""
+    if not isinstance(found, dict):
+        return Usage()
+    details = found.get("prompt_tokens_details")
+    cached = details.get("cached_tokens") if isinstance(details, dict) else None
+    cached = found.get("prompt_cache_hit_tokens", found.get("cached_tokens")) if cached is None else cached
+    return Usage(_count(found.get("prompt_tokens")), _count(found.get("completion_tokens")), _count(cached))
+
+
+def _count(value: Any) -> int | None:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return None
+    return int(value) if 0 <= value < math.inf else None
+
+
+def tool_calls(message: dict[str, Any]) -> tuple[ToolCall, ...]:
+    """The calls that a message asks for, the deprecated single function call among them."""
+    calls = message.get("tool_calls") or []
+    if not isinstance(calls, list):
+        raise bad("tool_calls is not a list")
+    old = message.get("function_call")
+    if not calls and isinstance(old, dict):
+        calls = [{"id": _OLD_CALL, "function": old}]
+    return tuple(_tool_call(position, call) for position, call in enumerate(calls))
+
+
+def _tool_call(position: int, call: Any) -> ToolCall:
+    function = call.get("function") if isinstance(call, dict) else None
+    name = function.get("name") if isinstance(function, dict) else None
+    if not isinstance(function, dict) or not isinstance(name, str) or not name:
+        raise bad(f"tool call {position} names no function")
+    arguments = function.get("arguments", "")
+    if not isinstance(arguments, str):
+        arguments = json.dumps(arguments, ensure_ascii=False)
+    return ToolCall(str(call.get("id") or f"call_{position}"), name, arguments)
+
+
+def logprobs(found: Any) -> tuple[TokenLogprob, ...] | None:
+    """Log-probabilities in the chat or the completions shape; NaN becomes None, -inf the floor."""
+    if not isinstance(found, dict):
+        return None
+    if isinstance(found.get("content"), list):
+        return tuple(_chat_token(item) for item in found["content"] if isinstance(item, dict))
+    if isinstance(found.get("tokens"), list):
+        return _completion_tokens(found)
+    return None
+
+
+def _chat_token(item: dict[str, Any]) -> TokenLogprob:
+    rivals = item.get("top_logprobs") or []
+    top = [(str(r.get("token", "")), number(r.get("logprob"))) for r in rivals if isinstance(r, dict)]
+    token_id = item.get("token_id")
+    return TokenLogprob(
+        str(item.get("token", "")),
+        number(item.get("logprob")),
+        token_id if isinstance(token_id, int) else None,
+        tuple((token, value) for token, value in top if value is not None),
+    )
+
+
+def _completion_tokens(found: dict[str, Any]) -> tuple[TokenLogprob, ...]:
+    tokens = found["tokens"]
+    values = found.get("token_logprobs") or [None] * len(tokens)
+    rivals = found.get("top_logprobs") or [None] * len(tokens)
+    if not len(tokens) == len(values) == len(rivals):
+        raise bad("the log-probabilities are fewer or more than the tokens")
+    return tuple(map(_completion_token, tokens, values, rivals))
+
+
+def _completion_token(token: Any, value: Any, rivals: Any) -> TokenLogprob:
+    items = rivals.items() if isinstance(rivals, dict) else ()
+    top = ((str(name), number(rival)) for name, rival in items)
+    return TokenLogprob(str(token), number(value), None, tuple((n, v) for n, v in top if v is not None))
+
+
+def number(value: Any) -> float | None:
+    """A log-probability that can be counted with."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return None
+    if math.isnan(value) or value == math.inf:
+        log.warning("a log-probability is not a number; it is given as None")
+        return None
+    return max(float(value), FLOOR)

@@ -1,0 +1,125 @@
+"""Reads a streamed answer in the chat (or the older completions) shape."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from memserve.errors import ConnectionFailed, ContentRefused
+from memserve.http import body
+from memserve.http.chat import answer, field
+from memserve.http.chat.unfold import Unfolder
+from memserve.http.engine import StreamReader
+from memserve.protocol import Delta, ToolCall, Usage
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from memserve.errors import MemserveError
+    from memserve.http.failure import Words
+    from memserve.http.sse import Event
+    from memserve.protocol import FinishReason
+
+_DONE = "[DONE]"
+_EVENTS = ("message", "error", "completion", "chunk")
+
+
+class ChatReader(StreamReader):
+    """One attempt at a stream. `key` is where a choice keeps what is new ("delta"; Pangu V1: "message")."""
+
+    def __init__(self, fail: Callable[[Words], MemserveError], *, key: str = "delta") -> None:
+        self._fail = fail
+        self._key = key
+        self._done = False
+        self._finish: FinishReason | None = None
+        self._finished = False
+        self._usage: Usage | None = None
+        self._unfold = Unfolder()
+        self._calls: dict[int, dict[str, str]] = {}
+        self._refused = False
+
+    @property
+    def done(self) -> bool:
+        return self._done
+
+    def take(self, event: Event) -> list[Delta]:
+        words = event.data.strip()
+        if words == _DONE:
+            self._done = True
+            return []
+        if not words or event.name not in _EVENTS:
+            return self.other(event)
+        chunk = body.parse(words)
+        failed = answer.failure_in(chunk)
+        if failed is None and event.name == "error":
+            failed = answer.failure_in({"error": chunk})
+        if failed is not None:
+            raise self._fail(failed)
+        return self._chunk(chunk)
+
+    def other(self, event: Event) -> list[Delta]:
+        """An event of another name: pings carry nothing; a moderation's block ends the answer."""
+        if "moderation" in event.name and '"block' in event.data.lower():
+            raise ContentRefused("the provider's moderation blocked the answer")
+        return []
+
+    def end(self) -> list[Delta]:
+        if not self._finished:
+            raise ConnectionFailed("the stream ended before the answer was whole")
+        calls = tuple(
+            ToolCall(call["id"] or f"call_{index}", call["name"], call["arguments"])
+            for index, call in sorted(self._calls.items())
+        )
+        return [Delta(self._unfold.finish(), self._finish, self._usage, tool_calls=calls)]
+
+    def whole(self, words: str, headers: Mapping[str, str]) -> list[Delta]:
+        found = body.parse(words)
+        failed = answer.failure_in(found)
+        if failed is not None:
+            raise self._fail(failed)
+        full = answer.completion(found)
+        return [Delta(full.text or "", full.finish_reason, full.usage, full.reasoning or "", full.tool_calls)]
+
+    def _chunk(self, chunk: Any) -> list[Delta]:
+        if not isinstance(chunk, dict):
+            raise body.bad("an event of the stream is not an object")
+        if isinstance(chunk.get("usage"), dict):
+            self._usage = field.usage(chunk["usage"])
+        choices = chunk.get("choices") or []
+        if not isinstance(choices, list) or not all(isinstance(choice, dict) for choice in choices):
+            raise body.bad("the choices of an event are not a list of objects")
+        return [delta for choice in choices for delta in self._choice(choice)]
+
+    def _choice(self, choice: dict[str, Any]) -> list[Delta]:
+        if choice.get("index") not in (None, 0):
+            raise body.bad("the stream carries a sample that was not asked for")
+        said = choice.get("finish_reason")
+        if said not in (None, ""):
+            self._finish = "content_filter" if self._refused else field.finish(said)
+            self._finished = True
+        message = choice.get(self._key)
+        if message is None:
+            message = {"content": choice.get("text")}
+        if not isinstance(message, dict):
+            raise body.bad(f"the {self._key} of an event is not an object")
+        return self._message(message)
+
+    def _message(self, message: dict[str, Any]) -> list[Delta]:
+        self._collect(message.get("tool_calls") or [])
+        if message.get("refusal"):
+            self._refused = True
+            self._finish = "content_filter"
+        new = self._unfold.feed(field.text(message.get("content")) or "")
+        reasoning = field.text(message.get("reasoning_content") or message.get("reasoning")) or ""
+        return [Delta(new, reasoning=reasoning)] if new or reasoning else []
+
+    def _collect(self, calls: Any) -> None:
+        """Tool calls come in fragments: the name first, then pieces of the arguments."""
+        if not isinstance(calls, list) or not all(isinstance(call, dict) for call in calls):
+            raise body.bad("the tool calls of an event are not a list of objects")
+        for position, call in enumerate(calls):
+            index = call.get("index", position)
+            known = self._calls.setdefault(index, {"id": "", "name": "", "arguments": ""})
+            function = call.get("function") or {}
+            known["id"] = known["id"] or str(call.get("id") or "")
+            known["name"] += str(function.get("name") or "")
+            known["arguments"] += str(function.get("arguments") or "")
