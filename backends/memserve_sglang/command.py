@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 MODULE = "sglang.launch_server"
 CONSUMED = frozenset({
     "model-path", "tensor-parallel-size", "pipeline-parallel-size", "data-parallel-size",
-    "expert-parallel-size", "dtype", "kv-cache-dtype", "context-length", "mem-fraction-static", "max-running-requests",
+    "expert-parallel-size", "dtype", "kv-cache-dtype", "context-length", "mem-fraction-static",
+    "max-running-requests",
     "chunked-prefill-size", "page-size", "disable-cuda-graph", "enable-dp-attention",
 })  # fmt: skip
 

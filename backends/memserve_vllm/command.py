@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 MODULES = frozenset({"vllm.entrypoints.openai.api_server", "vllm.entrypoints.api_server"})
 CONSUMED = frozenset({
     "model", "tensor-parallel-size", "pipeline-parallel-size", "data-parallel-size", "dtype",
-    "kv-cache-dtype", "max-model-len", "gpu-memory-utilization", "max-num-seqs", "max-num-batched-tokens", "block-size",
-    "enforce-eager", "kv-cache-memory-bytes", "enable-expert-parallel", "config",
+    "kv-cache-dtype", "max-model-len", "gpu-memory-utilization", "max-num-seqs", "max-num-batched-tokens",
+    "block-size", "enforce-eager", "kv-cache-memory-bytes", "enable-expert-parallel", "config",
 })  # fmt: skip
 
 

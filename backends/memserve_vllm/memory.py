@@ -178,9 +178,11 @@ def judged(footprint: Footprint, deployment: Deployment, available: int, shape: 
             "refused", f"{gib} and the start-up peak leave no memory for the KV cache within "
             f"{footprint.usable / GIB:.2f} GiB")  # fmt: skip
     if blocks < need:
+        wanted = f"{need * shape.block_bytes / GIB:.2f} GiB of KV cache"
         return footprint.fails(
-            "refused", f"a request of {deployment.context:,} tokens needs "
-            f"{need * shape.block_bytes / GIB:.2f} GiB of KV cache; {available / GIB:.2f} GiB are left")  # fmt: skip
+            "refused",
+            f"a request of {deployment.context:,} tokens needs {wanted}; {available / GIB:.2f} GiB are left",
+        )
     return footprint
 
 

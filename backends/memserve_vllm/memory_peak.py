@@ -156,10 +156,7 @@ def non_torch_bytes(run: Run) -> int:
 
 def graph_sizes(run: Run) -> int:
     """How many batch sizes are captured."""
-    largest = min(run.batch.sequences * 2, LARGEST_GRAPH)
-    return sum(
-        1 for size in (1, 2, 4, *range(8, 256, 8), *range(256, LARGEST_GRAPH + 1, 16)) if size <= largest
-    )
+    return bisect_right(GRAPH_SIZES, min(run.batch.sequences * 2, GRAPH_SIZES[-1]))
 
 
 def graph_bytes(run: Run) -> int:
