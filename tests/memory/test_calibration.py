@@ -1,0 +1,111 @@
+import json
+
+import pytest
+
+from memserve.errors import InvalidInput
+from memserve.memory.account import Footprint
+from memserve.memory.calibration import Calibration, default_path, find, learn, load, save
+from memserve.memory.startup_log import StartupLog
+
+GIB = 1024**3
+
+
+def footprint(*, budgeted=False, **own):
+    parts = {"total": 80 * GIB, "usable": 72 * GIB, "weights": 15 * GIB, "activation": 5 * GIB,
+             "non_torch": GIB // 4, "graphs": GIB}  # fmt: skip
+    parts |= own
+    taken = parts["weights"] + parts["activation"] + parts["non_torch"] + (parts["graphs"] if budgeted else 0)
+    kv = parts["usable"] - taken
+    return Footprint(**parts, kv_cache=kv, kv_tokens=kv // 1024, max_concurrency=4.0)
+
+
+def test_what_a_log_teaches():
+    log = StartupLog("vllm", version="0.19.1", tensor=2, total=79 * GIB, weights=15 * GIB, activation=4 * GIB,
+                     non_torch=2 * GIB, graphs=GIB // 2)  # fmt: skip
+    learnt = learn(log, card="H100-80GB", footprint=footprint(), name="start.log", date="2026-11-20")
+    assert (learnt.engine, learnt.card, learnt.tensor, learnt.total) == ("vllm", "H100-80GB", 2, 79 * GIB)
+    assert (learnt.non_torch, learnt.graphs, learnt.activation) == (2 * GIB, GIB // 2, pytest.approx(0.8))
+
+
+def test_the_log_that_taught_is_reproduced():
+    """Learning from a start and accounting for that start again gives what was measured."""
+    ours = footprint()
+    log = StartupLog("vllm", total=ours.total, activation=4 * GIB, non_torch=2 * GIB, graphs=2 * GIB,
+                     kv_bytes=ours.usable - ours.weights - 6 * GIB)  # fmt: skip
+    corrected = learn(log, card="H100-80GB", footprint=ours).apply(ours)
+    assert corrected.kv_cache == log.kv_bytes
+    assert (corrected.activation, corrected.non_torch, corrected.graphs) == (4 * GIB, 2 * GIB, 2 * GIB)
+    assert corrected.weights == ours.weights
+    assert corrected.kv_tokens == pytest.approx(ours.kv_tokens * corrected.kv_cache / ours.kv_cache, abs=1)
+
+
+def test_graphs_count_where_the_engine_budgets_them():
+    ours = footprint(budgeted=True)
+    corrected = Calibration("vllm", "H100-80GB", graphs=3 * GIB).apply(ours)
+    assert corrected.kv_cache == ours.kv_cache - 2 * GIB
+    assert (
+        Calibration("vllm", "H100-80GB", graphs=3 * GIB).apply(footprint()).kv_cache == footprint().kv_cache
+    )
+
+
+def test_another_total_moves_the_budget():
+    corrected = Calibration("vllm", "H100-80GB", total=40 * GIB).apply(footprint())
+    assert corrected.usable == 36 * GIB
+    assert (
+        corrected.weights + corrected.activation + corrected.non_torch + corrected.kv_cache
+        <= corrected.usable
+    )
+
+
+def test_nothing_left_is_a_refusal():
+    corrected = Calibration("vllm", "H100-80GB", total=20 * GIB).apply(footprint())
+    assert corrected.outcome == "refused" and corrected.kv_cache == 0
+
+
+def test_nothing_learnt_changes_nothing():
+    ours = footprint()
+    assert Calibration("vllm", "H100-80GB").apply(ours) == ours
+
+
+def test_artefacts_are_no_constants():
+    log = StartupLog("vllm", total=80 * GIB, activation=5 * GIB, non_torch=60 * GIB, graphs=-GIB)
+    learnt = learn(log, card="H100-80GB", footprint=footprint(activation=GIB // 100))
+    assert (learnt.non_torch, learnt.graphs, learnt.activation) == (None, None, None)
+
+
+def test_profiles_are_kept_by_engine_card_and_tensor(tmp_path, monkeypatch):
+    monkeypatch.setenv("MEMSERVE_CONFIG_DIR", str(tmp_path / "own"))
+    assert load() == ()
+    save(Calibration("vllm", "L4", non_torch=1))
+    save(Calibration("vllm", "L4", tensor=2, non_torch=2))
+    path = save(Calibration("vllm", "L4", non_torch=3))
+    assert path == default_path()
+    assert [one.non_torch for one in load()] == [2, 3]
+    assert find(load(), engine="vllm", card="L4", tensor=1) == Calibration("vllm", "L4", non_torch=3)
+    assert find(load(), engine="sglang", card="L4", tensor=1) is None
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "[]", "{}", '{"schema": 2, "profiles": []}', '{"schema": 1, "profiles": [{}]}',
+     '{"schema": 1, "profiles": [3]}',
+     '{"schema": 1, "profiles": [{"engine": "vllm", "card": "L4", "total": "much"}]}'],
+)  # fmt: skip
+def test_a_broken_file_is_one_clear_line(tmp_path, text):
+    file = tmp_path / "calibration.json"
+    file.write_text(text)
+    with pytest.raises(InvalidInput, match="is no calibration of memserve") as caught:
+        load(file)
+    assert "\n" not in str(caught.value)
+
+
+def test_unknown_fields_of_a_newer_version_are_left_alone(tmp_path):
+    file = tmp_path / "calibration.json"
+    file.write_text(json.dumps({"schema": 1, "profiles": [{"engine": "vllm", "card": "L4", "new": 1}]}))
+    assert load(file) == (Calibration("vllm", "L4"),)
+
+
+def test_an_unwritable_place(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InvalidInput, match="cannot"):
+        save(Calibration("vllm", "L4"), tmp_path / "file" / "calibration.json")
