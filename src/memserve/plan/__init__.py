@@ -1,1 +1,33 @@
-"""Puts it together: candidates -> verdicts -> Plan.  python -m memserve.plan MODEL --gpus SPEC"""
+"""What to run on the cards at hand: engine and release, quantization, layout, command, and why."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from memserve.plan.checking import check as check
+    from memserve.plan.library import best as best
+    from memserve.plan.library import candidates as candidates
+    from memserve.plan.plan import Candidate as Candidate
+    from memserve.plan.plan import Checkpoint as Checkpoint
+    from memserve.plan.plan import Plan as Plan
+    from memserve.plan.plan import Verdict as Verdict
+
+_HOMES = {
+    "best": "library", "candidates": "library", "check": "checking",
+    "Candidate": "plan", "Checkpoint": "plan", "Plan": "plan", "Verdict": "plan",
+}  # fmt: skip
+__all__ = sorted(_HOMES)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -28,6 +28,10 @@ class Checkpoint:
     """The command that makes it, where none is known to exist."""
     online: bool = False
     """The engine quantizes the 16-bit checkpoint while loading it."""
+    stored: bool = False
+    """The model itself is stored so: it comes in no other form."""
+    bits: float = 4
+    group_size: int | None = None
 
 
 @dataclass(frozen=True)

@@ -40,8 +40,8 @@ class Judge:
     """One engine version's rows over one model and machine, ready for many deployments."""
 
     def __init__(self, rules: Mapping[str, Any], version: str, model: ModelSpec, machine: Machine) -> None:
+        self.rules = rules
         self.rows = _rows_of(rules, version)
-        self.version = version
         table = rules.get("architectures", {})
         row = table.get("rows", {}).get(model.architecture)
         known = {"version": version, "architecture_table": table, "architecture_row": row}
@@ -51,6 +51,11 @@ class Judge:
         """The rule that refuses the card whatever is run on it."""
         rows = (row for row in self.rows if "check" not in row and CARD_FACTS.issuperset(row["when"]))
         return first_refusal(rows, self.known)
+
+    def dtype(self, deployment: Deployment) -> Refusal | None:
+        """The rule that refuses what the deployment computes in."""
+        rows = (row for row in self.rows if "dtype" in row.get("when", {}))
+        return first_refusal(rows, {**self.known, **deployment_facts(deployment)})
 
     def __call__(self, deployment: Deployment) -> Refusal | None:
         """The first rule that refuses this deployment."""

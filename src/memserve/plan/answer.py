@@ -1,0 +1,92 @@
+"""The whole answer: the plan, its alternatives, the rejected, and the nearest miss where nothing fits."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from memserve.plan import pricing, rooms
+from memserve.plan.offers import consider
+from memserve.plan.checkpoints import loaded
+from memserve.plan.choice import ranked
+from memserve.plan.closest import nearest, remedies
+from memserve.plan.plan import Candidate, Plan
+from memserve.plan.reasons import reasons_for
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from memserve.hardware.machine import Machine
+    from memserve.model.spec import ModelSpec
+    from memserve.plan.wishes import Wishes
+
+FEW = 5
+"""Alternatives that are worth reading unless all were asked for."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What one call found. `plan` is None where nothing fits; then `closest` is set."""
+
+    model: ModelSpec
+    machine: Machine
+    wishes: Wishes
+    plan: Plan | None
+    closest: Plan | None
+    alternatives: tuple[Plan, ...]
+    rejected: tuple[Candidate, ...]
+    remedies: tuple[str, ...] = ()
+
+
+def answer(model: ModelSpec, machine: Machine, wishes: Wishes, *, everything: bool = False) -> Answer:
+    """Judge every candidate and choose."""
+    found = consider(model, machine, wishes)
+    best = ranked(found, model, machine, wishes)
+    rejected = tuple(candidate for candidate in found if not candidate.fits)
+    maker = Maker(model, machine, wishes, rejected)
+    if not best:
+        closest = nearest(rejected)
+        missed = maker.plan(closest) if closest else None
+        cures = remedies(model, machine, wishes, closest) if closest else ()
+        return Answer(model, machine, wishes, None, missed, (), rejected, tuple(cures))
+    others = best[1:] if everything else list(differing(best))[:FEW]
+    alternatives = tuple(maker.plan(candidate, brief=True) for candidate in others)
+    plan = replace(maker.plan(best[0]), alternatives=alternatives, rejected=rejected)
+    return Answer(model, machine, wishes, plan, None, alternatives, rejected)
+
+
+def differing(best: Sequence[Candidate]) -> Iterator[Candidate]:
+    """The best of each other engine and quantization."""
+    seen = {(best[0].backend, best[0].quantization)}
+    for candidate in best[1:]:
+        kind = (candidate.backend, candidate.quantization)
+        if kind not in seen:
+            seen.add(kind)
+            yield candidate
+
+
+class Maker:
+    """Turns candidates into plans: launch, largest context, speed, cost, reasons."""
+
+    def __init__(self, model: ModelSpec, machine: Machine, wishes: Wishes,
+                 rejected: tuple[Candidate, ...]) -> None:  # fmt: skip
+        self.model, self.machine, self.wishes, self.rejected = model, machine, wishes, rejected
+
+    def plan(self, candidate: Candidate, *, brief: bool = False) -> Plan:
+        """A candidate with everything that one needs to start it; `brief` leaves out the price."""
+        room = rooms.room(candidate.backend)
+        held = loaded(self.model, candidate.checkpoint)
+        deployment = candidate.deployment
+        launch = room.launch.launch(held, candidate.checkpoint.id, self.machine, deployment)
+        largest = room.memory.largest_context(held, self.machine, deployment) if candidate.footprint else None
+        plan = Plan(
+            model=self.model, machine=self.machine, deployment=deployment, verdict=candidate.verdict,
+            checkpoint=candidate.checkpoint, launch=launch, largest_context=largest,
+        )  # fmt: skip
+        reasons = reasons_for(plan, self.wishes, self.rejected) if not brief else launch.notes
+        if not candidate.fits:
+            return replace(plan, reasons=(candidate.reason, *reasons))
+        return replace(
+            plan, reasons=reasons, speed=pricing.speed_object(self.model, self.machine, candidate),
+            cost=pricing.cost_object(self.model, self.machine, candidate),
+        )  # fmt: skip

@@ -1,0 +1,95 @@
+"""Which weights a quantized plan loads: a checkpoint known to exist, or the command that makes one."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from memserve.plan.plan import Checkpoint
+
+if TYPE_CHECKING:
+    from memserve.model.spec import ModelSpec
+
+
+def checkpoints(
+    model: ModelSpec, quantization: str, *, online: bool, ascend: bool = False
+) -> list[Checkpoint]:
+    """What could be loaded for this quantization, known checkpoints first."""
+    if model.quantization is not None:
+        return [Checkpoint(model.id, quantization, model.source, stored=True, bits=model.quantization.bits)]
+    if quantization == "none":
+        return [Checkpoint(model.id, quantization, model.source, bits=16)]
+    known = [] if ascend else known_checkpoints(model, quantization)
+    if known:
+        return known
+    if online:
+        return [Checkpoint(model.id, quantization, model.source, online=True)]
+    made = to_make(model, quantization, ascend=ascend)
+    return [made] if made else []
+
+
+def known_checkpoints(model: ModelSpec, quantization: str) -> list[Checkpoint]:
+    """The catalogue's quantized checkpoints of a model, each with who says that it exists."""
+    from memserve.model import catalogue
+
+    row = catalogue.find(model.id)
+    found = row.checkpoints if row is not None else ()
+    return [
+        Checkpoint(one.id, quantization, one.source, bits=one.bits, group_size=one.group_size)
+        for one in found
+        if one.method == quantization
+    ]
+
+
+def loaded(model: ModelSpec, checkpoint: Checkpoint) -> ModelSpec:
+    """The shapes that are really loaded: a known checkpoint's own, where the catalogue has them."""
+    if checkpoint.id == model.id or checkpoint.make or checkpoint.online:
+        return model
+    from memserve.model import catalogue, load
+    from memserve.model.spec import Quantization
+
+    if catalogue.find(checkpoint.id) is not None:
+        return replace(load(checkpoint.id), pooling=model.pooling)
+    if (
+        checkpoint.group_size is None
+        and checkpoint.bits in (4, 8)
+        and checkpoint.bits == _usual_bits(checkpoint)
+    ):
+        return model
+    stored = Quantization(
+        method=checkpoint.quantization, checkpoint_method=checkpoint.quantization, bits=checkpoint.bits,
+        group_size=checkpoint.group_size or (128 if checkpoint.bits == 4 else -1),
+    )  # fmt: skip
+    return replace(model, quantization=stored)
+
+
+def _usual_bits(checkpoint: Checkpoint) -> int:
+    return 8 if checkpoint.quantization in ("fp8", "w8a8", "int8", "w8a16") else 4
+
+
+def to_make(model: ModelSpec, quantization: str, *, ascend: bool) -> Checkpoint | None:
+    """A checkpoint that does not exist yet, with the command that makes it; None where no recipe is known."""
+    short = model.id.rstrip("/").rsplit("/", 1)[-1]
+    family = quantization.split("-")[0]
+    recipe = _recipes().get("ascend" if ascend and family.startswith("w") else family)
+    if recipe is None:
+        return None
+    names = {
+        "{model}": model.id, "{name}": f"./{short}-{quantization}", "{short}": short,
+        "{level}": quantization.removeprefix("gguf-").upper(), "{quantization}": quantization,
+    }  # fmt: skip
+    make = str(recipe["command"])
+    for name, word in names.items():
+        make = make.replace(name, word)
+    file = names["{name}"] + (".gguf" if family == "gguf" else "")
+    return Checkpoint(file, quantization, f"to be made first: {recipe['source']}", make=make)
+
+
+@cache
+def _recipes() -> dict[str, dict[str, str]]:
+    text = (Path(__file__).parent / "data" / "recipes.json").read_text(encoding="utf-8")
+    rows: dict[str, dict[str, str]] = json.loads(text)
+    return rows

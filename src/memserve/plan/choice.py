@@ -1,0 +1,74 @@
+"""Ranks the candidates that fit, by the objective; quality first unless asked otherwise."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from memserve.plan import pricing, rooms
+from memserve.plan.losses import KV, preference, weight_loss
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from memserve.hardware.machine import Machine
+    from memserve.model.spec import ModelSpec
+    from memserve.plan.plan import Candidate
+    from memserve.plan.wishes import Wishes
+
+ROOMY = 1 / 3
+"""Weights below this share of a card need no further shards: copies of the model then serve better."""
+FP8_HARDWARE = 89
+
+
+def ranked(candidates: Iterable[Candidate], model: ModelSpec, machine: Machine,
+           wishes: Wishes) -> list[Candidate]:  # fmt: skip
+    """Those that fit, the best first."""
+    rank = Rank(model, machine, wishes)
+    return sorted((candidate for candidate in candidates if candidate.fits), key=rank)
+
+
+class Rank:
+    """The sort key of one objective on one machine: smaller is better."""
+
+    def __init__(self, model: ModelSpec, machine: Machine, wishes: Wishes) -> None:
+        self.model, self.machine, self.wishes = model, machine, wishes
+
+    def __call__(self, candidate: Candidate) -> tuple[Any, ...]:
+        """Last resorts last; then quality, or what the objective asks; then what is easiest to start."""
+        effort = candidate.checkpoint.make is not None
+        engine = rooms.room(candidate.backend).rules.get("rank", 9)
+        taste = (candidate.deployment.eager, engine, preference(candidate.quantization))
+        if self.wishes.objective != "quality":
+            return (self.last_resort(candidate), effort, self.pace(candidate), *taste)
+        stages, *layout = self.layout(candidate)
+        quality = (weight_loss(candidate.checkpoint), KV.get(candidate.kv_dtype, 9))
+        return (self.last_resort(candidate), *quality, effort, stages, *taste, *layout)
+
+    def last_resort(self, candidate: Candidate) -> int:
+        """Engines without batching, GGUF and FP8 without its hardware wait until nothing else fits."""
+        serves = rooms.room(candidate.backend).rules.get("serves", {})
+        slow = not serves.get("continuous_batching") and self.wishes.backend != candidate.backend
+        asked = self.wishes.quantization == candidate.quantization or candidate.checkpoint.stored
+        return int(slow) + int(self.emulated(candidate) and not asked)
+
+    def emulated(self, candidate: Candidate) -> bool:
+        """FP8 weights on a card that cannot multiply them."""
+        sm = self.machine.card.sm
+        return candidate.quantization == "fp8" and sm is not None and sm < FP8_HARDWARE
+
+    def layout(self, candidate: Candidate) -> tuple[Any, ...]:
+        """Shards inside a node before stages; few if the weights leave room, else as many as there are."""
+        spread, footprint = candidate.deployment.layout, candidate.footprint
+        share = footprint.weights / max(1, footprint.usable) if footprint else 0.0
+        size = spread.tensor * spread.pipeline
+        roomy = share <= ROOMY
+        return (spread.pipeline > 1, not roomy, size if roomy else -size, spread.pipeline)
+
+    def pace(self, candidate: Candidate) -> float:
+        """Seconds or dollars per answer, as predicted."""
+        if self.wishes.objective == "latency":
+            speed = pricing.speed(self.model, self.machine, candidate, self.wishes.concurrency)
+            return speed.ttft_ms.likely + pricing.OUTPUT_TOKENS * speed.tpot_ms.likely
+        speed = pricing.speed(self.model, self.machine, candidate, None)
+        cards = candidate.deployment.layout.cards if self.wishes.objective == "cost" else 1
+        return cards / speed.output_tokens_per_s.likely

@@ -1,0 +1,92 @@
+"""The nearest miss, and what would make it fit."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from memserve.plan import rooms
+from memserve.plan.offers import consider
+from memserve.plan.checkpoints import loaded
+from memserve.plan.losses import weight_loss
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from memserve.hardware.machine import Machine
+    from memserve.model.spec import ModelSpec
+    from memserve.plan.plan import Candidate
+    from memserve.plan.wishes import Wishes
+
+MOST_CARDS = 64
+LAYOUT_RULES = frozenset(
+    {"heads", "kv-heads", "world", "layers", "quantization-groups", "quantization-blocks", "context"}
+)
+"""Refusals of a shape, which another layout or context would lift."""
+
+
+def nearest(rejected: Sequence[Candidate]) -> Candidate | None:
+    """The candidate that came furthest: memory before layout before card; then the smallest shortfall."""
+    return min(rejected, key=_distance, default=None)
+
+
+def _distance(candidate: Candidate) -> tuple[float, ...]:
+    footprint = candidate.footprint
+    engine = rooms.room(candidate.backend).rules.get("rank", 9)
+    if footprint is None:
+        return (1.0 if candidate.rule in LAYOUT_RULES else 2.0, engine, weight_loss(candidate.checkpoint))
+    over = (footprint.weights + footprint.activation + footprint.non_torch) / max(1, footprint.usable)
+    return (0.0, over - footprint.max_concurrency, engine)
+
+
+def remedies(model: ModelSpec, machine: Machine, wishes: Wishes, closest: Candidate) -> Iterator[str]:
+    """Changes of one wish at a time that were tried and do fit."""
+    yield from _shorter(model, machine, closest)
+    for name, freed in _freed(wishes).items():
+        if freed != wishes:
+            fits = next((one for one in consider(model, machine, freed) if one.fits), None)
+            if fits is not None:
+                yield f"leave {name} open: {_named(fits)} fits"
+                return
+    yield from _more_cards(model, machine, wishes)
+
+
+def _freed(wishes: Wishes) -> dict[str, Wishes]:
+    return {
+        "--quantization": replace(wishes, quantization=None),
+        "--tp": replace(wishes, tensor_parallel=None),
+        "--pp": replace(wishes, pipeline_parallel=None),
+        "--dp": replace(wishes, data_parallel=None),
+        "--kv-dtype": replace(wishes, kv_dtype=None),
+        "--engine-version": replace(wishes, engine_version=None),
+        "--backend": replace(wishes, backend=None, engine_version=None),
+        "the layout": replace(wishes, tensor_parallel=None, pipeline_parallel=None, data_parallel=None),
+    }
+
+
+def _shorter(model: ModelSpec, machine: Machine, closest: Candidate) -> Iterator[str]:
+    if closest.footprint is None:
+        return
+    memory = rooms.room(closest.backend).memory
+    largest = memory.largest_context(loaded(model, closest.checkpoint), machine, closest.deployment)
+    if 0 < largest < closest.context:
+        yield f"--context {largest}: {_named(closest)} holds that many tokens"
+
+
+def _more_cards(model: ModelSpec, machine: Machine, wishes: Wishes) -> Iterator[str]:
+    count = machine.cards_per_node * 2
+    while count <= MOST_CARDS:
+        larger = replace(machine, cards_per_node=count, free_memory=None)
+        fits = next((c for c in consider(model, larger, wishes) if c.fits), None)
+        if fits is not None:
+            yield f"--gpus {count}x{machine.card.name}: {_named(fits)} fits"
+            return
+        count *= 2
+
+
+def _named(candidate: Candidate) -> str:
+    layout = candidate.deployment.layout
+    return (
+        f"{candidate.backend} {candidate.engine_version} {candidate.quantization}"
+        f" tp {layout.tensor} pp {layout.pipeline}"
+    )

@@ -1,0 +1,92 @@
+"""The planner as a library: `memserve.plan.best` and `memserve.plan.candidates`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from memserve.errors import DoesNotFit, InvalidInput
+from memserve.plan.wishes import Wishes
+
+if TYPE_CHECKING:
+    from os import PathLike
+
+    from memserve.hardware.machine import Machine
+    from memserve.model.spec import ModelSpec
+    from memserve.plan.answer import Answer
+    from memserve.plan.plan import Candidate, Plan
+
+
+def best(model: str | PathLike[str] | ModelSpec, gpus: str | Machine | None = None, *,
+         context: int | None = None, concurrency: int = 1, backend: str | None = None,
+         engine_version: str | None = None, quantization: str | None = None,
+         tensor_parallel: int | None = None, pipeline_parallel: int | None = None,
+         data_parallel: int | None = None, kv_dtype: str | None = None,
+         objective: str = "quality") -> Plan:  # fmt: skip
+    """The best plan that fits; raises `DoesNotFit` with the nearest miss as `.closest`."""
+    wishes = Wishes(
+        context, concurrency, backend, engine_version, quantization, tensor_parallel, pipeline_parallel,
+        data_parallel, kv_dtype, objective,
+    )  # fmt: skip
+    found = answered(model, gpus, wishes)
+    if found.plan is None:
+        raise DoesNotFit(miss(found), closest=found.closest, hint="; ".join(found.remedies) or None)
+    return found.plan
+
+
+def candidates(model: str | PathLike[str] | ModelSpec, gpus: str | Machine | None = None, *,
+               context: int | None = None, concurrency: int = 1, backend: str | None = None,
+               engine_version: str | None = None, quantization: str | None = None,
+               tensor_parallel: int | None = None, pipeline_parallel: int | None = None,
+               data_parallel: int | None = None, kv_dtype: str | None = None,
+               objective: str = "quality") -> list[Candidate]:  # fmt: skip
+    """Every candidate, those that fit first and best first; each with `fits` and `reason`."""
+    from memserve.plan.offers import consider
+    from memserve.plan.choice import ranked
+
+    wishes = Wishes(
+        context, concurrency, backend, engine_version, quantization, tensor_parallel, pipeline_parallel,
+        data_parallel, kv_dtype, objective,
+    )  # fmt: skip
+    spec, machine = model_of(model), machine_of(gpus)
+    found = consider(spec, machine, wishes)
+    return [*ranked(found, spec, machine, wishes), *(one for one in found if not one.fits)]
+
+
+def answered(model: str | PathLike[str] | ModelSpec, gpus: str | Machine | None, wishes: Wishes, *,
+             everything: bool = False) -> Answer:  # fmt: skip
+    """The whole answer, its rejections included."""
+    from memserve.plan.answer import answer
+
+    return answer(model_of(model), machine_of(gpus), wishes, everything=everything)
+
+
+def model_of(model: str | PathLike[str] | ModelSpec) -> ModelSpec:
+    """A spec as it is, or the one of that name or path."""
+    from memserve.model import load
+    from memserve.model.spec import ModelSpec
+
+    return model if isinstance(model, ModelSpec) else load(model)
+
+
+def machine_of(gpus: str | Machine | None) -> Machine:
+    """A machine as it is, the one that a spec names, or the one at hand."""
+    from memserve.hardware import detect, parse
+    from memserve.hardware.machine import Machine
+
+    if gpus is None:
+        return detect()
+    if isinstance(gpus, Machine):
+        return gpus
+    if not isinstance(gpus, str):
+        raise InvalidInput(f"gpus must be a spec such as '4xV100', not {type(gpus).__name__}")
+    return parse(gpus)
+
+
+def miss(found: Answer) -> str:
+    """One line for a caller whose wish nothing meets."""
+    name = f"{found.model.id} on {found.machine.cards}x{found.machine.card.name}"
+    if found.closest is None:
+        return f"nothing fits {name}: no backend can be planned with"
+    closest = found.closest
+    words = f"{closest.backend} {closest.engine_version} {closest.quantization}".replace("  ", " ")
+    return f"nothing fits {name}; closest: {words}, {closest.reason}"

@@ -1,0 +1,71 @@
+"""The seam to `memserve.speed`: how fast and how dear a candidate is."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from memserve.hardware.machine import Machine
+    from memserve.model.spec import ModelSpec
+    from memserve.plan.plan import Described
+    from memserve.speed.result import Speed
+
+INPUT_TOKENS = 1024
+OUTPUT_TOKENS = 256
+"""The load of the figures where no workload is named."""
+
+
+def speed(model: ModelSpec, machine: Machine, candidate: Described, concurrency: int | None) -> Speed:
+    """A candidate's speed under the usual load; None for `concurrency` asks for the most it can serve."""
+    from memserve.speed import predict
+
+    layout = candidate.deployment.layout
+    prompt = min(INPUT_TOKENS, max(1, candidate.context * 3 // 4))
+    return predict(
+        model, machine, backend=candidate.backend, engine_version=candidate.engine_version,
+        quantization=candidate.quantization, tensor_parallel=layout.tensor, pipeline_parallel=layout.pipeline,
+        data_parallel=layout.data, kv_dtype=candidate.kv_dtype, input_tokens=prompt,
+        output_tokens=min(OUTPUT_TOKENS, max(1, candidate.context - prompt)), concurrency=concurrency,
+    )  # fmt: skip
+
+
+def speed_object(model: ModelSpec, machine: Machine, candidate: Described) -> dict[str, Any]:
+    """`speed` of the JSON answer: at the concurrency asked for, with the load it holds for."""
+    found = speed(model, machine, candidate, candidate.concurrency)
+    prompt = min(INPUT_TOKENS, max(1, candidate.context * 3 // 4))
+    return {
+        **{name: _rounded(values) for name, values in found.to_dict().items()},
+        "at_most": found.at_most, "input_tokens": prompt,
+        "output_tokens": min(OUTPUT_TOKENS, max(1, candidate.context - prompt)),
+        "concurrency": candidate.concurrency,
+    }  # fmt: skip
+
+
+def cost_object(model: ModelSpec, machine: Machine, candidate: Described) -> dict[str, Any]:
+    """`cost` of the JSON answer: renting the machine, and what its output costs when it is kept busy."""
+    hourly, source = rent(machine)
+    busy = speed(model, machine, candidate, None).output_tokens_per_s.likely
+    per_token = None if hourly is None else round(hourly / 3600 / busy * 1e6, 4)
+    return {
+        "usd_per_hour": hourly, "usd_per_mtok_output": per_token, "source": source,
+        "tokens_per_s_at_full_load": round(busy, 1),
+    }  # fmt: skip
+
+
+def rent(machine: Machine) -> tuple[float | None, str]:
+    """Dollars per hour for the machine and where that was read; None where nobody sells it."""
+    if machine.usd_per_hour is not None:
+        return machine.usd_per_hour, machine.price_source
+    from memserve.hardware import instances
+
+    offer = instances.cheapest(machine)
+    if offer is None:
+        return None, "no instance with these cards is priced in memserve's data"
+    found, count = offer
+    hourly = found.usd_per_hour
+    told = f"{count} x {found.name} ({found.cloud} {found.region}, {found.date}): {found.source}"
+    return None if hourly is None else round(hourly * count, 4), told
+
+
+def _rounded(values: dict[str, float]) -> dict[str, float]:
+    return {name: float(f"{value:.4g}") for name, value in values.items()}

@@ -1,0 +1,86 @@
+"""Why this plan: what better choice was refused, what was assumed, what is lost."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from memserve.plan import rooms
+from memserve.plan.losses import weight_loss
+from memserve.plan.rules import offered
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from memserve.plan.plan import Candidate, Plan
+    from memserve.plan.wishes import Wishes
+
+
+def reasons_for(plan: Plan, wishes: Wishes, rejected: Sequence[Candidate]) -> tuple[str, ...]:
+    """Sentences for a reader, the weightiest first."""
+    said = (
+        *_assumed(plan), *_why_not_better(plan, rejected), *_release(plan, rejected), *_checkpoint(plan),
+        *_concessions(plan), *_context(plan, wishes), *(plan.launch.notes if plan.launch else ()),
+    )  # fmt: skip
+    return tuple(dict.fromkeys(said))
+
+
+def _assumed(plan: Plan) -> tuple[str, ...]:
+    return (*plan.model.notes, *plan.machine.notes)
+
+
+def _why_not_better(plan: Plan, rejected: Sequence[Candidate]) -> Iterator[str]:
+    """For each less lossy quantization of the same release: why it is not this one."""
+    loss = weight_loss(plan.checkpoint)
+    better: dict[str, Candidate] = {}
+    for candidate in rejected:
+        same = (candidate.backend, candidate.engine_version) == (plan.backend, plan.engine_version)
+        if same and weight_loss(candidate.checkpoint) < loss:
+            known = better.get(candidate.quantization)
+            if known is None or _spread(candidate) >= _spread(known):
+                better[candidate.quantization] = candidate
+    for quantization, candidate in better.items():
+        yield f"not {'16 bit' if quantization == 'none' else quantization}: {candidate.reason}"
+
+
+def _spread(candidate: Candidate) -> tuple[bool, int]:
+    return candidate.footprint is not None, candidate.deployment.layout.cards
+
+
+def _release(plan: Plan, rejected: Sequence[Candidate]) -> Iterator[str]:
+    newest = str(offered(rooms.room(plan.backend).rules)[0]["version"])
+    if newest == plan.engine_version:
+        return
+    for candidate in rejected:
+        if candidate.backend == plan.backend and candidate.engine_version == newest:
+            yield candidate.reason
+            return
+
+
+def _checkpoint(plan: Plan) -> Iterator[str]:
+    checkpoint = plan.checkpoint
+    if checkpoint.make:
+        yield f"no {checkpoint.quantization} checkpoint of {plan.model.id} is known: {checkpoint.make}"
+    elif checkpoint.online:
+        yield f"the engine quantizes {checkpoint.id} to {checkpoint.quantization} while loading it"
+    elif checkpoint.id != plan.model.id:
+        yield f"checkpoint {checkpoint.id} ({checkpoint.source})"
+
+
+def _concessions(plan: Plan) -> Iterator[str]:
+    deployment = plan.deployment
+    for concession in rooms.room(plan.backend).rules.get("concessions", ()):
+        words = {name: value for name, value in concession.items() if name != "note"}
+        if words and all(_same(getattr(deployment, name), value) for name, value in words.items()):
+            yield f"to fit: {concession['note']}"
+            return
+
+
+def _same(held: object, asked: object) -> bool:
+    return held == asked or (isinstance(held, int) and isinstance(asked, int) and held >= asked > 1)
+
+
+def _context(plan: Plan, wishes: Wishes) -> Iterator[str]:
+    largest = plan.largest_context
+    if largest and plan.fits:
+        chosen = "" if wishes.context else " (the default: the smaller of 8192 and the model's maximum)"
+        yield f"planned for {plan.context} tokens{chosen}; the largest context that fits is {largest}"

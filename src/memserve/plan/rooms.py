@@ -1,0 +1,43 @@
+"""The rooms that take part in a plan: those that know rules, memory and launch."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, cast
+
+from memserve import registry
+from memserve.plan.rules import offered
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from memserve.plan.room import Room
+    from memserve.plan.wishes import Wishes
+
+
+def room(name: str) -> Room:
+    """The room of that name; `UnknownName` if there is none."""
+    return cast("Room", registry.find(name))
+
+
+def plannable(backend: Any) -> bool:
+    """Whether a backend, ours or a stranger's, can be planned with on the user's own cards."""
+    return all(hasattr(type(backend), part) for part in ("rules", "memory", "launch"))
+
+
+def local() -> list[str]:
+    """Every plannable room, the most trusted first."""
+    found = [name for name in registry.names() if plannable(registry.find(name))]
+    return sorted(found, key=lambda name: (room(name).rules.get("rank", 9), name))
+
+
+def asked(wishes: Wishes) -> Sequence[str]:
+    """The rooms that a wish names; with a bare engine version, those that ever offered it, else vLLM."""
+    if wishes.backend is not None:
+        return (wishes.backend,)
+    if wishes.engine_version is None:
+        return local()
+    return [name for name in local() if _offers(name, wishes.engine_version)] or ["vllm"]
+
+
+def _offers(name: str, version: str) -> bool:
+    return any(row["version"] == version for row in offered(room(name).rules))
