@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from memserve_vllm.memory import VllmAccountant
@@ -28,4 +29,4 @@ class AscendAccountant(VllmAccountant):
         return 0.0 if run.deployment.eager else run.row("withheld")["value"] * GIB
 
 
-accountant = AscendAccountant(Facts("memserve_ascend"))
+accountant = AscendAccountant(Facts(Path(__file__).parent))

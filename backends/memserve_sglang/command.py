@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 from functools import cache
-from importlib.resources import files
-from pathlib import PurePath
+from pathlib import Path, PurePath
 from typing import TYPE_CHECKING
 
 from memserve.errors import InvalidInput
@@ -28,7 +27,7 @@ CONSUMED = frozenset({
 @cache
 def grammar() -> Grammar:
     """SGLang's flags, as data."""
-    text = files("memserve_sglang").joinpath("flags.json").read_text(encoding="utf-8")
+    text = Path(__file__).with_name("flags.json").read_text(encoding="utf-8")
     table = json.loads(text)
     names = (frozenset(table[key]) for key in ("switches", "lists", "known"))
     return Grammar(table["aliases"], *names)

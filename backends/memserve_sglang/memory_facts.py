@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from functools import cache
-from importlib.resources import files
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from memserve.plan.version import within
@@ -20,7 +20,7 @@ MIB, GIB = 1024**2, 1024**3
 @cache
 def table() -> dict[str, Any]:
     """The whole file."""
-    text = files("memserve_sglang").joinpath("memory.json").read_text(encoding="utf-8")
+    text = Path(__file__).with_name("memory.json").read_text(encoding="utf-8")
     found: dict[str, Any] = json.loads(text)
     return found
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from math import ceil
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from memserve.memory.account import Footprint
@@ -186,4 +187,4 @@ def judged(footprint: Footprint, deployment: Deployment, available: int, shape: 
     return footprint
 
 
-accountant = VllmAccountant(Facts("memserve_vllm"))
+accountant = VllmAccountant(Facts(Path(__file__).parent))

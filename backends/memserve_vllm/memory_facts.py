@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 from functools import cached_property
-from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
 from memserve.plan.version import within
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
     from memserve.hardware.machine import Card
 
@@ -19,17 +19,16 @@ KEPT = 4096
 
 
 class Facts:
-    """The tables of one package. vLLM-Ascend keeps its own under the same names."""
+    """The tables of one room's memory.json. vLLM-Ascend keeps its own under the same names."""
 
-    def __init__(self, package: str) -> None:
-        self.package = package
+    def __init__(self, folder: Path) -> None:
+        self.file = folder / "memory.json"
         self._found: dict[tuple[str, str, str, int], Mapping[str, Any]] = {}
 
     @cached_property
     def tables(self) -> dict[str, Any]:
         """The whole file."""
-        text = files(self.package).joinpath("memory.json").read_text(encoding="utf-8")
-        tables: dict[str, Any] = json.loads(text)
+        tables: dict[str, Any] = json.loads(self.file.read_text(encoding="utf-8"))
         return tables
 
     def row(self, name: str, version: str, card: Card) -> Mapping[str, Any]:
@@ -46,13 +45,13 @@ class Facts:
             if _speaks(row, version, card):
                 found: Mapping[str, Any] = row
                 return found
-        raise LookupError(f"{self.package}/memory.json: no row of {name!r} covers {version} on {card.name}")
+        raise LookupError(f"{self.file}: no row of {name!r} covers {version} on {card.name}")
 
 
 def _speaks(row: Mapping[str, Any], version: str, card: Card) -> bool:
     if not within(version, row.get("since"), row.get("before")):
         return False
-    if "cards" in row and not any(card.name.startswith(name) for name in row["cards"]):
+    if "cards" in row and not any(f"{card.name}-".startswith(f"{name}-") for name in row["cards"]):
         return False
     if row.get("vendor", card.vendor) != card.vendor:
         return False

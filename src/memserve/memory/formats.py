@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from functools import cache
-from importlib.resources import files
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ class Format:
 
 @cache
 def _rows() -> dict[str, dict[str, Any]]:
-    text = files("memserve.memory").joinpath("data/formats.json").read_text(encoding="utf-8")
+    text = Path(__file__).with_name("data").joinpath("formats.json").read_text(encoding="utf-8")
     rows: dict[str, dict[str, Any]] = json.loads(text)["formats"]
     return rows
 

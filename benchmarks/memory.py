@@ -1,0 +1,157 @@
+"""Memory: what was asked for, what memserve reaches, and what peers say, on real start-ups.
+
+python benchmarks/memory.py            the table of figures
+python benchmarks/memory.py --all      and every start, with its errors
+python benchmarks/memory.py --copy     renew the copy that the tests use
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+from dataclasses import dataclass
+from functools import cache
+from math import isnan
+from pathlib import Path
+from statistics import mean, median
+from typing import TYPE_CHECKING
+
+from memory_peers import PEERS
+from memory_rows import ENGINES, Row, config, copy, rows
+
+from memserve.errors import MemserveError
+from memserve.plan import check
+
+if TYPE_CHECKING:
+    from memserve.plan.plan import Plan
+
+ASKED = {
+    "weights": ("weights per card, mean error", 0.6), "kv mean": ("memory left for KV, mean error", 1.0),
+    "kv worst": ("memory left for KV, worst", 4.0), "tokens": ("KV tokens, median error", 1.5),
+    "tokens worst": ("KV tokens, worst", 6.0),
+}  # fmt: skip
+TOKENS = {"vllm": 5.0, "vllm-ascend": 8.0, "sglang": 8.0}
+OUTCOMES = 92.0
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A start and memserve's answer; None where it could not read the model."""
+
+    row: Row
+    plan: Plan | None
+    why: str = ""
+
+    def error(self, figure: str) -> float | None:
+        """Percent of the measured figure, signed."""
+        measured = getattr(self.row, figure)
+        if self.plan is None or not measured:
+            return None
+        if figure == "kv_tokens":
+            return 100 * ((self.plan.kv_cache_tokens or 0) / measured - 1)
+        return 100 * ((self.plan.memory_gib_per_card or {})[figure] / measured - 1)
+
+    @property
+    def right(self) -> bool:
+        """The outcome is the one that was seen."""
+        return self.plan is not None and self.plan.outcome == self.row.outcome
+
+
+@cache
+def _folder() -> Path:
+    return Path(tempfile.mkdtemp(prefix="memserve-configs-"))
+
+
+def judge(row: Row) -> Judged:
+    """Ask memserve about one start."""
+    path = _folder() / f"{row.config.replace('/', '_')}"
+    if not path.exists():
+        path.write_text(json.dumps(config(row)), encoding="utf-8")
+    words = [str(path) if word == "MODEL" else word for word in row.command]
+    try:
+        plan = check(words, row.gpus, engine_version=row.version, memory_gib_per_card=row.memory_gib)
+    except MemserveError as error:
+        return Judged(row, None, str(error))
+    return Judged(row, plan)
+
+
+def errors(judged: list[Judged], figure: str) -> list[float]:
+    """Absolute errors of one figure, in percent."""
+    found = (one.error(figure) for one in judged)
+    return [abs(error) for error in found if error is not None]
+
+
+def h100(judged: list[Judged]) -> None:
+    """The figures of the vLLM 0.19 starts."""
+    ran = [one for one in judged if one.row.outcome == "runs"]
+    kv, tokens = errors(ran, "kv_cache"), errors(ran, "kv_tokens")
+    got = {
+        "weights": mean(errors(ran, "weights")), "kv mean": mean(kv), "kv worst": max(kv),
+        "tokens": median(tokens), "tokens worst": max(tokens),
+    }  # fmt: skip
+    print(f"vLLM 0.19.0 on H100: {len(ran)} starts")
+    for key, (name, asked) in ASKED.items():
+        line(name, f"<= {asked:.1f} %", f"{got[key]:.2f} %", got[key] <= asked)
+    print("  beside peers (mean error of weights, of KV memory):")
+    for name, answer in PEERS.items():
+        pairs = [(answer(one.plan), one.row) for one in ran if one.plan is not None]
+        weights = mean(abs(a.weights / r.weights - 1) for a, r in pairs if r.weights)
+        kv_errors = [abs(a.kv_cache / r.kv_cache - 1) for a, r in pairs if r.kv_cache]
+        kv_text = "no figure" if any(map(isnan, kv_errors)) else f"{100 * mean(kv_errors):.2f} %"
+        print(f"    {name:22} {100 * weights:6.2f} %   {kv_text}")
+
+
+def logs(judged: list[Judged]) -> None:
+    """The figures of the public logs, tiers A and B."""
+    scored = [one for one in judged if one.row.scored]
+    share = 100 * mean(one.right for one in scored)
+    print(f"public logs, tiers A and B: {len(scored)} starts")
+    line("ran / refused / out of memory", f">= {OUTCOMES:.0f} %", f"{share:.1f} %", share >= OUTCOMES)
+    for engine, name in ENGINES.items():
+        own = errors([one for one in scored if one.row.engine == engine], "kv_tokens")
+        if own:
+            asked = TOKENS[engine]
+            line(f"KV tokens, median, {name} ({len(own)})", f"<= {asked:.0f} %", f"{median(own):.2f} %",
+                 median(own) <= asked)  # fmt: skip
+
+
+def line(name: str, asked: str, got: str, reached: bool) -> None:
+    """One row of the table."""
+    print(f"  {name:42} asked {asked:9} measured {got:9} {'reached' if reached else 'MISSED'}")
+
+
+def each(judged: list[Judged]) -> None:
+    """Every start with its errors."""
+    for one in judged:
+        if one.plan is None:
+            print(f"  ??  {one.row.id:9} {one.row.model:45} {one.why[:80]}")
+            continue
+        shown = " ".join(
+            f"{figure} {error:+.1f}%"
+            for figure in ("weights", "activation", "kv_cache", "kv_tokens")
+            if (error := one.error(figure)) is not None
+        )
+        mark = "ok" if one.right else "XX"
+        print(f"  {mark}  {one.row.id:9} {one.row.model:45} {one.row.outcome}/{one.plan.outcome} {shown}")
+
+
+def main() -> None:
+    """Print the figures."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--all", action="store_true")
+    parser.add_argument("--copy", action="store_true")
+    chosen = parser.parse_args()
+    if chosen.copy:
+        copy()
+    for name, report in (("h100", h100), ("logs", logs)):
+        judged = [judge(row) for row in rows(name)]
+        report(judged)
+        if chosen.all:
+            each(judged)
+
+
+if __name__ == "__main__":
+    main()
