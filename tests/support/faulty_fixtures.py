@@ -1,0 +1,39 @@
+"""A faulty server and a quick generator for each test."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from faulty_server import FaultyServer
+
+import memserve
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+
+@pytest.fixture
+def server() -> Iterator[FaultyServer]:
+    with FaultyServer() as running:
+        yield running
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Our own pauses become short; pauses that a server asks for stay."""
+    monkeypatch.setattr("memserve.http.delay._FIRST", 0.01)
+
+
+@pytest.fixture
+def open_generator(server: FaultyServer, quick: None) -> Iterator[Callable[..., Any]]:
+    opened = []
+
+    def make(**options: Any) -> Any:
+        settings = {"base_url": server.base_url, "api_key": "sk-very-secret-key", "timeout": 2, "max_retries": 2}
+        opened.append(memserve.generator("name", backend="openai", **{**settings, **options}))
+        return opened[-1]
+
+    yield make
+    for generator in opened:
+        generator.close()
