@@ -1,0 +1,56 @@
+"""Opens a model with vLLM: in this process, or as a server that memserve starts and watches."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from memserve.errors import BackendMissing, InvalidInput, Unsupported
+from memserve.protocol import Capabilities
+
+if TYPE_CHECKING:
+    from memserve.protocol import Task
+
+INSTALL = 'pip install "memserve[vllm]"'
+
+capabilities = Capabilities(
+    backend="vllm", tasks=frozenset({"generate", "embed", "rerank"}), raw=True, token_ids=True, top_k=True,
+    min_p=True, seed=True, n=True, logprobs=20, score=True, schema=True, regex=True, choices=True,
+    truncate=True, stream=True, returns_token_ids=True, deterministic=True, count_tokens=True, batches=True,
+    cancel=True, roles=frozenset({"query", "document"}), normalize=True, dimensions=True,
+    notes=("greedy answers repeat to the token in float32, or with VLLM_BATCH_INVARIANT=1 from sm_80 on",),
+)  # fmt: skip
+
+
+def open_engine(model: str | None = None, *, task: Task = "generate", server: Any = False,
+                **options: Any) -> Any:  # fmt: skip
+    """An engine for one task; options are vLLM's own engine arguments, as keywords or strings.
+
+    `server=True` starts `vllm serve` as a process of its own and drives it over HTTP; `python=` names the
+    interpreter of another environment for it.
+    """
+    if model is None:
+        raise InvalidInput("backend 'vllm' needs a model: a folder or a hub id")
+    if str(server).lower() in ("true", "1", "yes"):
+        from memserve_vllm.served import serve
+
+        return serve(str(model), task, options)
+    need()
+    if task == "generate":
+        from memserve_vllm.offline import Offline
+
+        return Offline.open(str(model), options)
+    if task in ("embed", "rerank"):
+        from memserve_vllm.pooling import open_pooling
+
+        return open_pooling(str(model), task, options)
+    raise Unsupported("vllm", f"task={task!r}")
+
+
+def need() -> None:
+    """vLLM itself, or the line that installs it."""
+    from importlib import import_module
+
+    try:
+        import_module("vllm")
+    except ImportError as error:
+        raise BackendMissing("vllm", needs=str(error.name or error), install=INSTALL) from error

@@ -1,0 +1,150 @@
+"""Starts vLLM's `LLM` in this process: arguments checked, environment set, failures put in plain words."""
+
+from __future__ import annotations
+
+import ast
+import gc
+import json
+import os
+from contextlib import contextmanager, nullcontext
+from dataclasses import fields
+from difflib import get_close_matches
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from memserve.errors import BackendMissing, EngineFailed, InvalidInput, ModelUnreadable, Unsupported
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+CPU_KV_GIB = "1"
+"""vLLM's CPU build would take 4 GiB or a share of all memory; one machine often holds several models."""
+
+
+def arguments(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Engine arguments of the installed vLLM from keywords or strings; unknown names are refused."""
+    from vllm.engine.arg_utils import EngineArgs
+
+    known = {field.name for field in fields(EngineArgs)}
+    for name in options:
+        if name not in known:
+            near = get_close_matches(name, known, n=1)
+            hint = f"did you mean {near[0]}?" if near else "options are vLLM's own engine arguments"
+            raise Unsupported("vllm", f"the option {name!r}", hint=hint)
+    return {name: _value(value) for name, value in options.items()}
+
+
+def _value(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    words = {"true": True, "false": False, "none": None}
+    if value.lower() in words:
+        return words[value.lower()]
+    try:
+        return ast.literal_eval(value)
+    except (ValueError, SyntaxError):
+        return value
+
+
+def start(model: str, options: Mapping[str, Any], **more: Any) -> Any:
+    """A running `vllm.LLM`."""
+    _quiet_environment()
+    asked = {**more, **arguments(options)}
+    proven(model, trust=bool(asked.get("trust_remote_code")))
+    from vllm import LLM
+
+    try:
+        llm = LLM(model=model, **{**_defaults(asked), **asked})
+    except (ValueError, OSError, RuntimeError, TypeError, AssertionError, ImportError, KeyError) as error:
+        raise _plain(error, model) from error
+    _alive.add(id(llm))
+    return llm
+
+
+def proven(model: str, *, trust: bool) -> None:
+    """Refuse a folder that cannot work before vLLM starts processes for it."""
+    path = Path(model)
+    if not path.exists() and (path.is_absolute() or model.startswith((".", "~"))):
+        raise ModelUnreadable(f"no folder {model}", path=model)
+    if not path.is_dir():
+        return
+    config = path / "config.json"
+    if not config.exists() and not any(path.glob("*.gguf")):
+        raise ModelUnreadable(f"{model} has no config.json", path=str(config))
+    _readable(config, trust)
+
+
+def _readable(config: Path, trust: bool) -> None:
+    if not config.exists():
+        return
+    try:
+        content = json.loads(config.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ModelUnreadable(f"{config} is not JSON: {error}", path=str(config)) from error
+    if isinstance(content, dict) and content.get("auto_map") and not trust and not content.get("model_type"):
+        raise ModelUnreadable(
+            f"{config} needs code of its own to load", path=str(config), field="auto_map",
+            hint="pass trust_remote_code=True if you trust it",
+        )  # fmt: skip
+
+
+def _quiet_environment() -> None:
+    os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
+    os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
+    from vllm.platforms import current_platform
+
+    if current_platform.is_cpu():
+        os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", CPU_KV_GIB)
+        os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
+
+
+def _defaults(asked: Mapping[str, Any]) -> dict[str, Any]:
+    """On a CPU with one rank: no extra process, no compiler run before the first token."""
+    from vllm.platforms import current_platform
+
+    if not current_platform.is_cpu() or int(asked.get("tensor_parallel_size") or 1) > 1:
+        return {}
+    return {"distributed_executor_backend": "uni", "enforce_eager": True}
+
+
+def _plain(error: Exception, model: str) -> Exception:
+    words = str(error).strip() or type(error).__name__
+    first = next((line for line in words.splitlines() if line.strip()), words)[:400]
+    if isinstance(error, ImportError):
+        return BackendMissing("vllm", needs=first, install='pip install "memserve[vllm]"')
+    if isinstance(error, (OSError, KeyError)):
+        return ModelUnreadable(f"vLLM cannot read {model}: {first}", path=model)
+    if "unexpected keyword" in first or "validation error" in words:
+        return InvalidInput(f"vLLM refuses its options: {words[:400]}")
+    return EngineFailed(f"vLLM did not start with {model}: {first}")
+
+
+_alive: set[int] = set()
+"""Engines of this process: vLLM's groups of ranks are global, so only the last one takes them down."""
+
+
+def stop(llm: Any) -> None:
+    """End the engine's processes and give its memory back."""
+    _alive.discard(id(llm))
+    core = getattr(llm.llm_engine, "engine_core", None)
+    if core is not None and hasattr(core, "shutdown"):
+        with _groups_kept() if _alive else nullcontext():
+            core.shutdown()
+    del core, llm
+    gc.collect()
+
+
+@contextmanager
+def _groups_kept() -> Iterator[None]:
+    """An engine's own shutdown takes down the groups of every engine in the process; not while others live."""
+    from vllm.v1.engine import core
+
+    name = "cleanup_dist_env_and_memory"
+    kept = getattr(core, name, None)
+    if kept is not None:
+        setattr(core, name, lambda *_, **__: None)
+    try:
+        yield
+    finally:
+        if kept is not None:
+            setattr(core, name, kept)
