@@ -6,19 +6,19 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from memserve.plan import pricing, rooms
-from memserve.plan.offers import consider
 from memserve.plan.checkpoints import loaded
 from memserve.plan.choice import ranked
 from memserve.plan.closest import nearest, remedies
+from memserve.plan.offers import consider
 from memserve.plan.plan import Candidate, Plan
 from memserve.plan.reasons import reasons_for
+from memserve.plan.wishes import Wishes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from memserve.hardware.machine import Machine
     from memserve.model.spec import ModelSpec
-    from memserve.plan.wishes import Wishes
 
 FEW = 5
 """Alternatives that are worth reading unless all were asked for."""
@@ -37,6 +37,11 @@ class Answer:
     rejected: tuple[Candidate, ...]
     remedies: tuple[str, ...] = ()
 
+    @property
+    def plans(self) -> tuple[Plan, ...]:
+        """The plan alone, or nothing."""
+        return () if self.plan is None else (self.plan,)
+
 
 def answer(model: ModelSpec, machine: Machine, wishes: Wishes, *, everything: bool = False) -> Answer:
     """Judge every candidate and choose."""
@@ -53,6 +58,25 @@ def answer(model: ModelSpec, machine: Machine, wishes: Wishes, *, everything: bo
     alternatives = tuple(maker.plan(candidate, brief=True) for candidate in others)
     plan = replace(maker.plan(best[0]), alternatives=alternatives, rejected=rejected)
     return Answer(model, machine, wishes, plan, None, alternatives, rejected)
+
+
+def checked(command: str, gpus: str | None, engine_version: str | None, memory_gib: float | None) -> Answer:
+    """The verdict on a command, in the shape of an answer."""
+    from memserve.plan.checking import check
+    from memserve.plan.commandline import split
+    from memserve.plan.room import Launch
+
+    plan = check(command, gpus, engine_version=engine_version, memory_gib_per_card=memory_gib)
+    room = rooms.room(plan.backend)
+    launch = room.launch.launch(plan.model, plan.checkpoint.id, plan.machine, plan.deployment)
+    largest = room.memory.largest_context(plan.model, plan.machine, plan.deployment)
+    plan = replace(plan, launch=Launch(launch.install, split(command)), largest_context=largest)
+    wishes = Wishes(context=plan.context, backend=plan.backend, engine_version=plan.engine_version)
+    if plan.fits:
+        return Answer(plan.model, plan.machine, wishes, plan, None, (), ())
+    missed = Candidate(plan.deployment, plan.verdict, plan.checkpoint)
+    cures = tuple(remedies(plan.model, plan.machine, wishes, missed))
+    return Answer(plan.model, plan.machine, wishes, None, plan, (), (missed,), cures)
 
 
 def differing(best: Sequence[Candidate]) -> Iterator[Candidate]:

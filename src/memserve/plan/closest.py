@@ -6,9 +6,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from memserve.plan import rooms
-from memserve.plan.offers import consider
 from memserve.plan.checkpoints import loaded
 from memserve.plan.losses import weight_loss
+from memserve.plan.offers import consider
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

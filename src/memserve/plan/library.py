@@ -40,8 +40,8 @@ def candidates(model: str | PathLike[str] | ModelSpec, gpus: str | Machine | Non
                data_parallel: int | None = None, kv_dtype: str | None = None,
                objective: str = "quality") -> list[Candidate]:  # fmt: skip
     """Every candidate, those that fit first and best first; each with `fits` and `reason`."""
-    from memserve.plan.offers import consider
     from memserve.plan.choice import ranked
+    from memserve.plan.offers import consider
 
     wishes = Wishes(
         context, concurrency, backend, engine_version, quantization, tensor_parallel, pipeline_parallel,

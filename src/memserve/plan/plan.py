@@ -168,11 +168,11 @@ class Candidate(Described):
         """As a line of `rejected`."""
         return {
             "backend": self.backend, "engine_version": self.engine_version or None,
-            "quantization": self.quantization,
+            "quantization": self.quantization, "dtype": self.dtype,
             "tensor_parallel": None if self.remote else self.tensor_parallel,
             "pipeline_parallel": None if self.remote else self.pipeline_parallel,
             "data_parallel": None if self.remote else self.data_parallel,
-            "rule": self.rule, "reason": self.reason, "source": self.source,
+            "outcome": self.outcome, "rule": self.rule, "reason": self.reason, "source": self.source,
         }  # fmt: skip
 
 

@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from memserve.hardware.machine import Machine
     from memserve.model.spec import ModelSpec
+    from memserve.plan.answer import Answer
     from memserve.plan.plan import Plan
 
+SCHEMA = 1
 GIB = 1024**3
 
 
@@ -27,6 +29,25 @@ def machine_object(machine: Machine) -> dict[str, Any]:
         "memory_gib_per_card": round(machine.card.memory / GIB, 2), "origin": machine.origin,
         "notes": list(machine.notes),
     }  # fmt: skip
+
+
+def answer_object(answer: Answer) -> dict[str, Any]:
+    """The whole answer."""
+    return {
+        "schema": SCHEMA,
+        "model": model_object(answer.model), "machine": machine_object(answer.machine),
+        "fits": answer.plan is not None,
+        "plan": None if answer.plan is None else bare_plan(answer.plan),
+        "closest": None if answer.closest is None else missed_plan(answer.closest),
+        "remedies": list(answer.remedies),
+        "alternatives": [bare_plan(plan) for plan in answer.alternatives],
+        "rejected": [candidate.to_dict() for candidate in answer.rejected],
+    }  # fmt: skip
+
+
+def missed_plan(plan: Plan) -> dict[str, Any]:
+    """A plan that does not fit, and why."""
+    return {**bare_plan(plan), "rule": plan.rule, "reason": plan.reason, "source": plan.source}
 
 
 def plan_object(plan: Plan) -> dict[str, Any]:

@@ -1,0 +1,43 @@
+"""python -m memserve.plan MODEL --gpus SPEC"""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import TYPE_CHECKING
+
+from memserve.errors import DoesNotFit, MemserveError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+FITS, MISSES, MALFORMED = 0, 1, 2
+LONGEST = 300
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Run one call; the exit code says what came of it."""
+    try:
+        from memserve.plan.tasks import run
+
+        return run(words)
+    except DoesNotFit as error:
+        say(str(error))
+        return MISSES
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FITS
+    except (MemserveError, OSError, RecursionError, UnicodeError) as error:
+        say(str(error) or type(error).__name__)
+        return MALFORMED
+
+
+def say(text: str) -> None:
+    """One line on stderr, whatever the message holds."""
+    line = " ".join("".join(sign if sign.isprintable() else " " for sign in text).split())
+    short = line if len(line) <= LONGEST else line[: LONGEST - 3] + "..."
+    sys.stderr.write(short.encode("utf-8", "replace").decode("utf-8") + "\n")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
