@@ -79,8 +79,10 @@ def test_several_ranks_the_fullest_decides():
 
 
 def test_a_refused_context_tells_its_tokens():
-    log = parse("ValueError: The model's max seq len (131072) is larger than the maximum number of tokens "
-                "that can be stored in KV cache (79392). Try increasing `gpu_memory_utilization`")  # fmt: skip
+    log = parse(
+        "ValueError: The model's max seq len (131072) is larger than the maximum number of tokens that "
+        "can be stored in KV cache (79392). Try increasing `gpu_memory_utilization`"
+    )
     assert log.kv_tokens == 79392
 
 
@@ -117,8 +119,13 @@ def test_noise_never_breaks_it(noise, log, cut):
 @pytest.mark.skipif(not SHARED.exists(), reason="the shared truth is not beside this checkout")
 def test_the_public_logs():
     """Every figure that stands in a quoted log is read as the person who collected it did."""
-    fields = {"weights_gib_per_gpu": "weights", "activation_peak_gib": "activation", 
-              "non_torch_gib": "non_torch", "cuda_graph_gib": "graphs", "kv_cache_gib_per_gpu": "kv_bytes"}  # fmt: skip
+    fields = {
+        "weights_gib_per_gpu": "weights",
+        "activation_peak_gib": "activation",
+        "non_torch_gib": "non_torch",
+        "cuda_graph_gib": "graphs",
+        "kv_cache_gib_per_gpu": "kv_bytes",
+    }
     right = wrong = 0
     for line in (SHARED / "truth/memory_public_logs.jsonl").read_text("utf-8").splitlines():
         row = json.loads(line)
