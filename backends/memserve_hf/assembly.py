@@ -70,16 +70,16 @@ def generating(model: str, options: Options) -> GeneratingEngine:
         max_rows=options.max_rows or ROWS.get(place.kind, ROWS_ELSEWHERE),
         max_positions=_positions(options, place, config, loaded),
     )  # fmt: skip
-    fast = isinstance(stepper, Slots)
+    prefixes = isinstance(stepper, Slots) and stepper.prefixes.limit > 0
     return GeneratingEngine(
-        capabilities=_capabilities(found, place, prompts, fast),
+        capabilities=_capabilities(found, place, prompts, fast=isinstance(stepper, Slots)),
         model=loaded,
         prompts=prompts,
         grammars=grammar.Grammars(tokenizer, vocabulary=_logit_count(loaded, vocabulary), ends=ends),
         loop=loop,
         worker=Worker(loop, found.folder.name),
         scorer=Scorer(loaded, head, prompts, device=device, width=width),
-        prefixes=fast and stepper.prefixes.limit > 0,
+        prefixes=prefixes,
     )
 
 
@@ -96,7 +96,7 @@ def _stepper(model: Any, head: Head, device: torch.device, width: int, prefix_by
     return Singles(model, head, device=device, width=width)
 
 
-def _capabilities(found: Checkpoint, place: Place, prompts: Prompts, fast: bool) -> Capabilities:
+def _capabilities(found: Checkpoint, place: Place, prompts: Prompts, *, fast: bool) -> Capabilities:
     constrained = grammar.available()
     return replace(
         AT_BEST,
@@ -158,5 +158,5 @@ def _positions(options: Options, place: Place, config: Any, model: Any) -> int:
     allowed = share if options.kv_gib is None else int(options.kv_gib * 1024**3)
     heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
     width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    each = 2 * int(config.num_hidden_layers) * int(heads) * int(width) * model.dtype.itemsize
+    each: int = 2 * int(config.num_hidden_layers) * int(heads) * int(width) * model.dtype.itemsize
     return max(1, allowed // each)

@@ -31,3 +31,15 @@ AT_BEST = Capabilities(
     dimensions=True,
     notes=("greedy answers repeat to the token in float32; half precision rounds differently in company",),
 )
+
+ENCODING = Capabilities(
+    backend="hf",
+    tasks=frozenset({"embed"}),
+    chat=False,
+    temperature=False,
+    top_p=False,
+    max_tokens=False,
+    stop=False,
+    batches=True,
+)
+"""An encoder's: nothing of generation."""

@@ -86,7 +86,8 @@ def _default_attention(torch: Any, kind: str, device: str, dtype: str) -> str:
 
 
 def _capability(torch: Any, device: str) -> tuple[int, int]:
-    return tuple(torch.cuda.get_device_capability(device))  # type: ignore[return-value]
+    major, minor = torch.cuda.get_device_capability(device)
+    return int(major), int(minor)
 
 
 def _describe(torch: Any, device: str) -> str:

@@ -5,11 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-
 from memserve.errors import InvalidInput
 from memserve.protocol import Embeddings, Usage
 from memserve_hf import checkpoint as checkpoints
-from memserve_hf.capabilities import AT_BEST
+from memserve_hf.capabilities import ENCODING
 from memserve_hf.device import choose
 from memserve_hf.encoder import Encoder, torch_forward
 from memserve_hf.engines import present
@@ -29,12 +28,6 @@ if TYPE_CHECKING:
 
 BATCH_TOKENS = {"cpu": 4096}
 BATCH_TOKENS_ELSEWHERE = 65536
-EMBED_ONLY = {
-    "chat": False, "raw": False, "token_ids": False, "top_k": False, "min_p": False, "seed": False, "n": False,
-    "logprobs": 0, "score": False, "schema": False, "regex": False, "choices": False, "truncate": False,
-    "stream": False, "returns_token_ids": False, "temperature": False, "top_p": False, "max_tokens": False,
-    "stop": False, "count_tokens": False, "cancel": False,
-}  # fmt: skip
 
 
 class EmbeddingEngine:
@@ -105,8 +98,8 @@ def _encoder(model: str, options: Options) -> tuple[Encoder, Capabilities]:
         allow_pickle=options.allow_pickle,
     )  # fmt: skip
     capabilities = replace(
-        AT_BEST, engine=f"transformers {present('transformers')}", model=model, device=place.described,
-        tasks=frozenset({"embed"}), context=encoder.longest, roles=steps.roles,
-        deterministic=place.dtype == "float32", **EMBED_ONLY,
+        ENCODING, engine=f"transformers {present('transformers')}", model=model, device=place.described,
+        context=encoder.longest, roles=steps.roles, normalize=True, dimensions=True,
+        deterministic=place.dtype == "float32",
     )  # fmt: skip
     return encoder, capabilities

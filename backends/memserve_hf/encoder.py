@@ -115,10 +115,13 @@ def torch_forward(model: Any) -> Forward:
     """The plain way: the model itself."""
 
     def forward(inputs: Mapping[str, Tensor]) -> tuple[Tensor, Tensor | None]:
-        out = model(**inputs, return_dict=True)
-        pooler = getattr(out, "pooler_output", None)
-        states = getattr(out, "last_hidden_state", None)
-        return (pooler[:, None] if states is None else states), pooler
+        out: Any = model(**inputs, return_dict=True)
+        pooler: Tensor | None = getattr(out, "pooler_output", None)
+        states: Tensor | None = getattr(out, "last_hidden_state", None)
+        if states is None:
+            assert pooler is not None
+            states = pooler[:, None]
+        return states, pooler
 
     return forward
 

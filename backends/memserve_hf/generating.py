@@ -8,16 +8,16 @@ from memserve.errors import Cancelled, Closed, MemserveError
 from memserve.protocol import Completion, Sample
 from memserve_hf.release import release
 from memserve_hf.row import Job, Settings
-from memserve_hf.scoring import Scorer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from memserve.protocol import Capabilities, Delta, Prompt, Request, Score
+    from memserve.tokens.prompts import Prompts
     from memserve_hf.grammar import Grammars
     from memserve_hf.loop import Loop
-    from memserve.tokens.prompts import Prompts
     from memserve_hf.row import Row
+    from memserve_hf.scoring import Scorer
     from memserve_hf.worker import Worker
 
 POLL_SECONDS = 1.0

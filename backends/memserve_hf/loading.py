@@ -62,46 +62,41 @@ def load_model(checkpoint: Checkpoint, options: Options, place: Place, kinds: tu
 
 def _first_that_fits(transformers: Any, kinds: tuple[str, ...], checkpoint: Checkpoint,
                      settings: dict[str, Any]) -> Any:  # fmt: skip
-    wrong: Exception | None = None
     for kind in kinds:
-        try:
-            return _attempt(getattr(transformers, kind), checkpoint, settings)
-        except ValueError as error:
-            if "Unrecognized configuration class" not in str(error):
-                raise _unreadable(checkpoint, error) from error
-            wrong = error
+        loaded = _attempt(getattr(transformers, kind), checkpoint, settings)
+        if loaded is not None:
+            return loaded
     raise ModelUnreadable(
         f"{checkpoint.name} is a {checkpoint.config['model_type']}, which is no {' or '.join(kinds)}",
         path=str(checkpoint.folder / "config.json"), field="model_type",
-    ) from wrong  # fmt: skip
+    )  # fmt: skip
 
 
 def _attempt(kind: Any, checkpoint: Checkpoint, settings: dict[str, Any]) -> Any:
+    """(model, report), or None where the class does not take this architecture."""
+    folder = str(checkpoint.folder)
     try:
         with quiet():
             try:
-                return kind.from_pretrained(str(checkpoint.folder), **settings)
+                return kind.from_pretrained(folder, **settings)
             except ValueError as error:
                 if "attention" not in str(error) or settings["attn_implementation"] == "eager":
                     raise
-                return kind.from_pretrained(
-                    str(checkpoint.folder), **{**settings, "attn_implementation": "eager"}
-                )
+                return kind.from_pretrained(folder, **{**settings, "attn_implementation": "eager"})
     except ImportError as error:
         raise BackendMissing("hf", needs=_first_line(error), install=INSTALL) from error
-    except ValueError as error:
-        _refuse_remote_code(error)
-        raise
     except Exception as error:
+        if "Unrecognized configuration class" in str(error):
+            return None
         if type(error).__name__ == "OutOfMemoryError":
             raise
+        _refuse_remote_code(error)
         raise _unreadable(checkpoint, error) from error
 
 
 def _complete(report: Any, checkpoint: Checkpoint, model: Any, optional: tuple[str, ...]) -> None:
     """Refuse a checkpoint that leaves weights of the model unset."""
-    read = report.get if isinstance(report, dict) else lambda key, _: getattr(report, key, ())
-    missing = sorted(key for key in read("missing_keys", ()) if not key.startswith(optional))
+    missing = sorted(key for key in report["missing_keys"] if not key.startswith(optional))
     if missing:
         raise ModelUnreadable(
             f"{checkpoint.name} lacks {len(missing)} weights of {type(model).__name__}, as {missing[0]}",
@@ -116,14 +111,16 @@ def _adapted(model: Any, options: Options) -> Any:
         return model
     peft = need("peft")
     try:
-        adapted = peft.PeftModel.from_pretrained(model, options.adapter)
+        adapted: Any = peft.PeftModel.from_pretrained(model, options.adapter)
     except (ValueError, OSError, RuntimeError, KeyError) as error:
         raise ModelUnreadable(
             f"the adapter {options.adapter} cannot be read: {_first_line(error)}", path=options.adapter
         ) from error
     if getattr(model, "is_quantized", False):
-        return adapted.get_base_model()
-    return adapted.merge_and_unload()
+        base: Any = adapted.get_base_model()
+        return base
+    merged: Any = adapted.merge_and_unload()
+    return merged
 
 
 def _unreadable(checkpoint: Checkpoint, error: Exception) -> ModelUnreadable:

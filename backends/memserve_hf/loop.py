@@ -5,13 +5,12 @@ from __future__ import annotations
 from random import Random
 from typing import TYPE_CHECKING, Any
 
-
 from memserve.errors import Cancelled
 from memserve.protocol import Delta
+from memserve.tokens.text import Text
 from memserve_hf.prefixes import BLOCK
 from memserve_hf.row import Row
 from memserve_hf.sampling import choose, record
-from memserve.tokens.text import Text
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

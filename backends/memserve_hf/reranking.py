@@ -10,9 +10,9 @@ import torch
 from memserve.errors import ModelUnreadable
 from memserve.protocol import Ranking, Usage
 from memserve_hf import checkpoint as checkpoints
-from memserve_hf.capabilities import AT_BEST
+from memserve_hf.capabilities import ENCODING
 from memserve_hf.device import choose
-from memserve_hf.embedding import BATCH_TOKENS, BATCH_TOKENS_ELSEWHERE, EMBED_ONLY
+from memserve_hf.embedding import BATCH_TOKENS, BATCH_TOKENS_ELSEWHERE
 from memserve_hf.encoder import Tokens, batches, pad
 from memserve_hf.engines import present
 from memserve_hf.loading import load_model, load_tokenizer
@@ -78,9 +78,8 @@ def reranking(model: str, options: Options) -> RerankingEngine:
                               path=path, field="id2label")  # fmt: skip
     longest = options.max_length or _longest(tokenizer, loaded.config)
     capabilities = replace(
-        AT_BEST, engine=f"transformers {present('transformers')}", model=model, device=place.described,
-        tasks=frozenset({"rerank"}), context=longest, roles=frozenset(), normalize=False, dimensions=False,
-        deterministic=place.dtype == "float32", **EMBED_ONLY,
+        ENCODING, engine=f"transformers {present('transformers')}", model=model, device=place.described,
+        tasks=frozenset({"rerank"}), context=longest, deterministic=place.dtype == "float32",
     )  # fmt: skip
     return RerankingEngine(
         capabilities, loaded, tokenizer, sigmoid=_wants_sigmoid(found.config), longest=longest,

@@ -5,12 +5,13 @@ from __future__ import annotations
 import threading
 from dataclasses import dataclass, field
 from queue import SimpleQueue
-from random import Random
 from typing import TYPE_CHECKING, Any
 
 from memserve.protocol import DEFAULT_TEMPERATURE, DEFAULT_TOP_P, Delta, Usage
 
 if TYPE_CHECKING:
+    from random import Random
+
     from memserve.errors import MemserveError
     from memserve.protocol import FinishReason, Request, TokenLogprob
     from memserve.tokens.text import Text

@@ -37,8 +37,7 @@ class Scorer:
         scores: dict[int, Score] = {}
         order = sorted(range(len(pairs)), key=lambda i: len(pairs[i].tokens), reverse=True)
         for batch in self._batches(pairs, order):
-            for i, score in zip(batch, self._score([pairs[i] for i in batch]), strict=True):
-                scores[i] = score
+            scores.update(zip(batch, self._score([pairs[i] for i in batch]), strict=True))
         return [scores[i] for i in range(len(pairs))]
 
     def _batches(self, pairs: Sequence[Pair], order: Sequence[int]) -> Iterator[list[int]]:

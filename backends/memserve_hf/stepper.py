@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 
-from memserve_hf.head import Head
 from memserve_hf.masks import Masks
 from memserve_hf.prefixes import BLOCK, Prefixes
 from memserve_hf.slots import SlotCache
@@ -21,6 +20,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
+    from memserve_hf.head import Head
     from memserve_hf.row import Job, Row
 
 MASK_ELEMENTS = 1 << 26

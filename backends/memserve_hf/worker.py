@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
@@ -53,13 +53,9 @@ class Worker:
             self._open()
             self._calls.append((work, future))
             self._wake.notify()
-        while True:
-            try:
-                return future.result(POLL_SECONDS)
-            except TimeoutError:
-                if future.done():
-                    raise
-                self.check()
+        while not wait([future], POLL_SECONDS).done:
+            self.check()
+        return future.result()
 
     def check(self) -> None:
         """Raise if nobody will ever answer."""
