@@ -95,14 +95,16 @@ class Maker:
     def __init__(self, model: ModelSpec, machine: Machine, wishes: Wishes,
                  rejected: tuple[Candidate, ...]) -> None:  # fmt: skip
         self.model, self.machine, self.wishes, self.rejected = model, machine, wishes, rejected
+        self.rent = pricing.rent(machine)
 
     def plan(self, candidate: Candidate, *, brief: bool = False) -> Plan:
-        """A candidate with everything that one needs to start it; `brief` leaves out the price."""
+        """A candidate with everything that one needs to start it; `brief` leaves out what takes long."""
         room = rooms.room(candidate.backend)
         held = loaded(self.model, candidate.checkpoint)
         deployment = candidate.deployment
         launch = room.launch.launch(held, candidate.checkpoint.id, self.machine, deployment)
-        largest = room.memory.largest_context(held, self.machine, deployment) if candidate.footprint else None
+        asked = candidate.footprint is not None and not brief
+        largest = room.memory.largest_context(held, self.machine, deployment) if asked else None
         plan = Plan(
             model=self.model, machine=self.machine, deployment=deployment, verdict=candidate.verdict,
             checkpoint=candidate.checkpoint, launch=launch, largest_context=largest,
@@ -112,5 +114,5 @@ class Maker:
             return replace(plan, reasons=(candidate.reason, *reasons))
         return replace(
             plan, reasons=reasons, speed=pricing.speed_object(self.model, self.machine, candidate),
-            cost=pricing.cost_object(self.model, self.machine, candidate),
+            cost=pricing.cost_object(self.model, self.machine, candidate, self.rent),
         )  # fmt: skip

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from memserve.plan import rooms
 from memserve.plan.checkpoints import loaded
+from memserve.plan.choice import ranked
 from memserve.plan.losses import weight_loss
 from memserve.plan.offers import consider
 
@@ -44,7 +45,7 @@ def remedies(model: ModelSpec, machine: Machine, wishes: Wishes, closest: Candid
     yield from _shorter(model, machine, closest)
     for name, freed in _freed(wishes).items():
         if freed != wishes:
-            fits = next((one for one in consider(model, machine, freed) if one.fits), None)
+            fits = next(iter(ranked(consider(model, machine, freed), model, machine, freed)), None)
             if fits is not None:
                 yield f"leave {name} open: {_named(fits)} fits"
                 return
@@ -77,7 +78,7 @@ def _more_cards(model: ModelSpec, machine: Machine, wishes: Wishes) -> Iterator[
     count = machine.cards_per_node * 2
     while count <= MOST_CARDS:
         larger = replace(machine, cards_per_node=count, free_memory=None)
-        fits = next((c for c in consider(model, larger, wishes) if c.fits), None)
+        fits = next(iter(ranked(consider(model, larger, wishes), model, larger, wishes)), None)
         if fits is not None:
             yield f"--gpus {count}x{machine.card.name}: {_named(fits)} fits"
             return

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from memserve.plan.plan import Verdict
@@ -12,9 +13,12 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from memserve.hardware.machine import Machine
-    from memserve.memory.account import Deployment
+    from memserve.memory.account import Deployment, Footprint
+    from memserve.memory.calibration import Calibration
     from memserve.model.spec import ModelSpec
     from memserve.plan.room import Room
+
+LOGGED_AS = {"ascend": "vllm-ascend"}
 
 
 def fitted(room: Room, model: ModelSpec, machine: Machine,
@@ -40,7 +44,7 @@ def forms(rules: Mapping[str, Any], deployment: Deployment) -> Iterator[Deployme
 
 def held(room: Room, model: ModelSpec, machine: Machine, deployment: Deployment) -> Verdict:
     """Memory's verdict, and whether the pool holds the requests that are wanted at once."""
-    footprint = room.memory.account(model, machine, deployment)
+    footprint = calibrated(room.memory.account(model, machine, deployment), machine, deployment)
     verdict = weighed(footprint, deployment)
     if not verdict.fits:
         return verdict
@@ -52,6 +56,25 @@ def held(room: Room, model: ModelSpec, machine: Machine, deployment: Deployment)
         f" and {wanted} are wanted"
     )
     return Verdict("out_of_memory", "concurrency", reason, verdict.source or "memserve's account", footprint)
+
+
+def calibrated(footprint: Footprint, machine: Machine, deployment: Deployment) -> Footprint:
+    """With the constants of the user's own machine, where a start-up log taught them."""
+    known = _calibrations()
+    if not known:
+        return footprint
+    from memserve.memory.calibration import find
+
+    engine = LOGGED_AS.get(deployment.backend, deployment.backend)
+    found = find(known, engine=engine, card=machine.card.name, tensor=deployment.layout.tensor)
+    return footprint if found is None else found.apply(footprint)
+
+
+@cache
+def _calibrations() -> tuple[Calibration, ...]:
+    from memserve.memory.calibration import load
+
+    return load()
 
 
 def hopeless(verdict: Verdict) -> bool:

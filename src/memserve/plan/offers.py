@@ -80,6 +80,7 @@ class Offer:
         if self.judge.known["experts"]:
             serves["data"] = False
         self.layouts = layouts(serves, machine, wishes)
+        self.dtypes: Mapping[str, Sequence[str]] = room.rules.get("dtypes", DTYPES)
 
     def candidates(self) -> Iterator[Candidate]:
         """Each quantization over each layout."""
@@ -123,7 +124,7 @@ class Offer:
         judge = (
             self.judge if model is self.model else Judge(self.judge.rules, self.version, model, self.machine)
         )
-        for dtype in DTYPES.get(model.dtype, DTYPES["bfloat16"]):
+        for dtype in self.dtypes.get(model.dtype, self.dtypes["bfloat16"]):
             refusal = self.card or judge.dtype(self.deployment(checkpoint, dtype, self.layouts[0]))
             if refusal is None:
                 for layout in self.layouts:

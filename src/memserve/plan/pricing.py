@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -41,9 +42,10 @@ def speed_object(model: ModelSpec, machine: Machine, candidate: Described) -> di
     }  # fmt: skip
 
 
-def cost_object(model: ModelSpec, machine: Machine, candidate: Described) -> dict[str, Any]:
+def cost_object(model: ModelSpec, machine: Machine, candidate: Described,
+                rented: tuple[float | None, str]) -> dict[str, Any]:  # fmt: skip
     """`cost` of the JSON answer: renting the machine, and what its output costs when it is kept busy."""
-    hourly, source = rent(machine)
+    hourly, source = rented
     busy = speed(model, machine, candidate, None).output_tokens_per_s.likely
     per_token = None if hourly is None else round(hourly / 3600 / busy * 1e6, 4)
     return {
@@ -52,19 +54,25 @@ def cost_object(model: ModelSpec, machine: Machine, candidate: Described) -> dic
     }  # fmt: skip
 
 
-def rent(machine: Machine) -> tuple[float | None, str]:
-    """Dollars per hour for the machine and where that was read; None where nobody sells it."""
-    if machine.usd_per_hour is not None:
-        return machine.usd_per_hour, machine.price_source
-    from memserve.hardware import instances
+@cache
+def _offer(card: str, cards: int, nodes: int) -> tuple[float | None, str]:
+    from memserve.hardware import Machine, instances
+    from memserve.hardware import card as card_named
 
-    offer = instances.cheapest(machine)
+    offer = instances.cheapest(Machine(card_named(card), cards, nodes))
     if offer is None:
         return None, "no instance with these cards is priced in memserve's data"
     found, count = offer
     hourly = found.usd_per_hour
     told = f"{count} x {found.name} ({found.cloud} {found.region}, {found.date}): {found.source}"
     return None if hourly is None else round(hourly * count, 4), told
+
+
+def rent(machine: Machine) -> tuple[float | None, str]:
+    """Dollars per hour for the machine and where that was read; None where nobody sells it."""
+    if machine.usd_per_hour is not None:
+        return machine.usd_per_hour, machine.price_source
+    return _offer(machine.card.name, machine.cards_per_node, machine.nodes)
 
 
 def _rounded(values: dict[str, float]) -> dict[str, float]:

@@ -42,8 +42,9 @@ def _why_not_better(plan: Plan, rejected: Sequence[Candidate]) -> Iterator[str]:
         yield f"not {'16 bit' if quantization == 'none' else quantization}: {candidate.reason}"
 
 
-def _spread(candidate: Candidate) -> tuple[bool, int]:
-    return candidate.footprint is not None, candidate.deployment.layout.cards
+def _spread(candidate: Candidate) -> tuple[bool, int, int]:
+    layout = candidate.deployment.layout
+    return candidate.footprint is not None, layout.cards, layout.tensor
 
 
 def _release(plan: Plan, rejected: Sequence[Candidate]) -> Iterator[str]:

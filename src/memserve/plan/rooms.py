@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, cast
 
 from memserve import registry
@@ -21,7 +22,8 @@ def room(name: str) -> Room:
 
 def plannable(backend: Any) -> bool:
     """Whether a backend, ours or a stranger's, can be planned with on the user's own cards."""
-    return all(hasattr(type(backend), part) for part in ("rules", "memory", "launch"))
+    known = all(hasattr(type(backend), part) for part in ("rules", "memory", "launch"))
+    return known and isinstance(backend.rules, Mapping) and "versions" in backend.rules
 
 
 def local() -> list[str]:

@@ -37,29 +37,46 @@ class Refusal:
 
 
 class Judge:
-    """One engine version's rows over one model and machine, ready for many deployments."""
+    """One engine version's rows over one model and machine, ready for many deployments.
+
+    Conditions on the model and the machine are settled once, so that a deployment meets few rows.
+    """
 
     def __init__(self, rules: Mapping[str, Any], version: str, model: ModelSpec, machine: Machine) -> None:
         self.rules = rules
-        self.rows = _rows_of(rules, version)
         table = rules.get("architectures", {})
         row = table.get("rows", {}).get(model.architecture)
         known = {"version": version, "architecture_table": table, "architecture_row": row}
         self.known = {**machine_facts(machine), **model_facts(model), **known}
+        self.open = [left for row in _rows_of(rules, version) if (left := self._settled(row)) is not None]
 
     def card(self) -> Refusal | None:
         """The rule that refuses the card whatever is run on it."""
-        rows = (row for row in self.rows if "check" not in row and CARD_FACTS.issuperset(row["when"]))
+        rows = (left for left in self.open if _about_card(left[0]))
         return first_refusal(rows, self.known)
 
     def dtype(self, deployment: Deployment) -> Refusal | None:
         """The rule that refuses what the deployment computes in."""
-        rows = (row for row in self.rows if "dtype" in row.get("when", {}))
+        rows = (left for left in self.open if "dtype" in left[1])
         return first_refusal(rows, {**self.known, **deployment_facts(deployment)})
 
     def __call__(self, deployment: Deployment) -> Refusal | None:
         """The first rule that refuses this deployment."""
-        return first_refusal(self.rows, {**self.known, **deployment_facts(deployment)})
+        return first_refusal(self.open, {**self.known, **deployment_facts(deployment)})
+
+    def _settled(self, row: Mapping[str, Any]) -> tuple[Mapping[str, Any], dict[str, Any]] | None:
+        """The row with the conditions that a deployment must still meet; None if it can never refuse."""
+        left: dict[str, Any] = {}
+        for fact, condition in row.get("when", {}).items():
+            if fact not in self.known:
+                left[fact] = condition
+            elif not _holds(condition, self.known[fact]):
+                return None
+        return row, left
+
+
+def _about_card(row: Mapping[str, Any]) -> bool:
+    return "check" not in row and CARD_FACTS.issuperset(row.get("when", ()))
 
 
 def judge(rules: Mapping[str, Any], model: ModelSpec, machine: Machine,
@@ -83,10 +100,14 @@ def release(rules: Mapping[str, Any], version: str | None) -> Mapping[str, Any]:
     return rows[-1]
 
 
-def first_refusal(rows: Iterable[Mapping[str, Any]], known: Mapping[str, Any]) -> Refusal | None:
-    """The first of `rows` that applies to the facts `known`."""
-    for row in rows:
-        if all(_holds(condition, known.get(fact)) for fact, condition in row.get("when", {}).items()):
+def first_refusal(rows: Iterable[tuple[Mapping[str, Any], Mapping[str, Any]]],
+                  known: Mapping[str, Any]) -> Refusal | None:  # fmt: skip
+    """The first of `rows`, each with its open conditions, that applies to the facts `known`."""
+    for row, conditions in rows:
+        for fact, condition in conditions.items():
+            if not _holds(condition, known.get(fact)):
+                break
+        else:
             told = CHECKS[row["check"]](known) if "check" in row else {}
             if told is not None:
                 return Refusal(row["id"], row["says"].format_map({**known, **told}), row["source"])

@@ -122,7 +122,7 @@ def command(plan: Plan) -> str:
     return f"{variables} {shlex.join(plan.command)}".strip()
 
 
-PLANS: Row = ("engine", "weights", "layout", "requests", "longest", "tokens/s", "$/Mtok", "checkpoint")
+PLANS: Row = ("engine", "weights", "layout", "requests", "tokens/s", "$/Mtok", "checkpoint")
 
 
 def plan_row(plan: Plan) -> Row:
@@ -134,7 +134,7 @@ def plan_row(plan: Plan) -> Row:
         f"{plan.backend} {plan.engine_version}".strip(), plan.quantization,
         "-" if plan.remote else f"tp {layout.tensor} pp {layout.pipeline} dp {layout.data}",
         "-" if plan.footprint is None else f"{plan.footprint.max_concurrency:.1f}",
-        str(plan.largest_context or "-"), "-" if rate is None else f"{rate:.0f}",
+        "-" if rate is None else f"{rate:.0f}",
         "-" if price is None else f"{price:.2f}",
         "to be made" if plan.checkpoint.make else plan.checkpoint.id,
     )  # fmt: skip
