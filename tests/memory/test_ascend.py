@@ -1,0 +1,49 @@
+"""vLLM-Ascend's start-up: vLLM's sum with its own constants."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+from starts import GIB, model
+
+from memserve.hardware import parse
+from memserve.memory.account import Deployment
+from memserve_ascend.memory import accountant
+from memserve_vllm.memory import accountant as on_cuda
+
+QWEN = "Qwen--Qwen2.5-14B-Instruct"
+
+
+def deployment(**more):
+    return Deployment(
+        "ascend", "0.21.0", **{"quantization": "none", "dtype": "float16", "context": 32_768, **more}
+    )
+
+
+def test_blocks_hold_128_tokens():
+    assert accountant.account(model(QWEN), parse("910B2"), deployment()).kv_tokens % 128 == 0
+
+
+def test_the_forward_pass_alone_makes_the_peak():
+    small = accountant.account(model(QWEN), parse("910B2"), deployment())
+    large = accountant.account(
+        model(QWEN), parse("910B2"), deployment(max_batched_tokens=32_768, max_sequences=16)
+    )
+    assert small.activation / GIB == pytest.approx(0.22, abs=0.05)
+    assert large.activation / GIB == pytest.approx(3.48, abs=0.02)
+
+
+def test_torch_npu_counts_bytes_not_segments():
+    npu = accountant.account(model(QWEN), parse("910B2"), deployment())
+    cuda = on_cuda.account(model(QWEN), parse("A100-80GB"), deployment())
+    assert 0.03 * GIB < cuda.weights - npu.weights < 0.06 * GIB
+
+
+def test_some_of_the_budget_stays_unclaimed():
+    found = accountant.account(model(QWEN), parse("910B2"), deployment(utilization=0.9))
+    rest = found.usable - found.weights - found.activation - found.non_torch - found.kv_cache
+    assert 0.4 <= rest / GIB <= 0.9

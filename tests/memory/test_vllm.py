@@ -1,0 +1,209 @@
+"""vLLM's start-up: pages and groups as its own code forms them, peaks and defaults by version and card."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+from time import perf_counter
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+sys.path.insert(0, str(Path(__file__).parent))
+from starts import GIB, h100, model
+
+from memserve.hardware import parse
+from memserve.memory.account import Deployment, Layout
+from memserve.memory.kv import LayerCache
+from memserve_vllm.memory import accountant
+from memserve_vllm.memory_batch import batch
+from memserve_vllm.memory_pages import PagePlan, pool
+
+LLAMA = "meta-llama--Llama-3.1-8B-Instruct"
+FULL = LayerCache("full", 4096)
+
+
+def deployment(version="0.19.0", **more):
+    return Deployment("vllm", version, **{"quantization": "none", "dtype": "bfloat16", **more})
+
+
+def window(size, width=4096):
+    return LayerCache("window", width, size)
+
+
+# ---------------------------------------------------------------- pages
+
+
+def test_one_kind_of_layer_makes_one_group():
+    formed = pool([FULL] * 32, PagePlan())
+    assert len(formed.groups) == 1
+    assert formed.block_bytes == 32 * 4096 * 16
+    assert formed.tokens(formed.blocks(GIB), 8192, 8192) == GIB // formed.block_bytes * 16
+
+
+def test_gemma_2_halves_its_tokens():
+    """23 full and 23 sliding layers: two groups of 23, so 7,335 blocks are 58,672 tokens."""
+    formed = pool([FULL, window(4096)] * 23, PagePlan())
+    assert (len(formed.groups), formed.layers) == (2, 23)
+    assert formed.tokens(7335, 8192, 8192) == 58_672
+
+
+def test_gemma_3_pads_its_groups():
+    """10 full and 52 sliding layers: seven groups of 10; 15,997 blocks are 36,560 tokens, 4.46 requests."""
+    formed = pool([FULL] * 10 + [window(1024)] * 52, PagePlan())
+    assert (len(formed.groups), formed.layers) == (7, 10)
+    assert formed.tokens(15_997, 8192, 8192) == 36_560
+    assert 15_997 / formed.blocks_per_request(8192, 8192) == pytest.approx(4.46, abs=0.005)
+
+
+def test_nearly_equal_kinds_share_the_larger_number():
+    formed = pool([FULL] * 13 + [window(128)] * 12, PagePlan(near=1.25))
+    assert (len(formed.groups), formed.layers) == (2, 13)
+
+
+def test_before_groups_windows_counted_as_full():
+    formed = pool([FULL, window(4096)] * 23, PagePlan(grouped=False))
+    assert (len(formed.groups), formed.block_bytes) == (1, 46 * 4096 * 16)
+
+
+def test_recurrent_states_decide_the_block():
+    """Qwen3.5-27B at tp 4: states of 801,792 bytes need blocks of 784 tokens; 7 GiB are 114,464 tokens."""
+    states = [LayerCache("state", state_bytes=801_792)] * 48
+    formed = pool([LayerCache("full", 1024)] * 16 + states, PagePlan())
+    assert formed.groups[0].block == 784
+    blocks = formed.blocks(round(7.0 * GIB))
+    assert formed.tokens(blocks, 32_768, 2048) == 114_464
+    assert 584 / formed.blocks_per_request(32_768, 2048) == pytest.approx(12.98, abs=0.01)
+
+
+def test_from_0_21_tokens_are_concurrency_times_length():
+    plan = PagePlan(tokens_from_concurrency=True, states=2)
+    states = [LayerCache("state", state_bytes=3_207_168)] * 48
+    formed = pool([LayerCache("full", 4096)] * 16 + states, plan)
+    assert formed.blocks_per_request(4096, 4096) == 12
+    assert formed.tokens(857, 4096, 4096) == 292_522
+
+
+def test_wider_layers_decide_the_page():
+    """Gemma 4: global layers of another width; narrower ones take more tokens per page."""
+    formed = pool([LayerCache("full", 8192)] * 2 + [window(1024, 4096)] * 10, PagePlan())
+    assert {group.block for group in formed.groups} == {16, 32}
+    assert len({group.page for group in formed.groups}) == 1
+
+
+@given(
+    full=st.integers(0, 40), sliding=st.integers(0, 80), size=st.integers(1, 8192),
+    available=st.integers(0, 10**12), length=st.integers(1, 200_000),
+)  # fmt: skip
+def test_a_pool_never_promises_more_than_its_bytes(full, sliding, size, available, length):
+    formed = pool([FULL] * full + [window(size)] * sliding, PagePlan())
+    blocks = formed.blocks(available)
+    assert blocks * formed.block_bytes <= available
+    assert formed.tokens(blocks, length, 8192) >= 0
+
+
+# ---------------------------------------------------------------- defaults and versions
+
+
+@pytest.mark.parametrize(
+    ("version", "gpus", "sequences", "tokens"),
+    [
+        ("0.19.0", "H100", 1024, 8192), ("0.19.0", "A100-80GB", 256, 2048), ("0.19.0", "RTX3090", 256, 2048),
+        ("0.8.5", "A100-80GB", 1024, 8192), ("0.6.4", "H100", 256, 8192), ("0.8.5", "T4", 256, 8192),
+    ],
+)  # fmt: skip
+def test_batch_defaults_by_card(version, gpus, sequences, tokens):
+    found = batch(accountant.facts, model(LLAMA), parse(gpus), deployment(version))
+    assert (found.sequences, found.tokens) == (sequences, tokens)
+
+
+def test_long_contexts_turned_chunked_prefill_on_in_v0():
+    spec, card = model(LLAMA), parse("RTX3090")
+    peaks = [
+        accountant.account(spec, card, deployment("0.6.4", context=n)).activation for n in (29_000, 35_000)
+    ]
+    assert peaks[0] / GIB == pytest.approx(2.99, abs=0.02)
+    assert peaks[1] / GIB == pytest.approx(0.06, abs=0.02)
+
+
+def test_the_default_share_of_the_card_rose_in_0_20():
+    old, new = (accountant.account(model(LLAMA), h100(), deployment(v)) for v in ("0.19.1", "0.20.0"))
+    assert (old.usable / old.total, new.usable / new.total) == pytest.approx((0.90, 0.92))
+
+
+def test_graphs_enter_the_budget_in_0_20():
+    for version, inside in (("0.19.1", False), ("0.20.0", True)):
+        found = accountant.account(model(LLAMA), h100(), deployment(version))
+        rest = found.usable - found.weights - found.activation - found.non_torch - found.kv_cache
+        assert (rest >= found.graphs > 0) is inside
+
+
+def test_eager_captures_nothing():
+    assert accountant.account(model(LLAMA), h100(), deployment(eager=True)).graphs == 0
+
+
+# ---------------------------------------------------------------- the whole
+
+
+@given(
+    util=st.floats(0.05, 1.0), context=st.integers(1, 131_072), tensor=st.sampled_from([1, 2, 4, 8]),
+    stages=st.sampled_from([1, 2]), sequences=st.integers(1, 2048),
+    quantization=st.sampled_from(["none", "gptq", "fp8"]),
+)  # fmt: skip
+def test_parts_stay_within_the_budget_of_what_runs(util, context, tensor, stages, sequences, quantization):
+    found = accountant.account(
+        model(LLAMA), h100(tensor * stages),
+        deployment(utilization=util, context=context, max_sequences=sequences, quantization=quantization,
+                   layout=Layout(tensor, stages)),
+    )  # fmt: skip
+    assert found.usable <= found.total + 1
+    if found.outcome == "runs":
+        assert found.weights + found.activation + found.non_torch + found.kv_cache <= found.usable
+        assert found.max_concurrency >= 1
+    else:
+        assert found.reasons
+
+
+@given(low=st.integers(1, 100_000), more=st.integers(1, 30_000))
+def test_a_longer_context_is_never_easier(low, more):
+    spec, card = model(LLAMA), parse("RTX3090")
+    short, long = (accountant.account(spec, card, deployment(context=n)) for n in (low, low + more))
+    assert short.outcome == "runs" or long.outcome != "runs"
+
+
+def test_the_largest_context_is_the_last_that_runs():
+    spec, card = model(LLAMA), parse("RTX3090")
+    largest = accountant.largest_context(spec, card, deployment())
+    assert 0 < largest < spec.max_context
+    assert accountant.account(spec, card, deployment(context=largest)).outcome == "runs"
+    assert accountant.account(spec, card, deployment(context=largest + 16)).outcome == "refused"
+
+
+def test_a_fixed_pool_is_taken_as_asked():
+    assert accountant.account(model(LLAMA), h100(), deployment(kv_bytes=8 * GIB)).kv_cache == 8 * GIB
+
+
+def test_weights_that_exceed_the_card_are_out_of_memory():
+    found = accountant.account(model("deepseek-ai--DeepSeek-R1"), h100(), deployment())
+    assert found.outcome == "out_of_memory"
+    assert "exceed" in found.reasons[0]
+
+
+def test_an_account_takes_well_under_a_millisecond():
+    spec, machine = model("deepseek-ai--DeepSeek-R1"), h100(8)
+    asked = [deployment(layout=Layout(8), context=4096 + n) for n in range(200)]
+    accountant.account(spec, machine, asked[0])
+    start = perf_counter()
+    for one in asked:
+        accountant.account(spec, machine, one)
+    assert (perf_counter() - start) / len(asked) < 1e-3
+
+
+def test_offloaded_weights_leave_the_card():
+    plain = accountant.account(model(LLAMA), h100(), deployment())
+    moved = accountant.account(
+        model(LLAMA), h100(), replace(deployment(), options=(("cpu-offload-gb", "4"),))
+    )
+    assert plain.weights - moved.weights == 4 * GIB

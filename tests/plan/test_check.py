@@ -1,0 +1,254 @@
+"""A launch command taken apart as the engine's own parser would, and judged."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import memserve
+from memserve.errors import InvalidInput, MemserveError
+from memserve.plan.asked import method
+from memserve.plan.commandline import Grammar, integer, read, split
+from memserve_sglang.command import parse as sglang
+from memserve_vllm.command import parse as vllm
+
+CONFIG = {
+    "architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": 4096,
+    "num_hidden_layers": 32,
+    "num_attention_heads": 32, "num_key_value_heads": 8, "intermediate_size": 14336, "vocab_size": 128256,
+    "max_position_embeddings": 131072, "torch_dtype": "bfloat16", "tie_word_embeddings": False,
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def llama(tmp_path_factory):
+    path = tmp_path_factory.mktemp("llama") / "config.json"
+    path.write_text(json.dumps(CONFIG), encoding="utf-8")
+    return str(path)
+
+
+def asked(line):
+    name, deployment = vllm(split(line))
+    return name, deployment
+
+
+# ---------------------------------------------------------------- spellings
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "vllm serve M --tensor-parallel-size 2 --max-model-len 8192",
+        "vllm serve M -tp 2 --max-model-len=8192",
+        "vllm serve M -tp=2 --max_model_len 8192",
+        "vllm serve --tensor_parallel_size=2 --max-model-len 8K M",
+        "vllm serve --model M --tensor-parallel 2 --max-model-len 8192",
+        "CUDA_VISIBLE_DEVICES=0,1 nohup vllm serve M -tp 2 --max-model-len 8192",
+        "python -m vllm.entrypoints.openai.api_server --model M -tp 2 --max-model-len 8192",
+        "python3 -u -m vllm.entrypoints.openai.api_server --model=M -tp=2 --max-model-len 8192",
+        "/opt/venv/bin/vllm serve M \\\n  -tp 2 \\\n  --max-model-len 8192",
+        "vllm serve M -tp 4 --max-model-len 1024 -tp 2 --max-model-len 8192",
+    ],
+)
+def test_every_spelling_says_the_same(line):
+    name, deployment = asked(line)
+    assert (name, deployment.layout.tensor, deployment.context) == ("M", 2, 8192)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "python -m sglang.launch_server --model-path M --tp-size 2 --context-length 8192",
+        "python3 -m sglang.launch_server --model M --tp 2 --context-length=8192",
+        "python -m sglang.launch_server --model-path=M --tensor-parallel-size 2 --context-length 8192",
+        "python -m sglang.launch_server --tp-size=2 --context-len 8192 --model-path M --trust-remote-code",
+    ],
+)
+def test_every_spelling_of_sglang(line):
+    name, deployment = sglang(split(line))
+    assert (name, deployment.layout.tensor, deployment.context) == ("M", 2, 8192)
+
+
+def test_switches_take_no_value_and_may_be_negated():
+    _, deployment = asked("vllm serve --enforce-eager --trust-remote-code M --no-enable-prefix-caching")
+    assert deployment.eager
+    assert deployment.option("enable-prefix-caching") == "false"
+    assert deployment.option("trust-remote-code") == "true"
+
+
+def test_json_values_and_lists_are_kept_whole():
+    line = """vllm serve M --hf-overrides '{"rope_scaling": {"factor": 2}}' --served-model-name a b -tp 2"""
+    _, deployment = asked(line)
+    assert json.loads(deployment.option("hf-overrides"))["rope_scaling"]["factor"] == 2
+    assert deployment.option("served-model-name") == "a b"
+    assert deployment.layout.tensor == 2
+
+
+def test_every_flag_that_decides_memory():
+    _, deployment = asked(
+        "vllm serve M -tp 2 -pp 3 -dp 4 --enable-expert-parallel --gpu-memory-utilization 0.85 "
+        "--max-num-seqs 64 --max-num-batched-tokens 4096 --block-size 32 --kv-cache-dtype fp8 --dtype half "
+        "--quantization awq_marlin --kv-cache-memory-bytes 8G -O0"
+    )
+    layout = deployment.layout
+    assert (layout.tensor, layout.pipeline, layout.data, layout.expert) == (2, 3, 4, True)
+    assert (deployment.utilization, deployment.max_sequences, deployment.max_batched_tokens) == (
+        0.85,
+        64,
+        4096,
+    )
+    assert (deployment.block_size, deployment.kv_dtype, deployment.dtype) == (32, "fp8", "half")
+    assert (deployment.quantization, deployment.option("quantization")) == ("awq", "awq_marlin")
+    assert (deployment.kv_bytes, deployment.eager) == (8 * 2**30, True)
+
+
+def test_dp_attention_shares_the_tensor_ranks():
+    _, deployment = sglang(
+        split("python -m sglang.launch_server --model M --tp 16 --dp 8 --enable-dp-attention")
+    )
+    assert (deployment.layout.cards, deployment.layout.attention_data) == (16, 8)
+
+
+def test_a_config_file_speaks_where_the_line_does_not(tmp_path):
+    path = tmp_path / "serve.yaml"
+    path.write_text(
+        "# ours\ntensor-parallel-size: 4\nmax_model_len: 4096 # tokens\nenforce-eager: true\n",
+        encoding="utf-8",
+    )
+    _, deployment = asked(f"vllm serve M --config {path} --max-model-len 8192")
+    assert (deployment.layout.tensor, deployment.context, deployment.eager) == (4, 8192, True)
+
+
+@pytest.mark.parametrize(
+    ("text", "number"), [("8k", 8000), ("8K", 8192), ("1.5k", 1500), ("2M", 2**21), ("131072", 131072)]
+)
+def test_human_numbers(text, number):
+    assert integer(text, "--x") == number
+
+
+@pytest.mark.parametrize(
+    ("word", "known"),
+    [
+        ("bitsandbytes", "nf4"), ("gptq_marlin", "gptq"), ("awq_marlin", "awq"), ("fp8", "fp8"),
+        ("fbgemm_fp8", "fp8"),
+        ("modelopt NVFP4", "nvfp4"), ("modelslim", "w8a8"), ("compressed-tensors", "none"), (None, "none"),
+    ],
+)  # fmt: skip
+def test_quantization_words(word, known):
+    assert method(word) == known
+
+
+# ---------------------------------------------------------------- malformed
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "", "   ", "ls -l", "vllm", "vllm bench throughput", "vllm serve", "vllm serve M N", "vllm serve 'M",
+        "vllm serve M --tensor-parallel-size two", "vllm serve M -tp 0", "vllm serve M --max-model-len",
+        "vllm serve M --gpu-memory-utilization 1.5", "vllm serve M --gpu-memory-utilization nan",
+        "vllm serve M --config /no/such/file.yaml", "python -m http.server", "python -m sglang.launch_server",
+        "python -m sglang.launch_server --model M --mem-fraction-static x",
+    ],
+)  # fmt: skip
+def test_malformed_commands_are_refused_in_one_line(line):
+    with pytest.raises(InvalidInput) as caught:
+        memserve.plan.check(line, "1xH100")
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) <= 300
+
+
+@given(st.text(max_size=200))
+def test_any_text_is_read_or_refused(text):
+    try:
+        words = split(f"vllm serve M {text}")
+        vllm(words)
+    except MemserveError as error:
+        assert len(str(error)) <= 300
+
+
+@given(st.lists(st.text(max_size=20), max_size=12))
+def test_any_words_are_taken_apart(words):
+    grammar = Grammar(switches=frozenset({"on"}), known=frozenset({"name"}))
+    try:
+        found = read(words, grammar)
+    except InvalidInput:
+        return
+    assert all(isinstance(value, str) for value in found.options.values())
+
+
+# ---------------------------------------------------------------- verdicts
+
+
+def test_a_start_that_runs(llama):
+    plan = memserve.plan.check(f"vllm serve {llama} --max-model-len 8192", "1xH100", engine_version="0.19.0")
+    assert (plan.fits, plan.outcome) == (True, "runs")
+    assert plan.kv_cache_tokens > 400_000
+    assert plan.memory_gib_per_card["weights"] == pytest.approx(14.99, abs=0.01)
+
+
+def test_what_does_not_fit_still_states_its_memory(llama):
+    plan = memserve.plan.check(f"vllm serve {llama}", "1xRTX3090", engine_version="0.19.0")
+    assert (plan.fits, plan.outcome) == (False, "refused")
+    assert "131,072 tokens" in plan.reasons[0]
+    assert set(plan.memory_gib_per_card) == {
+        "usable", "weights", "activation", "non_torch", "graphs", "kv_cache", "free",
+    }  # fmt: skip
+
+
+def test_weights_beyond_the_card_are_out_of_memory(llama):
+    plan = memserve.plan.check(f"vllm serve {llama} --dtype half", "1xRTX4060", engine_version="0.19.0")
+    assert plan.outcome == "out_of_memory"
+
+
+def test_rules_speak_before_memory(llama):
+    plan = memserve.plan.check(f"vllm serve {llama} -tp 3", "3xRTX3090", engine_version="0.19.0")
+    assert plan.outcome == "refused"
+    assert "3" in plan.reasons[0]
+
+
+@pytest.mark.parametrize(
+    "version",
+    [None, "0.6.4.x (by log format)", "Jan 2025 main", "0.1.dev15917+g0a6396b45",
+     "0.26.1rc1.dev156+g0eec856cc.d20260731", "0.2.x (Dec 2023)", "0.7.x (Feb 2025)", "2025", "unknown", "v0.19.1", "999.0"],
+)  # fmt: skip
+def test_any_version_is_judged_by_the_nearest_row(llama, version):
+    plan = memserve.plan.check(
+        f"vllm serve {llama} --max-model-len 4096", "1xA100-80GB", engine_version=version
+    )
+    assert plan.outcome == "runs"
+
+
+def test_the_total_that_the_engine_sees(llama):
+    line = f"vllm serve {llama} --max-model-len 4096 --gpu-memory-utilization 0.9"
+    plan = memserve.plan.check(line, "1xH100", engine_version="0.19.0", memory_gib_per_card=40)
+    assert plan.memory_gib_per_card["usable"] == pytest.approx(36.0, abs=0.01)
+    for wrong in (0, -1, float("nan")):
+        with pytest.raises(InvalidInput):
+            memserve.plan.check(line, "1xH100", memory_gib_per_card=wrong)
+
+
+def test_vllm_on_an_ascend_card_is_vllm_ascend(llama):
+    plan = memserve.plan.check(f"vllm serve {llama} --max-model-len 8192", "1x910B2")
+    assert plan.backend == "ascend"
+    assert plan.kv_cache_tokens % 128 == 0
+
+
+def test_across_nodes_without_node_flags(llama):
+    line = f"python -m sglang.launch_server --model-path {llama} --tp 8 --pp-size 2 --context-length 8192"
+    assert memserve.plan.check(line, "2x8xH100").outcome == "runs"
+
+
+def test_an_automatic_length_takes_what_fits(llama):
+    plan = memserve.plan.check(
+        f"vllm serve {llama} --max-model-len auto", "1xRTX3090", engine_version="0.19.0"
+    )
+    assert plan.outcome == "runs"
+    assert 8192 < plan.context < 131072
+
+
+def test_more_cards_than_there_are(llama):
+    assert memserve.plan.check(f"vllm serve {llama} -tp 4", "2xH100").outcome == "refused"
