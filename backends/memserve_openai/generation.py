@@ -110,7 +110,7 @@ class ChatEngine(HttpEngine):
         self._seen_models.add(answered)
         asked, got = self._model.rpartition("/")[2].lower(), answered.rpartition("/")[2].lower()
         if not got.startswith(asked):
-            log.warning("asked for model %r, answered by %r", self._model, answered)
+            log.warning("asked for model %r, answered by %r", self._model, self._client.mask(answered))
 
 
 def _is_raw(request: Request) -> bool:

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 log = logging.getLogger("memserve.http")
 ACCEPT_ENCODING = "gzip"
 _WBITS_AUTO = 47
-_SHOWN = 200
+_KEPT = 4096
+"""Characters of a broken answer that go into the error; the client masks keys, then shortens."""
 
 
 def bad(message: str, *, retries: int | None = 2) -> BadAnswer:
@@ -125,7 +126,7 @@ def parse(words: str) -> Any:
         if isinstance(broken, BadAnswer):
             raise
         reason = getattr(broken, "msg", "") or "nested too deep"
-        raise bad(f"the answer is not JSON ({reason}): {words[:_SHOWN]!r}") from None
+        raise bad(f"the answer is not JSON ({reason}): {words[:_KEPT]!r}") from None
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

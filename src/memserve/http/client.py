@@ -29,6 +29,7 @@ log = logging.getLogger("memserve.http")
 _PROBE_SECONDS = 10.0
 _POLL_SECONDS = 1.0
 _ERROR_BODY = 2**20
+_SHOWN = 1000
 
 
 class Signer(Protocol):
@@ -85,6 +86,7 @@ class HttpClient:
                     yield item
                 return
             except RemoteError as error:
+                self._clean(error)
                 if yielded:
                     raise
                 await self._pause(attempts, error)
@@ -119,14 +121,18 @@ class HttpClient:
             try:
                 return await once()
             except RemoteError as error:
+                self._clean(error)
                 await self._pause(attempts, error)
+
+    def _clean(self, error: RemoteError) -> None:
+        """Mask keys in what a server said, and only then shorten it."""
+        error.message = self.mask(error.message)[:_SHOWN]
+        error.args = (error.message,)
 
     async def _pause(self, attempts: Attempts, error: RemoteError) -> None:
         """Wait before the next attempt, or raise the error for good."""
         if isinstance(error, AuthenticationFailed) and await self._renewed(attempts, error):
             return
-        error.message = self.mask(error.message)
-        error.args = (error.message,)
         seconds = attempts.after(error)
         if isinstance(error, (Throttled, Overloaded)):
             self._tell(error)

@@ -42,7 +42,7 @@ class StreamReader(ABC):
 
     def whole(self, words: str, headers: Mapping[str, str]) -> list[Delta]:
         """The deltas of a server that answers with one JSON body although a stream was asked for."""
-        raise body.bad(f"a stream was asked for and one body came: {words[:200]!r}", retries=None)
+        raise body.bad(f"a stream was asked for and one body came: {words[:4096]!r}", retries=None)
 
 
 class HttpEngine(ABC):

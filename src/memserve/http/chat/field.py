@@ -20,6 +20,7 @@ log = logging.getLogger("memserve.http")
 FLOOR = -9999.0
 """The log-probability of what is impossible, as vLLM and OpenAI send it."""
 _OLD_CALL = "call_0"
+_WORD = 32
 
 
 @cache
@@ -34,12 +35,16 @@ def finish(said: Any) -> FinishReason | None:
         return None
     known = _reasons()
     if not isinstance(said, str) or said.lower() not in known:
-        log.warning("unknown finish_reason %.40r", said)
+        log.warning("unknown finish_reason %s", said if _is_word(said) else type(said).__name__)
         return None
     means = known[said.lower()]
     if means is None:
         raise ServerFailed(f"the server broke the answer off (finish_reason {said!r})", status=200)
     return means
+
+
+def _is_word(said: Any) -> bool:
+    return isinstance(said, str) and len(said) < _WORD and said.replace("_", "").isalpha()
 
 
 def text(content: Any) -> str | None:

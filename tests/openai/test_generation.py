@@ -1,0 +1,339 @@
+"""What is sent, what is read, what is refused."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+
+import pytest
+from faulty_server import ANSWER, DONE, GOOD_STREAM, piece, reply, stream
+
+import memserve
+from memserve import Raw, errors
+from memserve.protocol import Usage
+
+OK = reply()
+CHOICE = ANSWER["choices"][0]
+SCHEMA = {"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"]}
+TOOL = {"type": "function", "function": {"name": "now", "parameters": {"type": "object"}}}
+
+
+def choice(message=None, **fields):
+    return {**CHOICE, **({"message": {"role": "assistant", **message}} if message else {}), **fields}
+
+
+def answering(*choices, **fields):
+    return reply(200, {**ANSWER, "choices": list(choices), **fields})
+
+
+def test_the_defaults_are_sent(server, open_generator):
+    server.will(OK)
+    answer = open_generator().generate("hi")
+    post = server.posts[0]
+    assert (post.method, post.path) == ("POST", "/v1/chat/completions")
+    assert post.headers["authorization"] == "Bearer sk-very-secret-key"
+    assert post.json == {"model": "name", "messages": [{"role": "user", "content": "hi"}],
+                         "temperature": 0.0, "top_p": 1.0, "max_tokens": 512}  # fmt: skip
+    assert (answer.text, answer.finish_reason, answer.model) == ("ok", "stop", "name")
+    assert answer.usage == Usage(3, 1, None)
+
+
+def test_every_setting_is_sent(server, open_generator):
+    server.will(answering(choice(), choice(index=1)))
+    open_generator().generate(
+        [{"role": "system", "content": "be brief"}, {"role": "user", "content": "你好 \N{SNOWMAN}"}],
+        max_tokens=7, temperature=0.5, top_p=0.9, seed=3, stop=["a", "b"], n=2, logprobs=4, tools=[TOOL],
+        tool_choice="auto", openai_presence_penalty=0.5,
+    )  # fmt: skip
+    assert server.posts[0].json == {
+        "model": "name",
+        "messages": [{"role": "system", "content": "be brief"}, {"role": "user", "content": "你好 \N{SNOWMAN}"}],
+        "max_tokens": 7, "temperature": 0.5, "top_p": 0.9, "seed": 3, "stop": ["a", "b"], "n": 2,
+        "logprobs": True, "top_logprobs": 4, "tools": [TOOL], "tool_choice": "auto", "presence_penalty": 0.5,
+    }  # fmt: skip
+
+
+def test_raw_text_and_token_ids_go_to_completions(server, open_generator):
+    server.will(reply(200, {"choices": [{"index": 0, "text": " ok", "finish_reason": "length"}]}))
+    generator = open_generator()
+    assert generator.generate(Raw("once upon")).text == " ok"
+    assert generator.generate([1, 2, 3], logprobs=2).finish_reason == "length"
+    assert [post.path for post in server.posts] == ["/v1/completions"] * 2
+    assert [post.json["prompt"] for post in server.posts] == ["once upon", [1, 2, 3]]
+    assert server.posts[1].json["logprobs"] == 2
+
+
+def test_a_list_is_answered_in_order(server, open_generator):
+    async def echo(wire):
+        content = server.posts[-1].json["messages"][0]["content"]
+        await answering(choice({"content": content}))(wire)
+
+    server.will(echo)
+    answers = open_generator(concurrency=1).generate([str(i) for i in range(50)])
+    assert [a.text for a in answers] == [str(i) for i in range(50)]
+
+
+def test_errors_are_raised_or_returned(server, open_generator):
+    server.will(OK, reply(400, {"error": {"message": "no"}}), OK)
+    generator = open_generator(concurrency=1)
+    answers = generator.generate(["a", "b", "c"], on_error="return")
+    assert [a.text for a in answers] == ["ok", None, "ok"]
+    assert isinstance(answers[1].error, errors.BadRequest)
+    server.posts.clear()
+    with pytest.raises(errors.BadRequest):
+        generator.generate(["a", "b", "c"])
+
+
+def test_n_samples(server, open_generator):
+    server.will(answering(choice({"content": "b"}, index=1), choice({"content": "a"}, index=0)))
+    answer = open_generator().generate("hi", n=2, temperature=1)
+    assert [sample.text for sample in answer.samples] == ["a", "b"]
+    assert answer.text == "a"
+
+
+@pytest.mark.parametrize("choices", [[choice()], [choice()] * 2, [choice()] * 3])
+def test_another_number_of_samples_is_no_answer(choices, server, open_generator):
+    server.will(answering(*choices))
+    with pytest.raises(errors.BadAnswer):
+        open_generator().generate("hi", n=2)
+
+
+def test_more_than_was_asked_for(server, open_generator):
+    server.will(answering(choice(), choice(index=1)))
+    with pytest.raises(errors.BadAnswer):
+        open_generator().generate("hi")
+
+
+@pytest.mark.parametrize(("found", "wanted"), [
+    (choice({"content": None}), {"text": None, "finish_reason": "stop"}),
+    (choice({"content": ""}), {"text": ""}),
+    (choice({"content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]}), {"text": "ab"}),
+    (choice({"content": None, "reasoning_content": "hm"}, finish_reason="length"),
+     {"text": None, "reasoning": "hm", "finish_reason": "length"}),
+    (choice({"content": "a", "reasoning": "hm"}), {"text": "a", "reasoning": "hm"}),
+    (choice({"content": None, "refusal": "I cannot"}), {"text": None, "refusal": "I cannot",
+                                                        "finish_reason": "content_filter"}),
+    (choice({"content": "cut"}, finish_reason="content_filter"), {"text": "cut", "finish_reason": "content_filter"}),
+    (choice(finish_reason="eos_token"), {"finish_reason": "stop"}),
+    (choice(finish_reason=None), {"finish_reason": None}),
+    (choice(finish_reason="banana"), {"finish_reason": None}),
+    (choice({"content": "half \ud800"}), {"text": "half \ufffd"}),
+])  # fmt: skip
+def test_odd_answers_are_read(found, wanted, server, open_generator):
+    server.will(answering(found))
+    answer = open_generator().generate("hi")
+    assert {name: getattr(answer, name) for name in wanted} == wanted
+
+
+@pytest.mark.parametrize("calls", [
+    {"tool_calls": [{"id": "c1", "type": "function", "function": {"name": "now", "arguments": '{"a": 1}'}}]},
+    {"tool_calls": [{"id": "c1", "function": {"name": "now", "arguments": {"a": 1}}}]},
+])  # fmt: skip
+def test_tool_calls(calls, server, open_generator):
+    server.will(answering(choice({"content": None, **calls}, finish_reason="tool_calls")))
+    answer = open_generator().generate("hi", tools=[TOOL])
+    assert (answer.text, answer.finish_reason) == (None, "tool_calls")
+    assert [(call.id, call.name, call.arguments) for call in answer.tool_calls] == [("c1", "now", '{"a": 1}')]
+
+
+def test_streamed_tool_calls(server, open_generator):
+    def part(**call):
+        return piece().replace(b'"delta": {}', b'"delta": ' + json.dumps({"tool_calls": [call]}).encode())
+
+    server.will(stream(
+        part(index=0, id="c1", function={"name": "now", "arguments": ""}),
+        part(index=0, function={"arguments": '{"a"'}), part(index=0, function={"arguments": ": 1}"}),
+        piece(finish="tool_calls"), DONE,
+    ))  # fmt: skip
+    last = list(open_generator().stream("hi", tools=[TOOL]))[-1]
+    assert [(c.id, c.name, c.arguments) for c in last.tool_calls] == [("c1", "now", '{"a": 1}')]
+
+
+def test_logprobs_of_both_shapes(server, open_generator):
+    chat = {"content": [{"token": "o", "logprob": -0.5, "top_logprobs": [{"token": "o", "logprob": -0.5}]}]}
+    server.will(answering(choice(logprobs=chat)))
+    found = open_generator().generate("hi", logprobs=1).logprobs
+    assert [(t.token, t.logprob, t.top) for t in found] == [("o", -0.5, (("o", -0.5),))]
+    plain = {"tokens": ["o"], "token_logprobs": [-0.5], "top_logprobs": [{"o": -0.5}]}
+    server.will(reply(200, {"choices": [{"text": "o", "finish_reason": "stop", "logprobs": plain}]}))
+    server.posts.clear()
+    assert open_generator().generate(Raw("hi"), logprobs=1).logprobs == found
+
+
+def test_logprobs_that_are_no_numbers(server, open_generator, caplog):
+    body = json.dumps({**ANSWER, "choices": [choice(logprobs={"content": [
+        {"token": "a", "logprob": math.nan}, {"token": "b", "logprob": -math.inf}, {"token": "c", "logprob": None}
+    ]})]})  # fmt: skip
+    server.will(reply(200, body.encode()))
+    found = open_generator().generate("hi", logprobs=0).logprobs
+    assert [token.logprob for token in found] == [None, -9999.0, None]
+    assert "not a number" in caplog.text
+
+
+@pytest.mark.parametrize("usage", [None, {}, {"prompt_tokens": None}, "many", {"prompt_tokens": -1}, [1]])
+def test_usage_may_be_missing(usage, server, open_generator):
+    server.will(answering(choice(), usage=usage))
+    assert open_generator().generate("hi").usage == Usage()
+
+
+def test_cached_tokens(server, open_generator):
+    server.will(answering(choice(), usage={"prompt_tokens": 9, "prompt_tokens_details": {"cached_tokens": 8}}))
+    assert open_generator().generate("hi").usage.cached_tokens == 8
+
+
+def test_another_model_answers(server, open_generator, caplog):
+    caplog.set_level(logging.WARNING, logger="memserve")
+    server.will(answering(choice(), model="something-else"))
+    generator = open_generator()
+    assert generator.generate("hi").model == "something-else"
+    generator.generate("hi")
+    assert caplog.text.count("something-else") == 1
+
+
+def test_a_dated_name_is_the_same_model(server, open_generator, caplog):
+    server.will(answering(choice(), model="name-2024-08-06"))
+    open_generator().generate("hi")
+    assert caplog.text == ""
+
+
+def test_latin1_and_plain_text(server, open_generator, caplog):
+    body = json.dumps({**ANSWER, "choices": [choice({"content": "café"})]}, ensure_ascii=False)
+    server.will(reply(200, body.encode("latin-1"), content_type="text/plain; charset=latin1"))
+    assert open_generator().generate("hi").text == "café"
+    server.will(reply(200, body.encode("latin-1"), content_type="text/plain"))
+    server.posts.clear()
+    assert open_generator().generate("hi").text == "caf\ufffd"
+    assert "replaced" in caplog.text
+
+
+@pytest.mark.parametrize(("settings", "kind"), [
+    ({"top_k": 5}, errors.Unsupported), ({"min_p": 0.1}, errors.Unsupported), ({"regex": "a+"}, errors.Unsupported),
+    ({"choices": ["a"]}, errors.Unsupported), ({"truncate": "left"}, errors.Unsupported),
+    ({"logprobs": 21}, errors.Unsupported), ({"temprature": 1}, errors.Unsupported),
+    ({"openai_no_such": 1}, errors.Unsupported), ({"pangu_x": 1}, errors.Unsupported),
+    ({"max_tokens": 0}, errors.InvalidInput), ({"temperature": -1}, errors.InvalidInput),
+    ({"temperature": math.nan}, errors.InvalidInput), ({"top_p": 0}, errors.InvalidInput),
+    ({"stop": [""]}, errors.InvalidInput), ({"n": 0}, errors.InvalidInput), ({"logprobs": True}, errors.InvalidInput),
+    ({"seed": 2**64}, errors.InvalidInput), ({"tool_choice": "auto"}, errors.InvalidInput),
+    ({"schema": "no"}, errors.InvalidInput), ({"schema": {"a": object()}}, errors.InvalidInput),
+    ({"on_error": "ignore"}, errors.InvalidInput),
+])  # fmt: skip
+def test_refused_before_any_work(settings, kind, server, open_generator):
+    server.will(OK)
+    with pytest.raises(kind) as caught:
+        open_generator().generate("hi", **settings)
+    assert server.posts == []
+    if kind is errors.Unsupported:
+        assert caught.value.backend == "openai"
+        assert caught.value.setting in (*settings, f"truncate={settings.get('truncate')!r}")
+
+
+@pytest.mark.parametrize("model", ["o3-mini", "gpt-5", "openai/gpt-5-mini"])
+def test_reasoning_models_refuse_temperature(model, server, quick):
+    server.will(OK)
+    with memserve.generator(model, backend="openai", base_url=server.base_url) as generator:
+        generator.generate("hi")
+        with pytest.raises(errors.Unsupported, match="temperature"):
+            generator.generate("hi", temperature=0.5)
+        assert not generator.capabilities.temperature
+    assert {"temperature", "top_p", "max_tokens"}.isdisjoint(server.posts[0].json)
+    assert server.posts[0].json["max_completion_tokens"] == 512
+
+
+def test_a_schema_is_sent_and_the_answer_proven(server, open_generator):
+    server.will(answering(choice({"content": '{"a": 1}'})))
+    generator = open_generator()
+    assert generator.generate("hi", schema=SCHEMA).text == '{"a": 1}'
+    assert server.posts[0].json["response_format"]["json_schema"]["schema"] == SCHEMA
+    for content in ("free text", '{"b": 1}', "[]"):
+        server.will(answering(choice({"content": content})))
+        with pytest.raises(errors.BadAnswer, match="ignored the constraint"):
+            generator.generate("hi", schema=SCHEMA)
+
+
+def test_vllm_spells_constraints_its_own_way(server, open_generator):
+    server.will(answering(choice({"content": "yes"})))
+    generator = open_generator(dialect="vllm")
+    generator.generate("hi", choices=["yes", "no"], top_k=5)
+    body = server.posts[0].json
+    assert body["structured_outputs"] == {"choice": ["yes", "no"]}
+    assert (body["top_k"], body["repetition_penalty"]) == (5, 1.0)
+    server.will(answering(choice({"content": "perhaps"})))
+    with pytest.raises(errors.BadAnswer):
+        generator.generate("hi", choices=["yes", "no"])
+
+
+def test_mindie_stops_at_its_cap(server, open_generator):
+    server.will(OK)
+    with pytest.raises(errors.Unsupported, match="max_tokens=513"):
+        open_generator(dialect="mindie").generate("hi", max_tokens=513)
+    open_generator(dialect="mindie", max_tokens_cap=4096).generate("hi", max_tokens=4096)
+    assert server.posts[0].json["max_tokens"] == 4096
+
+
+def test_a_stream_asks_for_usage(server, open_generator):
+    server.will(stream(*GOOD_STREAM))
+    deltas = list(open_generator().stream("hi"))
+    assert server.posts[0].json["stream_options"] == {"include_usage": True}
+    assert deltas[-1].usage == Usage(3, 2)
+
+
+def test_a_stream_carries_one_sample(open_generator):
+    with pytest.raises(errors.Unsupported):
+        open_generator().stream("hi", n=2)
+    with pytest.raises(errors.InvalidInput):
+        open_generator().stream(["a", "b"])
+
+
+def test_the_environment_names_key_and_address(server, monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", " from-the-environment\n")
+    monkeypatch.setenv("OPENAI_BASE_URL", server.base_url + "/")
+    server.will(OK)
+    with memserve.generator("name", backend="openai") as generator:
+        generator.generate("hi")
+    assert server.posts[0].headers["authorization"] == "Bearer from-the-environment"
+    assert server.posts[0].path == "/v1/chat/completions"
+
+
+@pytest.mark.parametrize("options", [{"tiemout": 2}, {"timeout": 0}, {"timeout": "2"}, {"max_retries": -1},
+                                     {"dialect": "klingon"}, {"api_key": "a\nb"}, {"concurrency": 0}])  # fmt: skip
+def test_senseless_options_are_refused(options, open_generator):
+    with pytest.raises(errors.InvalidInput):
+        open_generator(**options)
+
+
+def test_used_after_close(open_generator):
+    generator = open_generator()
+    generator.close()
+    generator.close()
+    with pytest.raises(errors.Closed):
+        generator.generate("hi")
+
+
+WORDS = [
+    ("This model's maximum context length is 256 tokens. However, your prompt contains at least 257 input tokens.", 257, 256),
+    ("This model's maximum context length is 256 tokens. However, you requested 100 output tokens and your prompt "
+     "contains at least 157 input tokens, for a total of at least 257 tokens.", 257, 256),
+    ("'max_tokens' or 'max_completion_tokens' is too large: 512. This model's maximum context length is 256 tokens "
+     "and your request has 10 input tokens (512 > 256 - 10).", 522, 256),
+    ("This model's maximum context length is 8192 tokens, however you requested 9000 tokens (8000 in your prompt; "
+     "1000 for the completion).", 9000, 8192),
+    ("The input (5000 tokens) is longer than the model's context length (4096 tokens).", 5000, 4096),
+    ("Requested token count exceeds the model's maximum context length of 4096 tokens. You requested a total of 5000 "
+     "tokens: 4000 tokens from the input messages and 1000 tokens for the completion.", 5000, 4096),
+    ("the request (5000 tokens) exceeds the available context size (4096 tokens), try increasing it", 5000, 4096),
+    ("prompt length 151499 must less than the maximum input length 129024", 151499, 129024),
+    ("`inputs` must have less than 512 tokens. Given: 600", 600, 512),
+    ("input length exceeds the context length", None, None),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("words", "tokens", "limit"), WORDS)
+def test_every_engines_words_for_an_overflow(words, tokens, limit, server, open_generator):
+    server.will(reply(400, {"error": {"message": words, "type": "BadRequestError", "code": 400}}))
+    with pytest.raises(errors.ContextOverflow) as caught:
+        open_generator().generate("hi")
+    assert (caught.value.tokens, caught.value.limit) == (tokens, limit)
+    assert words[:40] in str(caught.value)
+    assert len(server.posts) == 1
