@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import subprocess
 
 from memserve.errors import InvalidInput
 
@@ -22,6 +21,8 @@ def have(tool: str) -> bool:
 
 def output(*words: str, limit: float = LIMIT_SECONDS) -> str:
     """What the tool printed; `ToolFailed` when it ended badly or not at all."""
+    import subprocess
+
     try:
         done = subprocess.run(
             words, capture_output=True, timeout=limit, check=False, stdin=subprocess.DEVNULL
