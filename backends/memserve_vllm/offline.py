@@ -6,7 +6,7 @@ from dataclasses import replace
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
-from memserve.errors import MemserveError
+from memserve.errors import ContextOverflow, MemserveError
 from memserve.protocol import Completion, Delta, Score
 from memserve.tokens.pair import prepare
 from memserve.tokens.prompts import Prompts
@@ -83,12 +83,10 @@ class Offline:
 
         ready = [prepare(self._prompts, context, continuation) for context, continuation in pairs]
         settings = SamplingParams(temperature=0.0, max_tokens=1, prompt_logprobs=1, detokenize=False)
-        full = self._prompts.context
-        longest = [pair for pair in ready if full is not None and len(pair.tokens) >= full]
-        for pair in longest:
-            from memserve.errors import ContextOverflow
-
-            raise ContextOverflow(tokens=len(pair.tokens) + 1, limit=full)
+        full = self._prompts.context or 0
+        longest = max((len(pair.tokens) for pair in ready), default=0)
+        if longest >= full:  # vLLM cannot score without generating one token
+            raise ContextOverflow(tokens=longest + 1, limit=full)
         outputs = self._run([list(pair.tokens) for pair in ready], [settings] * len(ready))
         return [_score(pair, output.prompt_logprobs) for pair, output in zip(ready, outputs, strict=True)]
 

@@ -11,22 +11,10 @@ if TYPE_CHECKING:
     from memserve.protocol import Request
 
 PREFIX = "vllm_"
-MINE = frozenset(
-    [
-        "n",
-        "temperature",
-        "top_p",
-        "top_k",
-        "min_p",
-        "seed",
-        "stop",
-        "max_tokens",
-        "logprobs",
-        "prompt_logprobs",
-        "output_kind",
-        "detokenize",
-    ]
-)
+MINE = frozenset({
+    "n", "temperature", "top_p", "top_k", "min_p", "seed", "stop", "max_tokens", "logprobs",
+    "prompt_logprobs", "output_kind", "detokenize",
+})  # fmt: skip
 
 
 def extras() -> frozenset[str]:
@@ -54,22 +42,25 @@ def sampling(request: Request, limit: int, version: str, **more: Any) -> Any:
 
 
 def _structured(request: Request, version: str) -> dict[str, Any]:
-    named = {"json": request.schema, "regex": request.regex, "choice": request.choices}
-    asked = {name: value for name, value in named.items() if value is not None}
-    if not asked:
-        return {}
+    asked: dict[str, Any] = {}
     if request.schema is not None:
         _check_schema(request.schema)
+        asked = {"json": dict(request.schema)}
+    elif request.regex is not None:
+        asked = {"regex": request.regex}
+    elif request.choices is not None:
+        asked = {"choice": list(request.choices)}
+    else:
+        return {}
     from vllm import sampling_params
 
     row = spelling("structured", version)
-    values = {n: list(v) if n == "choice" else dict(v) if n == "json" else v for n, v in asked.items()}
-    return {row["field"]: getattr(sampling_params, row["class"])(**values)}
+    return {row["field"]: getattr(sampling_params, row["class"])(**asked)}
 
 
 def _check_schema(schema: Any) -> None:
-    from jsonschema.exceptions import SchemaError
-    from jsonschema.validators import validator_for
+    from jsonschema.exceptions import SchemaError  # type: ignore[import-untyped]
+    from jsonschema.validators import validator_for  # type: ignore[import-untyped]
 
     try:
         validator_for(schema).check_schema(schema)

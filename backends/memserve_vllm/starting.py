@@ -136,7 +136,7 @@ def stop(llm: Any) -> None:
 
 @contextmanager
 def _groups_kept() -> Iterator[None]:
-    """An engine's own shutdown takes down the groups of every engine in the process; not while others live."""
+    """While other engines live: an engine's own shutdown would take down everybody's groups of ranks."""
     from vllm.v1.engine import core
 
     name = "cleanup_dist_env_and_memory"

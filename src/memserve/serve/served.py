@@ -1,0 +1,65 @@
+"""An engine in a server process of its own, behind the same protocol as one in this process."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from memserve import registry
+from memserve.serve.server import start
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from memserve.protocol import Capabilities, Completion, Request, Task
+    from memserve.serve.server import Server
+
+
+class Served:
+    """Drives a server over HTTP and ends it with `close`. Everything not said here is the HTTP engine's."""
+
+    def __init__(self, server: Server, engine: Any, backend: str) -> None:
+        self._server, self._engine, self._backend = server, engine, backend
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """The HTTP room's, under this backend's name."""
+        over_http: Capabilities = self._engine.capabilities
+        return replace(over_http, backend=self._backend)
+
+    async def complete(self, request: Request) -> Completion:
+        """One request, awaited; a dead server is told from a slow one."""
+        try:
+            answer: Completion = await self._engine.complete(request)
+        except Exception:
+            self._server.check()
+            raise
+        return answer
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._engine, name)
+
+    async def aclose(self) -> None:
+        """Close the connections, then end the server."""
+        try:
+            if hasattr(self._engine, "aclose"):
+                await self._engine.aclose()
+            elif hasattr(self._engine, "close"):
+                self._engine.close()
+        finally:
+            self._server.stop()
+
+
+def open_served(command: Sequence[str], model: str, task: Task, backend: str, *, timeout: float = 1800.0,
+                **how: Any) -> Served:  # fmt: skip
+    """Start a server and open it through the OpenAI room."""
+    server = start(command, timeout=float(timeout), **how)
+    try:
+        engine = registry.find("openai").open(
+            model, task=task, base_url=server.base_url, api_key=server.reveal_key(),
+            dialect=server.manner.dialect,
+        )  # fmt: skip
+    except BaseException:
+        server.stop()
+        raise
+    return Served(server, engine, backend)
