@@ -158,6 +158,8 @@ class Config:
             self.bad(field, "is nested too deep")
         kind, fixed, *rest = self.subs.get(field, ["", False])
         given = self.table(field)
+        if not given and field == "text_config" and self.has("hidden_size"):
+            given = {name: value for name, value in self.given.items() if name != "model_type"}
         if not given and rest:
             given = rest[0]
         written = given.get("model_type")

@@ -91,8 +91,6 @@ OTHERS: dict[str, Callable[[Config], Anatomy]] = {
     "falcon": classic.falcon,
     "kimi_linear": lambda config: recurrent.kimi(config, KIMI),
 }
-# Repositories whose own code preceded the same model in transformers under another name.
-SAME_AS = {"kimi_k2": "deepseek_v3", "yi": "llama", "mistral_moe": "mixtral"}
 
 
 def style_of(kind: str) -> Style:

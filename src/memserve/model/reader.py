@@ -5,18 +5,18 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from memserve.errors import ModelUnreadable
-from memserve.model import families, heads, quantization
-from memserve.model.config import Config
+from memserve.model import quantization
+from memserve.model.adapted import adapt
+from memserve.model.body import body
+from memserve.model.config import LARGEST, Config
 from memserve.model.spec import ModelSpec
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from memserve.model.anatomy import Anatomy
     from memserve.model.spec import Quantization
 
 DTYPES = {"float16", "bfloat16", "float32"}
-REQUIRED = ("hidden_size", "num_hidden_layers", "num_attention_heads", "vocab_size")
 
 
 def model_type(values: Mapping[str, Any], path: str) -> str:
@@ -27,7 +27,7 @@ def model_type(values: Mapping[str, Any], path: str) -> str:
             f"{path}: field 'model_type' is missing", path=path, field="model_type",
             hint="a transformers config.json names its family there",
         )  # fmt: skip
-    return families.SAME_AS.get(kind, kind)
+    return kind
 
 
 def architecture_of(values: Mapping[str, Any], path: str) -> str:
@@ -42,20 +42,11 @@ def architecture_of(values: Mapping[str, Any], path: str) -> str:
     return listed[0] if listed else ""
 
 
-def require(config: Config) -> None:
-    """Refuse a config that does not say how large the model is."""
-    for field in REQUIRED:
-        if not config.has(field):
-            config.bad(field, "is missing")
-        if not config.size(field):
-            config.bad(field, "must not be zero")
-
-
 def max_context(config: Config) -> int | None:
     """Positions the model was made for."""
     for field in ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length", "model_max_length"):
-        found = config.maybe(field)
-        if found:
+        found = config.raw(field)
+        if isinstance(found, int) and not isinstance(found, bool) and 0 < found <= LARGEST:
             return found
     return None
 
@@ -103,20 +94,6 @@ def _quantization(config: Config) -> Quantization | None:
     return None
 
 
-def body_of(config: Config, architecture: str) -> Anatomy:
-    """Layers and weights."""
-    recipe = families.recipe(config.kind)
-    if recipe is None:
-        raise ModelUnreadable(
-            f"{config.path}: model_type {config.kind[:60]!r} is not known", path=config.path,
-            field="model_type", hint="install transformers, or give a folder with the safetensors index",
-        )  # fmt: skip
-    require(config)
-    tied = config.flag("tie_word_embeddings")
-    body = recipe(config)
-    return heads.decoder_head(config, body, architecture, families.style_of(config.kind), tied)
-
-
 def from_config(
     values: Mapping[str, Any],
     *,
@@ -126,29 +103,30 @@ def from_config(
     notes: tuple[str, ...] = (),
 ) -> ModelSpec:
     """The model that a config.json describes."""
-    config = Config(values, model_type(values, path), path)
-    architecture = architecture_of(values, path)
-    body = body_of(config, architecture)
+    model_type(values, path)
+    adapted = adapt(values)
+    config = Config(adapted, model_type(adapted, path), path)
+    found = body(config, architecture_of(adapted, path))
     context = max_context(config)
     return ModelSpec(
         id=name or path,
-        architecture=architecture,
+        architecture=architecture_of(values, path),
         model_type=str(values["model_type"]),
-        blocks=body.blocks,
-        stem=body.stem,
-        top=body.top,
-        towers=body.towers,
-        encoder=body.encoder,
-        hidden=body.hidden,
-        intermediate=body.intermediate,
-        vocabulary=body.vocabulary,
+        blocks=found.blocks,
+        stem=found.stem,
+        top=found.top,
+        towers=found.towers,
+        encoder=found.encoder,
+        hidden=found.hidden,
+        intermediate=found.intermediate,
+        vocabulary=found.vocabulary,
         max_context=context,
         dtype=dtype_of(config),
         tied_embeddings=config.flag("tie_word_embeddings"),
-        rope_dim=partial_rotary(config, body.rope_dim) if body.rope_dim else 0,
-        rope_rows=rope_rows(config, context) if body.rope_dim else 0,
+        rope_dim=partial_rotary(config, found.rope_dim) if found.rope_dim else 0,
+        rope_rows=rope_rows(config, context) if found.rope_dim else 0,
         quantization=_quantization(config),
-        encoder_only=body.encoder_only,
+        encoder_only=found.encoder_only,
         mtp_layers=config.size("num_nextn_predict_layers", 0),
         remote_code="auto_map" in values,
         source=source or path,

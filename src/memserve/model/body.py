@@ -1,0 +1,127 @@
+"""From a config to layers and weights: by a recipe where there is one, else by the real constructors."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from typing import TYPE_CHECKING, NoReturn
+
+from memserve.errors import ModelUnreadable
+from memserve.model import families, heads
+from memserve.model.config import LARGEST, MOST_LAYERS
+
+if TYPE_CHECKING:
+    from memserve.model.anatomy import Anatomy
+    from memserve.model.config import Config
+
+REQUIRED = ("hidden_size", "num_hidden_layers", "num_attention_heads", "vocab_size")
+LIMITS = (
+    (re.compile(r"^(num_|n_)?(\w+_)?(layers|layer|depth|depths|blocks)$"), MOST_LAYERS),
+    (re.compile(r"^(num|n)_(\w+_)?experts$"), 1 << 14),
+)
+LONGEST_LIST = 1 << 14
+# Classes of other repositories, and what they are in transformers' words: class, then fields to set.
+OTHER_CLASSES: dict[str, tuple[str, dict[str, object]]] = {
+    "Contriever": ("BertModel", {"add_pooling_layer": False}),
+}
+
+
+def body(config: Config, architecture: str) -> Anatomy:
+    """Layers and weights of the class a config names."""
+    check(config)
+    recipe = families.recipe(config.kind)
+    if recipe is not None:
+        tied = config.flag("tie_word_embeddings")
+        style = families.style_of(config.kind)
+        return heads.decoder_head(config, recipe(config), architecture, style, tied)
+    return _constructed(config, architecture)
+
+
+def check(config: Config) -> None:
+    """Refuse a config that does not say how large the model is, or says nonsense."""
+    if config.subs:
+        flat = config.has("hidden_size") and config.has("num_hidden_layers")
+        if not flat and not any(isinstance(config.given.get(name), dict) for name in config.subs):
+            config.bad(next(iter(config.subs)), "is missing")
+        for name in config.subs:
+            if config.has(name):
+                _sane(config.sub(name))
+    elif config.known:
+        for field in REQUIRED:
+            target = config.aliases.get(field, field)
+            if config.fields.get(target) is None:
+                continue
+            if not config.has(field):
+                config.bad(target, "is missing")
+            if not isinstance(config.raw(field), list) and not config.size(field):
+                config.bad(target, "must not be zero")
+    _sane(config)
+
+
+def _sane(config: Config) -> None:
+    """Every field whose class default is a whole number is a number within reason, or null."""
+    for field, default in config.fields.items():
+        value = config.given.get(field)
+        if value is None or isinstance(default, bool) or not isinstance(default, int):
+            continue
+        if isinstance(value, (bool, str, dict)):
+            config.bad(field, f"must be a whole number, not {type(value).__name__}")
+        if isinstance(value, list) and len(value) > LONGEST_LIST:
+            config.bad(field, "is too long")
+        limit = next((most for pattern, most in LIMITS if pattern.search(field)), LARGEST)
+        if isinstance(value, (int, float)) and not -limit <= value <= limit:
+            config.bad(field, f"is out of range: {str(value)[:20]}")
+
+
+def _constructed(config: Config, architecture: str) -> Anatomy:
+    from memserve.model import census
+    from memserve.model.standin import library
+
+    name, changes = OTHER_CLASSES.get(architecture, (architecture, {}))
+    if name not in library.index()["classes"]:
+        name = library.default_class(config.kind)
+    if not name or config.kind not in library.index()["configs"]:
+        unknown(config)
+    try:
+        built = library.build(config.given, config.kind, name, **changes)
+        found = census.anatomy(built.shapes, built.aliases, built.config)
+    except ModelUnreadable:
+        raise
+    except Exception as error:  # the constructors raise whatever an odd value leads to
+        why = f"{type(error).__name__}: {str(error)[:120]}"
+        raise ModelUnreadable(
+            f"{config.path}: no {name} can be built from this config ({why})", path=config.path
+        ) from error
+    return _with_recipe(config, found)
+
+
+def unknown(config: Config) -> NoReturn:
+    """Nobody knows this family."""
+    raise ModelUnreadable(
+        f"{config.path}: model_type {config.kind[:60]!r} is not known", path=config.path, field="model_type",
+        hint="give a folder with the safetensors files or their index, or install transformers",
+    )  # fmt: skip
+
+
+def _with_recipe(config: Config, found: Anatomy) -> Anatomy:
+    """The text part by its own recipe where the two agree to the weight: its splits are surer."""
+    if "text_config" not in config.subs:
+        return found
+    text = config.sub("text_config")
+    recipe = families.recipe(text.kind)
+    if recipe is None:
+        return found
+    try:
+        own = recipe(text)
+    except ModelUnreadable:
+        return found
+    tied = not any(w.part == "head" and not w.tied for w in found.top)
+    own = heads.decoder_head(text, own, "ForCausalLM", families.style_of(text.kind), tied)
+    if _count(own) != _count(found):
+        return found
+    return replace(own, towers=found.towers)
+
+
+def _count(part: Anatomy) -> int:
+    weights = [*part.stem, *part.top, *(w for block in part.blocks for w in block.weights)]
+    return sum(weight.parameters for weight in weights)
