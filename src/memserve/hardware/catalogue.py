@@ -31,10 +31,15 @@ def key(name: str) -> str:
 
 
 @cache
-def rows() -> tuple[dict[str, Any], ...]:
+def _read() -> dict[str, Any]:
+    read: dict[str, Any] = json.loads((DATA / "cards.json").read_text(encoding="utf-8"))
+    return read
+
+
+def rows() -> list[dict[str, Any]]:
     """The rows of data/cards.json, in their order."""
-    read = json.loads((DATA / "cards.json").read_text(encoding="utf-8"))
-    return tuple(read["cards"])
+    found: list[dict[str, Any]] = _read()["cards"]
+    return found
 
 
 @cache
@@ -112,7 +117,7 @@ def _card(number: int) -> Card:
         network=_network(row.get("network_gb_s")),
         tdp_watts=row.get("tdp_w"),
         memory_measured=row["memory"] == "measured",
-        sources=tuple(row["sources"]),
+        sources=tuple(_read()["sources"][name] for name in row["sources"]),
         notes=tuple(row.get("notes", ())),
     )
 
