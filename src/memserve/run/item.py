@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields
 from hashlib import blake2b
+from operator import attrgetter
 from typing import Any
 
 from memserve.errors import InvalidInput
@@ -19,6 +20,8 @@ SETTINGS: dict[str, Any] = {
     if f.name not in {"prompt", "id"}
 }
 """Every setting of a request with its default, which means: not chosen by the caller."""
+_values = attrgetter(*SETTINGS)
+_DEFAULTS = tuple(SETTINGS.values())
 KNOWN = frozenset({"id", "prompt", "messages", "meta", *SETTINGS})
 
 
@@ -45,12 +48,10 @@ class Item:
 
 def chosen(request: Request) -> dict[str, Any]:
     """The settings that the caller chose, by name."""
-    found = {}
-    for name, default in SETTINGS.items():
-        value = getattr(request, name)
-        if value is not default and value != default:
-            found[name] = value
-    return found
+    values = _values(request)
+    if values == _DEFAULTS:
+        return {}
+    return {name: value for name, value in zip(SETTINGS, values, strict=True) if value != SETTINGS[name]}
 
 
 def digest(request: Request) -> bytes:

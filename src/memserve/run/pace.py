@@ -77,16 +77,23 @@ class Pause:
     def __init__(self) -> None:
         self._until = 0.0
         self._steps = 0
+        self._stepped_at = -inf
 
     def delay(self, now: float) -> float:
         """Seconds left of the pause."""
         return max(0.0, self._until - now)
 
-    def until(self, now: float, seconds: float | None) -> None:
-        """Pause for so long as the provider says, or else twice as long as the last time."""
+    def until(self, now: float, seconds: float | None, sent: float) -> None:
+        """Pause for so long as the provider says, or else twice as long as the last time.
+
+        What was `sent` before our last pause began tells nothing about it.
+        """
         if seconds is None:
+            if sent <= self._stepped_at:
+                return
             seconds = min(LONGEST_PAUSE, PAUSE * 2**self._steps)
             self._steps += 1
+            self._stepped_at = now
         self._until = max(self._until, now + seconds * (1 + random.random() / 10))
 
     def over(self) -> None:

@@ -76,14 +76,14 @@ def body(completion: Completion) -> bytes:
 
 def line(item: Item, answer: bytes, seconds: float | None, usd: float | None) -> bytes:
     """One line for the answers file. `seconds` is None for an answer out of the cache."""
-    head = b'{"id": %s, "index": %d, ' % (name_of(item.id), item.index)
-    extra: dict[str, Any] = {"at": round(time.time(), 3)}
+    parts = [b'{"id": %s, "index": %d' % (name_of(item.id), item.index), answer[1:-1]]
     if item.meta is not None:
-        extra["meta"] = item.meta
-    extra.update({"cached": True} if seconds is None else {"seconds": round(seconds, 4)})
+        parts.append(b'"meta": ' + dumps(item.meta))
+    parts.append(b'"cached": true' if seconds is None else b'"seconds": %.4f' % seconds)
     if usd is not None:
-        extra["usd"] = round(usd, 8)
-    unsigned = b'%s%s, %s, "key": "%s"' % (head, answer[1:-1], dumps(extra)[1:-1], item.digest.hex().encode())
+        parts.append(b'"usd": %.8f' % usd)
+    parts.append(b'"at": %.3f, "key": "%s"' % (time.time(), item.digest.hex().encode()))
+    unsigned = b", ".join(parts)
     return b'%s, "check": "%08x"}\n' % (unsigned, crc32(unsigned))
 
 

@@ -102,7 +102,7 @@ class Regulator:
             hopeless = self.throttled(error, ticket.sent)
             return Judgement(again=[ticket.item], abort=error if hopeless else None)
         if Outage.explains(error):
-            return self._suspect(ticket.item, error, in_flight)
+            return self._suspect(ticket, error, in_flight)
         return Judgement(failed=[(ticket.item, error)])
 
     def throttled(self, error: Exception, sent: float | None = None) -> bool:
@@ -112,9 +112,9 @@ class Regulator:
         seconds = None if retry_at is None else max(0.0, retry_at - time.time())
         if seconds is not None and seconds > self._patience:
             return True
-        lowered = self._limit.throttled(now if sent is None else sent, now)
-        if lowered or seconds is not None:
-            self._pause.until(now, seconds)
+        sent = now if sent is None else sent
+        self._limit.throttled(sent, now)
+        self._pause.until(now, seconds, sent)
         since = self._throttled_since = self._throttled_since or now
         proven = self._answered_at is not None
         return now - since > (self._patience if proven else min(UNPROVEN_PATIENCE, self._patience))
@@ -123,13 +123,13 @@ class Regulator:
         """Failures that were held back until the end."""
         return self._outage.release()
 
-    def _suspect(self, item: Item, error: Exception, in_flight: int) -> Judgement:
-        finding = self._outage.failed(item, error, in_flight, time.monotonic())
+    def _suspect(self, ticket: Ticket, error: Exception, in_flight: int) -> Judgement:
+        finding = self._outage.failed(ticket.item, error, in_flight, time.monotonic())
         if finding == "held":
             return Judgement()
         if finding == "hopeless":
             return Judgement(abort=_down(error))
-        self._pause.until(time.monotonic(), None)
+        self._pause.until(time.monotonic(), None, ticket.sent)
         return Judgement(again=[held for held, _ in self._outage.release()])
 
 

@@ -47,6 +47,7 @@ class Seen:
         self._base.execute("CREATE TABLE seen (id INTEGER PRIMARY KEY, request INTEGER, state INTEGER)")
         self._base.execute("CREATE TABLE copies (request INTEGER PRIMARY KEY, n INTEGER)")
         self._base.execute("BEGIN")
+        self._cursor = self._base.cursor()
 
     def load(self, state: int, stamps: Iterable[record.Stamp]) -> None:
         """Enter what earlier runs left; the latest line about an id counts."""
@@ -63,9 +64,13 @@ class Seen:
         if not item.named:
             item = self._numbered(item)
         key, request = _hash(record.name_of(item.id)), _short(item.digest)
+        if self._cursor.execute(
+            "INSERT OR IGNORE INTO seen VALUES (?, ?, ?)", (key, request, ASKED)
+        ).rowcount:
+            return item, Verdict.ASK
         verdict = _judge(self._row(key), request)
-        if verdict not in (Verdict.CLASH, Verdict.REPEATED):
-            self._base.execute("INSERT OR REPLACE INTO seen VALUES (?, ?, ?)", (key, request, ASKED))
+        if verdict in (Verdict.ANSWERED, Verdict.FAILED):
+            self._cursor.execute("UPDATE seen SET request = ?, state = ? WHERE id = ?", (request, ASKED, key))
         return item, verdict
 
     def close(self) -> None:
@@ -73,7 +78,7 @@ class Seen:
         self._base.close()
 
     def _row(self, key: int) -> Any:
-        return self._base.execute("SELECT request, state FROM seen WHERE id = ?", (key,)).fetchone()
+        return self._cursor.execute("SELECT request, state FROM seen WHERE id = ?", (key,)).fetchone()
 
     def _numbered(self, item: Item) -> Item:
         """The second, third, ... copy of a bare prompt is another request, not a repetition."""
@@ -85,8 +90,6 @@ class Seen:
 
 
 def _judge(row: Any, request: int) -> Verdict:
-    if row is None:
-        return Verdict.ASK
     known, state = row
     if known is not None and known != request:
         return Verdict.CLASH

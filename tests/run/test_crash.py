@@ -1,0 +1,178 @@
+"""Killed, interrupted, out of disk, or started twice: nothing that was answered is lost or asked again."""
+
+from __future__ import annotations
+
+import json
+import random
+import resource
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from memserve.errors import OutputInUse, StorageFull
+from memserve.run import run
+
+CLIENT = Path(__file__).with_name("client.py")
+
+
+@pytest.fixture
+def requests(tmp_path):
+    def write(count):
+        path = tmp_path / "requests.jsonl"
+        rows = [json.dumps({"id": f"q{n}", "prompt": f"prompt {n}"}) for n in range(count)]
+        path.write_text("\n".join(rows), encoding="utf-8")
+        return path
+
+    return write
+
+
+def start(path, out, server, pause=0.0, **options):
+    command = [sys.executable, str(CLIENT), str(path), str(out), server.url, str(pause)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options)
+
+
+def finish(path, out, server):
+    """Run to the end, which must be a good one."""
+    process = start(path, out, server)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 0, errors
+
+
+def whole_lines(out):
+    lines = out.read_bytes().splitlines(keepends=True) if out.exists() else []
+    return [json.loads(line) for line in lines if line.endswith(b"\n")]
+
+
+def wait_for_lines(out, count):
+    deadline = time.monotonic() + 30
+    while len(whole_lines(out)) < count and time.monotonic() < deadline:
+        time.sleep(0.01)
+
+
+def kill_again_and_again(serve, path, out, count, kills):
+    """Kill after a random number of further answers; the prompts that were posted though answered."""
+    server, chance, repeated = serve(seconds=0.005), random.Random(7), []
+    for _ in range(kills):
+        done = {row["id"].replace("q", "prompt ") for row in whole_lines(out)}
+        before = len(server.posts)
+        process = start(path, out, server)
+        wait_for_lines(out, min(count, len(done) + chance.randint(1, count // kills)))
+        time.sleep(chance.random() / 50)
+        process.kill()
+        process.communicate()
+        repeated += [prompt for prompt in server.posts[before:] if prompt in done]
+    finish(path, out, server)
+    return repeated
+
+
+def check_killed(serve, requests, out, count, kills):
+    repeated = kill_again_and_again(serve, requests(count), out, count, kills)
+    rows = [json.loads(line) for line in out.read_bytes().splitlines()]
+    assert sorted(row["id"] for row in rows) == sorted(f"q{n}" for n in range(count))
+    assert all(row["text"] == row["id"].replace("q", "PROMPT ") for row in rows)
+    assert repeated == []
+
+
+def test_killed_three_times(serve, requests, out):
+    check_killed(serve, requests, out, 300, 3)
+
+
+@pytest.mark.slow
+def test_killed_twenty_times(serve, requests, out):
+    check_killed(serve, requests, out, 3000, 20)
+
+
+def test_two_runs_on_one_output(serve, requests, out, fake):
+    server = serve(seconds=0.2)
+    process = start(requests(50), out, server)
+    wait_for_lines(out, 1)
+    with pytest.raises(OutputInUse, match="another run is writing"):
+        run(["a"], out, generator=fake())
+    process.kill()
+    process.communicate()
+    assert run(["a"], out, generator=fake()).done == 1
+
+
+def test_two_runs_on_one_output_in_one_process(fake, out):
+    generator = fake(seconds=0.5)
+    thread = threading.Thread(target=run, args=(["a"], out), kwargs={"generator": generator})
+    thread.start()
+    while not generator.asked:
+        time.sleep(0.01)
+    with pytest.raises(OutputInUse):
+        run(["b"], out, generator=fake())
+    thread.join()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_lets_what_is_in_flight_finish(serve, requests, out, number):
+    server = serve(seconds=0.3)
+    path = requests(100)
+    process = start(path, out, server)
+    wait_for_lines(out, 8)
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=15)
+    assert process.returncode == (-number if number == signal.SIGTERM else -signal.SIGINT), errors
+    assert "stopping cleanly" in errors
+    assert len(whole_lines(out)) == len(server.posts) < 100
+    server.seconds = 0
+    finish(path, out, server)
+    assert len(server.posts) == len(set(server.posts)) == 100
+
+
+def test_a_signal_breaks_off_a_reader_that_waits(serve, requests, out):
+    process = start(requests(5), out, serve(), pause=60)
+    time.sleep(1.5)
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=10)
+    assert process.returncode == -signal.SIGINT
+
+
+def test_a_file_size_limit_stops_the_run_cleanly(serve, requests, out):
+    server, path = serve(), requests(200)
+
+    def small():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (8192, 8192))
+
+    process = start(path, out, server, preexec_fn=small)
+    _, errors = process.communicate(timeout=30)
+    assert "StorageFull" in errors
+    kept = {row["id"] for row in whole_lines(out)}
+    assert out.read_bytes().endswith(b"\n")
+    assert 10 < len(kept) < 60
+    posts = len(server.posts)
+    finish(path, out, server)
+    assert {prompt.replace("prompt ", "q") for prompt in server.posts[posts:]}.isdisjoint(kept)
+    assert len(whole_lines(out)) == 200
+
+
+def test_a_full_disk_costs_no_answer(fake, small_disk):
+    out = small_disk / "answers.jsonl"
+    generator = fake(seconds=0.01)
+    with pytest.raises(StorageFull, match="run again"):
+        run((f"prompt {n}" for n in range(100_000)), out, generator=generator, concurrency=16)
+    asked = len(generator.asked)
+    assert len(whole_lines(out)) == asked, "what was in flight went into the room that was kept"
+    (small_disk / "ballast").unlink()
+    again = fake()
+    summary = run([f"prompt {n}" for n in range(asked + 50)], out, generator=again)
+    assert (summary.done, summary.resumed) == (50, asked)
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    place = tmp_path / "small"
+    place.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=2m", "none", str(place)], capture_output=True
+    )
+    if mounted.returncode:
+        pytest.skip("mounting a small tmpfs needs privileges that are missing here")
+    (place / "ballast").write_bytes(bytes(1_600_000))
+    yield place
+    subprocess.run(["umount", str(place)], check=True)

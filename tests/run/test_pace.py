@@ -1,0 +1,186 @@
+"""Asking as fast as the provider bears, and stopping where waiting does not help."""
+
+from __future__ import annotations
+
+import time
+from itertools import pairwise
+
+import pytest
+
+from memserve import errors
+from memserve.protocol import Completion, Usage
+from memserve.run import run
+from memserve.run.pace import Limit, Pause, Rate
+
+
+def test_a_rate_is_kept_and_corrected():
+    rate = Rate(600)
+    starts, now = [], 0.0
+    for _ in range(50):
+        now += rate.delay(now)
+        starts.append(now)
+        rate.spend(now)
+    assert starts[-1] == pytest.approx(4.9, abs=0.05)
+    rate.correct(-10)
+    assert rate.delay(now) == 0.0
+
+
+def test_a_request_above_the_whole_budget_is_asked_all_the_same():
+    rate = Rate(1000)
+    assert rate.delay(0.0) == 0.0
+    rate.spend(0.0, 5000)
+    assert rate.delay(0.0) == pytest.approx(300, abs=1)
+
+
+def test_the_limit_doubles_then_halves_then_creeps():
+    limit = Limit(None)
+    assert limit.now == 4
+    for _ in range(500):
+        limit.succeeded()
+    assert limit.now == 256
+    assert limit.throttled(sent=1.0, now=2.0)
+    assert not limit.throttled(sent=1.5, now=2.1), "sent before the last halving"
+    assert limit.now == 128
+    for _ in range(128):
+        limit.succeeded()
+    assert limit.now == 129
+
+
+def test_pauses_grow_until_an_answer_comes():
+    pause, waits = Pause(), []
+    for _ in range(9):
+        now = 1000.0 * len(waits)
+        pause.until(now, None, now)
+        pause.until(now + 0.1, None, now)  # sent before that pause
+        waits.append(pause.delay(now))
+    assert waits[0] == pytest.approx(1.0, rel=0.11)
+    assert waits[3] == pytest.approx(8.0, rel=0.11)
+    assert waits[8] == pytest.approx(60.0, rel=0.11)
+    pause.over()
+    pause.until(10_000.0, None, 10_000.0)
+    assert pause.delay(10_000.0) < 1.2
+
+
+def test_requests_a_minute(fake, out):
+    began = time.monotonic()
+    run([f"p{n}" for n in range(21)], out, generator=fake(), rpm=600)
+    assert 1.9 < time.monotonic() - began < 3.5
+
+
+def test_tokens_a_minute_are_corrected_by_what_was_counted(fake, out):
+    script = {"*": [Completion(text="x", finish_reason="stop", usage=Usage(90, 10)) for _ in range(30)]}
+    began = time.monotonic()
+    run(
+        ["w" * 270 + str(n) for n in range(21)],
+        out,
+        generator=fake(script),
+        tpm=60_000,
+        settings={"max_tokens": 10},
+    )
+    assert 1.7 < time.monotonic() - began < 3.5
+
+
+def test_a_throttle_pauses_everybody_and_fails_nobody(fake, out):
+    generator = fake(seconds=0.01)
+    generator.script = {"p5": [errors.Throttled("slow down", status=429, retry_at=time.time() + 1.5)]}
+    moments = []
+    answer = generator.answer
+    generator.answer = lambda prompt: (moments.append(time.monotonic()), answer(prompt))[1]
+    summary = run([f"p{n}" for n in range(60)], out, generator=generator, concurrency=4)
+    assert (summary.done, summary.failed) == (60, 0)
+    gaps = [after - before for before, after in pairwise(moments)]
+    assert max(gaps) > 0.9, "all wait, not only the one that was throttled"
+    assert generator.counts["p5"] == 2
+
+
+def test_a_throttle_that_lasts_longer_than_patience_ends_the_run_with_its_moment(fake, out):
+    tomorrow = time.time() + 86_400
+    generator = fake({"b": [errors.Throttled("come back tomorrow", retry_at=tomorrow)]})
+    with pytest.raises(errors.Throttled) as told:
+        run(["a", "b", "c"], out, generator=generator)
+    assert told.value.retry_at == tomorrow
+    assert run(["a", "b", "c"], out, generator=fake()).answered == 3
+
+
+def test_endless_throttling_ends(fake, out):
+    generator = fake({"*": [errors.Throttled("no") for _ in range(10_000)]})
+    began = time.monotonic()
+    with pytest.raises(errors.Throttled):
+        run([f"p{n}" for n in range(100)], out, generator=generator, patience=2)
+    assert time.monotonic() - began < 10
+    assert len(generator.asked) < 40
+
+
+def test_one_item_that_is_always_throttled_fails_alone(fake, out):
+    soon = [errors.Throttled("no", retry_at=time.time()) for _ in range(50)]
+    summary = run([f"p{n}" for n in range(30)], out, generator=fake({"p3": soon}, seconds=0.001))
+    assert (summary.done, summary.failed) == (29, 1)
+
+
+@pytest.mark.parametrize("kind", ["QuotaExceeded", "AuthenticationFailed", "PermissionDenied", "NotFound"])
+def test_what_would_hit_every_request_ends_the_run_before_a_key_locks(fake, out, kind):
+    error = getattr(errors, kind)("no")
+    generator = fake({"*": [error for _ in range(1000)]}, seconds=0.01)
+    with pytest.raises(type(error)):
+        run([f"p{n}" for n in range(1000)], out, generator=generator, concurrency=64)
+    assert len(generator.asked) <= 4
+
+
+def test_a_quota_that_ends_midway_keeps_what_is_in_flight(fake, out, rows):
+    generator = fake({"p50": [errors.QuotaExceeded("spent")]}, seconds=0.02)
+    with pytest.raises(errors.QuotaExceeded):
+        run([f"p{n}" for n in range(500)], out, generator=generator, concurrency=8)
+    assert len(rows(out)) == len(generator.asked) - 1
+
+
+def test_a_missing_model_after_answers_is_one_failure(fake, out):
+    generator = fake({"p9": [errors.NotFound("gone")]})
+    assert run([f"p{n}" for n in range(20)], out, generator=generator, concurrency=1).failed == 1
+
+
+def test_an_outage_in_the_middle_is_waited_out_and_fails_nobody(fake, out):
+    generator = fake(seconds=0.001)
+    down = {"until": None}
+    answer = generator.answer
+
+    def flaky(prompt):
+        if len(generator.asked) > 100 and down["until"] is None:
+            down["until"] = time.monotonic() + 1.5
+        if down["until"] and time.monotonic() < down["until"]:
+            raise errors.ConnectionFailed("refused")
+        return answer(prompt)
+
+    generator.answer = flaky
+    summary = run([f"p{n}" for n in range(400)], out, generator=generator, concurrency=16)
+    assert (summary.done, summary.failed) == (400, 0)
+    assert len(generator.asked) < 400 + 100
+
+
+def test_an_outage_that_does_not_end_ends_the_run(fake, out, failed):
+    answers = [None] * 20
+    generator = fake({"*": [*answers, *(errors.ConnectionFailed("refused") for _ in range(9999))]})
+    with pytest.raises(errors.RunError, match="every request fails"):
+        run([f"p{n}" for n in range(5000)], out, generator=generator, patience=1)
+    assert all(row["retryable"] for row in failed())
+    assert run([f"p{n}" for n in range(5000)], out, generator=fake()).answered == 5000
+
+
+def test_the_clients_own_throttles_slow_the_run_down(fake, out):
+    class Telling(fake):
+        on_throttle = None
+
+    generator = Telling(seconds=0.005)
+    answer, told = generator.answer, []
+
+    def telling(prompt):
+        if len(generator.asked) >= 40 and not told:
+            told.append(prompt)
+            generator.on_throttle(errors.Throttled("mended by the client", retry_at=time.time() + 0.5))
+        return answer(prompt)
+
+    generator.answer = telling
+    began = time.monotonic()
+    assert run([f"p{n}" for n in range(60)], out, generator=generator, concurrency=8).done == 60
+    assert time.monotonic() - began > 0.5
+    assert told
+    assert generator.on_throttle is None, "the hook is taken back"
