@@ -213,7 +213,8 @@ def test_rules_speak_before_memory(llama):
 @pytest.mark.parametrize(
     "version",
     [None, "0.6.4.x (by log format)", "Jan 2025 main", "0.1.dev15917+g0a6396b45",
-     "0.26.1rc1.dev156+g0eec856cc.d20260731", "0.2.x (Dec 2023)", "0.7.x (Feb 2025)", "2025", "unknown", "v0.19.1", "999.0"],
+     "0.26.1rc1.dev156+g0eec856cc.d20260731", "0.2.x (Dec 2023)",
+     "0.7.x (Feb 2025)", "2025", "unknown", "v0.19.1", "999.0"],
 )  # fmt: skip
 def test_any_version_is_judged_by_the_nearest_row(llama, version):
     plan = memserve.plan.check(

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import prod
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
-from memserve.memory.formats import DTYPE_BYTES, held
+from memserve.memory.formats import DTYPE_BYTES, held, of_checkpoint
 from memserve.memory.ignored import Ignored
 
 if TYPE_CHECKING:
@@ -48,15 +48,29 @@ class Storage:
 
     element: int
     format: Format | None
+    others: tuple[Format | None, ...] = ()
+    """Formats of a mixed checkpoint's further modules, in the order of `Quantization.others`."""
     segments: bool = True
     """torch's CUDA allocator counts whole segments; torch_npu's does not."""
     pad: tuple[int, int] = (1, 1)
     """Experts: the inner and the hidden width are rounded up to these, as some kernels want."""
 
+    def format_at(self, place: int | None) -> Format | None:
+        """The format of a weight at a place: None is the main one."""
+        if place is None:
+            return self.format
+        return None if place == LEFT_OUT else self.others[place]
+
 
 def storage(model: ModelSpec, quantization: str, dtype: str) -> Storage:
     """What the weights are held in once loaded."""
-    return Storage(DTYPE_BYTES.get(dtype, 2), held(model, quantization))
+    others = model.quantization.others if model.quantization else ()
+    return Storage(DTYPE_BYTES.get(dtype, 2), held(model, quantization), tuple(map(of_checkpoint, others)))
+
+
+LEFT_OUT = -1
+"""In a `Places`: kept in 16 bit; 0 and more: the format of that number among `Storage.others`."""
+Places: TypeAlias = "frozenset[tuple[str, int]]"
 
 
 class Ledger:
@@ -64,22 +78,36 @@ class Ledger:
 
     def __init__(self, model: ModelSpec) -> None:
         self.model = model
-        patterns = model.quantization.ignored if model.quantization else ()
-        self.ignored = Ignored(patterns)
+        stored = model.quantization
+        self.ignored = Ignored(stored.ignored if stored else ())
+        self.others = [Ignored(other.targets) for other in stored.others] if stored else []
         self.kinds = self._kinds()
         self.sums: dict[tuple[Split, Storage], tuple[tuple[int, ...], int, int, int]] = {}
         self.stages: dict[tuple[Split, Storage, int], tuple[int, ...]] = {}
         self.memo: dict[Hashable, Any] = {}
 
-    def _kinds(self) -> list[tuple[Block, frozenset[str]]]:
-        seen: dict[int, frozenset[str]] = {}
+    def _kinds(self) -> list[tuple[Block, Places]]:
+        """Each layer with the weights that stand outside the main format."""
+        layered = self.ignored.layered or any(other.layered for other in self.others)
+        seen: dict[int, Places] = {}
         kinds = []
         for index, block in enumerate(self.model.blocks):
-            if self.ignored.layered or id(block) not in seen:
-                names = (weight.name for weight in block.weights)
-                seen[id(block)] = frozenset(name for name in names if self.ignored.holds(name, index))
+            if layered or id(block) not in seen:
+                seen[id(block)] = self._places(block.weights, index)
             kinds.append((block, seen[id(block)]))
         return kinds
+
+    def _places(self, weights: Iterable[Weight], layer: int | None = None) -> Places:
+        found = []
+        for weight in weights:
+            if self.ignored.holds(weight.name, layer):
+                found.append((weight.name, LEFT_OUT))
+                continue
+            matches = (n for n, other in enumerate(self.others) if other.holds(weight.name, layer))
+            place = next(matches, None)
+            if place is not None:
+                found.append((weight.name, place))
+        return frozenset(found)
 
     def parts(self, split: Split, held_in: Storage) -> tuple[tuple[int, ...], int, int, int]:
         """Bytes per rank of each layer, of the stem, of the top, and of what every stage keeps (towers)."""
@@ -89,17 +117,15 @@ class Ledger:
         return self.sums[key]
 
     def _parts(self, split: Split, held_in: Storage) -> tuple[tuple[int, ...], int, int, int]:
-        known: dict[tuple[int, frozenset[str]], int] = {}
+        known: dict[tuple[int, Places], int] = {}
         layers = []
-        for block, left in self.kinds:
-            key = (id(block), left)
+        for block, places in self.kinds:
+            key = (id(block), places)
             if key not in known:
-                known[key] = self._sum(block.weights, split, held_in, left, block.mixer.kv_heads)
+                known[key] = self._sum(block.weights, split, held_in, places, block.mixer.kv_heads)
             layers.append(known[key])
         model = self.model
-        outside = frozenset(
-            w.name for w in (*model.stem, *model.top, *model.towers) if self.ignored.holds(w.name)
-        )
+        outside = self._places((*model.stem, *model.top, *model.towers))
         return (
             tuple(layers),
             self._sum(model.stem, split, held_in, outside),
@@ -108,13 +134,15 @@ class Ledger:
         )
 
     @staticmethod
-    def _sum(weights: Iterable[Weight], split: Split, held_in: Storage, left: frozenset[str],
+    def _sum(weights: Iterable[Weight], split: Split, held_in: Storage, places: Places,
              kv_heads: int = 0) -> int:  # fmt: skip
         tensors: dict[str, float] = {}
         beside = 0.0
+        outside = dict(places)
         for weight in weights:
             if not weight.tied:
-                body, scales = weight_bytes(weight, split, held_in, weight.name in left, kv_heads)
+                form = held_in.format_at(outside.get(weight.name))
+                body, scales = weight_bytes(weight, split, held_in, form, kv_heads)
                 name = fused(weight.name)
                 tensors[name] = tensors.get(name, 0.0) + body
                 beside += scales
@@ -122,12 +150,11 @@ class Ledger:
         return round(sum(map(allocated, sizes) if held_in.segments else sizes) + beside)
 
 
-def weight_bytes(weight: Weight, split: Split, held_in: Storage, left_out: bool = False,
+def weight_bytes(weight: Weight, split: Split, held_in: Storage, form: Format | None,
                  kv_heads: int = 0) -> tuple[float, float]:  # fmt: skip
     """Bytes of one weight (all its equal tensors) on one rank, and of the scales beside it."""
     count, shape = rank_share(weight, split, kv_heads, held_in.pad)
-    form = held_in.format
-    if form is None or left_out or not form.replaces(weight):
+    if form is None or not form.replaces(weight):
         return count * prod(shape) * held_in.element, 0.0
     rows, columns = prod(shape[:-1]), shape[-1]
     return count * rows * columns * form.bits / 8, count * form.beside(rows, columns)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from memserve.errors import ModelUnreadable
@@ -99,6 +100,23 @@ def _compressed(table: Mapping[str, Any]) -> Quantization:
     if not schemes:
         return Quantization("none", "compressed-tensors", ignored=_names(table, "ignore"))
     group = max(schemes, key=_coverage)
+    main = _one_group(group, table)
+    others = tuple(
+        replace(_one_group(other, table), targets=_names(other, "targets"), ignored=())
+        for other in schemes
+        if other is not group
+    )
+    return replace(main, others=others, kv_dtype=_kv_dtype(table))
+
+
+def _kv_dtype(table: Mapping[str, Any]) -> str:
+    """What the checkpoint's own calibration asks of the KV cache."""
+    scheme = table.get("kv_cache_scheme")
+    eight = isinstance(scheme, dict) and scheme.get("num_bits") == 8 and scheme.get("type") == "float"
+    return "fp8" if eight or str(table.get("kv_cache_quant_algo")).upper() == "FP8" else ""
+
+
+def _one_group(group: Mapping[str, Any], table: Mapping[str, Any]) -> Quantization:
     weights = group.get("weights") or {}
     inputs = group.get("input_activations")
     form = str(group.get("format") or table.get("format") or "")
@@ -146,20 +164,20 @@ def _modelopt(table: Mapping[str, Any]) -> Quantization:
     ignored = _names(table, "ignore", "exclude_modules")
     if not algorithm and isinstance(table.get("config_groups"), dict):
         found = _compressed({**table, "ignore": list(ignored)})
-        return Quantization(
-            found.method, "modelopt", found.bits, found.group_size, activations=found.activations,
-            ignored=ignored,
-        )  # fmt: skip
+        return replace(found, checkpoint_method="modelopt", ignored=ignored)
     if "NVFP4" in algorithm or "FP4" in algorithm:
         return Quantization(
-            "nvfp4", "modelopt", 4.0, _group(table, 16), activations="dynamic", ignored=ignored
-        )
+            "nvfp4", "modelopt", 4.0, _group(table, 16), activations="dynamic", ignored=ignored,
+            kv_dtype=_kv_dtype(table),
+        )  # fmt: skip
     if "W4A16" in algorithm or "W4A8" in algorithm:
         method = "awq" if "AWQ" in algorithm else algorithm.lower().split("_")[0]
         return Quantization(method, "modelopt", 4.0, _group(table), ignored=ignored)
     if "INT8" in algorithm:
         return Quantization("w8a8", "modelopt", 8.0, -1, ignored=ignored)
-    return Quantization("fp8", "modelopt", 8.0, activations="static", ignored=ignored)
+    return Quantization(
+        "fp8", "modelopt", 8.0, activations="static", ignored=ignored, kv_dtype=_kv_dtype(table)
+    )
 
 
 def _mxfp4(table: Mapping[str, Any]) -> Quantization:

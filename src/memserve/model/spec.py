@@ -100,6 +100,12 @@ class Quantization:
     """GPTQ's act-order, which some kernels refuse when rows are split."""
     head: bool = False
     """The output matrix is quantized too."""
+    kv_dtype: str = ""
+    """What the checkpoint asks the KV cache to be held in; empty: nothing."""
+    targets: tuple[str, ...] = ()
+    """Of one of `others`: the modules it holds, as the config names them."""
+    others: tuple[Quantization, ...] = ()
+    """Further formats, of the modules in their `targets`."""
 
 
 @dataclass(frozen=True)
