@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from memserve.plan.launch import Launch
 from memserve.plan.launching import install_line, requirements, visible_cards, words
-from memserve.plan.room import Launch
 from memserve_vllm.launch import serve_options
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ class AscendLauncher:
                 **visible_cards(machine, deployment.layout.cards),
                 **environment(rules, machine, deployment),
             },
-            notes=(*requirements(rules, deployment, machine.card), rules["utilization_note"]),
+            notes=requirements(rules, deployment, machine.card),
         )
 
     def parse(self, command: tuple[str, ...]) -> tuple[str, Deployment] | None:

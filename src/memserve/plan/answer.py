@@ -64,7 +64,7 @@ def checked(command: str, gpus: str | None, engine_version: str | None, memory_g
     """The verdict on a command, in the shape of an answer."""
     from memserve.plan.checking import check
     from memserve.plan.commandline import split
-    from memserve.plan.room import Launch
+    from memserve.plan.launch import Launch
 
     plan = check(command, gpus, engine_version=engine_version, memory_gib_per_card=memory_gib)
     room = rooms.room(plan.backend)

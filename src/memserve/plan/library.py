@@ -70,15 +70,18 @@ def model_of(model: str | PathLike[str] | ModelSpec) -> ModelSpec:
 
 def machine_of(gpus: str | Machine | None) -> Machine:
     """A machine as it is, the one that a spec names, or the one at hand."""
-    from memserve.hardware import detect, parse
     from memserve.hardware.machine import Machine
 
-    if gpus is None:
-        return detect()
     if isinstance(gpus, Machine):
         return gpus
+    if gpus is None:
+        from memserve.hardware import detect
+
+        return detect()
     if not isinstance(gpus, str):
         raise InvalidInput(f"gpus must be a spec such as '4xV100', not {type(gpus).__name__}")
+    from memserve.hardware import parse
+
     return parse(gpus)
 
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
+from memserve.plan.launch import Launch
 from memserve.protocol import Backend
 
 if TYPE_CHECKING:
@@ -14,15 +14,7 @@ if TYPE_CHECKING:
     from memserve.memory.account import Accountant, Deployment
     from memserve.model.spec import ModelSpec
 
-
-@dataclass(frozen=True)
-class Launch:
-    """How to start what was planned."""
-
-    install: str
-    command: tuple[str, ...]
-    env: Mapping[str, str] = field(default_factory=dict)
-    notes: tuple[str, ...] = ()
+__all__ = ["Launch", "Launcher", "Room"]
 
 
 class Launcher(Protocol):

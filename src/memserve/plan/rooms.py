@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from importlib.util import find_spec
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from memserve import registry
@@ -28,8 +30,17 @@ def plannable(backend: Any) -> bool:
 
 def local() -> list[str]:
     """Every plannable room, the most trusted first."""
-    found = [name for name in registry.names() if plannable(registry.find(name))]
+    found = [name for name in registry.names() if _may_plan(name) and plannable(registry.find(name))]
     return sorted(found, key=lambda name: (room(name).rules.get("rank", 9), name))
+
+
+def _may_plan(name: str) -> bool:
+    """Rooms of our own without rules are providers: asking them would load the HTTP client for nothing."""
+    package = registry.home(name) or ""
+    spec = find_spec(package) if package.startswith("memserve_") else None
+    if spec is None or spec.origin is None:
+        return True
+    return any(Path(spec.origin).parent.glob("*rules.json"))
 
 
 def asked(wishes: Wishes) -> Sequence[str]:

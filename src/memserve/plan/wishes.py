@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
 from memserve.errors import InvalidInput, UnknownName
@@ -76,6 +75,8 @@ def _known(what: str, word: str, words: Iterable[str]) -> str:
     known = tuple(words)
     if word in known:
         return word
+    from difflib import get_close_matches
+
     near = tuple(get_close_matches(word, known, n=3))
     meant = f"did you mean {', '.join(near)}?" if near else f"known: {', '.join(known[:12])}"
     raise UnknownName(f"unknown {what} {word[:40]!r}: {meant}", suggestions=near)
