@@ -31,14 +31,21 @@ def requests(tmp_path):
     return write
 
 
+def start_command(path, out, server):
+    """The command line with a real backend."""
+    which = ["--model", "m", "--backend", "openai", "--base-url", server.url, "--concurrency", "8", "--quiet"]
+    command = [sys.executable, "-m", "memserve.run", str(path), "-o", str(out), *which]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
 def start(path, out, server, pause=0.0, **options):
     command = [sys.executable, str(CLIENT), str(path), str(out), server.url, str(pause)]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options)
 
 
-def finish(path, out, server):
+def finish(path, out, server, begin=start):
     """Run to the end, which must be a good one."""
-    process = start(path, out, server)
+    process = begin(path, out, server)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 0, errors
 
@@ -60,13 +67,13 @@ def kill_again_and_again(serve, path, out, count, kills):
     for _ in range(kills):
         done = {row["id"].replace("q", "prompt ") for row in whole_lines(out)}
         before = len(server.posts)
-        process = start(path, out, server)
+        process = start_command(path, out, server)
         wait_for_lines(out, min(count, len(done) + chance.randint(1, count // kills)))
         time.sleep(chance.random() / 50)
         process.kill()
         process.communicate()
         repeated += [prompt for prompt in server.posts[before:] if prompt in done]
-    finish(path, out, server)
+    finish(path, out, server, start_command)
     return repeated
 
 

@@ -1,0 +1,155 @@
+"""python -m memserve.run, as people and shell scripts meet it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from memserve.run.progress import Progress
+from memserve.run.results import Counts
+
+
+@pytest.fixture
+def requests(tmp_path):
+    path = tmp_path / "requests.jsonl"
+    rows = [json.dumps({"id": f"q{n}", "prompt": f"prompt {n}"}) for n in range(30)]
+    path.write_text("\n".join(rows), encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def command(requests, out):
+    def words(server, *more):
+        which = ["--model", "m", "--backend", "openai", "--base-url", server.url, "--max-retries", "0"]
+        return [sys.executable, "-m", "memserve.run", str(requests), "-o", str(out), *which, *more]
+
+    return words
+
+
+@pytest.fixture
+def call():
+    def start(words):
+        environment = {**os.environ, "OPENAI_API_KEY": "sk-secret-of-the-test"}
+        done = subprocess.run(words, capture_output=True, text=True, timeout=60, env=environment)
+        assert "sk-secret" not in done.stdout + done.stderr
+        assert "Traceback" not in done.stderr, done.stderr
+        return done.returncode, done.stderr.strip()
+
+    return start
+
+
+def test_everything_answered_is_zero(serve, command, call, out, rows):
+    server = serve()
+    code, told = call(command(server, "--max-tokens", "7", "--concurrency", "4", "--cache", f"{out}.cache"))
+    assert (code, len(rows(out))) == (0, 30), told
+    assert told.startswith("30 answered, 0 failed, 450 tokens")
+    code, told = call(command(server, "--max-tokens", "7"))
+    assert (code, len(server.posts)) == (0, 30)
+    assert "30 answered before" in told
+
+
+def test_some_failed_is_one(serve, command, call, requests, failed):
+    requests.write_text('{"id": 1, "prompt": "a"}\n{"id": 2}\n', encoding="utf-8")
+    code, told = call(command(serve()))
+    assert code == 1
+    assert "1 failed" in told
+    assert failed()[0]["line"] == 2
+
+
+def test_a_refused_key_stops_at_once(serve, command, call, rows, out):
+    server = serve()
+    server.status = 401
+    code, told = call(command(server))
+    assert code == 1
+    assert "AuthenticationFailed" in told or "401" in told
+    assert len(server.posts) <= 4
+    assert rows(out) == []
+
+
+def test_retry_failed(serve, command, call, out, rows, failed):
+    server = serve()
+    server.status = 400
+    assert call(command(server))[0] == 1
+    assert len(failed()) == 30
+    server.status = 200
+    assert call(command(server))[0] == 1
+    assert len(server.posts) == 30, "what failed for good is not asked again unless it is asked for"
+    assert call(command(server, "--retry-failed"))[0] == 0
+    assert (len(rows(out)), failed()) == (30, [])
+
+
+MALFORMED = ["--concurrency 0", "--concurrency x", "--budget lots", "--nonsense", "--price 3", "--options x"]
+
+
+@pytest.mark.parametrize("more", MALFORMED)
+def test_malformed_words_are_two_and_one_line(serve, command, call, out, more):
+    code, told = call(command(serve(), *more.split()))
+    assert code == 2
+    assert len(told.splitlines()) == 1
+    assert len(told) <= 300
+    assert not out.exists()
+
+
+def test_a_missing_file_and_an_unknown_backend_are_two(command, call, serve, requests):
+    words = command(serve())
+    assert call([*words, "--backend", "nobody"])[0] == 2
+    requests.unlink()
+    code, told = call(words)
+    assert code == 2
+    assert "cannot read the requests" in told
+
+
+def test_a_budget_ends_with_one(serve, command, call, rows, out):
+    code, told = call(command(serve(), "--price", "1000:1000", "--max-tokens", "5", "--budget", "0.2usd"))
+    assert code == 1
+    assert "budget of 0.2 usd" in told
+    assert 0 < len(rows(out)) < 15
+
+
+def test_standard_input(serve, command, requests, rows, out):
+    words = command(serve())
+    words[words.index(str(requests))] = "-"
+    done = subprocess.run(words, input=b'"a"\n"b"\n', capture_output=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert sorted(row["text"] for row in rows(out)) == ["A", "B"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_interrupted_is_130(serve, command, out, rows, number):
+    server = serve(seconds=0.5)
+    process = subprocess.Popen(command(server, "--concurrency", "4"), stderr=subprocess.PIPE, text=True)
+    while not server.posts:
+        time.sleep(0.01)
+    process.send_signal(number)
+    _, told = process.communicate(timeout=20)
+    assert process.returncode == 130, told
+    assert len(rows(out)) == len(server.posts)
+    assert "not asked" in told
+
+
+def test_what_a_progress_line_says():
+    counts = Counts(total=60, done=40, failed=2, prompt_tokens=900_000, completion_tokens=100_000, usd=1.5)
+    progress = Progress(counts, 100, None)
+    progress.line(0.0)
+    counts.done, counts.completion_tokens = 50, 100_500
+    assert progress.line(10.0) == "50/100 done, 2 failed, 1.0M tokens, 50 tokens/s, $1.50, 0:00:48 left"
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_progress_is_live_on_a_terminal_and_plain_in_a_log(monkeypatch, capsys, terminal):
+    monkeypatch.setattr("memserve.run.progress.LIVE_SECONDS", 0.02)
+    monkeypatch.setattr("memserve.run.progress.LOG_SECONDS", 0.02)
+    monkeypatch.setattr("sys.stderr.isatty", lambda: terminal, raising=False)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "120")
+    with Progress(Counts(done=3), 9, True):
+        time.sleep(0.3)
+    told = capsys.readouterr().err
+    assert "3/9 done, 0 failed" in told
+    assert ("\x1b" in told) is terminal
