@@ -30,7 +30,7 @@ def fact(name: str, version: str, card: Card) -> Mapping[str, Any]:
     for row in table()[name]:
         if not within(version, row.get("since"), row.get("before")):
             continue
-        if row.get("vendor", card.vendor) != card.vendor:
+        if row.get("vendor", card.vendor) != card.vendor or card.name not in row.get("cards", (card.name,)):
             continue
         if "below_mib" not in row or card.driver_memory < row["below_mib"] * MIB:
             found: Mapping[str, Any] = row

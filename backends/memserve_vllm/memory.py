@@ -18,6 +18,7 @@ from memserve.memory.weights import (
     stage_bytes,
     storage,
 )
+from memserve.plan.version import within
 from memserve_vllm.memory_batch import batch
 from memserve_vllm.memory_facts import GIB, Facts
 from memserve_vllm.memory_pages import DS_MLA_TOKEN, INDEX_TOKEN, PagePlan, Pool, pool
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
     from memserve.model.spec import ModelSpec
 
 ERROR = 0.02
+STORED_KV_SINCE = "0.11.0"
+"""From here on `auto` takes the dtype that the checkpoint's kv_cache_scheme names (attention/layer.py)."""
 
 
 class VllmAccountant:
@@ -136,6 +139,9 @@ class VllmAccountant:
 
 def settled(model: ModelSpec, deployment: Deployment) -> Deployment:
     """The deployment with `auto` made definite."""
+    stored = model.quantization.kv_dtype if model.quantization else ""
+    if stored and deployment.kv_dtype == "auto" and within(deployment.engine_version, STORED_KV_SINCE, None):
+        deployment = replace(deployment, kv_dtype=stored)
     if deployment.dtype not in ("auto", ""):
         return deployment
     return replace(deployment, dtype="bfloat16" if model.dtype == "bfloat16" else "float16")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from memserve.memory.formats import DTYPE_BYTES
 from memserve.memory.weights import remembered
 from memserve_vllm.memory_facts import GIB, by_ranks
+from memserve_vllm.memory_vision import vision_bytes, vision_kept
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -60,11 +61,11 @@ def peak(run: Run) -> Peak:
     forward = forward_bytes(run)
     hidden = run.row("hidden")
     base = hidden["base"] * GIB
-    kept = experts_bytes(run) + vision_kept(run)
+    kept = experts_bytes(run) + vision_kept(run.model, run.batch, run.element, run.row("vision"))
     pipelined = run.deployment.layout.pipeline > 1
     first = max(forward + 2 * flow * pipelined, kept)
     last = max(sampler_bytes(run) + hidden["factor"] * flow + kept, forward)
-    vision = vision_bytes(run)
+    vision = vision_bytes(run.model, run.batch, run.element, run.row("vision"))
     return Peak(round(max(first + base, vision)), round(max(last + base, vision)))
 
 
@@ -131,18 +132,6 @@ def naive_experts_bytes(run: Run) -> float:
     width = widths(run.model)
     inner = width.expert / run.deployment.layout.tensor
     return run.batch.tokens * width.experts * (3 * inner + 5 * run.model.hidden) * run.element
-
-
-def vision_kept(run: Run) -> float:
-    """Encoder outputs that wait in the encoder cache while the language model is profiled."""
-    if not run.model.towers:
-        return 0.0
-    return float(run.batch.tokens * run.model.hidden * run.element * run.row("vision")["kept"])
-
-
-def vision_bytes(run: Run) -> float:
-    """Running the largest image through the encoder."""
-    return 0.0
 
 
 def non_torch_bytes(run: Run) -> int:

@@ -1,0 +1,79 @@
+"""What profiling a multimodal model with its largest image takes beside the language model."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from memserve.memory.weights import remembered
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from memserve.model.spec import ModelSpec
+    from memserve_vllm.memory_batch import Batch
+
+
+@dataclass(frozen=True)
+class Image:
+    """The largest image of a family: what goes in and what comes out of the encoder."""
+
+    patches: int
+    tokens: int
+    pixels: int
+    """Numbers per patch."""
+    outputs: int = 1
+    """Widths of the language model that each token carries (deepstack: more than one)."""
+
+
+OTHER = Image(4096, 1024, 588)
+LARGE = Image(65536, 16384, 1176)
+IMAGES = {
+    "qwen2_vl": LARGE, "qwen2_5_vl": LARGE, "qwen3_5": Image(65536, 16384, 1536),
+    "qwen3_5_moe": Image(65536, 16384, 1536), "qwen3_vl": Image(65536, 16384, 1536, 4),
+    "qwen3_vl_moe": Image(65536, 16384, 1536, 4), "gemma3": Image(4096, 256, 588),
+    "gemma4": Image(2520, 280, 768), "mistral3": Image(12100, 3025, 588), "pixtral": Image(4096, 4096, 768),
+    "llava": Image(576, 576, 588), "llava_next": Image(2880, 2880, 588), "llama4": Image(9792, 2448, 588),
+    "internvl": Image(13312, 3328, 588), "internvl_chat": Image(13312, 3328, 588),
+}  # fmt: skip
+"""By model_type: max_pixels of the processors' defaults over the patch size (vLLM 0.19.1 models/*.py)."""
+
+
+def largest(model: ModelSpec) -> Image:
+    """The image that the profile is made with."""
+    return IMAGES.get(model.model_type, OTHER)
+
+
+def items(image: Image, batch: Batch) -> int:
+    """Images in one profiling batch: as many as the encoder budget holds."""
+    return max(1, max(batch.tokens, image.tokens) // image.tokens)
+
+
+def vision_kept(model: ModelSpec, batch: Batch, element: int, row: Mapping[str, Any]) -> float:
+    """Pixels and encoder outputs, which stay while the language model is profiled."""
+    if not model.towers:
+        return 0.0
+    image = largest(model)
+    number = items(image, batch)
+    outputs = image.tokens * image.outputs * model.hidden
+    return float(row["kept"] * number * (outputs + image.patches * image.pixels) * element)
+
+
+def vision_bytes(model: ModelSpec, batch: Batch, element: int, row: Mapping[str, Any]) -> float:
+    """The encoder's own peak."""
+    if not model.towers:
+        return 0.0
+    image = largest(model)
+    running = items(image, batch) * image.patches * tower_width(model) * row["widths"] * element
+    return float(running + vision_kept(model, batch, element, row))
+
+
+def tower_width(model: ModelSpec) -> int:
+    """The encoder's hidden width: what most of its matrices take in."""
+    return remembered(model, "tower", lambda: _tower_width(model))
+
+
+def _tower_width(model: ModelSpec) -> int:
+    widths = Counter(weight.shape[-1] for weight in model.towers if len(weight.shape) == 2)
+    return widths.most_common(1)[0][0] if widths else 0
