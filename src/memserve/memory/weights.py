@@ -151,8 +151,8 @@ class Ledger:
         outside = dict(places)
         for weight in weights:
             if not weight.tied:
-                form = held_in.format_at(outside.get(weight.name))
-                body, scales = weight_bytes(weight, split, held_in, form, kv_heads)
+                place = outside.get(weight.name)
+                body, scales = weight_bytes(weight, split, held_in, place, kv_heads)
                 name = fused(weight.name)
                 tensors[name] = tensors.get(name, 0.0) + body
                 beside += scales
@@ -160,9 +160,10 @@ class Ledger:
         return round(sum(map(allocated, sizes) if held_in.segments else sizes) + beside)
 
 
-def weight_bytes(weight: Weight, split: Split, held_in: Storage, form: Format | None,
+def weight_bytes(weight: Weight, split: Split, held_in: Storage, place: int | None = None,
                  kv_heads: int = 0) -> tuple[float, float]:  # fmt: skip
     """Bytes of one weight (all its equal tensors) on one rank, and of the scales beside it."""
+    form = held_in.format_at(place)
     count, shape = rank_share(weight, split, kv_heads, held_in.pad)
     if form is None or not form.replaces(weight):
         return count * prod(shape) * held_in.element, 0.0
