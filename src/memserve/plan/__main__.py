@@ -30,6 +30,11 @@ def main(words: Sequence[str] | None = None) -> int:
     except (MemserveError, OSError, RecursionError, UnicodeError) as error:
         say(str(error) or type(error).__name__)
         return MALFORMED
+    except Exception as error:
+        if os.environ.get("MEMSERVE_DEBUG"):
+            raise
+        say(f"memserve failed ({type(error).__name__}: {error}): please report it with this command line")
+        return MALFORMED
 
 
 def say(text: str) -> None:

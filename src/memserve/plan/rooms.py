@@ -7,7 +7,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from memserve import registry
+import memserve.registry as registry
 from memserve.plan.rules import offered
 
 if TYPE_CHECKING:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from memserve.memory.account import Deployment
     from memserve.model.spec import ModelSpec
 
-CARD_FACTS = frozenset({"vendor", "sm", "soc", "card", "capability"})
+CARD_FACTS = frozenset({"vendor", "sm", "soc", "card", "capability", "fork"})
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,10 @@ class Judge:
         self.rules = rules
         table = rules.get("architectures", {})
         row = table.get("rows", {}).get(model.architecture)
-        known = {"version": version, "architecture_table": table, "architecture_row": row}
+        known = {
+            "version": version, "fork": "fork" in version.lower(),
+            "architecture_table": table, "architecture_row": row,
+        }  # fmt: skip
         self.known = {**machine_facts(machine), **model_facts(model), **known}
         self.open = [left for row in _rows_of(rules, version) if (left := self._settled(row)) is not None]
 

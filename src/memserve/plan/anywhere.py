@@ -1,0 +1,153 @@
+"""`--gpus any`: the smallest machine of each card that holds a model, and what it costs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from memserve.plan import options as command_line
+from memserve.plan import pricing, rooms
+from memserve.plan.offers import of_room
+from memserve.plan.sections import Section
+
+if TYPE_CHECKING:
+    from argparse import Namespace
+    from collections.abc import Iterator, Sequence
+
+    from memserve.hardware.machine import Card, Machine
+    from memserve.model.spec import ModelSpec
+    from memserve.plan.plan import Candidate
+    from memserve.plan.wishes import Wishes
+
+COUNTS = (1, 2, 4, 8, 16)
+LEVELS = {"16 bit": ("none",), "8 bit": ("fp8", "w8a8", "int8"), "4 bit": ("gptq", "awq", "w4a16", "nf4")}
+BATCHING = ("nvidia", "amd", "ascend")
+"""Whose cards run the engines with continuous batching; the others get what fits them."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One card: how many of it each level needs, and the engine and price of the smallest machine."""
+
+    card: Card
+    counts: dict[str, int | None]
+    smallest: Candidate
+    machine: Machine
+    usd_per_hour: float | None
+    price_source: str
+
+
+def run(options: Namespace) -> int:
+    """Print the table; 0 if any card holds the model."""
+    from memserve.plan.library import model_of
+
+    model, wishes = model_of(options.model), command_line.wishes(options)
+    rows = list(table(model, wishes))
+    rows.sort(key=lambda row: (row.usd_per_hour is None, row.usd_per_hour or 0.0, row.machine.cards))
+    if options.json:
+        from memserve.plan.tasks import write_json
+
+        write_json(table_object(model, wishes, rows))
+    else:
+        from memserve.plan.report_text import render
+
+        render(sections(model, rows))
+    return 0 if rows else 1
+
+
+def table(model: ModelSpec, wishes: Wishes) -> Iterator[Row]:
+    """Every card that holds the model in some number."""
+    from memserve.hardware import cards
+
+    for card in cards():
+        if card.vendor != "cpu":
+            row = row_of(model, card, wishes)
+            if row is not None:
+                yield row
+
+
+def row_of(model: ModelSpec, card: Card, wishes: Wishes) -> Row | None:
+    """The smallest machine per level; a level that the card cannot run stays empty."""
+    levels = {"as stored": (model.quantization.method,)} if model.quantization else LEVELS
+    if wishes.quantization:
+        levels = {wishes.quantization: (wishes.quantization,)}
+    found = {level: smallest(model, card, wishes, words) for level, words in levels.items()}
+    fitting = [one for one in found.values() if one is not None]
+    if not fitting:
+        return None
+    machine, candidate = min(fitting, key=lambda one: one[0].cards)
+    price, source = pricing.rent(machine)
+    counts = {level: one[0].cards if one else None for level, one in found.items()}
+    return Row(card, counts, candidate, machine, price, source)
+
+
+def smallest(model: ModelSpec, card: Card, wishes: Wishes,
+             quantizations: Sequence[str]) -> tuple[Machine, Candidate] | None:  # fmt: skip
+    """The fewest cards of one node on which one of these quantizations runs."""
+    from memserve.hardware.machine import Machine
+
+    for count in COUNTS:
+        machine = Machine(card=card, cards_per_node=count)
+        for quantization in quantizations:
+            wish = replace(wishes, quantization=quantization)
+            candidate = first(model, machine, wish)
+            if candidate is not None:
+                return machine, candidate
+    return None
+
+
+def first(model: ModelSpec, machine: Machine, wishes: Wishes) -> Candidate | None:
+    """A candidate that fits, of the most trusted engine that has one."""
+    for name in rooms.asked(wishes):
+        room = rooms.room(name)
+        batching = room.rules.get("serves", {}).get("continuous_batching")
+        if not batching and machine.card.vendor in BATCHING and wishes.backend is None:
+            continue
+        found = next((one for one in of_room(name, room, model, machine, wishes) if one.fits), None)
+        if found is not None:
+            return found
+    return None
+
+
+def table_object(model: ModelSpec, wishes: Wishes, rows: Sequence[Row]) -> dict[str, Any]:
+    """The JSON answer: the plan of the cheapest machine, and all machines."""
+    from memserve.plan.answer import answer
+    from memserve.plan.report_json import SCHEMA, answer_object, model_object
+
+    if not rows:
+        return {
+            "schema": SCHEMA, "model": model_object(model), "machine": None, "fits": False, "plan": None,
+            "closest": None, "alternatives": [], "rejected": [], "machines": [],
+        }  # fmt: skip
+    best = answer_object(answer(model, rows[0].machine, wishes))
+    return {**best, "machines": [row_object(row) for row in rows]}
+
+
+def row_object(row: Row) -> dict[str, Any]:
+    """One card's row."""
+    return {
+        "card": row.card.name, "cards": row.machine.cards, "cards_by_level": row.counts,
+        "backend": row.smallest.backend, "engine_version": row.smallest.engine_version,
+        "quantization": row.smallest.quantization, "tensor_parallel": row.smallest.tensor_parallel,
+        "pipeline_parallel": row.smallest.pipeline_parallel,
+        "usd_per_hour": row.usd_per_hour, "price_source": row.price_source,
+    }  # fmt: skip
+
+
+def sections(model: ModelSpec, rows: Sequence[Row]) -> Iterator[Section]:
+    """The table for a person, the cheapest first."""
+    if not rows:
+        yield Section(f"no single node of up to {COUNTS[-1]} cards holds {model.id}", style="bad")
+        return
+    levels = tuple(rows[0].counts)
+    yield Section(f"the smallest machine of each card that holds {model.id}", style="good")
+    header = ("card", *(f"cards at {level}" for level in levels), "smallest runs", "$/h")
+    cells = tuple(
+        (
+            row.card.name, *(str(row.counts[level] or "-") for level in levels),
+            f"{row.smallest.backend} {row.smallest.engine_version} {row.smallest.quantization}",
+            "-" if row.usd_per_hour is None else f"{row.usd_per_hour:.2f}",
+        )
+        for row in rows
+    )  # fmt: skip
+    yield Section(header=header, rows=cells)

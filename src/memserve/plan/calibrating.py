@@ -1,0 +1,89 @@
+"""`--calibrate LOG`: learns a machine's constants from an engine's start-up log."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from memserve.errors import InvalidInput, MemserveError
+from memserve.plan.plan import GIB
+from memserve.plan.report_text import render
+from memserve.plan.sections import Section
+
+if TYPE_CHECKING:
+    from argparse import Namespace
+
+    from memserve.memory.account import Deployment, Footprint
+    from memserve.memory.calibration import Calibration
+    from memserve.memory.startup_log import StartupLog
+
+ROOMS = {"vllm": "vllm", "vllm-ascend": "ascend", "sglang": "sglang"}
+
+
+def run(options: Namespace) -> int:
+    """Read the log, keep what it teaches, and say so."""
+    from memserve.memory import calibration, startup_log
+
+    log = startup_log.read(options.calibrate)
+    machine_name = options.gpus or log.device
+    if machine_name is None:
+        raise InvalidInput("the log names no card", hint="say which with --gpus, as --gpus 4xV100")
+    from memserve.plan.library import machine_of
+
+    card = machine_of(machine_name).card
+    learnt = calibration.learn(log, card=card.name, footprint=accounted(log, machine_name, options.model))
+    path = calibration.save(learnt)
+    if options.json:
+        from memserve.plan.tasks import write_json
+
+        write_json({"schema": 1, "saved": str(path), "calibration": shown(learnt)})
+    else:
+        rows = tuple((name.replace("_", " "), str(value)) for name, value in shown(learnt).items())
+        render([Section(f"learnt from {options.calibrate}", style="good"), Section(rows=rows),
+                Section("kept in", lines=(str(path),), bullets=False)])  # fmt: skip
+    return 0
+
+
+def shown(learnt: Calibration) -> dict[str, Any]:
+    """A calibration with bytes in GiB."""
+    from dataclasses import asdict
+
+    sizes = ("total", "non_torch", "graphs")
+    return {
+        name: round(value / GIB, 4) if name in sizes and value is not None else value
+        for name, value in asdict(learnt).items()
+        if value not in (None, "")
+    }
+
+
+def accounted(log: StartupLog, gpus: str, model_name: str | None) -> Footprint | None:
+    """Our own account of that very start; None where its model is not known."""
+    from memserve.model import load
+    from memserve.plan import rooms
+    from memserve.plan.library import machine_of
+
+    name = model_name or log.model
+    room = ROOMS.get(log.engine)
+    if name is None or room is None:
+        return None
+    try:
+        model = load(name)
+    except MemserveError:
+        if model_name is not None:
+            raise
+        return None
+    machine = machine_of(gpus)
+    machine = replace(machine, cards_per_node=max(machine.cards_per_node, log.tensor or 1))
+    return rooms.room(room).memory.account(model, machine, started(log, room, model.max_context))
+
+
+def started(log: StartupLog, room: str, longest: int | None) -> Deployment:
+    """The deployment that the log tells of."""
+    from memserve.memory.account import Deployment, Layout
+
+    return Deployment(
+        backend=room, engine_version=log.version or "newest", dtype="auto",
+        layout=Layout(tensor=log.tensor or 1, pipeline=log.pipeline or 1),
+        context=log.context or longest or 8192, utilization=log.utilization,
+        max_sequences=log.max_sequences, max_batched_tokens=log.max_batched_tokens,
+    )  # fmt: skip

@@ -1,0 +1,150 @@
+"""`--embedder MODEL`: a generator and an embedder on the same cards.
+
+The embedder gets one card of its own where the generator loses nothing by it; else it shares the first
+card, and the generator's budget on every card shrinks by what the embedder takes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from memserve.plan import options as command_line
+from memserve.plan import rooms
+from memserve.plan.answer import Answer, answer
+from memserve.plan.checkpoints import loaded
+from memserve.plan.losses import weight_loss
+from memserve.plan.plan import GIB, Plan
+from memserve.plan.sections import Section, of_answer
+from memserve.plan.wishes import Wishes
+
+if TYPE_CHECKING:
+    from argparse import Namespace
+    from collections.abc import Iterator
+
+    from memserve.hardware.machine import Machine
+    from memserve.model.spec import ModelSpec
+
+BATCH = 16
+"""Texts that the embedder holds at once."""
+MARGIN = GIB // 4
+"""What a second process on a card takes beyond its own account: CUDA context rounding, fragmentation."""
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Both plans; `embedder` is None where not even it fits."""
+
+    generator: Answer
+    embedder: Plan | None
+    shared: bool
+
+    @property
+    def fits(self) -> bool:
+        """Both run at once."""
+        return self.generator.plan is not None and self.embedder is not None
+
+
+def run(options: Namespace) -> int:
+    """Plan both and print them; 0 if both fit."""
+    from memserve.plan.library import machine_of, model_of
+
+    found = pair(
+        model_of(options.model), model_of(options.embedder), machine_of(options.gpus),
+        command_line.wishes(options),
+    )  # fmt: skip
+    if options.json:
+        from memserve.plan.tasks import write_json
+
+        write_json(pair_object(found))
+    else:
+        from memserve.plan.report_text import render
+
+        render(sections(found, why=options.why, everything=options.all))
+    return 0 if found.fits else 1
+
+
+def pair(generator: ModelSpec, embedder: ModelSpec, machine: Machine, wishes: Wishes) -> Pair:
+    """The better of a card apart and a card shared."""
+    beside = embedding_plan(embedder, machine)
+    if beside is None:
+        return Pair(answer(generator, machine, wishes), None, shared=False)
+    shared = Pair(sharing(generator, machine, wishes, beside), beside, shared=True)
+    if machine.nodes > 1 or machine.cards_per_node < 2:
+        return shared
+    fewer = replace(machine, cards_per_node=machine.cards_per_node - 1)
+    apart = Pair(answer(generator, fewer, wishes), beside, shared=False)
+    return apart if apart.fits and (not shared.fits or _loss(apart) <= _loss(shared)) else shared
+
+
+def embedding_plan(model: ModelSpec, machine: Machine) -> Plan | None:
+    """The embedder alone on one card, with no more memory than a batch of texts needs."""
+    one = replace(machine, cards_per_node=1, nodes=1)
+    found = answer(model, one, Wishes(tensor_parallel=1, data_parallel=1, concurrency=BATCH)).plan
+    if found is None or found.footprint is None:
+        return found
+    share = needed(found) / max(1, found.footprint.total)
+    smaller = replace(found.deployment, utilization=round(share + 0.005, 2), max_sequences=BATCH)
+    return _fixed(found, smaller)
+
+
+def needed(plan: Plan) -> int:
+    """Bytes that the embedder takes from its card."""
+    held = plan.footprint
+    if held is None:
+        return 0
+    pool = held.kv_cache / max(1.0, held.max_concurrency) * BATCH
+    return int(held.weights + held.activation + held.non_torch + held.graphs + pool) + MARGIN
+
+
+def sharing(generator: ModelSpec, machine: Machine, wishes: Wishes, beside: Plan) -> Answer:
+    """The generator in what the embedder leaves of each card."""
+    card = machine.card
+    rest = replace(machine, card=replace(card, memory=max(1, card.memory - needed(beside))))
+    found = answer(generator, rest, wishes)
+    if found.plan is None or found.plan.footprint is None:
+        return replace(found, machine=machine)
+    share = int(found.plan.footprint.usable / card.memory * 1000) / 1000
+    plan = _fixed(replace(found.plan, machine=machine), replace(found.plan.deployment, utilization=share))
+    return replace(found, plan=plan, machine=machine)
+
+
+def _fixed(plan: Plan, deployment: Any) -> Plan:
+    """The plan with another budget, accounted and launched anew."""
+    from memserve.plan.fit import held
+
+    room, model = rooms.room(plan.backend), loaded(plan.model, plan.checkpoint)
+    launch = room.launch.launch(model, plan.checkpoint.id, plan.machine, deployment)
+    verdict = held(room, model, plan.machine, deployment)
+    return replace(plan, deployment=deployment, verdict=verdict, launch=launch)
+
+
+def _loss(pair: Pair) -> int:
+    return weight_loss(pair.generator.plan.checkpoint) if pair.generator.plan else 1000
+
+
+def placement(found: Pair) -> str:
+    """Where the embedder sits."""
+    return "on the generator's first card" if found.shared else "on the last card, by itself"
+
+
+def pair_object(found: Pair) -> dict[str, Any]:
+    """The generator's answer with the embedder's plan beside it."""
+    from memserve.plan.report_json import answer_object, plan_object
+
+    beside = (
+        None if found.embedder is None else {**plan_object(found.embedder), "placement": placement(found)}
+    )
+    return {**answer_object(found.generator), "fits": found.fits, "embedder": beside}
+
+
+def sections(found: Pair, *, why: bool, everything: bool) -> Iterator[Section]:
+    """Both, for a person."""
+    yield from of_answer(found.generator, why=why, everything=everything)
+    if found.embedder is None:
+        yield Section("the embedder does not fit beside it", style="bad")
+        return
+    beside = replace(found.generator, model=found.embedder.model, plan=found.embedder, closest=None,
+                     alternatives=(), rejected=(), remedies=())  # fmt: skip
+    yield Section(f"and the embedder, {placement(found)}", style="good")
+    yield from of_answer(beside, why=False, everything=False)
