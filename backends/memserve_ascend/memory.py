@@ -26,7 +26,9 @@ class AscendAccountant(VllmAccountant):
 
     def withheld(self, run: Run) -> float:
         """What the budget lacks beside weights, peak and non-torch memory."""
-        return 0.0 if run.deployment.eager else run.row("withheld")["value"] * GIB
+        row = run.row("withheld")
+        kind = "fork" if "fork" in run.deployment.engine_version else "value"
+        return 0.0 if run.deployment.eager else float(row[kind] * GIB)
 
 
 accountant = AscendAccountant(Facts(Path(__file__).parent))

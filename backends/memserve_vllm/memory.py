@@ -64,7 +64,23 @@ class VllmAccountant:
             kv_tokens=shape.tokens(blocks, deployment.context, run.batch.tokens),
             max_concurrency=blocks / need if need else float(deployment.concurrency), error=ERROR,
         )  # fmt: skip
+        lacking = self.lacking(run, usable)
+        if lacking:
+            return footprint.fails("refused", lacking)
         return judged(footprint, deployment, available, shape, need)
+
+    def lacking(self, run: Run, usable: int) -> str:
+        """What vLLM says before it loads anything if the card is not free enough; empty if it is."""
+        row = run.row("taken_at_start")
+        if not row["checked"] or run.deployment.kv_bytes:
+            return ""
+        spread = run.deployment.layout.cards > 1
+        free = run.machine.card.memory - row["spread" if spread else "alone"] * GIB
+        free = min((free, *(run.machine.free_memory or ())))
+        if free >= usable:
+            return ""
+        asked = f"{self.utilization(run):g} of the card, {usable / GIB:.2f} GiB"
+        return f"free memory at start, {free / GIB:.2f} GiB, is less than the utilization of {asked}"
 
     def _stages(self, run: Run) -> list[tuple[int, int]]:
         """Weights and torch peak of one rank of each pipeline stage."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -43,7 +44,17 @@ def test_torch_npu_counts_bytes_not_segments():
     assert 0.03 * GIB < cuda.weights - npu.weights < 0.06 * GIB
 
 
-def test_some_of_the_budget_stays_unclaimed():
-    found = accountant.account(model(QWEN), parse("910B2"), deployment(utilization=0.9))
+@pytest.mark.parametrize(
+    ("version", "least", "most"), [("0.21.0 (vllm-hust fork)", 0.4, 0.9), ("0.21.0", 0, 0.2)]
+)
+def test_the_fork_whose_logs_are_known_leaves_its_graphs_unclaimed(version, least, most):
+    asked = replace(deployment(utilization=0.9), engine_version=version)
+    found = accountant.account(model(QWEN), parse("910B2"), asked)
     rest = found.usable - found.weights - found.activation - found.non_torch - found.kv_cache
-    assert 0.4 <= rest / GIB <= 0.9
+    assert least <= rest / GIB <= most
+
+
+def test_a_card_in_use_is_refused_before_anything_loads():
+    busy = replace(parse("910B2"), free_memory=(20 * GIB,))
+    found = accountant.account(model(QWEN), busy, deployment(utilization=0.9))
+    assert (found.outcome, "free memory at start" in found.reasons[0]) == ("refused", True)
