@@ -1,6 +1,6 @@
 """`--embedder MODEL`: a generator and an embedder on the same cards.
 
-The embedder gets one card of its own where the generator loses nothing by it; else it shares the first
+The embedder gets one card of its own where the generator holds no less for it; else it shares the first
 card, and the generator's budget on every card shrinks by what the embedder takes.
 """
 
@@ -13,6 +13,7 @@ from memserve.plan import options as command_line
 from memserve.plan import rooms
 from memserve.plan.answer import Answer, answer
 from memserve.plan.checkpoints import loaded
+from memserve.plan.launching import VISIBLE
 from memserve.plan.losses import weight_loss
 from memserve.plan.plan import GIB, Plan
 from memserve.plan.sections import Section, of_answer
@@ -25,8 +26,13 @@ if TYPE_CHECKING:
     from memserve.hardware.machine import Machine
     from memserve.model.spec import ModelSpec
 
-BATCH = 16
+BATCH = 8
 """Texts that the embedder holds at once."""
+TEXT = 2048
+"""Tokens of a text, where the model takes as many."""
+PORT = "8001"
+"""The embedder's, so that both servers can run on one machine."""
+PORT_WORDS = {"lmdeploy": "--server-port"}
 MARGIN = GIB // 4
 """What a second process on a card takes beyond its own account: CUDA context rounding, fragmentation."""
 
@@ -69,23 +75,36 @@ def pair(generator: ModelSpec, embedder: ModelSpec, machine: Machine, wishes: Wi
     beside = embedding_plan(embedder, machine)
     if beside is None:
         return Pair(answer(generator, machine, wishes), None, shared=False)
-    shared = Pair(sharing(generator, machine, wishes, beside), beside, shared=True)
+    shared = Pair(sharing(generator, machine, wishes, beside), on_card(beside, machine, 0), shared=True)
     if machine.nodes > 1 or machine.cards_per_node < 2:
         return shared
-    fewer = replace(machine, cards_per_node=machine.cards_per_node - 1)
-    apart = Pair(answer(generator, fewer, wishes), beside, shared=False)
-    return apart if apart.fits and (not shared.fits or _loss(apart) <= _loss(shared)) else shared
+    last = machine.cards_per_node - 1
+    alone = answer(generator, replace(machine, cards_per_node=last), wishes)
+    apart = Pair(alone, on_card(beside, machine, last), shared=False)
+    return apart if apart.fits and (not shared.fits or _worth(apart) >= _worth(shared)) else shared
 
 
 def embedding_plan(model: ModelSpec, machine: Machine) -> Plan | None:
     """The embedder alone on one card, with no more memory than a batch of texts needs."""
     one = replace(machine, cards_per_node=1, nodes=1)
-    found = answer(model, one, Wishes(tensor_parallel=1, data_parallel=1, concurrency=BATCH)).plan
+    context = min(model.max_context or TEXT, TEXT)
+    wishes = Wishes(context=context, concurrency=BATCH, tensor_parallel=1, data_parallel=1)
+    found = answer(model, one, wishes).plan
     if found is None or found.footprint is None:
         return found
     share = needed(found) / max(1, found.footprint.total)
     smaller = replace(found.deployment, utilization=round(share + 0.005, 2), max_sequences=BATCH)
     return _fixed(found, smaller)
+
+
+def on_card(plan: Plan, machine: Machine, index: int) -> Plan:
+    """The embedder's launch on one card of the machine, on a port of its own."""
+    if plan.launch is None:
+        return plan
+    variable = VISIBLE.get(machine.card.vendor)
+    env = {**plan.launch.env, **({variable: str(index)} if variable else {})}
+    port = (PORT_WORDS.get(plan.backend, "--port"), PORT)
+    return replace(plan, launch=replace(plan.launch, env=env, command=(*plan.launch.command, *port)))
 
 
 def needed(plan: Plan) -> int:
@@ -119,8 +138,12 @@ def _fixed(plan: Plan, deployment: Any) -> Plan:
     return replace(plan, deployment=deployment, verdict=verdict, launch=launch)
 
 
-def _loss(pair: Pair) -> int:
-    return weight_loss(pair.generator.plan.checkpoint) if pair.generator.plan else 1000
+def _worth(pair: Pair) -> tuple[float, float]:
+    """Quality first, then the requests that the generator holds at once."""
+    plan = pair.generator.plan
+    if plan is None or plan.footprint is None:
+        return (-1000.0, 0.0)
+    return (-weight_loss(plan.checkpoint), plan.footprint.max_concurrency * plan.data_parallel)
 
 
 def placement(found: Pair) -> str:

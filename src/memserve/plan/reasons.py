@@ -36,15 +36,16 @@ def _why_not_better(plan: Plan, rejected: Sequence[Candidate]) -> Iterator[str]:
         same = (candidate.backend, candidate.engine_version) == (plan.backend, plan.engine_version)
         if same and weight_loss(candidate.checkpoint) < loss:
             known = better.get(candidate.quantization)
-            if known is None or _spread(candidate) >= _spread(known):
+            if known is None or _likeness(candidate, plan) >= _likeness(known, plan):
                 better[candidate.quantization] = candidate
     for quantization, candidate in better.items():
         yield f"not {'16 bit' if quantization == 'none' else quantization}: {candidate.reason}"
 
 
-def _spread(candidate: Candidate) -> tuple[bool, int, int]:
-    layout = candidate.deployment.layout
-    return candidate.footprint is not None, layout.cards, layout.tensor
+def _likeness(candidate: Candidate, plan: Plan) -> tuple[bool, int]:
+    """The refusal that tells most is that of the plan's own layout, else of the widest."""
+    layout, chosen = candidate.deployment.layout, plan.deployment.layout
+    return (layout.tensor, layout.pipeline) == (chosen.tensor, chosen.pipeline), layout.cards
 
 
 def _release(plan: Plan, rejected: Sequence[Candidate]) -> Iterator[str]:
