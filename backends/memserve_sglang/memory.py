@@ -41,10 +41,12 @@ class SglangAccountant:
         usable = int(total * share)
         footprint = Footprint(
             total=total, usable=usable, weights=weights, activation=0, non_torch=int(outside * share),
-            graphs=0 if deployment.eager else graph_bytes(model, deployment), kv_cache=max(0, available),
+            graphs=0 if deployment.eager else graph_bytes(model, deployment),
+            kv_cache=max(0, available) if held.token_bytes else 0,
             kv_tokens=held.tokens, max_concurrency=held.tokens / max(1, deployment.context), error=ERROR,
         )  # fmt: skip
-        return judged(footprint, total - outside, available, share)
+        empty = available <= 0 or (held.token_bytes > 0 and held.tokens <= 0)
+        return judged(footprint, total - outside, empty, share)
 
     def context_bytes(self, machine: Machine, deployment: Deployment) -> int:
         """What is already taken when SGLang measures the free memory."""
@@ -82,12 +84,12 @@ def graph_bytes(model: ModelSpec, deployment: Deployment) -> int:
     return round((0.3 + 0.012 * len(model.blocks) * min(largest, 256) / 160) * GIB)
 
 
-def judged(footprint: Footprint, free: int, available: int, share: float) -> Footprint:
+def judged(footprint: Footprint, free: int, empty: bool, share: float) -> Footprint:
     """The division with what memory says of it."""
     gib = f"{footprint.weights / GIB:.2f} GiB of weights"
     if footprint.weights > free:
         return footprint.fails("out_of_memory", f"{gib} exceed the {free / GIB:.2f} GiB that are free")
-    if available <= 0 or footprint.kv_tokens <= 0:
+    if empty:
         need = footprint.weights / free
         return footprint.fails(
             "refused", f"{gib} leave no memory for the KV cache within mem_fraction_static {share:g}; "

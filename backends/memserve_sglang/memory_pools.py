@@ -51,7 +51,7 @@ def _caches(model: ModelSpec, machine: Machine, deployment: Deployment) -> list[
     ranks = max(1, layout.tensor // layout.attention_data)
     index = 2.0 if machine.card.vendor == "ascend" else 1 + INDEX_SCALE / INDEX_BLOCK
     caches = layer_caches(model, ranks, element, index, STATE_BYTES)
-    held = [cache for cache in caches if cache is not None]
+    held = [cache for cache in caches if cache is not None and not model.encoder_only]
     return held[: -(-len(held) // layout.pipeline)] if layout.pipeline > 1 else held
 
 

@@ -60,7 +60,7 @@ class VllmAccountant:
         need = shape.blocks_per_request(deployment.context, run.batch.tokens)
         footprint = Footprint(
             total=total, usable=usable, weights=weights, activation=activation, non_torch=non_torch,
-            graphs=graphs, kv_cache=max(0, available),
+            graphs=graphs, kv_cache=max(0, available) if shape.groups else 0,
             kv_tokens=shape.tokens(blocks, deployment.context, run.batch.tokens),
             max_concurrency=blocks / need if need else float(deployment.concurrency), error=ERROR,
         )  # fmt: skip
@@ -164,7 +164,9 @@ def settled(model: ModelSpec, deployment: Deployment) -> Deployment:
 
 
 def cached_layers(model: ModelSpec, deployment: Deployment) -> tuple[LayerCache | None, ...]:
-    """Every layer's cache on one rank, with vLLM's own layouts for sparse MLA."""
+    """Every layer's cache on one rank, with vLLM's own layouts for sparse MLA; encoders keep none."""
+    if model.encoder_only:
+        return ()
     element = element_bytes(deployment.kv_dtype, deployment.dtype)
     caches = layer_caches(model, deployment.layout.tensor, element)
     if not any(c is not None and c.index_bytes for c in caches):

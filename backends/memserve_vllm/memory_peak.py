@@ -71,7 +71,8 @@ def peak(run: Run) -> Peak:
 
 def sampler_bytes(run: Run) -> float:
     """The dummy sampler's rows: 16-bit logits, their float32 copies and what sorting them takes."""
-    if not run.batch.v1 and run.batch.chunked:
+    pooling = run.model.encoder_only or run.model.pooling or run.deployment.option("runner") == "pooling"
+    if pooling or (not run.batch.v1 and run.batch.chunked):
         return 0.0
     row = run.row("sampler")
     per_entry = row["bytes"] + run.element if row["bytes"] else row["logits"]

@@ -17,6 +17,7 @@ from starts import GIB, h100, model
 from memserve.hardware import parse
 from memserve.memory.account import Deployment, Layout
 from memserve.memory.kv import LayerCache
+from memserve.model.reader import from_config
 from memserve_vllm.memory import accountant
 from memserve_vllm.memory_batch import batch
 from memserve_vllm.memory_pages import PagePlan, pool
@@ -207,3 +208,14 @@ def test_offloaded_weights_leave_the_card():
         model(LLAMA), h100(), replace(deployment(), options=(("cpu-offload-gb", "4"),))
     )
     assert plain.weights - moved.weights == 4 * GIB
+
+
+def test_an_encoder_keeps_no_cache():
+    bert = {
+        "architectures": ["BertModel"], "model_type": "bert", "hidden_size": 1024, "num_hidden_layers": 24,
+        "num_attention_heads": 16, "intermediate_size": 4096, "vocab_size": 30522,
+        "max_position_embeddings": 512,
+    }  # fmt: skip
+    spec = from_config(bert)
+    found = accountant.account(spec, parse("T4"), deployment(dtype="float16", context=512))
+    assert (found.outcome, found.kv_cache, found.kv_tokens) == ("runs", 0, 0)
