@@ -75,12 +75,12 @@ def _sane(config: Config) -> None:
 
 def _constructed(config: Config, architecture: str) -> Anatomy:
     from memserve.model import census
-    from memserve.model.standin import library
+    from memserve.model.standin import archive, library
 
     name, changes = OTHER_CLASSES.get(architecture, (architecture, {}))
-    if name not in library.index()["classes"]:
+    if not archive.home(name, config.kind):
         name = library.default_class(config.kind)
-    if not name or config.kind not in library.index()["configs"]:
+    if not name or config.kind not in archive.index()["configs"]:
         unknown(config)
     try:
         built = library.build(config.given, config.kind, name, **changes)

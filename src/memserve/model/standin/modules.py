@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from typing import TYPE_CHECKING, Any
 
 from memserve.model.standin.tensors import Tensor
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterator
 
 
 class Parameter(Tensor):
@@ -202,7 +201,8 @@ class _Conv(Module):
         self.bias = weight(out_channels) if bias else None
 
 
-def _conv(dimensions: int, is_transposed: bool = False) -> type[_Conv]:
+def convolution(dimensions: int, is_transposed: bool = False) -> type[_Conv]:
+    """nn.Conv1d to nn.ConvTranspose3d."""
     return type("Conv", (_Conv,), {"dims": dimensions, "transposed": is_transposed})
 
 
@@ -274,151 +274,3 @@ class PReLU(Module):
 
     def __init__(self, num_parameters: int = 1, *_args: Any, **_named: Any) -> None:
         self.weight = weight(num_parameters)
-
-
-class ModuleList(Module):
-    """Modules by number."""
-
-    def __init__(self, modules: Iterable[Any] = ()) -> None:
-        self.items: list[Any] = list(modules or ())
-
-    def parts(self) -> Iterator[tuple[str, Module | Parameter]]:
-        for index, value in enumerate(self.items):
-            if isinstance(value, (Module, Parameter)):
-                yield str(index), value
-
-    def append(self, module: Any) -> ModuleList:
-        self.items.append(module)
-        return self
-
-    def extend(self, modules: Iterable[Any]) -> ModuleList:
-        self.items.extend(modules)
-        return self
-
-    def insert(self, index: int, module: Any) -> None:
-        self.items.insert(index, module)
-
-    def __len__(self) -> int:
-        return len(self.items)
-
-    def __iter__(self) -> Iterator[Any]:
-        return iter(self.items)
-
-    def __getitem__(self, key: Any) -> Any:
-        return type(self)(self.items[key]) if isinstance(key, slice) else self.items[key]
-
-    def __setitem__(self, key: int, value: Any) -> None:
-        self.items[key] = value
-
-
-class ModuleDict(Module):
-    """Modules by name."""
-
-    def __init__(self, modules: Any = None) -> None:
-        self.items_: dict[str, Any] = dict(modules or {})
-
-    def parts(self) -> Iterator[tuple[str, Module | Parameter]]:
-        for name, value in self.items_.items():
-            if isinstance(value, (Module, Parameter)):
-                yield name, value
-
-    def __setitem__(self, key: str, value: Any) -> None:
-        self.items_[key] = value
-
-    def __getitem__(self, key: str) -> Any:
-        return self.items_[key]
-
-    def __contains__(self, key: str) -> bool:
-        return key in self.items_
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.items_)
-
-    def __len__(self) -> int:
-        return len(self.items_)
-
-    def items(self) -> Any:
-        return self.items_.items()
-
-    def keys(self) -> Any:
-        return self.items_.keys()
-
-    def values(self) -> Any:
-        return self.items_.values()
-
-    def update(self, modules: Any) -> None:
-        self.items_.update(modules)
-
-
-class Sequential(ModuleList):
-    """Modules one after the other."""
-
-    def __init__(self, *modules: Any) -> None:
-        if len(modules) == 1 and isinstance(modules[0], (OrderedDict, dict)):
-            self.names = list(modules[0])
-            super().__init__(modules[0].values())
-        else:
-            flat = modules[0] if len(modules) == 1 and isinstance(modules[0], list) else modules
-            super().__init__(flat)
-
-    def add_module(self, name: str, module: Any) -> None:
-        self.names = [*getattr(self, "names", map(str, range(len(self)))), name]
-        self.append(module)
-
-    def parts(self) -> Iterator[tuple[str, Module | Parameter]]:
-        names = getattr(self, "names", None)
-        for number, value in super().parts():
-            yield (names[int(number)] if names and int(number) < len(names) else number), value
-
-
-class _Utils:
-    """torch.nn.utils: weight norm splits a weight into direction and length; the rest changes no count."""
-
-    def weight_norm(self, module: Any, name: str = "weight", dim: int | None = 0) -> Any:
-        full = getattr(module, name).shape
-        length = (
-            ()
-            if dim is None
-            else tuple(size if place == dim % len(full) else 1 for place, size in enumerate(full))
-        )
-        setattr(module, f"{name}_g", weight(*length))
-        return module
-
-    def spectral_norm(self, module: Any, *_args: Any, **_named: Any) -> Any:
-        return module
-
-    def remove_weight_norm(self, module: Any, name: str = "weight") -> Any:
-        delattr(module, f"{name}_g")
-        return module
-
-    @property
-    def parametrizations(self) -> _Utils:
-        return self
-
-
-class Nn:
-    """The module `torch.nn`."""
-
-    Module, Parameter, Buffer = Module, Parameter, Buffer
-    Linear, Bilinear, Embedding = Linear, Bilinear, Embedding
-    LayerNorm, RMSNorm, GroupNorm = LayerNorm, RMSNorm, GroupNorm
-    BatchNorm1d = BatchNorm2d = BatchNorm3d = SyncBatchNorm = BatchNorm
-    InstanceNorm1d = InstanceNorm2d = InstanceNorm
-    Conv1d, Conv2d, Conv3d = _conv(1), _conv(2), _conv(3)
-    ConvTranspose1d, ConvTranspose2d, ConvTranspose3d = _conv(1, True), _conv(2, True), _conv(3, True)
-    MultiheadAttention, LSTM, GRU, GRUCell, PReLU = MultiheadAttention, LSTM, GRU, GRUCell, PReLU
-    ModuleList = ParameterList = ModuleList
-    ModuleDict = ParameterDict = ModuleDict
-    Sequential = Sequential
-    utils = _Utils()
-
-    def __init__(self, functional: Any) -> None:
-        self.functional = functional
-        self.init = functional
-
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("__"):
-            raise AttributeError(name)
-        made = type(name, (Module,), {})
-        setattr(self, name, made)
-        return made
