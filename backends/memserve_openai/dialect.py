@@ -26,6 +26,7 @@ class Dialect:
     """What one kind of server takes and how it spells it; see dialects.json."""
 
     name: str
+    needs_key: bool
     chat: bool
     raw: bool
     token_ids: bool
@@ -49,8 +50,8 @@ class Dialect:
     stream_options: bool
     token_id_field: str | None
     extras: tuple[str, ...]
-    tokenize: str | None
-    score: str | None
+    tokenize: bool
+    score: bool
     rerank: str | None
     rerank_texts: str
     dimensions: bool
@@ -83,12 +84,6 @@ def choose(name: str | None, host: str, model: str | None) -> Dialect:
     if row is None:
         raise UnknownName(f"unknown dialect {name!r}: known are {', '.join(names())}", suggestions=names())
     return _made({**_table()["base"], **row, **_of_model(name, model)})
-
-
-def of_owner(owner: str) -> str | None:
-    """The dialect of a server whose /models says that it is owned by so and so."""
-    rows = _table()["dialects"]
-    return next((row["name"] for row in rows if owner in row.get("owners", ())), None)
 
 
 def _of_model(name: str, model: str | None) -> dict[str, Any]:
@@ -140,14 +135,15 @@ def _generation(dialect: Dialect, model: str | None) -> Capabilities:
         max_stop=dialect.max_stop,
         n=dialect.n,
         logprobs=0 if "logprobs" in refused else dialect.logprobs,
-        score=dialect.score is not None,
+        score=dialect.score,
         schema=dialect.schema is not None,
         regex=dialect.regex is not None,
         choices=dialect.choices is not None,
         stream=True,
         extras=frozenset(EXTRA + name for name in dialect.extras),
         returns_token_ids=dialect.token_id_field is not None,
-        count_tokens=dialect.tokenize is not None,
+        count_tokens=dialect.tokenize,
+        truncate=dialect.tokenize,
         cancel=True,
         notes=(dialect.truncates,) if dialect.truncates else (),
     )

@@ -39,7 +39,10 @@ def open_engine(model: str | None = None, *, task: Task = "generate", base_url: 
     dialect = choose(options.get("dialect"), parse(url).host, model)
     if options.get("max_tokens_cap") is not None:
         dialect = replace(dialect, max_tokens_cap=options["max_tokens_cap"])
-    client = _client(url, key(api_key, "OPENAI_API_KEY"), options)
+    secret = key(api_key, "OPENAI_API_KEY")
+    if secret is None and dialect.needs_key and not options.get("headers"):
+        raise InvalidInput(f"{parse(url).host} needs a key", hint="pass api_key= or set OPENAI_API_KEY")
+    client = _client(url, secret, options)
     return _ENGINES[task](client, dialect, model, options)
 
 

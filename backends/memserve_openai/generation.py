@@ -11,12 +11,14 @@ from memserve.http.body import parse
 from memserve.http.chat import ChatReader, completion, encode, failure_in, fill, messages
 from memserve.protocol import Raw
 from memserve_openai.dialect import EXTRA, Dialect, capabilities
+from memserve_openai.tokens import Tokens
+from memserve_openai.truncation import fit
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import AsyncIterator, Mapping, Sequence
 
     from memserve.http import Call, HttpClient, StreamReader
-    from memserve.protocol import Completion, Request
+    from memserve.protocol import Completion, Delta, Prompt, Request, Score
 
 log = logging.getLogger("memserve.openai")
 _PLAIN = ("temperature", "top_p", "seed")
@@ -32,6 +34,32 @@ class ChatEngine(HttpEngine):
         self._chat_url = client.address.url("chat/completions")
         self._raw_url = client.address.url("completions")
         self._seen_models = {model}
+
+    async def complete(self, request: Request) -> Completion:
+        """Answer one request, its prompt cut beforehand where the caller says how."""
+        if request.truncate != "refuse":
+            request = await fit(request, self._tokens())
+        return await super().complete(request)
+
+    async def astream(self, request: Request) -> AsyncIterator[Delta]:
+        """Answer one request piece by piece."""
+        if request.truncate != "refuse":
+            request = await fit(request, self._tokens())
+        async for delta in super().astream(request):
+            yield delta
+
+    async def acount_tokens(self, prompt: Prompt) -> int:
+        """Tokens of a prompt, template and BOS included."""
+        return (await self._tokens().count(prompt))[0]
+
+    async def ascore(self, pairs: Sequence[tuple[str, str]]) -> list[Score]:
+        """The log-likelihood of each continuation."""
+        from memserve_openai.scoring import score
+
+        return await score(pairs, self._client, self._tokens(), self._model)
+
+    def _tokens(self) -> Tokens:
+        return Tokens(self._client, self._model)
 
     @property
     def identity(self) -> Mapping[str, str]:

@@ -10,8 +10,19 @@ from pathlib import Path
 
 import pytest
 from faulty_server import (
-    ANSWER, DONE, GOOD_STREAM, SSE_HEAD, USAGE, chunked, drip, event, piece, raw, reply, stream,
-)  # fmt: skip
+    ANSWER,
+    DONE,
+    GOOD_STREAM,
+    SSE_HEAD,
+    USAGE,
+    chunked,
+    drip,
+    event,
+    piece,
+    raw,
+    reply,
+    stream,
+)
 
 from memserve import errors
 
@@ -22,25 +33,54 @@ BOUND = 12.0
 covered: set[str] = set()
 
 ELSEWHERE = {
-    "429_huge", "429_seconds", "429_http_date", "429_ms", "429_no_header_reset_hdr",  # test_throttle.py
-    "503_loading", "connection_refused", "stale_keepalive", "dns_flap", "half_open", "sse_stall",  # test_way.py
-    "redirect_307_other_host", "tls_untrusted", "tls_cut", "huge_json_body",  # test_safety.py
-    "nan_logprobs", "model_swap", "reasoning_only", "latin1_body", "wrong_content_type",  # tests/openai
-    "emb_short", "emb_base64",  # tests/openai/test_embedding.py
-    "pangu_3267", "401_bad_aksk", "token_expiry_midrun", "clock_skew", "sse_message_not_delta",  # tests/pangu
-    "sigkill_client", "disk_full",  # tests/run
+    "429_huge",
+    "429_seconds",
+    "429_http_date",
+    "429_ms",
+    "429_no_header_reset_hdr",  # test_throttle.py
+    "503_loading",
+    "connection_refused",
+    "stale_keepalive",
+    "dns_flap",
+    "half_open",  # test_way.py
+    "sse_stall",
+    "redirect_307_other_host",
+    "tls_untrusted",
+    "tls_cut",
+    "huge_json_body",  # test_safety.py
+    "nan_logprobs",
+    "model_swap",
+    "reasoning_only",
+    "latin1_body",
+    "wrong_content_type",  # tests/openai
+    "emb_short",
+    "emb_base64",  # tests/openai/test_embedding.py
+    "pangu_3267",
+    "401_bad_aksk",
+    "token_expiry_midrun",
+    "clock_skew",
+    "sse_message_not_delta",  # tests/pangu
+    "sigkill_client",
+    "disk_full",  # tests/run
     "http2_goaway",  # HTTP/1.1 is all that is spoken
-}  # fmt: skip
+}
 
 
 def failing(status, body, **headers):
     return reply(status, body, **headers)
 
 
-CONTEXT = {"error": {"message": "This model's maximum context length is 8192 tokens. However, your messages "
-                     "resulted in 9000 tokens.", "type": "invalid_request_error", "code": "context_length_exceeded"}}  # fmt: skip
-QUOTA = {"error": {"message": "You exceeded your current quota", "type": "insufficient_quota",
-                   "code": "insufficient_quota"}}  # fmt: skip
+OVERFLOW = (
+    "This model's maximum context length is 8192 tokens. However, your messages resulted in 9000 tokens."
+)
+CONTEXT = {"error": {"message": OVERFLOW, "type": "invalid_request_error", "code": "context_length_exceeded"}}
+QUOTA = {
+    "error": {
+        "message": "You exceeded your current quota",
+        "type": "insufficient_quota",
+        "code": "insufficient_quota",
+    }
+}
 HTML = b"<html><body>sign in to the wifi</body></html>"
 
 RETRIED = {
@@ -54,10 +94,10 @@ RETRIED = {
     "error_in_200": reply(200, {"error": {"message": "try again", "type": "server_error"}}),
     "empty_choices": reply(200, {**ANSWER, "choices": []}),
     "finish_abort": reply(200, {**ANSWER, "choices": [{**ANSWER["choices"][0], "finish_reason": "abort"}]}),
-    "truncated_content_length": raw(b"HTTP/1.1 200 OK\r\ncontent-length: 500\r\n\r\n{\"id\": "),
-    "truncated_chunked": raw(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\n{\"id\"\r\n"),
+    "truncated_content_length": raw(b'HTTP/1.1 200 OK\r\ncontent-length: 500\r\n\r\n{"id": '),
+    "truncated_chunked": raw(b'HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\n{"id"\r\n'),
     "bad_gzip": reply(200, b"\x1f\x8b\x08\x00rubbish rubbish", content_encoding="gzip"),
-}  # fmt: skip
+}
 NEVER = {
     "429_quota": (failing(429, QUOTA), errors.QuotaExceeded),
     "400_context": (failing(400, CONTEXT), errors.ContextOverflow),
@@ -69,7 +109,9 @@ NEVER = {
 STREAM_RETRIED = {
     "sse_no_done": stream(piece("half")),
     "sse_cut": chunked(piece("half"), whole=False),
-    "sse_error_event": stream(piece("half"), event({"error": {"message": "boom", "type": "server_error"}}), DONE),
+    "sse_error_event": stream(
+        piece("half"), event({"error": {"message": "boom", "type": "server_error"}}), DONE
+    ),
     "sse_bad_utf8": stream(b"data: \xff\xfe\n\n"),
     "sse_bad_json": stream(b"data: {not json}\n\n"),
 }
@@ -79,15 +121,18 @@ STREAM_ACCEPTED = {
     "sse_usage_chunk": stream(*GOOD_STREAM),
     "sse_json_instead": OK,
     "sse_multiline_data": stream(
-        piece("ok"), b'data: {"choices": [{"index": 0, "delta": {},\ndata: "finish_reason": "stop"}]}\n\n', DONE
+        piece("ok"),
+        b'data: {"choices": [{"index": 0, "delta": {},\ndata: "finish_reason": "stop"}]}\n\n',
+        DONE,
     ),
     "sse_u2028": stream(
         b'data: {"choices": [{"index": 0, "delta": {"content": "ok"}}], "x": "a\xe2\x80\xa8b\xc2\x85"}\n\n',
-        piece(finish="stop"), DONE,
+        piece(finish="stop"),
+        DONE,
     ),
     "sse_after_done": stream(*GOOD_STREAM, piece("late")),
     "sse_cumulative": stream(piece("o"), piece("ok"), piece("ok"), piece(finish="stop"), DONE),
-}  # fmt: skip
+}
 
 
 def test_every_fault_has_its_test():
@@ -178,12 +223,27 @@ def test_the_words_of_a_page_of_an_error_are_kept(server, open_generator):
     assert caught.value.status == 500
 
 
-@pytest.mark.parametrize("body", [
-    b"null", b"[]", b"3", b'"ok"', b"{}", b'{"choices": null}', b'{"choices": {}}', b'{"choices": [null]}',
-    b'{"choices": [{}]}', b'{"choices": [{"message": {"content": 3}}]}', b'{"choices": [{"message": "ok"}]}',
-    b'{"choices": [], "choices": [{"message": {"content": "twice"}, "finish_reason": "stop"}]}',
-    b"[" * 100_000, b"\x00\xff\xfe", b"{'single': 'quotes'}", b"data: {}\n\n",
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"null",
+        b"[]",
+        b"3",
+        b'"ok"',
+        b"{}",
+        b'{"choices": null}',
+        b'{"choices": {}}',
+        b'{"choices": [null]}',
+        b'{"choices": [{}]}',
+        b'{"choices": [{"message": {"content": 3}}]}',
+        b'{"choices": [{"message": "ok"}]}',
+        b'{"choices": [], "choices": [{"message": {"content": "twice"}, "finish_reason": "stop"}]}',
+        b"[" * 100_000,
+        b"\x00\xff\xfe",
+        b"{'single': 'quotes'}",
+        b"data: {}\n\n",
+    ],
+)
 def test_rubbish_is_never_an_answer(body, server, open_generator):
     server.will(reply(200, body))
     with pytest.raises(errors.BadAnswer):

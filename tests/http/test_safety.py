@@ -1,4 +1,4 @@
-"""Keys stay secret, redirects are refused, certificates verified, bodies bounded, proxies kept off loopback."""
+"""Keys stay secret, redirects are refused, certificates verified, bodies bounded."""
 
 from __future__ import annotations
 
@@ -25,8 +25,11 @@ OK = reply()
 
 def echoing(status: int, form=lambda key: key) -> Act:
     words = f"Incorrect API key provided: {form(KEY)}. " + "x" * 470 + form(KEY)
-    return reply(status, {"error": {"message": words, "code": form(KEY), "type": "invalid_request_error"}},
-                 x_request_id=form(KEY))  # fmt: skip
+    return reply(
+        status,
+        {"error": {"message": words, "code": form(KEY), "type": "invalid_request_error"}},
+        x_request_id=form(KEY),
+    )
 
 
 def everything(error: BaseException) -> str:
@@ -39,7 +42,9 @@ def everything(error: BaseException) -> str:
 
 
 @pytest.mark.parametrize("status", [200, 400, 401, 403, 404, 429, 500, 503])
-@pytest.mark.parametrize("form", [str, str.upper, lambda k: base64.b64encode(k.encode()).decode(), json.dumps])
+@pytest.mark.parametrize(
+    "form", [str, str.upper, lambda k: base64.b64encode(k.encode()).decode(), json.dumps]
+)
 def test_an_echoed_key_is_masked(status, form, server, open_generator, caplog):
     caplog.set_level(logging.DEBUG, logger="memserve")
     server.will(echoing(status, form))
@@ -53,8 +58,10 @@ def test_an_echoed_key_is_masked(status, form, server, open_generator, caplog):
 
 
 def test_a_key_in_plain_text_and_in_a_stream(server, open_generator):
-    for act in (reply(500, f"<html>{KEY}</html>".encode(), content_type="text/html"),
-                raw(SSE_HEAD + b'data: {"error": {"message": "' + KEY.encode() + b'"}}\n\n')):  # fmt: skip
+    for act in (
+        reply(500, f"<html>{KEY}</html>".encode(), content_type="text/html"),
+        raw(SSE_HEAD + b'data: {"error": {"message": "' + KEY.encode() + b'"}}\n\n'),
+    ):
         server.will(act)
         with pytest.raises(errors.MemserveError) as caught:
             list(open_generator(max_retries=0).stream("hi"))
@@ -115,13 +122,16 @@ def test_redirects_are_refused(status, location, server, open_generator):
 BOMB = b"[" + b" " * 80_000_000 + b"]"
 
 
-@pytest.mark.parametrize("act", [
-    reply(200, gzip.compress(BOMB), content_encoding="gzip"),
-    reply(200, zlib.compress(BOMB), content_encoding="deflate"),
-    reply(200, gzip.compress(gzip.compress(BOMB)), content_encoding="gzip, gzip"),
-    reply(200, b"\x00", content_encoding="br"),
-    raw(b"HTTP/1.1 200 OK\r\ncontent-length: 99999999999\r\n\r\n{", hang=True),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "act",
+    [
+        reply(200, gzip.compress(BOMB), content_encoding="gzip"),
+        reply(200, zlib.compress(BOMB), content_encoding="deflate"),
+        reply(200, gzip.compress(gzip.compress(BOMB)), content_encoding="gzip, gzip"),
+        reply(200, b"\x00", content_encoding="br"),
+        raw(b"HTTP/1.1 200 OK\r\ncontent-length: 99999999999\r\n\r\n{", hang=True),
+    ],
+)
 def test_bodies_have_a_limit(act, server, open_generator):
     server.will(act)
     with pytest.raises(errors.BadAnswer):
@@ -166,8 +176,9 @@ def tls_server(authority):
 
 
 def _generate(server, **options):
-    with memserve.generator("name", backend="openai", base_url=server.base_url, api_key=KEY, timeout=5,
-                            max_retries=1, **options) as generator:  # fmt: skip
+    with memserve.generator(
+        "name", backend="openai", base_url=server.base_url, api_key=KEY, timeout=5, max_retries=1, **options
+    ) as generator:
         return generator.generate("hi").text
 
 
@@ -235,8 +246,19 @@ def test_another_host_goes_through_the_proxy(server, monkeypatch):
     assert server.posts[0].path == "http://provider.test/v1/chat/completions"
 
 
-@pytest.mark.parametrize("host", ["localhost", "127.0.0.1", "127.9.9.9", "::1", "api.localhost", "localhost.",
-                                  "::ffff:127.0.0.1", "0.0.0.0"])  # fmt: skip
+@pytest.mark.parametrize(
+    "host",
+    [
+        "localhost",
+        "127.0.0.1",
+        "127.9.9.9",
+        "::1",
+        "api.localhost",
+        "localhost.",
+        "::ffff:127.0.0.1",
+        "0.0.0.0",
+    ],
+)
 def test_what_is_loopback(host):
     assert address.is_loopback(host)
 

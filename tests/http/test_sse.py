@@ -9,9 +9,16 @@ from hypothesis import strategies as st
 from memserve.errors import BadAnswer
 from memserve.http.sse import Event, Parser
 
-WORDS = "data: {\"a\": \"x\u2028\u0085y\"}\n\n: comment\n\nevent: ping\ndata:1\ndata: 2\n\nid: 3\nretry: 5\n\ndata\n\ndata: [DONE]\n\n"
-WANTED = [Event("message", '{"a": "x\u2028\u0085y"}'), Event("ping", "1\n2"), Event("message", ""),
-          Event("message", "[DONE]")]  # fmt: skip
+WORDS = (
+    'data: {"a": "x\u2028\u0085y"}\n\n: c\n\nevent: ping\ndata:1\ndata: 2\n\nid: 3\nretry: 5\n\ndata\n\n'
+    "data: [DONE]\n\n"
+)
+WANTED = [
+    Event("message", '{"a": "x\u2028\u0085y"}'),
+    Event("ping", "1\n2"),
+    Event("message", ""),
+    Event("message", "[DONE]"),
+]
 
 
 def parse(pieces, limit=1000):
@@ -31,7 +38,9 @@ def test_split_at_every_byte(end, bom):
 
 @settings(max_examples=300, deadline=None)
 @given(
-    texts=st.lists(st.text(st.characters(exclude_characters="\r\n", exclude_categories=("Cs",)), max_size=20)),
+    texts=st.lists(
+        st.text(st.characters(exclude_characters="\r\n", exclude_categories=("Cs",)), max_size=20)
+    ),
     end=st.sampled_from(["\n", "\r\n", "\r"]),
     data=st.data(),
 )
@@ -58,7 +67,9 @@ def test_the_last_event_needs_no_blank_line():
     assert parse([b"data: [DONE]"]) == [Event("message", "[DONE]")]
 
 
-@pytest.mark.parametrize("piece", [b"x" * 200, b"data: " + b"y" * 200 + b"\n", b"data: yyyyyyyyyyyyyyy\n" * 10])
+@pytest.mark.parametrize(
+    "piece", [b"x" * 200, b"data: " + b"y" * 200 + b"\n", b"data: yyyyyyyyyyyyyyy\n" * 10]
+)
 def test_an_event_has_a_limit(piece):
     with pytest.raises(BadAnswer, match="exceeds"):
         parse([piece] * 3, limit=100)

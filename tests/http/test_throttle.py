@@ -16,12 +16,15 @@ OK = reply()
 SLOW = {"error": {"message": "slow down", "code": "rate_limit_exceeded"}}
 
 
-@pytest.mark.parametrize(("headers", "least"), [
-    ({"retry_after": "1"}, 1.0),
-    ({"retry_after": "0.4"}, 0.4),
-    ({"retry_after_ms": "300"}, 0.3),
-    ({"x_ratelimit_reset_tokens": "500ms", "x_ratelimit_reset_requests": "1ms"}, 0.5),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("headers", "least"),
+    [
+        ({"retry_after": "1"}, 1.0),
+        ({"retry_after": "0.4"}, 0.4),
+        ({"retry_after_ms": "300"}, 0.3),
+        ({"x_ratelimit_reset_tokens": "500ms", "x_ratelimit_reset_requests": "1ms"}, 0.5),
+    ],
+)
 def test_the_pause_is_as_long_as_asked(headers, least, server, open_generator):
     server.will(reply(429, SLOW, **headers), OK)
     start = time.monotonic()
@@ -87,17 +90,33 @@ def test_a_request_above_the_whole_limit_is_not_repeated(server, open_generator)
     assert len(server.posts) == 1
 
 
-@pytest.mark.parametrize(("headers", "seconds"), [
-    ({"retry-after": "-5"}, None), ({"retry-after": "nan"}, None), ({"retry-after": "inf"}, None),
-    ({"retry-after": "soon"}, None), ({"retry-after": "1e400"}, None), ({"retry-after": ""}, None),
-    ({"retry-after-ms": "250", "retry-after": "9"}, 0.25), ({"retry-after": "7"}, 7.0),
-    ({"retry-after": "Thu, 01 Jan 1970 00:01:00 GMT", "date": "Thu, 01 Jan 1970 00:00:00 GMT"}, 60.0),
-    ({"retry-after": "Thu, 01 Jan 1970 00:00:00 GMT"}, 0.0),
-    ({"x-ratelimit-reset-requests": "1s", "x-ratelimit-reset-tokens": "6m0s"}, 360.0),
-    ({"x-ratelimit-reset-tokens": "6m0s", "x-ratelimit-remaining-tokens": "900",
-      "x-ratelimit-reset-requests": "2s", "x-ratelimit-remaining-requests": "0"}, 2.0),
-    ({"anthropic-ratelimit-tokens-reset": "1970-01-01T00:16:50Z"}, 10.0),
-    ({"x-ratelimit-reset-tokens": "later"}, None), ({}, None),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("headers", "seconds"),
+    [
+        ({"retry-after": "-5"}, None),
+        ({"retry-after": "nan"}, None),
+        ({"retry-after": "inf"}, None),
+        ({"retry-after": "soon"}, None),
+        ({"retry-after": "1e400"}, None),
+        ({"retry-after": ""}, None),
+        ({"retry-after-ms": "250", "retry-after": "9"}, 0.25),
+        ({"retry-after": "7"}, 7.0),
+        ({"retry-after": "Thu, 01 Jan 1970 00:01:00 GMT", "date": "Thu, 01 Jan 1970 00:00:00 GMT"}, 60.0),
+        ({"retry-after": "Thu, 01 Jan 1970 00:00:00 GMT"}, 0.0),
+        ({"x-ratelimit-reset-requests": "1s", "x-ratelimit-reset-tokens": "6m0s"}, 360.0),
+        (
+            {
+                "x-ratelimit-reset-tokens": "6m0s",
+                "x-ratelimit-remaining-tokens": "900",
+                "x-ratelimit-reset-requests": "2s",
+                "x-ratelimit-remaining-requests": "0",
+            },
+            2.0,
+        ),
+        ({"anthropic-ratelimit-tokens-reset": "1970-01-01T00:16:50Z"}, 10.0),
+        ({"x-ratelimit-reset-tokens": "later"}, None),
+        ({}, None),
+    ],
+)
 def test_how_long_a_server_asks_to_wait(headers, seconds):
     assert delay.asked(headers, 1000.0, throttled=True) == seconds

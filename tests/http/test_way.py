@@ -77,7 +77,9 @@ def _free_port():
 
 
 def test_nobody_listens(quick):
-    with memserve.generator("m", backend="openai", base_url=f"http://127.0.0.1:{_free_port()}/v1", timeout=0.5) as g:
+    with memserve.generator(
+        "m", backend="openai", base_url=f"http://127.0.0.1:{_free_port()}/v1", timeout=0.5
+    ) as g:
         start = time.monotonic()
         with pytest.raises(errors.ConnectionFailed, match="refused"):
             g.generate("hi")
@@ -87,7 +89,9 @@ def test_nobody_listens(quick):
 def test_a_server_that_starts_late(quick):
     late = FaultyServer(port=_free_port()).will(OK)
     timer = threading.Timer(1.0, late.__enter__)
-    with memserve.generator("m", backend="openai", base_url=late.base_url, timeout=2, max_retries=2) as generator:
+    with memserve.generator(
+        "m", backend="openai", base_url=late.base_url, timeout=2, max_retries=2
+    ) as generator:
         timer.start()
         assert generator.generate("hi").text == "ok"
     timer.join()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import math
+from pathlib import Path
 
 import pytest
 from faulty_server import ANSWER, DONE, GOOD_STREAM, piece, reply, stream
@@ -33,8 +34,13 @@ def test_the_defaults_are_sent(server, open_generator):
     post = server.posts[0]
     assert (post.method, post.path) == ("POST", "/v1/chat/completions")
     assert post.headers["authorization"] == "Bearer sk-very-secret-key"
-    assert post.json == {"model": "name", "messages": [{"role": "user", "content": "hi"}],
-                         "temperature": 0.0, "top_p": 1.0, "max_tokens": 512}  # fmt: skip
+    assert post.json == {
+        "model": "name",
+        "messages": [{"role": "user", "content": "hi"}],
+        "temperature": 0.0,
+        "top_p": 1.0,
+        "max_tokens": 512,
+    }
     assert (answer.text, answer.finish_reason, answer.model) == ("ok", "stop", "name")
     assert answer.usage == Usage(3, 1, None)
 
@@ -43,15 +49,35 @@ def test_every_setting_is_sent(server, open_generator):
     server.will(answering(choice(), choice(index=1)))
     open_generator().generate(
         [{"role": "system", "content": "be brief"}, {"role": "user", "content": "你好 \N{SNOWMAN}"}],
-        max_tokens=7, temperature=0.5, top_p=0.9, seed=3, stop=["a", "b"], n=2, logprobs=4, tools=[TOOL],
-        tool_choice="auto", openai_presence_penalty=0.5,
-    )  # fmt: skip
+        max_tokens=7,
+        temperature=0.5,
+        top_p=0.9,
+        seed=3,
+        stop=["a", "b"],
+        n=2,
+        logprobs=4,
+        tools=[TOOL],
+        tool_choice="auto",
+        openai_presence_penalty=0.5,
+    )
     assert server.posts[0].json == {
         "model": "name",
-        "messages": [{"role": "system", "content": "be brief"}, {"role": "user", "content": "你好 \N{SNOWMAN}"}],
-        "max_tokens": 7, "temperature": 0.5, "top_p": 0.9, "seed": 3, "stop": ["a", "b"], "n": 2,
-        "logprobs": True, "top_logprobs": 4, "tools": [TOOL], "tool_choice": "auto", "presence_penalty": 0.5,
-    }  # fmt: skip
+        "messages": [
+            {"role": "system", "content": "be brief"},
+            {"role": "user", "content": "你好 \N{SNOWMAN}"},
+        ],
+        "max_tokens": 7,
+        "temperature": 0.5,
+        "top_p": 0.9,
+        "seed": 3,
+        "stop": ["a", "b"],
+        "n": 2,
+        "logprobs": True,
+        "top_logprobs": 4,
+        "tools": [TOOL],
+        "tool_choice": "auto",
+        "presence_penalty": 0.5,
+    }
 
 
 def test_raw_text_and_token_ids_go_to_completions(server, open_generator):
@@ -105,31 +131,48 @@ def test_more_than_was_asked_for(server, open_generator):
         open_generator().generate("hi")
 
 
-@pytest.mark.parametrize(("found", "wanted"), [
-    (choice({"content": None}), {"text": None, "finish_reason": "stop"}),
-    (choice({"content": ""}), {"text": ""}),
-    (choice({"content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]}), {"text": "ab"}),
-    (choice({"content": None, "reasoning_content": "hm"}, finish_reason="length"),
-     {"text": None, "reasoning": "hm", "finish_reason": "length"}),
-    (choice({"content": "a", "reasoning": "hm"}), {"text": "a", "reasoning": "hm"}),
-    (choice({"content": None, "refusal": "I cannot"}), {"text": None, "refusal": "I cannot",
-                                                        "finish_reason": "content_filter"}),
-    (choice({"content": "cut"}, finish_reason="content_filter"), {"text": "cut", "finish_reason": "content_filter"}),
-    (choice(finish_reason="eos_token"), {"finish_reason": "stop"}),
-    (choice(finish_reason=None), {"finish_reason": None}),
-    (choice(finish_reason="banana"), {"finish_reason": None}),
-    (choice({"content": "half \ud800"}), {"text": "half \ufffd"}),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("found", "wanted"),
+    [
+        (choice({"content": None}), {"text": None, "finish_reason": "stop"}),
+        (choice({"content": ""}), {"text": ""}),
+        (choice({"content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]}), {"text": "ab"}),
+        (
+            choice({"content": None, "reasoning_content": "hm"}, finish_reason="length"),
+            {"text": None, "reasoning": "hm", "finish_reason": "length"},
+        ),
+        (choice({"content": "a", "reasoning": "hm"}), {"text": "a", "reasoning": "hm"}),
+        (
+            choice({"content": None, "refusal": "I cannot"}),
+            {"text": None, "refusal": "I cannot", "finish_reason": "content_filter"},
+        ),
+        (
+            choice({"content": "cut"}, finish_reason="content_filter"),
+            {"text": "cut", "finish_reason": "content_filter"},
+        ),
+        (choice(finish_reason="eos_token"), {"finish_reason": "stop"}),
+        (choice(finish_reason=None), {"finish_reason": None}),
+        (choice(finish_reason="banana"), {"finish_reason": None}),
+        (choice({"content": "half \ud800"}), {"text": "half \ufffd"}),
+    ],
+)
 def test_odd_answers_are_read(found, wanted, server, open_generator):
     server.will(answering(found))
     answer = open_generator().generate("hi")
     assert {name: getattr(answer, name) for name in wanted} == wanted
 
 
-@pytest.mark.parametrize("calls", [
-    {"tool_calls": [{"id": "c1", "type": "function", "function": {"name": "now", "arguments": '{"a": 1}'}}]},
-    {"tool_calls": [{"id": "c1", "function": {"name": "now", "arguments": {"a": 1}}}]},
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "calls",
+    [
+        {
+            "tool_calls": [
+                {"id": "c1", "type": "function", "function": {"name": "now", "arguments": '{"a": 1}'}}
+            ]
+        },
+        {"tool_calls": [{"id": "c1", "function": {"name": "now", "arguments": {"a": 1}}}]},
+    ],
+)
 def test_tool_calls(calls, server, open_generator):
     server.will(answering(choice({"content": None, **calls}, finish_reason="tool_calls")))
     answer = open_generator().generate("hi", tools=[TOOL])
@@ -141,11 +184,15 @@ def test_streamed_tool_calls(server, open_generator):
     def part(**call):
         return piece().replace(b'"delta": {}', b'"delta": ' + json.dumps({"tool_calls": [call]}).encode())
 
-    server.will(stream(
-        part(index=0, id="c1", function={"name": "now", "arguments": ""}),
-        part(index=0, function={"arguments": '{"a"'}), part(index=0, function={"arguments": ": 1}"}),
-        piece(finish="tool_calls"), DONE,
-    ))  # fmt: skip
+    server.will(
+        stream(
+            part(index=0, id="c1", function={"name": "now", "arguments": ""}),
+            part(index=0, function={"arguments": '{"a"'}),
+            part(index=0, function={"arguments": ": 1}"}),
+            piece(finish="tool_calls"),
+            DONE,
+        )
+    )
     last = list(open_generator().stream("hi", tools=[TOOL]))[-1]
     assert [(c.id, c.name, c.arguments) for c in last.tool_calls] == [("c1", "now", '{"a": 1}')]
 
@@ -162,9 +209,22 @@ def test_logprobs_of_both_shapes(server, open_generator):
 
 
 def test_logprobs_that_are_no_numbers(server, open_generator, caplog):
-    body = json.dumps({**ANSWER, "choices": [choice(logprobs={"content": [
-        {"token": "a", "logprob": math.nan}, {"token": "b", "logprob": -math.inf}, {"token": "c", "logprob": None}
-    ]})]})  # fmt: skip
+    body = json.dumps(
+        {
+            **ANSWER,
+            "choices": [
+                choice(
+                    logprobs={
+                        "content": [
+                            {"token": "a", "logprob": math.nan},
+                            {"token": "b", "logprob": -math.inf},
+                            {"token": "c", "logprob": None},
+                        ]
+                    }
+                )
+            ],
+        }
+    )
     server.will(reply(200, body.encode()))
     found = open_generator().generate("hi", logprobs=0).logprobs
     assert [token.logprob for token in found] == [None, -9999.0, None]
@@ -178,7 +238,9 @@ def test_usage_may_be_missing(usage, server, open_generator):
 
 
 def test_cached_tokens(server, open_generator):
-    server.will(answering(choice(), usage={"prompt_tokens": 9, "prompt_tokens_details": {"cached_tokens": 8}}))
+    server.will(
+        answering(choice(), usage={"prompt_tokens": 9, "prompt_tokens_details": {"cached_tokens": 8}})
+    )
     assert open_generator().generate("hi").usage.cached_tokens == 8
 
 
@@ -207,18 +269,32 @@ def test_latin1_and_plain_text(server, open_generator, caplog):
     assert "replaced" in caplog.text
 
 
-@pytest.mark.parametrize(("settings", "kind"), [
-    ({"top_k": 5}, errors.Unsupported), ({"min_p": 0.1}, errors.Unsupported), ({"regex": "a+"}, errors.Unsupported),
-    ({"choices": ["a"]}, errors.Unsupported), ({"truncate": "left"}, errors.Unsupported),
-    ({"logprobs": 21}, errors.Unsupported), ({"temprature": 1}, errors.Unsupported),
-    ({"openai_no_such": 1}, errors.Unsupported), ({"pangu_x": 1}, errors.Unsupported),
-    ({"max_tokens": 0}, errors.InvalidInput), ({"temperature": -1}, errors.InvalidInput),
-    ({"temperature": math.nan}, errors.InvalidInput), ({"top_p": 0}, errors.InvalidInput),
-    ({"stop": [""]}, errors.InvalidInput), ({"n": 0}, errors.InvalidInput), ({"logprobs": True}, errors.InvalidInput),
-    ({"seed": 2**64}, errors.InvalidInput), ({"tool_choice": "auto"}, errors.InvalidInput),
-    ({"schema": "no"}, errors.InvalidInput), ({"schema": {"a": object()}}, errors.InvalidInput),
-    ({"on_error": "ignore"}, errors.InvalidInput),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("settings", "kind"),
+    [
+        ({"top_k": 5}, errors.Unsupported),
+        ({"min_p": 0.1}, errors.Unsupported),
+        ({"regex": "a+"}, errors.Unsupported),
+        ({"choices": ["a"]}, errors.Unsupported),
+        ({"truncate": "left"}, errors.Unsupported),
+        ({"logprobs": 21}, errors.Unsupported),
+        ({"temprature": 1}, errors.Unsupported),
+        ({"openai_no_such": 1}, errors.Unsupported),
+        ({"pangu_x": 1}, errors.Unsupported),
+        ({"max_tokens": 0}, errors.InvalidInput),
+        ({"temperature": -1}, errors.InvalidInput),
+        ({"temperature": math.nan}, errors.InvalidInput),
+        ({"top_p": 0}, errors.InvalidInput),
+        ({"stop": [""]}, errors.InvalidInput),
+        ({"n": 0}, errors.InvalidInput),
+        ({"logprobs": True}, errors.InvalidInput),
+        ({"seed": 2**64}, errors.InvalidInput),
+        ({"tool_choice": "auto"}, errors.InvalidInput),
+        ({"schema": "no"}, errors.InvalidInput),
+        ({"schema": {"a": object()}}, errors.InvalidInput),
+        ({"on_error": "ignore"}, errors.InvalidInput),
+    ],
+)
 def test_refused_before_any_work(settings, kind, server, open_generator):
     server.will(OK)
     with pytest.raises(kind) as caught:
@@ -296,8 +372,18 @@ def test_the_environment_names_key_and_address(server, monkeypatch):
     assert server.posts[0].path == "/v1/chat/completions"
 
 
-@pytest.mark.parametrize("options", [{"tiemout": 2}, {"timeout": 0}, {"timeout": "2"}, {"max_retries": -1},
-                                     {"dialect": "klingon"}, {"api_key": "a\nb"}, {"concurrency": 0}])  # fmt: skip
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"tiemout": 2},
+        {"timeout": 0},
+        {"timeout": "2"},
+        {"max_retries": -1},
+        {"dialect": "klingon"},
+        {"api_key": "a\nb"},
+        {"concurrency": 0},
+    ],
+)
 def test_senseless_options_are_refused(options, open_generator):
     with pytest.raises(errors.InvalidInput):
         open_generator(**options)
@@ -311,22 +397,8 @@ def test_used_after_close(open_generator):
         generator.generate("hi")
 
 
-WORDS = [
-    ("This model's maximum context length is 256 tokens. However, your prompt contains at least 257 input tokens.", 257, 256),
-    ("This model's maximum context length is 256 tokens. However, you requested 100 output tokens and your prompt "
-     "contains at least 157 input tokens, for a total of at least 257 tokens.", 257, 256),
-    ("'max_tokens' or 'max_completion_tokens' is too large: 512. This model's maximum context length is 256 tokens "
-     "and your request has 10 input tokens (512 > 256 - 10).", 522, 256),
-    ("This model's maximum context length is 8192 tokens, however you requested 9000 tokens (8000 in your prompt; "
-     "1000 for the completion).", 9000, 8192),
-    ("The input (5000 tokens) is longer than the model's context length (4096 tokens).", 5000, 4096),
-    ("Requested token count exceeds the model's maximum context length of 4096 tokens. You requested a total of 5000 "
-     "tokens: 4000 tokens from the input messages and 1000 tokens for the completion.", 5000, 4096),
-    ("the request (5000 tokens) exceeds the available context size (4096 tokens), try increasing it", 5000, 4096),
-    ("prompt length 151499 must less than the maximum input length 129024", 151499, 129024),
-    ("`inputs` must have less than 512 tokens. Given: 600", 600, 512),
-    ("input length exceeds the context length", None, None),
-]  # fmt: skip
+ROWS = json.loads((Path(__file__).parents[1] / "data/overflow_words.json").read_text())
+WORDS = [(row["words"], row["tokens"], row["limit"]) for row in ROWS]
 
 
 @pytest.mark.parametrize(("words", "tokens", "limit"), WORDS)

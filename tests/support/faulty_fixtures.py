@@ -30,7 +30,12 @@ def open_generator(server: FaultyServer, quick: None) -> Iterator[Callable[..., 
     opened = []
 
     def make(**options: Any) -> Any:
-        settings = {"base_url": server.base_url, "api_key": "sk-very-secret-key", "timeout": 2, "max_retries": 2}
+        settings = {
+            "base_url": server.base_url,
+            "api_key": "sk-very-secret-key",
+            "timeout": 2,
+            "max_retries": 2,
+        }
         opened.append(memserve.generator("name", backend="openai", **{**settings, **options}))
         return opened[-1]
 

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import json
-import ssl
 import struct
 import threading
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from socket import SO_LINGER, SOL_SOCKET
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import ssl
 
 ANSWER = {
     "id": "chatcmpl-1", "object": "chat.completion", "created": 1745725506, "model": "name",

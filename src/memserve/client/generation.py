@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 from weakref import finalize
@@ -91,7 +92,8 @@ class Generator(Held):
 
     @on_throttle.setter
     def on_throttle(self, hook: Callable[[MemserveError], None] | None) -> None:
-        self._engine.on_throttle = hook
+        with suppress(AttributeError):  # an engine in this process is never throttled and may have slots
+            self._engine.on_throttle = hook
 
     def generate(self, prompt: Any, *, on_error: OnError = "raise", **settings: Any) -> Any:
         """One prompt gives a Completion; a list of prompts gives a list in the same order."""

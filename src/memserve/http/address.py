@@ -41,8 +41,8 @@ class Address:
         return self.origin.startswith("https:")
 
     def url(self, route: str) -> str:
-        """The URL of a route below the base path; a route that begins with / replaces the base path."""
-        path = route if route.startswith("/") else f"{self.path}/{route}"
+        """The URL of a route below the base path; one that begins with / stands beside /v1."""
+        path = self.path.removesuffix("/v1") + route if route.startswith("/") else f"{self.path}/{route}"
         return f"{self.origin}{path}{f'?{self.query}' if self.query else ''}"
 
 

@@ -72,6 +72,8 @@ def _index(choice: dict[str, Any]) -> int:
 def _sample(choice: dict[str, Any], key: str) -> Sample:
     """One choice: a chat message, or the bare text of the completions shape."""
     reason = field.finish(choice.get("finish_reason"))
+    if choice.get("finish_reason") in (None, ""):
+        log.warning("the answer does not say why it ended")
     ids = choice.get("token_ids")
     token_ids = tuple(ids) if isinstance(ids, list) and all(isinstance(i, int) for i in ids) else None
     logprobs = field.logprobs(choice.get("logprobs"))
@@ -89,4 +91,7 @@ def _of_message(message: dict[str, Any], reason: Any, token_ids: Any, logprobs: 
     if refusal:
         return Sample(None, "content_filter", token_ids, logprobs, refusal=refusal)
     reasoning = field.text(message.get("reasoning_content") or message.get("reasoning"))
-    return Sample(field.text(message.get("content")), reason, token_ids, logprobs, calls, reasoning)
+    content = field.text(message.get("content"))
+    if content is None and not calls:
+        log.warning("the answer has no text (%s)", "only reasoning" if reasoning else "content is null")
+    return Sample(content, reason, token_ids, logprobs, calls, reasoning)

@@ -1,0 +1,83 @@
+"""Log-likelihoods: the prompt is echoed with its log-probabilities and one token is thrown away."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+from memserve.errors import InvalidInput
+from memserve.http.body import bad, parse
+from memserve.http.chat import encode, failure_in
+from memserve.http.chat.field import number
+from memserve.protocol import Score
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from memserve.http import HttpClient
+    from memserve_openai.tokens import Tokens
+
+_PARALLEL = 32
+
+
+async def score(
+    pairs: Sequence[tuple[Any, Any]], client: HttpClient, tokens: Tokens, model: str
+) -> list[Score]:
+    """One Score per pair, in order."""
+    gate = asyncio.Semaphore(_PARALLEL)
+
+    async def one(pair: tuple[Any, Any]) -> Score:
+        async with gate:
+            ids, start = await _split(pair, tokens)
+            return await _score(ids, start, client, model)
+
+    return list(await asyncio.gather(*map(one, pairs)))
+
+
+async def _split(pair: tuple[Any, Any], tokens: Tokens) -> tuple[list[int], int]:
+    """The ids of context and continuation, and where the continuation begins.
+
+    Spaces at the end of the context belong to the continuation, as its tokens carry them.
+    """
+    context, continuation = pair
+    if not isinstance(context, str):
+        return [*context, *continuation], len(context)
+    bare = context.rstrip()
+    ids = await tokens.encode(context + continuation, special=True)
+    start = len(await tokens.encode(bare, special=True))
+    if start >= len(ids):
+        raise InvalidInput("the continuation has no token of its own")
+    return ids, max(start, 1)
+
+
+async def _score(ids: list[int], start: int, client: HttpClient, model: str) -> Score:
+    fields = {"prompt": ids, "max_tokens": 1, "temperature": 0, "echo": True, "logprobs": 1}
+    call = client.call(client.address.url("completions"), encode({"model": model, **fields}))
+
+    def read(words: str, headers: Mapping[str, str]) -> Score:
+        found = parse(words)
+        failed = failure_in(found)
+        if failed is not None:
+            raise client.failed(failed, 200, headers)
+        return _sum(found, start, len(ids))
+
+    return await client.fetch(call, read)
+
+
+def _sum(found: Any, start: int, end: int) -> Score:
+    try:
+        table = found["choices"][0]["logprobs"]
+        values = [number(value) for value in table["token_logprobs"][start:end]]
+        rivals = table["top_logprobs"][start:end]
+    except (KeyError, IndexError, TypeError):
+        raise bad("the server did not echo the prompt's log-probabilities") from None
+    if len(values) != end - start or None in values:
+        raise bad("a token of the prompt has no log-probability")
+    known = [value for value in values if value is not None]
+    greedy = all(_greedy(value, rival) for value, rival in zip(known, rivals, strict=True))
+    return Score(sum(known), len(known), greedy)
+
+
+def _greedy(value: float, rivals: Any) -> bool:
+    best = max((number(rival) or 0.0 for rival in rivals.values()), default=value) if rivals else value
+    return value >= best
