@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from memserve.plan.launch import Launch
-from memserve.plan.launching import install_line, requirements, visible_cards, words
+from memserve.plan.launching import install_line, requirements, spans_nodes, visible_cards, words
 from memserve_vllm.launch import serve_options
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def environment(rules: Mapping[str, object], machine: Machine, deployment: Deplo
         hccl = rules["hccl"]
         buffer = hccl["buffer_mib"] if isinstance(hccl, dict) else 200
         env |= {"HCCL_OP_EXPANSION_MODE": "AIV", "HCCL_BUFFSIZE": str(buffer)}
-    if machine.nodes > 1:
+    if spans_nodes(machine, deployment):
         env |= {"HCCL_IF_IP": "THIS_NODE_IP", "HCCL_SOCKET_IFNAME": "eth0", "GLOO_SOCKET_IFNAME": "eth0"}
     return env
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from memserve.plan.launch import Launch
-from memserve.plan.launching import install_line, requirements, visible_cards, words
+from memserve.plan.launching import install_line, requirements, spans_nodes, visible_cards, words
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -39,15 +39,15 @@ class SglangLauncher:
 
 def server_options(model: ModelSpec, machine: Machine, deployment: Deployment) -> Mapping[str, object]:
     """SGLang's own option names; None where its default stands. `tp-size` counts one copy's tensor ranks."""
-    layout = deployment.layout
+    layout, spans = deployment.layout, spans_nodes(machine, deployment)
     return {
         "tp-size": layout.tensor,
         "pp-size": layout.pipeline if layout.pipeline > 1 else None,
         "dp-size": layout.data if layout.data > 1 else None,
         "ep-size": layout.tensor if layout.expert else None,
-        "nnodes": machine.nodes if machine.nodes > 1 else None,
-        "node-rank": 0 if machine.nodes > 1 else None,
-        "dist-init-addr": "HEAD_NODE:20000" if machine.nodes > 1 else None,
+        "nnodes": machine.nodes if spans else None,
+        "node-rank": 0 if spans else None,
+        "dist-init-addr": "HEAD_NODE:20000" if spans else None,
         "device": "npu" if machine.card.vendor == "ascend" else None,
         "attention-backend": "ascend" if machine.card.vendor == "ascend" else None,
         "dtype": deployment.dtype,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from memserve.plan.launch import Launch
-from memserve.plan.launching import install_line, requirements, visible_cards, words
+from memserve.plan.launching import install_line, requirements, spans_nodes, visible_cards, words
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -49,7 +49,7 @@ def serve_options(model: ModelSpec, machine: Machine, deployment: Deployment) ->
         "pipeline-parallel-size": layout.pipeline if layout.pipeline > 1 else None,
         "data-parallel-size": layout.data if layout.data > 1 else None,
         "enable-expert-parallel": layout.expert,
-        "distributed-executor-backend": "ray" if machine.nodes > 1 else None,
+        "distributed-executor-backend": "ray" if spans_nodes(machine, deployment) else None,
         "dtype": deployment.dtype,
         "quantization": quantization_word(model, machine, deployment),
         "kv-cache-dtype": None if deployment.kv_dtype == "auto" else deployment.kv_dtype,

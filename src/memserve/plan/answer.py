@@ -99,6 +99,10 @@ class Maker:
 
     def plan(self, candidate: Candidate, *, brief: bool = False) -> Plan:
         """A candidate with everything that one needs to start it; `brief` leaves out what takes long."""
+        if candidate.remote:
+            from memserve.plan import remote
+
+            return remote.plan(candidate, self.model, self.machine)
         room = rooms.room(candidate.backend)
         held = loaded(self.model, candidate.checkpoint)
         deployment = candidate.deployment

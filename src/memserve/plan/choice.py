@@ -24,7 +24,8 @@ def ranked(candidates: Iterable[Candidate], model: ModelSpec, machine: Machine,
            wishes: Wishes) -> list[Candidate]:  # fmt: skip
     """Those that fit, the best first."""
     rank = Rank(model, machine, wishes)
-    return sorted((candidate for candidate in candidates if candidate.fits), key=rank)
+    fitting = [candidate for candidate in candidates if candidate.fits]
+    return fitting if all(one.remote for one in fitting) else sorted(fitting, key=rank)
 
 
 class Rank:

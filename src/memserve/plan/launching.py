@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from memserve.plan.rules import release
+from memserve.plan.version import NEWEST, version_key
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -24,11 +25,20 @@ def install_line(rules: Mapping[str, Any], deployment: Deployment, card: Card) -
     row = release(rules, deployment.engine_version)
     pin = pin_of(row, card)
     extra = row.get("quantized_by", {}).get(deployment.quantization.split("-")[0], ())
-    packages = (*row["packages"], *pin.get("packages", ()), *extra)
+    packages = (*_packages(row, deployment.engine_version), *pin.get("packages", ()), *extra)
     installer = row.get("installers", {}).get(card.vendor) or row.get("installer", "pip install")
     index = pin.get("index") or row.get("index", {}).get(card.vendor)
     tail = ("--extra-index-url", index) if index else ()
     return " ".join((installer, *(_quoted(package) for package in packages), *tail))
+
+
+def _packages(row: Mapping[str, Any], version: str) -> tuple[str, ...]:
+    """The release's packages; another version than the row's is asked for by its own number, without pins."""
+    listed: tuple[str, ...] = tuple(row["packages"])
+    if version == row["version"] or version_key(version) == NEWEST:
+        return listed
+    name, _, pinned = listed[0].partition("==") if listed else ("", "", "")
+    return (f"{name}=={version.removeprefix('v')}",) if pinned == row["version"] else listed
 
 
 def pin_of(row: Mapping[str, Any], card: Card) -> Mapping[str, Any]:
@@ -55,6 +65,11 @@ def visible_cards(machine: Machine, taken: int) -> dict[str, str]:
     if name is None or machine.nodes > 1 or taken >= machine.cards_per_node:
         return {}
     return {name: ",".join(str(index) for index in range(taken))}
+
+
+def spans_nodes(machine: Machine, deployment: Deployment) -> bool:
+    """Whether one copy of the model needs more cards than a node has."""
+    return deployment.layout.cards > machine.cards_per_node
 
 
 def words(options: Mapping[str, object]) -> tuple[str, ...]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from memserve.errors import DoesNotFit, InvalidInput
+from memserve.errors import DoesNotFit, InvalidInput, UnknownName
 from memserve.plan.wishes import Wishes
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def candidates(model: str | PathLike[str] | ModelSpec, gpus: str | Machine | Non
         context, concurrency, backend, engine_version, quantization, tensor_parallel, pipeline_parallel,
         data_parallel, kv_dtype, objective,
     )  # fmt: skip
-    spec, machine = model_of(model), machine_of(gpus)
+    spec, machine = model_of(model, backend), machine_of(gpus)
     found = consider(spec, machine, wishes)
     return [*ranked(found, spec, machine, wishes), *(one for one in found if not one.fits)]
 
@@ -57,15 +57,25 @@ def answered(model: str | PathLike[str] | ModelSpec, gpus: str | Machine | None,
     """The whole answer, its rejections included."""
     from memserve.plan.answer import answer
 
-    return answer(model_of(model), machine_of(gpus), wishes, everything=everything)
+    return answer(model_of(model, wishes.backend), machine_of(gpus), wishes, everything=everything)
 
 
-def model_of(model: str | PathLike[str] | ModelSpec) -> ModelSpec:
-    """A spec as it is, or the one of that name or path."""
+def model_of(model: str | PathLike[str] | ModelSpec, backend: str | None = None) -> ModelSpec:
+    """A spec as it is, or the one of that name or path, or one that only a provider serves."""
     from memserve.model import load
     from memserve.model.spec import ModelSpec
 
-    return model if isinstance(model, ModelSpec) else load(model)
+    if isinstance(model, ModelSpec):
+        return model
+    try:
+        return load(model)
+    except UnknownName:
+        from memserve.plan.remote import hosted
+
+        spec = hosted(str(model), backend)
+        if spec is None:
+            raise
+        return spec
 
 
 def machine_of(gpus: str | Machine | None) -> Machine:

@@ -39,6 +39,10 @@ EXPERT_RULES = frozenset({"quantization-groups", "quantization-blocks"})
 def consider(model: ModelSpec, machine: Machine, wishes: Wishes) -> list[Candidate]:
     """All candidates of the rooms that were asked for, in no order."""
     found: list[Candidate] = []
+    if not model.blocks or not rooms.plans_locally(wishes.backend):
+        from memserve.plan import remote
+
+        return list(remote.candidates(model, wishes))
     for name in rooms.asked(wishes):
         found += of_room(name, rooms.room(name), model, machine, wishes)
     return found

@@ -17,8 +17,10 @@ GIB = 1024**3
 def model_object(model: ModelSpec) -> dict[str, Any]:
     """Who the model is."""
     return {
-        "id": model.id, "architecture": model.architecture, "parameters": model.parameters,
-        "active_parameters": model.active_parameters, "source": model.source, "notes": list(model.notes),
+        "id": model.id, "architecture": model.architecture or None,
+        "parameters": model.parameters if model.blocks else None,
+        "active_parameters": model.active_parameters if model.blocks else None,
+        "source": model.source, "notes": list(model.notes),
     }  # fmt: skip
 
 

@@ -43,6 +43,11 @@ def _may_plan(name: str) -> bool:
     return any(Path(spec.origin).parent.glob("*rules.json"))
 
 
+def plans_locally(backend: str | None) -> bool:
+    """Whether the backend that is asked for, if any, runs on the user's own cards."""
+    return backend is None or plannable(registry.find(backend))
+
+
 def asked(wishes: Wishes) -> Sequence[str]:
     """The rooms that a wish names; with a bare engine version, those that ever offered it, else vLLM."""
     if wishes.backend is not None:

@@ -41,6 +41,7 @@ def of_answer(answer: Answer, *, why: bool, everything: bool) -> Iterator[Sectio
         yield Section("memory per card", lines=tuple(memory(chosen)), bullets=False)
         if answer.plan is not None:
             yield Section("install", lines=(chosen.install,), bullets=False)
+        if answer.plan is not None and chosen.command:
             yield Section("run", lines=(command(chosen),), bullets=False)
         yield Section("why" if answer.plan else "why not", lines=chosen.reasons)
     if answer.remedies:
