@@ -22,7 +22,7 @@ from memserve.plan.version import within
 from memserve_vllm.memory_batch import batch
 from memserve_vllm.memory_facts import GIB, Facts
 from memserve_vllm.memory_pages import DS_MLA_TOKEN, INDEX_TOKEN, PagePlan, Pool, pool
-from memserve_vllm.memory_peak import Run, graph_bytes, non_torch_bytes, peak
+from memserve_vllm.memory_peak import Run, graph_bytes, graphs_inside, non_torch_bytes, peak
 
 if TYPE_CHECKING:
     from memserve.hardware.machine import Machine
@@ -53,7 +53,7 @@ class VllmAccountant:
         usable = ceil(total * self.utilization(run))
         weights, activation = max(self._stages(run), key=sum)
         non_torch, graphs = non_torch_bytes(run), graph_bytes(run)
-        inside = round(self.withheld(run) + graphs * run.row("graph_estimate")["value"])
+        inside = round(self.withheld(run) + graphs_inside(run, graphs))
         available = deployment.kv_bytes or usable - weights - activation - non_torch - inside
         shape = self.pool(run)
         blocks = shape.blocks(available)
