@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, fields, replace
 from functools import cache
-from importlib.resources import files
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from memserve.hardware.machine import Card
+
+
+DATA = Path(__file__).parent / "data" / "constants.json"
 
 
 @dataclass(frozen=True)
@@ -45,8 +48,8 @@ class Constants:
     step_s: float = 500e-6
     sequence_s: float = 5e-6
     """Scheduling, sampling and detokenizing of one sequence in one step."""
-    share: float = 1.0
-    """How much of the other requests' prompts a request's own decoding waits for."""
+    overlap: float = 0.1
+    """A step that carries both prompts and decoding: the share of the shorter part that the longer hides."""
     first_s: float = 0.02
     """From the arrival of a request to its first step and from its last kernel to the wire."""
     queue: float = 0.5
@@ -55,27 +58,23 @@ class Constants:
     """The host's launches run beside the kernels (no graphs), so the slower of both counts."""
 
 
-CORRECTED = ("weights", "cache", "gemm", "prefill", "attention", "layer_s")
-
-
 @cache
 def data() -> dict[str, Any]:
     """The whole of data/constants.json."""
-    text = (files("memserve.speed") / "data" / "constants.json").read_text(encoding="utf-8")
+    text = DATA.read_text(encoding="utf-8")
     return dict(json.loads(text))
 
 
 @cache
-def of(engine: str, family: str) -> Constants:
-    """The constants of an engine class on a card class."""
+def of(engine: str, family: str, generation: str | None = None) -> Constants:
+    """The constants of an engine class on a card class; an older generation has its own factors."""
     known = {field.name for field in fields(Constants)}
     rows = data()["engines"]
     chosen = {**rows["default"], **rows.get(engine, {})}
     base = Constants(**{name: value for name, value in chosen.items() if name in known})
-    factors = data()["cards"].get(family, {})
-    return replace(
-        base, **{name: getattr(base, name) * factor for name, factor in factors.items() if name in known}
-    )
+    for factors in (data()["cards"].get(family, {}), data()["generations"].get(generation, {})):
+        base = replace(base, **{name: getattr(base, name) * factor for name, factor in factors.items()})
+    return base
 
 
 def family(card: Card) -> str:

@@ -6,11 +6,14 @@ import json
 import re
 from dataclasses import dataclass
 from functools import cache
-from importlib.resources import files
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from memserve.hardware.machine import Card
+
+DATA = Path(__file__).parent / "data" / "engines.json"
+
 
 GIB = 1024**3
 
@@ -22,11 +25,13 @@ class Limits:
     sequences: int
     tokens: int
     """Prompt tokens in one step."""
+    sampler_bytes: float = 0.0
+    """Memory set aside for sampling, per sequence and vocabulary entry."""
 
 
 @cache
 def _data() -> dict[str, Any]:
-    return dict(json.loads((files("memserve.speed") / "data" / "engines.json").read_text(encoding="utf-8")))
+    return dict(json.loads(DATA.read_text(encoding="utf-8")))
 
 
 @cache
@@ -45,12 +50,22 @@ def _release(version: str | None) -> tuple[int, ...] | None:
     return (int(found.group(1)), int(found.group(2))) if found else None
 
 
+@cache
+def generation(engine: str, version: str | None) -> str | None:
+    """The name of an older generation of an engine whose constants differ, or None for the current one."""
+    release = _release(version)
+    for row in _data()["generations"]:
+        if row["class"] == engine and release and release < tuple(row["before"]):
+            return str(row["name"])
+    return None
+
+
 def limits(engine: str, version: str | None, card: Card) -> Limits:
     """The scheduler's defaults of an engine class and version on a card."""
     release = _release(version)
     for row in _data()["limits"]:
         if row["class"] == engine and _applies(row, release, card):
-            return Limits(row["sequences"], row["tokens"])
+            return Limits(row["sequences"], row["tokens"], _sampler(engine, release))
     return Limits(256, 2048)
 
 
@@ -61,3 +76,10 @@ def _applies(row: dict[str, Any], release: tuple[int, ...] | None, card: Card) -
     if card.memory < row.get("memory_gib", 0) * GIB:
         return False
     return not (row.get("not_card") and card.name.upper().startswith(row["not_card"]))
+
+
+def _sampler(engine: str, release: tuple[int, ...] | None) -> float:
+    for row in _data()["sampler"]:
+        if row["class"] == engine and (not row.get("before") or (release and release < tuple(row["before"]))):
+            return float(row["bytes"])
+    return 0.0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import isfinite
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +31,8 @@ class Situation:
 
     engine: str
     known: bool
+    generation: str | None
+    """An older generation of the engine, or None."""
     setup: Setup
     spread: layout.Spread
     load: serve.Load
@@ -77,19 +79,20 @@ def situate(model: shape.Shape, machine: Machine, backend: str, load: serve.Load
     form = formats.of(quantization, model, card)
     spread = layout.spread(model, machine, form, engine, tensor_parallel, pipeline_parallel, data_parallel)
     limits = engines.limits(engine, engine_version, card)
+    generation = engines.generation(engine, engine_version)
     setup = Setup(
         shape=model,
         format=form,
         card=card,
-        constants=constants.of(engine, constants.family(card)),
+        constants=constants.of(engine, constants.family(card), generation),
         tensor=spread.tensor,
         pipeline=spread.pipeline,
         kv_bytes=_kv_bytes(kv_dtype, engine, form),
         link=_link(machine, spread),
         sharing=spread.experts,
     )
-    limits = engines.Limits(max_sequences, limits.tokens) if max_sequences else limits
-    return Situation(engine, name is not None, setup, spread, load, limits, concurrency)
+    limits = replace(limits, sequences=max_sequences) if max_sequences else limits
+    return Situation(engine, name is not None, generation, setup, spread, load, limits, concurrency)
 
 
 def judge(situation: Situation) -> Speed:

@@ -6,7 +6,7 @@ import json
 import re
 from dataclasses import dataclass, replace
 from functools import cache
-from importlib.resources import files
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from memserve.errors import UnknownName
@@ -14,6 +14,9 @@ from memserve.errors import UnknownName
 if TYPE_CHECKING:
     from memserve.hardware.machine import Card
     from memserve.speed.shape import Shape
+
+
+DATA = Path(__file__).parent / "data" / "formats.json"
 
 
 @dataclass(frozen=True)
@@ -39,7 +42,7 @@ PARTS = ("gptq-int8", "gptq", "awq", "nvfp4", "mxfp4", "w8a8", "w4a16", "fp8", "
 
 @cache
 def _data() -> dict[str, Any]:
-    return dict(json.loads((files("memserve.speed") / "data" / "formats.json").read_text(encoding="utf-8")))
+    return dict(json.loads(DATA.read_text(encoding="utf-8")))
 
 
 @cache

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 BOARD = 8
 """Cards that one board or host links directly, where the card's own data say nothing else."""
 DOMAINS = {"GB200": 72, "GB300": 72, "A3": 16}
+WIDE = 16
+"""Tensor ranks that engines still give one copy of the attention."""
 LAYERWISE = {"llamacpp", "hf"}
 """Engines that split layers, not matrices, over their cards."""
 FILL = 0.9
@@ -44,7 +46,7 @@ def spread(shape: Shape, machine: Machine, form: Format, engine: str, tensor: in
     if shape.experts and machine.nodes == 1 and min(tensor, cards) > domain:
         return _product(tensor, cards)
     tensor = max(1, min(tensor, cards))
-    if shape.experts and tensor > BOARD:
+    if shape.experts and (tensor > WIDE or (tensor > BOARD and _heads(shape) % tensor)):
         return _wide(tensor, cards)
     if engine in LAYERWISE:
         return Spread(tensor, max(1, cards // tensor), 1)
@@ -88,11 +90,14 @@ def _default(shape: Shape, machine: Machine, form: Format, engine: str) -> Sprea
     """All cards of a node in one tensor group, as far as the heads divide; further nodes in a pipeline."""
     if engine in LAYERWISE:
         return Spread(1, machine.cards, 1)
-    heads = max((part.heads for part in shape.attentions), default=1) or 1
     tensor = 1
-    while tensor * 2 <= machine.cards_per_node and heads % (tensor * 2) == 0:
+    while tensor * 2 <= machine.cards_per_node and _heads(shape) % (tensor * 2) == 0:
         tensor *= 2
     return spread(shape, machine, form, engine, tensor)
+
+
+def _heads(shape: Shape) -> int:
+    return max((part.heads for part in shape.attentions), default=1) or 1
 
 
 def _product(tensor: int, cards: int) -> Spread:

@@ -8,14 +8,17 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from functools import cache
-from importlib.resources import files
 from importlib.util import find_spec
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from memserve.errors import InvalidInput
 
 if TYPE_CHECKING:
     from memserve.protocol import Usage
+
+DATA = Path(__file__).parent / "data" / "prices.json"
+
 
 MILLION = 1_000_000
 
@@ -112,7 +115,7 @@ def _anywhere(name: str) -> Price | None:
 
 @cache
 def _data() -> dict[str, Any]:
-    text = (files("memserve.speed") / "data" / "prices.json").read_text(encoding="utf-8")
+    text = DATA.read_text(encoding="utf-8")
     return dict(json.loads(text))
 
 

@@ -5,15 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from memserve.speed import constants
+from memserve.speed import constants, serve
 from memserve.speed.result import Range
 
 if TYPE_CHECKING:
     from memserve.speed.forecast import Situation
     from memserve.speed.serve import Timing
-
-HEAVY = 256
-"""Requests in flight beyond which tests differ in how they arrive: all at once, or one for one."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +42,7 @@ def kind(situation: Situation, timing: Timing) -> str:
     if situation.concurrency is None:
         return "most"
     waits = timing.bound != "asked"
-    return "heavy" if waits or situation.concurrency > HEAVY else "light"
+    return "heavy" if waits or situation.concurrency > serve.MANY else "light"
 
 
 def band(situation: Situation, timing: Timing) -> Band:

@@ -15,9 +15,13 @@ if TYPE_CHECKING:
     from memserve.speed.engines import Limits
     from memserve.speed.step import Setup
 
-RESERVE = 2 * 1024**3
+RESERVE = 1.5 * 1024**3
 UTILIZATION = 0.9
-ROUNDS = 12
+ROUNDS = 20
+CLOSE = 0.002
+MANY = 256
+"""Requests in flight beyond which published tests send all at once, so that half of them stand ahead."""
+BURST = 0.5
 
 
 @dataclass(frozen=True)
@@ -53,16 +57,17 @@ class Timing:
     """What keeps the batch from growing: asked, sequences, memory, tokens."""
 
 
-def capacity(setup: Setup, load: Load) -> float:
+def capacity(setup: Setup, load: Load, limits: Limits) -> float:
     """Sequences whose cache fits beside the weights; 0 where not even the weights fit."""
-    stages = setup.tensor * setup.pipeline
-    free = UTILIZATION * setup.card.memory - step.weight_bytes(setup, None) / setup.pipeline - RESERVE
-    return max(0.0, free) / max(1.0, step.kv_bytes_per_sequence(setup, load.final)) if stages else 0.0
+    weights = step.weight_bytes(setup, None) / setup.pipeline
+    sampler = limits.sampler_bytes * limits.sequences * setup.shape.vocabulary
+    free = UTILIZATION * setup.card.memory - weights - sampler - RESERVE
+    return max(0.0, free) / max(1.0, step.kv_bytes_per_sequence(setup, load.final))
 
 
 def time(setup: Setup, load: Load, limits: Limits, concurrency: float | None) -> Timing:
     """Settle how many sequences decode together, then read off what a client sees."""
-    room = max(1.0, capacity(setup, load))
+    room = max(1.0, capacity(setup, load, limits))
     ceiling = {"sequences": float(limits.sequences * setup.pipeline), "memory": room}
     if concurrency is not None:
         ceiling["asked"] = float(concurrency)
@@ -74,22 +79,32 @@ def time(setup: Setup, load: Load, limits: Limits, concurrency: float | None) ->
 def _settled(setup: Setup, load: Load, limits: Limits, inside: float, asked: float | None,
              bound: str) -> Timing:  # fmt: skip
     k = setup.constants
-    share = k.share if bound == "asked" else 1.0
     later = max(load.output_tokens - 1, 1e-9)
     prompt = prompt_time(setup, load, limits, inside)
-    decoding = inside
-    tpot = 0.0
+    longest = prompt * max(1.0, limits.tokens / max(load.input_tokens, 1.0))
+    decoding, tpot, rate = inside, 0.0, 0.0
     for _ in range(ROUNDS):
-        shared = share * max(decoding - 1, 0) * prompt / max(load.output_tokens, 1)
-        tpot = step.decode(setup, decoding, load.mean) + shared
-        served = inside / (prompt + k.first_s + later * tpot)
-        fresh = min(inside, max(1.0, served * later * tpot))
-        decoding = (decoding + fresh) / 2
-    ttft = k.first_s + prompt_time(setup, load, limits, 1) + prompt * k.queue * (inside - 1) + tpot / 2
-    rate = inside / (ttft + later * tpot)
+        own = step.decode(setup, decoding, load.mean)
+        others = min(max(decoding - 1, 0.0) * prompt / max(load.output_tokens, 1.0), longest)
+        tpot = own + others - k.overlap * min(own, others)
+        rate = min(
+            inside / (prompt + k.first_s + later * tpot), _most(prompt, k.overlap, decoding, own, later)
+        )
+        fresh = min(inside, max(1.0, rate * later * tpot))
+        settled, decoding = abs(fresh - decoding) < CLOSE * decoding, (decoding + fresh) / 2
+        if settled:
+            break
+    ahead = (inside - 1) * (BURST if inside > MANY else k.queue)
+    ttft = k.first_s + prompt_time(setup, load, limits, 1) + prompt * ahead + tpot / 2
     if asked is not None and asked > inside:
         ttft += (asked - inside) / rate / 2
     return Timing(ttft, tpot, rate, decoding, bound)
+
+
+def _most(prompt: float, overlap: float, decoding: float, own: float, later: float) -> float:
+    """Requests per second if the replica is never idle: each needs its prompt and its share of the steps."""
+    share = later * own / decoding
+    return 1 / max(prompt + share - overlap * min(prompt, share), 1e-9)
 
 
 def prompt_time(setup: Setup, load: Load, limits: Limits, inside: float) -> float:

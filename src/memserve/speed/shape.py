@@ -66,6 +66,7 @@ class Shape:
     resident: float
     """Parameters that take memory and are not read by a step: embeddings, towers."""
     attentions: tuple[Attention, ...]
+    vocabulary: int = 0
     stored: str | None = None
     """The quantization that the checkpoint is stored in."""
     experts_only: bool = False
@@ -109,6 +110,7 @@ def of(spec: ModelSpec) -> Shape:
         plain=sums.plain + sum(_size(w) for w in heads),
         resident=unread,
         attentions=tuple(_attention(block, count) for block, count in _alike(blocks)),
+        vocabulary=spec.vocabulary,
         stored=stored.method if stored else None,
         experts_only=bool(stored and sums.experts and any("attn" in rule for rule in stored.ignored)),
     )

@@ -1,0 +1,254 @@
+"""Workloads: what a whole benchmark asks for, and how long it takes and costs on a machine or an API.
+
+A workload is a number of equal requests. `prefix_tokens` of each are shared by `shared` requests in a row
+(a conversation with many questions), so an engine or provider with a prefix cache reads them once.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass, replace
+from functools import cache
+from math import ceil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from memserve.errors import InvalidInput, UnknownName
+
+if TYPE_CHECKING:
+    from memserve.hardware.machine import Machine
+    from memserve.model.spec import ModelSpec
+    from memserve.speed.prices import Price
+
+DATA = Path(__file__).parent / "data" / "workloads.json"
+CHARACTERS = 4.0
+"""Characters per token of English text, where a file gives text and no counts."""
+DEFAULT_OUTPUT = 512
+PARALLEL = 64
+"""Requests kept in flight if the workload is asked of a server and nobody says how many."""
+
+
+@dataclass(frozen=True)
+class Workload:
+    """So many requests of one size."""
+
+    name: str
+    requests: int
+    input_tokens: float
+    """New tokens of a request, behind the shared prefix."""
+    output_tokens: float
+    prefix_tokens: float = 0.0
+    shared: int = 1
+    """Requests in a row that begin with the same prefix."""
+    source: str = ""
+
+    @property
+    def prompt_tokens(self) -> float:
+        """All prompt tokens of a request."""
+        return self.prefix_tokens + self.input_tokens
+
+    @property
+    def cached_tokens(self) -> float:
+        """Prompt tokens of the whole workload that a prefix cache saves."""
+        return self.requests * self.prefix_tokens * (1 - 1 / self.shared)
+
+    @property
+    def total_prompt(self) -> float:
+        """Prompt tokens of the whole workload, cached ones included."""
+        return self.requests * self.prompt_tokens
+
+    @property
+    def total_output(self) -> float:
+        """Output tokens of the whole workload."""
+        return self.requests * self.output_tokens
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A workload on one machine or provider. Seconds and dollars; None where nothing states a price."""
+
+    workload: Workload
+    seconds: tuple[float, float, float]
+    """low, likely, high"""
+    gpu_hours: float | None = None
+    kwh: float | None = None
+    usd: tuple[float, float, float] | None = None
+    usd_per_hour: float | None = None
+    concurrency: int | None = None
+    at_most: bool = False
+    notes: tuple[str, ...] = ()
+
+    @property
+    def hours(self) -> float:
+        """The likely time."""
+        return self.seconds[1] / 3600
+
+
+def names() -> tuple[str, ...]:
+    """The workloads that are known by name."""
+    return tuple(_rows())
+
+
+def find(word: str) -> Workload:
+    """`longmemeval-s`, `IN:OUT:N` (tokens, tokens, requests) or a `.jsonl` file of requests."""
+    if word in _rows():
+        return _rows()[word]
+    if re.fullmatch(r"[\d_,.]+:[\d_,.]+:[\d_,.]+", word):
+        return _sized(word)
+    if word.endswith(".jsonl"):
+        return from_file(Path(word))
+    raise UnknownName(
+        f"unknown workload {word!r}", suggestions=names(),
+        hint=f"known: {', '.join(names())}, IN:OUT:N as 1000:200:5000, or a .jsonl file of requests",
+    )  # fmt: skip
+
+
+def from_file(path: Path) -> Workload:
+    """The mean request of a file: one object a line with a prompt, perhaps token counts and max_tokens."""
+    try:
+        lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+        rows = [json.loads(line) for line in lines]
+    except (OSError, ValueError) as error:
+        raise InvalidInput(f"cannot read the workload {path}: {error}") from error
+    if not rows or not all(isinstance(row, dict) for row in rows):
+        raise InvalidInput(f"{path} holds no requests: one JSON object with a prompt a line is needed")
+    prompt = sum(_prompt_tokens(row) for row in rows) / len(rows)
+    output = sum(float(row.get("output_tokens") or row.get("max_tokens") or DEFAULT_OUTPUT) for row in rows)
+    note = f"{path.name}: counts in the file, or {CHARACTERS:g} characters a token"
+    return Workload(path.stem, len(rows), prompt, output / len(rows), source=note)
+
+
+def assess(workload: Workload, model: ModelSpec | str, machine: Machine, *, usd_per_hour: float | None = None,
+           concurrency: int | None = None, prefix_cache: bool = True, **layout: Any) -> Estimate:  # fmt: skip
+    """Time, GPU-hours, energy and money of a workload on a machine; `layout` is what `predict` takes."""
+    from memserve.speed.forecast import predict
+
+    hit = prefix_cache and workload.shared > 1
+    cached = workload.prefix_tokens * (1 - 1 / workload.shared) if hit else 0.0
+    flight = concurrency or min(PARALLEL, workload.requests)
+    speed = predict(
+        model, machine, concurrency=flight, input_tokens=workload.prompt_tokens - cached,
+        output_tokens=workload.output_tokens, prefix_tokens=cached, **layout,
+    )  # fmt: skip
+    rate = speed.output_tokens_per_s
+    times = [workload.total_output / value for value in (rate.high, rate.likely, rate.low)]
+    tail = speed.ttft_ms.likely / 1e3 if workload.requests > flight else 0.0
+    seconds = (times[0] + tail, times[1] + tail, times[2] + tail)
+    price = usd_per_hour if usd_per_hour is not None else machine.usd_per_hour
+    return Estimate(
+        workload=workload,
+        seconds=seconds,
+        gpu_hours=seconds[1] / 3600 * machine.cards,
+        kwh=_kwh(machine, seconds[1]),
+        usd=None if price is None else _each(seconds, price / 3600),
+        usd_per_hour=price,
+        concurrency=flight,
+        at_most=speed.at_most,
+        notes=speed.notes,
+    )
+
+
+def ask(workload: Workload, price: Price, *, batch: bool = False, requests_per_minute: float | None = None,
+        tokens_per_minute: float | None = None, seconds_per_request: float = 10.0,
+        concurrency: int = 16) -> Estimate:  # fmt: skip
+    """Time and money of a workload on a provider, prefix caching counted where it has a price.
+
+    The time follows from the caller's own limits; providers state no speed, so the range is wide.
+    """
+    cached = 0.0 if batch or price.cached is None else workload.cached_tokens
+    usd = price.of_tokens(workload.total_prompt, workload.total_output, cached_tokens=cached, batch=batch)
+    waits = [workload.requests * seconds_per_request / concurrency]
+    if requests_per_minute:
+        waits.append(workload.requests / requests_per_minute * 60)
+    if tokens_per_minute:
+        waits.append((workload.total_prompt + workload.total_output) / tokens_per_minute * 60)
+    likely = max(waits)
+    low, high = (likely / 3, likely * 3) if not batch else (likely / 3, max(likely * 3, 24 * 3600.0))
+    told = "batch interfaces promise an answer within 24 hours" if batch else (
+        f"{seconds_per_request:g} s a request is an assumption: providers state no speed"
+    )  # fmt: skip
+    notes = (f"{price.source}, {price.date}", told)
+    return Estimate(workload, (low, likely, high), usd=(usd, usd, usd), concurrency=concurrency, notes=notes)
+
+
+def machines_until(estimate: Estimate, seconds: float) -> int:
+    """How many such machines, each with its share, finish the workload within a time."""
+    if seconds <= 0:
+        raise InvalidInput(f"the deadline must lie ahead, not {seconds:g} s")
+    return max(1, ceil(estimate.seconds[1] / seconds))
+
+
+def within_deadline(estimate: Estimate, seconds: float) -> bool | None:
+    """True: even the slow end of the range is in time; False: even the fast end is late; None: it may be."""
+    if estimate.seconds[2] <= seconds:
+        return True
+    return None if estimate.seconds[0] <= seconds else False
+
+
+def within_budget(estimate: Estimate, usd: float) -> bool | None:
+    """As `within_deadline`, in dollars; None also where no price is known."""
+    if estimate.usd is None:
+        return None
+    if estimate.usd[2] <= usd:
+        return True
+    return None if estimate.usd[0] <= usd else False
+
+
+def affordable_requests(estimate: Estimate, usd: float) -> int | None:
+    """How many of the workload's requests a sum of money answers; None without a price."""
+    if estimate.usd is None or estimate.usd[1] <= 0:
+        return None
+    return int(estimate.workload.requests * usd / estimate.usd[1])
+
+
+def shrunk(workload: Workload, requests: int) -> Workload:
+    """A part of a workload."""
+    return replace(workload, requests=min(requests, workload.requests))
+
+
+def seconds_of(word: str) -> float:
+    """`12h`, `90m`, `3d`, `1h30m` or bare seconds."""
+    units = {"d": 86400.0, "h": 3600.0, "m": 60.0, "s": 1.0, "": 1.0}
+    if not re.fullmatch(r"(\d+(\.\d+)?[dhms]?)+", word.strip().lower()):
+        raise InvalidInput(f"not a time: {word!r}", hint="write 12h, 90m, 3d, 1h30m or seconds")
+    parts = re.findall(r"(\d+(?:\.\d+)?)([dhms]?)", word.strip().lower())
+    found = sum(float(number) * units[unit] for number, unit in parts)
+    if found <= 0:
+        raise InvalidInput(f"the time must be above zero, not {word!r}")
+    return found
+
+
+@cache
+def _rows() -> dict[str, Workload]:
+    read = json.loads(DATA.read_text(encoding="utf-8"))["rows"]
+    return {row["name"]: Workload(**{k: v for k, v in row.items() if k != "about"}) for row in read}
+
+
+def _sized(word: str) -> Workload:
+    try:
+        size, answer, count = (float(part.replace("_", "").replace(",", "")) for part in word.split(":"))
+    except ValueError:
+        raise InvalidInput(f"not a workload: {word!r}", hint="write IN:OUT:N, as 1000:200:5000") from None
+    if answer <= 0 or count < 1 or count != int(count):
+        raise InvalidInput(f"{word!r}: output tokens and a whole number of requests must be above zero")
+    return Workload(word, int(count), size, answer, source="as asked")
+
+
+def _prompt_tokens(row: dict[str, Any]) -> float:
+    for name in ("input_tokens", "prompt_tokens"):
+        if row.get(name) is not None:
+            return float(row[name])
+    prompt = row.get("prompt", row.get("messages", ""))
+    if isinstance(prompt, list) and prompt and isinstance(prompt[0], int):
+        return float(len(prompt))
+    return len(prompt if isinstance(prompt, str) else json.dumps(prompt)) / CHARACTERS
+
+
+def _kwh(machine: Machine, seconds: float) -> float | None:
+    watts = machine.card.tdp_watts
+    return None if watts is None else watts * machine.cards / 1000 * seconds / 3600
+
+
+def _each(values: tuple[float, float, float], factor: float) -> tuple[float, float, float]:
+    return (values[0] * factor, values[1] * factor, values[2] * factor)
