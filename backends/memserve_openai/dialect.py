@@ -58,7 +58,9 @@ class Dialect:
     bare_vectors: Mapping[str, Any] | None
     items: int
     tokens: int
-    truncates: str | None
+    greedy_n: bool
+    lists_context: bool
+    notes: tuple[str, ...]
     refuses: tuple[str, ...] = field(default=())
 
 
@@ -95,7 +97,7 @@ def _of_model(name: str, model: str | None) -> dict[str, Any]:
 
 def _made(row: Mapping[str, Any]) -> Dialect:
     values: dict[str, Any] = {part.name: row[part.name] for part in fields(Dialect) if part.name in row}
-    for name in ("extras", "refuses"):
+    for name in ("extras", "notes", "refuses"):
         values[name] = tuple(values.get(name, ()))
     return Dialect(**values)
 
@@ -145,5 +147,5 @@ def _generation(dialect: Dialect, model: str | None) -> Capabilities:
         count_tokens=dialect.tokenize,
         truncate=dialect.tokenize,
         cancel=True,
-        notes=(dialect.truncates,) if dialect.truncates else (),
+        notes=dialect.notes,
     )

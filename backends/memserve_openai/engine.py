@@ -11,6 +11,7 @@ from memserve.http import Mask, Secret, StaticKey, connect, key, refuse_rest
 from memserve.http.address import parse
 from memserve_openai.dialect import Dialect, choose
 from memserve_openai.dialect import capabilities as capabilities_of
+from memserve_openai.known import OPTIONS, context_of, with_facts
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from memserve.protocol import Task
 
 _BASE_URL = "https://api.openai.com/v1"
-_TAKEN = ("dialect", "max_tokens_cap", "headers", "prompts")
+_TAKEN = ("dialect", "max_tokens_cap", "headers", "prompts", *OPTIONS)
 capabilities = replace(
     capabilities_of(choose("generic", "", None), None, "generate"),
     tasks=frozenset({"generate", "embed", "rerank"}),
@@ -29,7 +30,7 @@ capabilities = replace(
 
 def open_engine(model: str | None = None, *, task: Task = "generate", base_url: str | None = None,
                 api_key: str | Secret | None = None, **options: Any) -> Any:  # fmt: skip
-    """An engine for one task. Nothing is sent before the first request."""
+    """An engine for one task. Nothing is sent before the first request, but vLLM is asked for its context."""
     if not model:
         raise InvalidInput(
             "backend 'openai' needs a model's name", hint="generator('gpt-4o-mini', backend='openai')"
@@ -65,7 +66,10 @@ def _client(url: str, secret: Secret | None, options: Mapping[str, Any]) -> Http
 def _generate(client: HttpClient, dialect: Dialect, model: str, options: Mapping[str, Any]) -> Any:
     from memserve_openai.generation import ChatEngine
 
-    return ChatEngine(client, dialect, model)
+    known = with_facts(capabilities_of(dialect, model, "generate"), options)
+    if known.context is None and dialect.lists_context:
+        known = replace(known, context=context_of(client, model))
+    return ChatEngine(client, dialect, known)
 
 
 def _embed(client: HttpClient, dialect: Dialect, model: str, options: Mapping[str, Any]) -> Any:

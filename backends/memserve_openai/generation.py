@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any
 
 from memserve.errors import Unsupported
 from memserve.http import HttpEngine
 from memserve.http.body import parse
 from memserve.http.chat import ChatReader, completion, encode, failure_in, fill, messages
-from memserve.protocol import Raw
-from memserve_openai.dialect import EXTRA, Dialect, capabilities
+from memserve.protocol import Raw, Sample
+from memserve_openai.dialect import EXTRA, Dialect
 from memserve_openai.tokens import Tokens
 from memserve_openai.truncation import fit
 
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping, Sequence
 
     from memserve.http import Call, HttpClient, StreamReader
-    from memserve.protocol import Completion, Delta, Prompt, Request, Score
+    from memserve.protocol import Capabilities, Completion, Delta, Prompt, Request, Score
 
 log = logging.getLogger("memserve.openai")
 _PLAIN = ("temperature", "top_p", "seed")
@@ -27,10 +28,10 @@ _PLAIN = ("temperature", "top_p", "seed")
 class ChatEngine(HttpEngine):
     """Asks {base_url}/chat/completions; raw text and token ids go to {base_url}/completions."""
 
-    def __init__(self, client: HttpClient, dialect: Dialect, model: str) -> None:
-        super().__init__(client, capabilities(dialect, model, "generate"))
+    def __init__(self, client: HttpClient, dialect: Dialect, capabilities: Capabilities) -> None:
+        super().__init__(client, capabilities)
         self._dialect = dialect
-        self._model = model
+        self._model = model = capabilities.model or ""
         self._chat_url = client.address.url("chat/completions")
         self._raw_url = client.address.url("completions")
         self._seen_models = {model}
@@ -70,7 +71,7 @@ class ChatEngine(HttpEngine):
         payload: dict[str, Any] = {"model": self._model, **_prompt(request, raw), **self._dialect.always}
         payload.update({name: v for name in _PLAIN if (v := getattr(request, name)) is not None})
         self._lengths(payload, request)
-        if request.n > 1:
+        if self._samples(request) > 1:
             payload["n"] = request.n
         if request.logprobs is not None:
             payload.update({"logprobs": request.logprobs} if raw else _chat_logprobs(request.logprobs))
@@ -84,13 +85,19 @@ class ChatEngine(HttpEngine):
         failed = failure_in(found)
         if failed is not None:
             raise self._client.failed(failed, 200, headers)
-        answer = completion(found, n=request.n, logprobs=request.logprobs is not None)
+        answer = completion(found, n=self._samples(request), logprobs=request.logprobs is not None)
+        if request.n > 1 and not answer.samples:
+            answer = replace(answer, samples=(_sample(answer),) * request.n)
         if answer.model not in self._seen_models:
             self._other_model(answer.model)
         return answer
 
     def reader(self, request: Request) -> StreamReader:
         return ChatReader(lambda words: self._client.failed(words, 200, {}))
+
+    def _samples(self, request: Request) -> int:
+        """How many samples to ask for: greedy ones are all alike, and vLLM refuses to make them."""
+        return 1 if request.temperature == 0 and not self._dialect.greedy_n else request.n
 
     def _lengths(self, payload: dict[str, Any], request: Request) -> None:
         cap = self._dialect.max_tokens_cap
@@ -139,6 +146,10 @@ class ChatEngine(HttpEngine):
         asked, got = self._model.rpartition("/")[2].lower(), answered.rpartition("/")[2].lower()
         if not got.startswith(asked):
             log.warning("asked for model %r, answered by %r", self._model, self._client.mask(answered))
+
+
+def _sample(answer: Completion) -> Sample:
+    return Sample(**{part.name: getattr(answer, part.name) for part in fields(Sample)})
 
 
 def _is_raw(request: Request) -> bool:

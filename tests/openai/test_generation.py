@@ -377,7 +377,7 @@ def test_the_environment_names_key_and_address(server, monkeypatch):
     [
         {"tiemout": 2},
         {"timeout": 0},
-        {"timeout": "2"},
+        {"timeout": "soon"},
         {"max_retries": -1},
         {"dialect": "klingon"},
         {"api_key": "a\nb"},
@@ -409,3 +409,40 @@ def test_every_engines_words_for_an_overflow(words, tokens, limit, server, open_
     assert (caught.value.tokens, caught.value.limit) == (tokens, limit)
     assert words[:40] in str(caught.value)
     assert len(server.posts) == 1
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"type": "no such type"},
+        {"type": []},
+        {"type": "object", "properties": ["a"]},
+        {"properties": {"a": {"type": "text"}}},
+        {"anyOf": [{"type": 3}]},
+        {"items": "string"},
+        {"required": "a"},
+    ],
+)
+def test_a_schema_that_cannot_be_meant_is_refused(schema, server, open_generator):
+    with pytest.raises(errors.InvalidInput, match="schema"):
+        open_generator().generate("hi", schema=schema)
+    assert server.posts == []
+
+
+def test_greedy_samples_are_all_alike(server, open_generator):
+    server.will(OK)
+    answer = open_generator(dialect="vllm").generate("hi", n=3)
+    assert "n" not in server.posts[0].json
+    assert [sample.text for sample in answer.samples] == ["ok"] * 3
+
+
+def test_what_the_wire_does_not_tell(server, open_generator):
+    server.health = reply(
+        200, {"data": [{"id": "other", "max_model_len": 1}, {"id": "name", "max_model_len": 512}]}
+    )
+    known = open_generator(dialect="vllm").capabilities
+    assert (known.context, known.deterministic, known.tools) == (512, False, False)
+    told = open_generator(dialect="vllm", context="99", deterministic="true", tools=True).capabilities
+    assert (told.context, told.deterministic, told.tools) == (99, True, True)
+    with pytest.raises(errors.InvalidInput):
+        open_generator(context="many")

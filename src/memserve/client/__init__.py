@@ -43,13 +43,15 @@ def reranker(model: Any = None, *, backend: str | None = None, concurrency: int 
     return Reranker(*_opened(model, backend, "rerank", concurrency, options))
 
 
-def _opened(model: Any, backend: str | None, task: Task, concurrency: int | None,
+def _opened(model: Any, backend: str | None, task: Task, concurrency: Any,
             options: dict[str, Any]) -> tuple[Any, Any]:  # fmt: skip
     from memserve.client.driver import for_engine
     from memserve.client.source import open_engine
 
     if concurrency is None:
         concurrency = DEFAULT_CONCURRENCY
+    if isinstance(concurrency, str) and concurrency.isdigit():
+        concurrency = int(concurrency)
     if isinstance(concurrency, bool) or not isinstance(concurrency, int) or concurrency < 1:
         raise InvalidInput(f"concurrency is a whole number from 1, not {concurrency!r}")
     engine = open_engine(model, backend, task, options)

@@ -9,6 +9,7 @@ from difflib import get_close_matches
 from operator import index
 from typing import TYPE_CHECKING, Any
 
+from memserve.client import schema
 from memserve.errors import InvalidInput, Unsupported
 from memserve.protocol import DEFAULT_MAX_TOKENS, DEFAULT_TEMPERATURE, DEFAULT_TOP_P, Request
 
@@ -75,6 +76,12 @@ def _mapping(name: str, value: Any) -> Mapping[str, Any]:
     return value
 
 
+def _schema(name: str, value: Any) -> Mapping[str, Any]:
+    schema.check(_mapping(name, value), name)
+    checked: Mapping[str, Any] = value
+    return checked
+
+
 def _regex(name: str, value: Any) -> str:
     if not isinstance(value, str) or not value:
         raise InvalidInput(f"{name} is a regular expression, not {value!r}")
@@ -107,7 +114,7 @@ _CHECKS: dict[str, Callable[[str, Any], Any]] = {
     "stop": _words,
     "n": _whole(1),
     "logprobs": _whole(0),
-    "schema": _mapping,
+    "schema": _schema,
     "regex": _regex,
     "choices": _choices,
     "tools": _tools,

@@ -125,7 +125,7 @@ def parse(words: str) -> Any:
     except (ValueError, RecursionError) as broken:
         if isinstance(broken, BadAnswer):
             raise
-        reason = getattr(broken, "msg", "") or "nested too deep"
+        reason = "nested too deep" if isinstance(broken, RecursionError) else getattr(broken, "msg", broken)
         raise bad(f"the answer is not JSON ({reason}): {words[:_KEPT]!r}") from None
 
 

@@ -71,7 +71,7 @@ def connect(base_url: str, signer: Signer, options: Mapping[str, Any], *, mask: 
     """The client of the server at `base_url`; `options` may hold any of OPTIONS."""
     address = addresses.parse(base_url)
     mask.add(*address.secrets)
-    limits = Limits(**{_LIMITS[name]: options[name] for name in _LIMITS if options.get(name) is not None})
+    limits = Limits(**{_LIMITS[n]: _number(options[n]) for n in _LIMITS if options.get(n) is not None})
     return HttpClient(address, signer, _transport(address, limits, options), limits, mask, codes, health)
 
 
@@ -80,6 +80,16 @@ def refuse_rest(backend: str, options: Mapping[str, Any], *taken: str) -> None:
     for name in options:
         if name not in OPTIONS and name not in taken:
             raise Unsupported(backend, name, "no such option")
+
+
+def _number(value: Any) -> Any:
+    """An option from a command line comes as a string; what is no number is left for Limits to refuse."""
+    if not isinstance(value, str):
+        return value
+    try:
+        return int(value) if value.isdigit() else float(value)
+    except ValueError:
+        return value
 
 
 def _transport(address: Address, limits: Limits, options: Mapping[str, Any]) -> Transport:

@@ -18,9 +18,13 @@ log = logging.getLogger("memserve.http")
 
 def failure_in(body: Any) -> failure.Words | None:
     """The failure that stands in a body although its status says success."""
-    if not isinstance(body, dict) or body.get("choices"):
+    if not isinstance(body, dict):
         return None
-    spoken = body.get("error") or body.get("error_code") or body.get("errorCode") or body.get("error_msg")
+    if body.get("error"):
+        return failure.read(body) or failure.Words("the server tells of an error without words")
+    if body.get("choices"):
+        return None
+    spoken = body.get("error_code") or body.get("errorCode") or body.get("error_msg")
     return failure.read(body) if spoken or body.get("object") == "error" else None
 
 
