@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from memserve.plan.commandline import Words
 
 MODULE = "sglang.launch_server"
+NUMBERS = (
+    "swa-full-tokens-ratio", "mamba-full-memory-ratio", "max-mamba-cache-size", "cuda-graph-max-bs",
+)  # fmt: skip
+"""Options that the account of memory reads as numbers."""
 CONSUMED = frozenset({
     "model-path", "tensor-parallel-size", "pipeline-parallel-size", "data-parallel-size",
     "expert-parallel-size", "dtype", "kv-cache-dtype", "context-length", "mem-fraction-static",
@@ -62,6 +66,8 @@ def arguments_of(command: tuple[str, ...]) -> tuple[str, ...] | None:
 def deployment_of(words: Words) -> Deployment:
     """Every flag that decides memory; the rest as options."""
     chunk = words.text("chunked-prefill-size")
+    for name in NUMBERS:
+        words.number(name)
     return Deployment(
         backend="sglang", engine_version="", quantization=method(words.text("quantization")),
         dtype=words.text("dtype") or "auto", kv_dtype=words.text("kv-cache-dtype") or "auto",

@@ -80,7 +80,7 @@ def settled(model: ModelSpec, deployment: Deployment) -> Deployment:
 
 def graph_bytes(model: ModelSpec, deployment: Deployment) -> int:
     """What capturing decode graphs takes, outside the fraction."""
-    largest = int(deployment.option("cuda-graph-max-bs") or deployment.max_sequences or 160)
+    largest = int(float(deployment.option("cuda-graph-max-bs") or deployment.max_sequences or 160))
     return round((0.3 + 0.012 * len(model.blocks) * min(largest, 256) / 160) * GIB)
 
 

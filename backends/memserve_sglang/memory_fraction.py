@@ -45,7 +45,7 @@ def _sum(row: Mapping[str, Any], card: Card, deployment: Deployment) -> float:
     usual = fact("defaults", deployment.engine_version, card)
     chunk = deployment.max_batched_tokens or usual["chunk"]
     wide = deployment.layout.tensor >= WIDE
-    graphs = int(deployment.option("cuda-graph-max-bs") or usual["graphs_wide" if wide else "graphs"])
+    graphs = int(float(deployment.option("cuda-graph-max-bs") or usual["graphs_wide" if wide else "graphs"]))
     reserved = row["base"] + max(chunk, 2048) * row["per_chunk"] + graphs * row["per_graph"]
     reserved += deployment.layout.tensor * deployment.layout.pipeline * row["per_rank"]
     groups = deployment.layout.attention_data

@@ -69,7 +69,7 @@ def _states(caches: list[LayerCache], deployment: Deployment, available: int) ->
         return 0
     named = deployment.option("max-mamba-cache-size")
     if named or deployment.option("disable-radix-cache"):
-        requests = int(named or deployment.max_sequences or UNNAMED_REQUESTS)
+        requests = int(float(named or deployment.max_sequences or UNNAMED_REQUESTS))
         return per_request * -(-requests // deployment.layout.attention_data)
     ratio = float(
         deployment.option("mamba-full-memory-ratio") or table()["hybrid"]["mamba_full_memory_ratio"]

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from memserve.plan.commandline import Words
 
 MODULES = frozenset({"vllm.entrypoints.openai.api_server", "vllm.entrypoints.api_server"})
+NUMBERS = ("cpu-offload-gb", "decode-context-parallel-size")
+"""Options that the account of memory reads as numbers."""
 CONSUMED = frozenset({
     "model", "tensor-parallel-size", "pipeline-parallel-size", "data-parallel-size", "dtype",
     "kv-cache-dtype", "max-model-len", "gpu-memory-utilization", "max-num-seqs", "max-num-batched-tokens",
@@ -101,6 +103,8 @@ def utilization(words: Words) -> float | None:
 
 
 def _options(words: Words, length: str | None) -> Iterator[tuple[str, str]]:
+    for name in NUMBERS:
+        words.number(name)
     yield from ((name, value) for name, value in words.options.items() if name not in CONSUMED)
     if length in ("auto", "-1"):
         yield "fit-context", "true"

@@ -93,8 +93,9 @@ class VllmAccountant:
         stages = stage_bytes(run.model, split, held_in, layout.pipeline)
         last = len(stages) - 1
         beside -= round(float(run.deployment.option("cpu-offload-gb") or 0) * GIB)
+        factor = run.row("loading")["factor"]
         return [
-            (max(0, size + beside), spent.last if index == last else spent.first)
+            (max(0, round(size * factor) + beside), spent.last if index == last else spent.first)
             for index, size in enumerate(stages)
         ]
 
@@ -140,7 +141,7 @@ class VllmAccountant:
             block=deployment.block_size or self.block, align=self.block, grouped=grouped,
             states=int(row.get("states", 1)), near=row.get("near", 1.5),
             tokens_from_concurrency=bool(row.get("tokens_from_concurrency")),
-            context_parallel=int(deployment.option("decode-context-parallel-size") or 1),
+            context_parallel=max(1, int(float(deployment.option("decode-context-parallel-size") or 1))),
         )  # fmt: skip
 
     def largest_context(self, model: ModelSpec, machine: Machine, deployment: Deployment) -> int:

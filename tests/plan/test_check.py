@@ -149,7 +149,8 @@ def test_quantization_words(word, known):
     [
         "", "   ", "ls -l", "vllm", "vllm bench throughput", "vllm serve", "vllm serve M N", "vllm serve 'M",
         "vllm serve M --tensor-parallel-size two", "vllm serve M -tp 0", "vllm serve M --max-model-len",
-        "vllm serve M --gpu-memory-utilization 1.5", "vllm serve M --gpu-memory-utilization nan",
+        "vllm serve M --cpu-offload-gb much", "vllm serve M --gpu-memory-utilization 1.5",
+        "vllm serve M --gpu-memory-utilization nan",
         "vllm serve M --config /no/such/file.yaml", "python -m http.server", "python -m sglang.launch_server",
         "python -m sglang.launch_server --model M --mem-fraction-static x",
     ],
