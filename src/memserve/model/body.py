@@ -92,7 +92,9 @@ def _constructed(config: Config, architecture: str) -> Anatomy:
         raise ModelUnreadable(
             f"{config.path}: no {name} can be built from this config ({why})", path=config.path
         ) from error
-    return _with_recipe(config, found)
+    masked = config.kind in archive.index()["autos"]["AutoModelForMaskedLM"] or config.kind == "dpr"
+    encoder = masked and not found.encoder and heads.kind_of(name) not in heads.GENERATIVE
+    return _with_recipe(config, replace(found, encoder_only=encoder))
 
 
 def unknown(config: Config) -> NoReturn:

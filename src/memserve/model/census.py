@@ -23,6 +23,9 @@ _TOWER = re.compile(
     r"vision|visual|image|audio|speech|video|projector|connector|qformer|resampler|perceiver|mm_|merger|"
     r"embed_vision|patch|codec|vocoder|backbone|multi_modal|multimodal|^conv|feature_extractor"
 )
+_KEYS = re.compile(r"(^|\.)(k_proj|key|k|k_lin)$")
+_QUERIES = re.compile(r"(^|\.)(q_proj|query|q|q_lin)$")
+_HEAD_NORM = re.compile(r"(^|\.)[qk]_(norm|layernorm|ln)$")
 _STATE_MIXERS = re.compile(r"(A_log|dt_bias|conv1d|time_decay|\.x_proj|lru|short_conv|\.conv\.)")
 
 
@@ -59,8 +62,7 @@ def anatomy(
         hidden=_number(text, "hidden_size"),
         intermediate=_number(text, "intermediate_size"),
         vocabulary=_number(text, "vocab_size"),
-        rope_dim=_head_dim(text) if hasattr(text, "rope_parameters") else 0,
-        encoder_only=not config.is_encoder_decoder and _bidirectional(text, stacks),
+        rope_dim=_rope_dim(text),
     )
 
 
@@ -77,10 +79,10 @@ def _head_dim(config: Any) -> int:
     return _number(config, "head_dim") or (_number(config, "hidden_size") // heads if heads else 0)
 
 
-def _bidirectional(config: Any, stacks: Mapping[str, Any]) -> bool:
-    return not getattr(config, "is_decoder", False) and any(
-        name.startswith(("encoder", "bert")) for name in stacks
-    )
+def _rope_dim(config: Any) -> int:
+    if not hasattr(config, "rope_parameters"):
+        return 0
+    return _number(config, "qk_rope_head_dim") or _head_dim(config)
 
 
 def _halves(stacks: Mapping[str, Mapping[int, Any]], config: Any) -> tuple[str, str]:
@@ -107,7 +109,9 @@ def _blocks(stack: Mapping[int, Mapping[str, Weight]], config: Any) -> tuple[Blo
     made: dict[Block, Block] = {}
     found = []
     for index in sorted(stack):
-        weights = tuple(replace(weight, name=name) for name, weight in stack[index].items())
+        weights = tuple(
+            replace(weight, name=name.removesuffix(".weight")) for name, weight in stack[index].items()
+        )
         block = Block(_mixer(weights, config, index), weights, *_experts(weights, config))
         found.append(made.setdefault(block, block))
     return tuple(found)
@@ -134,15 +138,67 @@ def _mixer(weights: tuple[Weight, ...], config: Any, index: int) -> Mixer:
     rows = {weight.name: weight.shape for weight in weights}
     if any("kv_a_proj" in name for name in rows):
         return _latent(config, rows)
-    heads, dim = _number(config, "num_attention_heads"), _head_dim(config)
-    keys = next((shape for name, shape in rows.items() if re.search(r"(k_proj|key)(\.weight)?$", name)), None)
+    keys = _first(rows, _KEYS)
     if keys is None and any(_STATE_MIXERS.search(name) for name in rows):
-        return Mixer("mamba", heads, heads, dim, dim, state=_state(config))
-    kv = _number(config, "num_key_value_heads", "num_kv_heads") or heads
-    if keys and heads and dim and keys[0] % dim == 0:
-        kv = keys[0] // dim
+        return mamba(config)
+    if "self_attn.compressor.kv_norm" in rows or config.model_type == "deepseek_v4":
+        return _compressed(config, rows, index)
+    size = _sizes(config, rows, keys)
     kind, window = _window(config, index)
-    return Mixer(kind, heads, kv, dim, dim, window=window)
+    if any("cross_attn." in name for name in rows) and not any("self_attn." in name for name in rows):
+        kind, window = "cross", None
+    return Mixer(kind, *size, size[2], window=window, shares_cache_of=_shared(config, index))
+
+
+def _first(rows: Mapping[str, tuple[int, ...]], pattern: re.Pattern[str]) -> tuple[int, ...] | None:
+    return next((shape for name, shape in rows.items() if len(shape) == 2 and pattern.search(name)), None)
+
+
+def _sizes(
+    config: Any, rows: Mapping[str, tuple[int, ...]], keys: tuple[int, ...] | None
+) -> tuple[int, int, int]:
+    """Heads, KV heads and head width of one layer: from its own matrices where they tell."""
+    heads, dim = _number(config, "num_attention_heads"), _head_dim(config)
+    normed = _normed(rows)
+    if keys and normed and keys[0] % normed == 0:
+        dim = normed
+    kv = _number(config, "num_key_value_heads", "num_kv_heads") or heads
+    if keys and dim and keys[0] % dim == 0:
+        kv = keys[0] // dim
+        queries = _first(rows, _QUERIES)
+        if queries and queries[0] % (dim * kv) == 0 and queries[0] // dim <= 2 * heads:
+            heads = queries[0] // dim
+    return heads, kv, dim
+
+
+def _normed(rows: Mapping[str, tuple[int, ...]]) -> int:
+    """The head width, where queries and keys are normed head by head."""
+    norms = {name.rsplit(".", 1)[-1][0]: shape[0] for name, shape in rows.items() if _HEAD_NORM.search(name)}
+    queries = _first(rows, _QUERIES)
+    per_head = norms.get("q") == norms.get("k") and queries is not None and norms.get("q") != queries[0]
+    return norms.get("k", 0) if per_head else 0
+
+
+def _shared(config: Any, index: int) -> int | None:
+    """The layer whose cache this one reads: the last of its kind before the sharing layers (Gemma 3n, 4)."""
+    first = _number(config, "num_hidden_layers") - _number(config, "num_kv_shared_layers")
+    kinds = getattr(config, "layer_types", None)
+    if index < first or not isinstance(kinds, list):
+        return None
+    return next((place for place in range(first - 1, -1, -1) if kinds[place] == kinds[index]), None)
+
+
+def _compressed(config: Any, rows: Mapping[str, tuple[int, ...]], index: int) -> Mixer:
+    """DeepSeek-V4: one shared latent of the head's width, kept for a window and then for every n-th token."""
+    rope = _number(config, "qk_rope_head_dim")
+    dim = _number(config, "head_dim")
+    stride = next((shape[0] for name, shape in rows.items() if name.endswith("compressor.position_bias")), 1)
+    indexed = any("indexer" in name for name in rows)
+    return Mixer(
+        "mla", _number(config, "num_attention_heads"), 1, dim, dim, window=_number(config, "sliding_window") or None,
+        kv_lora_rank=dim - rope, rope_dim=rope, stride=stride,
+        index_dim=_number(config, "index_head_dim") if indexed else 0,
+    )  # fmt: skip
 
 
 def _latent(config: Any, rows: Mapping[str, tuple[int, ...]]) -> Mixer:
@@ -165,20 +221,25 @@ def _window(config: Any, index: int) -> tuple[MixerKind, int | None]:
     return ("sliding", window) if window else ("full", None)
 
 
-def _state(config: Any) -> tuple[tuple[int, ...], ...]:
-    """Convolution and recurrent state of a Mamba layer, where the config names their sizes."""
+def mamba(config: Any) -> Mixer:
+    """A Mamba or short-convolution layer: its states, where the config names their sizes."""
     size = _number(config, "mamba_d_state", "state_size", "ssm_state_size")
-    kernel = _number(config, "mamba_d_conv", "conv_kernel", "conv_kernel_size", "conv_L_cache")
+    kernel = max(_number(config, "mamba_d_conv", "conv_kernel", "conv_kernel_size", "conv_L_cache") - 1, 0)
     hidden = _number(config, "hidden_size")
-    inner = _number(config, "mamba_d_ssm", "intermediate_size") or hidden
     expand = _number(config, "mamba_expand", "expand")
-    if expand:
-        inner = _number(config, "mamba_d_ssm") or expand * hidden
-    heads = _number(config, "mamba_n_heads", "mamba_num_heads", "num_heads")
-    if not size:
-        return ((hidden, max(kernel - 1, 0)),)
-    groups = _number(config, "mamba_n_groups", "n_groups")
-    if heads and groups:
-        dim = _number(config, "mamba_d_head", "mamba_head_dim", "head_dim") or inner // heads
-        return ((inner + 2 * groups * size, max(kernel - 1, 0)), (heads, dim, size))
-    return ((inner, max(kernel - 1, 0)), (inner, size))
+    inner = (
+        _number(config, "mamba_d_ssm") or expand * hidden or _number(config, "intermediate_size") or hidden
+    )
+    heads = _number(config, "mamba_n_heads", "mamba_num_heads", "num_heads", "n_mamba_heads")
+    groups = _number(config, "mamba_n_groups", "n_groups", "mamba_ngroups")
+    state: tuple[tuple[int, ...], ...] = ((hidden, kernel),)
+    if size and heads and groups:
+        dim = _number(config, "mamba_d_head", "mamba_head_dim", "head_dim", "mamba_headdim") or inner // heads
+        inner = heads * dim
+        state = ((inner + 2 * groups * size, kernel), (heads, dim, size))
+    elif size:
+        state = ((inner, kernel), (inner, size))
+    dtype = getattr(config, "mamba_ssm_dtype", None) or getattr(config, "mamba_ssm_cache_dtype", None)
+    return Mixer(
+        "mamba", heads, heads, 0, 0, state=state, state_dtype=dtype if isinstance(dtype, str) else ""
+    )

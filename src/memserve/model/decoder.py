@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from memserve.model import layers, pieces
 from memserve.model.anatomy import Anatomy
+from memserve.model.config import LARGEST
 from memserve.model.spec import Block, Mixer
 from memserve.model.style import Style, on
 
@@ -130,8 +131,8 @@ def mixer_of(kind: str, config: Config, size: Heads) -> Mixer:
     """What a layer of grouped-query attention caches."""
     window = {"sliding": "sliding_window", "chunked": "attention_chunk_size"}.get(kind)
     seen = config.maybe(window) if window else None
-    if window and not seen:
-        kind = "full"
+    if window and (not seen or seen >= config.size("max_position_embeddings", LARGEST)):
+        kind, seen = "full", None
     real: MixerKind = "sliding" if kind == "sliding" else "chunked" if kind == "chunked" else "full"
     return Mixer(real, size.heads, size.kv, size.dim, size.dim, window=seen)
 

@@ -62,6 +62,12 @@ DECODERS: dict[str, Style] = {
     "minimax_m2": Style(qk_norm="full", moe=Moe("num_local_experts", width="intermediate_size")),
 }  # fmt: skip
 
+SAME_LAYERS = {
+    "qwen2_vl_text": "qwen2", "qwen2_5_vl_text": "qwen2", "qwen3_vl_text": "qwen3",
+    "qwen3_vl_moe_text": "qwen3_moe",
+}  # fmt: skip
+DECODERS.update({kind: DECODERS[base] for kind, base in SAME_LAYERS.items()})
+
 LATENT: dict[str, Style] = {
     "deepseek_v2": Style(mlp_bias="mlp_bias", moe=DEEPSEEK_MOE),
     "deepseek_v3": Style(moe=DEEPSEEK_MOE),

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from memserve.model.anatomy import Anatomy
     from memserve.model.config import Config
 
-VOCABULARY = ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration", "ForImageTextToText")
+GENERATIVE = ("ForCausalLM", "ForConditionalGeneration", "ForImageTextToText")
 
 
 def labels(config: Config) -> int:
@@ -33,7 +33,7 @@ def decoder_head(config: Config, body: Anatomy, architecture: str, style: Style,
     """The head of a decoder's class."""
     hidden = body.head_width or body.hidden
     kind = kind_of(architecture)
-    if kind in ("ForCausalLM", "ForConditionalGeneration", "ForImageTextToText"):
+    if kind in GENERATIVE:
         bias = on(config, style.head_bias)
         return body.adding(top=pieces.head(body.vocabulary, hidden, tied=tied, bias=bias))
     if kind == "ForSequenceClassification":

@@ -206,7 +206,7 @@ def _ascend(table: Mapping[str, Any]) -> Quantization:
     method, bits = ("w4a8", 4.0) if "w4a8" in words else ("w4a16", 4.0) if "w4a16" in words else ("w8a8", 8.0)
     floats = [n.removesuffix(".weight") for n, v in table.items() if v == "FLOAT" and n.endswith(".weight")]
     return Quantization(
-        method, str(table.get("quant_method") or "ascend"), bits, _group(table, -1), format="modelslim",
+        method, "modelslim", bits, _group(table, -1), format="modelslim",
         activations="dynamic" if "dynamic" in words else "static",
         ignored=(*_names(table, "ignore", "modules_to_not_convert"), *floats),
     )  # fmt: skip

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from memserve.errors import ModelUnreadable
-from memserve.model import quantization
+from memserve.model import quantization, rope
 from memserve.model.adapted import adapt
 from memserve.model.body import body
 from memserve.model.config import LARGEST, Config
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from memserve.model.spec import Quantization
 
+MTP_FIELDS = ("num_nextn_predict_layers", "mtp_num_hidden_layers", "num_mtp_modules", "num_mtp_layers")
 DTYPES = {"float16", "bfloat16", "float32"}
 
 
@@ -44,43 +45,42 @@ def architecture_of(values: Mapping[str, Any], path: str) -> str:
 
 def max_context(config: Config) -> int | None:
     """Positions the model was made for."""
-    for field in ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length", "model_max_length"):
+    for field in (
+        "max_position_embeddings",
+        "n_positions",
+        "max_target_positions",
+        "max_seq_len",
+        "seq_length",
+        "model_max_length",
+    ):
         found = config.raw(field)
         if isinstance(found, int) and not isinstance(found, bool) and 0 < found <= LARGEST:
             return found
     return None
 
 
-def rope_rows(config: Config, context: int | None) -> int:
-    """Rows of the cos/sin table that engines build: positions times a linear factor."""
-    if not context:
-        return 0
-    scaling = config.table("rope_scaling") or config.table("rope_parameters")
-    kind = scaling.get("rope_type", scaling.get("type"))
-    factor = scaling.get("factor", 1)
-    if kind in ("linear",) and isinstance(factor, (int, float)) and 1 <= factor <= 1024:
-        return int(context * factor)
-    if kind == "yarn" and isinstance(factor, (int, float)) and 1 <= factor <= 1024:
-        original = scaling.get("original_max_position_embeddings")
-        return int(original * factor) if isinstance(original, int) else context
-    return context
+def text_of(config: Config) -> Config:
+    """The nested config of the language side, or the config itself."""
+    for name in ("text_config", "decoder", "thinker_config"):
+        if name in config.subs:
+            return text_of(config.sub(name))
+    return config
 
 
-def dtype_of(config: Config) -> str:
-    """The dtype of the checkpoint."""
-    written = str(config.given.get("dtype") or config.given.get("torch_dtype") or "").removeprefix("torch.")
+def mtp_layers(config: Config) -> int:
+    """Layers for multi-token prediction, which transformers leaves out and engines load when asked to."""
+    for name in MTP_FIELDS:
+        found = config.given.get(name)
+        if isinstance(found, int) and not isinstance(found, bool) and 0 <= found <= 64:
+            return found
+    return 0
+
+
+def dtype_of(*configs: Config) -> str:
+    """The dtype of the checkpoint: the first that is written."""
+    words = (config.given.get(name) for config in configs for name in ("dtype", "torch_dtype"))
+    written = str(next(filter(None, words), "")).removeprefix("torch.")
     return written if written in DTYPES else "float32" if written == "float" else "bfloat16"
-
-
-def partial_rotary(config: Config, width: int) -> int:
-    """Channels of a head that are rotated."""
-    table = config.table("rope_parameters")
-    table = next((v for v in table.values() if isinstance(v, dict)), table)
-    share = config.given.get("partial_rotary_factor", table.get("partial_rotary_factor", 1.0))
-    rotated = config.given.get("rotary_dim")
-    if isinstance(rotated, int) and not isinstance(rotated, bool) and 0 < rotated <= width:
-        return rotated
-    return int(width * share) if isinstance(share, (int, float)) and 0 < share <= 1 else width
 
 
 def _quantization(config: Config) -> Quantization | None:
@@ -107,7 +107,9 @@ def from_config(
     adapted = adapt(values)
     config = Config(adapted, model_type(adapted, path), path)
     found = body(config, architecture_of(adapted, path))
-    context = max_context(config)
+    text = text_of(config)
+    context = max_context(text) or max_context(config)
+    rope_dim, rope_rows = rope.tables(text, found.rope_dim, context)
     return ModelSpec(
         id=name or path,
         architecture=architecture_of(values, path),
@@ -121,13 +123,13 @@ def from_config(
         intermediate=found.intermediate,
         vocabulary=found.vocabulary,
         max_context=context,
-        dtype=dtype_of(config),
-        tied_embeddings=config.flag("tie_word_embeddings"),
-        rope_dim=partial_rotary(config, found.rope_dim) if found.rope_dim else 0,
-        rope_rows=rope_rows(config, context) if found.rope_dim else 0,
+        dtype=dtype_of(config, text),
+        tied_embeddings=any(weight.tied for weight in found.top),
+        rope_dim=rope_dim,
+        rope_rows=rope_rows,
         quantization=_quantization(config),
         encoder_only=found.encoder_only,
-        mtp_layers=config.size("num_nextn_predict_layers", 0),
+        mtp_layers=mtp_layers(text),
         remote_code="auto_map" in values,
         source=source or path,
         notes=notes,

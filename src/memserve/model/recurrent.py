@@ -40,7 +40,11 @@ def delta_net(config: Config, *, fused: bool) -> tuple[Mixer, Weights]:
         *pieces.linear(f"{name}.out_proj", hidden, values, "row", part="mixer"),
     )
     state = ((convolved, max(kernel - 1, 0)), (v_heads, k_dim, v_dim))
-    return Mixer("linear", v_heads, k_heads, k_dim, v_dim, state=state), weights
+    return Mixer("linear", v_heads, k_heads, k_dim, v_dim, state=state, state_dtype=_dtype(config)), weights
+
+
+def _dtype(config: Config) -> str:
+    return config.text("mamba_ssm_dtype") or config.text("mamba_ssm_cache_dtype")
 
 
 def gated_attention(config: Config, style: Style) -> Weights:
@@ -95,7 +99,7 @@ def kimi_delta(config: Config) -> tuple[Mixer, Weights]:
         *pieces.linear(f"{name}.o_proj", hidden, wide, "row", part="mixer"),
     )
     state = ((3 * wide, max(kernel - 1, 0)), (heads, dim, dim))
-    return Mixer("linear", heads, heads, dim, dim, state=state), weights
+    return Mixer("linear", heads, heads, dim, dim, state=state, state_dtype=_dtype(config)), weights
 
 
 def _kimi_kind(config: Config, index: int) -> str:
@@ -119,7 +123,8 @@ def kimi(config: Config, style: Style) -> Anatomy:
         if key not in made:
             made[key] = _kimi_block(config, style, *key)
         found.append(made[key])
-    return decoder.assemble(config, style, tuple(found), rope_dim=config.size("qk_rope_head_dim"))
+    rope_dim = 0 if config.flag("mla_use_nope") else config.size("qk_rope_head_dim")
+    return decoder.assemble(config, style, tuple(found), rope_dim=rope_dim)
 
 
 def _kimi_block(config: Config, style: Style, kind: str, sparse: bool) -> Block:

@@ -64,6 +64,8 @@ class Mixer:
     """Linear attention and Mamba: shapes of the per-sequence states (convolution, recurrent)."""
     state_dtype: str = ""
     """Dtype of the recurrent state where the config names one (`mamba_ssm_dtype`)."""
+    stride: int = 1
+    """Beyond the window one entry is cached for so many tokens (DeepSeek-V4)."""
     shares_cache_of: int | None = None
     """Index of the layer whose KV cache this one reads instead of keeping its own."""
 

@@ -1,4 +1,4 @@
-"""data/constructors.dat: transformers' files reduced to their constructors, unpacked by folder when needed."""
+"""data/constructors.dat: transformers' files reduced to their constructors, unpacked by folder."""
 
 from __future__ import annotations
 
