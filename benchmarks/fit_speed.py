@@ -1,0 +1,312 @@
+"""Fits src/memserve/speed/data/constants.json on the published measurements. Needs numpy and scipy.
+
+    python benchmarks/fit_speed.py            fit, then write the constants and the ranges
+    python benchmarks/fit_speed.py --check    also leave out cards, models and sources in turn
+
+Every constant has a prior (what a profile of such an engine shows) and a width in log space; rows pull it
+away from there only as far as they agree. Errors count by a robust loss, so that mislabelled rows and
+speculative decoding do not bend the model.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+from collections import Counter, defaultdict
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import speed_rows
+from scipy.optimize import least_squares
+
+from memserve.speed import constants, ranges, serve
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from speed_rows import Row
+
+    from memserve.speed.constants import Constants
+
+HOME = Path(__file__).parents[1] / "src" / "memserve" / "speed" / "data" / "constants.json"
+LEFT_OUT = Path(__file__).with_name("speed_left_out.json")
+DATE = "2026-11-20"
+SERVERS = ("vllm", "sglang", "trtllm")
+NOISE = 0.1
+"""Repeated measurements of one configuration differ by about this much."""
+
+SHARED_PRIORS = {
+    "weights": (0.82, 0.1, (0.6, 0.92)),
+    "cache": (0.75, 0.2, (0.3, 0.92)),
+    "gemm": (0.55, 0.25, (0.2, 0.9)),
+    "prefill": (0.6, 0.25, (0.2, 0.85)),
+    "attention": (0.4, 0.4, (0.1, 0.8)),
+    "experts": (0.4, 0.5, (0.1, 1.0)),
+    "unpack": (0.85, 0.15, (0.5, 1.0)),
+    "unpack_gemm": (0.75, 0.2, (0.3, 1.0)),
+    "link": (0.6, 0.4, (0.2, 0.95)),
+}
+ENGINE_PRIORS = {
+    "layer_s": (35e-6, 0.3, (15e-6, 1e-4)),
+    "expert_s": (20e-6, 0.4),
+    "latent_s": (25e-6, 0.4),
+    "prompt_s": (60e-6, 0.4),
+    "reduce_s": (8e-6, 0.4),
+    "step_s": (0.4e-3, 0.5),
+    "sequence_s": (6e-6, 0.4),
+    "quantized_layer_s": (4e-6, 0.5),
+    "overlap": (0.2, 0.7, (1e-3, 1.0)),
+}
+OTHER_PRIORS = {
+    "fused": {
+        "weights": (0.85, 0.15), "layer_s": (35e-6, 0.4), "reduce_s": (60e-6, 0.6),
+        "sequence_s": (60e-6, 0.7),
+    },
+    "llamacpp": {
+        "weights": (0.85, 0.1), "layer_s": (40e-6, 0.5), "reduce_s": (100e-6, 0.7), "unpack": (0.85, 0.2),
+    },
+    "hf": {
+        "weights": (0.8, 0.1), "layer_s": (0.6e-3, 0.3), "quantized_layer_s": (0.6e-3, 0.6),
+        "expert_s": (3e-3, 1.0), "sequence_s": (50e-6, 0.7), "prefill": (0.4, 0.3), "cache": (0.1, 0.7),
+    },
+    "ascend": {
+        "weights": (0.5, 0.3), "cache": (0.5, 0.3), "layer_s": (0.15e-3, 0.7), "expert_s": (0.1e-3, 0.7),
+        "prompt_s": (0.3e-3, 0.7), "reduce_s": (50e-6, 0.7), "step_s": (2e-3, 0.7),
+        "sequence_s": (20e-6, 0.7), "prefill": (0.4, 0.3), "gemm": (0.4, 0.3), "unpack": (0.8, 0.3),
+    },
+}  # fmt: skip
+FIRST_PRIORS = {"first_s": (0.03, 0.7), "queue": (0.2, 0.8)}
+HOST_PRIORS = {
+    "layer_s": (0.05, 0.7),
+    "quantized_layer_s": (0.05, 0.7),
+    "weights": (1.0, 0.3),
+    "cache": (10.0, 0.5),
+}
+CARD_PRIORS = dict.fromkeys(("weights", "gemm", "prefill", "layer_s"), (1.0, 0.12, (0.6, 1.6)))
+
+SOURCE = (
+    "benchmarks/fit_speed.py on published rows: InferenceMAX, gpustack performance-lab, TensorRT-LLM docs, "
+    "llama.cpp, AutoAWQ, MLC, exllamav2, Qwen, vllm-ascend (facts/hardware.md section 2)"
+)
+
+Key = tuple[str, str]
+Values = dict[Key, float]
+
+
+def chosen(values: Values, engine: str, family: str, generation: str | None) -> Constants:
+    """Constants from fitted values, as `constants.of` builds them from the file."""
+    base = constants.Constants(overlaps=engine == "hf")
+    for scope in ("default", engine):
+        base = replace(base, **{name: value for (where, name), value in values.items() if where == scope})
+    for scope in (f"card {family}", f"generation {generation}"):
+        factors = {name: value for (where, name), value in values.items() if where == scope}
+        base = replace(base, **{name: getattr(base, name) * factor for name, factor in factors.items()})
+    return base
+
+
+def predictor(values: Values) -> Callable[[Row], float]:
+    """Predicts rows with these values."""
+    cache: dict[tuple[str, str, str | None], Constants] = {}
+
+    def run(row: Row) -> float:
+        seen = speed_rows.situation(row)
+        key = (seen.engine, constants.family(seen.setup.card), seen.generation)
+        if key not in cache:
+            cache[key] = chosen(values, *key)
+        return speed_rows.predicted(row, replace(seen, setup=replace(seen.setup, constants=cache[key])))
+
+    return run
+
+
+def fit(
+    rows: Sequence[Row], priors: dict[Key, tuple[Any, ...]], fixed: Values, rounds: int, near: Values
+) -> Values:
+    """The values of `priors` that explain the rows best, the others held; `near`: where to begin looking."""
+    keys = list(priors)
+    start = np.log([priors[key][0] for key in keys])
+    begin = np.log([near.get(key, priors[key][0]) for key in keys])
+    width = np.array([priors[key][1] for key in keys])
+    edges = [priors[key][2] if len(priors[key]) > 2 else (1e-12, 1e3) for key in keys]
+    target = np.log([row.value for row in rows])
+    weights = np.array([weight(row) for row in rows]) / NOISE
+
+    def residuals(x: Any) -> Any:
+        run = predictor(fixed | dict(zip(keys, np.exp(x), strict=True)))
+        found = np.log([max(run(row), 1e-9) for row in rows])
+        return np.concatenate([weights * (found - target), (x - start) / width])
+
+    bounds = (np.log([low for low, _ in edges]), np.log([high for _, high in edges]))
+    best = least_squares(
+        residuals,
+        np.clip(begin, bounds[0] + 1e-6, bounds[1] - 1e-6),
+        loss="soft_l1",
+        max_nfev=rounds,
+        diff_step=1e-3,
+        bounds=bounds,
+        x_scale=width,
+    )
+    return fixed | dict(zip(keys, np.exp(best.x).tolist(), strict=True))
+
+
+def weight(row: Row) -> float:
+    """Sources with few rows and loads of another kind count a little more or less."""
+    if row.group == "gpustack-perflab":
+        return 0.5
+    return 0.8 if row.figure == "throughput" or row.alike else 1.0
+
+
+def calibrate(rows: Sequence[Row], rounds: int = 18, near: Values | None = None) -> Values:
+    """All constants: the servers together, then each other class, then the time to the first token."""
+    near = near or {}
+    good = [row for row in rows if speed_rows.unfit(row) is None]
+    by_engine = defaultdict(list)
+    for row in good:
+        by_engine[speed_rows.situation(row).engine].append(row)
+    values = _servers([row for name in SERVERS for row in by_engine[name]], rounds, near)
+    for engine, priors in OTHER_PRIORS.items():
+        timed = [row for row in by_engine[engine] if row.figure != "ttft" and row.backend != "ipex"]
+        if timed:
+            values = fit(
+                timed, {(engine, name): prior for name, prior in priors.items()}, values, rounds, near
+            )
+    hosts = [row for row in by_engine["hf"] if row.backend == "ipex"]
+    if hosts:
+        values = fit(
+            hosts, {("card cpu", name): prior for name, prior in HOST_PRIORS.items()}, values, rounds, near
+        )
+    for engine, found in by_engine.items():
+        first = [row for row in found if row.figure == "ttft"]
+        if first:
+            values = fit(
+                first, {(engine, name): prior for name, prior in FIRST_PRIORS.items()}, values, 10, near
+            )
+    return values
+
+
+def _servers(rows: Sequence[Row], rounds: int, near: Values) -> Values:
+    priors: dict[Key, tuple[Any, ...]] = {("default", name): prior for name, prior in SHARED_PRIORS.items()}
+    for engine in SERVERS:
+        priors |= {(engine, name): prior for name, prior in ENGINE_PRIORS.items()}
+    for family in ("blackwell", "ampere"):
+        priors |= {(f"card {family}", name): prior for name, prior in CARD_PRIORS.items()}
+    priors |= {("generation vllm 0.11", name): (3.0, 0.7) for name in ("sequence_s", "step_s")}
+    timed = [row for row in rows if row.figure in {"tpot", "throughput"}]
+    values = fit(timed, priors, {}, rounds, near)
+    for name in ENGINE_PRIORS:
+        values["default", name] = math.prod(values[engine, name] for engine in SERVERS) ** (1 / len(SERVERS))
+    return values
+
+
+def left_out(
+    rows: Sequence[Row], label: Callable[[Row], str], near: Values, rounds: int = 5
+) -> dict[str, float]:
+    """Predictions of every row from calibrations that saw none of its label.
+
+    The search begins at the full calibration, whose optimum is near; what is fitted is the rest alone.
+    """
+    found: dict[str, float] = {}
+    for name in sorted({label(row) for row in rows}):
+        run = predictor(calibrate([row for row in rows if label(row) != name], rounds, near))
+        found.update({row.id: run(row) for row in rows if label(row) == name})
+    return found
+
+
+def folds(row: Row) -> str:
+    """One of five parts; rows of one configuration of one source stay together."""
+    return str(hash_of(f"{row.group}{row.model}{row.gpus}{row.backend}{row.quantization}{row.tensor}") % 5)
+
+
+def hash_of(text: str) -> int:
+    """A hash that is the same in every process."""
+    return sum((place + 1) * ord(letter) for place, letter in enumerate(text)) * 2654435761 % 2**32 >> 7
+
+
+def table_of_ranges(rows: Sequence[Row], guesses: dict[str, float]) -> dict[str, Any]:
+    """Factors (5 % and 95 %) of measured over predicted, by engine, figure and kind of load."""
+    ratios: dict[tuple[str, str], list[float]] = defaultdict(list)
+    for row in rows:
+        if row.figure == "total":
+            continue
+        seen = speed_rows.situation(row)
+        timing = serve.time(seen.setup, row.load, seen.limits, seen.each)
+        ratio = row.value / guesses[row.id]
+        for name in (row.figure, f"{row.figure}.{ranges.kind(seen, timing)}"):
+            ratios[seen.engine, name].append(ratio)
+            ratios["unseen", row.figure].append(ratio)
+    table: dict[str, Any] = defaultdict(dict)
+    for (engine, name), found in sorted(ratios.items()):
+        if len(found) >= 12:
+            low, high = np.quantile(found, [0.05, 0.95])
+            table[engine][name] = [round(float(low), 3), round(float(high), 3), len(found)]
+    return dict(table)
+
+
+def write(values: Values, rows: Sequence[Row], table: dict[str, Any]) -> None:
+    """The data file that `predict` reads."""
+    engines: dict[str, dict[str, Any]] = defaultdict(dict)
+    cards: dict[str, dict[str, float]] = defaultdict(dict)
+    generations: dict[str, dict[str, float]] = defaultdict(dict)
+    for (scope, name), value in values.items():
+        number = float(f"{value:.3g}")
+        if scope.startswith("card "):
+            cards[scope.removeprefix("card ")][name] = number
+        elif scope.startswith("generation "):
+            generations[scope.removeprefix("generation ")][name] = number
+        else:
+            engines[scope][name] = number
+    engines["hf"]["overlaps"] = True
+    seen: dict[str, set[str]] = defaultdict(set)
+    for row in rows:
+        situation = speed_rows.situation(row)
+        seen[situation.engine].add(constants.family(situation.setup.card))
+    unseen = {name: [round(v[0] ** 1.2, 3), round(v[1] ** 1.2, 3)] for name, v in table.pop("unseen").items()}
+    data = {
+        "date": DATE,
+        "source": SOURCE,
+        "rows": dict(Counter(speed_rows.situation(row).engine for row in rows)),
+        "engines": engines,
+        "cards": cards,
+        "generations": generations,
+        "seen": {engine: sorted(found) for engine, found in sorted(seen.items())},
+        "ranges": {**table, "unseen": unseen},
+    }
+    HOME.write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
+
+
+def summary(rows: Sequence[Row], guesses: dict[str, float]) -> dict[str, Any]:
+    """Median and 90th percentile of the relative error, by figure."""
+    found = {}
+    for figure in ("tpot", "throughput"):
+        errors = [abs(guesses[r.id] / r.value - 1) for r in rows if r.figure == figure and not r.alike]
+        median, p90 = np.quantile(errors, [0.5, 0.9])
+        found[figure] = {"rows": len(errors), "median": round(float(median), 4), "p90": round(float(p90), 4)}
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--check", action="store_true", help="leave out cards, models and sources in turn")
+    options = parser.parse_args()
+    rows = speed_rows.rows()
+    values = calibrate(rows)
+    write(values, rows, table_of_ranges(rows, left_out(rows, folds, values)))
+    if options.check:
+        found = {name: summary(rows, left_out(rows, label, values)) for name, label in LABELS.items()}
+        LEFT_OUT.write_text(json.dumps({"date": DATE, "labels": found}, indent=1) + "\n", encoding="utf-8")
+
+
+def _card(row: Row) -> str:
+    return speed_rows.situation(row).setup.card.name
+
+
+LABELS: dict[str, Callable[[Row], str]] = {
+    "card": _card,
+    "model": lambda row: row.model,
+    "source": lambda row: row.group,
+}
+
+if __name__ == "__main__":
+    main()

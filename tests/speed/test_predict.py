@@ -1,0 +1,167 @@
+"""The contract of `predict`: three positive ranges each time, each term with its effect, and quickly."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from dataclasses import replace
+
+import pytest
+
+from memserve.errors import InvalidInput, UnknownName
+from memserve.hardware import Link, parse
+from memserve.model import load
+from memserve.speed import predict
+
+LLAMA = "meta-llama/Llama-3.1-8B-Instruct"
+LARGE = "meta-llama/Llama-3.1-70B"
+SPARSE = "deepseek-ai/DeepSeek-R1"
+
+
+def speed(model=LLAMA, gpus="1xH100", backend="vllm", input_tokens=1000, output_tokens=200, **words):
+    return predict(
+        model, gpus, backend=backend, input_tokens=input_tokens, output_tokens=output_tokens, **words
+    )
+
+
+def tpot(**words):
+    return speed(**words).tpot_ms.likely
+
+
+def flow(**words):
+    return speed(**words).output_tokens_per_s.likely
+
+
+@pytest.mark.parametrize(
+    "gpus", ["1xH100", "4xV100", "1xL4", "8x910B4", "1xRTX4090", "cpu", "2x8xH100", "1xMI300X", "64xH200"]
+)
+@pytest.mark.parametrize(
+    "backend", ["vllm", "sglang", "trtllm", "hf", "lmdeploy", "llamacpp", "ascend", "mindie", "mlc", "new"]
+)
+def test_three_ordered_positive_ranges_whatever_is_asked(gpus, backend):
+    for model, tensor in ((LLAMA, None), (SPARSE, 1), (LARGE, 8)):
+        found = speed(model, gpus, backend, tensor_parallel=tensor, concurrency=16)
+        for figure in (found.ttft_ms, found.tpot_ms, found.output_tokens_per_s):
+            assert 0 < figure.low <= figure.likely <= figure.high
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["none", "gptq", "awq", "nf4", "int8", "fp8", "w8a8", "w4a16", "nvfp4", "mxfp4", "gguf-q4_k_m", "Q4_K_M",
+     "F16", "bf16?", "fp4", "int4(QAT weights)", "awq GEMM", "GPTQ 4bit", "EXL2 3.0 bpw", "UINT4",
+     "gptq-int8"],
+)  # fmt: skip
+def test_quantizations_by_every_name_in_use(name):
+    assert tpot(quantization=name, concurrency=1) > 0
+
+
+def test_unknown_words_and_impossible_counts_are_refused():
+    with pytest.raises(UnknownName):
+        speed(quantization="magic")
+    for words in (
+        {"input_tokens": -1},
+        {"output_tokens": 0},
+        {"concurrency": 0},
+        {"concurrency": float("nan")},
+    ):
+        with pytest.raises(InvalidInput):
+            speed(**words)
+
+
+def test_objects_serve_as_well_as_names():
+    assert speed(load(LLAMA), parse("1xH100"), concurrency=4) == speed(concurrency=4)
+
+
+def test_old_and_strange_versions():
+    for version in ("0.2", "0.6.4.post1", "nightly-dev", "", "1.2.0rc6.post3", "v5.1"):
+        assert tpot(engine_version=version, concurrency=8) > 0
+
+
+def test_more_bandwidth_and_fewer_bytes_are_faster():
+    assert (
+        tpot(gpus="1xH200", concurrency=1)
+        < tpot(gpus="1xA100", concurrency=1)
+        < tpot(gpus="1xL4", concurrency=1)
+    )
+    assert (
+        tpot(quantization="awq", concurrency=1)
+        < tpot(quantization="fp8", concurrency=1)
+        < tpot(concurrency=1)
+    )
+
+
+def test_four_bits_do_not_speed_up_a_large_batch():
+    small = tpot(gpus="1xA100", quantization="awq", concurrency=1) / tpot(gpus="1xA100", concurrency=1)
+    large = tpot(gpus="1xA100", quantization="awq", concurrency=256) / tpot(gpus="1xA100", concurrency=256)
+    assert small < 0.6
+    assert large > 0.9
+
+
+def test_a_batch_touches_more_experts():
+    alone = tpot(model=SPARSE, gpus="8xH200", concurrency=1)
+    crowd = tpot(model=SPARSE, gpus="8xH200", concurrency=64)
+    dense = tpot(model=LARGE, gpus="8xH200", concurrency=64) / tpot(model=LARGE, gpus="8xH200", concurrency=1)
+    assert crowd / alone > dense
+
+
+def test_tensor_parallel_over_a_slow_link_gains_less():
+    fast = parse("8xH100")
+    slow = replace(fast, card=replace(fast.card, link=Link("PCIe4", 16e9)))
+    words = {"model": LARGE, "tensor_parallel": 8, "concurrency": 64}
+    assert tpot(gpus=slow, **words) > 1.3 * tpot(gpus=fast, **words)
+
+
+def test_a_long_context_is_slower_and_a_cached_prefix_is_faster_to_begin():
+    assert tpot(input_tokens=30000, concurrency=8) > tpot(input_tokens=300, concurrency=8)
+    cold = speed(input_tokens=20000, concurrency=1)
+    warm = speed(input_tokens=100, prefix_tokens=19900, concurrency=1)
+    assert warm.ttft_ms.likely < cold.ttft_ms.likely / 3
+    assert warm.tpot_ms.likely == pytest.approx(cold.tpot_ms.likely, rel=0.1)
+
+
+def test_an_eight_bit_cache_helps_long_contexts():
+    assert tpot(input_tokens=30000, concurrency=4, kv_dtype="fp8") < tpot(input_tokens=30000, concurrency=4)
+
+
+def test_throughput_is_of_the_whole_machine():
+    one, four = flow(concurrency=None), flow(gpus="4xH100", tensor_parallel=1, concurrency=None)
+    assert four == pytest.approx(4 * one)
+    assert flow(concurrency=4) < flow(concurrency=64) < one * 1.01
+
+
+def test_queueing_waits():
+    found = speed(concurrency=5000, input_tokens=4000)
+    assert found.bound != "asked"
+    assert found.ttft_ms.likely > 10 * speed(concurrency=1, input_tokens=4000).ttft_ms.likely
+
+
+def test_at_most_where_nobody_measured():
+    assert speed(backend="an-engine-of-tomorrow", concurrency=1).at_most
+    assert speed(gpus="1xGaudi3", concurrency=1).at_most
+    assert not speed(concurrency=1).at_most
+    assert speed(gpus="1xMI300X", concurrency=1).at_most
+
+
+def test_layouts_are_read_and_the_reading_is_told():
+    assert "expert" in speed(SPARSE, "64xH200", tensor_parallel=64, concurrency=8).notes[0]
+    assert "do not fit" in speed(LARGE, "1xL4", tensor_parallel=1, concurrency=1).notes[0]
+    assert speed(concurrency=1).notes == ()
+
+
+def test_a_prediction_takes_less_than_two_milliseconds():
+    model, machine = load(SPARSE), parse("8xH200")
+    speed(model, machine, concurrency=64)
+    start = time.process_time()
+    for _ in range(50):
+        speed(model, machine, concurrency=64)
+    assert (time.process_time() - start) / 50 < 0.002
+
+
+def test_nothing_heavy_is_loaded():
+    heavy = {"numpy", "scipy", "importlib.resources", "pydantic"}
+    code = f"import sys, memserve.speed; print({heavy} & set(sys.modules))"
+    found = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert found.stdout.strip() == "set()"
