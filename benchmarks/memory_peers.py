@@ -60,6 +60,21 @@ def llm_d_planner(plan: Plan) -> Answer:
     return Answer(weights, usable - weights - activation / (layout.tensor * layout.pipeline) - non_torch)
 
 
+def aiconfigurator(plan: Plan) -> Answer:
+    """aiconfigurator 0.12: activation from a coefficient by tp, NCCL, 3.5 GiB for the rest, 2 % held back."""
+    deployment, model = plan.deployment, plan.model
+    tensor = deployment.layout.tensor
+    routed = any(block.experts for block in model.blocks)
+    factors = {1: 22, 2: 13, 4: 10, 8: 10} if routed else {1: 11, 2: 6.5, 4: 5, 8: 5}
+    width = max(block.mixer.heads * block.mixer.head_dim for block in model.blocks)
+    tokens = deployment.max_batched_tokens or 8192
+    activation = max(2 * tokens * width * factors.get(tensor, 5) / GIB, 70 / 1024)
+    nccl = {1: 0.0, 2: 342 / 1024}.get(tensor, 392 / 1024)
+    weights = checkpoint_gib(plan)
+    usable = (plan.memory_gib_per_card or {})["usable"]
+    return Answer(weights, usable * 0.98 - weights - activation - nccl - 3.5)
+
+
 def gpustack(plan: Plan) -> Answer:
     """gpustack 2.3.0 estimate_model_vram: 1.2 x weights + 2 GiB over all cards, no KV."""
     cards = plan.deployment.layout.cards
@@ -67,5 +82,6 @@ def gpustack(plan: Plan) -> Answer:
 
 
 PEERS = {
-    "memserve": ours, "llm-d-planner 0.3.3": llm_d_planner, "hf-mem 0.5.6": hf_mem, "gpustack 2.3": gpustack,
+    "memserve": ours, "llm-d-planner 0.3.3": llm_d_planner, "aiconfigurator 0.12": aiconfigurator,
+    "hf-mem 0.5.6": hf_mem, "gpustack 2.3": gpustack,
 }  # fmt: skip

@@ -35,8 +35,8 @@ class Row:
     command: tuple[str, ...]
     """With MODEL where the model goes."""
     gpus: str
-    memory_gib: float | None
     outcome: str
+    memory_gib: float | None = None
     scored: bool = True
     weights: float | None = None
     activation: float | None = None

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from memserve.memory.account import Deployment
     from memserve.model.spec import ModelSpec
 
-ERROR = 0.05
 TABLE_BYTES = 4
 """Rotary tables are float32 on CUDA (srt/layers/rotary_embedding.py)."""
 
@@ -43,7 +42,8 @@ class SglangAccountant:
             total=total, usable=usable, weights=weights, activation=0, non_torch=int(outside * share),
             graphs=0 if deployment.eager else graph_bytes(model, deployment),
             kv_cache=max(0, available) if held.token_bytes else 0,
-            kv_tokens=held.tokens, max_concurrency=held.tokens / max(1, deployment.context), error=ERROR,
+            kv_tokens=held.tokens, max_concurrency=held.tokens / max(1, deployment.context),
+            error=fact("error", deployment.engine_version, machine.card)["value"],
         )  # fmt: skip
         empty = available <= 0 or (held.token_bytes > 0 and held.tokens <= 0)
         return judged(footprint, total - outside, empty, share)

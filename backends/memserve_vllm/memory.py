@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from memserve.memory.weights import Storage
     from memserve.model.spec import ModelSpec
 
-ERROR = 0.02
 STORED_KV_SINCE = "0.11.0"
 """From here on `auto` takes the dtype that the checkpoint's kv_cache_scheme names (attention/layer.py)."""
 
@@ -62,7 +61,7 @@ class VllmAccountant:
             total=total, usable=usable, weights=weights, activation=activation, non_torch=non_torch,
             graphs=graphs, kv_cache=max(0, available) if shape.groups else 0,
             kv_tokens=shape.tokens(blocks, deployment.context, run.batch.tokens),
-            max_concurrency=blocks / need if need else float(deployment.concurrency), error=ERROR,
+            max_concurrency=blocks / need if need else float(deployment.concurrency), error=run.row("error")["value"],
         )  # fmt: skip
         lacking = self.lacking(run, usable)
         if lacking:
