@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
-from collections import Counter
+import time
+from collections import Counter, deque
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -98,9 +99,23 @@ class Server(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), Handler)
         self.seconds = seconds
         self.status = 200
+        self.a_second = None
+        self.starts = deque()
         self.posts = []
+        self.answered = []
+        self.refused = 0
         self.url = f"http://127.0.0.1:{self.server_port}/v1"
         threading.Thread(target=self.serve_forever, daemon=True).start()
+
+    def admits(self):
+        """Whether one more fits into the sliding second."""
+        now = time.monotonic()
+        while self.starts and now - self.starts[0] > 1:
+            self.starts.popleft()
+        if self.a_second is not None and len(self.starts) >= self.a_second:
+            return False
+        self.starts.append(now)
+        return True
 
     def handle_error(self, request, client_address):
         """A killed client is no news."""
@@ -116,6 +131,7 @@ class Handler(BaseHTTPRequestHandler):
         prompt = sent["messages"][-1]["content"]
         self.server.posts.append(prompt)
         threading.Event().wait(self.server.seconds)
+        status = self.server.status if self.server.admits() else 429
         choice = {
             "index": 0,
             "message": {"role": "assistant", "content": prompt.upper()},
@@ -123,10 +139,15 @@ class Handler(BaseHTTPRequestHandler):
         }
         usage = {"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 15}
         body = {"id": "x", "object": "chat.completion", "model": "m", "choices": [choice], "usage": usage}
-        if self.server.status != 200:
+        if status != 200:
+            self.server.refused += 1
             body = {"error": {"message": "no", "type": "no", "code": None}}
+        else:
+            self.server.answered.append(prompt)
         data = json.dumps(body).encode()
-        self.send_response(self.server.status)
+        self.send_response(status)
+        if status == 429:
+            self.send_header("Retry-After", "1")
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(data)))
         self.end_headers()

@@ -12,9 +12,23 @@ def test_long_lists_grouped_by_settings(lists, out, rows):
     generator = lists()
     asked = [{"prompt": f"p{n}", "max_tokens": 5 if n % 3 else 9} for n in range(1000)]
     assert run(asked, out, generator=generator).done == 1000
-    assert len(generator.calls) == 4
+    assert [sum(map(len, pair)) for pair in _pairs(generator.calls)] == [64, 128, 256, 512, 40]
     assert {settings["max_tokens"] for _, settings in generator.calls} == {5, 9}
     assert all(row["text"].lower() == f"p{row['index']}" for row in rows(out))
+
+
+def _pairs(calls):
+    """The two lists, one for each set of settings, of every window."""
+    lengths = [prompts for prompts, _ in calls]
+    return zip(lengths[::2], lengths[1::2], strict=True)
+
+
+def test_lists_are_shortened_when_they_take_long(lists, out, monkeypatch):
+    monkeypatch.setattr("memserve.run.batch.LONG_SECONDS", 0.0)
+    monkeypatch.setattr("memserve.run.batch.SHORT_SECONDS", 0.0)
+    generator = lists()
+    run([f"p{n}" for n in range(150)], out, generator=generator)
+    assert [len(prompts) for prompts, _ in generator.calls] == [64, 32, 16, 8, 8, 8, 8, 6]
 
 
 def test_concurrency_is_the_longest_list(lists, out):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import math
+import os
+import threading
 import time
 
 import pytest
@@ -43,9 +45,11 @@ def test_everything_that_may_be_a_request(fake, out, rows):
 
 def test_requests_come_lazily_and_from_a_file(fake, out, tmp_path, rows):
     path = tmp_path / "requests.jsonl"
-    path.write_bytes(b'\xef\xbb\xbf{"id": "a", "prompt": "one"}\n\n"two"\n{"id": "c", "prompt": "three"}')
-    assert run(path, out, generator=fake()).done == 3
-    assert sorted(row["text"] for row in rows(out)) == ["ONE", "THREE", "TWO"]
+    path.write_bytes(
+        b'\xef\xbb\xbf{"id": "a", "prompt": "one"}\n\n"two"\n[7, 8]\n{"id": "c", "prompt": "three"}'
+    )
+    assert run(path, out, generator=fake()).done == 4
+    assert sorted(row["text"] for row in rows(out)) == ["ONE", "THREE", "TWO", "[7, 8]"]
 
 
 def test_bad_lines_are_failed_items_with_their_line_number(fake, out, tmp_path, failed):
@@ -53,7 +57,7 @@ def test_bad_lines_are_failed_items_with_their_line_number(fake, out, tmp_path, 
     lines = [
         '{"prompt": "ok"}',
         '{"prompt": ',
-        "[1]",
+        "5",
         '{"prompt": "x", "max_token": 5}',
         '{"id": 1.5, "prompt": "x"}',
     ]
@@ -214,3 +218,12 @@ def test_the_summary_is_one_readable_line(fake, out):
     text = str(run(["a", "b"], out, generator=fake()))
     assert "2 answered, 0 failed, 30 tokens" in text
     assert "\n" not in text
+
+
+def test_requests_from_a_pipe(fake, out, tmp_path):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    writer = threading.Thread(target=pipe.write_text, args=('"a"\n"b"\n',))
+    writer.start()
+    assert run(pipe, out, generator=fake()).done == 2
+    writer.join()

@@ -20,8 +20,10 @@ if TYPE_CHECKING:
     from memserve.run.options import Options
     from memserve.run.results import Results
 
-WINDOW = 512
-"""Requests to a call: enough for an engine to keep itself full, few enough that a crash loses minutes."""
+FIRST, MOST, LEAST = 64, 1024, 8
+"""Requests to a call: as many as make it last a minute or so. More keep an engine fuller, but what was
+not written down yet is lost in a crash."""
+SHORT_SECONDS, LONG_SECONDS = 30.0, 90.0
 WINDOW_CHARACTERS = 32 << 20
 
 
@@ -34,7 +36,8 @@ class Batches:
         self._results = results
         self._purse = purse
         self._order = options.order
-        self._most = options.concurrency or WINDOW
+        self._most = options.concurrency or MOST
+        self._size = min(FIRST, self._most)
         self._estimate = Estimate()
         self._promised: dict[int, float] = {}
         self._stopping = False
@@ -51,14 +54,22 @@ class Batches:
                 return
             if self._order == "prefix":
                 window = order.arrange(window)
+            began = time.monotonic()
             for group in _by_settings(window):
                 if not self._stopping:
                     self._ask(group)
+            self._resize(time.monotonic() - began)
+
+    def _resize(self, seconds: float) -> None:
+        if seconds < SHORT_SECONDS:
+            self._size = min(self._most, self._size * 2)
+        elif seconds > LONG_SECONDS:
+            self._size = max(min(LEAST, self._most), self._size // 2)
 
     def _window(self, items: Iterator[Item]) -> list[Item]:
         window: list[Item] = []
         characters = 0
-        while len(window) < self._most and characters < WINDOW_CHARACTERS and not self._stopping:
+        while len(window) < self._size and characters < WINDOW_CHARACTERS and not self._stopping:
             item = next(items, None)
             if item is None:
                 break

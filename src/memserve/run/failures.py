@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from memserve.errors import MemserveError
 from memserve.run import record
-from memserve.run.journal import full
+from memserve.run.journal import BINARY, full
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -99,7 +99,7 @@ class Failures:
         line = record.dumps(row) + b"\n"
         with self._guard:
             if self._file is None:
-                self._file = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+                self._file = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | BINARY, 0o666)
             start = os.fstat(self._file).st_size
             try:
                 if os.write(self._file, line) < len(line):

@@ -94,7 +94,7 @@ class Job:
 
     def _over_the_wire(self, intake: Intake, results: Results, purse: money.Purse) -> None:
         loop = Loop(self._generator, results, purse, self._options, self._nudge)
-        thread = threading.Thread(target=lambda: asyncio.run(loop.run()), name="memserve-run", daemon=True)
+        thread = threading.Thread(target=_run, args=(loop,), name="memserve-run", daemon=True)
         with Interrupts(loop.stop, most=3) as self.interrupts:
             thread.start()
             try:
@@ -125,3 +125,12 @@ class Job:
         if self.interrupts and self.interrupts.caught:
             return "interrupted"
         return str(self.error) if self.error else None
+
+
+def _run(loop: Loop) -> None:
+    """In a thread, where an exception would only be printed."""
+    try:
+        asyncio.run(loop.run())
+    except BaseException as broken:
+        loop.error = loop.error or broken
+        loop.handoff.close()

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 SYNC_SECONDS = 0.5
 RESERVE_BYTES = 1 << 20
+BINARY = getattr(os, "O_BINARY", 0)
+"""Windows would write two bytes for a line end."""
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _log = logging.getLogger("memserve.run")
 
@@ -145,12 +147,17 @@ class Journal:
 def _opened(path: Path) -> int:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | BINARY, 0o666)
     except OSError as broken:
         raise full(path, broken) or InvalidInput(
             f"cannot write answers to {path}: {broken.strerror}"
         ) from broken
-    if not lock.take(descriptor):
+    try:
+        held = lock.take(descriptor)
+    except OSError as broken:
+        os.close(descriptor)
+        raise InvalidInput(f"cannot lock {path}: {broken.strerror}", hint="name another output") from broken
+    if not held:
         os.close(descriptor)
         raise OutputInUse(f"another run is writing {path}", hint="wait for it, or name another output")
     return descriptor

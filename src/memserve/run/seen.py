@@ -12,6 +12,7 @@ from enum import Enum
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
 
+from memserve.errors import StorageFull
 from memserve.run import record
 
 if TYPE_CHECKING:
@@ -61,6 +62,15 @@ class Seen:
 
     def visit(self, item: Item) -> tuple[Item, Verdict]:
         """Judge a request, and enter it as asked. An item without an id of its own may get a numbered one."""
+        try:
+            return self._visit(item)
+        except sqlite3.OperationalError as broken:
+            words = f"no room for the table of ids in the folder for temporary files: {broken}"
+            raise StorageFull(
+                words, hint="free some space there, or set TMPDIR to another folder"
+            ) from broken
+
+    def _visit(self, item: Item) -> tuple[Item, Verdict]:
         if not item.named:
             item = self._numbered(item)
         key, request = _hash(record.name_of(item.id)), _short(item.digest)

@@ -32,7 +32,8 @@ def check(requests: Any, output: Path) -> None:
         if requests == "-":
             return
         path = Path(requests)
-        _opened(path).close()
+        if path.is_file() or path.is_dir() or not path.exists():  # a pipe can be opened only once
+            _opened(path).close()
         if output.exists() and output.samefile(path):
             raise InvalidInput(f"{path} is both the requests and the output", hint="name another output")
     elif isinstance(requests, (Mapping, bytes)) or not isinstance(requests, Iterable):
@@ -80,6 +81,6 @@ def _parsed(line: bytes, number: int) -> Any:
         return InvalidInput(f"line {number} is not JSON: {what}")
     except RecursionError:
         return InvalidInput(f"line {number} is not JSON: nested too deeply")
-    if isinstance(value, (dict, str)):
+    if isinstance(value, (dict, str, list)):
         return value
-    return InvalidInput(f"line {number} is neither a JSON object nor a string, but a {type(value).__name__}")
+    return InvalidInput(f"line {number} is neither a request nor a bare prompt, but a {type(value).__name__}")
