@@ -164,6 +164,8 @@ class RemoteError(MemserveError):
         """Seconds since the epoch before which a retry is pointless; None where nobody said."""
         self.retries: int | None = None
         """The most retries that this failure is worth; None: as many as the caller allows."""
+        self.server_time: float | None = None
+        """The server's own clock when it answered, as seconds since the epoch; None where it did not say."""
 
 
 class ConnectionFailed(RemoteError):

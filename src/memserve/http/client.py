@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 
     from memserve.http.address import Address
-    from memserve.http.failure import Reaction
+    from memserve.http.failure import Reaction, Refine
     from memserve.http.limits import Limits
     from memserve.http.secret import Mask
     from memserve.http.transport import Answer, Transport
@@ -48,7 +48,8 @@ class HttpClient:
     """Sends calls to one server and turns whatever happens into an answer or one of memserve's errors."""
 
     def __init__(self, address: Address, signer: Signer, transport: Transport, limits: Limits, mask: Mask,
-                 codes: Mapping[str, Reaction] | None = None, health: str = "/health") -> None:  # fmt: skip
+                 codes: Mapping[str, Reaction] | None = None, health: str = "/health",
+                 refine: Refine | None = None, success: int = 200) -> None:  # fmt: skip
         self.address = address
         self.limits = limits
         self.mask = mask
@@ -57,6 +58,8 @@ class HttpClient:
         self._transport = transport
         self._codes = codes or {}
         self._health = health
+        self._refine = refine
+        self._success = success
         self._throttle = Throttle()
         self._known = False
 
@@ -107,7 +110,9 @@ class HttpClient:
 
     def failed(self, words: failure.Words, status: int, headers: Mapping[str, str]) -> MemserveError:
         """The error of a failure that stands in a body whose status says success."""
-        return failure.of_words(words, status, headers, mask=self.mask, codes=self._codes)
+        return failure.of_words(
+            words, status, headers, mask=self.mask, codes=self._codes, refine=self._refine
+        )
 
     def close(self) -> None:
         """Close the transport's connections."""
@@ -184,7 +189,7 @@ class HttpClient:
         else:
             answer = await self._transport.send(signed)
         self._known = True
-        if answer.status == 200:
+        if answer.status == self._success:
             return answer
         try:
             text = body.text(await body.whole(answer, _ERROR_BODY), answer.headers)
@@ -194,7 +199,9 @@ class HttpClient:
             await answer.release()
         if 200 <= answer.status < 300:
             raise body.bad(f"HTTP {answer.status} is not an answer")
-        raise failure.error_of(answer.status, answer.headers, text, mask=self.mask, codes=self._codes)
+        raise failure.error_of(
+            answer.status, answer.headers, text, mask=self.mask, codes=self._codes, refine=self._refine
+        )
 
     def _refuse_page(self, answer: Answer) -> None:
         kind = answer.headers.get("content-type", "")

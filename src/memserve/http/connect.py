@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from memserve.errors import AuthenticationFailed
     from memserve.http.address import Address
     from memserve.http.client import Signer
-    from memserve.http.failure import Reaction
+    from memserve.http.failure import Reaction, Refine
     from memserve.http.transport import Transport
 
 _LIMITS = {
@@ -67,12 +67,17 @@ def key(given: str | Secret | None, *variables: str) -> Secret | None:
 
 
 def connect(base_url: str, signer: Signer, options: Mapping[str, Any], *, mask: Mask,
-            codes: Mapping[str, Reaction] | None = None, health: str = "/health") -> HttpClient:  # fmt: skip
-    """The client of the server at `base_url`; `options` may hold any of OPTIONS."""
+            codes: Mapping[str, Reaction] | None = None, health: str = "/health",
+            refine: Refine | None = None, success: int = 200) -> HttpClient:  # fmt: skip
+    """The client of the server at `base_url`; `options` may hold any of OPTIONS.
+
+    `codes` and `refine` are the room's own reading of failures; `success` is the status that is an answer.
+    """
     address = addresses.parse(base_url)
     mask.add(*address.secrets)
     limits = Limits(**{_LIMITS[n]: _number(options[n]) for n in _LIMITS if options.get(n) is not None})
-    return HttpClient(address, signer, _transport(address, limits, options), limits, mask, codes, health)
+    transport = _transport(address, limits, options)
+    return HttpClient(address, signer, transport, limits, mask, codes, health, refine, success)
 
 
 def refuse_rest(backend: str, options: Mapping[str, Any], *taken: str) -> None:

@@ -40,11 +40,11 @@ def _retry_after(headers: Mapping[str, str], now: float) -> float | None:
     seconds = _number(value, 1.0)
     if seconds is not None or value is None:
         return seconds
-    date = _date(value)
-    if date is None:
+    until = date(value)
+    if until is None:
         return None
-    server_now = _date(headers.get("date", ""))
-    return max(0.0, date - (now if server_now is None else server_now))
+    server_now = date(headers.get("date", ""))
+    return max(0.0, until - (now if server_now is None else server_now))
 
 
 def _number(value: str | None, unit: float) -> float | None:
@@ -55,7 +55,8 @@ def _number(value: str | None, unit: float) -> float | None:
     return seconds if 0 <= seconds < math.inf else None
 
 
-def _date(value: str) -> float | None:
+def date(value: str) -> float | None:
+    """The seconds since the epoch that an HTTP date means; None where it is none."""
     try:
         found = parsedate_to_datetime(value)
     except (TypeError, ValueError, IndexError, OverflowError):

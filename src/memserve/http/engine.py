@@ -96,6 +96,10 @@ class HttpEngine(ABC):
         async for delta in self._client.stream(call, deltas):
             yield delta
 
+    def events(self, pieces: Pieces) -> AsyncIterator[Event]:
+        """The events of a streamed body: server-sent events, unless the room frames them otherwise."""
+        return sse.events(pieces, self._client.limits.event)
+
     def close(self) -> None:
         """Close the connections; from any thread."""
         self._client.close()
@@ -105,7 +109,7 @@ class HttpEngine(ABC):
             for delta in reader.whole(await _rest(answer, pieces), answer.headers):
                 yield delta
             return
-        async for event in sse.events(pieces, self._client.limits.event):
+        async for event in self.events(pieces):
             if event.name not in _IDLE_EVENTS:
                 pieces.content()
             for delta in reader.take(event):

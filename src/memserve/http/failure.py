@@ -8,14 +8,14 @@ import time
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.resources import files
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from memserve import errors
 from memserve.errors import MemserveError, Overloaded, Redirected, RemoteError
 from memserve.http import delay, overflow
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from memserve.http.secret import Mask
 
@@ -39,6 +39,8 @@ class Words:
     codes: tuple[str, ...] = ()
     fields: Mapping[str, Any] = field(default_factory=dict)
     request_id: str | None = None
+    wait: float | None = None
+    """Seconds that the body itself asks to wait."""
 
     @property
     def code(self) -> str | None:
@@ -59,6 +61,10 @@ class Reaction:
     error: str
     strong: bool = True
     retries: int | None = None
+
+
+Refine: TypeAlias = "Callable[[Words, Mapping[str, str]], Words]"
+"""A room's own reading of a failure: codes that stand in headers or deep in the body, put first."""
 
 
 @cache
@@ -126,7 +132,8 @@ def _id(body: Mapping[str, Any]) -> str | None:
 
 
 def error_of(status: int, headers: Mapping[str, str], text: str, *, mask: Mask,
-             codes: Mapping[str, Reaction] | None = None) -> MemserveError:  # fmt: skip
+             codes: Mapping[str, Reaction] | None = None, refine: Refine | None = None,
+             ) -> MemserveError:  # fmt: skip
     """The error of an answer whose status is not success."""
     if 300 <= status < 400:
         target = mask(headers.get("location", "elsewhere").partition("?")[0])
@@ -137,12 +144,14 @@ def error_of(status: int, headers: Mapping[str, str], text: str, *, mask: Mask,
     except (ValueError, RecursionError):
         words = None
     shown = words or Words(" ".join(mask(text).split())[:_SHOWN])
-    return of_words(shown, status, headers, mask=mask, codes=codes)
+    return of_words(shown, status, headers, mask=mask, codes=codes, refine=refine)
 
 
 def of_words(words: Words, status: int, headers: Mapping[str, str], *, mask: Mask,
-             codes: Mapping[str, Reaction] | None = None) -> MemserveError:  # fmt: skip
+             codes: Mapping[str, Reaction] | None = None, refine: Refine | None = None,
+             ) -> MemserveError:  # fmt: skip
     """The error of a failure in words: by its code first, then by its status."""
+    words = words if refine is None else refine(words, headers)
     message = mask(words.message)[: 4 * _SHOWN]
     meant = words.status or status if status == _OK else status
     reaction = _reaction(words, meant, codes or {})
@@ -158,6 +167,10 @@ def of_words(words: Words, status: int, headers: Mapping[str, str], *, mask: Mas
 def _reaction(words: Words, status: int, own: Mapping[str, Reaction]) -> Reaction:
     table = {**_codes(), **own}
     found = [table[code.lower()] for code in words.codes if code.lower() in table]
+    room = (own[code.lower()] for code in words.codes if code.lower() in own)
+    mine = next((reaction for reaction in room if reaction.strong), None)
+    if mine is not None:
+        return mine
     for pattern, reaction in _messages():
         if status < 500 and pattern.search(words.message):
             return reaction
@@ -179,6 +192,7 @@ def _built(reaction: Reaction, words: Words, message: str, status: int, meant: i
     now = time.time()
     throttled = issubclass(kind, errors.Throttled) or meant == 429
     seconds = delay.asked(headers, now, throttled=throttled)
+    seconds = words.wait if seconds is None else seconds
     request_id = next((headers[name] for name in _REQUEST_IDS if name in headers), words.request_id)
     error = kind(
         f"HTTP {status}: {message or 'the server gave no reason'}",
@@ -188,6 +202,7 @@ def _built(reaction: Reaction, words: Words, message: str, status: int, meant: i
         retry_at=now + seconds if seconds is not None else None,
     )
     error.retries = reaction.retries
+    error.server_time = delay.date(headers.get("date", ""))
     if reaction.retries == 0 or headers.get("x-should-retry") == "false":
         error.retryable = False
     return error
