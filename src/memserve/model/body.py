@@ -31,8 +31,8 @@ def body(config: Config, architecture: str) -> Anatomy:
     check(config)
     recipe = families.recipe(config.kind)
     if recipe is not None:
-        tied = config.flag("tie_word_embeddings")
         style = families.style_of(config.kind)
+        tied = style.ties and config.flag("tie_word_embeddings")
         return heads.decoder_head(config, recipe(config), architecture, style, tied)
     return _constructed(config, architecture)
 

@@ -117,7 +117,7 @@ def falcon(config: Config) -> Anatomy:
 def _falcon_norms(config: Config, hidden: int, new: bool) -> Weights:
     if not config.flag("parallel_attn", True):
         names = ["input_layernorm", "post_attention_layernorm"]
-    elif config.raw("num_ln_in_parallel_attn", 2 if new else 1) == 2:
+    elif (config.maybe("num_ln_in_parallel_attn") or (2 if new else 1)) == 2:
         names = ["ln_attn", "ln_mlp"]
     else:
         names = ["input_layernorm"]

@@ -100,7 +100,7 @@ def is_sparse(config: Config, moe: Moe, index: int) -> bool:
     return True
 
 
-def experts(config: Config, moe: Moe) -> Weights:
+def experts(config: Config, moe: Moe, bias: bool = False) -> Weights:
     """Router, routed and shared experts of one layer."""
     hidden, count, width = config.size("hidden_size"), config.size(moe.experts), config.size(moe.width)
     found = [
@@ -115,7 +115,7 @@ def experts(config: Config, moe: Moe) -> Weights:
     elif moe.shared_count:
         shared = width * (config.maybe(moe.shared_count) or 0)
     if shared:
-        found += pieces.gated_mlp("mlp.shared_experts", hidden, shared, part="shared_expert")
+        found += pieces.gated_mlp("mlp.shared_experts", hidden, shared, bias=bias, part="shared_expert")
     if shared and moe.shared_gate:
         found += pieces.linear("mlp.shared_expert_gate", 1, hidden, part="shared_expert")
     return tuple(found)
@@ -150,7 +150,12 @@ def finish_block(config: Config, style: Style, mixer: Mixer, attend: Weights, sp
         return Block(mixer, (*attend, *dense_mlp(config, style), *norms(config, style)))
     count = config.size(moe.experts)
     active = min(config.size(moe.per_token, count), count)
-    return Block(mixer, (*attend, *experts(config, moe), *norms(config, style)), count, active)
+    return Block(
+        mixer,
+        (*attend, *experts(config, moe, on(config, style.mlp_bias)), *norms(config, style)),
+        count,
+        active,
+    )
 
 
 def stack(config: Config, style: Style, make: Maker = standard_block) -> tuple[Block, ...]:

@@ -89,7 +89,7 @@ HYBRIDS: dict[str, Style] = {
         width="moe_intermediate_size",
     ),
 }  # fmt: skip
-KIMI = Style(moe=Moe("num_local_experts", shared_count="n_shared_experts"))
+KIMI = Style(ties=False, moe=Moe("num_local_experts", shared_count="n_shared_experts"))
 
 OTHERS: dict[str, Callable[[Config], Anatomy]] = {
     "opt": classic.opt,
@@ -101,7 +101,12 @@ OTHERS: dict[str, Callable[[Config], Anatomy]] = {
 
 def style_of(kind: str) -> Style:
     """The style of a family, for its head; Llama's where the family has a recipe of its own."""
-    return DECODERS.get(kind) or LATENT.get(kind) or HYBRIDS.get(kind) or Style()
+    return (
+        DECODERS.get(kind)
+        or LATENT.get(kind)
+        or HYBRIDS.get(kind)
+        or {"kimi_linear": KIMI}.get(kind, Style())
+    )
 
 
 def recipe(kind: str) -> Callable[[Config], Anatomy] | None:

@@ -63,16 +63,17 @@ def tables(config: Config, width: int, context: int | None) -> tuple[int, int]:
     if not context or not width:
         return 0, 0
     written = config.table("rope_parameters") or config.table("rope_scaling")
-    nested = [value for value in written.values() if isinstance(value, dict)]
-    parts = list(nested or [written])
+    nested = [(name, value) for name, value in written.items() if isinstance(value, dict)]
+    parts = nested or [("", written)]
     if config.kind in TWO_TABLES and not nested:
-        parts.append({})
+        parts.append(("sliding_attention", {}))
     original = config.given.get("original_max_position_embeddings")
     sizes = []
-    for part in parts:
+    for kind, part in parts:
         if original is not None:
             part = {"original_max_position_embeddings": original, **part}
-        sizes.append((share(config, part, width), min(_rows(part, context), MOST)))
+        wide = config.maybe("global_head_dim") if kind == "full_attention" else None
+        sizes.append((share(config, part, wide or width), min(_rows(part, context), MOST)))
     widest = max(size for size, _ in sizes)
     if not widest:
         return 0, 0

@@ -62,10 +62,10 @@ class Style:
     """Field with the rows of a learned position table."""
     position_offset: int = 0
     embed_norm: bool = False
-    prefix: str = "model"
     attention: str = "self_attn"
     out_name: str = "o_proj"
-    parallel_heads: str = "num_key_value_heads"
+    ties: bool = True
+    """Whether the output matrix may be the token table."""
 
 
 def on(config: Config, switch: Switch) -> bool:
