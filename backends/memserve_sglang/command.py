@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 MODULE = "sglang.launch_server"
 NUMBERS = (
     "swa-full-tokens-ratio", "mamba-full-memory-ratio", "max-mamba-cache-size", "cuda-graph-max-bs",
+    "max-total-tokens",
 )  # fmt: skip
 """Options that the account of memory reads as numbers."""
 CONSUMED = frozenset({

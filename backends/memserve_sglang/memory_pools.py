@@ -42,6 +42,8 @@ def pools(model: ModelSpec, machine: Machine, deployment: Deployment, available:
     states = _states(caches, deployment, available)
     page = deployment.block_size or fact("page", deployment.engine_version, machine.card)["value"]
     tokens = max(0, int((available - states) // cell)) // page * page if cell else 0
+    asked = deployment.option("max-total-tokens")
+    tokens = min(tokens, int(float(asked)) // page * page) if asked else tokens
     return Pools(tokens, cell, states)
 
 

@@ -80,10 +80,25 @@ def deployment_of(words: Words) -> Deployment:
         ),
         context=context, utilization=utilization(words), max_sequences=words.integer("max-num-seqs"),
         max_batched_tokens=words.integer("max-num-batched-tokens"), block_size=words.integer("block-size"),
-        eager=words.flag("enforce-eager") or words.text("optimization-level") == "0",
+        eager=words.flag("enforce-eager") or no_graphs(words),
         kv_bytes=words.integer("kv-cache-memory-bytes"),
         options=tuple(_options(words, length)),
     )  # fmt: skip
+
+
+def no_graphs(words: Words) -> bool:
+    """Whether the compilation flags turn CUDA graphs off."""
+    if words.text("optimization-level") == "0":
+        return True
+    text = words.text("compilation-config") or "{}"
+    try:
+        config = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise InvalidInput(f"--compilation-config is not JSON: {error.msg}") from None
+    mode = words.text("compilation-config.cudagraph-mode")
+    if isinstance(config, dict):
+        mode = mode or config.get("cudagraph_mode")
+    return str(mode).upper() == "NONE" and mode is not None
 
 
 def positive(words: Words, name: str) -> int:

@@ -47,6 +47,7 @@ class VllmAccountant:
     def account(self, model: ModelSpec, machine: Machine, deployment: Deployment) -> Footprint:
         """Divide the fullest card's memory as vLLM would."""
         deployment = settled(model, deployment)
+        model = seen(model, deployment)
         run = Run(self.facts, model, machine, deployment, batch(self.facts, model, machine, deployment))
         total = machine.card.memory
         usable = ceil(total * self.utilization(run))
@@ -61,7 +62,8 @@ class VllmAccountant:
             total=total, usable=usable, weights=weights, activation=activation, non_torch=non_torch,
             graphs=graphs, kv_cache=max(0, available) if shape.groups else 0,
             kv_tokens=shape.tokens(blocks, deployment.context, run.batch.tokens),
-            max_concurrency=blocks / need if need else float(deployment.concurrency), error=run.row("error")["value"],
+            max_concurrency=blocks / need if need else float(deployment.concurrency),
+            error=run.row("error")["value"],
         )  # fmt: skip
         lacking = self.lacking(run, usable)
         if lacking:
@@ -161,6 +163,13 @@ def settled(model: ModelSpec, deployment: Deployment) -> Deployment:
     if deployment.dtype not in ("auto", ""):
         return deployment
     return replace(deployment, dtype="bfloat16" if model.dtype == "bfloat16" else "float16")
+
+
+def seen(model: ModelSpec, deployment: Deployment) -> ModelSpec:
+    """The model without its encoders where the command leaves them out."""
+    if not model.towers or deployment.option("language-model-only") != "true":
+        return model
+    return remembered(model, "text", lambda: replace(model, towers=()))
 
 
 def cached_layers(model: ModelSpec, deployment: Deployment) -> tuple[LayerCache | None, ...]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from memserve.memory.formats import DTYPE_BYTES
 from memserve.memory.weights import remembered
 from memserve_vllm.memory_facts import GIB, by_ranks
-from memserve_vllm.memory_vision import vision_bytes, vision_kept
+from memserve_vllm.memory_vision import profiled, vision_bytes, vision_kept
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -61,11 +61,13 @@ def peak(run: Run) -> Peak:
     forward = forward_bytes(run)
     hidden = run.row("hidden")
     base = hidden["base"] * GIB
-    kept = experts_bytes(run) + vision_kept(run.model, run.batch, run.element, run.row("vision"))
+    kept, vision = experts_bytes(run), 0.0
+    if profiled(run.model, run.deployment):
+        kept += vision_kept(run.model, run.batch, run.element, run.row("vision"))
+        vision = vision_bytes(run.model, run.batch, run.element, run.row("vision"))
     pipelined = run.deployment.layout.pipeline > 1
     first = max(forward + 2 * flow * pipelined, kept)
     last = max(sampler_bytes(run) + hidden["factor"] * flow + kept, forward)
-    vision = vision_bytes(run.model, run.batch, run.element, run.row("vision"))
     return Peak(round(max(first + base, vision)), round(max(last + base, vision)))
 
 

@@ -11,6 +11,7 @@ from memserve.memory.weights import remembered
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from memserve.memory.account import Deployment
     from memserve.model.spec import ModelSpec
     from memserve_vllm.memory_batch import Batch
 
@@ -50,10 +51,16 @@ def items(image: Image, batch: Batch) -> int:
     return max(1, max(batch.tokens, image.tokens) // image.tokens)
 
 
+def profiled(model: ModelSpec, deployment: Deployment) -> bool:
+    """Whether vLLM runs the encoders at start: not if no image may be sent, or if it is told not to."""
+    if not model.towers or deployment.option("skip-mm-profiling") == "true":
+        return False
+    limits = deployment.option("limit-mm-per-prompt")
+    return limits is None or any(digit in "123456789" for digit in limits)
+
+
 def vision_kept(model: ModelSpec, batch: Batch, element: int, row: Mapping[str, Any]) -> float:
     """Pixels and encoder outputs, which stay while the language model is profiled."""
-    if not model.towers:
-        return 0.0
     image = largest(model)
     number = items(image, batch)
     outputs = image.tokens * image.outputs * model.hidden
@@ -62,8 +69,6 @@ def vision_kept(model: ModelSpec, batch: Batch, element: int, row: Mapping[str, 
 
 def vision_bytes(model: ModelSpec, batch: Batch, element: int, row: Mapping[str, Any]) -> float:
     """The encoder's own peak."""
-    if not model.towers:
-        return 0.0
     image = largest(model)
     running = items(image, batch) * image.patches * tower_width(model) * row["widths"] * element
     return float(running + vision_kept(model, batch, element, row))

@@ -105,6 +105,19 @@ def test_every_flag_that_decides_memory():
     assert (deployment.kv_bytes, deployment.eager) == (8 * 2**30, True)
 
 
+@pytest.mark.parametrize(
+    ("flags", "eager"),
+    [
+        ("-O0", True), ("-O 0", True), ("-O3", False), ("-O.level=3", False), ("", False),
+        ("-O.cudagraph_mode=NONE", True), ("--compilation-config.cudagraph_mode NONE", True),
+        ("""--compilation-config '{"cudagraph_mode": "NONE"}'""", True), ("-cc '{}'", False),
+        ("""-O '{"cudagraph_mode": "FULL"}'""", False), ("--compilation-config 3", False),
+    ],
+)  # fmt: skip
+def test_what_turns_graphs_off(flags, eager):
+    assert asked(f"vllm serve M {flags}")[1].eager is eager
+
+
 def test_dp_attention_shares_the_tensor_ranks():
     _, deployment = sglang(
         split("python -m sglang.launch_server --model M --tp 16 --dp 8 --enable-dp-attention")

@@ -15,12 +15,14 @@ if TYPE_CHECKING:
 
     from memserve.hardware.machine import Machine
     from memserve.memory.account import Deployment
+    from memserve.model.spec import ModelSpec
     from memserve.plan.room import Room
 
 GIB = 1024**3
 NEWEST = "newest"
 ROOMS = ("vllm", "sglang", "lmdeploy")
 """Rooms whose command lines can be read, in the order they are asked."""
+AMPERE = 80
 ON_ASCEND = {"vllm": "ascend"}
 """What the same command starts on an Ascend card."""
 
@@ -56,6 +58,14 @@ def check(command: str | Sequence[str], gpus: str | Machine | None = None, *,
         checkpoint=Checkpoint(name, deployment.quantization, online=bool(deployment.option("online"))),
         reasons=(*machine.notes, *reasons) if verdict.fits else reasons,
     )  # fmt: skip
+
+
+def computed_in(dtype: str, model: ModelSpec, machine: Machine) -> str:
+    """The dtype that an engine makes of `auto`: the checkpoint's, but no bfloat16 on a card without it."""
+    if dtype not in ("auto", ""):
+        return "float16" if dtype == "half" else dtype
+    sm = machine.card.sm
+    return "bfloat16" if model.dtype == "bfloat16" and (sm is None or sm >= AMPERE) else "float16"
 
 
 def _machine(gpus: str | Machine | None, memory_gib: float | None) -> Machine:

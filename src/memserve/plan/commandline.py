@@ -127,13 +127,20 @@ def _is_option(word: str) -> bool:
 
 
 def _name(word: str, grammar: Grammar) -> tuple[str, str | None]:
-    name, equals, value = word.lstrip("-").partition("=")
     if word.startswith("-O") and not word.startswith("--"):
-        level = word[2:].lstrip("=")
-        return ("optimization-level" if level.isdigit() or not level else "compilation-config", level or None)
-    name = name.split(".", 1)[0] if "." in name else name
-    name = name.replace("_", "-")
-    return _full(name, grammar), value if equals else None
+        word = _level(word[2:].lstrip("="))
+    name, equals, value = word.lstrip("-").partition("=")
+    name, dot, part = name.replace("_", "-").partition(".")
+    return _full(name, grammar) + dot + part, value if equals else None
+
+
+def _level(text: str) -> str:
+    """vLLM's -O: a level, a key of the compilation config, or the whole of it."""
+    if text.startswith("."):
+        return f"--compilation-config{text}"
+    if text.startswith("{"):
+        return f"--compilation-config={text}"
+    return f"--optimization-level={text}" if text else "--optimization-level"
 
 
 def _full(name: str, grammar: Grammar) -> str:
