@@ -38,26 +38,32 @@ def check(command: str | Sequence[str], gpus: str | Machine | None = None, *,
 
     machine = _machine(gpus, memory_gib_per_card)
     name, asked = _asked(split(command))
-    backend = (
-        ON_ASCEND.get(asked.backend, asked.backend) if machine.card.vendor == "ascend" else asked.backend
-    )
-    room = _room(backend)
+    room = _room(_backend(asked, machine))
     model = load(name)
-    deployment = replace(
-        completed(asked, model), backend=backend, engine_version=engine_version or _latest(room)
-    )
-    if deployment.option("fit-context"):
-        largest = room.memory.largest_context(model, machine, deployment)
-        deployment = replace(deployment, context=largest or deployment.context)
+    deployment = _settled(asked, model, machine, room, engine_version)
     verdict = assess(room, model, machine, deployment)
-    reasons = (
-        (verdict.reason,) if verdict.reason else (verdict.footprint.reasons if verdict.footprint else ())
-    )
+    deployment = replace(deployment, dtype=computed_in(deployment.dtype, model, machine))
+    told = (verdict.reason,) if verdict.reason else ()
     return Plan(
         model=model, machine=machine, deployment=deployment, verdict=verdict,
         checkpoint=Checkpoint(name, deployment.quantization, online=bool(deployment.option("online"))),
-        reasons=(*machine.notes, *reasons) if verdict.fits else reasons,
+        reasons=machine.notes if verdict.fits else told,
     )  # fmt: skip
+
+
+def _backend(asked: Deployment, machine: Machine) -> str:
+    return ON_ASCEND.get(asked.backend, asked.backend) if machine.card.vendor == "ascend" else asked.backend
+
+
+def _settled(asked: Deployment, model: ModelSpec, machine: Machine, room: Room,
+             version: str | None) -> Deployment:  # fmt: skip
+    """The command's deployment on this machine, with nothing left open."""
+    backend = _backend(asked, machine)
+    deployment = replace(completed(asked, model), backend=backend, engine_version=version or _latest(room))
+    if not deployment.option("fit-context"):
+        return deployment
+    largest = room.memory.largest_context(model, machine, deployment)
+    return replace(deployment, context=largest or deployment.context)
 
 
 def computed_in(dtype: str, model: ModelSpec, machine: Machine) -> str:
