@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from memserve.plan import options as command_line
 from memserve.plan import pricing, rooms
-from memserve.plan.offers import of_room
+from memserve.plan.offers import of_room, versions
+from memserve.plan.rules import Judge
 from memserve.plan.sections import Section
 
 if TYPE_CHECKING:
@@ -21,8 +22,8 @@ if TYPE_CHECKING:
 
 COUNTS = (1, 2, 4, 8, 16)
 LEVELS = {"16 bit": ("none",), "8 bit": ("fp8", "w8a8", "int8"), "4 bit": ("gptq", "awq", "w4a16", "nf4")}
-BATCHING = ("nvidia", "amd", "ascend")
-"""Whose cards run the engines with continuous batching; the others get what fits them."""
+LEAST_BYTES = {"16 bit": 2.0, "8 bit": 1.0, "4 bit": 0.5}
+"""Per parameter: a machine with less memory in all need not be judged."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,11 @@ def row_of(model: ModelSpec, card: Card, wishes: Wishes) -> Row | None:
     levels = {"as stored": (model.quantization.method,)} if model.quantization else LEVELS
     if wishes.quantization:
         levels = {wishes.quantization: (wishes.quantization,)}
-    found = {level: smallest(model, card, wishes, words) for level, words in levels.items()}
+    able = engines(model, card, wishes)
+    found = {
+        level: smallest(model, card, wishes, words, able, model.parameters * LEAST_BYTES.get(level, 0.0))
+        for level, words in levels.items()
+    }
     fitting = [one for one in found.values() if one is not None]
     if not fitting:
         return None
@@ -81,31 +86,54 @@ def row_of(model: ModelSpec, card: Card, wishes: Wishes) -> Row | None:
     return Row(card, counts, candidate, machine, price, source)
 
 
-def smallest(model: ModelSpec, card: Card, wishes: Wishes,
-             quantizations: Sequence[str]) -> tuple[Machine, Candidate] | None:  # fmt: skip
+def engines(model: ModelSpec, card: Card, wishes: Wishes) -> list[str]:
+    """The rooms with a release for this card; those without batching only where nothing else has one."""
+    from memserve.hardware.machine import Machine
+
+    able = [name for name in rooms.asked(wishes) if _runs(name, model, Machine(card=card), wishes)]
+    batching = [name for name in able if rooms.room(name).rules["serves"].get("continuous_batching")]
+    return batching or able
+
+
+def _runs(name: str, model: ModelSpec, machine: Machine, wishes: Wishes) -> bool:
+    rules = rooms.room(name).rules
+    return any(Judge(rules, one, model, machine).card() is None for one in versions(rules, wishes))
+
+
+def smallest(model: ModelSpec, card: Card, wishes: Wishes, quantizations: Sequence[str],
+             able: Sequence[str], least: float) -> tuple[Machine, Candidate] | None:  # fmt: skip
     """The fewest cards of one node on which one of these quantizations runs."""
     from memserve.hardware.machine import Machine
 
     for count in COUNTS:
+        if least > count * card.memory:
+            continue
         machine = Machine(card=card, cards_per_node=count)
         for quantization in quantizations:
             wish = replace(wishes, quantization=quantization)
-            candidate = first(model, machine, wish)
+            candidate = first(model, machine, wish, able)
             if candidate is not None:
                 return machine, candidate
     return None
 
 
-def first(model: ModelSpec, machine: Machine, wishes: Wishes) -> Candidate | None:
-    """A candidate that fits, of the most trusted engine that has one."""
-    for name in rooms.asked(wishes):
+def first(model: ModelSpec, machine: Machine, wishes: Wishes, able: Sequence[str]) -> Candidate | None:
+    """A candidate over all cards that fits, of the most trusted engine that has one."""
+    cards = machine.cards_per_node
+    for name in able:
         room = rooms.room(name)
-        batching = room.rules.get("serves", {}).get("continuous_batching")
-        if not batching and machine.card.vendor in BATCHING and wishes.backend is None:
-            continue
-        found = next((one for one in of_room(name, room, model, machine, wishes) if one.fits), None)
-        if found is not None:
-            return found
+        layers = room.rules["serves"].get("layers_over_cards")
+        pinned = replace(
+            wishes, tensor_parallel=wishes.tensor_parallel or (1 if layers else cards),
+            pipeline_parallel=wishes.pipeline_parallel or (cards if layers else 1), data_parallel=1,
+        )  # fmt: skip
+        for wish in (pinned, wishes):
+            judged = list(of_room(name, room, model, machine, wish))
+            found = next((one for one in judged if one.fits), None)
+            if found is not None:
+                return found
+            if judged and judged[-1].footprint is not None:
+                break  # the rules allow all cards at once, and not even so does it fit
     return None
 
 

@@ -20,10 +20,20 @@ if TYPE_CHECKING:
     from memserve.plan.wishes import Wishes
 
 MOST_CARDS = 64
-LAYOUT_RULES = frozenset(
-    {"heads", "kv-heads", "world", "layers", "quantization-groups", "quantization-blocks", "context"}
+WISH_RULES = frozenset(
+    {
+        "heads",
+        "kv-heads",
+        "world",
+        "layers",
+        "quantization-groups",
+        "quantization-blocks",
+        "context",
+        "stored-quantization",
+        "no-checkpoint",
+    }
 )
-"""Refusals of a shape, which another layout or context would lift."""
+"""Refusals of what was asked for, which another wish on the same card would lift."""
 
 
 def nearest(rejected: Sequence[Candidate]) -> Candidate | None:
@@ -35,7 +45,7 @@ def _distance(candidate: Candidate) -> tuple[float, ...]:
     footprint = candidate.footprint
     engine = rooms.room(candidate.backend).rules.get("rank", 9)
     if footprint is None:
-        return (1.0 if candidate.rule in LAYOUT_RULES else 2.0, engine, weight_loss(candidate.checkpoint))
+        return (1.0 if candidate.rule in WISH_RULES else 2.0, engine, weight_loss(candidate.checkpoint))
     over = (footprint.weights + footprint.activation + footprint.non_torch) / max(1, footprint.usable)
     return (0.0, over - footprint.max_concurrency, engine)
 

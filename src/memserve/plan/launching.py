@@ -35,10 +35,15 @@ def install_line(rules: Mapping[str, Any], deployment: Deployment, card: Card) -
 def _packages(row: Mapping[str, Any], version: str) -> tuple[str, ...]:
     """The release's packages; another version than the row's is asked for by its own number, without pins."""
     listed: tuple[str, ...] = tuple(row["packages"])
-    if version == row["version"] or version_key(version) == NEWEST:
+    if _is_row(row, version):
         return listed
     name, _, pinned = listed[0].partition("==") if listed else ("", "", "")
     return (f"{name}=={version.removeprefix('v')}",) if pinned == row["version"] else listed
+
+
+def _is_row(row: Mapping[str, Any], version: str) -> bool:
+    """Whether the row is of this very release, or of the newest where nobody can tell."""
+    return bool(version == row["version"]) or version_key(version) == NEWEST
 
 
 def pin_of(row: Mapping[str, Any], card: Card) -> Mapping[str, Any]:
@@ -54,6 +59,8 @@ def pin_of(row: Mapping[str, Any], card: Card) -> Mapping[str, Any]:
 def requirements(rules: Mapping[str, Any], deployment: Deployment, card: Card) -> tuple[str, ...]:
     """What the install line cannot say: the Python it needs, the driver, what an old release loses."""
     row = release(rules, deployment.engine_version)
+    if not _is_row(row, deployment.engine_version):
+        return ()
     python = f"needs Python {row['python_range']}" if row.get("python_range") else ""
     notes = (python, row.get("needs", ""), pin_of(row, card).get("note", ""), row.get("lost", ""))
     return tuple(note for note in notes if note)

@@ -1,0 +1,138 @@
+"""What is chosen, over cards and models."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+import memserve
+from memserve.errors import DoesNotFit, InvalidInput
+from memserve.plan.losses import weight_loss
+
+CHOICES = [
+    ("llama-70b", "4xV100", {}, ("vllm", "0.19.1", "gptq", "float16", 4)),
+    ("llama-8b", "1xV100", {}, ("vllm", "0.19.1", "none", "float16", 1)),
+    ("llama-8b", "1xL4", {}, ("vllm", "0.33.0", "none", "bfloat16", 1)),
+    ("llama-8b", "1xH100", {}, ("vllm", "0.33.0", "none", "bfloat16", 1)),
+    ("llama-8b", "1xB200", {}, ("vllm", "0.33.0", "none", "bfloat16", 1)),
+    ("llama-8b", "1xMI300X", {}, ("vllm", "0.33.0", "none", "bfloat16", 1)),
+    ("llama-70b", "8xA100-40GB", {}, ("vllm", "0.33.0", "none", "bfloat16", 8)),
+    ("llama-70b", "1xH100", {}, ("vllm", "0.33.0", "fp8", "bfloat16", 1)),
+    ("llama-70b", "2xA100", {"quantization": "gptq"}, ("vllm", "0.33.0", "gptq", "bfloat16", 2)),
+    ("llama-70b", "8x910B4", {}, ("ascend", "0.23.0.post1", "none", "bfloat16", 8)),
+    ("Qwen/Qwen2.5-32B-Instruct", "4x910B2", {}, ("ascend", "0.23.0.post1", "none", "bfloat16", 4)),
+    ("deepseek-ai/DeepSeek-V3", "8xH200", {}, ("vllm", "0.33.0", "fp8", "bfloat16", 8)),
+    ("openai/gpt-oss-120b", "1xH100", {}, ("vllm", "0.33.0", "mxfp4", "bfloat16", 1)),
+    ("llama-8b", "1xP100", {}, ("llamacpp", "0.3.36", "gguf-q8_0", "float16", 1)),
+    ("llama-8b", "cpu", {}, ("hf", "5.23.0", "none", "bfloat16", 1)),
+    ("facebook/contriever", "1xV100", {}, ("hf", "5.23.0", "none", "float16", 1)),
+    ("llama-8b", "1xT4", {"backend": "sglang"}, ("sglang", "0.5.1.post2", "gptq", "float16", 1)),
+    ("llama-70b", "4xV100", {"backend": "lmdeploy"}, ("lmdeploy", "0.18.0", "gptq", "float16", 4)),
+    ("llama-70b", "4xV100", {"backend": "hf"}, ("hf", "5.23.0", "nf4", "float16", 1)),
+]
+
+
+@pytest.mark.parametrize(("model", "gpus", "wishes", "expected"), CHOICES, ids=lambda value: str(value)[:40])
+def test_choice(model: str, gpus: str, wishes: dict[str, Any], expected: tuple[Any, ...]) -> None:
+    plan = memserve.plan.best(model, gpus, **wishes)
+    chosen = (plan.backend, plan.engine_version, plan.quantization, plan.dtype, plan.tensor_parallel)
+    assert chosen == expected
+    assert plan.fits and plan.outcome == "runs" and plan.command
+
+
+@pytest.mark.parametrize("gpus", ["4xV100", "1xL4", "2xRTX4090", "8xH100", "4x910B4", "2xT4"])
+@pytest.mark.parametrize("model", ["llama-8b", "llama-70b", "Qwen/Qwen3-30B-A3B-Instruct-2507"])
+def test_quality_first_leaves_no_better_one_behind(model: str, gpus: str) -> None:
+    served = [
+        candidate
+        for candidate in memserve.plan.candidates(model, gpus)
+        if candidate.backend not in ("hf", "llamacpp") and candidate.quantization != "fp8"
+    ]
+    fitting = [candidate for candidate in served if candidate.fits]
+    if not fitting:
+        return
+    try:
+        plan = memserve.plan.best(model, gpus)
+    except DoesNotFit as error:
+        raise AssertionError(f"{fitting[0]} fits") from error
+    assert weight_loss(plan.checkpoint) <= min(weight_loss(one.checkpoint) for one in fitting)
+
+
+def test_candidates_say_why_not() -> None:
+    found = memserve.plan.candidates("llama-70b", "4xV100")
+    assert found[0].fits and found[0].quantization == "gptq" and not found[0].reason
+    assert all(candidate.reason and candidate.source for candidate in found if not candidate.fits)
+    assert [one.fits for one in found] == sorted((one.fits for one in found), reverse=True)
+
+
+def test_concurrency_is_held() -> None:
+    few = memserve.plan.best("llama-8b", "1xL4", context=8192, concurrency=2)
+    many = memserve.plan.best("llama-8b", "1xL4", context=8192, concurrency=16)
+    assert few.quantization == "none" and many.quantization != "none"
+    assert many.max_concurrency is not None and many.max_concurrency * many.data_parallel >= 16
+
+
+def test_context_is_held_or_refused() -> None:
+    plan = memserve.plan.best("llama-8b", "1xL4", context=65536)
+    assert plan.kv_cache_tokens is not None and plan.kv_cache_tokens >= 65536
+    with pytest.raises(DoesNotFit) as missed:
+        memserve.plan.best("llama-8b", "1xL4", context=500_000)
+    assert missed.value.closest.rule == "context"  # type: ignore[attr-defined]
+
+
+def test_the_largest_context_is_the_largest() -> None:
+    plan = memserve.plan.best("llama-8b", "1xL4", quantization="none", backend="vllm")
+    assert plan.largest_context is not None
+    wider = memserve.plan.best("llama-8b", "1xL4", quantization="none", backend="vllm",
+                               context=plan.largest_context)  # fmt: skip
+    assert wider.context == plan.largest_context
+    assert "0.95" not in " ".join(wider.command)
+
+
+def test_copies_fill_a_node_unless_the_layout_is_pinned() -> None:
+    assert memserve.plan.best("Qwen/Qwen2.5-0.5B-Instruct", "4xA100").data_parallel == 4
+    assert memserve.plan.best("Qwen/Qwen2.5-0.5B-Instruct", "4xA100", tensor_parallel=1).data_parallel == 1
+    assert memserve.plan.best("llama-8b", "4xA100", data_parallel=2).data_parallel == 2
+
+
+def test_nodes_take_pipeline_stages() -> None:
+    plan = memserve.plan.best("meta-llama/Llama-3.1-405B-Instruct", "2x8xH100", quantization="none")
+    assert (plan.tensor_parallel, plan.pipeline_parallel) == (8, 2)
+    assert "ray" in plan.command
+
+
+def test_whole_experts_where_slices_break_the_blocks() -> None:
+    plan = memserve.plan.best(
+        "Qwen/Qwen3-30B-A3B-Instruct-2507-FP8", "8xL4", tensor_parallel=4, backend="vllm"
+    )
+    assert plan.deployment.layout.expert and "--enable-expert-parallel" in plan.command
+
+
+@pytest.mark.parametrize("objective", ["throughput", "latency", "cost"])
+def test_objectives_rank_by_prediction(objective: str) -> None:
+    plan = memserve.plan.best("llama-8b", "4xA100", objective=objective)
+    quality = memserve.plan.best("llama-8b", "4xA100")
+    assert plan.fits and plan.speed is not None and quality.speed is not None
+    if objective == "latency":
+        assert plan.speed["tpot_ms"]["likely"] <= quality.speed["tpot_ms"]["likely"]
+
+
+def test_the_plan_tells_itself() -> None:
+    told = memserve.plan.best("llama-70b", "4xV100").to_dict()
+    assert told["model"]["id"] == "meta-llama/Llama-3.3-70B-Instruct"
+    assert told["machine"]["card"] == "V100-32GB" and told["quantization"] == "gptq"
+
+
+def test_functions_stay_functions_after_their_modules_load() -> None:
+    import memserve.plan.checking
+    import memserve.plan.offers
+
+    assert callable(memserve.plan.check) and callable(memserve.plan.candidates)
+
+
+@pytest.mark.parametrize("wrong", [{"context": 0}, {"tensor_parallel": -1}, {"concurrency": "two"},
+                                   {"objective": "x"}, {"quantization": "q"}, {"kv_dtype": "y"}])  # fmt: skip
+def test_wrong_wishes_raise(wrong: dict[str, Any]) -> None:
+    with pytest.raises(InvalidInput):
+        memserve.plan.best("llama-8b", "1xL4", **wrong)

@@ -1,0 +1,91 @@
+"""The other questions: a pair on the same cards, any card, training, calibration, pictures."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from memserve.plan.__main__ import main
+
+STARTUP = Path(__file__).parents[1] / "data" / "startup"
+
+
+def answered(capsys: pytest.CaptureFixture[str], *words: str, code: int = 0) -> dict[str, object]:
+    assert main([*words, "--json"]) == code
+    found: dict[str, object] = json.loads(capsys.readouterr().out)
+    return found
+
+
+def test_a_pair_shares_the_cards(capsys: pytest.CaptureFixture[str]) -> None:
+    answer = answered(capsys, "llama-8b", "--gpus", "1xA100-40GB", "--embedder", "BAAI/bge-large-en-v1.5")
+    plan, beside = answer["plan"], answer["embedder"]
+    assert isinstance(plan, dict) and isinstance(beside, dict)
+    shares = [
+        float(one["command"][one["command"].index("--gpu-memory-utilization") + 1]) for one in (plan, beside)
+    ]
+    assert sum(shares) <= 0.95 and beside["command"][-2:] == ["--port", "8001"]
+    assert beside["model"]["id"] == "BAAI/bge-large-en-v1.5" and "--runner" in beside["command"]
+
+
+def test_a_pair_that_does_not_fit(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ("llama-70b", "--gpus", "1xL4", "--embedder", "BAAI/bge-m3", "--backend", "vllm")
+    assert answered(capsys, *words, code=1)["plan"] is None
+
+
+def test_any_card_gives_the_smallest_machines(capsys: pytest.CaptureFixture[str]) -> None:
+    answer = answered(capsys, "llama-70b", "--gpus", "any")
+    machines = {row["card"]: row for row in answer["machines"]}  # type: ignore[attr-defined]
+    assert machines["V100-32GB"]["cards_by_level"] == {"16 bit": 8, "8 bit": None, "4 bit": 2}
+    assert machines["H200"]["cards"] == 1 and machines["L4"]["cards_by_level"]["4 bit"] == 2
+    assert machines["910B2"]["backend"] in ("ascend", "sglang")
+    assert "TPU-v5e" not in machines
+    priced = [row["usd_per_hour"] for row in answer["machines"] if row["usd_per_hour"]]  # type: ignore[attr-defined]
+    assert priced == sorted(priced) and answer["fits"] is True
+
+
+def test_training(capsys: pytest.CaptureFixture[str]) -> None:
+    small = answered(capsys, "llama-8b", "--gpus", "1xA100", "--train", "qlora", "batch=1", "sequence=1024",
+                     "checkpointing")  # fmt: skip
+    assert small["fits"] is True
+    full = answered(capsys, "llama-8b", "--gpus", "1xL4", "--train", code=1)
+    need = full["closest"]["memory_gib_per_card"]  # type: ignore[index]
+    assert need["needed"] > need["total"] and need["optimizer_states"] > need["weights"]
+
+
+@pytest.mark.parametrize("ending", ["svg", "png"])
+def test_plots(ending: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("matplotlib")
+    file = tmp_path / f"plan.{ending}"
+    assert main(["llama-70b", "--gpus", "4xV100", "--plot", str(file)]) == 0
+    head = file.read_bytes()[:200]
+    assert b"<?xml" in head if ending == "svg" else head.startswith(b"\x89PNG")
+    capsys.readouterr()
+
+
+def test_calibration_learns_and_is_applied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+                                           capsys: pytest.CaptureFixture[str]) -> None:  # fmt: skip
+    from memserve.plan import fit
+
+    monkeypatch.setenv("MEMSERVE_CONFIG_DIR", str(tmp_path))
+    logs = sorted(STARTUP.glob("*vllm*")) or sorted(STARTUP.iterdir())
+    assert logs, "start-up logs are part of the tests' data"
+    fit._calibrations.cache_clear()
+    assert main(["--calibrate", str(logs[0]), "--gpus", "1xH100", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert Path(told["saved"]).is_relative_to(tmp_path) and told["calibration"]["card"] == "H100-80GB"
+    fit._calibrations.cache_clear()
+    assert len(fit._calibrations()) == 1
+    fit._calibrations.cache_clear()
+
+
+def test_rich_pages_render(capsys: pytest.CaptureFixture[str]) -> None:
+    from memserve.plan.library import answered as answer_of
+    from memserve.plan.report_rich import show
+    from memserve.plan.sections import of_answer
+    from memserve.plan.wishes import Wishes
+
+    found = answer_of("llama-70b", "4xV100", Wishes())
+    show(of_answer(found, why=True, everything=True))
+    assert "vllm 0.19.1" in capsys.readouterr().out
