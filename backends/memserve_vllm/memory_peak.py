@@ -58,10 +58,11 @@ class Run:
 def peak(run: Run) -> Peak:
     """The torch peak above the weights while vLLM profiles its largest batch."""
     flow = run.batch.tokens * run.model.hidden * run.element
-    forward = forward_bytes(run)
+    experts, stay = experts_bytes(run), bool(run.row("experts")["value"])
+    forward = forward_bytes(run) + (0.0 if stay else experts)
     hidden = run.row("hidden")
     base = hidden["base"] * GIB
-    kept, vision = experts_bytes(run), 0.0
+    kept, vision = experts if stay else 0.0, 0.0
     if profiled(run.model, run.deployment):
         kept += vision_kept(run.model, run.batch, run.element, run.row("vision"))
         vision = vision_bytes(run.model, run.batch, run.element, run.row("vision"))
@@ -120,9 +121,9 @@ def _widths(model: ModelSpec) -> Widths:
 
 
 def experts_bytes(run: Run) -> float:
-    """Fused-expert buffers that stay: both inner products and the gathered outputs of the chosen experts."""
+    """Fused-expert buffers: both inner products and the gathered outputs of the chosen experts."""
     width = widths(run.model)
-    if not width.experts or not run.row("experts")["value"]:
+    if not width.experts:
         return 0.0
     layout = run.deployment.layout
     inner = width.expert if layout.expert else -(-width.expert // (layout.tensor * layout.data))
