@@ -1,4 +1,4 @@
-"""Progress that people like: one live line on a terminal, a plain line now and then in a log."""
+"""Progress that people like: a bar and one live line on a terminal, a plain line now and then in a log."""
 
 from __future__ import annotations
 
@@ -83,13 +83,17 @@ class Progress:
                 _log.info("%s", line)
 
     def _live(self) -> None:
+        from rich import progress
         from rich.console import Console
-        from rich.live import Live
-        from rich.text import Text
 
-        with Live(console=Console(stderr=True), auto_refresh=False, transient=True) as live:
+        columns = progress.BarColumn(24), progress.TextColumn("{task.description}", markup=False)
+        with progress.Progress(
+            *columns, console=Console(stderr=True), auto_refresh=False, transient=True
+        ) as bar:
+            task = bar.add_task("", total=self._total)
             while not self._ended.wait(LIVE_SECONDS):
-                live.update(Text(self.line(time.monotonic())), refresh=True)
+                line = self.line(time.monotonic())
+                bar.update(task, completed=self._counts.settled, description=line, refresh=True)
 
 
 def _short(count: int) -> str:
