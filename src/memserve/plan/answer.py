@@ -45,7 +45,7 @@ class Answer:
 
 def answer(model: ModelSpec, machine: Machine, wishes: Wishes, *, everything: bool = False) -> Answer:
     """Judge every candidate and choose."""
-    found = consider(model, machine, wishes)
+    found = consider(model, machine, wishes, thorough=everything)
     best = ranked(found, model, machine, wishes)
     rejected = tuple(candidate for candidate in found if not candidate.fits)
     maker = Maker(model, machine, wishes, rejected)

@@ -28,7 +28,7 @@ def fitted(room: Room, model: ModelSpec, machine: Machine,
     for form in forms(room.rules, deployment):
         verdict = held(room, model, machine, form)
         deployment = form
-        if verdict.fits or hopeless(verdict):
+        if verdict.fits or hopeless(verdict, room.rules):
             break
     return deployment, verdict
 
@@ -77,7 +77,8 @@ def _calibrations() -> tuple[Calibration, ...]:
     return load()
 
 
-def hopeless(verdict: Verdict) -> bool:
-    """The weights alone exceed the card: no concession helps."""
+def hopeless(verdict: Verdict, rules: Mapping[str, Any]) -> bool:
+    """The weights alone exceed what the boldest concession would give: no other need be tried."""
     footprint = verdict.footprint
-    return footprint is not None and footprint.weights > footprint.total
+    shares = (concession.get("utilization") or 0.0 for concession in rules.get("concessions", ({},)))
+    return footprint is not None and footprint.weights > footprint.total * (max(shares) or 1.0)

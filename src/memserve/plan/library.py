@@ -48,7 +48,7 @@ def candidates(model: str | PathLike[str] | ModelSpec, gpus: str | Machine | Non
         data_parallel, kv_dtype, objective,
     )  # fmt: skip
     spec, machine = model_of(model, backend), machine_of(gpus)
-    found = consider(spec, machine, wishes)
+    found = consider(spec, machine, wishes, thorough=True)
     return [*ranked(found, spec, machine, wishes), *(one for one in found if not one.fits)]
 
 

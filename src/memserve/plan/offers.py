@@ -36,15 +36,20 @@ EXPERT_RULES = frozenset({"quantization-groups", "quantization-blocks"})
 """Refusals that whole experts per card may avoid."""
 
 
-def consider(model: ModelSpec, machine: Machine, wishes: Wishes) -> list[Candidate]:
-    """All candidates of the rooms that were asked for, in no order."""
+def consider(
+    model: ModelSpec, machine: Machine, wishes: Wishes, *, thorough: bool = False
+) -> list[Candidate]:
+    """All candidates of the rooms that were asked for, in no order.
+
+    Unless `thorough`, pipeline stages are left out where a layout without them holds.
+    """
     found: list[Candidate] = []
     if not model.blocks or not rooms.plans_locally(wishes.backend):
         from memserve.plan import remote
 
         return list(remote.candidates(model, wishes))
     for name in rooms.asked(wishes):
-        found += of_room(name, rooms.room(name), model, machine, wishes)
+        found += of_room(name, rooms.room(name), model, machine, wishes, thorough=thorough)
     return found
 
 
@@ -55,10 +60,11 @@ def context_of(model: ModelSpec, wishes: Wishes) -> int:
     return min(model.max_context or DEFAULT_CONTEXT, DEFAULT_CONTEXT)
 
 
-def of_room(name: str, room: Room, model: ModelSpec, machine: Machine, wishes: Wishes) -> Iterator[Candidate]:
+def of_room(name: str, room: Room, model: ModelSpec, machine: Machine, wishes: Wishes, *,
+            thorough: bool = False) -> Iterator[Candidate]:  # fmt: skip
     """One engine's candidates: its newest release that knows the card, and what was refused on the way."""
     for version in versions(room.rules, wishes):
-        offer = Offer(name, room, version, model, machine, wishes)
+        offer = Offer(name, room, version, model, machine, wishes, thorough=thorough)
         yield from offer.candidates()
         if offer.card is None:
             return
@@ -75,8 +81,8 @@ class Offer:
     """One release of one engine on one machine."""
 
     def __init__(self, name: str, room: Room, version: str, model: ModelSpec, machine: Machine,
-                 wishes: Wishes) -> None:  # fmt: skip
-        self.name, self.room, self.version = name, room, version
+                 wishes: Wishes, *, thorough: bool) -> None:  # fmt: skip
+        self.name, self.room, self.version, self.thorough = name, room, version, thorough
         self.model, self.machine, self.wishes = model, machine, wishes
         self.judge = Judge(room.rules, version, model, machine)
         self.card = self.judge.card()
@@ -123,22 +129,35 @@ class Offer:
         return [one for one in found if not (exotic and one.make)]
 
     def spread(self, checkpoint: Checkpoint) -> Iterator[Candidate]:
-        """One checkpoint over each layout, in the first dtype that the rules allow."""
+        """One checkpoint over the layouts, in the first dtype that the rules allow."""
         model = loaded(self.model, checkpoint)
-        judge = (
-            self.judge if model is self.model else Judge(self.judge.rules, self.version, model, self.machine)
-        )
-        for dtype in self.dtypes.get(model.dtype, self.dtypes["bfloat16"]):
+        same = model is self.model
+        judge = self.judge if same else Judge(self.judge.rules, self.version, model, self.machine)
+        dtypes = self.dtypes.get(model.dtype, self.dtypes["bfloat16"])
+        for dtype in dtypes:
             refusal = self.card or judge.dtype(self.deployment(checkpoint, dtype, self.layouts[0]))
             if refusal is None:
-                for layout in self.layouts:
-                    deployment = self.deployment(checkpoint, dtype, layout)
-                    yield self.judged(judge, model, checkpoint, deployment)
+                yield from self.laid_out(judge, model, checkpoint, dtype)
                 return
-            if self.card or checkpoint.quantization == "none":
+            if self.card or checkpoint.quantization == "none" or dtype == dtypes[-1]:
                 yield from self.all_refused(checkpoint, dtype, refusal)
             if self.card:
                 return
+
+    def laid_out(
+        self, judge: Judge, model: ModelSpec, checkpoint: Checkpoint, dtype: str
+    ) -> Iterator[Candidate]:
+        """Each layout; stages are judged only where nothing without them holds, or when asked for."""
+        plain = [one for one in self.layouts if one.pipeline == 1]
+        staged = [one for one in self.layouts if one.pipeline > 1]
+        fits = False
+        for layout in (*plain, *staged):
+            if layout.pipeline > 1 and fits and plain and not self.thorough:
+                return
+            deployment = self.deployment(checkpoint, dtype, layout)
+            candidate = self.judged(judge, model, checkpoint, deployment)
+            fits = fits or candidate.fits
+            yield candidate
 
     def all_refused(self, checkpoint: Checkpoint, dtype: str, refusal: Refusal) -> Iterator[Candidate]:
         """Every layout of a checkpoint that a rule forbids whatever the layout."""

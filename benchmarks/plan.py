@@ -1,0 +1,104 @@
+"""What a plan costs to make: CPU of the whole process above `python -c pass`, and a warm `plan.best`.
+
+    python benchmarks/plan.py [--rounds 15] [--peers]
+
+Processes run in turn, so that a busy machine touches all alike; the figure is the median of CPU
+(user and system) and its lowest. Byte code is cached first, as after any installation. `--peers` adds the
+start-up of peers that are installed here: hf-mem (its import), aiconfigurator, llm-d-planner, gpustack.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from statistics import median
+
+CASES = (
+    ("llama-70b", "4xV100"), ("llama-8b", "1xL4"), ("Qwen/Qwen3-235B-A22B", "8xH100"),
+    ("meta-llama/Llama-3.1-405B-Instruct", "2x8xH100"), ("llama-70b", "8x910B4"),
+)  # fmt: skip
+PEERS = {
+    "hf-mem": ("hf_mem", "import hf_mem"),
+    "aiconfigurator": ("aiconfigurator", "import aiconfigurator.sdk.config"),
+    "llm-d-planner": ("planner", "import planner.capacity_planner"),
+    "gpustack": ("gpustack", "import gpustack.policies.utils"),
+}
+
+
+def cpu_ms(command: list[str], env: dict[str, str]) -> float:
+    """CPU of one child process."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=env, check=True)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return 1e3 * (after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime)
+
+
+def commands(peers: bool) -> dict[str, list[str]]:
+    """What is measured, by name."""
+    python = sys.executable
+    found = {
+        "python -c pass": [python, "-c", "pass"],
+        "import memserve": [python, "-c", "import memserve"],
+        "memserve.plan --json": [python, "-m", "memserve.plan", "llama-70b", "--gpus", "4xV100", "--json"],
+    }
+    for name, (module, statement) in PEERS.items() if peers else ():
+        if importlib.util.find_spec(module) is None:
+            print(f"{name}: not installed here")
+        else:
+            found[name] = [python, "-c", statement]
+    return found
+
+
+def start_ups(rounds: int, peers: bool) -> None:
+    """Median and lowest CPU of each process above an empty one."""
+    with tempfile.TemporaryDirectory() as cache:
+        env = {**os.environ, "PYTHONPYCACHEPREFIX": cache}
+        env.pop("PYTHONDONTWRITEBYTECODE", None)
+        every = commands(peers)
+        measured: dict[str, list[float]] = {name: [] for name in every}
+        for command in every.values():
+            cpu_ms(command, env)
+        for _ in range(rounds):
+            for name, command in every.items():
+                measured[name].append(cpu_ms(command, env))
+    empty = measured["python -c pass"]
+    print(f"{'process':24} {'CPU ms':>8} {'above':>8} {'lowest above':>13}")
+    for name, values in measured.items():
+        above = median(values) - median(empty)
+        print(f"{name:24} {median(values):8.1f} {above:8.1f} {min(values) - min(empty):13.1f}")
+
+
+def warm(rounds: int) -> None:
+    """CPU of a plan in a process that has planned before."""
+    import memserve
+
+    print(f"\n{'warm plan.best':56} {'CPU ms':>8} {'lowest':>8}")
+    for model, gpus in CASES:
+        memserve.plan.best(model, gpus)
+        taken = []
+        for _ in range(rounds):
+            started = time.process_time()
+            memserve.plan.best(model, gpus)
+            taken.append(1e3 * (time.process_time() - started))
+        print(f"{model + ' on ' + gpus:56} {median(taken):8.1f} {min(taken):8.1f}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--peers", action="store_true")
+    options = parser.parse_args()
+    start_ups(options.rounds, options.peers)
+    warm(options.rounds)
+
+
+if __name__ == "__main__":
+    main()
