@@ -23,6 +23,8 @@ LARGE, SEGMENT, REST = 10 << 20, 2 << 20, 1 << 20
 _FUSED = {
     "q_proj": "qkv", "k_proj": "qkv", "v_proj": "qkv", "query": "qkv", "key": "qkv", "value": "qkv",
     "gate_proj": "gate_up", "up_proj": "gate_up", "w1": "gate_up", "w3": "gate_up",
+    "in_proj_qkv": "in_proj_qkvz", "in_proj_z": "in_proj_qkvz", "in_proj_a": "in_proj_ba",
+    "in_proj_b": "in_proj_ba",
 }  # fmt: skip
 INWARD = frozenset({"down_proj", "w2", "fc2", "output_linear"})
 """Names of the projections whose inputs are the FFN's inner width."""
