@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
 from memserve.errors import ModelUnreadable
 from memserve.model import families, heads
 from memserve.model.config import LARGEST, MOST_LAYERS
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from memserve.model.anatomy import Anatomy
     from memserve.model.config import Config
+    from memserve.model.spec import Quantization
 
 REQUIRED = ("hidden_size", "num_hidden_layers", "num_attention_heads", "vocab_size")
 LIMITS = (
@@ -26,15 +29,19 @@ OTHER_CLASSES: dict[str, tuple[str, dict[str, object]]] = {
 }
 
 
-def body(config: Config, architecture: str) -> Anatomy:
-    """Layers and weights of the class a config names."""
+def body(
+    config: Config, architecture: str, folder: Path | None = None, stored_as: Quantization | None = None
+) -> tuple[Anatomy, str]:
+    """Layers and weights of the class a config names, and a note on how they were found."""
+    if config.kind not in families.KNOWN and not config.known:
+        return _unknown(config, folder, stored_as)
     check(config)
     recipe = families.recipe(config.kind)
-    if recipe is not None:
-        style = families.style_of(config.kind)
-        tied = style.ties and config.flag("tie_word_embeddings")
-        return heads.decoder_head(config, recipe(config), architecture, style, tied)
-    return _constructed(config, architecture)
+    if recipe is None:
+        return _constructed(config, architecture), ""
+    style = families.style_of(config.kind)
+    tied = style.ties and config.flag("tie_word_embeddings")
+    return heads.decoder_head(config, recipe(config), architecture, style, tied), ""
 
 
 def check(config: Config) -> None:
@@ -80,8 +87,8 @@ def _constructed(config: Config, architecture: str) -> Anatomy:
     name, changes = OTHER_CLASSES.get(architecture, (architecture, {}))
     if not archive.home(name, config.kind):
         name = library.default_class(config.kind)
-    if not name or config.kind not in archive.index()["configs"]:
-        unknown(config)
+    if not name:
+        config.bad("architectures", f"names no class that {config.kind} has")
     try:
         built = library.build(config.given, config.kind, name, **changes)
         found = census.anatomy(built.shapes, built.aliases, built.config)
@@ -97,11 +104,19 @@ def _constructed(config: Config, architecture: str) -> Anatomy:
     return _with_recipe(config, replace(found, encoder_only=encoder))
 
 
-def unknown(config: Config) -> NoReturn:
-    """Nobody knows this family."""
+def _unknown(config: Config, folder: Path | None, stored_as: Quantization | None) -> tuple[Anatomy, str]:
+    """A family that nobody here knows: by its stored tensors, else by an installed transformers."""
+    from memserve.model import stored
+
+    found = stored.from_tensors(folder, config.given, stored_as) if folder else None
+    if found is not None:
+        return found, f"{config.kind} is not known here: counted from the stored tensors"
+    built = stored.from_transformers({**config.given, "model_type": config.kind}, config.path)
+    if built is not None:
+        return built, f"{config.kind} is not known here: built by the installed transformers"
     raise ModelUnreadable(
         f"{config.path}: model_type {config.kind[:60]!r} is not known", path=config.path, field="model_type",
-        hint="give a folder with the safetensors files or their index, or install transformers",
+        hint="give a folder with the safetensors files or their index, or install torch and transformers",
     )  # fmt: skip
 
 

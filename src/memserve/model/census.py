@@ -195,7 +195,8 @@ def _compressed(config: Any, rows: Mapping[str, tuple[int, ...]], index: int) ->
     stride = next((shape[0] for name, shape in rows.items() if name.endswith("compressor.position_bias")), 1)
     indexed = any("indexer" in name for name in rows)
     return Mixer(
-        "mla", _number(config, "num_attention_heads"), 1, dim, dim, window=_number(config, "sliding_window") or None,
+        "mla", _number(config, "num_attention_heads"), 1, dim, dim,
+        window=_number(config, "sliding_window") or None,
         kv_lora_rank=dim - rope, rope_dim=rope, stride=stride,
         index_dim=_number(config, "index_head_dim") if indexed else 0,
     )  # fmt: skip

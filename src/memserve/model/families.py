@@ -99,6 +99,9 @@ OTHERS: dict[str, Callable[[Config], Anatomy]] = {
 }
 
 
+KNOWN = frozenset({*DECODERS, *LATENT, *HYBRIDS, *OTHERS})
+
+
 def style_of(kind: str) -> Style:
     """The style of a family, for its head; Llama's where the family has a recipe of its own."""
     return (

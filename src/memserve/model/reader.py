@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from memserve.errors import ModelUnreadable
@@ -13,7 +14,9 @@ from memserve.model.spec import ModelSpec
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
+    from memserve.model.gguf import Gguf
     from memserve.model.spec import Quantization
 
 MTP_FIELDS = ("num_nextn_predict_layers", "mtp_num_hidden_layers", "num_mtp_modules", "num_mtp_layers")
@@ -83,35 +86,59 @@ def dtype_of(*configs: Config) -> str:
     return written if written in DTYPES else "float32" if written == "float" else "bfloat16"
 
 
-def _quantization(config: Config) -> Quantization | None:
-    for field in ("quantization_config", "compression_config"):
-        table = config.given.get(field)
-        if table is not None and not isinstance(table, dict):
-            config.bad(field, "must be a table")
-        found = quantization.read(table, config.path)
-        if found:
-            return found
+def _quantization(*configs: Config) -> Quantization | None:
+    for config in configs:
+        for field in ("quantization_config", "compression_config"):
+            table = config.given.get(field)
+            if table is not None and not isinstance(table, dict):
+                config.bad(field, "must be a table")
+            found = quantization.read(table, config.path)
+            if found:
+                return found
     return None
 
 
-def from_config(
-    values: Mapping[str, Any],
-    *,
-    path: str = "config.json",
-    name: str = "",
-    source: str = "",
-    notes: tuple[str, ...] = (),
-) -> ModelSpec:
+@dataclass(frozen=True)
+class Origin:
+    """Where a config came from, and where else its weights may be counted."""
+
+    path: str = "config.json"
+    name: str = ""
+    source: str = ""
+    notes: tuple[str, ...] = ()
+    folder: Path | None = None
+
+
+def from_config(values: Mapping[str, Any], *, path: str = "config.json", name: str = "", source: str = "",
+                notes: tuple[str, ...] = ()) -> ModelSpec:  # fmt: skip
     """The model that a config.json describes."""
+    return _read(values, Origin(path, name, source, notes))
+
+
+def from_folder(folder: Path, values: Mapping[str, Any], path: str, name: str) -> ModelSpec:
+    """The model of a folder: its config, what is told beside it, and the headers of its weights."""
+    from memserve.model import safetensors
+
+    if not values.get("quantization_config"):
+        values = {**values, "quantization_config": safetensors.settings(folder) or None}
+    found = _read(values, Origin(path, name, folder=folder))
+    if not any(shard.is_file() for shard in safetensors.shards(folder)):
+        return found
+    return replace(found, stored=safetensors.by_dtype(safetensors.tensors(folder)))
+
+
+def _read(values: Mapping[str, Any], origin: Origin) -> ModelSpec:
+    path = origin.path
     model_type(values, path)
     adapted = adapt(values)
     config = Config(adapted, model_type(adapted, path), path)
-    found = body(config, architecture_of(adapted, path))
     text = text_of(config)
+    stored_as = _quantization(config, text)
+    found, note = body(config, architecture_of(adapted, path), origin.folder, stored_as)
     context = max_context(text) or max_context(config)
     rope_dim, rope_rows = rope.tables(text, found.rope_dim, context)
     return ModelSpec(
-        id=name or path,
+        id=origin.name or path,
         architecture=architecture_of(values, path),
         model_type=str(values["model_type"]),
         blocks=found.blocks,
@@ -127,10 +154,42 @@ def from_config(
         tied_embeddings=any(weight.tied for weight in found.top),
         rope_dim=rope_dim,
         rope_rows=rope_rows,
-        quantization=_quantization(config),
+        quantization=stored_as,
         encoder_only=found.encoder_only,
         mtp_layers=mtp_layers(text),
         remote_code="auto_map" in values,
-        source=source or path,
-        notes=notes,
+        source=origin.source or path,
+        notes=(*origin.notes, *((note,) if note else ())),
+    )
+
+
+def from_gguf(file: Gguf, path: str) -> ModelSpec:
+    """The model of a GGUF file."""
+    from memserve.model import stored
+
+    found, stored_as, settings = stored.from_gguf(file, path)
+    config = Config(settings.values, "", path)
+    context = max_context(config)
+    rope_dim, rope_rows = rope.tables(config, found.rope_dim, context)
+    kinds: dict[str, int] = {}
+    for entry in file.tensors.values():
+        kinds[entry.kind] = kinds.get(entry.kind, 0) + entry.bytes
+    return ModelSpec(
+        id=str(file.metadata.get("general.name") or path),
+        architecture="",
+        model_type=settings.model_type,
+        blocks=found.blocks,
+        stem=found.stem,
+        top=found.top,
+        hidden=found.hidden,
+        intermediate=found.intermediate,
+        vocabulary=found.vocabulary,
+        max_context=context,
+        dtype="float16",
+        tied_embeddings=any(weight.tied for weight in found.top),
+        rope_dim=rope_dim,
+        rope_rows=rope_rows,
+        quantization=stored_as,
+        source=path,
+        stored=tuple(sorted(kinds.items(), key=lambda item: -item[1])),
     )

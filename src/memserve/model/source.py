@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,6 +16,10 @@ if TYPE_CHECKING:
     from memserve.model.spec import ModelSpec
 
 LONGEST_NAME = 4096
+POOLING = {
+    "pooling_mode_cls_token": "cls", "pooling_mode_mean_tokens": "mean", "pooling_mode_lasttoken": "last",
+    "pooling_mode_max_tokens": "max", "pooling_mode_weightedmean_tokens": "weighted_mean",
+}  # fmt: skip
 
 
 def find(name_or_path: str | os.PathLike[str]) -> ModelSpec:
@@ -22,17 +27,56 @@ def find(name_or_path: str | os.PathLike[str]) -> ModelSpec:
     text = os.fspath(name_or_path)
     if not isinstance(text, str) or not text.strip() or len(text) > LONGEST_NAME or "\0" in text:
         raise InvalidInput("a model is a name, a hub id, a folder or a config.json")
-    path = Path(text)
-    if path.is_dir():
-        return _folder(path)
-    if path.is_file():
-        return reader.from_config(read_json(path), path=str(path), name=path.parent.name or str(path))
-    known = _known(text)
-    if known is not None:
-        return known
-    near = catalogue.suggestions(text)
-    meant = f": did you mean {', '.join(near)}?" if near else ""
-    raise UnknownName(f"unknown model {text[:80]!r}{meant}", suggestions=near)
+    return _at(Path(text).expanduser()) or _known(text) or _remote(text)
+
+
+def _at(path: Path) -> ModelSpec | None:
+    try:
+        if path.is_dir():
+            return _folder(path)
+        return _file(path) if path.is_file() else None
+    except OSError as error:
+        raise InvalidInput(f"{str(path)[:80]}: {error.strerror}") from error
+
+
+def _file(path: Path) -> ModelSpec:
+    if path.suffix == ".gguf":
+        return _gguf(path)
+    if path.suffix == ".safetensors":
+        return _folder(path.parent)
+    return reader.from_config(read_json(path), path=str(path), name=path.parent.name or str(path))
+
+
+def _folder(folder: Path, name: str = "") -> ModelSpec:
+    config = folder / "config.json"
+    if not config.is_file():
+        files = sorted(folder.glob("*.gguf"))
+        if files:
+            return _gguf(files[0])
+        hint = "a model's folder has a config.json or a .gguf file"
+        raise ModelUnreadable(
+            f"{folder}: holds no config.json", path=str(folder), field="config.json", hint=hint
+        )
+    found = reader.from_folder(folder, read_json(config), str(config), name or str(folder))
+    return replace(found, pooling=_pooling(folder) or found.pooling)
+
+
+def _pooling(folder: Path) -> str | None:
+    """How sentence-transformers pools this model, where the folder says so."""
+    path = folder / "1_Pooling" / "config.json"
+    if not path.is_file():
+        return None
+    about = read_json(path)
+    written = about.get("pooling_mode")
+    if isinstance(written, str):
+        return written
+    return next((mode for field, mode in POOLING.items() if about.get(field) is True), None)
+
+
+def _gguf(path: Path) -> ModelSpec:
+    from memserve.model import gguf
+
+    return reader.from_gguf(gguf.read(path), str(path))
 
 
 @lru_cache(maxsize=256)
@@ -47,8 +91,21 @@ def _known(name: str) -> ModelSpec | None:
     )  # fmt: skip
 
 
-def _folder(folder: Path) -> ModelSpec:
-    config = folder / "config.json"
-    if not config.is_file():
-        raise ModelUnreadable(f"{folder}: holds no config.json", path=str(folder), field="config.json")
-    return reader.from_config(read_json(config), path=str(config), name=str(folder))
+def _remote(name: str) -> ModelSpec:
+    near = catalogue.suggestions(name)
+    meant = f": did you mean {', '.join(near)}?" if near else ""
+    if "/" not in name:
+        raise UnknownName(f"unknown model {name[:80]!r}{meant}", suggestions=near)
+    from memserve.model import hub
+
+    if not hub.is_id(name):
+        raise UnknownName(f"no such file, and no hub id: {name[:80]!r}{meant}", suggestions=near)
+    folder = hub.cached(name)
+    if folder is None and hub.available():
+        folder = hub.fetched(name)
+    if folder is None:
+        raise UnknownName(
+            f"unknown model {name[:80]!r}{meant}", suggestions=near,
+            hint="for other models of the hub: pip install 'memserve[hub]', or give a folder",
+        )  # fmt: skip
+    return replace(_folder(folder, name), id=name, source=f"hub: {name}")

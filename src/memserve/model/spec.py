@@ -144,6 +144,8 @@ class ModelSpec:
     source: str = ""
     """Where the shapes came from: a path, a hub id, the catalogue and its date."""
     notes: tuple[str, ...] = ()
+    stored: tuple[tuple[str, int], ...] = ()
+    """Bytes on disk by dtype, where the files were at hand; scales and buffers included."""
 
     @cached_property
     def weights(self) -> tuple[Weight, ...]:

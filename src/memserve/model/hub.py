@@ -1,0 +1,127 @@
+"""config.json of a hub id: from the local cache, else from the hub through huggingface_hub (optional)."""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+from importlib.util import find_spec
+from pathlib import Path
+from threading import Thread
+from typing import NoReturn
+from urllib.parse import urlsplit
+
+from memserve.errors import (
+    ConnectionFailed,
+    MemserveError,
+    ModelUnreadable,
+    PermissionDenied,
+    TimedOut,
+    UnknownName,
+)
+
+ID = re.compile(r"^[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}$")
+KNOCK_SECONDS = 1.5
+ANSWER_SECONDS = 5.0
+FILES = ("config.json", "model.safetensors.index.json", "hf_quant_config.json")
+
+
+def is_id(name: str) -> bool:
+    """Whether a name can be a hub id: owner/name."""
+    return bool(ID.match(name))
+
+
+def _cache() -> Path:
+    home = Path(os.environ.get("HF_HOME", Path.home() / ".cache" / "huggingface"))
+    return Path(os.environ.get("HF_HUB_CACHE", home / "hub"))
+
+
+def cached(name: str) -> Path | None:
+    """The newest cached snapshot of a model that holds a config.json."""
+    folder = _cache() / f"models--{name.replace('/', '--')}"
+    main = folder / "refs" / "main"
+    if main.is_file():
+        snapshot = folder / "snapshots" / main.read_text(encoding="utf-8").strip()
+        if (snapshot / "config.json").is_file():
+            return snapshot
+    found = [path.parent for path in folder.glob("snapshots/*/config.json")]
+    return max(found, key=lambda path: path.stat().st_mtime, default=None)
+
+
+def available() -> bool:
+    """Whether the hub may be asked at all."""
+    offline = os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE")
+    return not offline and find_spec("huggingface_hub") is not None
+
+
+def _knock(endpoint: str) -> None:
+    """Raise within a moment where nobody can answer: a name server that hangs would cost many seconds."""
+    parts = urlsplit(endpoint)
+    port = parts.port or (443 if parts.scheme == "https" else 80)
+    reached: list[bool] = []
+
+    def try_once() -> None:
+        try:
+            socket.create_connection((parts.hostname or "", port), timeout=KNOCK_SECONDS).close()
+        except OSError:
+            return
+        reached.append(True)
+
+    thread = Thread(target=try_once, daemon=True)
+    thread.start()
+    thread.join(KNOCK_SECONDS)
+    if not reached:
+        raise ConnectionFailed(
+            f"the hub at {endpoint} does not answer", hint="give a folder or a config.json"
+        )
+
+
+def fetched(name: str) -> Path:
+    """The folder with a model's config.json, downloaded now."""
+    endpoint = os.environ.get("HF_ENDPOINT", "https://huggingface.co").rstrip("/")
+    if not any(os.environ.get(word) for word in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy")):
+        _knock(endpoint)
+    from huggingface_hub import hf_hub_download
+
+    try:
+        path = Path(hf_hub_download(name, FILES[0], etag_timeout=ANSWER_SECONDS, endpoint=endpoint))
+    except MemserveError:
+        raise
+    except Exception as error:  # the hub's client has its own tree, and its transport's below it
+        _translate(name, endpoint, error)
+    for extra in FILES[1:]:
+        _try_extra(name, extra, endpoint)
+    return path.parent
+
+
+def _try_extra(name: str, extra: str, endpoint: str) -> None:
+    from huggingface_hub import hf_hub_download
+
+    try:
+        hf_hub_download(name, extra, etag_timeout=ANSWER_SECONDS, endpoint=endpoint)
+    except Exception:  # most models have no such file
+        return
+
+
+def _translate(name: str, endpoint: str, error: Exception) -> NoReturn:
+    from huggingface_hub import errors
+
+    status = getattr(getattr(error, "response", None), "status_code", None)
+    kind = type(error).__name__
+    if isinstance(error, errors.GatedRepoError) or status in (401, 403):
+        raise PermissionDenied(
+            f"the hub does not show {name!r} to you", status=status,
+            hint="accept the model's licence on its page and set HF_TOKEN, or give a local folder",
+        ) from error  # fmt: skip
+    if isinstance(error, (errors.RepositoryNotFoundError, errors.HFValidationError)) or status == 404:
+        if isinstance(error, errors.EntryNotFoundError):
+            raise ModelUnreadable(
+                f"{name} on the hub holds no config.json", path=name, field="config.json"
+            ) from error
+        raise UnknownName(f"neither the catalogue nor the hub knows a model {name!r}") from error
+    if "Timeout" in kind or "timed out" in str(error).lower():
+        raise TimedOut(f"the hub at {endpoint} did not answer in {ANSWER_SECONDS:.0f} s") from error
+    first = str(error).splitlines()[0][:160] if str(error) else kind
+    raise ConnectionFailed(
+        f"{name} could not be read from the hub at {endpoint}: {first}", status=status
+    ) from error
