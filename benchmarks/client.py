@@ -12,6 +12,7 @@ import argparse
 import asyncio
 import importlib.util
 import json
+import os
 import subprocess
 import sys
 import time
@@ -123,6 +124,7 @@ async def openai_client(url: str, run: Callable[..., Awaitable[None]]) -> None:
 
 
 async def litellm_client(url: str, run: Callable[..., Awaitable[None]]) -> None:
+    os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"  # else it looks for a table on the internet
     import litellm
 
     async def one() -> None:

@@ -6,11 +6,11 @@ import logging
 from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any
 
-from memserve.errors import Unsupported
+from memserve.errors import ContextOverflow, Unsupported
 from memserve.http import HttpEngine
 from memserve.http.body import parse
 from memserve.http.chat import ChatReader, completion, encode, failure_in, fill, messages
-from memserve.protocol import Raw, Sample
+from memserve.protocol import DEFAULT_MAX_TOKENS, Raw, Sample
 from memserve_openai.dialect import EXTRA, Dialect
 from memserve_openai.tokens import Tokens
 from memserve_openai.truncation import fit
@@ -35,6 +35,8 @@ class ChatEngine(HttpEngine):
         self._chat_url = client.address.url("chat/completions")
         self._raw_url = client.address.url("completions")
         self._seen_models = {model}
+        self.fills_max_tokens = capabilities.context is not None
+        """Where the context is known, a default length never asks for more than it."""
 
     async def complete(self, request: Request) -> Completion:
         """Answer one request, its prompt cut beforehand where the caller says how."""
@@ -86,6 +88,7 @@ class ChatEngine(HttpEngine):
         if failed is not None:
             raise self._client.failed(failed, 200, headers)
         answer = completion(found, n=self._samples(request), logprobs=request.logprobs is not None)
+        self._refuse_cut(request, answer)
         if request.n > 1 and not answer.samples:
             answer = replace(answer, samples=(_sample(answer),) * request.n)
         if answer.model not in self._seen_models:
@@ -99,15 +102,31 @@ class ChatEngine(HttpEngine):
         """How many samples to ask for: greedy ones are all alike, and vLLM refuses to make them."""
         return 1 if request.temperature == 0 and not self._dialect.greedy_n else request.n
 
+    def _length(self, request: Request) -> int | None:
+        """The most tokens to ask for; refused where the server would silently make it fewer."""
+        cap, context, asked = self._dialect.max_tokens_cap, self.capabilities.context, request.max_tokens
+        if asked is None:
+            return min(DEFAULT_MAX_TOKENS, context) if self.fills_max_tokens and context else None
+        if cap is not None and asked > cap:
+            reason = f"this server stops at {cap}: raise its limit and say so with the option max_tokens_cap"
+            raise Unsupported("openai", f"max_tokens={asked}", reason)
+        if context is not None and asked >= context:
+            raise ContextOverflow(tokens=asked + 1, limit=context)
+        return asked
+
+    def _refuse_cut(self, request: Request, answer: Completion) -> None:
+        """vLLM shortens an answer to the room that the prompt leaves: no answer to what was asked."""
+        context, asked = self.capabilities.context, request.max_tokens
+        prompt, made = answer.usage.prompt_tokens, answer.usage.completion_tokens
+        if context is None or asked is None or prompt is None or made is None or request.n > 1:
+            return
+        if answer.finish_reason == "length" and made < asked and prompt + made >= context:
+            raise ContextOverflow(tokens=prompt + asked, limit=context)
+
     def _lengths(self, payload: dict[str, Any], request: Request) -> None:
-        cap = self._dialect.max_tokens_cap
-        if request.max_tokens is not None:
-            if cap is not None and request.max_tokens > cap:
-                reason = (
-                    f"this server stops at {cap}: raise its limit and say so with the option max_tokens_cap"
-                )
-                raise Unsupported("openai", f"max_tokens={request.max_tokens}", reason)
-            payload[self._dialect.max_tokens_field] = request.max_tokens
+        length = self._length(request)
+        if length is not None:
+            payload[self._dialect.max_tokens_field] = length
         for name, spelled in (("top_k", self._dialect.top_k), ("min_p", self._dialect.min_p)):
             value = getattr(request, name)
             if value is not None and spelled is not None:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from memserve.client.loop import Loop
-from memserve.errors import InvalidInput
+from memserve.errors import InvalidInput, NotFound
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 _FLAGS = ("deterministic", "tools", "images")
 OPTIONS = (*_FLAGS, "context")
 """Options of `open` that replace a field of the capabilities."""
+_SHOWN = 200
 _WORDS = {"true": True, "false": False, "1": True, "0": False}
 
 
@@ -33,7 +34,10 @@ def with_facts(capabilities: Capabilities, options: Mapping[str, Any]) -> Capabi
 
 
 def context_of(client: HttpClient, model: str) -> int | None:
-    """The context that vLLM's list of models names; None where the server is down or does not say."""
+    """The context that vLLM's list of models names; None where the server is down or does not say.
+
+    A model that is not on the list is `NotFound` at once.
+    """
     loop = Loop()
     try:
         status, text = loop.run(client.probe(client.address.url("models")))
@@ -41,10 +45,14 @@ def context_of(client: HttpClient, model: str) -> int | None:
         loop.stop()
     try:
         rows = json.loads(text)["data"] if status == 200 else []
-        limits = [row.get("max_model_len") for row in rows if row.get("id") == model]
-    except (ValueError, KeyError, TypeError, AttributeError):
+        limits = {str(row["id"]): row.get("max_model_len") for row in rows}
+    except (ValueError, KeyError, TypeError):
         return None
-    return limits[0] if limits and isinstance(limits[0], int) else None
+    if limits and model not in limits:
+        served = client.mask(", ".join(limits)[:_SHOWN])
+        raise NotFound(f"the server has no model {model!r}: it serves {served}", status=status)
+    limit = limits.get(model)
+    return limit if isinstance(limit, int) else None
 
 
 def _flag(name: str, value: Any) -> bool:

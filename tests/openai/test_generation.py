@@ -446,3 +446,25 @@ def test_what_the_wire_does_not_tell(server, open_generator):
     assert (told.context, told.deterministic, told.tools) == (99, True, True)
     with pytest.raises(errors.InvalidInput):
         open_generator(context="many")
+
+
+def test_a_model_that_vllm_does_not_serve(server, open_generator):
+    server.health = reply(200, {"data": [{"id": "other", "max_model_len": 1}]})
+    with pytest.raises(errors.NotFound, match="'name': it serves other"):
+        open_generator(dialect="vllm")
+
+
+def test_an_answer_cut_by_the_context_is_an_overflow(server, open_generator):
+    server.will(
+        answering(choice(finish_reason="length"), usage={"prompt_tokens": 90, "completion_tokens": 10})
+    )
+    generator = open_generator(context=100)
+    with pytest.raises(errors.ContextOverflow) as caught:
+        generator.generate("hi", max_tokens=20)
+    assert (caught.value.tokens, caught.value.limit) == (110, 100)
+    assert generator.generate("hi", max_tokens=10).finish_reason == "length"
+    assert generator.generate("hi").finish_reason == "length"
+    assert [post.json["max_tokens"] for post in server.posts] == [20, 10, 100]
+    with pytest.raises(errors.ContextOverflow):
+        generator.generate("hi", max_tokens=100)
+    assert len(server.posts) == 3
