@@ -189,6 +189,8 @@ def unfit(row: Row) -> str | None:
         return "34 % of the bandwidth, slower than plain transformers (hardware.md section 2)"
     if row.group == "mlc-perf-bench" and row.backend == "vllm":
         return "vLLM of 2023-10 without CUDA graphs"
+    if row.group == "inferencemax" and row.backend == "vllm" and row.version == "0.12.0":
+        return "prompts read faster than the card's peak arithmetic: they came from a cache"
     if "openai/gpt-oss-120b" in row.model and row.concurrency == 512 and "H100" in row.gpus:
         return "tokens faster than the links allow: mislabelled"
     return None

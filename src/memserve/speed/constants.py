@@ -44,6 +44,8 @@ class Constants:
     """Further kernels of a layer with latent attention."""
     prompt_s: float = 50e-6
     """Per layer of a step that carries prompts: it runs outside the CUDA graph."""
+    expert_prompt_s: float = 100e-6
+    """Per expert layer of such a step: routing, sorting and gathering rows."""
     reduce_s: float = 6e-6
     step_s: float = 500e-6
     sequence_s: float = 5e-6

@@ -82,10 +82,10 @@ def _settled(setup: Setup, load: Load, limits: Limits, inside: float, asked: flo
     later = max(load.output_tokens - 1, 1e-9)
     prompt = prompt_time(setup, load, limits, inside)
     longest = prompt * max(1.0, limits.tokens / max(load.input_tokens, 1.0))
+    others = min((inside - 1) * prompt / max(load.output_tokens, 1.0), longest)
     decoding, tpot, rate = inside, 0.0, 0.0
     for _ in range(ROUNDS):
         own = step.decode(setup, decoding, load.mean)
-        others = min(max(decoding - 1, 0.0) * prompt / max(load.output_tokens, 1.0), longest)
         tpot = own + others - k.overlap * min(own, others)
         rate = min(
             inside / (prompt + k.first_s + later * tpot), _most(prompt, k.overlap, decoding, own, later)

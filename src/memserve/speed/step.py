@@ -103,7 +103,8 @@ def prefill(setup: Setup, tokens: float, context: float) -> float:
         seen = part.cached(context)
         attention += 2 * part.layers * tokens * seen * _prompt_width(part) / setup.tensor
     arithmetic = attention / (setup.plain_flops * k.attention)
-    return linear + arithmetic + _collectives(setup, tokens) + setup.shape.layers * k.prompt_s
+    host = setup.shape.layers * k.prompt_s + setup.shape.expert_layers * k.expert_prompt_s
+    return linear + arithmetic + _collectives(setup, tokens) + host
 
 
 def _prompt_width(part: Attention) -> float:
