@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from memserve.plan.plan import Checkpoint
 
 if TYPE_CHECKING:
+    from memserve.model import catalogue
     from memserve.model.spec import ModelSpec
 
 
@@ -19,7 +20,9 @@ def checkpoints(
 ) -> list[Checkpoint]:
     """What could be loaded for this quantization, known checkpoints first."""
     if model.quantization is not None:
-        return [Checkpoint(model.id, quantization, model.source, stored=True, bits=model.quantization.bits)]
+        known = [] if model.quantization.method == quantization else known_checkpoints(model, quantization)
+        bits = model.quantization.bits
+        return known or [Checkpoint(model.id, quantization, model.source, stored=True, bits=bits)]
     if quantization == "none":
         return [Checkpoint(model.id, quantization, model.source, bits=16)]
     known = [] if ascend else known_checkpoints(model, quantization)
@@ -33,15 +36,23 @@ def checkpoints(
 
 def known_checkpoints(model: ModelSpec, quantization: str) -> list[Checkpoint]:
     """The catalogue's quantized checkpoints of a model, each with who says that it exists."""
+    return [
+        Checkpoint(one.id, quantization, one.source, bits=one.bits, group_size=one.group_size)
+        for one in _rows_of(model)
+        if one.method == quantization
+    ]
+
+
+def known_methods(model: ModelSpec) -> list[str]:
+    """Quantizations in which the catalogue knows a checkpoint of the model."""
+    return [one.method for one in _rows_of(model)]
+
+
+def _rows_of(model: ModelSpec) -> tuple[catalogue.Checkpoint, ...]:
     from memserve.model import catalogue
 
     row = catalogue.find(model.id)
-    found = row.checkpoints if row is not None else ()
-    return [
-        Checkpoint(one.id, quantization, one.source, bits=one.bits, group_size=one.group_size)
-        for one in found
-        if one.method == quantization
-    ]
+    return row.checkpoints if row is not None else ()
 
 
 def loaded(model: ModelSpec, checkpoint: Checkpoint) -> ModelSpec:

@@ -58,12 +58,25 @@ class Rank:
         return candidate.quantization == "fp8" and sm is not None and sm < FP8_HARDWARE
 
     def layout(self, candidate: Candidate) -> tuple[Any, ...]:
-        """Shards inside a node before stages; few if the weights leave room, else as many as there are."""
+        """No stages, no idle cards; then few shards if the weights leave room, else as many as there are."""
         spread, footprint = candidate.deployment.layout, candidate.footprint
         share = footprint.weights / max(1, footprint.usable) if footprint else 0.0
         size = spread.tensor * spread.pipeline
         roomy = share <= ROOMY
-        return (spread.pipeline > 1, not roomy, size if roomy else -size, spread.pipeline)
+        return (
+            spread.pipeline > 1,
+            self.idle(candidate),
+            not roomy,
+            size if roomy else -size,
+            spread.pipeline,
+        )
+
+    def idle(self, candidate: Candidate) -> int:
+        """Cards of the last node that nothing uses, for engines that gain by each."""
+        serves = rooms.room(candidate.backend).rules.get("serves", {})
+        if not serves.get("tensor_parallel"):
+            return 0
+        return -candidate.deployment.layout.cards % self.machine.cards_per_node
 
     def pace(self, candidate: Candidate) -> float:
         """Seconds or dollars per answer, as predicted."""

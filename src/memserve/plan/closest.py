@@ -35,6 +35,11 @@ WISH_RULES = frozenset(
 )
 """Refusals of what was asked for, which another wish on the same card would lift."""
 
+WRONG_CARD_RULES = frozenset(
+    {"vllm-vendor", "vllm-cpu", "ascend-vendor", "mindie-vendor", "sglang-vendor", "lmdeploy-vendor"}
+)
+"""Another maker's engine: the least telling of all refusals."""
+
 
 def nearest(rejected: Sequence[Candidate]) -> Candidate | None:
     """The candidate that came furthest: memory before layout before card; then the smallest shortfall."""
@@ -45,7 +50,8 @@ def _distance(candidate: Candidate) -> tuple[float, ...]:
     footprint = candidate.footprint
     engine = rooms.room(candidate.backend).rules.get("rank", 9)
     if footprint is None:
-        return (1.0 if candidate.rule in WISH_RULES else 2.0, engine, weight_loss(candidate.checkpoint))
+        far = 1.0 if candidate.rule in WISH_RULES else 3.0 if candidate.rule in WRONG_CARD_RULES else 2.0
+        return (far, engine, weight_loss(candidate.checkpoint))
     over = (footprint.weights + footprint.activation + footprint.non_torch) / max(1, footprint.usable)
     return (0.0, over - footprint.max_concurrency, engine)
 

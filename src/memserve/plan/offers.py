@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from memserve.memory.account import Deployment
 from memserve.plan import rooms
-from memserve.plan.checkpoints import checkpoints, loaded
+from memserve.plan.checkpoints import checkpoints, known_methods, loaded
 from memserve.plan.fit import fitted
 from memserve.plan.layouts import layouts
 from memserve.plan.plan import Candidate, Checkpoint
@@ -116,7 +116,7 @@ class Offer:
         if asked is not None:
             return (asked,)
         if stored is not None:
-            return (stored.method,)
+            return tuple(dict.fromkeys((stored.method, *known_methods(self.model))))
         return [str(word) for word in self.room.rules["quantizations"]]
 
     def checkpoints(self, quantization: str) -> list[Checkpoint]:
@@ -168,7 +168,7 @@ class Offer:
         self, judge: Judge, model: ModelSpec, checkpoint: Checkpoint, deployment: Deployment
     ) -> Candidate:
         """Rules, then memory."""
-        refusal = self.stored_otherwise(deployment) or judge(deployment)
+        refusal = self.stored_otherwise(deployment, checkpoint) or judge(deployment)
         if refusal is not None and refusal.rule in EXPERT_RULES and judge.known["experts"]:
             whole = replace(deployment, layout=replace(deployment.layout, expert=True))
             if judge(whole) is None:
@@ -178,10 +178,10 @@ class Offer:
         best, verdict = fitted(self.room, model, self.machine, deployment)
         return Candidate(best, verdict, checkpoint)
 
-    def stored_otherwise(self, deployment: Deployment) -> Refusal | None:
+    def stored_otherwise(self, deployment: Deployment, checkpoint: Checkpoint) -> Refusal | None:
         """A checkpoint that is stored quantized cannot be held as something else."""
         stored = self.model.quantization
-        if stored is None or stored.method == deployment.quantization:
+        if stored is None or stored.method == deployment.quantization or checkpoint.id != self.model.id:
             return None
         return Refusal(
             "stored-quantization",

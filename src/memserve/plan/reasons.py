@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 def reasons_for(plan: Plan, wishes: Wishes, rejected: Sequence[Candidate]) -> tuple[str, ...]:
     """Sentences for a reader, the weightiest first."""
     said = (
-        *_assumed(plan), *_why_not_better(plan, rejected), *_release(plan, rejected), *_checkpoint(plan),
+        *_assumed(plan), *_why_not_better(plan, rejected), *_dtype(plan, rejected), *_release(plan, rejected), *_checkpoint(plan),
         *_concessions(plan), *_context(plan, wishes), *(plan.launch.notes if plan.launch else ()),
     )  # fmt: skip
     return tuple(dict.fromkeys(said))
@@ -40,6 +40,15 @@ def _why_not_better(plan: Plan, rejected: Sequence[Candidate]) -> Iterator[str]:
                 better[candidate.quantization] = candidate
     for quantization, candidate in better.items():
         yield f"not {'16 bit' if quantization == 'none' else quantization}: {candidate.reason}"
+
+
+def _dtype(plan: Plan, rejected: Sequence[Candidate]) -> Iterator[str]:
+    """What the release refuses to compute in on this card."""
+    for candidate in rejected:
+        same = (candidate.backend, candidate.engine_version) == (plan.backend, plan.engine_version)
+        if same and candidate.dtype != plan.dtype and candidate.footprint is None:
+            if candidate.rule.startswith(("bf16", "fp16")):
+                yield f"computes in {plan.dtype}: {candidate.reason}"
 
 
 def _likeness(candidate: Candidate, plan: Plan) -> tuple[bool, int]:
@@ -86,3 +95,6 @@ def _context(plan: Plan, wishes: Wishes) -> Iterator[str]:
     if largest and plan.fits:
         chosen = "" if wishes.context else " (the default: the smaller of 8192 and the model's maximum)"
         yield f"planned for {plan.context} tokens{chosen}; the largest context that fits is {largest}"
+    taken, there = plan.deployment.layout.cards, plan.machine.cards
+    if plan.fits and taken < there:
+        yield f"takes {taken} of {there} cards: the others are free for another copy"
