@@ -31,7 +31,8 @@ if TYPE_CHECKING:
 LEFT_OUT = Path(__file__).with_name("speed_left_out.json")
 IDEAL = constants.Constants(
     weights=1, cache=1, gemm=1, prefill=1, attention=1, experts=1, unpack=1, unpack_gemm=1, link=1, layer_s=0,
-    expert_s=0, latent_s=0, prompt_s=0, expert_prompt_s=0, reduce_s=0, step_s=0, sequence_s=0, overlap=1, first_s=0, queue=0,
+    expert_s=0, latent_s=0, prompt_s=0, expert_prompt_s=0, reduce_s=0, step_s=0, sequence_s=0, overlap=1,
+    first_s=0, queue=0,
 )  # fmt: skip
 """Peak bandwidth and arithmetic, nothing else: what a textbook roofline says."""
 

@@ -12,7 +12,7 @@ import pytest
 from memserve.errors import InvalidInput, UnknownName
 from memserve.hardware import Link, parse
 from memserve.model import load
-from memserve.speed import predict
+from memserve.speed import engines, predict
 
 LLAMA = "meta-llama/Llama-3.1-8B-Instruct"
 LARGE = "meta-llama/Llama-3.1-70B"
@@ -166,3 +166,14 @@ def test_nothing_heavy_is_loaded():
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
     )
     assert found.stdout.strip() == "set()"
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("TensorRT 10.11, CUDA 12.9", "trtllm"), ("vLLM 0.6.5.dev964+mlperf50, Pytorch 2.7.0a0", "vllm"),
+        ("vllm-ascend", "ascend"), ("AutoAWQ(transformers)", "fused"), ("llama.cpp", "llamacpp"), ("openai", None),
+    ],
+)  # fmt: skip
+def test_engines_by_the_names_of_published_tables(name, kind):
+    assert engines.kind(name) == kind

@@ -36,12 +36,13 @@ def _data() -> dict[str, Any]:
 
 @cache
 def kind(name: str) -> str | None:
-    """The class of an engine, or None for one that nobody timed."""
+    """The class of an engine, or None for one that nobody timed; tables add versions to the name."""
     word = name.strip().lower()
-    for known, row in _data()["classes"].items():
-        if word in row["names"]:
-            return str(known)
-    return None
+    classes = {known: str(row) for row, rows in _data()["classes"].items() for known in rows["names"]}
+    if word in classes:
+        return classes[word]
+    inside = [known for known in classes if len(known) > 3 and known in word]
+    return classes[min(inside, key=lambda known: (word.index(known), -len(known)))] if inside else None
 
 
 @cache
