@@ -94,6 +94,17 @@ def _row(number: int) -> Row:
     )
 
 
+def made_from(name: str) -> tuple[Row, Checkpoint] | None:
+    """The row that lists a quantized checkpoint which has no row of its own, and that checkpoint."""
+    wanted, spelled = key(name), name.strip().lower()
+    for number, line in enumerate(_lines()):
+        if spelled in line.lower():
+            for checkpoint in _row(number).checkpoints:
+                if key(checkpoint.id) == wanted:
+                    return _row(number), checkpoint
+    return None
+
+
 def checkpoints(model: str) -> tuple[Checkpoint, ...]:
     """Quantized checkpoints known for a model, by its id or alias."""
     row = find(model)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from memserve.errors import InvalidInput, ModelUnreadable, UnknownName
 from memserve.model import catalogue, reader
 from memserve.model.config import read_json
+from memserve.model.spec import Quantization
 
 if TYPE_CHECKING:
     from memserve.model.spec import ModelSpec
@@ -21,13 +22,17 @@ POOLING = {
     "pooling_mode_max_tokens": "max", "pooling_mode_weightedmean_tokens": "weighted_mean",
 }  # fmt: skip
 
+STORED_AS = {"nf4": "bitsandbytes", "int8": "bitsandbytes", "w4a16": "compressed-tensors",
+             "w8a8": "compressed-tensors", "fp8": "compressed-tensors"}  # fmt: skip
+"""`quant_method` that a checkpoint of this kind usually writes."""
+
 
 def find(name_or_path: str | os.PathLike[str]) -> ModelSpec:
     """The model behind a name or a path."""
     text = os.fspath(name_or_path)
     if not isinstance(text, str) or not text.strip() or len(text) > LONGEST_NAME or "\0" in text:
         raise InvalidInput("a model is a name, a hub id, a folder or a config.json")
-    return _at(Path(text).expanduser()) or _known(text) or _remote(text)
+    return _at(Path(text).expanduser()) or _known(text) or _quantized(text) or _remote(text)
 
 
 def _at(path: Path) -> ModelSpec | None:
@@ -89,6 +94,21 @@ def _known(name: str) -> ModelSpec | None:
         row.config, path=f"catalogue row {row.id}", name=row.id, source=f"catalogue {row.date}: {row.source}",
         notes=notes,
     )  # fmt: skip
+
+
+def _quantized(text: str) -> ModelSpec | None:
+    """A checkpoint that the catalogue lists under its 16-bit model: that model's shapes, held as listed."""
+    listed = catalogue.made_from(text)
+    if listed is None:
+        return None
+    row, checkpoint = listed
+    group = checkpoint.group_size or (128 if checkpoint.bits == 4 else -1)
+    stored = Quantization(
+        checkpoint.method, STORED_AS.get(checkpoint.method, checkpoint.method), checkpoint.bits, group
+    )
+    note = f"shapes of {row.id}, {checkpoint.bits:g} bits as {checkpoint.method}: its own config was not read"
+    base = find(row.id)
+    return replace(base, id=checkpoint.id, quantization=stored, source=checkpoint.source, notes=(note,))
 
 
 def _remote(name: str) -> ModelSpec:

@@ -64,11 +64,8 @@ def loaded(model: ModelSpec, checkpoint: Checkpoint) -> ModelSpec:
 
     if catalogue.find(checkpoint.id) is not None:
         return replace(load(checkpoint.id), pooling=model.pooling)
-    if (
-        checkpoint.group_size is None
-        and checkpoint.bits in (4, 8)
-        and checkpoint.bits == _usual_bits(checkpoint)
-    ):
+    usual = checkpoint.group_size is None and checkpoint.bits == _usual_bits(checkpoint)
+    if usual and model.quantization is None:
         return model
     stored = Quantization(
         method=checkpoint.quantization, checkpoint_method=checkpoint.quantization, bits=checkpoint.bits,

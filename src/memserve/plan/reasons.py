@@ -18,8 +18,9 @@ if TYPE_CHECKING:
 def reasons_for(plan: Plan, wishes: Wishes, rejected: Sequence[Candidate]) -> tuple[str, ...]:
     """Sentences for a reader, the weightiest first."""
     said = (
-        *_assumed(plan), *_why_not_better(plan, rejected), *_dtype(plan, rejected), *_release(plan, rejected), *_checkpoint(plan),
-        *_concessions(plan), *_context(plan, wishes), *(plan.launch.notes if plan.launch else ()),
+        *_assumed(plan), *_why_not_better(plan, rejected), *_dtype(plan, rejected),
+        *_release(plan, rejected), *_checkpoint(plan), *_concessions(plan),
+        *_context(plan, wishes), *(plan.launch.notes if plan.launch else ()),
     )  # fmt: skip
     return tuple(dict.fromkeys(said))
 
@@ -46,9 +47,9 @@ def _dtype(plan: Plan, rejected: Sequence[Candidate]) -> Iterator[str]:
     """What the release refuses to compute in on this card."""
     for candidate in rejected:
         same = (candidate.backend, candidate.engine_version) == (plan.backend, plan.engine_version)
-        if same and candidate.dtype != plan.dtype and candidate.footprint is None:
-            if candidate.rule.startswith(("bf16", "fp16")):
-                yield f"computes in {plan.dtype}: {candidate.reason}"
+        other = candidate.dtype != plan.dtype and candidate.rule.startswith(("bf16", "fp16"))
+        if same and other:
+            yield f"computes in {plan.dtype}: {candidate.reason}"
 
 
 def _likeness(candidate: Candidate, plan: Plan) -> tuple[bool, int]:
