@@ -191,6 +191,8 @@ class Capabilities:
     tools: bool = False
     # settings that are honoured
     temperature: bool = True
+    max_temperature: float | None = None
+    """The hottest that is taken; None: no limit is known."""
     top_p: bool = True
     max_tokens: bool = True
     top_k: bool = False
@@ -199,6 +201,7 @@ class Capabilities:
     stop: bool = True
     max_stop: int | None = None
     n: bool = False
+    max_n: int | None = None
     logprobs: int = 0
     """The most alternatives per token that can be asked for; 0: none at all."""
     score: bool = False

@@ -180,6 +180,11 @@ def _refuse(values: Mapping[str, Any], capabilities: Capabilities) -> None:
 def _refuse_counts(values: Mapping[str, Any], capabilities: Capabilities) -> None:
     if values.get("n", 1) > 1 and not capabilities.n:
         raise Unsupported(capabilities.backend, "n", "more than one sample")
+    if capabilities.max_n is not None and values.get("n", 1) > capabilities.max_n:
+        raise Unsupported(capabilities.backend, "n", f"at most {capabilities.max_n} samples")
+    hottest = capabilities.max_temperature
+    if hottest is not None and values.get("temperature", 0) > hottest:
+        raise Unsupported(capabilities.backend, "temperature", f"at most {hottest:g}")
     asked = values.get("logprobs")
     if asked is not None and not capabilities.logprobs:
         raise Unsupported(capabilities.backend, "logprobs", _whose(capabilities))

@@ -55,6 +55,12 @@ def answer(generator: Any, prompt: Any, max_tokens: int = 12, **settings: Any) -
     return generator.generate(prompt, max_tokens=max_tokens, **settings)
 
 
+def heat(generator: Any, wanted: float = 1.5) -> float:
+    """A temperature that makes answers differ, as far as the backend takes it."""
+    most = generator.capabilities.max_temperature
+    return wanted if most is None else min(wanted, float(most))
+
+
 def long_answer(generator: Any, least: int = 6) -> tuple[str, Any]:
     """One prompt and its greedy answer, readable enough at its start to cut a stop string from."""
     for numbers in (range(1), range(1, 6), range(6, 48)):

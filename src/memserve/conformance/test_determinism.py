@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from memserve.conformance.asking import answer, need, question
+from memserve.conformance.asking import answer, heat, need, question
 
 
 def _hot(generator: Any, prompt: Any, **settings: Any) -> Any:
-    return generator.generate(prompt, max_tokens=12, temperature=1.2, **settings)
+    return generator.generate(prompt, max_tokens=12, temperature=heat(generator, 1.2), **settings)
 
 
 def test_greedy_repeats(generator: Any, can: Any) -> None:
@@ -43,7 +43,10 @@ def test_temperature_changes_answers(generator: Any, can: Any) -> None:
     need(can, "temperature")
     greedy = answer(generator, question(9), 12).text
     extra = [{"seed": n} if can.seed else {} for n in range(6)]
-    hot = {generator.generate(question(9), max_tokens=12, temperature=1.5, **more).text for more in extra}
+    hot = {
+        generator.generate(question(9), max_tokens=12, temperature=heat(generator), **more).text
+        for more in extra
+    }
     assert hot - {greedy}
 
 

@@ -6,7 +6,7 @@ import asyncio
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from memserve.conformance.asking import answer, long_answer, need, piece, question
+from memserve.conformance.asking import answer, heat, long_answer, need, piece, question
 from memserve.errors import MemserveError
 
 
@@ -41,7 +41,7 @@ def test_sampling_beside_greedy_leaves_greedy_alone(generator: Any, can: Any) ->
     need(can, "deterministic", "temperature")
     prompt = question(6)
     alone = answer(generator, prompt, 10).text
-    hot = {"max_tokens": 10, "temperature": 1.5}
+    hot = {"max_tokens": 10, "temperature": heat(generator)}
     got = asyncio.run(_at_once(generator, [(prompt, hot), (prompt, {"max_tokens": 10}), (prompt, hot)]))
     assert got[1].text == alone
 

@@ -1,0 +1,44 @@
+"""Opens Pangu: the route, the credentials and the client."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+from memserve.errors import Unsupported
+from memserve.http import Mask, connect, refuse_rest
+from memserve_pangu import credential, failure, route
+from memserve_pangu.guard import Guard, Guarded
+from memserve_pangu.interface import capabilities as capabilities_of
+from memserve_pangu.interface import interfaces
+
+if TYPE_CHECKING:
+    from memserve.http import Secret
+    from memserve.protocol import Task
+
+_REGION = "cn-southwest-2"
+_TAKEN = ("api", "region", "project_id", "deployment_id", *credential.OPTIONS)
+capabilities = capabilities_of(interfaces()["v1"], None)
+"""What Pangu can do through its own interface, V1."""
+
+
+def open_engine(model: str | None = None, *, task: Task = "generate", base_url: str | None = None,
+                api_key: str | Secret | None = None, **options: Any) -> Any:  # fmt: skip
+    """An engine; nothing is sent before the first request."""
+    from memserve_pangu.chat import PanguEngine
+
+    if task != "generate":
+        raise Unsupported("pangu", f"the task {task}")
+    refuse_rest("pangu", options, *_TAKEN)
+    base_url = base_url or os.environ.get("PANGU_BASE_URL")
+    region = options.get("region") or _REGION
+    project_id = options.get("project_id") or os.environ.get("HUAWEICLOUD_SDK_PROJECT_ID")
+    deployment_id = options.get("deployment_id") or os.environ.get("PANGU_DEPLOYMENT_ID")
+    way = route.choose(options.get("api"), base_url, region, project_id, deployment_id)
+    found = credential.find({**options, "api_key": api_key}, way.interface)
+    mask = Mask(found.secrets)
+    guard = Guard()
+    way_in = credential.signer(found, way.interface, region, project_id, options, mask)
+    signer = Guarded(way_in, guard)
+    client = connect(way.base_url, signer, options, mask=mask, codes=failure.codes(), refine=failure.refine)
+    return PanguEngine(client, way.interface, model or deployment_id, guard, signer)

@@ -1,0 +1,98 @@
+"""Keeps a wrong key from being tried again and again: Huawei locks one after five failures."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, TypeVar
+
+from memserve.errors import AuthenticationFailed, InvalidInput
+from memserve_pangu.flight import Flight
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from memserve.http import Call, Signer
+
+T = TypeVar("T")
+
+
+class Guard:
+    """The first request goes alone; a refusal of the credentials stops every later one."""
+
+    def __init__(self) -> None:
+        self._proven = False
+        self._refusal: AuthenticationFailed | None = None
+        self._first: Flight[None] = Flight()
+
+    def check(self) -> None:
+        """Raise where the credentials were refused before: nothing more is sent with them."""
+        if self._refusal is not None:
+            said = self._refusal
+            raise AuthenticationFailed(
+                f"nothing was sent, because the credentials were refused before: {said.message}",
+                status=said.status, code=said.code, retry_at=said.retry_at,
+                hint="five failures lock a key for five minutes: correct it, then open a new generator",
+            )  # fmt: skip
+
+    async def watch(self, work: Callable[[], Awaitable[T]]) -> T:
+        """The result of a request, sent when it is safe to."""
+        self.check()
+        if self._proven:
+            return await self._watched(work)
+        results: list[T] = []
+
+        async def first() -> None:
+            results.append(await self._watched(work))
+
+        await self._alone(first)
+        self.check()
+        return results[0] if results else await self.watch(work)
+
+    async def _alone(self, work: Callable[[], Awaitable[None]]) -> None:
+        """Do the work alone; for one who only waits, whatever became of it is its owner's affair."""
+        mine = False
+
+        async def owned() -> None:
+            nonlocal mine
+            mine = True
+            await work()
+
+        try:
+            await self._first.join(owned)
+        except Exception:
+            if mine:
+                raise
+
+    async def _watched(self, work: Callable[[], Awaitable[T]]) -> T:
+        try:
+            result = await work()
+        except AuthenticationFailed as error:
+            self._refusal = self._refusal or error
+            raise
+        except InvalidInput:
+            raise  # nothing was sent, so nothing is known
+        except Exception:
+            self._proven = True  # whatever else went wrong, the key was not refused
+            raise
+        self._proven = True
+        return result
+
+
+class Guarded:
+    """A signer that signs nothing once its credentials were refused."""
+
+    def __init__(self, inner: Signer, guard: Guard) -> None:
+        self._inner = inner
+        self._guard = guard
+
+    async def sign(self, call: Call) -> Call:
+        self._guard.check()
+        return await self._inner.sign(call)
+
+    async def renew(self, error: AuthenticationFailed) -> bool:
+        return await self._inner.renew(error)
+
+    def close(self) -> None:
+        """Close what the inner signer holds open."""
+        close = getattr(self._inner, "close", None)
+        if close is not None:
+            close()

@@ -1,0 +1,64 @@
+"""One of Pangu's interfaces: a row of interfaces.json."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from typing import TYPE_CHECKING, Any
+
+from memserve.protocol import Capabilities
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+EXTRA = "pangu_"
+
+
+@dataclass(frozen=True)
+class Interface:
+    """What one interface takes; see interfaces.json."""
+
+    name: str
+    ways: tuple[str, ...]
+    message: str
+    """Where a chunk of its stream keeps what is new."""
+    model: bool
+    """The body names the model; otherwise the deployment in the path does."""
+    raw: bool
+    n: int
+    stop: bool
+    tools: bool
+    max_temperature: float
+    extras: tuple[str, ...]
+
+
+@cache
+def interfaces() -> dict[str, Interface]:
+    """Every interface by its name."""
+    rows = json.loads(files("memserve_pangu").joinpath("interfaces.json").read_text("utf-8"))["interfaces"]
+    return {row["name"]: _interface(row) for row in rows}
+
+
+def _interface(row: Mapping[str, Any]) -> Interface:
+    values = {key: value for key, value in row.items() if key != "source"}
+    return Interface(**{**values, "ways": tuple(row["ways"]), "extras": tuple(row["extras"])})
+
+
+def capabilities(interface: Interface, model: str | None) -> Capabilities:
+    """What the interface can do."""
+    return Capabilities(
+        backend="pangu",
+        engine=interface.name,
+        model=model,
+        raw=interface.raw,
+        tools=interface.tools,
+        stop=interface.stop,
+        max_temperature=interface.max_temperature,
+        n=interface.n > 1,
+        max_n=interface.n,
+        stream=True,
+        extras=frozenset(EXTRA + name for name in interface.extras),
+        cancel=True,
+    )

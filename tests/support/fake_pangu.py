@@ -1,0 +1,141 @@
+"""Huawei Pangu on loopback: V1, V2 and IAM, behind a gateway that checks what it is shown."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from typing import Any
+
+from aiohttp import web
+from fake_provider import CONTEXT, FakeProvider, Seen, Speech, refusal, sse
+
+PROJECT, DEPLOYMENT = "PID", "DID"
+V1 = f"/v1/{PROJECT}/deployments/{DEPLOYMENT}"
+USER = {"name": "ann", "password": "pass-word-9", "domain": {"name": "acme"}}
+
+
+@dataclass
+class FakePangu(FakeProvider):
+    """`key` opens both interfaces; tokens are handed out at /v3/auth/tokens and may be revoked."""
+
+    key: str = "app-code-secret"
+    done: bool = True
+    """End streams with [DONE]; V1 is not known to."""
+    token_seconds: float = 86400.0
+    forgetful: bool = False
+    """Hand tokens out and take none."""
+    tokens: list[str] = field(default_factory=list)
+    valid: set[str] = field(default_factory=set)
+
+    @property
+    def logins(self) -> list[Seen]:
+        return [seen for seen in self.seen if seen.path == "/v3/auth/tokens"]
+
+    @property
+    def asked(self) -> list[Seen]:
+        return [seen for seen in self.seen if seen.path != "/v3/auth/tokens"]
+
+    async def answer(self, seen: Seen, request: web.Request) -> web.StreamResponse:
+        if seen.path == "/v3/auth/tokens":
+            return self._login(seen)
+        if not self._may(seen):
+            return _gateway(401, "APIG.0301", "Incorrect IAM authentication information: token expires")
+        if seen.path.startswith(V1) or seen.path.startswith("/api/v2/"):
+            return await self._complete(seen, request)
+        return _gateway(404, "APIG.0101", "The API does not exist or has not been published")
+
+    def _login(self, seen: Seen) -> web.Response:
+        auth = seen.json["auth"]
+        if auth["identity"]["password"]["user"] != USER or auth["scope"] != {
+            "project": {"name": "cn-southwest-2"}
+        }:
+            return refusal(401, {"error": {"code": 401, "message": "The username or password is wrong."}})
+        token = f"MIIN-token-{len(self.tokens)}-" + "x" * 40
+        self.tokens.append(token)
+        self.valid.add(token)
+        end = datetime.fromtimestamp(time.time() + self.token_seconds, timezone.utc)
+        facts = {"token": {"expires_at": end.strftime("%Y-%m-%dT%H:%M:%S.000000Z"), "methods": ["password"]}}
+        return web.json_response(facts, status=201, headers={"X-Subject-Token": token})
+
+    def _may(self, seen: Seen) -> bool:
+        if seen.path.startswith("/api/v2/"):
+            return seen.headers.get("authorization") == f"Bearer {self.key}"
+        return seen.headers.get("x-apig-appcode") == self.key or self._knows(seen.headers.get("x-auth-token"))
+
+    def _knows(self, token: str | None) -> bool:
+        return token in self.valid and not self.forgetful
+
+    async def _complete(self, seen: Seen, request: web.Request) -> web.StreamResponse:
+        body = seen.json
+        second, n = seen.path.startswith("/api/v2/"), body.get("n", 1)
+        if n > 2 or (body.get("stream") and n > 1):
+            return _gateway(
+                400, "PANGU.3320", "The parameter [n] can only be 1 or 2 when calling non-streaming."
+            )
+        heat = body.get("temperature", 0.0)
+        if not 0 <= heat <= (2 if second else 1):
+            return _gateway(400, "PANGU.0010", "parameter illegal.")
+        prompt = body["prompt"] if "prompt" in body else json.dumps(body["messages"])
+        said = [
+            self.say(
+                prompt,
+                body.get("max_tokens", 16),
+                body.get("stop"),
+                temperature=heat,
+                seed=None if n == 1 else i,
+            )
+            for i in range(n)
+        ]
+        if said[0].prompt_tokens + body.get("max_tokens", 16) > CONTEXT:
+            details = "maximum context length is 4096 tokens"
+            return _gateway(400, "PANGU.3342", "Failed to invoke the inference service.", details=details)
+        text = "prompt" in body
+        if body.get("stream"):
+            return await sse(request, self._events(said[0], second, text))
+        choices = [_choice(i, each, text) for i, each in enumerate(said)]
+        return web.json_response({**_head("chat.completion"), "choices": choices, "usage": _usage(said)})
+
+    def _events(self, said: Speech, second: bool, text: bool) -> list[bytes]:
+        key = "delta" if second else "message"
+        events = [_event(key, {"role": "assistant"}, None, said, 0, text)]
+        for position, piece in enumerate(said.pieces, 1):
+            events.append(_event(key, {"content": piece}, None, said, position, text))
+        events.append(_event(key, {}, _finish(said), said, said.tokens, text))
+        return [*events, b"data:[DONE]\n\n"] if self.done else events
+
+
+def _gateway(status: int, code: str, message: str, **more: str) -> web.Response:
+    return refusal(status, {"error_msg": message, "error_code": code, "request_id": "r-1", **more})
+
+
+def _head(kind: str) -> dict[str, Any]:
+    return {"id": "chat-1", "object": kind, "created": 1745725506, "model": "pangu-nlp-n1-32k"}
+
+
+def _finish(said: Speech) -> str:
+    return "length" if said.finish == "length" else "stop"
+
+
+def _choice(index: int, said: Speech, text: bool) -> dict[str, Any]:
+    message = {"role": "assistant", "content": said.text, "tool_calls": []}
+    body = {"text": said.text} if text else {"message": message}
+    return {"index": index, **body, "logprobs": None, "finish_reason": _finish(said), "stop_reason": None}
+
+
+def _usage(said: list[Speech]) -> dict[str, float]:
+    made = float(sum(each.tokens for each in said))
+    read = float(said[0].prompt_tokens)
+    return {"prompt_tokens": read, "completion_tokens": made, "total_tokens": read + made}
+
+
+def _event(
+    key: str, message: dict[str, str], finish: str | None, said: Speech, made: int, text: bool
+) -> bytes:
+    usage = {"prompt_tokens": said.prompt_tokens, "completion_tokens": made,
+             "total_tokens": said.prompt_tokens + made}  # fmt: skip
+    what = {"text": message.get("content", "")} if text else {key: message}
+    choice = {"index": 0, "logprobs": None, "finish_reason": finish, **what}
+    chunk = {**_head("chat.completion.chunk"), "choices": [choice], "usage": usage}
+    return b"data:" + json.dumps(chunk, ensure_ascii=False).encode() + b"\n\n"
