@@ -16,14 +16,20 @@ import sys
 import tempfile
 import threading
 import time
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from memserve.protocol import Capabilities, Completion, Usage
 from memserve.run import Summary, run
 
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
 ITEMS_A_KILL = 200
+REPEATS = 3
+"""Rates are the best of so many. Other work on the machine lowers them, those per CPU second less."""
 
 
 class Instant:
@@ -141,15 +147,30 @@ def _resident() -> int:
     return pages * os.sysconf("SC_PAGE_SIZE")
 
 
-def replayed(folder: Path, count: int) -> tuple[float, float]:
-    """Cached answers written to a new output per second; answered requests skipped per second on resuming."""
+def replayed(folder: Path, count: int) -> dict[str, float]:
+    """Cached answers written to a new output, and answered requests skipped on resuming, in a second."""
     asked = [{"id": n, "prompt": f"prompt {n}"} for n in range(count)]
     _run(asked, folder / "first.jsonl", cache=folder / "cache.sqlite")
-    began = time.perf_counter()
-    assert _run(asked, folder / "second.jsonl", cache=folder / "cache.sqlite").cached == count
-    middle = time.perf_counter()
-    assert _run(asked, folder / "second.jsonl").resumed == count
-    return count / (middle - began), count / (time.perf_counter() - middle)
+    rates: dict[str, float] = {}
+    for turn in range(REPEATS):
+        output = folder / f"again-{turn}.jsonl"
+        with _timed(rates, "cached answers replayed", count):
+            assert _run(asked, output, cache=folder / "cache.sqlite").cached == count
+        with _timed(rates, "answered requests skipped on resuming", count):
+            assert _run(asked, output).resumed == count
+    return rates
+
+
+@contextmanager
+def _timed(rates: dict[str, float], what: str, count: int) -> Iterator[None]:
+    wall, busy = time.perf_counter(), time.process_time()
+    yield
+    found = {
+        f"{what} per second": time.perf_counter() - wall,
+        f"{what} per CPU second": time.process_time() - busy,
+    }
+    for name, seconds in found.items():
+        rates[name] = max(rates.get(name, 0.0), count / seconds)
 
 
 def _run(requests: Any, output: Path, **options: Any) -> Summary:
@@ -167,9 +188,10 @@ def main() -> int:
         growth, rate = queued(Path(name), chosen.queued)
         figures.append((f"memory growth over {chosen.queued} queued requests, MiB", growth, "<", 60))
         figures.append(("requests asked and written per second, instant generator", rate, ">", 0))
-        replay, skip = replayed(Path(name), chosen.replayed)
-        figures.append((f"cached answers replayed per second, of {chosen.replayed}", replay, ">", 20_000))
-        figures.append(("answered requests skipped per second on resuming", skip, ">", 0))
+        for what, rate in replayed(Path(name), chosen.replayed).items():
+            figures.append(
+                (what, rate, ">", 20_000 if what == "cached answers replayed per CPU second" else 0)
+            )
         lost, repeated = killed(Path(name), chosen.kills)
         figures.append((f"answers lost after {chosen.kills} kills", lost, "<", 1))
         figures.append((f"answers repeated after {chosen.kills} kills", repeated, "<", 1))

@@ -7,6 +7,7 @@ import math
 import re
 import time
 from dataclasses import asdict, dataclass
+from json.encoder import encode_basestring
 from typing import TYPE_CHECKING, Any
 from zlib import crc32
 
@@ -60,7 +61,10 @@ def _finite(value: Any) -> Any:
 
 def name_of(identity: Identity) -> bytes:
     """An id as it stands in a line."""
-    return dumps(identity)
+    if isinstance(identity, int):
+        return b"%d" % identity
+    quoted = encode_basestring(identity)
+    return quoted.encode() if quoted.isascii() else dumps(identity)
 
 
 def body(completion: Completion) -> bytes:
