@@ -1,0 +1,56 @@
+"""Opens a model with SGLang: in this process's children, or as a server that memserve starts and watches."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from memserve.errors import BackendMissing, InvalidInput, Unsupported
+from memserve.protocol import Capabilities
+
+if TYPE_CHECKING:
+    from memserve.protocol import Task
+
+INSTALL = 'pip install "memserve[sglang]"'
+
+capabilities = Capabilities(
+    backend="sglang", tasks=frozenset({"generate", "embed"}), raw=True, token_ids=True, top_k=True,
+    min_p=True, seed=True, n=True, logprobs=20, score=True, schema=True, regex=True, choices=True,
+    truncate=True, stream=True, returns_token_ids=True, deterministic=True, count_tokens=True, batches=True,
+    cancel=True, normalize=True, dimensions=True, roles=frozenset({"query", "document"}),
+    notes=("a seed is honoured with enable_deterministic_inference=True only",),
+)  # fmt: skip
+
+
+def open_engine(model: str | None = None, *, task: Task = "generate", server: Any = False,
+                **options: Any) -> Any:  # fmt: skip
+    """An engine for one task; options are SGLang's own server arguments, as keywords or strings.
+
+    `server=True` starts `sglang.launch_server` as a process of its own and drives it over HTTP; `python=`
+    names the interpreter of another environment for it.
+    """
+    if model is None:
+        raise InvalidInput("backend 'sglang' needs a model: a folder or a hub id")
+    if str(server).lower() in ("true", "1", "yes"):
+        from memserve_sglang.served import serve
+
+        return serve(str(model), task, options)
+    need()
+    if task == "generate":
+        from memserve_sglang.offline import Offline
+
+        return Offline.open(str(model), options)
+    if task == "embed":
+        from memserve_sglang.embedding import Embedding
+
+        return Embedding.open(str(model), options)
+    raise Unsupported("sglang", f"task={task!r}")
+
+
+def need() -> None:
+    """SGLang itself, or the line that installs it."""
+    from importlib import import_module
+
+    try:
+        import_module("sglang")
+    except ImportError as error:
+        raise BackendMissing("sglang", needs=str(error.name or error), install=INSTALL) from error

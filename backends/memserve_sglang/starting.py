@@ -1,0 +1,66 @@
+"""Starts `sglang.Engine`: arguments checked against the installed release, failures in plain words."""
+
+from __future__ import annotations
+
+import ast
+import os
+from difflib import get_close_matches
+from inspect import signature
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from memserve.errors import EngineFailed, InvalidInput, MemserveError, ModelUnreadable, Unsupported
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+SPELLINGS = {"max_model_len": "context_length", "tensor_parallel_size": "tp_size"}
+
+
+def arguments(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Server arguments of the installed SGLang from keywords or strings; unknown names are refused."""
+    from sglang.srt.server_args import ServerArgs
+
+    known = set(signature(ServerArgs).parameters)  # a dataclass before 0.5.20, a msgspec struct since
+    named = {SPELLINGS.get(name, name): value for name, value in options.items()}
+    for name in named:
+        if name not in known:
+            near = get_close_matches(name, known, n=1)
+            hint = f"did you mean {near[0]}?" if near else "options are SGLang's own server arguments"
+            raise Unsupported("sglang", f"the option {name!r}", hint=hint)
+    return {name: _value(value) for name, value in named.items()}
+
+
+def _value(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    words = {"true": True, "false": False, "none": None}
+    if value.lower() in words:
+        return words[value.lower()]
+    try:
+        return ast.literal_eval(value)
+    except (ValueError, SyntaxError):
+        return value
+
+
+def start(model: str, options: Mapping[str, Any], **more: Any) -> Any:
+    """A running `sglang.Engine`."""
+    path = Path(model)
+    if path.is_absolute() and not (path / "config.json").exists():
+        raise ModelUnreadable(f"{model} has no config.json", path=str(path / "config.json"))
+    asked = {"log_level": "error", **more, **arguments(options)}
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    import sglang
+
+    try:
+        return sglang.Engine(model_path=model, **asked)
+    except (ValueError, OSError, RuntimeError, TypeError, AssertionError, ImportError) as error:
+        raise _plain(error, model) from error
+
+
+def _plain(error: Exception, model: str) -> MemserveError:
+    words = str(error).strip() or type(error).__name__
+    first = next((line for line in words.splitlines() if line.strip()), words)[:400]
+    if isinstance(error, TypeError):
+        return InvalidInput(f"SGLang refuses its options: {first}")
+    return EngineFailed(f"SGLang did not start with {model}: {first}")
