@@ -1,4 +1,4 @@
-"""Writes src/memserve/model/data/{constructors.dat,defaults.jsonl} from the transformers that is installed.
+"""Writes src/memserve/model/data/constructors.dat and defaults.jsonl from the transformers that is installed.
 
 Keeps of each file of transformers (Apache-2.0) what decides the shape of a weight: the constructors of its
 modules and configs, and what these use. Run it again when a new transformers brings new families:
@@ -16,6 +16,8 @@ import zlib
 from pathlib import Path
 from typing import Any
 
+import config_defaults
+
 DATA = Path(__file__).parent.parent / "src" / "memserve" / "model" / "data"
 ROOTS = {
     "config": {"__post_init__", "__init__"},
@@ -24,18 +26,14 @@ ROOTS = {
 NEVER = {
     "forward", "_init_weights", "post_init", "get_input_embeddings", "set_input_embeddings", "generate",
     "get_output_embeddings", "set_output_embeddings", "prepare_inputs_for_generation", "extra_repr",
-    "__call__",     "reset_parameters", "to_dict", "from_dict", "from_pretrained", "save_pretrained",
+    "__call__", "reset_parameters", "to_dict", "from_dict", "from_pretrained", "save_pretrained",
 }  # fmt: skip
 DROPPED_FIELDS = ("base_model_", "keys_to_ignore", "_no_split", "_supports", "supports", "_keys", "_skip",
-                  "_can", "_keep", "main_input", "input_mod", "_tp", "_pp", "_ep", "_checkpoint", "_input", "_output",
-                  "_auto", "_compat", "all_", "_supported")  # fmt: skip
+                  "_can", "_keep", "main_input", "input_mod", "_tp", "_pp", "_ep", "_checkpoint", "_input",
+                  "_output", "_auto", "_compat", "all_", "_supported")  # fmt: skip
+DEFAULT_AUTOS = {"AutoModel", "AutoModelForCausalLM", "AutoModelForSeq2SeqLM", "AutoModelForImageTextToText",
+                 "AutoModelForMaskedLM", "AutoBackbone"}  # fmt: skip
 EXTRA_FILES = ("vision.py", "perceiver.py", "quant_modules.py")
-DEFAULT_DROP = re.compile(
-    r"dropout|drop_path|droprate|_eps$|epsilon|initializer|init_std|token_id|token_index|_ids?$|^output_|coef|"
-    r"jitter|^summary_|use_cache|^rope_|softcap|_multiplier$|factor$|theta|scal|layerdrop|^mask_(time|feature)|"
-    r"_loss|num_beams|_penalty|beta$|alpha$|gain|_tokens?$|sampl|temperature|_std$|activation|^hidden_act|_act$|"
-    r"label2id|return_dict|problem_type|transformers_version|architectures|^dtype|chunk_size_feed"
-)
 
 
 class Clean(ast.NodeTransformer):
@@ -298,25 +296,30 @@ def collect(models: Path) -> dict[str, dict[str, Any]]:
     return files
 
 
+def auto_tables(path: Path) -> dict[str, str]:
+    """Which table each AutoModel class reads."""
+    found = {}
+    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        for item in node.body if isinstance(node, ast.ClassDef) else ():
+            if isinstance(item, ast.Assign) and field_name(item) == "_model_mapping":
+                found[node.name.lstrip("_")] = ast.unparse(item.value)  # type: ignore[attr-defined]
+    return {auto: table for auto, table in found.items() if table.endswith("_MAPPING")}
+
+
 def tables(files: dict[str, dict[str, Any]]) -> dict[str, Any]:
     """Which class a model type means, and where it is."""
     from transformers.models.auto import configuration_auto, modeling_auto
 
     homes = {name: key for key, file in files.items() for row in file["rows"] for name in row[0]
              if row[2].startswith("class ")}  # fmt: skip
-    autos = {
-        "AutoModel": "MODEL", "AutoModelForCausalLM": "MODEL_FOR_CAUSAL_LM",
-        "AutoBackbone": "MODEL_FOR_BACKBONE", "AutoModelForSeq2SeqLM": "MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM", "AutoModelForCTC": "MODEL_FOR_CTC",
-        "AutoModelForImageTextToText": "MODEL_FOR_IMAGE_TEXT_TO_TEXT",
-        "AutoModelForMaskedLM": "MODEL_FOR_MASKED_LM", "AutoModelForTextEncoding": "MODEL_FOR_TEXT_ENCODING",
-        "AutoModelForSpeechSeq2Seq": "MODEL_FOR_SPEECH_SEQ_2_SEQ",
-        "AutoModelForKeypointDetection": "MODEL_FOR_KEYPOINT_DETECTION",
-        "AutoModelForTextToWaveform": "MODEL_FOR_TEXT_TO_WAVEFORM",
-    }  # fmt: skip
+    used = {
+        original for file in files.values() for home, original in file["imports"].values() if home == "auto"
+    }
     found = {}
-    for auto, prefix in autos.items():
-        table = getattr(modeling_auto, f"{prefix}_MAPPING_NAMES")
-        found[auto] = {k: v if isinstance(v, str) else v[0] for k, v in table.items()}
+    for auto, prefix in auto_tables(Path(modeling_auto.__file__)).items():
+        if auto in used | DEFAULT_AUTOS:
+            table = getattr(modeling_auto, f"{prefix}_NAMES")
+            found[auto] = {kind: name if isinstance(name, str) else name[0] for kind, name in table.items()}
     configs = dict(configuration_auto.CONFIG_MAPPING_NAMES)
     return {
         "autos": found,
@@ -347,64 +350,13 @@ def write_archive(path: Path, files: dict[str, dict[str, Any]], about: dict[str,
     path.write_bytes(struct.pack("<I", len(index)) + index + b"".join(blocks))
 
 
-def default_rows() -> dict[str, dict[str, Any]]:
-    """Defaults, aliases and nested configs of every config class."""
-    from transformers.models.auto.configuration_auto import CONFIG_MAPPING
-
-    rows: dict[str, dict[str, Any]] = {}
-    for kind in CONFIG_MAPPING:
-        add_defaults(rows, kind, CONFIG_MAPPING[kind], CONFIG_MAPPING)
-    return rows
-
-
-def add_defaults(rows: dict[str, dict[str, Any]], name: str, cls: Any, mapping: Any) -> None:
-    if name in rows:
-        return
-    row: dict[str, Any] = {"fields": field_defaults(cls)}
-    rows[name] = row
-    if cls.attribute_map:
-        row["map"] = dict(cls.attribute_map)
-    subs = {}
-    for field, spec in (cls.sub_configs_defaults or {}).items():
-        fixed = hasattr(spec.config_class, "attribute_map")
-        kind = spec.model_type
-        if fixed and not (kind in mapping and mapping[kind] is spec.config_class):
-            kind = spec.config_class.__name__
-        subs[field] = [kind, fixed, *([plain(spec.init_kwargs)] if spec.init_kwargs else [])]
-        if fixed:
-            add_defaults(rows, kind, spec.config_class, mapping)
-    if subs:
-        row["subs"] = subs
-
-
-def field_defaults(cls: Any) -> dict[str, Any]:
-    import dataclasses
-
-    found = {}
-    for field in dataclasses.fields(cls):
-        if DEFAULT_DROP.search(field.name):
-            continue
-        value = None if field.default is dataclasses.MISSING else field.default
-        if field.default_factory is not dataclasses.MISSING:
-            value = field.default_factory()
-        found[field.name] = plain(value)
-    return found
-
-
-def plain(value: Any) -> Any:
-    try:
-        return json.loads(json.dumps(value))
-    except TypeError:
-        return None
-
-
 def main() -> None:
     import transformers
 
     files = collect(Path(transformers.__file__).parent / "models")
     about = {"transformers": transformers.__version__, **tables(files)}
     write_archive(DATA / "constructors.dat", files, about)
-    rows = default_rows()
+    rows = config_defaults.rows()
     lines = (json.dumps({"type": kind, **rows[kind]}, separators=(",", ":")) for kind in sorted(rows))
     (DATA / "defaults.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
     print(f"transformers {transformers.__version__}: {len(files)} files, {len(rows)} config classes")

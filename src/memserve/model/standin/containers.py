@@ -26,6 +26,11 @@ class ModuleList(Module):
         self.items.append(module)
         return self
 
+    def add_module(self, name: str, module: Any) -> None:
+        self.append(module)
+
+    register_module = add_module
+
     def extend(self, modules: Iterable[Any]) -> ModuleList:
         self.items.extend(modules)
         return self

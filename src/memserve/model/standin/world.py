@@ -23,6 +23,16 @@ def library() -> Any:
     return import_module("memserve.model.standin.library")
 
 
+INDIFFERENT = frozenset(
+    {"dtype", "torch_dtype", "attn_implementation", "trust_remote_code", "device_map", "config"}
+)
+
+
+def options(named: dict[str, Any]) -> dict[str, Any]:
+    """Those of from_config's options that may change a model."""
+    return {name: value for name, value in named.items() if name not in INDIFFERENT}
+
+
 class PreTrainedModel(modules.Module):
     """The base of every model class."""
 
@@ -33,8 +43,8 @@ class PreTrainedModel(modules.Module):
         self.config = config
 
     @classmethod
-    def _from_config(cls, config: Any, **_named: Any) -> Any:
-        return cls(config)
+    def _from_config(cls, config: Any, **named: Any) -> Any:
+        return cls(config, **options(named))
 
     from_config = _from_config
 
@@ -115,7 +125,7 @@ class Auto:
     def for_model(self, kind: str, **given: Any) -> Any:
         return library().config_class(kind)(**given)
 
-    def from_config(self, config: Any, **_named: Any) -> Any:
+    def from_config(self, config: Any = None, **named: Any) -> Any:
         """The model that this table gives for a config."""
         table = archive.index()["autos"].get(self.name) or archive.index()["autos"]["AutoModel"]
         kind = archive.index()["types"].get(type(config).__name__, getattr(config, "model_type", ""))
@@ -123,7 +133,7 @@ class Auto:
             kind = getattr(config, "model_type", "")
         if kind not in table:
             raise LookupError(f"no {self.name} for {type(config).__name__}")
-        return library().class_named(table[kind], kind)(config)
+        return library().class_named(table[kind], kind)(config, **options(named))
 
     _from_config = from_config
 
