@@ -172,7 +172,8 @@ def test_nothing_heavy_is_loaded():
     ("name", "kind"),
     [
         ("TensorRT 10.11, CUDA 12.9", "trtllm"), ("vLLM 0.6.5.dev964+mlperf50, Pytorch 2.7.0a0", "vllm"),
-        ("vllm-ascend", "ascend"), ("AutoAWQ(transformers)", "fused"), ("llama.cpp", "llamacpp"), ("openai", None),
+        ("vllm-ascend", "ascend"), ("AutoAWQ(transformers)", "fused"), ("llama.cpp", "llamacpp"),
+        ("openai", None),
     ],
 )  # fmt: skip
 def test_engines_by_the_names_of_published_tables(name, kind):
