@@ -45,6 +45,26 @@ def test_any_card_gives_the_smallest_machines(capsys: pytest.CaptureFixture[str]
     assert priced == sorted(priced) and answer["fits"] is True
 
 
+def test_a_workload_sets_the_context_and_is_timed_and_priced(capsys: pytest.CaptureFixture[str]) -> None:
+    plan = answered(capsys, "llama-8b", "--gpus", "1xH100", "--workload", "30000:200:100", "--deadline", "24h",
+                    "--budget", "1000")["plan"]  # fmt: skip
+    assert isinstance(plan, dict)
+    told = plan["workload"]
+    assert plan["context"] == 30208 and told["requests"] == 100
+    assert 0 < told["hours"]["low"] <= told["hours"]["likely"] <= told["hours"]["high"] < 24
+    assert told["within_deadline"] is True and told["machines_for_deadline"] == 1
+    assert told["within_budget"] is True and told["usd"]["likely"] > 0
+    assert plan["speed"]["input_tokens"] == 30000
+    priced = answered(capsys, "gpt-4o-mini", "--gpus", "1xL4", "--workload", "1000:100:1000")["plan"]
+    assert isinstance(priced, dict) and priced["workload"]["usd"]["likely"] == pytest.approx(0.21)
+
+
+def test_bounds_need_a_workload(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["llama-8b", "--gpus", "1xL4", "--deadline", "12h"]) == 2
+    assert main(["llama-8b", "--gpus", "1xL4", "--workload", "nonsense"]) == 2
+    assert capsys.readouterr().err.count("\n") == 2
+
+
 def test_training(capsys: pytest.CaptureFixture[str]) -> None:
     small = answered(capsys, "llama-8b", "--gpus", "1xA100", "--train", "qlora", "batch=1", "sequence=1024",
                      "checkpointing")  # fmt: skip

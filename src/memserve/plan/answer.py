@@ -102,8 +102,9 @@ class Maker:
         if candidate.remote:
             from memserve.plan import remote
 
-            return remote.plan(candidate, self.model, self.machine)
+            return remote.plan(candidate, self.model, self.machine, self.wishes.job)
         room = rooms.room(candidate.backend)
+        job = self.wishes.job
         held = loaded(self.model, candidate.checkpoint)
         deployment = candidate.deployment
         launch = room.launch.launch(held, candidate.checkpoint.id, self.machine, deployment)
@@ -117,6 +118,7 @@ class Maker:
         if not candidate.fits:
             return replace(plan, reasons=(candidate.reason, *reasons))
         return replace(
-            plan, reasons=reasons, speed=pricing.speed_object(self.model, self.machine, candidate),
-            cost=pricing.cost_object(self.model, self.machine, candidate, self.rent),
+            plan, reasons=reasons, speed=pricing.speed_object(held, self.machine, candidate, job),
+            cost=pricing.cost_object(held, self.machine, candidate, self.rent, job),
+            workload=job.on(held, self.machine, candidate, self.rent[0]) if job else None,
         )  # fmt: skip

@@ -80,9 +80,10 @@ class Rank:
 
     def pace(self, candidate: Candidate) -> float:
         """Seconds or dollars per answer, as predicted."""
-        if self.wishes.objective == "latency":
-            speed = pricing.speed(self.model, self.machine, candidate, self.wishes.concurrency)
-            return speed.ttft_ms.likely + pricing.OUTPUT_TOKENS * speed.tpot_ms.likely
-        speed = pricing.speed(self.model, self.machine, candidate, None)
+        job, latency = self.wishes.job, self.wishes.objective == "latency"
+        concurrency = self.wishes.concurrency if latency else None
+        speed = pricing.speed(self.model, self.machine, candidate, concurrency, job)
+        if latency:
+            return speed.ttft_ms.likely + pricing.load(candidate, job)[1] * speed.tpot_ms.likely
         cards = candidate.deployment.layout.cards if self.wishes.objective == "cost" else 1
         return cards / speed.output_tokens_per_s.likely

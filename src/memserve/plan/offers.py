@@ -57,6 +57,8 @@ def context_of(model: ModelSpec, wishes: Wishes) -> int:
     """The context that is planned for."""
     if wishes.context is not None:
         return wishes.context
+    if wishes.job is not None:
+        return wishes.job.context
     return min(model.max_context or DEFAULT_CONTEXT, DEFAULT_CONTEXT)
 
 

@@ -7,6 +7,7 @@ import re
 from typing import TYPE_CHECKING, NoReturn
 
 from memserve.errors import InvalidInput
+from memserve.plan import job
 from memserve.plan.wishes import MOST, Wishes
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ def wishes(options: argparse.Namespace) -> Wishes:
         context=options.context, concurrency=options.concurrency, backend=options.backend,
         engine_version=options.engine_version, quantization=options.quantization, tensor_parallel=options.tp,
         pipeline_parallel=options.pp, data_parallel=options.dp, kv_dtype=options.kv_dtype,
-        objective=options.objective,
+        objective=options.objective, job=job.read(options.workload, options.deadline, options.budget),
     )  # fmt: skip
 
 
@@ -68,6 +69,9 @@ def _wanted(made: Parser) -> None:
     add("--pp", type=count, metavar="N", help="groups of layers")
     add("--dp", type=count, metavar="N", help="copies of the model")
     add("--kv-dtype", metavar="D", help="auto, fp8, ...")
+    add("--workload", metavar="W", help="longmemeval-s, locomo, IN:OUT:N or a .jsonl file of requests")
+    add("--deadline", metavar="T", help="with --workload: 12h, 90m, 3d")
+    add("--budget", type=amount, metavar="USD", help="with --workload: dollars")
     add("--objective", default="quality", metavar="O", help="quality, throughput, latency or cost")
 
 

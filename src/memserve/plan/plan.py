@@ -192,6 +192,8 @@ class Plan(Described):
     """The longest context that this deployment holds."""
     speed: Mapping[str, Any] | None = None
     cost: Mapping[str, Any] | None = None
+    workload: Mapping[str, Any] | None = None
+    """Hours, energy and money of the workload that was named."""
     remote: bool = False
     alternatives: tuple[Plan, ...] = field(default=(), repr=False)
     rejected: tuple[Candidate, ...] = field(default=(), repr=False)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from memserve.hardware.machine import Machine
     from memserve.model.spec import ModelSpec
+    from memserve.plan.job import Job
     from memserve.plan.plan import Described
     from memserve.speed.result import Speed
 
@@ -16,37 +17,46 @@ OUTPUT_TOKENS = 256
 """The load of the figures where no workload is named."""
 
 
-def speed(model: ModelSpec, machine: Machine, candidate: Described, concurrency: int | None) -> Speed:
-    """A candidate's speed under the usual load; None for `concurrency` asks for the most it can serve."""
+def load(candidate: Described, job: Job | None) -> tuple[float, float]:
+    """Prompt and output tokens of the requests that figures are given for."""
+    if job is not None:
+        return job.workload.prompt_tokens, job.workload.output_tokens
+    prompt = min(INPUT_TOKENS, max(1, candidate.context * 3 // 4))
+    return prompt, min(OUTPUT_TOKENS, max(1, candidate.context - prompt))
+
+
+def speed(model: ModelSpec, machine: Machine, candidate: Described, concurrency: int | None,
+          job: Job | None = None) -> Speed:  # fmt: skip
+    """A candidate's speed; None for `concurrency` asks for the most it can serve."""
     from memserve.speed import predict
 
     layout = candidate.deployment.layout
-    prompt = min(INPUT_TOKENS, max(1, candidate.context * 3 // 4))
+    prompt, output = load(candidate, job)
     return predict(
         model, machine, backend=candidate.backend, engine_version=candidate.engine_version,
         quantization=candidate.quantization, tensor_parallel=layout.tensor, pipeline_parallel=layout.pipeline,
-        data_parallel=layout.data, kv_dtype=candidate.kv_dtype, input_tokens=prompt,
-        output_tokens=min(OUTPUT_TOKENS, max(1, candidate.context - prompt)), concurrency=concurrency,
+        data_parallel=layout.data, kv_dtype=candidate.kv_dtype, input_tokens=prompt, output_tokens=output,
+        concurrency=concurrency,
     )  # fmt: skip
 
 
-def speed_object(model: ModelSpec, machine: Machine, candidate: Described) -> dict[str, Any]:
+def speed_object(model: ModelSpec, machine: Machine, candidate: Described,
+                 job: Job | None = None) -> dict[str, Any]:  # fmt: skip
     """`speed` of the JSON answer: at the concurrency asked for, with the load it holds for."""
-    found = speed(model, machine, candidate, candidate.concurrency)
-    prompt = min(INPUT_TOKENS, max(1, candidate.context * 3 // 4))
+    found = speed(model, machine, candidate, candidate.concurrency, job)
+    prompt, output = load(candidate, job)
     return {
         **{name: _rounded(values) for name, values in found.to_dict().items()},
-        "at_most": found.at_most, "input_tokens": prompt,
-        "output_tokens": min(OUTPUT_TOKENS, max(1, candidate.context - prompt)),
+        "at_most": found.at_most, "input_tokens": prompt, "output_tokens": output,
         "concurrency": candidate.concurrency,
     }  # fmt: skip
 
 
 def cost_object(model: ModelSpec, machine: Machine, candidate: Described,
-                rented: tuple[float | None, str]) -> dict[str, Any]:  # fmt: skip
+                rented: tuple[float | None, str], job: Job | None = None) -> dict[str, Any]:  # fmt: skip
     """`cost` of the JSON answer: renting the machine, and what its output costs when it is kept busy."""
     hourly, source = rented
-    busy = speed(model, machine, candidate, None).output_tokens_per_s.likely
+    busy = speed(model, machine, candidate, None, job).output_tokens_per_s.likely
     per_token = None if hourly is None else round(hourly / 3600 / busy * 1e6, 4)
     return {
         "usd_per_hour": hourly, "usd_per_mtok_output": per_token, "source": source,

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
     from memserve.hardware.machine import Machine
     from memserve.model.spec import ModelSpec
+    from memserve.plan.job import Job
     from memserve.plan.wishes import Wishes
     from memserve.speed.prices import Price
 
@@ -57,7 +58,7 @@ def candidate(backend: str, model: ModelSpec, wishes: Wishes) -> Candidate:
     return Candidate(deployment, Verdict("runs"), Checkpoint(model.id, "none", "the provider's"), remote=True)
 
 
-def plan(chosen: Candidate, model: ModelSpec, machine: Machine) -> Plan:
+def plan(chosen: Candidate, model: ModelSpec, machine: Machine, job: Job | None = None) -> Plan:
     """The provider's plan: nothing to install or start, and what it costs."""
     from memserve.plan.launch import Launch
 
@@ -67,6 +68,7 @@ def plan(chosen: Candidate, model: ModelSpec, machine: Machine) -> Plan:
     return Plan(
         model=model, machine=machine, deployment=chosen.deployment, verdict=chosen.verdict,
         checkpoint=chosen.checkpoint, launch=launch, cost=cost_object(found), remote=True,
+        workload=job.by(found) if job and found else None,
         reasons=(f"{chosen.backend} serves {model.id} over HTTP; {told}",),
     )  # fmt: skip
 

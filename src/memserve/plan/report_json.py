@@ -77,5 +77,5 @@ def bare_plan(plan: Plan) -> dict[str, Any]:
         "fits": plan.fits, "outcome": plan.outcome,
         "memory_gib_per_card": plan.memory_gib_per_card,
         "kv_cache_tokens": plan.kv_cache_tokens, "max_concurrency": plan.max_concurrency,
-        "speed": plan.speed, "cost": plan.cost, "reasons": list(plan.reasons),
+        "speed": plan.speed, "cost": plan.cost, "workload": plan.workload, "reasons": list(plan.reasons),
     }  # fmt: skip

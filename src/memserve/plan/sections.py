@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import shlex
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from memserve.plan.plan import GIB
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from memserve.plan.answer import Answer
     from memserve.plan.plan import Candidate, Plan
@@ -91,6 +91,8 @@ def money(plan: Plan) -> Iterator[Row]:
             f"{bound}{rate['likely']:.0f} tokens/s ({rate['low']:.0f} to {rate['high']:.0f}) at"
             f" {plan.speed['concurrency']} at once, first token after {first['likely'] / 1000:.2f} s",
         )
+    if plan.workload:
+        yield "workload", work(plan.workload)
     cost = plan.cost or {}
     if cost.get("usd_per_hour"):
         busy = f"{cost['usd_per_mtok_output']:.2f} $ per million output tokens when busy"
@@ -98,6 +100,21 @@ def money(plan: Plan) -> Iterator[Row]:
     elif cost.get("usd_per_mtok_input") is not None:
         rates = f"{cost['usd_per_mtok_input']} / {cost['usd_per_mtok_output']}"
         yield "price", f"{rates} $ per million tokens in / out"
+
+
+def work(told: Mapping[str, Any]) -> str:
+    """Time, money and the bounds of a workload."""
+    hours, usd = told["hours"], told["usd"]
+    said = f"{told['name']}: {hours['likely']:.2f} h ({hours['low']:.2f} to {hours['high']:.2f})"
+    said += f", {usd['likely']:.2f} $" if usd else ""
+    said += f", {told['kwh']:.2f} kWh" if told["kwh"] else ""
+    answers = {True: "within", False: "beyond", None: "perhaps within"}
+    if "within_deadline" in told:
+        said += f"; {answers[told['within_deadline']]} the deadline"
+        said += f" ({told['machines_for_deadline']} such machines make it)"
+    if "within_budget" in told:
+        said += f"; {answers[told['within_budget']]} the budget"
+    return said
 
 
 def memory(plan: Plan) -> Iterator[str]:

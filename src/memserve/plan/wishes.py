@@ -11,6 +11,8 @@ from memserve.plan.losses import WEIGHTS
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from memserve.plan.job import Job
+
 OBJECTIVES = ("quality", "throughput", "latency", "cost")
 KV_DTYPES = ("auto", "float16", "bfloat16", "fp8", "fp8_e4m3", "fp8_e5m2", "int8", "int4")
 QUANTIZATION_WORDS = {
@@ -37,6 +39,8 @@ class Wishes:
     data_parallel: int | None = None
     kv_dtype: str | None = None
     objective: str = "quality"
+    job: Job | None = None
+    """The workload that the plan is for: bounds the context, and is timed and priced."""
 
     def __post_init__(self) -> None:
         counts = {

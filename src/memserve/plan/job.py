@@ -1,0 +1,91 @@
+"""`--workload`, `--deadline`, `--budget`: how long a job takes on a plan, and what it costs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import ceil
+from typing import TYPE_CHECKING, Any
+
+from memserve.errors import InvalidInput
+
+if TYPE_CHECKING:
+    from memserve.hardware.machine import Machine
+    from memserve.model.spec import ModelSpec
+    from memserve.plan.plan import Described
+    from memserve.speed.prices import Price
+    from memserve.speed.workloads import Estimate, Workload
+
+STEP = 256
+"""Contexts that follow from a workload are rounded up to it."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """A workload and what bounds it."""
+
+    workload: Workload
+    deadline: float | None = None
+    """Seconds."""
+    budget: float | None = None
+    """Dollars."""
+
+    @property
+    def context(self) -> int:
+        """Tokens that one request of the workload needs."""
+        tokens = self.workload.prompt_tokens + self.workload.output_tokens
+        return ceil(tokens / STEP) * STEP
+
+    def on(self, model: ModelSpec, machine: Machine, plan: Described,
+           usd_per_hour: float | None) -> dict[str, Any]:  # fmt: skip
+        """The job on the user's own cards."""
+        from memserve.speed import workloads
+
+        layout = plan.deployment.layout
+        return self._told(workloads.assess(
+            self.workload, model, machine, backend=plan.backend, engine_version=plan.engine_version,
+            quantization=plan.quantization, tensor_parallel=layout.tensor, pipeline_parallel=layout.pipeline,
+            data_parallel=layout.data, kv_dtype=plan.kv_dtype, usd_per_hour=usd_per_hour,
+        ))  # fmt: skip
+
+    def by(self, price: Price) -> dict[str, Any]:
+        """The job at a provider."""
+        from memserve.speed import workloads
+
+        return self._told(workloads.ask(self.workload, price))
+
+    def _told(self, estimate: Estimate) -> dict[str, Any]:
+        from memserve.speed import workloads as made
+
+        hours = [round(seconds / 3600, 4) for seconds in estimate.seconds]
+        told: dict[str, Any] = {
+            "name": self.workload.name, "requests": self.workload.requests,
+            "prompt_tokens": self.workload.prompt_tokens, "output_tokens": self.workload.output_tokens,
+            "hours": _range(hours), "gpu_hours": estimate.gpu_hours, "kwh": estimate.kwh,
+            "usd": None if estimate.usd is None else _range([round(usd, 4) for usd in estimate.usd]),
+            "concurrency": estimate.concurrency, "at_most": estimate.at_most, "notes": list(estimate.notes),
+        }  # fmt: skip
+        if self.deadline is not None:
+            told["within_deadline"] = made.within_deadline(estimate, self.deadline)
+            told["machines_for_deadline"] = made.machines_until(estimate, self.deadline)
+        if self.budget is not None:
+            told["within_budget"] = made.within_budget(estimate, self.budget)
+            told["affordable_requests"] = made.affordable_requests(estimate, self.budget)
+        return told
+
+
+def read(workload: str | None, deadline: str | None, budget: float | None) -> Job | None:
+    """The job that the options name; bounds without a workload bound nothing."""
+    if workload is None:
+        if deadline is not None or budget is not None:
+            raise InvalidInput("--deadline and --budget need a --workload, as 1000:200:5000 or locomo")
+        return None
+    from memserve.speed import workloads
+
+    seconds = None if deadline is None else workloads.seconds_of(deadline)
+    if seconds is not None and seconds <= 0:
+        raise InvalidInput("--deadline must lie ahead: 12h, 90m, 3d")
+    return Job(workloads.find(workload), seconds, budget)
+
+
+def _range(values: list[float]) -> dict[str, float]:
+    return dict(zip(("low", "likely", "high"), values, strict=True))
