@@ -46,8 +46,8 @@ def test_any_card_gives_the_smallest_machines(capsys: pytest.CaptureFixture[str]
 
 
 def test_a_workload_sets_the_context_and_is_timed_and_priced(capsys: pytest.CaptureFixture[str]) -> None:
-    plan = answered(capsys, "llama-8b", "--gpus", "1xH100", "--workload", "30000:200:100", "--deadline", "24h",
-                    "--budget", "1000")["plan"]  # fmt: skip
+    words = ("--workload", "30000:200:100", "--deadline", "24h", "--budget", "1000")
+    plan = answered(capsys, "llama-8b", "--gpus", "1xH100", *words)["plan"]
     assert isinstance(plan, dict)
     told = plan["workload"]
     assert plan["context"] == 30208 and told["requests"] == 100

@@ -7,11 +7,12 @@ import re
 from typing import TYPE_CHECKING, NoReturn
 
 from memserve.errors import InvalidInput
-from memserve.plan import job
 from memserve.plan.wishes import MOST, Wishes
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from memserve.plan.job import Job
 
 _COUNT = re.compile(r"(\d{1,12})([kKmM]?)")
 _UNITS = {"": 1, "k": 1024, "m": 1024**2}
@@ -38,8 +39,17 @@ def wishes(options: argparse.Namespace) -> Wishes:
         context=options.context, concurrency=options.concurrency, backend=options.backend,
         engine_version=options.engine_version, quantization=options.quantization, tensor_parallel=options.tp,
         pipeline_parallel=options.pp, data_parallel=options.dp, kv_dtype=options.kv_dtype,
-        objective=options.objective, job=job.read(options.workload, options.deadline, options.budget),
+        objective=options.objective, job=job_of(options),
     )  # fmt: skip
+
+
+def job_of(options: argparse.Namespace) -> Job | None:
+    """The workload that the options name, with its bounds."""
+    if options.workload is None and options.deadline is None and options.budget is None:
+        return None
+    from memserve.plan import job
+
+    return job.read(options.workload, options.deadline, options.budget)
 
 
 def parser() -> Parser:
@@ -47,6 +57,7 @@ def parser() -> Parser:
     made = Parser(
         prog="python -m memserve.plan",
         allow_abbrev=False,
+        formatter_class=lambda prog: argparse.HelpFormatter(prog, width=100),
         description="What to run on the cards at hand: engine, release, quantization, layout, command.",
         epilog="exit codes: 0 a plan fits; 1 nothing does, the closest miss is shown; 2 malformed call",
     )
