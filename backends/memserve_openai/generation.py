@@ -35,6 +35,7 @@ class ChatEngine(HttpEngine):
         self._chat_url = client.address.url("chat/completions")
         self._raw_url = client.address.url("completions")
         self._seen_models = {model}
+        self._fingerprint: str | None = None
         self.fills_max_tokens = capabilities.context is not None
         """Where the context is known, a default length never asks for more than it."""
 
@@ -93,6 +94,9 @@ class ChatEngine(HttpEngine):
             answer = replace(answer, samples=(_sample(answer),) * request.n)
         if answer.model not in self._seen_models:
             self._other_model(answer.model)
+        fingerprint = found.get("system_fingerprint")
+        if fingerprint != self._fingerprint:
+            self._other_fingerprint(fingerprint)
         return answer
 
     def reader(self, request: Request) -> StreamReader:
@@ -156,6 +160,13 @@ class ChatEngine(HttpEngine):
                 payload["stream_options"] = {"include_usage": True}
         elif self._dialect.token_id_field:
             payload[self._dialect.token_id_field] = True
+
+    def _other_fingerprint(self, fingerprint: Any) -> None:
+        """The provider changed the system behind the model's name: answers before and after may differ."""
+        if isinstance(fingerprint, str):
+            if self._fingerprint is not None:
+                log.warning("the system fingerprint of model %r changed during the run", self._model)
+            self._fingerprint = fingerprint
 
     def _other_model(self, answered: str | None) -> None:
         """A router may answer with another model: that is told once, and the answer carries its name."""

@@ -253,6 +253,16 @@ def test_another_model_answers(server, open_generator, caplog):
     assert caplog.text.count("something-else") == 1
 
 
+def test_the_system_behind_the_name_changes(server, open_generator, caplog):
+    server.will(*(answering(choice(), system_fingerprint=mark) for mark in ("a", "a", None, "b")))
+    generator = open_generator()
+    for _ in range(3):
+        generator.generate("hi")
+    assert caplog.text == ""
+    generator.generate("hi")
+    assert caplog.text.count("fingerprint") == 1
+
+
 def test_a_dated_name_is_the_same_model(server, open_generator, caplog):
     server.will(answering(choice(), model="name-2024-08-06"))
     open_generator().generate("hi")

@@ -55,6 +55,17 @@ def speak(prompt: str, max_tokens: int, stop: list[str] | tuple[str, ...] = (), 
     return Speech(said, finish, count(prompt) + 3)
 
 
+def instance(schema: dict[str, Any]) -> Any:
+    """The plainest value that a JSON schema allows."""
+    if "enum" in schema:
+        return schema["enum"][0]
+    kind = str(schema.get("type", "object")).lower()
+    if kind == "object":
+        return {name: instance(inner) for name, inner in schema.get("properties", {}).items()}
+    plain: dict[str, Any] = {"string": "word", "integer": 1, "number": 1.5, "boolean": True, "array": []}
+    return plain[kind]
+
+
 @dataclass
 class Seen:
     """One request as the fake saw it."""

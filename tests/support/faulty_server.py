@@ -7,6 +7,7 @@ import json
 import struct
 import threading
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from socket import SO_LINGER, SOL_SOCKET
 from typing import TYPE_CHECKING, Any
@@ -118,6 +119,8 @@ class FaultyServer:
         finally:
             self._tasks.discard(task)
             writer.close()
+            with suppress(OSError, asyncio.TimeoutError, asyncio.CancelledError):
+                await asyncio.wait_for(writer.wait_closed(), 1)
 
     def _act(self, post: Post) -> Act:
         if post.method == "GET":

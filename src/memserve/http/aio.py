@@ -129,6 +129,7 @@ class AioAnswer:
 
     def __init__(self, response: aiohttp.ClientResponse) -> None:
         self._response = response
+        self._wire = response.connection.transport if response.connection is not None else None
         self.status = response.status
         self.headers: Mapping[str, str] = {
             name.decode("latin-1").lower(): value.decode("utf-8", "replace")
@@ -144,6 +145,8 @@ class AioAnswer:
         except (aiohttp.ClientError, OSError) as broken:
             reason = _reason(broken)
         if reason:
+            if self._wire is not None:
+                self._wire.close()  # Python 3.10 does not count a TLS connection that was reset as closed
             raise ConnectionFailed(f"the answer broke off: {reason}")
 
     async def release(self) -> None:

@@ -13,7 +13,7 @@ from memserve.http import body, failure
 from memserve.http.clock import within
 from memserve.http.retry import Attempts
 from memserve.http.throttle import Throttle
-from memserve.http.transport import Call, Refused
+from memserve.http.transport import Call
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
@@ -139,12 +139,12 @@ class HttpClient:
         if isinstance(error, AuthenticationFailed) and await self._renewed(attempts, error):
             return
         seconds = attempts.after(error)
+        log.info("%s; next attempt in %.1f s", error.message, seconds)
         if isinstance(error, (Throttled, Overloaded)):
             self._tell(error)
         if isinstance(error, Throttled):
             self._throttle.pause(seconds)
             return
-        log.info("%s; next attempt in %.1f s", error.message, seconds)
         if isinstance(error, failure.Loading):
             await self._until_loaded(seconds)
         else:
@@ -261,4 +261,3 @@ _HEADERS = {
     "Accept-Encoding": body.ACCEPT_ENCODING,
     "User-Agent": "memserve/0.1.0",
 }
-__all__ = ["HttpClient", "Pieces", "Refused", "Signer"]

@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from memserve.errors import RemoteError
+from memserve.errors import RemoteError, Unsupported
 from memserve.http import body, sse
 from memserve.http.clock import within
 
@@ -64,7 +64,7 @@ class HttpEngine(ABC):
 
     def reader(self, request: Request) -> StreamReader:
         """A reader for one attempt at a stream."""
-        raise NotImplementedError
+        raise Unsupported(self.capabilities.backend, "stream")
 
     @property
     def identity(self) -> Mapping[str, str]:

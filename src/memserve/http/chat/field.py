@@ -14,6 +14,8 @@ from memserve.http.body import bad
 from memserve.protocol import TokenLogprob, ToolCall, Usage
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from memserve.protocol import FinishReason
 
 log = logging.getLogger("memserve.http")
@@ -29,11 +31,11 @@ def _reasons() -> dict[str, FinishReason | None]:
     return {row["said"]: row["means"] for row in rows}
 
 
-def finish(said: Any) -> FinishReason | None:
-    """Why the answer ended; raises ServerFailed where it was broken off."""
+def finish(said: Any, known: Mapping[str, FinishReason | None] | None = None) -> FinishReason | None:
+    """Why the answer ended; raises ServerFailed where it was broken off. `known`: a room's own words."""
     if said is None or said == "":
         return None
-    known = _reasons()
+    known = _reasons() if known is None else known
     if not isinstance(said, str) or said.lower() not in known:
         log.warning("unknown finish_reason %s", said if _is_word(said) else type(said).__name__)
         return None
@@ -78,10 +80,11 @@ def usage(found: Any) -> Usage:
     details = found.get("prompt_tokens_details")
     cached = details.get("cached_tokens") if isinstance(details, dict) else None
     cached = found.get("prompt_cache_hit_tokens", found.get("cached_tokens")) if cached is None else cached
-    return Usage(_count(found.get("prompt_tokens")), _count(found.get("completion_tokens")), _count(cached))
+    return Usage(count(found.get("prompt_tokens")), count(found.get("completion_tokens")), count(cached))
 
 
-def _count(value: Any) -> int | None:
+def count(value: Any) -> int | None:
+    """A number of tokens, or None where it is none."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return None
     return int(value) if 0 <= value < math.inf else None

@@ -1,0 +1,167 @@
+"""Takes a chat prompt apart, for providers whose messages have another shape than OpenAI's."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from memserve.errors import InvalidInput, Unsupported
+from memserve.http.chat.ask import messages
+from memserve.protocol import Raw, ToolCall
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+
+    from memserve.protocol import Prompt
+
+T = TypeVar("T")
+_SYSTEM = ("system", "developer")
+_ROLES = ("user", "assistant", "tool")
+
+
+@dataclass(frozen=True)
+class Image:
+    """A picture: base64 data of a media type, or an address."""
+
+    media_type: str | None
+    data: str | None
+    url: str | None = None
+
+
+@dataclass(frozen=True)
+class Turn:
+    """One message: who speaks, what is said, which tools are called, or which call is answered."""
+
+    role: str
+    pieces: tuple[str | Image, ...]
+    calls: tuple[ToolCall, ...] = ()
+    answers: str | None = None
+    name: str | None = None
+
+    @property
+    def text(self) -> str:
+        """The words alone."""
+        return "".join(piece for piece in self.pieces if isinstance(piece, str))
+
+
+@dataclass(frozen=True)
+class Talk:
+    """A conversation and what stands above it."""
+
+    system: str
+    turns: tuple[Turn, ...]
+
+
+def read(prompt: Prompt, backend: str) -> Talk:
+    """The talk of a prompt; system messages stand at its start or are refused."""
+    if isinstance(prompt, Raw):
+        raise Unsupported(backend, "raw prompts")
+    system: list[str] = []
+    turns: list[Turn] = []
+    for position, message in enumerate(messages(prompt)):
+        turn = _turn(position, message)
+        if turn.role not in _SYSTEM:
+            turns.append(turn)
+        elif turns:
+            raise InvalidInput(f"message {position}: {backend} takes system messages at the start alone")
+        else:
+            system.append(turn.text)
+    if not turns:
+        raise InvalidInput(f"{backend} needs at least one message that is not a system message")
+    return Talk("\n\n".join(system), tuple(turns))
+
+
+def _turn(position: int, message: Mapping[str, Any]) -> Turn:
+    role = message["role"]
+    if role not in (*_ROLES, *_SYSTEM):
+        raise InvalidInput(f"message {position}: the role {role!r} is unknown")
+    calls = tuple(_call(position, call) for call in message.get("tool_calls") or ())
+    pieces = tuple(_pieces(position, message.get("content")))
+    return Turn(role, pieces, calls, message.get("tool_call_id"), message.get("name"))
+
+
+def _pieces(position: int, content: Any) -> Iterator[str | Image]:
+    if content is None:
+        return
+    if isinstance(content, str):
+        yield content
+        return
+    for part in content:
+        if part.get("type") == "text":
+            yield part["text"]
+        elif part.get("type") in ("image_url", "input_image"):
+            yield _image(position, part.get("image_url"))
+        else:
+            raise InvalidInput(f"message {position}: a part of type {part.get('type')!r} is unknown")
+
+
+def _image(position: int, source: Any) -> Image:
+    url = source.get("url") if isinstance(source, dict) else source
+    if not isinstance(url, str):
+        raise InvalidInput(f"message {position}: an image has no url")
+    if not url.startswith("data:"):
+        return Image(None, None, url)
+    head, comma, data = url.removeprefix("data:").partition(",")
+    if not comma or not head.endswith(";base64"):
+        raise InvalidInput(f"message {position}: an image's data is data:TYPE;base64,...")
+    return Image(head.partition(";")[0], data)
+
+
+def _call(position: int, call: Mapping[str, Any]) -> ToolCall:
+    function = call.get("function") or {}
+    if not function.get("name"):
+        raise InvalidInput(f"message {position}: a tool call names no function")
+    return ToolCall(str(call.get("id") or ""), function["name"], function.get("arguments") or "{}")
+
+
+def arguments(call: ToolCall) -> dict[str, Any]:
+    """A call's arguments as an object."""
+    try:
+        found = json.loads(call.arguments or "{}")
+    except ValueError:
+        found = None
+    if not isinstance(found, dict):
+        raise InvalidInput(f"the arguments of the call of {call.name!r} are not a JSON object")
+    return found
+
+
+@dataclass(frozen=True)
+class Tool:
+    """A function that the model may call."""
+
+    name: str
+    description: str | None
+    parameters: Mapping[str, Any]
+
+
+def tool(described: Mapping[str, Any]) -> Tool:
+    """A tool as OpenAI describes it."""
+    function = described.get("function")
+    if not isinstance(function, dict) or not function.get("name"):
+        raise InvalidInput("a tool is {'type': 'function', 'function': {'name': ..., 'parameters': ...}}")
+    parameters = function.get("parameters") or {"type": "object", "properties": {}}
+    return Tool(function["name"], function.get("description"), parameters)
+
+
+def choice(wanted: str | Mapping[str, Any]) -> tuple[str, str | None]:
+    """A tool_choice as ("auto" | "none" | "required" | "function", the function's name)."""
+    if wanted in ("auto", "none", "required"):
+        return str(wanted), None
+    if wanted == "any":
+        return "required", None
+    function = wanted.get("function") if not isinstance(wanted, str) else None
+    if not isinstance(function, dict) or not function.get("name"):
+        raise InvalidInput("tool_choice is auto, none, required or {'type': 'function', 'function': {...}}")
+    return "function", function["name"]
+
+
+def merged(turns: Iterable[tuple[str, list[T]]]) -> list[tuple[str, list[T]]]:
+    """Neighbours of one role joined: several providers want the roles to alternate."""
+    joined: list[tuple[str, list[T]]] = []
+    for role, blocks in turns:
+        if joined and joined[-1][0] == role:
+            joined[-1][1].extend(blocks)
+        else:
+            joined.append((role, list(blocks)))
+    return joined
