@@ -67,7 +67,7 @@ class Embedding(_Pooling):
         self._unit = _normalizes(model)
         self._size = int(self._config.embedding_size) if hasattr(self._config, "embedding_size") else None
         self.capabilities = self._known(
-            model, tasks=frozenset({"embed"}), roles=frozenset(self._prompts) & {"query", "document"}
+            model, tasks=frozenset({"embed"}), roles=frozenset({"query", "document", *self._prompts})
         )
 
     def embed(self, texts: Sequence[str], *, role: str | None, normalize: bool | None,

@@ -111,3 +111,11 @@ def purpose_of(folder: Path) -> Task | None:
         return "rerank"
     generates = name.endswith(("CausalLM", "LMHeadModel", "ConditionalGeneration"))
     return None if not name else "generate" if generates else "embed"
+
+
+def prompts_of(folder: Path) -> dict[str, str]:
+    """The prompts for roles that a checkpoint's own files name."""
+    config = folder / "config_sentence_transformers.json"
+    if not config.exists():
+        return {}
+    return dict(json.loads(config.read_text(encoding="utf-8")).get("prompts") or {})

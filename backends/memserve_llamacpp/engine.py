@@ -1,0 +1,58 @@
+"""Opens a GGUF file with llama.cpp: in this process, or as a server that memserve starts and watches."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from memserve.errors import BackendMissing, InvalidInput, Unsupported
+from memserve.protocol import Capabilities
+
+if TYPE_CHECKING:
+    from memserve.protocol import Task
+
+INSTALL = 'pip install "memserve[llamacpp]"'
+
+capabilities = Capabilities(
+    backend="llamacpp", tasks=frozenset({"generate", "embed"}), raw=True, token_ids=True, top_k=True,
+    min_p=True, seed=True, n=True, logprobs=20, score=True, schema=True, choices=True, truncate=True,
+    stream=True, returns_token_ids=True, deterministic=True, count_tokens=True, cancel=True, normalize=True,
+    dimensions=True, roles=frozenset({"query", "document"}),
+    notes=("one sequence at a time: the longest prefix that two prompts share is computed once",),
+)  # fmt: skip
+
+
+def open_engine(model: str | None = None, *, task: Task = "generate", server: Any = False,
+                **options: Any) -> Any:  # fmt: skip
+    """An engine for one task; options are those of `llama_cpp.Llama`, as keywords or strings.
+
+    `server=True` starts `llama_cpp.server` as a process of its own and drives it over HTTP; `python=` names
+    the interpreter of another environment for it.
+    """
+    if model is None:
+        raise InvalidInput("backend 'llamacpp' needs a model: a .gguf file, or a folder that holds one")
+    from memserve_llamacpp.loading import load, locate
+
+    if str(server).lower() in ("true", "1", "yes"):
+        from memserve_llamacpp.served import serve
+
+        return serve(str(locate(str(model))), task, options)
+    need()
+    if task == "generate":
+        from memserve_llamacpp.generating import Generating
+
+        return Generating(load(str(model), options), str(model))
+    if task == "embed":
+        from memserve_llamacpp.embedding import Embedding
+
+        return Embedding(load(str(model), options, embedding=True), str(model))
+    raise Unsupported("llamacpp", f"task={task!r}")
+
+
+def need() -> None:
+    """llama-cpp-python, or the line that installs it."""
+    from importlib import import_module
+
+    try:
+        import_module("llama_cpp")
+    except ImportError as error:
+        raise BackendMissing("llamacpp", needs="llama-cpp-python", install=INSTALL) from error

@@ -1,0 +1,180 @@
+"""llama.cpp as a memserve engine: one sequence at a time, sharing prefixes with the one before."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from memserve.errors import MemserveError
+from memserve.protocol import Completion, Delta, FinishReason, Sample, Score, TokenLogprob, Usage
+from memserve.tokens.pair import prepare
+from memserve.tokens.prompts import Prompts
+from memserve.tokens.text import Text
+from memserve_llamacpp import sampling
+from memserve_llamacpp.constraint import grammar_of
+from memserve_llamacpp.engine import capabilities
+from memserve_llamacpp.tokenizer import GgufTokenizer
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from numpy.typing import NDArray
+
+    from memserve.protocol import Prompt, Request
+    from memserve.tokens.pair import Pair
+
+
+@dataclass
+class _Answer:
+    """One sample while it grows."""
+
+    text: Text
+    ids: list[int] = field(default_factory=list)
+    told: list[TokenLogprob] = field(default_factory=list)
+    finish: FinishReason = "length"
+
+
+class Generating:
+    """Satisfies memserve.protocol.BatchEngine."""
+
+    fills_max_tokens = True
+
+    def __init__(self, llama: Any, model: str) -> None:
+        import llama_cpp
+
+        self._llama = llama
+        self._tokenizer = GgufTokenizer(llama)
+        self._ends = self._tokenizer.ends()
+        self._prompts = Prompts(
+            self._tokenizer, vocabulary=llama.n_vocab(), context=llama.n_ctx(), path=model, backend="llamacpp"
+        )
+        self._prompts.prove()
+        self.identity = {"model": model, "engine": f"llama-cpp-python {llama_cpp.__version__}"}
+        self.capabilities = replace(
+            capabilities, engine=f"llama-cpp-python {llama_cpp.__version__}", model=model,
+            device="gpu" if llama_cpp.llama_supports_gpu_offload() else "cpu", tasks=frozenset({"generate"}),
+            context=llama.n_ctx(), chat=self._prompts.chat, roles=frozenset(), normalize=False,
+            dimensions=False,
+        )  # fmt: skip
+
+    def generate(self, requests: Sequence[Request]) -> list[Completion]:
+        """Answer one after the other; a request that fails alone carries its error."""
+        return [self._completion(request) for request in requests]
+
+    def stream(self, request: Request) -> Iterator[Delta]:
+        """The answer piece by piece."""
+        ids, limit = self._prompts.fit(self._prompts.encode(request.prompt), request)
+        answer = _Answer(Text(self._tokenizer, request.stop, live=True))
+        for _ in self._grow(request, ids, limit, 0, answer):
+            piece = answer.text.fresh(last=False)
+            if piece:
+                yield Delta(piece)
+        answer.text.finish()
+        yield Delta(answer.text.fresh(last=True), answer.finish, Usage(len(ids), len(answer.ids)))
+
+    def score(self, pairs: Sequence[tuple[str, str]]) -> list[Score]:
+        """Log-likelihoods, one token of the continuation after the other."""
+        return [self._score(prepare(self._prompts, *pair)) for pair in pairs]
+
+    def count_tokens(self, prompt: Prompt) -> int:
+        """Tokens of a prompt, template and BOS included."""
+        return len(self._prompts.encode(prompt))
+
+    def close(self) -> None:
+        """Free the model and its cache."""
+        llama, self._llama = self._llama, None
+        if llama is not None:
+            llama.close()
+
+    def _completion(self, request: Request) -> Completion:
+        try:
+            ids, limit = self._prompts.fit(self._prompts.encode(request.prompt), request)
+            count = request.n if request.temperature else 1
+            samples = [self._sample(request, ids, limit, index) for index in range(count)]
+        except MemserveError as error:
+            return Completion(text=None, error=error, request_id=request.id)
+        used = sum(len(sample.token_ids or ()) for sample in samples)
+        samples *= request.n // count  # n greedy answers are one answer
+        first = samples[0]
+        return Completion(
+            text=first.text, finish_reason=first.finish_reason, token_ids=first.token_ids,
+            logprobs=first.logprobs, usage=Usage(len(ids), used), request_id=request.id,
+            samples=tuple(samples) if request.n > 1 else (), model=self.capabilities.model,
+        )  # fmt: skip
+
+    def _sample(self, request: Request, ids: list[int], limit: int, index: int) -> Sample:
+        answer = _Answer(Text(self._tokenizer, request.stop, live=False))
+        for _ in self._grow(request, ids, limit, index, answer):
+            pass
+        told = tuple(answer.told) if request.logprobs is not None else None
+        return Sample(answer.text.finish(), answer.finish, tuple(answer.ids), told)
+
+    def _grow(
+        self, request: Request, ids: list[int], limit: int, index: int, answer: _Answer
+    ) -> Iterator[None]:
+        """Add tokens until the model ends, a stop string is complete or the limit is reached."""
+        for token, logits in self._tokens(request, ids, index):
+            answer.ids.append(token)
+            if request.logprobs is not None and logits is not None:
+                answer.told.append(sampling.told(token, logits, request.logprobs, self._word))
+            if token == self._tokenizer.eos_token_id or token in self._ends:
+                answer.finish = "stop"
+                return
+            answer.text.push(token)
+            if answer.text.stopped:
+                answer.finish = "stop"
+            yield
+            if answer.text.stopped or len(answer.ids) >= limit:
+                return
+
+    def _tokens(self, request: Request, ids: list[int], index: int) -> Iterator[tuple[int, Any]]:
+        grammar = grammar_of(request)
+        if grammar is not None:
+            heat = {
+                "temp": request.temperature or 0.0,
+                "top_k": request.top_k or 0,
+                "top_p": request.top_p or 1.0,
+            }
+            for token in self._llama.generate(ids, min_p=request.min_p or 0.0, grammar=grammar, **heat):
+                yield int(token), None
+            return
+        sampler = sampling.Sampler(request, index)
+        self._read(ids)
+        while True:
+            logits = self._logits()
+            token = sampler.pick(logits)
+            yield token, logits
+            self._llama.eval([token])
+
+    def _read(self, ids: Sequence[int]) -> None:
+        """Evaluate a prompt, keeping the cache of the longest prefix that it shares with the last one."""
+        llama = self._llama
+        kept = 0
+        for old, new in zip(llama._input_ids, ids[:-1], strict=False):
+            if int(old) != new:
+                break
+            kept += 1
+        if kept == 0 or not llama._ctx.kv_cache_seq_rm(-1, kept, -1):
+            kept = 0
+            llama._ctx.kv_cache_clear()
+        llama.n_tokens = kept
+        llama.eval(list(ids[kept:]))
+
+    def _logits(self) -> NDArray[np.float32]:
+        pointer = self._llama._ctx.get_logits_ith(-1)
+        return np.ctypeslib.as_array(pointer, shape=(self._llama.n_vocab(),)).copy()
+
+    def _score(self, pair: Pair) -> Score:
+        total, greedy = 0.0, True
+        self._read(pair.tokens[: pair.start])
+        for token in pair.tokens[pair.start :]:
+            row = sampling.logprobs(self._logits())
+            total += float(row[token])
+            greedy = greedy and int(np.argmax(row)) == token
+            self._llama.eval([token])
+        return Score(total, pair.count, greedy)
+
+    def _word(self, token: int) -> str:
+        return self._tokenizer.decode([token], skip_special_tokens=False)

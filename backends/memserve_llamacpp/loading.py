@@ -1,0 +1,72 @@
+"""A GGUF file found and loaded."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+from difflib import get_close_matches
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from memserve.errors import EngineFailed, InvalidInput, ModelUnreadable, Unsupported
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+SPELLINGS = {"max_model_len": "n_ctx", "context": "n_ctx", "threads": "n_threads"}
+WHOLE_MODEL = -1
+"""llama.cpp's words for: every layer on the card, where the build has one."""
+
+
+def locate(model: str) -> Path:
+    """The file itself; a folder must hold exactly one (the first of a split counts)."""
+    path = Path(model).expanduser()
+    if path.is_file():
+        return path
+    if not path.is_dir():
+        raise ModelUnreadable(f"no file or folder {model}", path=model)
+    found = sorted(path.glob("*.gguf"))
+    first = [file for file in found if "-of-" not in file.name or "-00001-of-" in file.name]
+    if len(first) != 1:
+        names = ", ".join(file.name for file in first) or "none"
+        raise ModelUnreadable(f"{model} must hold one GGUF file, not: {names}", path=model)
+    return first[0]
+
+
+def load(model: str, options: Mapping[str, Any], **more: Any) -> Any:
+    """A `llama_cpp.Llama` with the model's own context unless told otherwise."""
+    path = locate(model)
+    if path.open("rb").read(4) != b"GGUF":
+        raise ModelUnreadable(f"{path} is not a GGUF file", path=str(path), field="magic")
+    import llama_cpp
+
+    asked = {"n_ctx": 0, "n_gpu_layers": WHOLE_MODEL, **_arguments(llama_cpp.Llama, options), **more}
+    try:
+        return llama_cpp.Llama(model_path=str(path), verbose=False, **asked)
+    except (ValueError, RuntimeError, AssertionError) as error:
+        raise ModelUnreadable(f"llama.cpp cannot load {path}: {error}", path=str(path)) from error
+    except MemoryError as error:
+        raise EngineFailed(f"out of memory while loading {path}") from error
+
+
+def _arguments(loader: Any, options: Mapping[str, Any]) -> dict[str, Any]:
+    known = set(inspect.signature(loader.__init__).parameters) - {"self", "kwargs", "model_path", "verbose"}
+    values: dict[str, Any] = {}
+    for raw, value in options.items():
+        name = SPELLINGS.get(raw, raw)
+        if name not in known:
+            near = get_close_matches(name, known, n=1)
+            raise Unsupported(
+                "llamacpp", f"the option {raw!r}", hint=f"did you mean {near[0]}?" if near else None
+            )
+        values[name] = _value(name, value)
+    return values
+
+
+def _value(name: str, value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    try:
+        return {"true": True, "false": False}.get(value.lower()) or ast.literal_eval(value.title())
+    except (ValueError, SyntaxError) as error:
+        raise InvalidInput(f"option {name}={value!r} is neither a number nor true or false") from error

@@ -1,0 +1,53 @@
+"""Draws docs/images/plan.svg, the README's picture, from what the planner really prints on a terminal.
+
+python docs/picture.py
+"""
+
+import fcntl
+import os
+import pty
+import struct
+import subprocess
+import sys
+import termios
+from pathlib import Path
+
+from rich.console import Console
+from rich.text import Text
+
+COMMAND = ("llama-70b", "--gpus", "4xV100")
+WIDTH, HEIGHT = 124, 50
+
+
+def on_a_terminal(words: list[str]) -> str:
+    """What a command prints when it believes that a person looks on."""
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", HEIGHT, WIDTH, 0, 0))
+    world = {**os.environ, "TERM": "xterm-256color", "COLORTERM": "truecolor"}
+    child = subprocess.Popen(words, stdout=theirs, env=world)
+    os.close(theirs)
+    printed = b""
+    while True:
+        try:
+            printed += (piece := os.read(ours, 65536))
+        except OSError:  # Linux says so when the other end has closed
+            break
+        if not piece:
+            break
+    if child.wait(timeout=60):
+        raise SystemExit(f"{words} failed")
+    return printed.decode().replace("\r\n", "\n")
+
+
+def main() -> None:
+    """Keep the terminal's colours as SVG."""
+    printed = on_a_terminal([sys.executable, "-m", "memserve.plan", *COMMAND])
+    with Path(os.devnull).open("w") as nowhere:
+        console = Console(record=True, width=WIDTH, file=nowhere, force_terminal=True)
+        console.print(Text.from_ansi(printed))
+    title = f"python -m memserve.plan {' '.join(COMMAND)}"
+    console.save_svg(str(Path(__file__).with_name("images") / "plan.svg"), title=title)
+
+
+if __name__ == "__main__":
+    main()
