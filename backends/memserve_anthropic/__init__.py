@@ -1,1 +1,5 @@
-"""Anthropic's Messages API."""
+"""Claude over Anthropic's Messages API."""
+
+from memserve.http.room import HttpRoom
+
+backend = HttpRoom("anthropic", __name__)

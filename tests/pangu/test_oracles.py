@@ -69,11 +69,11 @@ def test_huaweis_sdk_sends_and_reads_what_we_do(sdk, pangu, opened):
     )
 
     body = ChatCompletionReq(
-        messages=[Message(role="user", content="hi")], temperature=0.5, top_p=0.9, max_tokens=5
+        messages=[Message(role="user", content="hi")], temperature=0.0, top_p=0.9, max_tokens=5
     )
     theirs = sdk.execute_chat_completion(ExecuteChatCompletionRequest(deployment_id=DEPLOYMENT, body=body))
     ours = opened(pangu.origin, ak="AKEXAMPLE", sk="SKEXAMPLE").generate(
-        "hi", temperature=0.5, top_p=0.9, max_tokens=5
+        "hi", temperature=0.0, top_p=0.9, max_tokens=5
     )
     assert theirs.choices[0].message.content == ours.text
     assert theirs.usage.completion_tokens == ours.usage.completion_tokens

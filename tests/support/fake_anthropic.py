@@ -58,9 +58,9 @@ def _wrong(body: dict[str, Any]) -> str | None:
     if extra:
         return f"{sorted(extra)[0]}: Extra inputs are not permitted"
     sampling = [name for name in ("temperature", "top_p", "top_k") if name in body]
-    if sampling and re.search(r"opus-4-[789]|-5$", model):
+    if sampling and re.search(r"opus-4-[789]|(?:opus|sonnet|fable)-5", model):
         return f"`{sampling[0]}` is deprecated for this model."
-    if {"temperature", "top_p"} <= set(body) and re.search(r"-4-[1-6]", model):
+    if {"temperature", "top_p"} <= set(body) and re.search(r"-4-[1-6](?!\d)", model):
         return "`temperature` and `top_p` cannot both be specified for this model. Please use only one."
     roles = [message["role"] for message in body["messages"]]
     return None if set(roles) <= {"user", "assistant"} else "messages: Unexpected role"
@@ -95,7 +95,7 @@ def _events(body: dict[str, Any], said: Speech, blocks: list[Any], reason: str) 
     usage = {**_usage(said), "output_tokens": 1}
     block = blocks[0]
     empty = {**block, "text": ""} if block["type"] == "text" else {**block, "input": {}}
-    events = [
+    return [
         event("message_start", message=_message(body, [], None, usage)),
         event("content_block_start", index=0, content_block=empty),
         event("ping"),
@@ -105,7 +105,6 @@ def _events(body: dict[str, Any], said: Speech, blocks: list[Any], reason: str) 
               usage={"output_tokens": said.tokens}),
         event("message_stop"),
     ]  # fmt: skip
-    return events
 
 
 def _deltas(block: dict[str, Any], said: Speech) -> list[dict[str, Any]]:

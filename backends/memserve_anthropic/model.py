@@ -1,0 +1,61 @@
+"""What a model takes: a row of models.json."""
+
+from __future__ import annotations
+
+import json
+import re
+from functools import cache
+from importlib.resources import files
+from typing import TYPE_CHECKING, Any
+
+from memserve.http.failure import reactions
+from memserve.protocol import Capabilities
+
+if TYPE_CHECKING:
+    from memserve.http.failure import Reaction
+    from memserve.protocol import FinishReason
+
+EXTRA = "anthropic_"
+_EXTRAS = ("thinking", "metadata", "service_tier", "cache_control", "output_config", "context_management")
+_SAMPLING = ("temperature", "top_p", "top_k")
+
+
+@cache
+def _table(name: str) -> dict[str, Any]:
+    table: dict[str, Any] = json.loads(files("memserve_anthropic").joinpath(name).read_text("utf-8"))
+    return table
+
+
+@cache
+def finish_reasons() -> dict[str, FinishReason | None]:
+    """What each stop_reason means."""
+    return {row["said"]: row["means"] for row in _table("finish.json")["reasons"]}
+
+
+@cache
+def codes() -> dict[str, Reaction]:
+    """The reactions to Anthropic's own error types."""
+    return reactions(_table("errors.json")["codes"])
+
+
+def capabilities(model: str | None, *, sampling: bool | None = None) -> Capabilities:
+    """What a model can do; `sampling` overrules the row, for a model that is newer than the table."""
+    rows = _table("models.json")["models"]
+    row = next(row for row in rows if re.search(row["pattern"], model or "", re.IGNORECASE))
+    if sampling is not None:
+        row = {**row, **dict.fromkeys(_SAMPLING, sampling)}
+    return Capabilities(
+        backend="anthropic",
+        model=model,
+        temperature=row["temperature"],
+        max_temperature=1.0,
+        top_p=row["top_p"],
+        top_k=row["top_k"],
+        schema=row["schema"],
+        tools=row["tools"],
+        images=row["images"],
+        stream=True,
+        count_tokens=True,
+        extras=frozenset(EXTRA + name for name in _EXTRAS),
+        cancel=True,
+    )
