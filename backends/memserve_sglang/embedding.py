@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from memserve.errors import InvalidInput
+from memserve.errors import Closed, InvalidInput
 from memserve.protocol import Embeddings, Usage
-from memserve_sglang import starting
 from memserve_sglang.engine import capabilities
+from memserve_sglang.host import Host
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -17,28 +17,28 @@ if TYPE_CHECKING:
 class Embedding:
     """SGLang normalizes what it pools, so bare vectors are not to be had."""
 
-    def __init__(self, engine: Any, model: str, version: str) -> None:
-        self._engine = engine
-        self.identity = {"model": model, "engine": f"sglang {version}"}
+    def __init__(self, host: Host, model: str) -> None:
+        self._host: Host | None = host
+        engine = f"sglang {host.facts['version']}"
+        self.identity = {"model": model, "engine": engine, "dtype": host.facts["dtype"]}
         self.capabilities = replace(
-            capabilities, engine=f"sglang {version}", model=model, device=engine.server_args.device,
-            tasks=frozenset({"embed"}), chat=False, score=False, stream=False, roles=frozenset(),
-            normalize=False,
+            capabilities, engine=engine, model=model, device=host.facts["device"], tasks=frozenset({"embed"}),
+            chat=False, score=False, stream=False, roles=frozenset(), normalize=False,
         )  # fmt: skip
 
     @classmethod
     def open(cls, model: str, options: Mapping[str, Any]) -> Embedding:
         """Start SGLang as an embedding engine."""
-        import sglang
-
-        return cls(starting.start(model, options, is_embedding=True), model, sglang.__version__)
+        return cls(Host(model, {**options, "is_embedding": True}), model)
 
     def embed(self, texts: Sequence[str], *, role: str | None, normalize: bool | None,
               dimensions: int | None) -> Embeddings:  # fmt: skip
         """One float32 row a text; a cut row is normalized again."""
         import numpy as np
 
-        outputs = self._engine.encode(list(texts))
+        if self._host is None:
+            raise Closed("this engine is closed")
+        outputs = self._host.call("encode", texts=list(texts))
         vectors = np.array([one["embedding"] for one in outputs], dtype=np.float32)
         if dimensions is not None and dimensions > vectors.shape[1]:
             raise InvalidInput(f"dimensions={dimensions}: this model has {vectors.shape[1]}")
@@ -50,6 +50,6 @@ class Embedding:
 
     def close(self) -> None:
         """End the child processes."""
-        engine, self._engine = self._engine, None
-        if engine is not None:
-            engine.shutdown()
+        host, self._host = self._host, None
+        if host is not None:
+            host.close()

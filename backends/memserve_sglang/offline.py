@@ -1,21 +1,22 @@
-"""SGLang's `Engine` as a memserve engine: its scheduler runs in child processes of this one."""
+"""SGLang's `Engine` as a memserve engine: in a process of its own."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from memserve.errors import MemserveError
+from memserve.errors import Closed, MemserveError
 from memserve.protocol import Completion, Delta, Score
 from memserve.tokens.pair import prepare
 from memserve.tokens.prompts import Prompts
-from memserve_sglang import answers, params, starting
+from memserve_sglang import answers, params
 from memserve_sglang.engine import capabilities
+from memserve_sglang.host import Host
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from memserve.protocol import Capabilities, Prompt, Request
+    from memserve.protocol import Prompt, Request
     from memserve.tokens.pair import Pair
 
 
@@ -24,24 +25,31 @@ class Offline:
 
     fills_max_tokens = True
 
-    def __init__(self, engine: Any, model: str, version: str) -> None:
-        self._engine = engine
-        manager = engine.tokenizer_manager
-        config = manager.model_config
-        self.identity = {"model": model, "engine": f"sglang {version}", "dtype": str(config.dtype)}
+    def __init__(self, host: Host, model: str) -> None:
+        self._host: Host | None = host
+        facts = host.facts
+        engine = f"sglang {facts['version']}"
+        self.identity = {"model": model, "engine": engine, "dtype": facts["dtype"]}
         self._prompts = Prompts(
-            manager.tokenizer, vocabulary=config.vocab_size, context=config.context_len, path=model,
+            _tokenizer(facts), vocabulary=facts["vocabulary"], context=facts["context"], path=model,
             backend="sglang",
         )  # fmt: skip
-        self.capabilities = _known(model, version, engine.server_args, config, self._prompts)
+        self.capabilities = replace(
+            capabilities, engine=engine, model=model, device=facts["device"], tasks=frozenset({"generate"}),
+            context=facts["context"], chat=self._prompts.chat, deterministic=facts["exact"],
+            seed=facts["seed"], extras=params.EXTRAS, roles=frozenset(), normalize=False, dimensions=False,
+        )  # fmt: skip
 
     @classmethod
     def open(cls, model: str, options: Mapping[str, Any]) -> Offline:
         """Start SGLang and prove the chat template."""
-        import sglang
-
-        engine = cls(starting.start(model, options), model, sglang.__version__)
-        engine._prompts.prove()
+        host = Host(model, options)
+        try:
+            engine = cls(host, model)
+            engine._prompts.prove()
+        except BaseException:
+            host.close()
+            raise
         return engine
 
     def generate(self, requests: Sequence[Request]) -> list[Completion]:
@@ -58,9 +66,7 @@ class Offline:
         """The answer piece by piece."""
         ids, limit = self._prompts.fit(self._prompts.encode(request.prompt), request)
         sent = 0
-        chunks = self._engine.generate(
-            input_ids=ids, sampling_params=params.sampling(request, limit), stream=True
-        )
+        chunks = self._alive().stream(input_ids=ids, sampling_params=params.sampling(request, limit))
         for chunk in chunks:
             text, sent = chunk["text"][sent:], max(sent, len(chunk["text"]))
             finish = answers.reason(chunk)[1]
@@ -69,8 +75,8 @@ class Offline:
     def score(self, pairs: Sequence[tuple[str, str]]) -> list[Score]:
         """Log-likelihoods from the prompt's own log-probabilities."""
         ready = [prepare(self._prompts, context, continuation) for context, continuation in pairs]
-        outputs = self._engine.generate(
-            input_ids=[list(pair.tokens) for pair in ready],
+        outputs = self._alive().call(
+            "generate", input_ids=[list(pair.tokens) for pair in ready],
             sampling_params={"max_new_tokens": 0, "temperature": 0.0},
             return_logprob=True, logprob_start_len=[pair.start - 1 for pair in ready], top_logprobs_num=1,
         )  # fmt: skip
@@ -82,9 +88,14 @@ class Offline:
 
     def close(self) -> None:
         """End the child processes."""
-        engine, self._engine = self._engine, None
-        if engine is not None:
-            engine.shutdown()
+        host, self._host = self._host, None
+        if host is not None:
+            host.close()
+
+    def _alive(self) -> Host:
+        if self._host is None:
+            raise Closed("this engine is closed")
+        return self._host
 
     def _ready(self, request: Request) -> list[tuple[list[int], dict[str, Any], int | None]] | Completion:
         try:
@@ -97,14 +108,13 @@ class Offline:
     def _run(self, rows: Sequence[tuple[list[int], dict[str, Any], int | None]]) -> list[Any]:
         if not rows:
             return []
-        return list(
-            self._engine.generate(
-                input_ids=[ids for ids, _, _ in rows],
-                sampling_params=[settings for _, settings, _ in rows],
-                return_logprob=[top is not None for _, _, top in rows],
-                top_logprobs_num=[top or 0 for _, _, top in rows],
-            )
-        )
+        answered: list[Any] = self._alive().call(
+            "generate", input_ids=[ids for ids, _, _ in rows],
+            sampling_params=[settings for _, settings, _ in rows],
+            return_logprob=[top is not None for _, _, top in rows],
+            top_logprobs_num=[top or 0 for _, _, top in rows],
+        )  # fmt: skip
+        return answered
 
     def _completion(self, request: Request, outputs: Sequence[Any]) -> Completion:
         model = self.capabilities.model or ""
@@ -121,11 +131,7 @@ def _score(pair: Pair, told: Any) -> Score:
     return Score(sum(float(one[0]) for one in chosen), pair.count, greedy)
 
 
-def _known(model: str, version: str, args: Any, config: Any, prompts: Prompts) -> Capabilities:
-    exact = "float32" in str(config.dtype) or bool(args.enable_deterministic_inference)
-    return replace(
-        capabilities, engine=f"sglang {version}", model=model, device=args.device,
-        tasks=frozenset({"generate"}), context=config.context_len, chat=prompts.chat, deterministic=exact,
-        seed=bool(args.enable_deterministic_inference), extras=params.EXTRAS, roles=frozenset(),
-        normalize=False, dimensions=False,
-    )  # fmt: skip
+def _tokenizer(facts: Mapping[str, Any]) -> Any:
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(facts["tokenizer"], trust_remote_code=facts["trust_remote_code"])

@@ -16,13 +16,15 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _TAIL_BYTES = 65536
-_POLITE_SECONDS = 10.0
+PATIENCE = 10.0
+"""Seconds between asking and insisting: an engine that holds a card needs some to let go."""
 
 
 class Process:
     """Started at once; `stop` asks, then insists."""
 
-    def __init__(self, command: Sequence[str], env: Mapping[str, str], log: Path) -> None:
+    def __init__(self, command: Sequence[str], env: Mapping[str, str], log: Path,
+                 patience: float = PATIENCE) -> None:  # fmt: skip
         self.log = log
         with log.open("ab") as out:
             try:
@@ -37,7 +39,7 @@ class Process:
                 raise BackendMissing(
                     command[0], needs=f"the program {command[0]}", install=install
                 ) from error
-        self._end = finalize(self, _end_group, self._child)
+        self._end = finalize(self, _end_group, self._child, patience)
 
     @property
     def pid(self) -> int:
@@ -61,10 +63,10 @@ class Process:
         self._end()
 
 
-def _end_group(child: subprocess.Popen[bytes]) -> None:
+def _end_group(child: subprocess.Popen[bytes], patience: float) -> None:
     for sign in (signal.SIGINT, signal.SIGTERM, signal.SIGKILL):
         _signal(child.pid, sign)
-        if _gone(child, _POLITE_SECONDS):
+        if _gone(child, patience):
             break
     _signal(child.pid, signal.SIGKILL)  # grandchildren that outlived their parent
     child.wait()

@@ -1,0 +1,171 @@
+"""A process of its own for each `sglang.Engine`.
+
+SGLang means to be alone: `shutdown` kills every child of its process, a crash of its scheduler kills the
+process itself, and its settings are global. In a host of its own none of this reaches the caller. The two
+talk over a pipe; when the caller ends, the pipe closes and the host ends.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from contextlib import suppress
+from multiprocessing.connection import Connection
+from typing import TYPE_CHECKING, Any
+from weakref import finalize
+
+from memserve.errors import EngineFailed, MemserveError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+_LAST = "last"
+_STOP_SECONDS = 30.0
+
+
+class Host:
+    """The caller's end. Calls are answered one after the other."""
+
+    def __init__(self, model: str, options: Mapping[str, Any]) -> None:
+        ours, theirs = _pair()
+        self._pipe = ours
+        self._lock = threading.Lock()
+        words = [sys.executable, "-m", "memserve_sglang.host", str(theirs.fileno())]
+        self._child = subprocess.Popen(
+            words, pass_fds=[theirs.fileno()], start_new_session=True, stdin=subprocess.DEVNULL
+        )
+        theirs.close()
+        self._end = finalize(self, _end, self._pipe, self._child)
+        try:
+            self.facts: dict[str, Any] = self.call("start", model=model, options=dict(options))
+        except BaseException:
+            self.close()
+            raise
+
+    def call(self, verb: str, **words: Any) -> Any:
+        """Ask and wait for the one answer."""
+        with self._lock:
+            self._say((verb, words))
+            return self._hear()[1]
+
+    def stream(self, **words: Any) -> Iterator[Any]:
+        """Ask for pieces; leaving early makes the host drop the rest."""
+        with self._lock:
+            self._say(("stream", words))
+            more = True
+            try:
+                while more:
+                    tag, piece = self._hear()
+                    more = tag != _LAST
+                    if more:
+                        yield piece
+            finally:
+                while more:
+                    more = self._hear()[0] != _LAST
+
+    def close(self) -> None:
+        """End the host and all its children; twice is once."""
+        self._end()
+
+    def _say(self, message: Any) -> None:
+        try:
+            self._pipe.send(message)
+        except (OSError, ValueError) as error:
+            raise EngineFailed("SGLang's process has ended", hint="its own output says why") from error
+
+    def _hear(self) -> tuple[str, Any]:
+        try:
+            tag, value = self._pipe.recv()
+        except (EOFError, OSError) as error:
+            raise EngineFailed(
+                "SGLang's process died while it worked", hint="its own output says why"
+            ) from error
+        if isinstance(value, Exception):
+            raise value
+        return tag, value
+
+
+def _pair() -> tuple[Connection, Connection]:
+    import socket
+
+    ours, theirs = socket.socketpair()
+    return Connection(ours.detach()), Connection(theirs.detach())
+
+
+def _end(pipe: Connection, child: subprocess.Popen[bytes]) -> None:
+    with suppress(OSError, ValueError):
+        pipe.send(("stop", {}))
+    pipe.close()
+    with suppress(subprocess.TimeoutExpired):
+        child.wait(_STOP_SECONDS)
+    with suppress(ProcessLookupError, PermissionError):
+        os.killpg(child.pid, signal.SIGKILL)
+    child.wait()
+
+
+class _Desk:
+    """The host's end: one engine, one question at a time."""
+
+    def __init__(self) -> None:
+        self._engine: Any = None
+
+    def start(self, model: str, options: dict[str, Any]) -> dict[str, Any]:
+        """Start the engine and tell what the caller must know of it."""
+        import sglang
+
+        from memserve_sglang.starting import start
+
+        self._engine = start(model, options)
+        config, args = self._engine.tokenizer_manager.model_config, self._engine.server_args
+        exact = "float32" in str(config.dtype) or bool(args.enable_deterministic_inference)
+        return {
+            "version": sglang.__version__, "dtype": str(config.dtype), "context": config.context_len,
+            "vocabulary": config.vocab_size, "device": args.device, "exact": exact,
+            "seed": bool(args.enable_deterministic_inference), "tokenizer": args.tokenizer_path,
+            "trust_remote_code": bool(args.trust_remote_code),
+        }  # fmt: skip
+
+    def generate(self, **words: Any) -> Any:
+        """`Engine.generate` for a list."""
+        return list(self._engine.generate(**words))
+
+    def encode(self, texts: list[str]) -> Any:
+        """`Engine.encode` for a list."""
+        return list(self._engine.encode(texts))
+
+    def stream(self, **words: Any) -> Iterator[Any]:
+        """`Engine.generate` for one prompt, in pieces."""
+        yield from self._engine.generate(stream=True, **words)
+
+
+def _answer(desk: _Desk, pipe: Connection, verb: str, words: dict[str, Any]) -> None:
+    try:
+        if verb == "stream":
+            for piece in desk.stream(**words):
+                pipe.send(("piece", piece))
+            pipe.send((_LAST, None))
+        else:
+            pipe.send((_LAST, getattr(desk, verb)(**words)))
+    except MemserveError as error:
+        pipe.send((_LAST, error))
+    except Exception as error:
+        pipe.send((_LAST, EngineFailed(f"SGLang: {type(error).__name__}: {str(error)[:400]}")))
+
+
+def main(number: int) -> None:
+    """Answer until told to stop or until the caller is gone, then take every child along."""
+    pipe, desk = Connection(number), _Desk()
+    with suppress(EOFError, OSError):
+        while True:
+            verb, words = pipe.recv()
+            if verb == "stop":
+                break
+            _answer(desk, pipe, verb, words)
+    os.killpg(0, signal.SIGKILL)
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]))

@@ -1,0 +1,54 @@
+"""Last words of engines, as they were really logged, in plain ones."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from memserve.serve import diagnosis
+from memserve.serve.diagnosis import diagnose
+
+SAID = [
+    ("ValueError: The model's max seq len (32768) is larger than the maximum number of tokens that can be "
+     "stored in KV cache (24320).", "does not hold one request"),
+    ("ValueError: Free memory on device (13.58/15.99 GiB) on startup is less than desired GPU memory "
+     "utilization (0.85, 13.59 GiB).", "something else already uses"),
+    ("RuntimeError: Not enough memory. Please try to increase --mem-fraction-static.", "leave no memory"),
+    ("torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 784.00 MiB.", "out of memory"),
+    ("ValueError: Bfloat16 is only supported on GPUs with compute capability of at least 8.0.", "bfloat16"),
+    ("ValueError: The quantization method awq is not supported for the current GPU. Minimum capability: 75.",
+     "too old for this quantization"),
+    ("ValueError: Total number of attention heads (52) must be divisible by tensor parallel size (8).",
+     "does not divide"),
+    ("ValueError: The input size is not aligned with the quantized weight shape.", "group would be cut"),
+    ("OSError: [Errno 98] Address already in use", "port is taken"),
+    ("vllm: error: unrecognized arguments: --no-such-flag", "does not know an option"),
+    ("ModuleNotFoundError: No module named 'torch_npu'", "Ascend software is incomplete"),
+    ("RuntimeError: CUDA error: no kernel image is available for execution on the device", "no kernels"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("line", "meaning"), SAID, ids=[meaning for _, meaning in SAID])
+def test_known_last_words(line: str, meaning: str) -> None:
+    found = diagnose(f"INFO starting\n(EngineCore pid=7) ERROR 11-20 05:29:13 [core.py:718] {line}\nbye\n")
+    assert meaning in found.problem
+    assert found.remedy
+    assert line[:60] in found.line
+
+
+def test_unknown_last_words_are_shown_themselves() -> None:
+    log = (
+        'loading\nTraceback (most recent call last):\n  File "x.py", line 1\nStrangeError: the moon is full\n'
+    )
+    assert diagnose(log).line == "StrangeError: the moon is full"
+
+
+def test_silence_is_said_to_be_silence() -> None:
+    assert diagnose("\n\n").line == "it said nothing"
+
+
+def test_every_row_says_what_helps() -> None:
+    rows = json.loads(Path(diagnosis.__file__).with_name("diagnoses.json").read_text())
+    assert all(row["pattern"] and row["problem"] and row["remedy"] for row in rows)
