@@ -1,0 +1,30 @@
+"""The embedded default: a small model that needs no GPU, no hub and no key, on OpenVINO."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from memserve.protocol import Capabilities, Task
+
+
+class EmbeddedBackend:
+    """What `memserve.generator()` and `memserve.embedder()` open when nothing is named."""
+
+    name = "embedded"
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What the backend can do; loads no engine."""
+        from memserve_embedded.capabilities import AT_BEST
+
+        return AT_BEST
+
+    def open(self, model: str | None = None, *, task: Task = "generate", **options: Any) -> Any:
+        """The embedded model for a task; a model that is named goes to the room of transformers."""
+        from memserve_embedded.engine import open_engine
+
+        return open_engine(model, task=task, **options)
+
+
+backend = EmbeddedBackend()

@@ -1,0 +1,51 @@
+"""What the embedded models can do."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from memserve.protocol import Capabilities
+
+GENERATING = Capabilities(
+    backend="embedded",
+    device="cpu",
+    tasks=frozenset({"generate"}),
+    raw=True,
+    token_ids=True,
+    top_k=True,
+    min_p=True,
+    seed=True,
+    n=True,
+    logprobs=20,
+    score=True,
+    truncate=True,
+    stream=True,
+    returns_token_ids=True,
+    deterministic=True,
+    count_tokens=True,
+    cancel=True,
+    batches=True,
+    notes=("SmolLM2-135M-Instruct in 4 bits: real text, not good text",),
+)
+EMBEDDING = Capabilities(
+    backend="embedded",
+    device="cpu",
+    tasks=frozenset({"embed"}),
+    chat=False,
+    temperature=False,
+    top_p=False,
+    max_tokens=False,
+    stop=False,
+    deterministic=True,
+    batches=True,
+    roles=frozenset({"query", "document"}),
+    normalize=True,
+    dimensions=True,
+)
+AT_BEST = replace(
+    GENERATING,
+    tasks=GENERATING.tasks | EMBEDDING.tasks,
+    roles=EMBEDDING.roles,
+    normalize=True,
+    dimensions=True,
+)

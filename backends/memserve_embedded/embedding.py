@@ -1,0 +1,103 @@
+"""The embedded embedder: all-MiniLM-L6-v2 on OpenVINO, its vectors equal to sentence-transformers'."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from memserve.errors import Closed, InvalidInput
+from memserve.protocol import Embeddings, Usage
+from memserve_embedded.bert import Bert
+from memserve_embedded.capabilities import EMBEDDING
+from memserve_embedded.engine import need
+from memserve_embedded.fetch import known, ready
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+LONGEST = 256
+"""Tokens, as the checkpoint's sentence_bert_config.json says."""
+BATCH_TOKENS = 2048
+
+
+class EmbeddedEmbedder:
+    """One encoder in this process. Calls take turns."""
+
+    def __init__(self, request: Any, tokenizer: Any, engine: str) -> None:
+        weights = known("minilm")
+        self.capabilities = replace(EMBEDDING, engine=engine, model=weights.model, context=LONGEST)
+        self.identity = {"package": weights.package, "version": weights.version}
+        self._request, self._tokenizer = request, tokenizer
+        self._turn = threading.Lock()
+
+    def embed(self, texts: Sequence[str], *, role: str | None = None, normalize: bool | None = None,
+              dimensions: int | None = None) -> Embeddings:  # fmt: skip
+        """Vectors in the order of the texts; the model has no prompts, so every role reads alike."""
+        if role not in (None, *self.capabilities.roles):
+            raise InvalidInput(f"unknown role {role!r}", hint="known: query, document")
+        ids = [row.ids for row in self._tokenizer.encode_batch(list(texts))]
+        with self._turn:
+            if self._request is None:
+                raise Closed("this engine was closed")
+            vectors = self._vectors(ids)
+        if dimensions is not None and not 0 < dimensions <= vectors.shape[1]:
+            raise InvalidInput(f"dimensions={dimensions} is not within 1..{vectors.shape[1]}")
+        vectors = np.ascontiguousarray(vectors[:, :dimensions])
+        if normalize is not False:
+            vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+        return Embeddings(vectors, Usage(prompt_tokens=sum(map(len, ids))), self.capabilities.model)
+
+    def close(self) -> None:
+        """Let the model go; a second call does nothing."""
+        with self._turn:
+            self._request = None
+
+    def _vectors(self, ids: Sequence[Sequence[int]]) -> NDArray[np.float32]:
+        found: dict[int, NDArray[np.float32]] = {}
+        for batch in batches([len(row) for row in ids]):
+            longest = len(ids[batch[0]])
+            rows = [[*ids[i], *[0] * (longest - len(ids[i]))] for i in batch]
+            mask = [[1] * len(ids[i]) + [0] * (longest - len(ids[i])) for i in batch]
+            inputs = {"input_ids": np.array(rows, np.int64), "attention_mask": np.array(mask, np.int64)}
+            found.update(zip(batch, self._request.infer(inputs)[0].copy(), strict=True))
+        return np.stack([found[i] for i in range(len(ids))])
+
+
+def batches(lengths: Sequence[int]) -> Iterator[list[int]]:
+    """Indices in batches of like length, the longest first."""
+    order = sorted(range(len(lengths)), key=lambda i: lengths[i], reverse=True)
+    start = 0
+    while start < len(order):
+        rows = max(1, BATCH_TOKENS // lengths[order[start]])
+        yield order[start : start + rows]
+        start += rows
+
+
+def embedding(threads: int | None) -> EmbeddedEmbedder:
+    """Fetch the weights if they are not here yet, and start."""
+    openvino = need("openvino", "openvino-genai")
+    folder = ready("minilm", _save)
+    settings: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "f32", "CACHE_DIR": str(folder / "compiled")}
+    if threads:
+        settings["INFERENCE_NUM_THREADS"] = threads
+    compiled = openvino.Core().compile_model(str(folder / "openvino_model.xml"), "CPU", settings)
+    tokenizer = need("tokenizers").Tokenizer.from_file(str(folder / "tokenizer.json"))
+    tokenizer.no_padding()
+    tokenizer.enable_truncation(LONGEST)
+    version = openvino.get_version().partition("-")[0]
+    return EmbeddedEmbedder(compiled.create_infer_request(), tokenizer, f"openvino {version}")
+
+
+def _save(folder: Path) -> None:
+    """The graph in OpenVINO's own format."""
+    openvino, safetensors = need("openvino", "openvino-genai"), need("safetensors.numpy", "safetensors")
+    file = folder / "model.safetensors"
+    openvino.save_model(Bert(safetensors.load_file(str(file))).graph(), str(folder / "openvino_model.xml"),
+                        compress_to_fp16=False)  # fmt: skip
+    file.unlink()

@@ -1,0 +1,44 @@
+"""Opens the embedded models, or says what to install."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
+
+from memserve.errors import BackendMissing, Unsupported
+
+if TYPE_CHECKING:
+    from memserve.protocol import Task
+
+INSTALL = 'pip install "memserve[embedded]"'
+
+
+def open_engine(model: str | None = None, *, task: Task = "generate", **options: Any) -> Any:
+    """The embedded model for a task. A named model is opened by the room of transformers."""
+    if model is not None:
+        from memserve.registry import find
+
+        return find("hf").open(model, task=task, **options)
+    threads = options.pop("threads", None)
+    if options:
+        raise Unsupported("embedded", f"the option {next(iter(options))!r}", hint="name a backend and a model")
+    if find_spec("openvino") is None:
+        raise BackendMissing("embedded", needs="openvino-genai", install=INSTALL)
+    if task == "generate":
+        from memserve_embedded.generating import generating
+
+        return generating(threads)
+    if task == "embed":
+        from memserve_embedded.embedding import embedding
+
+        return embedding(threads)
+    raise Unsupported("embedded", f"task={task!r}")
+
+
+def need(module: str, package: str | None = None) -> Any:
+    """A module of the engine; `BackendMissing` names the package and the command that installs it."""
+    try:
+        return import_module(module)
+    except ModuleNotFoundError as error:
+        raise BackendMissing("embedded", needs=package or module, install=INSTALL) from error

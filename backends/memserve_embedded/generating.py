@@ -1,0 +1,229 @@
+"""The embedded generator: a small chat model, several sequences side by side, every step exact."""
+
+from __future__ import annotations
+
+import threading
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from random import Random
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from memserve.errors import Closed, EngineFailed, MemserveError
+from memserve.protocol import Completion, Delta, Sample, Score, Usage
+from memserve.tokens.pair import prepare as prepare_pair
+from memserve.tokens.prompts import Prompts
+from memserve.tokens.text import Text
+from memserve_embedded.capabilities import GENERATING
+from memserve_embedded.convert import prepare
+from memserve_embedded.engine import need
+from memserve_embedded.fetch import known, ready
+from memserve_embedded.sampling import choose, log_softmax, logprob
+from memserve_embedded.session import CHUNK, Session
+from memserve_embedded.tokenizer import EmbeddedTokenizer
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from memserve.protocol import FinishReason, Prompt, Request, TokenLogprob
+    from memserve.tokens.pair import Pair
+
+ROWS = 16
+"""Sequences decoded side by side."""
+POSITIONS = 16 * 4096
+"""Positions of all of them together."""
+
+
+@dataclass(eq=False)
+class Row:
+    """One sample in the making."""
+
+    request: Request
+    random: Random
+    text: Text
+    most: int
+    tokens: list[int] = field(default_factory=list)
+    logprobs: list[TokenLogprob] = field(default_factory=list)
+    finish: FinishReason | None = None
+
+
+@dataclass(eq=False)
+class Asked:
+    """One request with its prompt's tokens, and then its rows."""
+
+    request: Request
+    prompt: list[int]
+    most: int
+    error: MemserveError | None = None
+    rows: list[Row] = field(default_factory=list)
+
+
+class EmbeddedGenerator:
+    """One small model in this process. Calls take turns."""
+
+    fills_max_tokens = True
+
+    def __init__(self, session: Session, tokenizer: EmbeddedTokenizer, engine: str) -> None:
+        weights = known("smollm2")
+        self.capabilities = replace(GENERATING, engine=engine, model=weights.model, context=tokenizer.context)
+        self.identity = {"package": weights.package, "version": weights.version}
+        self._session: Session | None = session
+        self._tokenizer = tokenizer
+        self._prompts = Prompts(
+            tokenizer, vocabulary=tokenizer.vocabulary, context=tokenizer.context, path=weights.package,
+            backend="embedded",
+        )  # fmt: skip
+        self._turn = threading.Lock()
+
+    def generate(self, requests: Sequence[Request]) -> list[Completion]:
+        """Answer all requests; one that fails alone carries its error."""
+        asked = [self._asked(request) for request in requests]
+        with self._mine() as session:
+            for group in groups([one for one in asked if one.error is None]):
+                for _ in self._run(session, group):
+                    pass
+        return [self._completion(one) for one in asked]
+
+    def stream(self, request: Request) -> Iterator[Delta]:
+        """One answer piece by piece."""
+        one = self._asked(request, live=True)
+        if one.error:
+            raise one.error
+        with self._mine() as session:
+            for _ in self._run(session, [one]):
+                row = one.rows[0]
+                if row.finish:
+                    row.text.finish()
+                    yield Delta(row.text.fresh(last=True), row.finish, _usage(one))
+                elif piece := row.text.fresh(last=False):
+                    yield Delta(piece)
+
+    def score(self, pairs: Sequence[tuple[str, str]]) -> list[Score]:
+        """Log-likelihood of each continuation after its context."""
+        prepared = [prepare_pair(self._prompts, context, continuation) for context, continuation in pairs]
+        with self._mine() as session:
+            return [_score(session, pair) for pair in prepared]
+
+    def count_tokens(self, prompt: Prompt) -> int:
+        """Tokens that a prompt comes to, template included."""
+        return len(self._prompts.encode(prompt))
+
+    def close(self) -> None:
+        """Let the model go; a second call does nothing."""
+        with self._turn:
+            self._session = None
+
+    # ------------------------------------------------------------ requests in
+
+    def _asked(self, request: Request, *, live: bool = False) -> Asked:
+        try:
+            prompt, most = self._prompts.fit(self._prompts.encode(request.prompt), request)
+        except MemserveError as error:
+            return Asked(request, [], 0, error)
+        one = Asked(request, prompt, most)
+        for index in range(request.n):
+            random = Random() if request.seed is None else Random(f"{request.seed}/{index}")
+            one.rows.append(Row(request, random, Text(self._tokenizer, request.stop, live=live), most))
+        return one
+
+    @contextmanager
+    def _mine(self) -> Iterator[Session]:
+        """The session, for one caller at a time; what OpenVINO raises comes out as `EngineFailed`."""
+        with self._turn:
+            if self._session is None:
+                raise Closed("this engine was closed")
+            try:
+                yield self._session
+            except RuntimeError as error:
+                raise EngineFailed(f"OpenVINO failed: {(str(error).splitlines() or [''])[0]}") from error
+            finally:
+                self._session.clear()
+
+    # ------------------------------------------------------------ tokens out
+
+    def _run(self, session: Session, group: Sequence[Asked]) -> Iterator[None]:
+        """Decode a group to its end, token by token."""
+        logits = session.start([one.prompt for one in group])
+        rows = [row for one in group for row in one.rows]
+        places = [place for place, one in enumerate(group) for _ in one.rows]
+        while rows:
+            tokens = [self._take(row, logits[place]) for row, place in zip(rows, places, strict=True)]
+            yield
+            going = [i for i, row in enumerate(rows) if row.finish is None]
+            if not going:
+                return
+            session.keep([places[i] for i in going])
+            logits = session.step([tokens[i] for i in going])
+            rows = [rows[i] for i in going]
+            places = list(range(len(rows)))
+
+    def _take(self, row: Row, logits: Any) -> int:
+        token = choose(logits, row.request, row.random)
+        row.tokens.append(token)
+        if row.request.logprobs is not None:
+            row.logprobs.append(logprob(logits, token, row.request.logprobs, self._tokenizer))
+        if token == self._tokenizer.eos_token_id:
+            row.finish = "stop"
+            return token
+        row.text.push(token)
+        if row.text.stopped:
+            row.finish = "stop"
+        elif len(row.tokens) >= row.most:
+            row.finish = "length"
+        return token
+
+    def _completion(self, one: Asked) -> Completion:
+        if one.error:
+            return Completion(None, error=one.error, model=self.capabilities.model, request_id=one.request.id)
+        samples = tuple(_sample(row) for row in one.rows)
+        first = samples[0]
+        return Completion(
+            first.text, first.finish_reason, first.token_ids, first.logprobs, usage=_usage(one),
+            samples=samples if len(samples) > 1 else (), model=self.capabilities.model,
+            request_id=one.request.id,
+        )  # fmt: skip
+
+
+def groups(asked: Sequence[Asked]) -> Iterator[list[Asked]]:
+    """Requests of like length together, the longest first, within `ROWS` and `POSITIONS`."""
+    group: list[Asked] = []
+    for one in sorted(asked, key=lambda one: len(one.prompt), reverse=True):
+        rows = sum(other.request.n for other in group) + one.request.n
+        reach = max(len(other.prompt) + other.most for other in [*group, one])
+        gap = len(group[0].prompt) - len(one.prompt) if group else 0
+        if group and (rows > ROWS or rows * reach > POSITIONS or gap >= CHUNK):
+            yield group
+            group = []
+        group.append(one)
+    if group:
+        yield group
+
+
+def _sample(row: Row) -> Sample:
+    logprobs = tuple(row.logprobs) if row.request.logprobs is not None else None
+    return Sample(row.text.finish(), row.finish, tuple(row.tokens), logprobs)
+
+
+def _usage(one: Asked) -> Usage:
+    return Usage(len(one.prompt), sum(len(row.tokens) for row in one.rows), 0)
+
+
+def _score(session: Session, pair: Pair) -> Score:
+    total, greedy = 0.0, True
+    for first, logits in session.read([pair.tokens]):
+        last = min(first + logits.shape[1], len(pair.tokens) - 1)
+        columns = range(max(first, pair.start - 1), last)
+        if columns:
+            own = logits[0, columns[0] - first : columns[-1] - first + 1]
+            wanted = np.array(pair.tokens[columns[0] + 1 : columns[-1] + 2])
+            total += float(log_softmax(own)[np.arange(len(wanted)), wanted].sum())
+            greedy = greedy and bool((own.argmax(axis=-1) == wanted).all())
+    return Score(total, pair.count, greedy)
+
+
+def generating(threads: int | None) -> EmbeddedGenerator:
+    """Fetch the weights if they are not here yet, and start."""
+    version = need("openvino", "openvino-genai").get_version().partition("-")[0]
+    folder = ready("smollm2", prepare)
+    return EmbeddedGenerator(Session(folder, threads), EmbeddedTokenizer(folder), f"openvino {version}")
