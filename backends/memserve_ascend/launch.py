@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from memserve.plan.launch import Launch
 from memserve.plan.launching import install_line, requirements, spans_nodes, visible_cards, words
-from memserve_vllm.launch import serve_options
+from memserve_vllm.launch import ray, serve_options
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -31,7 +31,7 @@ class AscendLauncher:
         if deployment.quantization in ("w8a8", "w4a8"):
             options["quantization"] = "ascend"
         return Launch(
-            install=install_line(rules, deployment, machine.card),
+            install=install_line(rules, deployment, machine.card) + ray(machine, deployment),
             command=("vllm", "serve", checkpoint, *words(options)),
             env={
                 **visible_cards(machine, deployment.layout.cards),

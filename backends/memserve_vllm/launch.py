@@ -28,7 +28,7 @@ class VllmLauncher:
         rules = backend.rules
         command = ("vllm", "serve", checkpoint, *words(serve_options(model, machine, deployment)))
         return Launch(
-            install=install_line(rules, deployment, machine.card),
+            install=install_line(rules, deployment, machine.card) + ray(machine, deployment),
             command=command,
             env=visible_cards(machine, deployment.layout.cards),
             notes=requirements(rules, deployment, machine.card),
@@ -61,6 +61,11 @@ def serve_options(model: ModelSpec, machine: Machine, deployment: Deployment) ->
         "runner": "pooling" if model.encoder_only or model.pooling else None,
         "trust-remote-code": model.remote_code,
     }
+
+
+def ray(machine: Machine, deployment: Deployment) -> str:
+    """What the install line needs besides: vLLM does not bring the Ray that spans its nodes."""
+    return ' "ray[cgraph]>=2.48"' if spans_nodes(machine, deployment) else ""
 
 
 def quantization_word(model: ModelSpec, machine: Machine, deployment: Deployment) -> str | None:

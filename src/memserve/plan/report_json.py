@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from memserve.plan.emit.nodes import steps
+
 if TYPE_CHECKING:
     from memserve.hardware.machine import Machine
     from memserve.model.spec import ModelSpec
@@ -74,6 +76,7 @@ def bare_plan(plan: Plan) -> dict[str, Any]:
         "checkpoint": plan.checkpoint.id, "checkpoint_source": plan.checkpoint.source,
         "make_checkpoint": plan.checkpoint.make,
         "install": plan.install, "command": plan.command, "env": plan.env,
+        "nodes": [step.to_dict() for step in steps(plan)],
         "fits": plan.fits, "outcome": plan.outcome,
         "memory_gib_per_card": plan.memory_gib_per_card,
         "kv_cache_tokens": plan.kv_cache_tokens, "max_concurrency": plan.max_concurrency,

@@ -42,7 +42,7 @@ def of_answer(answer: Answer, *, why: bool, everything: bool) -> Iterator[Sectio
         if answer.plan is not None:
             yield Section("install", lines=(chosen.install,), bullets=False)
         if answer.plan is not None and chosen.command:
-            yield Section("run", lines=(command(chosen),), bullets=False)
+            yield started(chosen)
         yield Section("why" if answer.plan else "why not", lines=chosen.reasons)
     if answer.remedies:
         yield Section("what would fit", lines=answer.remedies, style="good")
@@ -134,10 +134,21 @@ def bar(parts: dict[str, int], total: int) -> str:
     return "[" + signs[:CELLS].ljust(CELLS, ".") + "]"
 
 
-def command(plan: Plan) -> str:
+def started(plan: Plan) -> Section:
+    """The command; for more than one node each node's, in order."""
+    from memserve.plan.emit.nodes import steps
+
+    found = steps(plan)
+    if len(found) < 2:
+        return Section("run", lines=(command(plan.command, plan.env),), bullets=False)
+    lines = (f"node {step.node}: {command(step.command, step.env)}" for step in found)
+    return Section("run, in this order (NODE_0, ... are addresses)", lines=tuple(lines), bullets=False)
+
+
+def command(words: Sequence[str], env: Mapping[str, str]) -> str:
     """The command with its environment, ready to be pasted."""
-    variables = " ".join(f"{name}={shlex.quote(value)}" for name, value in plan.env.items())
-    return f"{variables} {shlex.join(plan.command)}".strip()
+    variables = " ".join(f"{name}={shlex.quote(value)}" for name, value in env.items())
+    return f"{variables} {shlex.join(words)}".strip()
 
 
 PLANS: Row = ("engine", "weights", "layout", "requests", "tokens/s", "$/Mtok", "checkpoint")

@@ -20,7 +20,9 @@ def run(words: Sequence[str] | None = None) -> int:
     """Answer one call on stdout; 0 if a plan fits, 1 if none does."""
     options = command_line.parse(words)
     task: Callable[[Namespace], int] = plan
-    if options.calibrate is not None:
+    if options.emit is not None:
+        task = import_module("memserve.plan.emitting").run
+    elif options.calibrate is not None:
         task = import_module("memserve.plan.calibrating").run
     elif options.check is not None:
         task = check

@@ -1,0 +1,33 @@
+"""Files that start a plan: Compose, Slurm, KubeRay; and the commands for every node."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from memserve.errors import InvalidInput
+
+if TYPE_CHECKING:
+    from memserve.plan.plan import Plan
+
+FORMATS = ("compose", "slurm", "kuberay")
+LOOPBACK = "127.0.0.1"
+
+
+def emit(plan: Plan, form: str, *, bind: str = LOOPBACK) -> str:
+    """The file that starts a plan, as text; the server listens on `bind` only."""
+    from memserve.plan.emit.nodes import steps
+    from memserve.plan.emit.server import Server
+
+    check(form)
+    found = steps(plan)
+    if not found:
+        raise InvalidInput(f"{plan.backend} is a provider's service: there is nothing to start")
+    text: str = import_module(f"{__name__}.{form}").text(Server(plan), found, bind)
+    return text
+
+
+def check(form: str) -> None:
+    """Refuse a format that is not known, before any work."""
+    if form not in FORMATS:
+        raise InvalidInput(f"--emit {form[:40]!r} is not known", hint=f"known: {', '.join(FORMATS)}")

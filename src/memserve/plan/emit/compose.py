@@ -1,0 +1,128 @@
+"""A Compose file: one service, or one for each node under a profile of its own."""
+
+from __future__ import annotations
+
+import shlex
+from typing import TYPE_CHECKING, Any
+
+from memserve.plan.emit import block
+from memserve.plan.emit.nodes import facts, host, ray
+from memserve.plan.emit.server import EVERYWHERE, LOOPBACK, SECRETS, Server, addressed
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from memserve.plan.emit.nodes import Step
+
+CACHE = "/root/.cache/huggingface"
+LONG_START = "1h"
+"""A large checkpoint is downloaded and loaded before the server answers."""
+VISIBLE = "CUDA_VISIBLE_DEVICES"
+MANAGERS = ("/dev/davinci_manager", "/dev/devmm_svm", "/dev/hisi_hdc")
+DRIVER = ("/usr/local/dcmi", "/usr/local/bin/npu-smi", "/usr/local/Ascend/driver/lib64",
+          "/usr/local/Ascend/driver/version.info", "/etc/ascend_install.info")  # fmt: skip
+
+
+def text(server: Server, steps: Sequence[Step], bind: str) -> str:
+    """The file, with a comment that says how to start it."""
+    nodes = sorted({step.node for step in steps})
+    alone = len(nodes) == 1
+    services = {
+        server.name if alone else f"node-{node}": _service(
+            server, [step for step in steps if step.node == node], bind, alone=alone
+        )
+        for node in nodes
+    }
+    whole = {"name": server.name, "services": services, "volumes": {"models": {}}}
+    return "".join(f"# {line}\n" for line in _comment(nodes)) + block.dump(whole)
+
+
+def _comment(nodes: Sequence[int]) -> list[str]:
+    keys = f"Keys (HF_TOKEN, VLLM_API_KEY, ...) belong into {SECRETS} beside this file."
+    if len(nodes) == 1:
+        return ["docker compose up -d", keys]
+    return [
+        "On each node N, the first one first: docker compose --profile node-N up -d",
+        f"Into .env beside this file: {' '.join(f'{host(node)}=ADDRESS' for node in nodes)}",
+        "and MEMSERVE_INTERFACE=NAME, if the nodes' network interface is not eth0.",
+        keys,
+    ]  # fmt: skip
+
+
+def _service(server: Server, steps: Sequence[Step], bind: str, *, alone: bool) -> dict[str, Any]:
+    address = bind if not alone else EVERYWHERE  # a container's own network: the published port decides
+    service: dict[str, Any] = {} if alone else {"profiles": [f"node-{steps[0].node}"]}
+    service |= {"image": server.image, "entrypoint": [], "command": _command(server, steps, address)}
+    service["environment"] = _variables(steps[-1].env)
+    service |= {
+        "env_file": [{"path": SECRETS, "required": False}],
+        "ipc": "host",
+        "ulimits": {"memlock": -1, "stack": 67108864},
+        "volumes": [f"models:{CACHE}", *_folders(server)],
+        **_cards(server, steps[-1].env),
+        **({"ports": [f"{bind}:{server.port}:{server.port}"]} if alone else {"network_mode": "host"}),
+        "restart": "unless-stopped" if alone else "on-failure",
+    }
+    if not steps[-1].joins and "--headless" not in steps[-1].command:
+        service["healthcheck"] = _health(server)
+    return service
+
+
+def _command(server: Server, steps: Sequence[Step], address: str) -> list[str]:
+    """The words of a lone command, or a shell line where something must run before it."""
+    commands = [  # the last in the foreground: a container ends with it
+        (*step.command, "--block") if step.joins and step is steps[-1] else step.command for step in steps
+    ]
+    if not steps[-1].joins:
+        commands[-1] = server.listening(commands[-1], address)
+    before = [server.plan.install] if server.bare else []
+    if steps[0].joins:
+        before.append(f"python3 -m pip install --quiet {shlex.quote(ray())}")
+    before += [shlex.join(command) for command in commands[:-1]]
+    if not before:  # nothing to wait for: no shell between the runtime and the engine
+        return [_escaped(word) for word in commands[-1]]
+    line = " && ".join((*before, "exec " + shlex.join(commands[-1])))
+    return ["bash", "-c", _escaped(line)]
+
+
+def _escaped(word: str) -> str:
+    """Compose replaces $NAME everywhere: a literal dollar is doubled, a node's address becomes a variable."""
+    return addressed(word.replace("$", "$$"), "${{{0}:?the address of that node}}")
+
+
+def _variables(env: Mapping[str, str]) -> dict[str, str]:
+    """Which cards are visible is said to the container runtime instead."""
+    named = facts()["interface"]
+    chosen = {name: value for name, value in env.items() if name != VISIBLE}
+    return {
+        name: f"${{MEMSERVE_INTERFACE:-{named}}}" if value == named else _escaped(value)
+        for name, value in chosen.items()
+    }
+
+
+def _cards(server: Server, env: Mapping[str, str]) -> dict[str, Any]:
+    machine = server.plan.machine
+    vendor = machine.card.vendor
+    if vendor == "nvidia":
+        chosen = (
+            {"device_ids": env[VISIBLE].split(",")} if VISIBLE in env else {"count": machine.cards_per_node}
+        )
+        devices = [{"driver": "nvidia", **chosen, "capabilities": ["gpu"]}]
+        return {"deploy": {"resources": {"reservations": {"devices": devices}}}}
+    if vendor == "amd":
+        return {"devices": ["/dev/kfd", "/dev/dri"], "group_add": ["video"]}
+    if vendor == "ascend":
+        return {"devices": [*(f"/dev/davinci{card}" for card in range(machine.cards_per_node)), *MANAGERS]}
+    return {}
+
+
+def _folders(server: Server) -> list[str]:
+    driver = DRIVER if server.plan.machine.card.vendor == "ascend" else ()
+    return [f"{folder}:{folder}:ro" for folder in (*driver, *((server.folder,) if server.folder else ()))]
+
+
+def _health(server: Server) -> dict[str, Any]:
+    url = f"http://{LOOPBACK}:{server.port}{server.health}"
+    test = f"import urllib.request as u; u.urlopen('{url}', timeout=5)"
+    return {"test": ["CMD", "python3", "-c", test], "interval": "30s", "timeout": "10s",
+            "start_period": LONG_START}  # fmt: skip
