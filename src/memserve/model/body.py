@@ -60,7 +60,7 @@ def check(config: Config) -> None:
                 continue
             if not config.has(field):
                 config.bad(target, "is missing")
-            if not isinstance(config.raw(field), list) and not config.size(field):
+            if isinstance(config.fields[target], int) and not config.size(field):
                 config.bad(target, "must not be zero")
     _sane(config)
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 _LAYER = re.compile(r"^(.*?(?:layers|layer|blocks|block|h|groups))\.(\d+)\.(.+)$")
 _TOWER = re.compile(
     r"vision|visual|image|audio|speech|video|projector|connector|qformer|resampler|perceiver|mm_|merger|"
-    r"embed_vision|patch|codec|vocoder|backbone|multi_modal|multimodal|^conv|feature_extractor"
+    r"embed_vision|patch|codec|vocoder|multi_modal|multimodal|feature_extractor"
 )
 _KEYS = re.compile(r"(^|\.)(k_proj|key|k|k_lin)$")
 _QUERIES = re.compile(r"(^|\.)(q_proj|query|q|q_lin)$")

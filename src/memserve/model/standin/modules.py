@@ -100,7 +100,10 @@ def walk(module: Module, prefix: str = "", seen: set[int] | None = None) -> Iter
 
 def weight(*shape: Any) -> Parameter:
     """A new weight."""
-    return Parameter(Tensor(*shape))
+    made = Parameter(Tensor(*shape))
+    if any(side < 0 for side in made.shape):
+        raise ValueError(f"a weight cannot have the shape {tuple(made.shape)}")
+    return made
 
 
 def _sizes(kernel: Any, dims: int) -> tuple[int, ...]:

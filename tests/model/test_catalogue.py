@@ -1,0 +1,103 @@
+"""The catalogue: who is in it, by which names, and that every row says where it comes from."""
+
+import json
+import time
+
+import pytest
+
+from memserve.errors import UnknownName
+from memserve.model import catalogue, load
+
+ROWS = [json.loads(line) for line in catalogue.FILE.read_text(encoding="utf-8").splitlines()]
+IDS = [row["id"] for row in ROWS]
+
+
+def test_size_and_sources():
+    assert len(ROWS) >= 150
+    assert len(set(IDS)) == len(IDS)
+    for row in ROWS:
+        assert row["source"] and row["date"] and row["config"]["model_type"], row["id"]
+        for checkpoint in row.get("checkpoints", ()):
+            assert {"id", "method", "bits", "source"} <= checkpoint.keys()
+
+
+def test_no_alias_means_two_models():
+    owners = {}
+    for row in ROWS:
+        for alias in row["aliases"]:
+            assert owners.setdefault(catalogue.key(alias), row["id"]) == row["id"], alias
+
+
+@pytest.mark.parametrize("row", ROWS, ids=IDS)
+def test_every_row_can_be_read(row):
+    spec = load(row["id"])
+    assert spec.id == row["id"]
+    assert spec.parameters > 1_000_000
+    assert spec.blocks and spec.hidden and spec.vocabulary
+    assert spec.source.startswith("catalogue")
+    assert all(block.weights for block in spec.blocks)
+
+
+@pytest.mark.parametrize(
+    ("alias", "name"),
+    [
+        ("llama-70b", "meta-llama/Llama-3.3-70B-Instruct"),
+        ("Llama 3.1 8B", "meta-llama/Llama-3.1-8B-Instruct"),
+        ("meta-llama/llama-3.1-8b", "meta-llama/Llama-3.1-8B"),
+        ("llama-2-70b", "meta-llama/Llama-2-70b-chat-hf"),
+        ("qwen3_32b", "Qwen/Qwen3-32B"),
+        ("qwen2.5-72b", "Qwen/Qwen2.5-72B-Instruct"),
+        ("mixtral", "mistralai/Mixtral-8x7B-Instruct-v0.1"),
+        ("gemma-3-27b", "google/gemma-3-27b-it"),
+        ("deepseek-r1", "deepseek-ai/DeepSeek-R1"),
+        ("minimax-m2", "MiniMaxAI/MiniMax-M2"),
+        ("gpt-oss-120b", "openai/gpt-oss-120b"),
+        ("bge-m3", "BAAI/bge-m3"),
+        ("stella", "NovaSearch/stella_en_1.5B_v5"),
+        ("dragon", "facebook/dragon-plus-query-encoder"),
+    ],
+)
+def test_aliases(alias, name):
+    assert load(alias).id == name
+
+
+def test_an_alias_says_which_model_it_took():
+    assert load("llama-70b").notes == ("llama-70b means meta-llama/Llama-3.3-70B-Instruct",)
+    assert load("meta-llama/Llama-3.3-70B-Instruct").notes == ()
+
+
+@pytest.mark.parametrize(
+    "family",
+    ["llama-2-7b", "llama-3-8b", "llama-3.2-3b", "mistral-7b", "gemma-2b", "gemma-2-9b", "qwen1.5-7b",
+     "qwen2-7b", "deepseek-v2", "deepseek-v3", "deepseek-r1-distill-qwen-32b", "glm-4-9b", "phi-3-mini",
+     "phi-4",      "gte-qwen2", "contriever", "dpr", "e5-large", "minilm", "qwen3-embedding"],
+)  # fmt: skip
+def test_what_our_users_run_is_there(family):
+    assert catalogue.find(family) is not None
+
+
+def test_quantized_checkpoints_of_the_users_example():
+    methods = {checkpoint.method: checkpoint for checkpoint in catalogue.checkpoints("llama-70b")}
+    assert {"gptq", "awq", "fp8", "w8a8", "w4a16", "nf4"} <= methods.keys()
+    assert methods["gptq"].bits == 4
+    assert all(checkpoint.source for checkpoint in methods.values())
+
+
+@pytest.mark.parametrize("name", ["lama-70b", "llama70", "mixtrall", "qwen3-32", "deepseekr1"])
+def test_suggestions(name):
+    try:
+        load(name)
+    except UnknownName as error:
+        assert error.suggestions
+        assert "did you mean" in error.message
+
+
+def test_a_known_model_costs_next_to_nothing():
+    load("llama-70b")
+    start = time.process_time()
+    load("qwen3-14b")
+    assert time.process_time() - start < 0.05
+    start = time.process_time()
+    for _ in range(100):
+        load("llama-70b")
+    assert (time.process_time() - start) / 100 < 0.005
