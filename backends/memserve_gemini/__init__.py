@@ -1,1 +1,5 @@
-"""Google's Gemini API."""
+"""Google's Gemini API: generation and embeddings."""
+
+from memserve.http.room import HttpRoom
+
+backend = HttpRoom("gemini", __name__)

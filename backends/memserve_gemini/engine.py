@@ -1,0 +1,60 @@
+"""Opens Gemini for generation or embeddings."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from memserve.errors import InvalidInput, Unsupported
+from memserve.http import Mask, Secret, StaticKey, connect, key, refuse_rest
+from memserve.http.address import parse
+from memserve_gemini.failure import refine
+from memserve_gemini.model import capabilities as capabilities_of
+from memserve_gemini.model import codes, embedding_model, roles
+from memserve_gemini.model import model as model_of
+
+if TYPE_CHECKING:
+    from memserve.protocol import Task
+
+_BASE_URL = "https://generativelanguage.googleapis.com/v1beta"
+_VERSION = "/v1beta"
+capabilities = replace(
+    capabilities_of(model_of(None)),
+    tasks=frozenset({"generate", "embed"}),
+    roles=frozenset(roles()),
+    dimensions=True,
+)
+"""What most models can do; a model's own row decides."""
+
+
+def open_engine(model: str | None = None, *, task: Task = "generate", base_url: str | None = None,
+                api_key: str | Secret | None = None, **options: Any) -> Any:  # fmt: skip
+    """An engine for one task; nothing is sent before the first request."""
+    if task not in capabilities.tasks:
+        raise Unsupported("gemini", f"the task {task}")
+    if not model:
+        raise InvalidInput("backend 'gemini' needs a model's name", hint="such as gemini-2.5-flash")
+    refuse_rest("gemini", options)
+    url = _address(base_url or os.environ.get("GOOGLE_GEMINI_BASE_URL") or _BASE_URL)
+    secret = key(api_key, "GEMINI_API_KEY", "GOOGLE_API_KEY")
+    if secret is None and not base_url:
+        raise InvalidInput("Gemini needs a key", hint="pass api_key= or set GEMINI_API_KEY")
+    mask = Mask([secret.reveal()] if secret else [])
+    signer = StaticKey({"x-goog-api-key": secret} if secret else {})
+    client = connect(url, signer, options, mask=mask, codes=codes(), refine=refine)
+    if task == "embed":
+        from memserve_gemini.embedding import EmbedEngine
+
+        return EmbedEngine(client, embedding_model(model))
+    from memserve_gemini.generation import GeminiEngine
+
+    return GeminiEngine(client, model_of(model))
+
+
+def _address(base_url: str) -> str:
+    """The base with its version; a key has no place in a URL, which proxies and servers write down."""
+    found = parse(base_url)
+    if found.query:
+        raise InvalidInput("Gemini's base_url takes no query", hint="the key goes into api_key=")
+    return base_url if found.path else base_url.rstrip("/") + _VERSION

@@ -1,0 +1,48 @@
+"""Gemini on loopback, and generators against it."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from fake_gemini import FakeGemini
+from faulty_fixtures import quick, server
+
+import memserve
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+__all__ = ["quick", "server"]
+
+
+@pytest.fixture(autouse=True)
+def _clean(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No credentials of the machine that runs the tests."""
+    for name in [name for name in os.environ if name.startswith(("GEMINI_", "GOOGLE_"))]:
+        monkeypatch.delenv(name)
+
+
+@pytest.fixture
+def gemini() -> Iterator[FakeGemini]:
+    with FakeGemini() as running:
+        yield running
+
+
+@pytest.fixture
+def opened(quick: None) -> Iterator[Callable[..., Any]]:
+    """Open a model at an address; everything is closed at the end."""
+    held = []
+
+    def make(
+        base_url: str, model: str = "gemini-2.5-flash", *, task: str = "generator", **options: Any
+    ) -> Any:
+        defaults = {"timeout": 5, "max_retries": 2, "api_key": "AIza-very-secret-key"}
+        make_one = getattr(memserve, task)
+        held.append(make_one(model, backend="gemini", base_url=base_url, **{**defaults, **options}))
+        return held[-1]
+
+    yield make
+    for one in held:
+        one.close()
