@@ -76,6 +76,9 @@ class Held:
 class Generator(Held):
     """One model behind one backend: sync, async, streaming and batch."""
 
+    _bare: tuple[Capabilities, bool, dict[str, Any]] | None = None
+    """The settings of a call that names none, worked out once."""
+
     @property
     def identity(self) -> dict[str, str]:
         """What answers, without any secret: backend, model, address, revision, as far as they are known."""
@@ -136,8 +139,12 @@ class Generator(Held):
         return self._request(prompt, settings, self._resolve(settings))
 
     def _resolve(self, settings: Mapping[str, Any]) -> dict[str, Any]:
-        fill = not getattr(self._engine, "fills_max_tokens", False)
-        return setting.resolve(settings, self.capabilities, fill_max_tokens=fill)
+        known, fill = self.capabilities, not getattr(self._engine, "fills_max_tokens", False)
+        if settings:
+            return setting.resolve(settings, known, fill_max_tokens=fill)
+        if self._bare is None or self._bare[0] is not known or self._bare[1] is not fill:
+            self._bare = (known, fill, setting.resolve({}, known, fill_max_tokens=fill))
+        return self._bare[2]
 
     def _request(self, item: Any, settings: Mapping[str, Any], resolved: Mapping[str, Any]) -> Request:
         if isinstance(item, Request):

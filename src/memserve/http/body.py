@@ -121,7 +121,7 @@ def _charset(headers: Mapping[str, str]) -> str:
 def parse(words: str) -> Any:
     """JSON of one meaning: a repeated key is refused; NaN and the infinities come as floats."""
     try:
-        return json.loads(words, object_pairs_hook=_unique)
+        return _DECODER.decode(words)
     except (ValueError, RecursionError) as broken:
         if isinstance(broken, BadAnswer):
             raise
@@ -134,3 +134,6 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(found) != len(pairs):
         raise ValueError("a key stands twice in one object")
     return found
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=_unique)

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from memserve.protocol import Prompt
 
 _HOLE = "$"
+_ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 
 
 def messages(prompt: Prompt) -> list[Any]:
@@ -23,7 +24,7 @@ def messages(prompt: Prompt) -> list[Any]:
 def encode(payload: Mapping[str, Any]) -> bytes:
     """A JSON body, or InvalidInput where a setting holds what JSON cannot."""
     try:
-        return json.dumps(payload, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
+        return _ENCODER.encode(payload).encode()
     except (TypeError, ValueError) as broken:
         raise InvalidInput(f"the request cannot be written as JSON: {broken}") from None
 
