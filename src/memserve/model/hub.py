@@ -13,7 +13,6 @@ from urllib.parse import urlsplit
 
 from memserve.errors import (
     ConnectionFailed,
-    MemserveError,
     ModelUnreadable,
     PermissionDenied,
     TimedOut,
@@ -81,26 +80,30 @@ def fetched(name: str) -> Path:
     endpoint = os.environ.get("HF_ENDPOINT", "https://huggingface.co").rstrip("/")
     if not any(os.environ.get(word) for word in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy")):
         _knock(endpoint)
-    from huggingface_hub import hf_hub_download
-
-    try:
-        path = Path(hf_hub_download(name, FILES[0], etag_timeout=ANSWER_SECONDS, endpoint=endpoint))
-    except MemserveError:
-        raise
-    except Exception as error:  # the hub's client has its own tree, and its transport's below it
-        _translate(name, endpoint, error)
+    found = _download(name, FILES[0], endpoint)
+    if isinstance(found, Exception):
+        _translate(name, endpoint, found)
     for extra in FILES[1:]:
-        _try_extra(name, extra, endpoint)
-    return path.parent
+        _download(name, extra, endpoint)  # most models have no such file
+    return found.parent
 
 
-def _try_extra(name: str, extra: str, endpoint: str) -> None:
+def _download(name: str, file: str, endpoint: str) -> Path | Exception:
+    """One small file or what went wrong, within the limit: the library itself retries for a minute."""
     from huggingface_hub import hf_hub_download
 
-    try:
-        hf_hub_download(name, extra, etag_timeout=ANSWER_SECONDS, endpoint=endpoint)
-    except Exception:  # most models have no such file
-        return
+    outcome: list[Path | Exception] = []
+
+    def work() -> None:
+        try:
+            outcome.append(Path(hf_hub_download(name, file, etag_timeout=ANSWER_SECONDS, endpoint=endpoint)))
+        except Exception as error:  # the library has its own tree, and its transport's below it
+            outcome.append(error)
+
+    thread = Thread(target=work, daemon=True)
+    thread.start()
+    thread.join(ANSWER_SECONDS)
+    return outcome[0] if outcome else TimeoutError(f"no answer in {ANSWER_SECONDS:.0f} s")
 
 
 def _translate(name: str, endpoint: str, error: Exception) -> NoReturn:
