@@ -28,7 +28,7 @@ class Parser(argparse.ArgumentParser):
 def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
     """The options of one call."""
     options = parser().parse_args(words)
-    if options.model is None and options.check is None and options.calibrate is None:
+    if not (options.model or options.check or options.calibrate or options.compare):
         raise InvalidInput("no model named: python -m memserve.plan llama-70b --gpus 4xV100")
     return options
 
@@ -102,6 +102,7 @@ def _other(made: Parser) -> None:
     add("--memory", type=amount, metavar="GIB", help="with --check: what the engine sees of a card")
     add("--embedder", metavar="MODEL", help="plan an embedder beside the generator")
     add("--train", nargs="*", metavar="WORD", help="full, lora or qlora, and batch=4 sequence=2048 ...")
+    add("--compare", nargs="+", metavar="SPEC", help="with --workload: 4xV100 1xH100 openai:gpt-4o-mini")
     add("--calibrate", metavar="LOG", help="learn this machine's constants from a start-up log")
 
 

@@ -24,20 +24,26 @@ SHORTEST = 512
 def draw(answer: Answer, file: str) -> None:
     """Write the picture of the plan, or of the closest miss, to a .png or .svg file."""
     plan = answer.plan or answer.closest
-    if Path(file).suffix.lower() not in FORMATS:
-        raise InvalidInput(f"--plot writes .png or .svg, not {file[:80]!r}")
+    check_file(file)
     if plan is None or plan.footprint is None:
         raise InvalidInput("there is no memory to draw: a rule forbids every candidate")
-    figure = _figure()
-    cards, capacity = figure.subplots(1, 2)
+    made = figure()
+    cards, capacity = made.subplots(1, 2)
     _cards(cards, plan)
     _capacity(capacity, plan)
-    figure.suptitle(f"{plan.model.id} on {answer.machine.cards}x{answer.machine.card.name}")
-    figure.tight_layout()
-    figure.savefig(file)
+    made.suptitle(f"{plan.model.id} on {answer.machine.cards}x{answer.machine.card.name}")
+    made.tight_layout()
+    made.savefig(file)
 
 
-def _figure() -> Any:
+def check_file(file: str) -> None:
+    """Refuse a picture in another format before any work."""
+    if Path(file).suffix.lower() not in FORMATS:
+        raise InvalidInput(f"--plot writes .png or .svg, not {file[:80]!r}")
+
+
+def figure() -> Any:
+    """An empty picture; `BackendMissing` tells how to install matplotlib."""
     try:
         from matplotlib.figure import Figure
     except ImportError as error:

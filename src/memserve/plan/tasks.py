@@ -22,6 +22,8 @@ def run(words: Sequence[str] | None = None) -> int:
     task: Callable[[Namespace], int] = plan
     if options.emit is not None:
         task = import_module("memserve.plan.emitting").run
+    elif options.compare is not None:
+        task = import_module("memserve.plan.comparing").run
     elif options.calibrate is not None:
         task = import_module("memserve.plan.calibrating").run
     elif options.check is not None:

@@ -1,0 +1,60 @@
+"""`--compare`: machines and providers for one workload, in one table and one chart."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from memserve.plan.__main__ import main
+
+WORDS = ("--compare", "4xV100", "1xH100", "8x910B4", "openai:gpt-4o-mini", "--workload", "locomo")
+
+
+def test_the_table_and_the_chart(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*WORDS, "--deadline", "12h", "--budget", "200"]) == 0
+    text = capsys.readouterr().out
+    table, chart = text.split("\n\n")
+    assert "no MODEL was named" in table
+    for word in (
+        "A  4xV100",
+        "B  1xH100",
+        "C  8x910B4",
+        "D  openai:gpt-4o-mini",
+        "no price known",
+        "in time: yes",
+    ):
+        assert word in table
+    assert all(letter in chart for letter in "ABD")
+    assert "C" not in chart
+
+
+def test_json_has_every_entry(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["llama-70b", *WORDS, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)["compare"]
+    assert [row["name"] for row in found] == list(WORDS[1:5])
+    hours = {row["name"]: row["workload"]["hours"]["likely"] for row in found if row["fits"]}
+    assert hours["1xH100"] > 0 and found[3]["workload"]["usd"]["likely"] > 0
+
+
+def test_what_does_not_fit_says_why(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["meta-llama/Llama-3.1-405B", "--compare", "1xT4", "--workload", "1000:100:10"]) == 1
+    text = capsys.readouterr().out
+    assert "nothing fits" in text and "no chart" in text
+
+
+@pytest.mark.parametrize(
+    "words", [("--compare", "1xH100"), ("--compare", "1xNOPE", "--workload", "locomo"), ("--compare",),
+              ("llama-8b", "--gpus", "1xL4", "--compare", "1xH100", "--workload", "locomo")],
+)  # fmt: skip
+def test_malformed_calls_are_one_line(words: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(list(words)) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and len(error) <= 301
+
+
+def test_the_picture(tmp_path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("matplotlib")
+    file = tmp_path / "chart.svg"
+    assert main([*WORDS, "--plot", str(file)]) == 0
+    assert "<svg" in file.read_text(encoding="utf-8")
