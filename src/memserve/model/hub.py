@@ -22,6 +22,7 @@ from memserve.errors import (
 ID = re.compile(r"^[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}$")
 KNOCK_SECONDS = 1.5
 ANSWER_SECONDS = 5.0
+LIMIT_SECONDS = 9.0
 FILES = ("config.json", "model.safetensors.index.json", "hf_quant_config.json")
 
 
@@ -102,8 +103,8 @@ def _download(name: str, file: str, endpoint: str) -> Path | Exception:
 
     thread = Thread(target=work, daemon=True)
     thread.start()
-    thread.join(ANSWER_SECONDS)
-    return outcome[0] if outcome else TimeoutError(f"no answer in {ANSWER_SECONDS:.0f} s")
+    thread.join(LIMIT_SECONDS)
+    return outcome[0] if outcome else TimeoutError(f"no answer in {LIMIT_SECONDS:.0f} s")
 
 
 def _translate(name: str, endpoint: str, error: Exception) -> NoReturn:
@@ -123,7 +124,7 @@ def _translate(name: str, endpoint: str, error: Exception) -> NoReturn:
             ) from error
         raise UnknownName(f"neither the catalogue nor the hub knows a model {name!r}") from error
     if "Timeout" in kind or "timed out" in str(error).lower():
-        raise TimedOut(f"the hub at {endpoint} did not answer in {ANSWER_SECONDS:.0f} s") from error
+        raise TimedOut(f"the hub at {endpoint} did not answer in {LIMIT_SECONDS:.0f} s") from error
     first = str(error).splitlines()[0][:160] if str(error) else kind
     raise ConnectionFailed(
         f"{name} could not be read from the hub at {endpoint}: {first}", status=status
