@@ -85,6 +85,7 @@ def test_refusals(ask, name, error, word):
     assert word in answer["text"]
 
 
+@pytest.mark.slow
 def test_a_hub_that_does_not_answer(ask):
     answer = ask("someone/slow")
     assert answer["error"] == "TimedOut", answer

@@ -39,6 +39,7 @@ def body(
     recipe = families.recipe(config.kind)
     if recipe is None:
         return _constructed(config, architecture), ""
+    architecture = architecture or "ForCausalLM"
     style = families.style_of(config.kind)
     tied = style.ties and config.flag("tie_word_embeddings")
     return heads.decoder_head(config, recipe(config), architecture, style, tied), ""

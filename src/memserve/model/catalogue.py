@@ -22,6 +22,8 @@ class Checkpoint:
     bits: float
     source: str
     group_size: int | None = None
+    format: str = ""
+    """`modelslim`: written for Ascend, and no other engine reads it. Empty: the usual one of its method."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,8 @@ class Row:
     checkpoints: tuple[Checkpoint, ...] = ()
     base: str | None = None
     """For a quantized checkpoint: the model it was made from."""
+    pooling: str | None = None
+    """For an embedder whose config.json reads like a generator's: how it pools."""
 
 
 def key(name: str) -> str:
@@ -91,6 +95,7 @@ def _row(number: int) -> Row:
         raw["date"],
         tuple(Checkpoint(**checkpoint) for checkpoint in raw.get("checkpoints", ())),
         raw.get("base"),
+        raw.get("pooling"),
     )
 
 

@@ -90,10 +90,11 @@ def _known(name: str) -> ModelSpec | None:
     if row is None:
         return None
     notes = () if catalogue.key(name) == catalogue.key(row.id) else (f"{name} means {row.id}",)
-    return reader.from_config(
+    found = reader.from_config(
         row.config, path=f"catalogue row {row.id}", name=row.id, source=f"catalogue {row.date}: {row.source}",
         notes=notes,
     )  # fmt: skip
+    return replace(found, pooling=row.pooling or found.pooling)
 
 
 def _quantized(text: str) -> ModelSpec | None:
@@ -103,9 +104,8 @@ def _quantized(text: str) -> ModelSpec | None:
         return None
     row, checkpoint = listed
     group = checkpoint.group_size or (128 if checkpoint.bits == 4 else -1)
-    stored = Quantization(
-        checkpoint.method, STORED_AS.get(checkpoint.method, checkpoint.method), checkpoint.bits, group
-    )
+    written = checkpoint.format or STORED_AS.get(checkpoint.method, checkpoint.method)
+    stored = Quantization(checkpoint.method, written, checkpoint.bits, group)
     note = f"shapes of {row.id}, {checkpoint.bits:g} bits as {checkpoint.method}: its own config was not read"
     base = find(row.id)
     return replace(base, id=checkpoint.id, quantization=stored, source=checkpoint.source, notes=(note,))
