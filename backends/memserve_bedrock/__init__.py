@@ -1,1 +1,5 @@
-"""Amazon Bedrock's Converse API."""
+"""Amazon Bedrock's Converse, for every model that it serves."""
+
+from memserve.http.room import HttpRoom
+
+backend = HttpRoom("bedrock", __name__)

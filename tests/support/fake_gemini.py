@@ -81,7 +81,7 @@ _HEAD = {"modelVersion": "gemini-2.5-flash", "responseId": "r-1"}
 
 
 def _prompt(body: dict[str, Any]) -> str:
-    return json.dumps([body.get("systemInstruction", {}).get("parts"), body["contents"]])
+    return json.dumps([body.get("systemInstruction", {}).get("parts"), body["contents"]], sort_keys=True)
 
 
 def _wrong(body: dict[str, Any]) -> web.Response | None:

@@ -1,0 +1,93 @@
+"""Writes a request in the shape of Converse."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from memserve.errors import Unsupported
+from memserve.http.chat import fill, talk
+from memserve_bedrock.model import extras
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from memserve.http.chat.talk import Image, Turn
+    from memserve.protocol import Prompt, Request
+    from memserve_bedrock.model import Model
+
+_CHOICES = {"auto": "auto", "required": "any", "function": "tool"}
+_FORMATS = {
+    "image/png": "png",
+    "image/jpeg": "jpeg",
+    "image/jpg": "jpeg",
+    "image/gif": "gif",
+    "image/webp": "webp",
+}
+
+
+def prompt(words: Prompt) -> dict[str, Any]:
+    """The messages and the system text of a prompt; the roles alternate, as Converse wants them."""
+    spoken = talk.read(words, "bedrock")
+    pairs = talk.merged(_turn(turn) for turn in spoken.turns)
+    found: dict[str, Any] = {"messages": [{"role": role, "content": blocks} for role, blocks in pairs]}
+    return {**found, "system": [{"text": spoken.system}]} if spoken.system else found
+
+
+def settings(request: Request, model: Model) -> dict[str, Any]:
+    """Everything of a request but its prompt."""
+    config: dict[str, Any] = {}
+    for name, spelled in (("max_tokens", "maxTokens"), ("temperature", "temperature"), ("top_p", "topP")):
+        if getattr(request, name) is not None:
+            config[spelled] = getattr(request, name)
+    if request.stop:
+        config["stopSequences"] = list(request.stop)
+    found: dict[str, Any] = {"inferenceConfig": config} if config else {}
+    found.update({extras()[name]: value for name, value in request.extra.items()})
+    if request.top_k is not None:
+        own = fill(model.top_k, request.top_k)
+        found["additionalModelRequestFields"] = {**found.get("additionalModelRequestFields", {}), **own}
+    if request.tools:
+        found["toolConfig"] = _tools(request)
+    if request.schema is not None:
+        schema = {"schema": json.dumps(request.schema), "name": "answer"}
+        form = {"type": "json_schema", "structure": {"jsonSchema": schema}}
+        found["outputConfig"] = {"textFormat": form}
+    return found
+
+
+def _tools(request: Request) -> dict[str, Any]:
+    found: dict[str, Any] = {"tools": [_tool(described) for described in request.tools]}
+    if request.tool_choice is not None:
+        kind, name = talk.choice(request.tool_choice)
+        if kind not in _CHOICES:
+            raise Unsupported("bedrock", f"tool_choice={kind!r}", "leave the tools out instead")
+        found["toolChoice"] = {_CHOICES[kind]: {"name": name} if name else {}}
+    return found
+
+
+def _tool(described: Mapping[str, Any]) -> dict[str, Any]:
+    tool = talk.tool(described)
+    about = {"description": tool.description} if tool.description else {}
+    return {"toolSpec": {"name": tool.name, **about, "inputSchema": {"json": tool.parameters}}}
+
+
+def _turn(turn: Turn) -> tuple[str, list[dict[str, Any]]]:
+    if turn.role == "tool":
+        result = {"toolUseId": turn.answers or "", "content": [{"text": turn.text}]}
+        return "user", [{"toolResult": result}]
+    blocks = [_piece(piece) for piece in turn.pieces if piece or not turn.calls]
+    for call in turn.calls:
+        known = {"toolUseId": call.id, "name": call.name, "input": talk.arguments(call)}
+        blocks.append({"toolUse": known})
+    return turn.role, blocks
+
+
+def _piece(piece: str | Image) -> dict[str, Any]:
+    if isinstance(piece, str):
+        return {"text": piece}
+    form = _FORMATS.get(piece.media_type or "")
+    if form is None:
+        told = piece.media_type or "an address"
+        raise Unsupported("bedrock", f"an image as {told}", "send png, jpeg, gif or webp as data:...;base64,")
+    return {"image": {"format": form, "source": {"bytes": piece.data}}}

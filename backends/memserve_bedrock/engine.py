@@ -1,0 +1,64 @@
+"""Opens Bedrock: the region, the credentials, the client."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+from memserve.errors import InvalidInput, Unsupported
+from memserve.http import Mask, Secret, StaticKey, connect, key, refuse_rest
+from memserve.http.address import parse
+from memserve_bedrock import credential
+from memserve_bedrock.failure import refine
+from memserve_bedrock.model import capabilities as capabilities_of
+from memserve_bedrock.model import codes
+from memserve_bedrock.model import model as model_of
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from memserve.http import Signer
+    from memserve.protocol import Task
+
+capabilities = capabilities_of(model_of("claude-haiku-4-5"))
+"""What many models can do; a model's own row decides."""
+_ENDPOINTS = ("AWS_ENDPOINT_URL_BEDROCK_RUNTIME", "AWS_ENDPOINT_URL")
+
+
+def open_engine(model: str | None = None, *, task: Task = "generate", base_url: str | None = None,
+                api_key: str | Secret | None = None, **options: Any) -> Any:  # fmt: skip
+    """An engine; nothing is sent before the first request."""
+    from memserve_bedrock.converse import ConverseEngine
+
+    if task != "generate":
+        raise Unsupported("bedrock", f"the task {task}")
+    if not model:
+        raise InvalidInput("backend 'bedrock' needs a model's id", hint="such as amazon.nova-lite-v1:0")
+    refuse_rest("bedrock", options, *credential.OPTIONS)
+    url = base_url or next((os.environ[name] for name in _ENDPOINTS if os.environ.get(name)), None)
+    region = credential.region(options, model, parse(url).host if url else "")
+    mask = Mask()
+    signer = _signer(api_key, options, region, mask)
+    client = connect(url or _endpoint(region), signer, options, mask=mask, codes=codes(), refine=refine)
+    return ConverseEngine(client, model_of(model))
+
+
+def _endpoint(region: str | None) -> str:
+    if not region:
+        raise InvalidInput("Bedrock needs a region", hint="pass region= or set AWS_REGION")
+    suffix = ".cn" if region.startswith("cn-") else ""
+    return f"https://bedrock-runtime.{region}.amazonaws.com{suffix}"
+
+
+def _signer(api_key: str | Secret | None, options: Mapping[str, Any], region: str | None,
+            mask: Mask) -> Signer:  # fmt: skip
+    pair = options.get("aws_access_key_id") is not None or options.get("profile") is not None
+    bearer = None if pair and api_key is None else key(api_key, "AWS_BEARER_TOKEN_BEDROCK")
+    if bearer is not None:
+        mask.add(bearer.reveal())
+        return StaticKey({"Authorization": Secret(f"Bearer {bearer.reveal()}")})
+    if not region:
+        raise InvalidInput("Bedrock needs a region", hint="pass region= or set AWS_REGION")
+    from memserve_bedrock.signature import Signature
+
+    return Signature(credential.reader(options), region, mask)
