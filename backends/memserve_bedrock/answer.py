@@ -114,6 +114,10 @@ class ConverseReader(StreamReader):
         calls = (ToolCall(c["id"], c["name"], c["arguments"] or "{}") for c in self._calls.values())
         return [Delta("", self._finish, self._usage, tool_calls=tuple(calls))]
 
+    def whole(self, words: str, headers: Mapping[str, str]) -> list[Delta]:
+        full = completion(words, headers, None, self._fail)
+        return [Delta(full.text or "", full.finish_reason, full.usage, full.reasoning or "", full.tool_calls)]
+
     def _start(self, chunk: dict[str, Any]) -> list[Delta]:
         use = (chunk.get("start") or {}).get("toolUse")
         if isinstance(use, dict):
