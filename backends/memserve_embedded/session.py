@@ -34,7 +34,9 @@ class Session:
         settings: dict[str, Any] = {**EXACT, "CACHE_DIR": str(folder / "compiled")}
         if threads:
             settings["INFERENCE_NUM_THREADS"] = threads
-        self._request = core.compile_model(str(folder / "openvino_model.xml"), "CPU", settings).create_infer_request()
+        self._request = core.compile_model(
+            str(folder / "openvino_model.xml"), "CPU", settings
+        ).create_infer_request()
         self._mask = np.zeros((0, 0), np.int64)
         self._order = np.zeros(0, np.int32)
 
@@ -48,7 +50,9 @@ class Session:
         """As `start`, chunk by chunk: (first column, logits of every position of the chunk)."""
         longest = max(map(len, prompts))
         gaps = [longest - len(prompt) for prompt in prompts]
-        ids = np.array([[0] * gap + list(prompt) for gap, prompt in zip(gaps, prompts, strict=True)], np.int64)
+        ids = np.array(
+            [[0] * gap + list(prompt) for gap, prompt in zip(gaps, prompts, strict=True)], np.int64
+        )
         whole = np.array([[0] * gap + [1] * (longest - gap) for gap in gaps], np.int64)
         self._request.reset_state()
         self._order = np.arange(len(prompts), dtype=np.int32)
@@ -74,7 +78,12 @@ class Session:
 
     def _infer(self, ids: NDArray[np.int64]) -> Logits:
         positions = np.maximum(self._mask.cumsum(axis=1) - 1, 0)[:, -ids.shape[1] :]
-        inputs = {"input_ids": ids, "attention_mask": self._mask, "position_ids": positions, "beam_idx": self._order}
+        inputs = {
+            "input_ids": ids,
+            "attention_mask": self._mask,
+            "position_ids": positions,
+            "beam_idx": self._order,
+        }
         logits: Logits = self._request.infer(inputs)[0]
         self._order = np.arange(len(ids), dtype=np.int32)
         return logits

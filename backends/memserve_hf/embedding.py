@@ -9,6 +9,7 @@ from memserve.errors import InvalidInput
 from memserve.protocol import Embeddings, Usage
 from memserve_hf import checkpoint as checkpoints
 from memserve_hf.capabilities import ENCODING
+from memserve_hf.compiled import compiled_forward
 from memserve_hf.device import choose
 from memserve_hf.encoder import Encoder, torch_forward
 from memserve_hf.engines import present
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from memserve.protocol import Capabilities
+    from memserve_hf.device import Place
+    from memserve_hf.encoder import Forward
+    from memserve_hf.modules import Recipe
     from memserve_hf.options import Options
 
 BATCH_TOKENS = {"cpu": 4096}
@@ -92,7 +96,7 @@ def _encoder(model: str, options: Options) -> tuple[Encoder, Capabilities]:
     loaded = load_model(found, options, place, classes(found.config), optional)
     config: Any = loaded.config.get_text_config()
     encoder = Encoder(
-        tokenizer, steps, torch_forward(loaded), device=loaded.device,
+        tokenizer, steps, _forward(loaded, steps, options, place), device=loaded.device,
         longest=getattr(config, "max_position_embeddings", None),
         batch_tokens=options.batch_tokens or BATCH_TOKENS.get(place.kind, BATCH_TOKENS_ELSEWHERE),
         allow_pickle=options.allow_pickle,
@@ -103,3 +107,13 @@ def _encoder(model: str, options: Options) -> tuple[Encoder, Capabilities]:
         deterministic=place.dtype == "float32",
     )  # fmt: skip
     return encoder, capabilities
+
+
+def _forward(model: Any, steps: Recipe, options: Options, place: Place) -> Forward:
+    """OpenVINO's kernels on a CPU, where they give the model's own states; else the model itself."""
+    plain = torch_forward(model)
+    if options.compiled is False or place.kind != "cpu" or place.dtype != "float32":
+        return plain
+    if options.compiled is None and present("openvino") is None:
+        return plain
+    return compiled_forward(model, plain, pooler="pooler" in steps.pooling, threads=options.threads) or plain

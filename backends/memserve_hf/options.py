@@ -59,8 +59,8 @@ class Options:
     """The query encoder, where it is a checkpoint of its own (DPR, Dragon)."""
     max_length: int | None = None
     batch_tokens: int | None = None
-    onnx: bool | None = None
-    """True and False force and forbid onnxruntime; None: where it is installed and the device is a CPU."""
+    compiled: bool | None = None
+    """True and False force and forbid OpenVINO for encoders; None: on a CPU, if the vectors agree."""
 
 
 def read(given: Mapping[str, Any]) -> Options:
