@@ -1,0 +1,107 @@
+"""Makes the environment of a real engine, once, and prints its interpreter.
+
+python tests/engines/make.py NAME
+
+The engines cannot share one environment (their torch and transformers pins exclude each other), so each
+has its own, under $MEMSERVE_ENGINES or the user's cache, named by its recipe in environments.json. memserve
+itself is installed anew each time, from this checkout.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).parent
+ROOT = HERE.parents[1]
+DONE = "complete"
+TESTS = ["pytest>=8.3", "pytest-asyncio>=0.25", "hypothesis>=6.115", "jinja2>=3.1", "tokenizers>=0.21"]
+
+_REQUIRES = """
+from importlib.metadata import requires
+from pip._vendor.packaging.requirements import Requirement
+for line in requires({name!r}) or ():
+    need = Requirement(line)
+    if need.marker is None or need.marker.evaluate({{"extra": ""}}):
+        print(need.name.replace("_", "-").lower(), str(need).split(";")[0].replace(" ", ""))
+"""
+
+
+def home() -> Path:
+    """Where environments are kept between runs."""
+    named = os.environ.get("MEMSERVE_ENGINES")
+    return Path(named) if named else Path.home() / ".cache" / "memserve" / "engines"
+
+
+def run(*words: str) -> str:
+    """Run a command, showing what it says when it fails."""
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise SystemExit(f"$ {' '.join(words)}\n{done.stdout[-4000:]}\n{done.stderr[-4000:]}")
+    return done.stdout
+
+
+def pip(python: str, packages: list[str], *, pin: list[str] | None = None, no_deps: bool = False) -> None:
+    """Install packages; `pin` holds others where they are."""
+    words = [python, "-m", "pip", "install", "-q", "--disable-pip-version-check", *packages, *(pin or [])]
+    run(*words, *(["--no-deps"] if no_deps else []))
+
+
+def without(python: str, package: str, leave_out: list[str], pin: list[str] | None = None) -> None:
+    """Install a package and what it needs, but for some."""
+    pip(python, [package], no_deps=True)
+    name = re.split(r"[=<>]", package)[0]
+    told = run(python, "-c", _REQUIRES.format(name=name)).splitlines()
+    needs = [line.partition(" ")[2] for line in told if line.partition(" ")[0] not in leave_out]
+    pip(python, needs, pin=pin)
+
+
+def metadata(python: str, name: str, version: str) -> None:
+    """A distribution's name card, for engines that look themselves up under another name."""
+    site = run(python, "-c", "import site; print(site.getsitepackages()[0])").strip()
+    card = Path(site) / f"{name}-{version}.dist-info"
+    card.mkdir(exist_ok=True)
+    (card / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
+
+
+def step(python: str, row: dict[str, Any]) -> None:
+    """One line of a recipe."""
+    if "without" in row:
+        without(python, row["without"], row["leave_out"], row.get("pin"))
+    elif "metadata" in row:
+        metadata(python, **row["metadata"])
+    else:
+        pip(python, row["pip"], pin=row.get("pin"), no_deps=row.get("no_deps", False))
+
+
+def make(name: str) -> Path:
+    """The interpreter of that engine's environment, with this checkout's memserve in it."""
+    recipe = json.loads((HERE / "environments.json").read_text())[name]
+    mark = hashlib.sha256(json.dumps([recipe["steps"], sys.version_info[:2]]).encode()).hexdigest()[:10]
+    place = home() / f"{name}-{mark}"
+    python = place / "bin" / "python"
+    if not (place / DONE).exists():
+        shutil.rmtree(place, ignore_errors=True)
+        print(f"{name}: making {place}", file=sys.stderr, flush=True)
+        run(sys.executable, "-m", "venv", str(place))
+        for row in recipe["steps"]:
+            print(f"{name}: {str(row)[:100]}", file=sys.stderr, flush=True)
+            step(str(python), row)
+        (place / DONE).touch()
+    install = ["aiohttp>=3.11", "numpy>=1.26", "nvidia-ml-py>=12.560", "rich>=13.7", *TESTS]
+    pip(str(python), install)
+    pip(str(python), ["--force-reinstall", str(ROOT)], no_deps=True)
+    return python
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 2 or sys.argv[1] not in json.loads((HERE / "environments.json").read_text()):
+        raise SystemExit(__doc__)
+    print(make(sys.argv[1]))

@@ -1,0 +1,1 @@
+"""Nothing of vLLM: only the two kernels that SGLang's CPU path imports."""
