@@ -314,9 +314,11 @@ def main() -> None:
     options = parser.parse_args()
     rows = speed_rows.rows()
     values = calibrate(rows)
-    write(values, rows, table_of_ranges(rows, left_out(rows, folds, values)))
+    unseen = left_out(rows, folds, values)
+    write(values, rows, table_of_ranges(rows, unseen))
     if options.check:
         found = {name: summary(rows, left_out(rows, label, values)) for name, label in LABELS.items()}
+        found["configuration"] = summary(rows, unseen)
         LEFT_OUT.write_text(json.dumps({"date": DATE, "labels": found}, indent=1) + "\n", encoding="utf-8")
 
 

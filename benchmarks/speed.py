@@ -104,8 +104,8 @@ def left_out() -> list[str]:
         return ["left out of the calibration: run python benchmarks/fit_speed.py --check"]
     found = json.loads(LEFT_OUT.read_text(encoding="utf-8"))
     return [
-        f"left out by {name:7} time per token {row['tpot']['median']:6.1%} (90 %: {row['tpot']['p90']:.0%}, "
-        f"{row['tpot']['rows']} rows), throughput {row['throughput']['median']:6.1%}   card, model <= 20 %"
+        f"left out by {name:13} time per token {row['tpot']['median']:6.1%} (90 %: {row['tpot']['p90']:.0%}, "
+        f"{row['tpot']['rows']} rows), throughput {row['throughput']['median']:6.1%}; <= 20 %"
         for name, row in found["labels"].items()
     ]
 
