@@ -13,6 +13,8 @@ from memserve_pangu.interface import capabilities as capabilities_of
 from memserve_pangu.interface import interfaces
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from memserve.http import Secret
     from memserve.protocol import Task
 
@@ -30,10 +32,10 @@ def open_engine(model: str | None = None, *, task: Task = "generate", base_url: 
     if task != "generate":
         raise Unsupported("pangu", f"the task {task}")
     refuse_rest("pangu", options, *_TAKEN)
-    base_url = base_url or os.environ.get("PANGU_BASE_URL")
     region = options.get("region") or _REGION
     project_id = options.get("project_id") or os.environ.get("HUAWEICLOUD_SDK_PROJECT_ID")
-    deployment_id = options.get("deployment_id") or os.environ.get("PANGU_DEPLOYMENT_ID")
+    deployment_id = _deployment(model, base_url, options)
+    base_url = base_url or os.environ.get("PANGU_BASE_URL")
     way = route.choose(options.get("api"), base_url, region, project_id, deployment_id)
     found = credential.find({**options, "api_key": api_key}, way.interface)
     mask = Mask(found.secrets)
@@ -42,3 +44,16 @@ def open_engine(model: str | None = None, *, task: Task = "generate", base_url: 
     signer = Guarded(way_in, guard)
     client = connect(way.base_url, signer, options, mask=mask, codes=failure.codes(), refine=failure.refine)
     return PanguEngine(client, way.interface, model or deployment_id, guard, signer)
+
+
+def _deployment(model: str | None, base_url: str | None, options: Mapping[str, Any]) -> str | None:
+    """The deployment that V1 asks; without one of its own the model's name is taken for it.
+
+    A base_url alone means V2, so the environment does not turn it into V1.
+    """
+    own: str | None = options.get("deployment_id")
+    wants_v1 = options.get("project_id") or options.get("api") == "v1"
+    if own or options.get("api") == "v2" or (base_url and not wants_v1):
+        return own
+    elsewhere = os.environ.get("PANGU_BASE_URL") and not wants_v1
+    return os.environ.get("PANGU_DEPLOYMENT_ID") or (None if elsewhere else model)

@@ -51,7 +51,7 @@ def test_extras_carry_the_prefix(pangu, opened):
         ({"base_url": "https://x/v1/infers/abc", "api_key": "k"}, "inputs/parameters"),
         ({"base_url": "https://x", "api": "legacy", "api_key": "k"}, "inputs/parameters"),
         ({"api": "v2", "api_key": "k"}, "base_url"),
-        ({"project_id": "p", "api_key": "k"}, "deployment_id"),
+        ({"model": None, "project_id": "p", "api_key": "k"}, "deployment_id"),
         ({"deployment_id": "d", "api_key": "k"}, "project_id"),
         ({"base_url": "https://x", "api": "v2", "ak": "a", "sk": "s"}, "API key alone"),
         ({"base_url": "https://x", "api": "v2", "token": "t"}, "API key alone"),
@@ -65,7 +65,7 @@ def test_extras_carry_the_prefix(pangu, opened):
 )
 def test_options_that_make_no_sense(options, match):
     with pytest.raises(errors.InvalidInput, match=match):
-        memserve.generator("m", backend="pangu", **options)
+        memserve.generator(**{"model_or_plan": options.pop("model", "m"), "backend": "pangu", **options})
 
 
 def test_below_the_legacy_address_v2_is_spoken(pangu):

@@ -52,6 +52,25 @@ def test_v1_is_found_below_any_of_its_addresses(end, pangu, opened):
     assert pangu.seen[0].path == f"{V1}/chat/completions"
 
 
+def test_a_deployment_may_be_named_as_the_model(pangu):
+    options = {"base_url": pangu.origin, "project_id": "PID", "api_key": pangu.key}
+    with memserve.generator("DID", backend="pangu", **options) as generator:
+        assert generator.generate("hi", max_tokens=2).text
+    assert pangu.seen[0].path == f"{V1}/chat/completions"
+
+
+def test_the_environment_names_the_place(pangu, monkeypatch):
+    monkeypatch.setenv("PANGU_API_KEY", pangu.key)
+    monkeypatch.setenv("PANGU_DEPLOYMENT_ID", "DID")
+    monkeypatch.setenv("HUAWEICLOUD_SDK_PROJECT_ID", "PID")
+    with memserve.generator("m", backend="pangu", base_url=pangu.origin) as generator:
+        generator.generate("hi", max_tokens=2)
+    monkeypatch.setenv("PANGU_BASE_URL", pangu.origin)
+    with memserve.generator(None, backend="pangu") as generator:
+        generator.generate("hi", max_tokens=2)
+    assert [seen.path for seen in pangu.seen] == ["/api/v2/chat/completions", f"{V1}/chat/completions"]
+
+
 def test_raw_text_goes_to_text_completions(pangu, opened):
     generator = opened(pangu.origin, api_key=pangu.key)
     answer = generator.generate(Raw("once upon a time"), max_tokens=4)
