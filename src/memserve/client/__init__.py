@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 from memserve.errors import InvalidInput
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from memserve.client.embedding import Embedder
     from memserve.client.generation import Generator
     from memserve.client.reranking import Reranker
     from memserve.protocol import Task
 
 DEFAULT_CONCURRENCY = 256
-__all__ = ["embedder", "generator", "reranker"]
+__all__ = ["embedder", "generator", "opener", "reranker"]
+_openers: WeakKeyDictionary[Generator, Callable[[], Generator]] = WeakKeyDictionary()
+"""Beside the generators, since options may hold a key and no attribute of theirs may."""
 
 
 def generator(model_or_plan: Any = None, *, backend: str | None = None, concurrency: int | None = None,
@@ -24,7 +30,15 @@ def generator(model_or_plan: Any = None, *, backend: str | None = None, concurre
     """
     from memserve.client.generation import Generator
 
-    return Generator(*_opened(model_or_plan, backend, "generate", concurrency, options))
+    opened = Generator(*_opened(model_or_plan, backend, "generate", concurrency, options))
+    again = {"backend": backend, "concurrency": concurrency, **options}
+    _openers[opened] = partial(generator, model_or_plan, **again)
+    return opened
+
+
+def opener(opened: Generator) -> Callable[[], Generator] | None:
+    """What opens another generator like this one, in this process or elsewhere; None: memserve did not."""
+    return _openers.get(opened)
 
 
 def embedder(model: Any = None, *, backend: str | None = None, concurrency: int | None = None,

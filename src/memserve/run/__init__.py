@@ -8,7 +8,7 @@ from memserve.run.answers import answers
 from memserve.run.summary import Summary
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
     from pathlib import Path
 
     from memserve.protocol import Generator, Prompt, Request
@@ -18,15 +18,19 @@ __all__ = ["Summary", "answers", "run"]
 
 
 def run(requests_or_path: str | Path | Iterable[Request | Mapping[str, Any] | Prompt], output: str | Path, *,
-        generator: Generator, resume: bool = True, concurrency: int | None = None, rpm: float | None = None,
-        tpm: float | None = None, retry_failed: bool = False, cache: str | Path | None = None,
-        budget: str | float | None = None, price: tuple[float, float] | None = None, order: Order = "prefix",
-        patience: float = 600.0, settings: Mapping[str, Any] | None = None,
-        progress: bool | None = None) -> Summary:  # fmt: skip
+        generator: Generator | Callable[[], Generator], resume: bool = True,
+        concurrency: int | None = None, rpm: float | None = None, tpm: float | None = None,
+        retry_failed: bool = False, cache: str | Path | None = None, budget: str | float | None = None,
+        price: tuple[float, float] | None = None, order: Order = "prefix", patience: float = 600.0,
+        settings: Mapping[str, Any] | None = None, progress: bool | None = None,
+        distributed: str | None = None, address: str | None = None, workers: int | None = None,
+        worker_resources: Mapping[str, Any] | None = None) -> Summary:  # fmt: skip
     """Ask for every request that has no answer in `output` yet, and write each answer down as it comes.
 
     `concurrency` is the most in flight, `rpm` and `tpm` requests and tokens a minute, `budget` "20usd" or
     "5mtok" for all runs on this output together, `settings` what requests leave open (max_tokens, ...).
+    `distributed="ray"` spreads the run over a Ray cluster (docs/clusters.md): `generator` is then one that
+    memserve opened, or what opens one when called; each of the `workers` opens its own.
     Raises what ended the run early (a spent quota, a wrong key, a full disk, Ctrl-C); running again goes on.
     """
     from memserve.run.job import Job
@@ -35,6 +39,7 @@ def run(requests_or_path: str | Path | Iterable[Request | Mapping[str, Any] | Pr
     options = Options.of(
         resume=resume, retry_failed=retry_failed, concurrency=concurrency, rpm=rpm, tpm=tpm, cache=cache,
         budget=budget, price=price, order=order, patience=patience, settings=settings, progress=progress,
+        distributed=distributed, address=address, workers=workers, worker_resources=worker_resources,
     )  # fmt: skip
     job = Job(requests_or_path, output, generator, options)
     summary = job.execute()

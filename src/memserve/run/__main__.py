@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from contextlib import nullcontext
+from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from memserve.errors import InvalidInput, MemserveError
@@ -18,7 +20,8 @@ if TYPE_CHECKING:
 ANSWERED, FAILED, MALFORMED, INTERRUPTED = 0, 1, 2, 130
 LINE = 300
 SETTINGS = ("max_tokens", "temperature", "top_p", "seed", "stop", "n")
-RUN = ("concurrency", "rpm", "tpm", "budget", "price", "cache", "order", "patience", "retry_failed", "resume")
+RUN = ("concurrency", "rpm", "tpm", "budget", "price", "cache", "order", "patience", "retry_failed", "resume",
+       "workers")  # fmt: skip
 
 
 class Parser(argparse.ArgumentParser):
@@ -39,6 +42,7 @@ def parser() -> Parser:
     _add_settings(words.add_argument_group("settings that requests leave open"))
     _add_limits(words.add_argument_group("limits"))
     _add_run(words.add_argument_group("the run"))
+    _add_ray(words.add_argument_group("many machines"))
     return words
 
 
@@ -79,6 +83,14 @@ def _add_run(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--quiet", action="store_true", help="no progress, only the summary")
 
 
+def _add_ray(group: argparse._ArgumentGroup) -> None:
+    group.add_argument("--ray", nargs="?", const="", metavar="ADDRESS", help="spread over a Ray cluster")
+    group.add_argument(
+        "--workers", type=int, help="generators, one to an actor; as many as nodes if not given"
+    )
+    group.add_argument("--worker-gpus", type=float, metavar="N", help="cards that each worker holds")
+
+
 def _price(text: str) -> tuple[float, float]:
     before, _, after = text.partition(":")
     return float(before), float(after)
@@ -106,12 +118,21 @@ def _run(chosen: argparse.Namespace) -> int:
         **{name: getattr(chosen, name) for name in RUN},
         settings={name: getattr(chosen, name) for name in SETTINGS},
         progress=not chosen.quiet,
+        **_spread(chosen),
     )
-    with memserve.generator(chosen.model, backend=chosen.backend, **_backend_options(chosen)) as generator:
+    opener = partial(memserve.generator, chosen.model, backend=chosen.backend, **_backend_options(chosen))
+    with nullcontext(opener) if options.distributed else opener() as generator:
         job = Job(chosen.requests, chosen.output, generator, options)
         summary = job.execute()
     _say(str(summary))
     return _code(job, summary)
+
+
+def _spread(chosen: argparse.Namespace) -> dict[str, Any]:
+    """What Ray is told, where the run is spread."""
+    gpus = {} if chosen.worker_gpus is None else {"num_gpus": chosen.worker_gpus}
+    way = None if chosen.ray is None else "ray"
+    return {"distributed": way, "address": chosen.ray or None, "worker_resources": gpus}
 
 
 def _code(job: Job, summary: Summary) -> int:

@@ -15,6 +15,8 @@ from memserve.run import ask, failures, money, source
 from memserve.run import seen as known
 from memserve.run.batch import Batches
 from memserve.run.cache import Cache
+from memserve.run.distributed import Distributed
+from memserve.run.distributed_recipe import recipe
 from memserve.run.failures import Failures
 from memserve.run.identity import identity
 from memserve.run.intake import Intake
@@ -43,7 +45,10 @@ class Job:
             raise InvalidInput(f"the output must be the path of a .jsonl file, not {str(output)[:80]!r}")
         self._output = Path(output)
         source.check(requests, self._output)
-        ask.check(generator)
+        if options.distributed:
+            generator = recipe(generator)
+        else:
+            ask.check(generator)
         if ask.batches(generator) and (options.rpm or options.tpm):
             raise InvalidInput("rpm and tpm are a provider's limits: this generator is a local engine")
         self._requests, self._generator, self._options = requests, generator, options
@@ -66,7 +71,9 @@ class Job:
             results = Results(journal, failed, cache, purse)
             stack.enter_context(Progress(results.counts, source.count(self._requests), options.progress))
             intake = Intake(seen, results, options.settings)
-            if ask.batches(self._generator):
+            if options.distributed:
+                self._over_ray(intake, results, purse)
+            elif ask.batches(self._generator):
                 self._in_batches(intake, results, purse)
             else:
                 self._over_the_wire(intake, results, purse)
@@ -91,6 +98,12 @@ class Job:
         with Interrupts(batches.stop, most=2) as self.interrupts, suppress(Stopped):
             batches.run(intake.pending(self._requests, self.interrupts.next))
         self.error = batches.error
+
+    def _over_ray(self, intake: Intake, results: Results, purse: money.Purse) -> None:
+        spread = Distributed(self._generator, results, purse, self._options)
+        with Interrupts(spread.stop, most=2) as self.interrupts, suppress(Stopped):
+            spread.run(intake.pending(self._requests, self.interrupts.next))
+        self.error = spread.error
 
     def _over_the_wire(self, intake: Intake, results: Results, purse: money.Purse) -> None:
         loop = Loop(self._generator, results, purse, self._options, self._nudge)

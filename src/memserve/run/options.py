@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 Order = Literal["prefix", "given"]
 PATIENCE_SECONDS = 600.0
+WORKER = ("num_cpus", "num_gpus", "memory", "resources")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,14 +34,23 @@ class Options:
     price: tuple[float, float] | None = None
     progress: bool | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
+    distributed: bool = False
+    """Spread over a Ray cluster."""
+    address: str | None = None
+    """The cluster's; None: the one of RAY_ADDRESS or of this machine, or a new one."""
+    workers: int | None = None
+    """Generators, one to an actor; None: as many as the cluster has nodes."""
+    worker_resources: Mapping[str, Any] = field(default_factory=dict)
+    """What each worker holds: num_cpus, num_gpus, memory, resources."""
 
     @classmethod
     def of(cls, **chosen: Any) -> Options:
         """Check and convert what a caller passed; raises InvalidInput."""
-        for name in ("concurrency", "rpm", "tpm", "patience"):
+        for name in ("concurrency", "rpm", "tpm", "patience", "workers"):
             _positive(name, chosen.get(name))
         if chosen.get("order", "prefix") not in ("prefix", "given"):
             raise InvalidInput(f"order is 'prefix' or 'given', not {chosen['order']!r}")
+        _spread(chosen)
         if chosen.get("budget") is not None:
             chosen["budget"] = budget(chosen["budget"])
         if chosen.get("cache") is not None:
@@ -50,7 +60,7 @@ class Options:
 
 
 def _positive(name: str, value: Any) -> None:
-    whole = name == "concurrency"
+    whole = name in ("concurrency", "workers")
     kind = int if whole else (int, float)
     if value is None:
         return
@@ -63,3 +73,19 @@ def _settings(settings: Mapping[str, Any]) -> dict[str, Any]:
     if unknown:
         raise InvalidInput(f"unknown setting {unknown[0]!r}", hint=f"known: {', '.join(SETTINGS)}")
     return {name: tidy(name, value) for name, value in settings.items() if value is not None}
+
+
+def _spread(chosen: dict[str, Any]) -> None:
+    """What only a run on a cluster can have, and what it cannot."""
+    way = chosen.get("distributed")
+    if way not in (None, False, True, "ray"):
+        raise InvalidInput(f"distributed is 'ray' or None, not {way!r}")
+    chosen["distributed"] = bool(way)
+    resources = chosen["worker_resources"] = dict(chosen.get("worker_resources") or {})
+    unknown = next((name for name in resources if name not in WORKER), None)
+    if unknown:
+        raise InvalidInput(f"unknown worker resource {unknown!r}", hint=f"known: {', '.join(WORKER)}")
+    if way and (chosen.get("rpm") or chosen.get("tpm")):
+        raise InvalidInput("rpm and tpm are paced by one process: leave them or --ray out")
+    if not way and (chosen.get("workers") or chosen.get("address") or resources):
+        raise InvalidInput("workers belong to a run on Ray", hint="distributed='ray', or --ray")

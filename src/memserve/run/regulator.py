@@ -57,6 +57,16 @@ class Regulator:
         self._answered_at: float | None = None
         self._throttled_since: float | None = None
 
+    @property
+    def down(self) -> bool:
+        """The server is taken to be down: ask for one request at a time."""
+        return self._outage.open
+
+    def withdraw(self, ticket: Ticket) -> Item:
+        """An attempt that was not made after all."""
+        self._purse.settle(ticket.promised, None)
+        return ticket.item
+
     def wait(self, item: Item, in_flight: int) -> float:
         """Seconds to wait before asking; 0: now. Raises BudgetSpent when waiting will not help."""
         if in_flight >= (1 if self._outage.open else self._limit.now):

@@ -1,0 +1,147 @@
+"""The asking loop for many machines: Ray Data's actor pools hold one generator each, the journal stays here.
+
+Ray starts a task again when its worker dies, so a task is as small as can be: one request for an engine
+behind a wire, one short list for a local one. A killed worker loses no more than what it was working on, and
+an answer that comes twice is written once.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import TYPE_CHECKING, Any
+
+from memserve.errors import BudgetSpent
+from memserve.run import order
+from memserve.run.distributed_cluster import cluster, remote_arguments
+from memserve.run.distributed_recipe import pack, unpack
+from memserve.run.regulator import Regulator
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from memserve.run.distributed_recipe import Recipe
+    from memserve.run.item import Item
+    from memserve.run.money import Purse
+    from memserve.run.options import Options
+    from memserve.run.regulator import Judgement, Ticket
+    from memserve.run.results import Results
+
+TASKS = 10_000
+"""Tasks to one execution of Ray Data; the next execution opens its generators anew."""
+LIST = 32
+"""Requests to one call of a local engine: what a killed worker may have to do again."""
+CHARACTERS = 256 << 20
+EACH = 16
+"""In flight in each worker where the caller names no number."""
+NAP_SECONDS = 0.2
+_log = logging.getLogger("memserve.run")
+
+
+class Distributed:
+    """Hands windows of requests to Ray Data until there are none, or something stops it."""
+
+    def __init__(self, recipe: Recipe, results: Results, purse: Purse, options: Options) -> None:
+        self.error: BaseException | None = None
+        """Why the run ended before its input did."""
+        self._recipe, self._results, self._options = recipe, results, options
+        self._regulator = Regulator(purse, options)
+        self._again: list[Item] = []
+        self._stopping = False
+
+    def stop(self) -> None:
+        """Take no more answers than are here."""
+        self._stopping = True
+
+    def run(self, items: Iterator[Item]) -> None:
+        """Ask for every item."""
+        with cluster(self._options) as workers:
+            while not self._stopping:
+                tickets = self._window(items)
+                if not tickets:
+                    break
+                self._ask(tickets, workers)
+        for item, error in self._regulator.left_over():
+            self._results.failed(item, error)
+
+    def _window(self, items: Iterator[Item]) -> dict[int, Ticket]:
+        """What is asked again first, then as much of the input as one execution bears."""
+        window: dict[int, Ticket] = {}
+        size, most = 0, TASKS * (LIST if self._recipe.batches else 1)
+        while len(window) < (1 if self._regulator.down else most) and size < CHARACTERS:
+            item = self._again.pop(0) if self._again else next(items, None)
+            if item is None or not self._may_ask(item, alone=not window):
+                break
+            window[item.index] = self._regulator.begin(item)
+            size += item.characters
+        return window
+
+    def _may_ask(self, item: Item, *, alone: bool) -> bool:
+        """Wait for the end of a pause. What the budget does not bear waits until true costs are known."""
+        try:
+            while (seconds := self._regulator.wait(item, 0)) > 0 and not self._stopping:
+                time.sleep(min(seconds, NAP_SECONDS))
+        except BudgetSpent as spent:
+            self._again.insert(0, item)
+            if alone:
+                self._abort(spent)
+            return False
+        return not self._stopping
+
+    def _ask(self, tickets: dict[int, Ticket], workers: int) -> None:
+        items = [ticket.item for ticket in tickets.values()]
+        if self._options.order == "prefix":
+            items = order.arrange(items)
+        for row in self._answers(items, workers):
+            ticket = tickets.pop(row["index"], None)  # None: a task that ran again tells what is known
+            if ticket is not None:
+                self._settle(ticket, unpack(row["answer"]), row["seconds"], len(tickets))
+            if self._results.trouble:
+                self._abort(self._results.trouble)
+            if self._stopping or self._regulator.down:
+                break
+        self._again += [self._regulator.withdraw(ticket) for ticket in tickets.values()]
+
+    def _answers(self, items: list[Item], workers: int) -> Iterator[dict[str, Any]]:
+        """Rows as they come, in any order."""
+        import ray.data
+
+        from memserve.run.distributed_worker import Lists, Single
+
+        lists = self._recipe.batches
+        rows = [{"index": item.index, "request": pack(item.request)} for item in items]
+        asked = ray.data.from_items(rows, override_num_blocks=-(-len(rows) // (LIST if lists else 1)))
+        flight = 1 if lists else self._flight(workers)
+        pool = ray.data.ActorPoolStrategy(
+            size=workers, max_concurrent_calls_per_actor=flight, max_tasks_in_flight_per_actor=2 * flight
+        )
+        how = {
+            "compute": pool,
+            "fn_constructor_args": (pack(self._recipe),),
+            **remote_arguments(self._options),
+        }
+        answered = asked.map_batches(Lists, batch_size=None, **how) if lists else asked.map(Single, **how)
+        yield from answered.iter_rows()
+
+    def _flight(self, workers: int) -> int:
+        return max(1, self._options.concurrency // workers) if self._options.concurrency else EACH
+
+    def _settle(self, ticket: Ticket, answer: Any, seconds: float, in_flight: int) -> None:
+        if isinstance(answer, Exception):
+            self._judge(self._regulator.failed(ticket, answer, in_flight))
+            return
+        self._results.answered(ticket.item, answer, seconds)
+        for item, error in self._regulator.answered(ticket, answer.usage):
+            self._results.failed(item, error)
+
+    def _judge(self, judgement: Judgement) -> None:
+        for item, error in judgement.failed:
+            self._results.failed(item, error)
+        self._again += judgement.again
+        if judgement.abort:
+            self._abort(judgement.abort)
+
+    def _abort(self, error: BaseException) -> None:
+        if not self._stopping:
+            _log.error("stopping: %s", error)
+        self.error, self._stopping = self.error or error, True
