@@ -16,7 +16,8 @@ HEAVY = (
 
 def _modules_after(statement: str) -> list[str]:
     code = f"import sys, json; {statement}; print(json.dumps(sorted(sys.modules)))"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    words = [sys.executable, "-c", code]
+    done = subprocess.run(words, capture_output=True, text=True, check=True, timeout=60)
     return list(json.loads(done.stdout.splitlines()[-1]))
 
 

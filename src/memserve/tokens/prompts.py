@@ -1,4 +1,4 @@
-"""Prompts to token ids: the checkpoint's own template, exactly one BOS, and what to do when they are too long."""
+"""Prompts to token ids: the checkpoint's own template, exactly one BOS, and what to do with too many."""
 
 from __future__ import annotations
 
