@@ -17,10 +17,12 @@ from memserve_hf.device import choose, free_bytes
 from memserve_hf.engines import present
 from memserve_hf.generating import GeneratingEngine
 from memserve_hf.head import Head
+from memserve_hf.identity import identity
 from memserve_hf.loading import load_model, load_tokenizer
 from memserve_hf.loop import Loop
 from memserve_hf.masks import KINDS, layer_kinds
 from memserve_hf.probe import agrees
+from memserve_hf.room_for import refuse_too_large, settled
 from memserve_hf.scoring import Scorer
 from memserve_hf.stepper import Singles, Slots
 from memserve_hf.worker import Worker
@@ -46,7 +48,8 @@ log = logging.getLogger("memserve.hf")
 def generating(model: str, options: Options) -> GeneratingEngine:
     """Load, prove, and start the worker."""
     found = checkpoints.find(model, options)
-    place = choose(options, _stored_dtype(found))
+    place = settled(found, options, choose(options, found.dtype), found.dtype)
+    refuse_too_large(found, options, place)
     tokenizer = load_tokenizer(found, options)
     loaded = load_model(found, options, place, CLASSES)
     config = loaded.config.get_text_config(decoder=True)
@@ -73,6 +76,7 @@ def generating(model: str, options: Options) -> GeneratingEngine:
     prefixes = isinstance(stepper, Slots) and stepper.prefixes.limit > 0
     return GeneratingEngine(
         capabilities=_capabilities(found, place, prompts, fast=isinstance(stepper, Slots)),
+        identity=identity(found, options, place),
         model=loaded,
         prompts=prompts,
         grammars=grammar.Grammars(tokenizer, vocabulary=_logit_count(loaded, vocabulary), ends=ends),
@@ -110,12 +114,6 @@ def _capabilities(found: Checkpoint, place: Place, prompts: Prompts, *, fast: bo
         choices=constrained,
         deterministic=place.dtype == "float32" or not fast,
     )
-
-
-def _stored_dtype(found: Checkpoint) -> str | None:
-    config = found.config
-    text = config.get("text_config") or {}
-    return config.get("dtype") or config.get("torch_dtype") or text.get("dtype") or text.get("torch_dtype")
 
 
 def _same_vocabulary(tokenizer: Any, vocabulary: int, found: Checkpoint) -> None:

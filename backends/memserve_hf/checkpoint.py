@@ -32,6 +32,13 @@ class Checkpoint:
     """Bytes of the stored tensors by safetensors dtype (BF16, F32, I32, ...); empty for pickles."""
 
     @property
+    def dtype(self) -> str | None:
+        """The dtype that the config names, of the text part where there are several."""
+        text = self.config.get("text_config") or {}
+        named = (part.get(key) for part in (self.config, text) for key in ("dtype", "torch_dtype"))
+        return next((str(dtype) for dtype in named if dtype), None)
+
+    @property
     def bytes(self) -> int:
         """All weights as stored."""
         return sum(self.stored.values())

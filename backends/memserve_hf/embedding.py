@@ -13,10 +13,12 @@ from memserve_hf.compiled import compiled_forward
 from memserve_hf.device import choose
 from memserve_hf.encoder import Encoder, torch_forward
 from memserve_hf.engines import present
+from memserve_hf.identity import identity
 from memserve_hf.loading import load_model, load_tokenizer
 from memserve_hf.modules import classes, recipe
 from memserve_hf.pooling import normalized
 from memserve_hf.release import release
+from memserve_hf.room_for import refuse_too_large
 from memserve_hf.worker import Worker
 
 if TYPE_CHECKING:
@@ -25,22 +27,23 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from memserve.protocol import Capabilities
+    from memserve_hf.checkpoint import Checkpoint
     from memserve_hf.device import Place
     from memserve_hf.encoder import Forward
     from memserve_hf.modules import Recipe
     from memserve_hf.options import Options
 
-BATCH_TOKENS = {"cpu": 4096}
+BATCH_TOKENS = {"cpu": 2048}
 BATCH_TOKENS_ELSEWHERE = 65536
 
 
 class EmbeddingEngine:
     """One encoder, or one for queries and one for documents."""
 
-    def __init__(
-        self, capabilities: Capabilities, documents: Encoder, queries: Encoder, worker: Worker
-    ) -> None:
+    def __init__(self, capabilities: Capabilities, identity: dict[str, str], documents: Encoder,
+                 queries: Encoder, worker: Worker) -> None:  # fmt: skip
         self.capabilities = capabilities
+        self.identity = identity
         self._documents, self._queries, self._worker = documents, queries, worker
 
     def embed(self, texts: Sequence[str], *, role: str | None = None, normalize: bool | None = None,
@@ -80,33 +83,33 @@ def _finished(vectors: Tensor, unit: bool, dimensions: int | None) -> Tensor:
 
 def embedding(model: str, options: Options) -> EmbeddingEngine:
     """Load one encoder, or two with `query_model=`."""
-    documents, capabilities = _encoder(model, options)
-    queries = documents
-    if options.query_model:
-        queries, _ = _encoder(options.query_model, options)
-    return EmbeddingEngine(capabilities, documents, queries, Worker(None, "embed"))
-
-
-def _encoder(model: str, options: Options) -> tuple[Encoder, Capabilities]:
     found = checkpoints.find(model, options)
-    place = choose(options, found.config.get("dtype") or found.config.get("torch_dtype"))
+    place = choose(options, found.dtype)
+    documents = queries = _encoder(found, options, place)
+    if options.query_model:
+        queries = _encoder(checkpoints.find(options.query_model, options), options, place)
+    capabilities = replace(
+        ENCODING, engine=f"transformers {present('transformers')}", model=model, device=place.described,
+        context=documents.longest, roles=documents.recipe.roles | queries.recipe.roles, normalize=True,
+        dimensions=True, deterministic=place.dtype == "float32",
+    )  # fmt: skip
+    known = identity(found, options, place)
+    return EmbeddingEngine(capabilities, known, documents, queries, Worker(None, "embed"))
+
+
+def _encoder(found: Checkpoint, options: Options, place: Place) -> Encoder:
     steps = recipe(found, options)
+    refuse_too_large(found, options, place)
     tokenizer = load_tokenizer(found, options)
     optional = () if "pooler" in steps.pooling else ("pooler.",)
     loaded = load_model(found, options, place, classes(found.config), optional)
     config: Any = loaded.config.get_text_config()
-    encoder = Encoder(
+    return Encoder(
         tokenizer, steps, _forward(loaded, steps, options, place), device=loaded.device,
         longest=getattr(config, "max_position_embeddings", None),
         batch_tokens=options.batch_tokens or BATCH_TOKENS.get(place.kind, BATCH_TOKENS_ELSEWHERE),
         allow_pickle=options.allow_pickle,
     )  # fmt: skip
-    capabilities = replace(
-        ENCODING, engine=f"transformers {present('transformers')}", model=model, device=place.described,
-        context=encoder.longest, roles=steps.roles, normalize=True, dimensions=True,
-        deterministic=place.dtype == "float32",
-    )  # fmt: skip
-    return encoder, capabilities
 
 
 def _forward(model: Any, steps: Recipe, options: Options, place: Place) -> Forward:

@@ -29,9 +29,11 @@ class GeneratingEngine:
     concurrent = True
     fills_max_tokens = True
 
-    def __init__(self, *, capabilities: Capabilities, model: Any, prompts: Prompts, grammars: Grammars,
-                 loop: Loop, worker: Worker, scorer: Scorer, prefixes: bool) -> None:  # fmt: skip
+    def __init__(self, *, capabilities: Capabilities, identity: dict[str, str], model: Any,
+                 prompts: Prompts, grammars: Grammars, loop: Loop, worker: Worker, scorer: Scorer,
+                 prefixes: bool) -> None:  # fmt: skip
         self.capabilities = capabilities
+        self.identity = identity
         self._model, self._prompts, self._grammars = model, prompts, grammars
         self._loop, self._worker, self._scorer = loop, worker, scorer
         self._prefixes = prefixes

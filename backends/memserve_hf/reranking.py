@@ -17,6 +17,7 @@ from memserve_hf.encoder import Tokens, batches, pad
 from memserve_hf.engines import present
 from memserve_hf.loading import load_model, load_tokenizer
 from memserve_hf.release import release
+from memserve_hf.room_for import refuse_too_large
 from memserve_hf.worker import Worker
 
 if TYPE_CHECKING:
@@ -69,8 +70,9 @@ class RerankingEngine:
 def reranking(model: str, options: Options) -> RerankingEngine:
     """Load a cross-encoder."""
     found = checkpoints.find(model, options)
-    place = choose(options, found.config.get("dtype") or found.config.get("torch_dtype"))
+    place = choose(options, found.dtype)
     tokenizer = load_tokenizer(found, options)
+    refuse_too_large(found, options, place)
     loaded = load_model(found, options, place, ("AutoModelForSequenceClassification",))
     if loaded.config.num_labels != 1:
         path = str(found.folder / "config.json")

@@ -1,0 +1,29 @@
+"""What decides an answer beside the request: the key of caches of answers and vectors."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from memserve_hf.quantizing import stored
+
+if TYPE_CHECKING:
+    from memserve_hf.checkpoint import Checkpoint
+    from memserve_hf.device import Place
+    from memserve_hf.options import Options
+
+
+def identity(found: Checkpoint, options: Options, place: Place) -> dict[str, str]:
+    """Name and value of everything that a cached answer depends on."""
+    known = {
+        "folder": str(found.folder.resolve()),
+        "revision": options.revision,
+        "dtype": place.dtype,
+        "quantization": options.quantization or stored(found.config) or "none",
+        "device": place.kind,
+        "attention": place.attention,
+        "adapter": options.adapter,
+        "tokenizer": options.tokenizer,
+        "pooling": options.pooling,
+        "query_model": options.query_model,
+    }
+    return {name: value for name, value in known.items() if value}
