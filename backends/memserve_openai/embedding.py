@@ -12,7 +12,7 @@ import numpy as np
 from memserve.client.batch import by_tokens
 from memserve.errors import BadRequest, ContextOverflow, Unsupported
 from memserve.http.body import bad, parse
-from memserve.http.chat import encode, failure_in
+from memserve.http.chat import encode, failure_in, field
 from memserve.protocol import Embeddings, Usage
 from memserve_openai.dialect import Dialect, capabilities
 
@@ -111,9 +111,7 @@ class EmbedEngine:
         asked = payload.get("dimensions")
         if asked is not None and vectors.shape[1] != asked:
             raise bad(f"{asked} dimensions were asked for and {vectors.shape[1]} came", retries=None)
-        usage = found.get("usage")
-        tokens = usage.get("prompt_tokens") if isinstance(usage, dict) else None
-        return vectors, Usage(prompt_tokens=tokens if isinstance(tokens, int) else None)
+        return vectors, Usage(prompt_tokens=field.usage(found.get("usage")).prompt_tokens)
 
 
 def read_vectors(found: Any, count: int) -> NDArray[np.float32]:
@@ -154,8 +152,11 @@ def _vector(value: Any) -> NDArray[np.float32]:
         return np.frombuffer(raw, dtype="<f4").astype(np.float32)
     if not isinstance(value, list) or not all(type(number) in (float, int) for number in value):
         raise bad("an embedding is not a list of numbers")
-    with np.errstate(over="ignore"):
-        return np.asarray(value, dtype=np.float64).astype(np.float32)
+    try:
+        with np.errstate(over="ignore"):
+            return np.asarray(value, dtype=np.float64).astype(np.float32)
+    except OverflowError:
+        raise bad("an embedding holds an integer beyond every float") from None
 
 
 def _tokens(text: str) -> int:

@@ -34,7 +34,7 @@ MemserveError                    .retryable, .hint
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -52,6 +52,16 @@ class MemserveError(Exception):
 
     def __str__(self) -> str:
         return f"{self.message} ({self.hint})" if self.hint else self.message
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Errors cross processes whole, whatever their constructors ask for."""
+        return _restored, (type(self), self.args, vars(self).copy())
+
+
+def _restored(kind: type[MemserveError], args: tuple[Any, ...], state: dict[str, Any]) -> MemserveError:
+    error = kind.__new__(kind, *args)
+    vars(error).update(state)
+    return error
 
 
 class InvalidInput(MemserveError, ValueError):
@@ -166,6 +176,8 @@ class RemoteError(MemserveError):
         """The most retries that this failure is worth; None: as many as the caller allows."""
         self.server_time: float | None = None
         """The server's own clock when it answered, as seconds since the epoch; None where it did not say."""
+        self.resets: tuple[float, ...] = ()
+        """When limits are whole again, where that is all the server said; a retry may well pass before."""
 
 
 class ConnectionFailed(RemoteError):

@@ -41,11 +41,28 @@ def test_a_day_is_not_slept_away(value, server, open_generator):
     assert len(server.posts) == 1
 
 
-def test_a_reset_of_minutes_says_until_when(server, open_generator):
+def test_a_reset_of_minutes_is_a_hint_that_a_retry_may_beat(server, open_generator):
+    server.will(reply(429, SLOW, x_ratelimit_reset_tokens="6m0s"), OK)
+    start = time.monotonic()
+    assert open_generator().generate("hi").text == "ok"
+    assert time.monotonic() - start < 3
+
+
+def test_a_reset_of_minutes_says_until_when_at_last(server, open_generator):
     server.will(reply(429, SLOW, x_ratelimit_reset_tokens="6m0s"))
     with pytest.raises(errors.Throttled) as caught:
         open_generator().generate("hi")
-    assert caught.value.retry_at == pytest.approx(time.time() + 360, abs=5)
+    assert caught.value.retry_at == pytest.approx(time.time() + 360, abs=15)
+    assert caught.value.retryable
+    assert len(server.posts) == 3
+
+
+def test_the_largest_reset_within_the_cap_is_waited_for(server, open_generator):
+    slow = reply(429, SLOW, x_ratelimit_reset_tokens="6m0s", x_ratelimit_reset_requests="1.2s")
+    server.will(slow, OK)
+    start = time.monotonic()
+    assert open_generator().generate("hi").text == "ok"
+    assert 1.2 <= time.monotonic() - start < 4
 
 
 def test_one_throttle_pauses_everybody(server, open_generator):
@@ -99,11 +116,24 @@ def test_a_request_above_the_whole_limit_is_not_repeated(server, open_generator)
         ({"retry-after": "soon"}, None),
         ({"retry-after": "1e400"}, None),
         ({"retry-after": ""}, None),
+        ({"retry-after": "1_0"}, None),
+        ({"retry-after": "\u0663"}, None),
         ({"retry-after-ms": "250", "retry-after": "9"}, 0.25),
         ({"retry-after": "7"}, 7.0),
         ({"retry-after": "Thu, 01 Jan 1970 00:01:00 GMT", "date": "Thu, 01 Jan 1970 00:00:00 GMT"}, 60.0),
         ({"retry-after": "Thu, 01 Jan 1970 00:00:00 GMT"}, 0.0),
-        ({"x-ratelimit-reset-requests": "1s", "x-ratelimit-reset-tokens": "6m0s"}, 360.0),
+        ({"x-ratelimit-reset-tokens": "6m0s"}, None),
+        ({}, None),
+    ],
+)
+def test_how_long_a_server_asks_to_wait(headers, seconds):
+    assert delay.asked(headers, 1000.0) == seconds
+
+
+@pytest.mark.parametrize(
+    ("headers", "seconds"),
+    [
+        ({"x-ratelimit-reset-requests": "1s", "x-ratelimit-reset-tokens": "6m0s"}, [1.0, 360.0]),
         (
             {
                 "x-ratelimit-reset-tokens": "6m0s",
@@ -111,12 +141,12 @@ def test_a_request_above_the_whole_limit_is_not_repeated(server, open_generator)
                 "x-ratelimit-reset-requests": "2s",
                 "x-ratelimit-remaining-requests": "0",
             },
-            2.0,
+            [2.0],
         ),
-        ({"anthropic-ratelimit-tokens-reset": "1970-01-01T00:16:50Z"}, 10.0),
-        ({"x-ratelimit-reset-tokens": "later"}, None),
-        ({}, None),
+        ({"anthropic-ratelimit-tokens-reset": "1970-01-01T00:16:50Z"}, [10.0]),
+        ({"x-ratelimit-reset-tokens": "later"}, []),
+        ({}, []),
     ],
 )
-def test_how_long_a_server_asks_to_wait(headers, seconds):
-    assert delay.asked(headers, 1000.0, throttled=True) == seconds
+def test_when_limits_are_whole_again(headers, seconds):
+    assert delay.resets(headers, 1000.0) == seconds

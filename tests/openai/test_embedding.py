@@ -89,6 +89,7 @@ def test_base64_is_read_too(server, embedder):
         lambda rows: [*rows[:-1], {**rows[-1], "embedding": [1.0, math.inf, 2.0]}],
         lambda rows: [*rows[:-1], {**rows[-1], "embedding": [1.0, None, 2.0]}],
         lambda rows: [*rows[:-1], {**rows[-1], "embedding": [1e300, 1.0, 2.0]}],
+        lambda rows: [*rows[:-1], {**rows[-1], "embedding": [10**400, 1.0, 2.0]}],
         lambda rows: [{**row, "embedding": []} for row in rows],
         lambda rows: [{**row, "embedding": "!!!"} for row in rows],
         lambda rows: [{**row, "embedding": base64.b64encode(b"abcde").decode()} for row in rows],

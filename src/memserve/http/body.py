@@ -5,18 +5,22 @@ from __future__ import annotations
 import json
 import logging
 import zlib
-from typing import TYPE_CHECKING, Any
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from memserve.errors import BadAnswer
+from memserve.errors import BadAnswer, MemserveError, RemoteError
+from memserve.http.clock import within
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping
+    from collections.abc import AsyncIterator, Callable, Mapping
 
     from memserve.http.transport import Answer
 
+T = TypeVar("T")
 log = logging.getLogger("memserve.http")
 ACCEPT_ENCODING = "gzip"
 _WBITS_AUTO = 47
+_STUMBLES = (TypeError, ValueError, LookupError, AttributeError, ArithmeticError, RecursionError)
 _KEPT = 4096
 """Characters of a broken answer that go into the error; the client masks keys, then shortens."""
 
@@ -98,6 +102,21 @@ async def whole(answer: Answer, limit: int) -> bytes:
     return b"".join([piece async for piece in pieces(answer, limit)])
 
 
+async def beginning(answer: Answer, limit: int, enough: int, seconds: float) -> bytes:
+    """What comes of the decoded body within a time: enough to read why a server refused."""
+    found = bytearray()
+
+    async def collect() -> None:
+        async for piece in pieces(answer, limit):
+            found.extend(piece[: enough - len(found)])
+            if len(found) >= enough:
+                return
+
+    with suppress(RemoteError):
+        await within(seconds, collect(), "the reason stalled")
+    return bytes(found)
+
+
 def text(data: bytes, headers: Mapping[str, str]) -> str:
     """The body's text by its charset, UTF-8 where none is named; odd bytes are replaced and told."""
     charset = _charset(headers)
@@ -105,7 +124,7 @@ def text(data: bytes, headers: Mapping[str, str]) -> str:
         return data.decode(charset)
     except LookupError:
         log.warning("the answer names an unknown charset; read as UTF-8")
-    except UnicodeDecodeError:
+    except UnicodeError:
         log.warning("the answer holds bytes that are not %s; they are replaced", charset)
     return data.decode("utf-8-sig", "replace")
 
@@ -127,6 +146,17 @@ def parse(words: str) -> Any:
             raise
         reason = "nested too deep" if isinstance(broken, RecursionError) else getattr(broken, "msg", broken)
         raise bad(f"the answer is not JSON ({reason}): {words[:_KEPT]!r}") from None
+
+
+def understood(read: Callable[..., T], *words: Any) -> T:
+    """What a room's `read` makes of what a server sent; a shape that it stumbles over is a BadAnswer."""
+    try:
+        return read(*words)
+    except MemserveError:
+        raise
+    except _STUMBLES as broken:
+        reason = f"{type(broken).__name__}: {broken}"
+    raise bad(f"the answer has a shape that nobody expects ({reason})")
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -29,6 +29,7 @@ log = logging.getLogger("memserve.http")
 _PROBE_SECONDS = 10.0
 _POLL_SECONDS = 1.0
 _ERROR_BODY = 2**20
+_ERROR_SECONDS = 5.0
 _SHOWN = 1000
 
 
@@ -178,7 +179,7 @@ class HttpClient:
         finally:
             await answer.release()
         self._refuse_page(answer)
-        return read(words, answer.headers)
+        return body.understood(read, words, answer.headers)
 
     async def _send(self, call: Call) -> Answer:
         """The answer's head where it says success; its error otherwise."""
@@ -192,9 +193,9 @@ class HttpClient:
         if answer.status == self._success:
             return answer
         try:
-            text = body.text(await body.whole(answer, _ERROR_BODY), answer.headers)
-        except RemoteError:
-            text = ""
+            seconds = min(_ERROR_SECONDS, self.limits.timeout / 2)
+            words = await body.beginning(answer, self.limits.body, _ERROR_BODY, seconds)
+            text = body.text(words, answer.headers)
         finally:
             await answer.release()
         if 200 <= answer.status < 300:

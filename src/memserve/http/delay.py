@@ -16,18 +16,21 @@ _FIRST = 0.5
 _CAP = 8.0
 _RESETS = re.compile(r"^(?:x-ratelimit-reset|anthropic-ratelimit-.*-reset|ratelimit-reset)")
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
+_PLAIN = re.compile(r"[0-9]+(?:\.[0-9]*)?(?:[eE]\+?[0-9]+)?|\.[0-9]+")
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _EPOCH_FLOOR = 1e9
 
 
-def asked(headers: Mapping[str, str], now: float, *, throttled: bool) -> float | None:
+def asked(headers: Mapping[str, str], now: float) -> float | None:
     """Seconds that the server asks to wait; None where it said nothing that makes sense."""
     seconds = _number(headers.get("retry-after-ms"), 0.001)
-    if seconds is None:
-        seconds = _retry_after(headers, now)
-    if seconds is None and throttled:
-        seconds = _resets(headers, now)
-    return seconds
+    return _retry_after(headers, now) if seconds is None else seconds
+
+
+def resets(headers: Mapping[str, str], now: float) -> list[float]:
+    """Seconds until limits are whole again: hints, since a part of a limit comes back before."""
+    found = [_reset(value, now) for name, value in headers.items() if _counts(name, headers)]
+    return [seconds for seconds in found if seconds is not None]
 
 
 def backoff(attempt: int) -> float:
@@ -48,11 +51,11 @@ def _retry_after(headers: Mapping[str, str], now: float) -> float | None:
 
 
 def _number(value: str | None, unit: float) -> float | None:
-    try:
-        seconds = float(value or "") * unit
-    except ValueError:
+    words = (value or "").strip()
+    if not _PLAIN.fullmatch(words):
         return None
-    return seconds if 0 <= seconds < math.inf else None
+    seconds = float(words) * unit
+    return seconds if seconds < math.inf else None
 
 
 def date(value: str) -> float | None:
@@ -62,11 +65,6 @@ def date(value: str) -> float | None:
     except (TypeError, ValueError, IndexError, OverflowError):
         return None
     return (found if found.tzinfo else found.replace(tzinfo=timezone.utc)).timestamp()
-
-
-def _resets(headers: Mapping[str, str], now: float) -> float | None:
-    found = [_reset(value, now) for name, value in headers.items() if _counts(name, headers)]
-    return max((seconds for seconds in found if seconds is not None), default=None)
 
 
 def _counts(name: str, headers: Mapping[str, str]) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from contextlib import suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from memserve.errors import RemoteError, Unsupported
@@ -84,7 +85,16 @@ class HttpEngine(ABC):
     async def complete(self, request: Request) -> Completion:
         """Answer one request or raise."""
         call = self.write(request, stream=False)
-        return await self._client.fetch(call, lambda words, headers: self.read(request, words, headers))
+        answer = await self._client.fetch(call, lambda words, headers: self.read(request, words, headers))
+        return self._masked(answer)
+
+    def _masked(self, answer: Completion) -> Completion:
+        """The answer without a key in its names, which files and logs repeat."""
+        mask = self._client.mask
+        model, request_id = mask(answer.model or ""), mask(answer.request_id or "")
+        if model == (answer.model or "") and request_id == (answer.request_id or ""):
+            return answer
+        return replace(answer, model=model or None, request_id=request_id or None)
 
     async def astream(self, request: Request) -> AsyncIterator[Delta]:
         """Answer one request piece by piece."""
@@ -106,13 +116,13 @@ class HttpEngine(ABC):
 
     async def _deltas(self, reader: StreamReader, answer: Answer, pieces: Pieces) -> AsyncIterator[Delta]:
         if "json" in answer.headers.get("content-type", "").lower():
-            for delta in reader.whole(await _rest(answer, pieces), answer.headers):
+            for delta in body.understood(reader.whole, await _rest(answer, pieces), answer.headers):
                 yield delta
             return
         async for event in self.events(pieces):
             if event.name not in _IDLE_EVENTS:
                 pieces.content()
-            for delta in reader.take(event):
+            for delta in body.understood(reader.take, event):
                 yield delta
             if reader.done:
                 break

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -143,8 +143,10 @@ def error_of(status: int, headers: Mapping[str, str], text: str, *, mask: Mask,
         words = read(json.loads(text))
     except (ValueError, RecursionError):
         words = None
-    shown = words or Words(" ".join(mask(text).split())[:_SHOWN])
-    return of_words(shown, status, headers, mask=mask, codes=codes, refine=refine)
+    words = words or Words("")
+    if not words.message:
+        words = replace(words, message=" ".join(mask(text).split())[:_SHOWN])
+    return of_words(words, status, headers, mask=mask, codes=codes, refine=refine)
 
 
 def of_words(words: Words, status: int, headers: Mapping[str, str], *, mask: Mask,
@@ -191,8 +193,10 @@ def _built(reaction: Reaction, words: Words, message: str, status: int, meant: i
         kind = Loading
     now = time.time()
     throttled = issubclass(kind, errors.Throttled) or meant == 429
-    seconds = delay.asked(headers, now, throttled=throttled)
+    seconds = delay.asked(headers, now)
     seconds = words.wait if seconds is None else seconds
+    resets = delay.resets(headers, now) if throttled and seconds is None else []
+    seconds = max(resets, default=None) if seconds is None else seconds
     request_id = next((headers[name] for name in _REQUEST_IDS if name in headers), words.request_id)
     error = kind(
         f"HTTP {status}: {message or 'the server gave no reason'}",
@@ -202,6 +206,7 @@ def _built(reaction: Reaction, words: Words, message: str, status: int, meant: i
         retry_at=now + seconds if seconds is not None else None,
     )
     error.retries = reaction.retries
+    error.resets = tuple(now + reset for reset in resets)
     error.server_time = delay.date(headers.get("date", ""))
     if reaction.retries == 0 or headers.get("x-should-retry") == "false":
         error.retryable = False

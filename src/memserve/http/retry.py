@@ -71,8 +71,15 @@ class Attempts:
             return own
         asked = max(0.0, error.retry_at - time.time())
         if asked > self.limits.max_wait:
-            raise self._final(error)
+            return max(own, self._largest_reset(error))
         return max(asked, 0.0 if isinstance(error, (Throttled, Overloaded)) else own)
+
+    def _largest_reset(self, error: RemoteError) -> float:
+        """The longest of the waits that are hints and short enough; raises where the wait was demanded."""
+        if not error.resets:
+            raise self._final(error)
+        now = time.time()
+        return max((at - now for at in error.resets if at - now <= self.limits.max_wait), default=0.0)
 
     def _final(self, error: RemoteError) -> RemoteError:
         if self.failed > 1:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from base64 import b64encode
+from html import escape
 from typing import TYPE_CHECKING, NoReturn
 from urllib.parse import quote
 
@@ -61,10 +62,19 @@ class Mask:
 
 
 def _forms(secret: str) -> set[str]:
-    encoded = b64encode(secret.encode()).decode()
-    return {secret, quote(secret, safe=""), encoded, secret.encode("unicode_escape").decode()}
+    return {secret, b64encode(secret.encode()).decode()}
 
 
 def _expression(form: str) -> str:
-    exact = re.escape(form)
+    exact = "".join(map(_written, form))
     return exact if len(form) >= _SHORT else rf"(?<![A-Za-z0-9]){exact}(?![A-Za-z0-9])"
+
+
+def _written(sign: str) -> str:
+    """A sign of a key in every way of writing it: as it is, in JSON, in an address, in HTML."""
+    if sign.isalnum() and sign.isascii():
+        return sign
+    number = ord(sign)
+    ways = {sign, f"\\{sign}", quote(sign, safe=""), f"\\u{number:04x}", f"\\x{number:02x}",
+            escape(sign), f"&#{number};", f"&#x{number:x};"}  # fmt: skip
+    return f"(?:{'|'.join(map(re.escape, sorted(ways, key=len, reverse=True)))})"
