@@ -35,17 +35,18 @@ class Guard:
 
     async def watch(self, work: Callable[[], Awaitable[T]]) -> T:
         """The result of a request, sent when it is safe to."""
-        self.check()
-        if self._proven:
-            return await self._watched(work)
         results: list[T] = []
 
         async def first() -> None:
             results.append(await self._watched(work))
 
-        await self._alone(first)
+        while not self._proven:
+            self.check()
+            await self._alone(first)
+            if results:
+                return results[0]
         self.check()
-        return results[0] if results else await self.watch(work)
+        return await self._watched(work)
 
     async def _alone(self, work: Callable[[], Awaitable[None]]) -> None:
         """Do the work alone; for one who only waits, whatever became of it is its owner's affair."""

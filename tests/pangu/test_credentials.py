@@ -185,3 +185,13 @@ def test_a_redirect_takes_no_token_along(server, opened):
     with pytest.raises(errors.Redirected):
         opened(server.base_url, token="MIIN-token").generate("hi")
     assert len(server.posts) == 1
+
+
+def test_requests_that_cannot_be_written_prove_nothing(server, opened):
+    server.will(reply(401, REFUSED))
+    generator = opened(server.base_url, ak="AKEXAMPLE", sk="sk-very-secret", concurrency=2000)
+    answers = generator.generate(["hi"] * 1500, pangu_user=object(), on_error="return")
+    assert all(isinstance(answer.error, errors.InvalidInput) for answer in answers)
+    assert server.posts == []
+    generator.generate(["hi"] * 50, on_error="return")
+    assert len(server.posts) == 1
