@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 BLOCK = 128
 """Forced with prefix caching or chunked prefill (vllm_ascend/utils.py:1380-1406)."""
 
+ON_MODELSCOPE = ("vllm-ascend/", "Eco-Tech/")
+"""Whose checkpoints lie on ModelScope, where vLLM looks only when told to."""
+
 
 class AscendLauncher:
     """Starts `vllm serve` with the Ascend plug-in."""
@@ -36,6 +39,7 @@ class AscendLauncher:
             env={
                 **visible_cards(machine, deployment.layout.cards),
                 **environment(rules, machine, deployment),
+                **({"VLLM_USE_MODELSCOPE": "True"} if checkpoint.startswith(ON_MODELSCOPE) else {}),
             },
             notes=requirements(rules, deployment, machine.card),
         )

@@ -172,3 +172,9 @@ def test_versions_are_lenient() -> None:
     assert version_key("2025") == version_key("Jan 2025 main") == version_key(None)
     assert within("0.5.4", "0.5.0", "0.6.0") and not within("0.6.0", "0.5.0", "0.6.0")
     assert release(rooms.room("vllm").rules, "0.25.1")["version"] == "0.19.1"
+
+
+@pytest.mark.parametrize(("bits", "expected"), [(8, "gptq-4bit"), (4, None)])
+def test_turbomind_reads_gptq_of_four_bits(bits: int, expected: str | None) -> None:
+    ids = {4: "Qwen/Qwen2.5-7B-Instruct-GPTQ-Int4", 8: "Qwen/Qwen2.5-7B-Instruct-GPTQ-Int8"}
+    assert _refusal("lmdeploy", "0.18.0", "gptq", "V100", ids[bits]) == expected

@@ -15,17 +15,22 @@ if TYPE_CHECKING:
     from memserve.model.spec import ModelSpec
 
 
+MODELSLIM = "modelslim"
+BY_MODELSLIM = frozenset({"w8a8", "w4a8", "w8a16", "w4a16"})
+"""What engines on Ascend read as ModelSlim writes it, and no engine elsewhere does."""
+
+
 def checkpoints(
     model: ModelSpec, quantization: str, *, online: bool, ascend: bool = False
 ) -> list[Checkpoint]:
     """What could be loaded for this quantization, known checkpoints first."""
+    known = known_checkpoints(model, quantization, ascend=ascend)
     if model.quantization is not None:
-        known = [] if model.quantization.method == quantization else known_checkpoints(model, quantization)
+        known = [] if model.quantization.method == quantization else known
         bits = model.quantization.bits
         return known or [Checkpoint(model.id, quantization, model.source, stored=True, bits=bits)]
     if quantization == "none":
         return [Checkpoint(model.id, quantization, model.source, bits=16)]
-    known = [] if ascend else known_checkpoints(model, quantization)
     if known:
         return known
     if online:
@@ -34,12 +39,13 @@ def checkpoints(
     return [made] if made else []
 
 
-def known_checkpoints(model: ModelSpec, quantization: str) -> list[Checkpoint]:
-    """The catalogue's quantized checkpoints of a model, each with who says that it exists."""
+def known_checkpoints(model: ModelSpec, quantization: str, *, ascend: bool = False) -> list[Checkpoint]:
+    """The quantized checkpoints in the catalogue that engines for this maker read, with who names them."""
     return [
         Checkpoint(one.id, quantization, one.source, bits=one.bits, group_size=one.group_size)
         for one in _rows_of(model)
         if one.method == quantization
+        and (one.format == MODELSLIM) == (ascend and quantization in BY_MODELSLIM)
     ]
 
 

@@ -22,7 +22,9 @@ VISIBLE = {
 
 def install_line(rules: Mapping[str, Any], deployment: Deployment, card: Card) -> str:
     """The command that installs the planned release with its pins, as the release's row lists them."""
-    row = release(rules, deployment.engine_version)
+    row = release_on(rules, deployment, card)
+    if "install" in row:
+        return str(row["install"]).replace("{version}", deployment.engine_version)
     pin = pin_of(row, card)
     extra = row.get("quantized_by", {}).get(deployment.quantization.split("-")[0], ())
     packages = (*_packages(row, deployment.engine_version), *pin.get("packages", ()), *extra)
@@ -30,6 +32,12 @@ def install_line(rules: Mapping[str, Any], deployment: Deployment, card: Card) -
     index = pin.get("index") or row.get("index", {}).get(card.vendor)
     tail = ("--extra-index-url", index) if index else ()
     return " ".join((installer, *(_quoted(package) for package in packages), *tail))
+
+
+def release_on(rules: Mapping[str, Any], deployment: Deployment, card: Card) -> Mapping[str, Any]:
+    """The release's row, with what its maker's `on` row says otherwise for this card."""
+    row = release(rules, deployment.engine_version)
+    return {**row, **row.get("on", {}).get(card.vendor, {})}
 
 
 def _packages(row: Mapping[str, Any], version: str) -> tuple[str, ...]:
@@ -58,7 +66,7 @@ def pin_of(row: Mapping[str, Any], card: Card) -> Mapping[str, Any]:
 
 def requirements(rules: Mapping[str, Any], deployment: Deployment, card: Card) -> tuple[str, ...]:
     """What the install line cannot say: the Python it needs, the driver, what an old release loses."""
-    row = release(rules, deployment.engine_version)
+    row = release_on(rules, deployment, card)
     if not _is_row(row, deployment.engine_version):
         return ()
     python = f"needs Python {row['python_range']}" if row.get("python_range") else ""
