@@ -267,3 +267,9 @@ def test_an_automatic_length_takes_what_fits(llama):
 
 def test_more_cards_than_there_are(llama):
     assert memserve.plan.check(f"vllm serve {llama} -tp 4", "2xH100").outcome == "refused"
+
+
+@pytest.mark.parametrize("command", [None, 7, {"vllm": "serve"}])
+def test_commands_of_another_type_are_refused(command):
+    with pytest.raises(InvalidInput):
+        memserve.plan.check(command, "1xL4")

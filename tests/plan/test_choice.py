@@ -136,3 +136,84 @@ def test_functions_stay_functions_after_their_modules_load() -> None:
 def test_wrong_wishes_raise(wrong: dict[str, Any]) -> None:
     with pytest.raises(InvalidInput):
         memserve.plan.best("llama-8b", "1xL4", **wrong)
+
+
+@pytest.mark.parametrize(("model", "gpus", "words"), [
+    ("Alibaba-NLP/gte-Qwen2-7B-instruct", "1xL4", ["--runner", "pooling"]),
+    ("Qwen/Qwen3-Embedding-8B", "1xV100", ["--runner", "pooling"]),
+    ("e5-mistral", "1xL4", ["--runner", "pooling"]),
+])  # fmt: skip
+def test_embedders_whose_config_reads_like_a_generators(model: str, gpus: str, words: list[str]) -> None:
+    plan = memserve.plan.best(model, gpus)
+    assert " ".join(words) in " ".join(plan.command)
+    assert all(one.backend != "lmdeploy" for one in plan.alternatives)
+    sglang = memserve.plan.best(model, "1xL4", backend="sglang")
+    assert "--is-embedding" in sglang.command
+
+
+def test_what_is_written_for_ascend_stays_there() -> None:
+    plan = memserve.plan.best("deepseek-v3", "16xA3")
+    assert (plan.backend, plan.quantization) == ("ascend", "w8a8")
+    assert plan.checkpoint.id == "vllm-ascend/DeepSeek-V3-W8A8" and plan.env["VLLM_USE_MODELSCOPE"] == "True"
+    here = memserve.plan.candidates("qwen3-8b", "1xRTX3090", quantization="w8a8")
+    assert here and all(not one.checkpoint.id.startswith("vllm-ascend/") for one in here)
+    with pytest.raises(DoesNotFit, match="Ascend NPUs only"):
+        memserve.plan.best("vllm-ascend/Qwen3-32B-W8A8", "1xH100")
+
+
+@pytest.mark.parametrize(("gpus", "wishes", "install", "never"), [
+    ("1xMI300X", {}, "wheels.vllm.ai/rocm", "CUDA 13"),
+    ("1xMI300X", {"backend": "sglang"}, "all_hip", "CUDA 13"),
+    ("2x910B2", {"backend": "sglang"}, "all_npu", "CUDA 13"),
+    ("1xH100", {}, "pip install vllm==0.33.0", "ROCm"),
+])  # fmt: skip
+def test_installs_are_the_makers(gpus: str, wishes: dict[str, Any], install: str, never: str) -> None:
+    plan = memserve.plan.best("llama-8b", gpus, **wishes)
+    assert install in plan.install
+    assert never not in " ".join((plan.install, *plan.reasons))
+
+
+def test_the_closest_miss_is_what_the_wish_lacks_not_the_newest_release() -> None:
+    with pytest.raises(DoesNotFit) as miss:
+        memserve.plan.best("llama-70b", "4xV100", backend="vllm", quantization="awq")
+    closest = miss.value.closest
+    assert isinstance(closest, memserve.plan.Plan)
+    assert (closest.engine_version, closest.rule) == ("0.19.1", "awq-sm75")
+
+
+def test_a_checkpoint_that_the_card_cannot_read_leads_to_its_original() -> None:
+    with pytest.raises(DoesNotFit, match="plan Qwen/Qwen3-30B-A3B-Instruct-2507 instead"):
+        memserve.plan.best("Qwen/Qwen3-30B-A3B-Instruct-2507-FP8", "1xV100")
+
+
+def test_the_alternatives_never_repeat_the_plan() -> None:
+    from memserve.plan.library import answered
+    from memserve.plan.sections import of_answer
+    from memserve.plan.wishes import Wishes
+
+    found = answered("llama-70b", "4xV100", Wishes())
+    assert found.plan is not None
+    assert all(one.deployment != found.plan.deployment for one in found.alternatives)
+    table = next(
+        page for page in of_answer(found, why=False, everything=False) if page.title == "alternatives"
+    )
+    assert len(table.rows) == len(found.alternatives)
+
+
+@pytest.mark.parametrize("wishes", [
+    {"engine_version": 3}, {"quantization": 4}, {"backend": 5}, {"kv_dtype": 8}, {"objective": 1},
+    {"context": "8k"},
+])  # fmt: skip
+def test_wishes_of_another_type_are_refused(wishes: dict[str, Any]) -> None:
+    with pytest.raises(InvalidInput):
+        memserve.plan.best("llama-8b", "1xL4", **wishes)
+
+
+@pytest.mark.parametrize("model", [None, 3, b"llama-8b", []])
+def test_models_of_another_type_are_refused(model: Any) -> None:
+    with pytest.raises(InvalidInput):
+        memserve.plan.best(model, "1xL4")
+
+
+def test_backends_ignore_case() -> None:
+    assert memserve.plan.best("llama-8b", "1xL4", backend=" VLLM ").backend == "vllm"

@@ -29,7 +29,7 @@ STORED_AS = {"nf4": "bitsandbytes", "int8": "bitsandbytes", "w4a16": "compressed
 
 def find(name_or_path: str | os.PathLike[str]) -> ModelSpec:
     """The model behind a name or a path."""
-    text = os.fspath(name_or_path)
+    text = os.fspath(name_or_path) if isinstance(name_or_path, str | os.PathLike) else None
     if not isinstance(text, str) or not text.strip() or len(text) > LONGEST_NAME or "\0" in text:
         raise InvalidInput("a model is a name, a hub id, a folder or a config.json")
     return _at(Path(text).expanduser()) or _known(text) or _quantized(text) or _remote(text)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import io
 import os
 import sys
 from typing import TYPE_CHECKING
@@ -19,6 +20,8 @@ LONGEST = 300
 def main(words: Sequence[str] | None = None) -> int:
     """Run one call; the exit code says what came of it."""
     gc.disable()  # one short answer makes too little garbage to look for
+    if sys.stdout is None:  # closed by the caller: the exit code alone answers
+        sys.stdout = io.StringIO()
     try:
         from memserve.plan.tasks import run
 
@@ -43,6 +46,8 @@ def say(text: str) -> None:
     """One line on stderr, whatever the message holds."""
     line = " ".join("".join(sign if sign.isprintable() else " " for sign in text).split())
     short = line if len(line) <= LONGEST else line[: LONGEST - 3] + "..."
+    if sys.stderr is None:
+        return
     sys.stderr.write(short.encode("utf-8", "replace").decode("utf-8") + "\n")
 
 

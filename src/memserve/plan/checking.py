@@ -80,7 +80,7 @@ def _machine(gpus: str | Machine | None, memory_gib: float | None) -> Machine:
     machine = detect() if gpus is None else parse(gpus) if isinstance(gpus, str) else gpus
     if memory_gib is None:
         return machine
-    if not 0 < memory_gib < 100_000:
+    if not isinstance(memory_gib, int | float) or not 0 < memory_gib < 100_000:
         raise InvalidInput(f"memory_gib_per_card must be a positive number of GiB, not {memory_gib}")
     return replace(machine, card=replace(machine.card, memory=round(memory_gib * GIB)))
 

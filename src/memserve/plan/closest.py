@@ -10,6 +10,7 @@ from memserve.plan.checkpoints import loaded
 from memserve.plan.choice import ranked
 from memserve.plan.losses import weight_loss
 from memserve.plan.offers import consider
+from memserve.plan.rules import about_card
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -50,10 +51,18 @@ def _distance(candidate: Candidate) -> tuple[float, ...]:
     footprint = candidate.footprint
     engine = rooms.room(candidate.backend).rules.get("rank", 9)
     if footprint is None:
-        far = 1.0 if candidate.rule in WISH_RULES else 3.0 if candidate.rule in WRONG_CARD_RULES else 2.0
-        return (far, engine, weight_loss(candidate.checkpoint))
+        return (_refused_at(candidate), engine, weight_loss(candidate.checkpoint))
     over = (footprint.weights + footprint.activation + footprint.non_torch) / max(1, footprint.usable)
     return (0.0, over - footprint.max_concurrency, engine)
+
+
+def _refused_at(candidate: Candidate) -> float:
+    """A wish, then what the weights or the dtype need, then the release and its card, then the maker."""
+    if candidate.rule in WISH_RULES:
+        return 1.0
+    if candidate.rule in WRONG_CARD_RULES:
+        return 4.0
+    return 3.0 if about_card(rooms.room(candidate.backend).rules, candidate.rule) else 2.0
 
 
 def remedies(model: ModelSpec, machine: Machine, wishes: Wishes, closest: Candidate) -> Iterator[str]:
@@ -65,7 +74,24 @@ def remedies(model: ModelSpec, machine: Machine, wishes: Wishes, closest: Candid
             if fits is not None:
                 yield f"leave {name} open: {_named(fits)} fits"
                 return
+    base = _unquantized(model)
+    if base is not None:
+        fits = next(iter(ranked(consider(base, machine, wishes), base, machine, wishes)), None)
+        if fits is not None:
+            yield f"plan {base.id} instead: {_named(fits)} fits"
+            return
     yield from _more_cards(model, machine, wishes)
+
+
+def _unquantized(model: ModelSpec) -> ModelSpec | None:
+    """The model that a quantized checkpoint was made from, where the catalogue tells."""
+    if model.quantization is None:
+        return None
+    from memserve.model import catalogue, load
+
+    row, listed = catalogue.find(model.id), catalogue.made_from(model.id)
+    base = row.base if row is not None else listed[0].id if listed is not None else None
+    return load(base) if base is not None and base != model.id else None
 
 
 def _freed(wishes: Wishes) -> dict[str, Wishes]:

@@ -94,8 +94,10 @@ def split(command: str | Sequence[str]) -> tuple[str, ...]:
             words = shlex.split(command.replace("\\\n", " "))
         except ValueError as error:
             raise InvalidInput(f"the command cannot be read: {error}", hint="close every quote") from None
-    else:
+    elif isinstance(command, list | tuple):
         words = [str(word) for word in command]
+    else:
+        raise InvalidInput(f"a command is a line or a list of words, not {type(command).__name__}")
     while words and (_ASSIGNMENT.match(words[0]) or words[0] in _WRAPPERS):
         words.pop(0)
     if not words:

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from memserve.errors import BackendMissing, InvalidInput
+from memserve.errors import InvalidInput
 from memserve.plan import rooms
 from memserve.plan.checkpoints import loaded
 from memserve.plan.plan import GIB
@@ -43,11 +43,11 @@ def check_file(file: str) -> None:
 
 
 def figure() -> Any:
-    """An empty picture; `BackendMissing` tells how to install matplotlib."""
+    """An empty picture; refused with the install line where matplotlib is missing."""
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise BackendMissing("plot", needs="matplotlib", install="pip install 'memserve[plot]'") from error
+        raise InvalidInput("--plot needs matplotlib", hint="run: pip install 'memserve[plot]'") from error
     return Figure(figsize=(11, 4.5), dpi=120)
 
 

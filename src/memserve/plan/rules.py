@@ -82,6 +82,11 @@ def _about_card(row: Mapping[str, Any]) -> bool:
     return "check" not in row and CARD_FACTS.issuperset(row.get("when", ()))
 
 
+def about_card(rules: Mapping[str, Any], rule: str) -> bool:
+    """Whether the row called `rule` refuses a card, or a release on it, whatever is run."""
+    return any(_about_card(row) for row in rules["rows"] if row["id"] == rule)
+
+
 def judge(rules: Mapping[str, Any], model: ModelSpec, machine: Machine,
           deployment: Deployment) -> Refusal | None:  # fmt: skip
     """The first rule of a room that refuses this deployment on this machine; None: rules allow it."""

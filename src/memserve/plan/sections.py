@@ -47,8 +47,9 @@ def of_answer(answer: Answer, *, why: bool, everything: bool) -> Iterator[Sectio
     if answer.remedies:
         yield Section("what would fit", lines=answer.remedies, style="good")
     if answer.alternatives:
-        title = "all that fit" if everything else "alternatives"
-        yield Section(title, PLANS, tuple(plan_row(plan) for plan in (*answer.plans, *answer.alternatives)))
+        shown = (*answer.plans, *answer.alternatives) if everything else answer.alternatives
+        title = "all that fit, the plan first" if everything else "alternatives"
+        yield Section(title, PLANS, tuple(plan_row(plan) for plan in shown))
     if answer.rejected:
         yield rejections(answer.rejected, why=why)
 
@@ -59,8 +60,14 @@ def headline(answer: Answer) -> Section:
     nodes = f"{machine.nodes} nodes of " if machine.nodes > 1 else ""
     where = f"{nodes}{machine.cards_per_node}x{machine.card.name} ({machine.card.memory / GIB:.2f} GiB each)"
     size = f", {answer.model.parameters / 1e9:.2f} B parameters" if answer.model.blocks else ""
-    verdict = "fits" if answer.plan else "does not fit; the closest:"
+    verdict = "fits" if answer.plan else _missed(answer.closest)
     return Section(f"{answer.model.id}{size}, on {where}: {verdict}", style="good" if answer.plan else "bad")
+
+
+def _missed(closest: Plan | None) -> str:
+    """Memory and rules are different news."""
+    refused = closest is not None and closest.rule not in ("", "memory")
+    return "a rule forbids it; the closest:" if refused else "does not fit; the closest:"
 
 
 def facts(plan: Plan) -> Iterator[Row]:

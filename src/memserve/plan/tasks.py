@@ -57,7 +57,7 @@ def check(options: Namespace) -> int:
 
 def show(found: Answer, options: Namespace) -> int:
     """Print the answer in the form that was asked for."""
-    if options.plot:
+    if options.plot is not None:
         from memserve.plan.plot import draw
 
         draw(found, options.plot)

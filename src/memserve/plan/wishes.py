@@ -49,6 +49,10 @@ class Wishes:
         }  # fmt: skip
         for name, count in counts.items():
             _positive(name, count)
+        for name in ("backend", "engine_version", "quantization", "kv_dtype", "objective"):
+            _word(name, getattr(self, name))
+        if self.backend is not None:
+            object.__setattr__(self, "backend", self.backend.strip().lower())
         if self.engine_version is not None and not 0 < len(self.engine_version.strip()) <= 80:
             raise InvalidInput("an engine version is a short word such as 0.19.1")
         _known("objective", self.objective, OBJECTIVES)
@@ -73,6 +77,11 @@ def _positive(name: str, count: object) -> None:
     whole = isinstance(count, int) and not isinstance(count, bool) and 0 < count <= MOST
     if count is not None and not whole:
         raise InvalidInput(f"{name} must be a whole number above 0, not {str(count)[:40]!r}")
+
+
+def _word(name: str, word: object) -> None:
+    if word is not None and not isinstance(word, str):
+        raise InvalidInput(f"{name} must be a word, not {str(word)[:40]!r}")
 
 
 def _known(what: str, word: str, words: Iterable[str]) -> str:
