@@ -104,7 +104,7 @@ def test_a_missing_or_huge_file(tmp_path):
         read(tmp_path)
     with (tmp_path / "big.log").open("wb") as file:
         file.truncate(65 << 20)
-    with pytest.raises(InvalidInput, match="above 64 MiB"):
+    with pytest.raises(InvalidInput, match="has no memory figures"):
         read(tmp_path / "big.log")
 
 
@@ -141,3 +141,16 @@ def test_the_public_logs():
                 right += abs(ours - seen) <= 0.011 + 0.01 * abs(seen)
                 wrong += abs(ours - seen) > 0.011 + 0.01 * abs(seen)
     assert right > 250 and wrong == 0
+
+
+def test_only_the_beginning_of_an_endless_log_is_read(tmp_path):
+    start = "Model loading took 14.9889 GiB and 3.2 seconds\nAvailable KV cache memory: 39.28 GiB\n"
+    log = tmp_path / "serving.log"
+    log.write_text(start + "Avg generation throughput: 123.4 tokens/s\n" * 200_000, encoding="utf-8")
+    assert gib(read(log).weights) == 14.99
+
+
+@pytest.mark.parametrize("path", ["/dev/zero", "/dev/urandom", "/"])
+def test_what_is_no_file_is_refused_at_once(path):
+    with pytest.raises(InvalidInput, match="cannot read the log"):
+        read(path)

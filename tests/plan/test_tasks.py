@@ -109,3 +109,39 @@ def test_rich_pages_render(capsys: pytest.CaptureFixture[str]) -> None:
     found = answer_of("llama-70b", "4xV100", Wishes())
     show(of_answer(found, why=True, everything=True))
     assert "vllm 0.19.1" in capsys.readouterr().out
+
+
+def test_a_log_of_another_card_keeps_its_total(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+                                               capsys: pytest.CaptureFixture[str]) -> None:  # fmt: skip
+    monkeypatch.setenv("MEMSERVE_CONFIG_DIR", str(tmp_path))
+    log = str(STARTUP / "vllm_0.10.txt")  # of a card with 23.65 GiB
+    assert main(["--calibrate", log, "--gpus", "1xH100", "--json"]) == 0
+    doubted = json.loads(capsys.readouterr().out)
+    assert "23.65 GiB" in doubted["notes"][0] and "total" not in doubted["calibration"]
+    assert main(["--calibrate", log, "--gpus", "1xRTX4090", "--json"]) == 0
+    trusted = json.loads(capsys.readouterr().out)
+    assert trusted["notes"] == [] and trusted["calibration"]["total"] == 23.65
+
+
+def test_a_log_that_teaches_nothing_is_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+                                                capsys: pytest.CaptureFixture[str]) -> None:  # fmt: skip
+    monkeypatch.setenv("MEMSERVE_CONFIG_DIR", str(tmp_path / "kept"))
+    log = tmp_path / "start.log"
+    log.write_text("Model loading took 14.9889 GiB and 3.2 seconds\n", encoding="utf-8")
+    assert main(["--calibrate", str(log), "--gpus", "1xL4", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["saved"] is None
+    assert not (tmp_path / "kept").exists()
+
+
+def test_an_empty_plot_name_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["llama-8b", "--gpus", "1xL4", "--plot", ""]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_a_closed_stdout_is_no_failure(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.stdout", None)
+    assert main(["llama-8b", "--gpus", "1xL4"]) == 0
+    assert main(["llama-8b", "--gpus", "1xL4", "--json", "--tp", "3"]) == 1
+    assert capsys.readouterr().err == ""

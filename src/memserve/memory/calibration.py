@@ -44,6 +44,11 @@ class Calibration:
     log: str = ""
     date: str = ""
 
+    @property
+    def empty(self) -> bool:
+        """Whether it would change no account."""
+        return (self.total, self.non_torch, self.graphs, self.activation) == (None, None, None, None)
+
     def apply(self, footprint: Footprint) -> Footprint:
         """The same start with this machine's constants; the KV cache takes what is left."""
         activation = round(footprint.activation * (self.activation or 1.0))

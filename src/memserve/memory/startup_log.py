@@ -14,7 +14,8 @@ from memserve.errors import InvalidInput
 
 Engine: TypeAlias = Literal["vllm", "vllm-ascend", "sglang"]
 GIB = 1024**3
-MOST_BYTES = 64 * 1024**2
+MOST_BYTES = 2 * 1024**2
+"""A start tells all of this within its first few thousand lines."""
 BLOCK_SIZE = {"vllm": 16, "vllm-ascend": 128, "sglang": 1}
 """Tokens of a block where the log does not say."""
 _COLOUR = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
@@ -67,17 +68,16 @@ def _lines() -> tuple[tuple[dict[str, Any], re.Pattern[str]], ...]:
 
 
 def read(path: str | Path) -> StartupLog:
-    """The log in a file."""
+    """The log at the beginning of a file."""
     file = Path(path)
     try:
-        if file.stat().st_size > MOST_BYTES:
-            raise InvalidInput(
-                f"{file.name} is above {MOST_BYTES >> 20} MiB", hint="cut it after the engine's start"
-            )
-        text = file.read_bytes().decode("utf-8", errors="replace")
+        if not file.is_file() and file.stat():
+            raise InvalidInput(f"cannot read the log {str(file)!r}: not a file")
+        with file.open("rb") as opened:
+            content = opened.read(MOST_BYTES)
     except OSError as error:
         raise InvalidInput(f"cannot read the log {str(file)!r}: {error.strerror}") from None
-    return parse(text, name=file.name)
+    return parse(content.decode("utf-8", errors="replace"), name=file.name)
 
 
 def parse(text: str, *, name: str = "the log") -> StartupLog:

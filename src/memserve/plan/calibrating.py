@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from memserve.errors import InvalidInput, MemserveError
@@ -13,10 +14,13 @@ from memserve.plan.sections import Section
 if TYPE_CHECKING:
     from argparse import Namespace
 
+    from memserve.hardware.machine import Card
     from memserve.memory.account import Deployment, Footprint
     from memserve.memory.calibration import Calibration
     from memserve.memory.startup_log import StartupLog
 
+LEAST = 0.85
+"""Totals of one card differ less than this between drivers and engines."""
 ROOMS = {"vllm": "vllm", "vllm-ascend": "ascend", "sglang": "sglang"}
 
 
@@ -31,17 +35,39 @@ def run(options: Namespace) -> int:
     from memserve.plan.library import machine_of
 
     card = machine_of(machine_name).card
-    learnt = calibration.learn(log, card=card.name, footprint=accounted(log, machine_name, options.model))
-    path = calibration.save(learnt)
+    doubt = another_card(log, card)
+    learnt = calibration.learn(
+        replace(log, total=None) if doubt else log, card=card.name, name=Path(options.calibrate).name,
+        footprint=accounted(log, machine_name, options.model),
+    )  # fmt: skip
+    path = None if learnt.empty else calibration.save(learnt)
     if options.json:
         from memserve.plan.tasks import write_json
 
-        write_json({"schema": 1, "saved": str(path), "calibration": shown(learnt)})
+        notes = [doubt] if doubt else []
+        write_json({"schema": 1, "saved": path and str(path), "calibration": shown(learnt), "notes": notes})
     else:
-        rows = tuple((name.replace("_", " "), str(value)) for name, value in shown(learnt).items())
-        render([Section(f"learnt from {options.calibrate}", style="good"), Section(rows=rows),
-                Section("kept in", lines=(str(path),), bullets=False)])  # fmt: skip
+        render(told(learnt, path, options.calibrate, doubt))
     return 0
+
+
+def another_card(log: StartupLog, card: Card) -> str:
+    """A doubt, where the log's card has not the memory of this one: its total is not learnt then."""
+    if log.total is None or LEAST < log.total / card.memory < 1 / LEAST:
+        return ""
+    sizes = f"{log.total / GIB:.2f} GiB and {card.name} has {card.memory / GIB:.2f} GiB"
+    return f"the log is of a card of {sizes}: its total was left out; --gpus should name the log's own card"
+
+
+def told(learnt: Calibration, path: Path | None, log: str, doubt: str) -> list[Section]:
+    """What was learnt and where it is kept."""
+    rows = Section(rows=tuple((name.replace("_", " "), str(value)) for name, value in shown(learnt).items()))
+    if path is None:
+        why = "it shows no total, non-torch memory, graphs or activation: nothing was kept"
+        return [Section(f"nothing to learn from {log}", style="bad"), rows, Section(why)]
+    kept = Section("kept in", lines=(str(path),), bullets=False)
+    doubts = [Section(doubt, style="bad")] if doubt else []
+    return [Section(f"learnt from {log}", style="good"), *doubts, rows, kept]
 
 
 def shown(learnt: Calibration) -> dict[str, Any]:
