@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from memserve.errors import UnknownName
+from memserve.errors import InvalidInput, UnknownName
 from memserve.model import catalogue, load
 
 ROWS = [json.loads(line) for line in catalogue.FILE.read_text(encoding="utf-8").splitlines()]
@@ -101,3 +101,20 @@ def test_a_known_model_costs_next_to_nothing():
     for _ in range(100):
         load("llama-70b")
     assert (time.process_time() - start) / 100 < 0.005
+
+
+def test_embedders_pool_whatever_their_config_says():
+    for name in ("gte-qwen2", "e5-mistral", "qwen3-embedding", "stella"):
+        assert load(name).pooling in ("last", "mean"), name
+
+
+def test_positions_behind_the_padding_token():
+    assert load("BAAI/bge-m3").max_context == 8192
+    assert load("sentence-transformers/all-mpnet-base-v2").max_context == 512
+    assert load("sentence-transformers/all-MiniLM-L6-v2").max_context == 512
+
+
+@pytest.mark.parametrize("name", [None, 3, b"llama-8b", ""])
+def test_what_is_no_name_is_refused(name):
+    with pytest.raises(InvalidInput, match="a model is a name"):
+        load(name)

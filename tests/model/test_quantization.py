@@ -102,3 +102,15 @@ def test_any_table_is_read_or_refused(name, values):
         quantization.read({**table, "quant_method": name})
     except MemserveError as error:
         assert str(error)
+
+
+@pytest.mark.parametrize("table", [
+    {"quant_method": "gptq", "bits": "four"},
+    {"quant_method": "gptq", "bits": 4, "group_size": []},
+    {"quant_method": "awq", "bits": True},
+    {"quant_method": "fp8", "weight_block_size": [128, 0]},
+    {"quant_method": "compressed-tensors", "config_groups": {"g": {"weights": {"num_bits": "x"}}}},
+])  # fmt: skip
+def test_figures_that_are_none_are_refused(table):
+    with pytest.raises(ModelUnreadable, match="malformed"):
+        quantization.read(table)

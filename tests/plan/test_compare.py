@@ -44,8 +44,7 @@ def test_what_does_not_fit_says_why(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.parametrize(
-    "words", [("--compare", "1xH100"), ("--compare", "1xNOPE", "--workload", "locomo"), ("--compare",),
-              ("llama-8b", "--gpus", "1xL4", "--compare", "1xH100", "--workload", "locomo")],
+    "words", [("--compare", "1xH100"), ("--compare", "1xNOPE", "--workload", "locomo"), ("--compare",)],
 )  # fmt: skip
 def test_malformed_calls_are_one_line(words: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(list(words)) == 2
@@ -58,3 +57,9 @@ def test_the_picture(tmp_path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "chart.svg"
     assert main([*WORDS, "--plot", str(file)]) == 0
     assert "<svg" in file.read_text(encoding="utf-8")
+
+
+def test_the_machine_at_hand_is_compared_first(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["llama-8b", "--gpus", "1xL4", "--compare", "1xH100", "--workload", "locomo", "--json"]
+    assert main(words) == 0
+    assert [row["name"] for row in json.loads(capsys.readouterr().out)["compare"]] == ["1xL4", "1xH100"]

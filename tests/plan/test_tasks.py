@@ -145,3 +145,12 @@ def test_a_closed_stdout_is_no_failure(
     assert main(["llama-8b", "--gpus", "1xL4"]) == 0
     assert main(["llama-8b", "--gpus", "1xL4", "--json", "--tp", "3"]) == 1
     assert capsys.readouterr().err == ""
+
+
+def test_any_machine_tells_the_closest_miss(capsys: pytest.CaptureFixture[str]) -> None:
+    missed = answered(capsys, "llama-8b", "--gpus", "any", "--context", "10M", code=1)
+    assert missed["machines"] == [] and missed["plan"] is None
+    assert missed["closest"]["rule"] == "context" and missed["rejected"]  # type: ignore[index]
+    assert "--context 131072" in missed["remedies"][0]  # type: ignore[index]
+    assert main(["llama-8b", "--gpus", "any", "--context", "10M"]) == 1
+    assert "made for 131072 tokens" in capsys.readouterr().out

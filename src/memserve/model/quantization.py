@@ -19,8 +19,11 @@ def _whole(value: object) -> int | None:
 def _bits(table: Mapping[str, Any], default: float = 4.0) -> float:
     for name in ("bits", "w_bit", "nbits", "num_bits"):
         found = table.get(name)
-        if isinstance(found, (int, float)) and not isinstance(found, bool) and 1 <= found <= 32:
-            return float(found)
+        if found is None:
+            continue
+        if not isinstance(found, (int, float)) or isinstance(found, bool) or not 1 <= found <= 32:
+            raise ValueError(f"{name} must be a number from 1 to 32, not {str(found)[:40]!r}")
+        return float(found)
     return default
 
 
@@ -36,8 +39,20 @@ def _names(table: Mapping[str, Any], *fields: str) -> tuple[str, ...]:
 def _group(table: Mapping[str, Any], default: int | None = 128) -> int | None:
     for name in ("group_size", "q_group_size"):
         if name in table:
-            return _whole(table[name])
+            found = table[name]
+            if found is not None and _whole(found) is None:
+                raise ValueError(f"{name} must be a whole number, not {str(found)[:40]!r}")
+            return _whole(found)
     return default
+
+
+def _block(size: object) -> tuple[int, int] | None:
+    """Rows and columns that share a scale."""
+    if size is None:
+        return None
+    if not isinstance(size, (list, tuple)) or len(size) != 2 or not all((_whole(n) or 0) > 0 for n in size):
+        raise ValueError(f"a block is two whole numbers above 0, not {str(size)[:40]!r}")
+    return (size[0], size[1])
 
 
 def _gptq(table: Mapping[str, Any]) -> Quantization:
@@ -76,12 +91,9 @@ def _bitsandbytes(table: Mapping[str, Any]) -> Quantization:
 
 
 def _fp8(table: Mapping[str, Any]) -> Quantization:
-    size = table.get("weight_block_size")
-    block = None
-    if isinstance(size, (list, tuple)) and len(size) == 2 and all(_whole(n) for n in size):
-        block = (int(size[0]), int(size[1]))
     return Quantization(
-        "fp8", "fp8", 8.0, block=block, format=str(table.get("fmt") or "e4m3"),
+        "fp8", "fp8", 8.0, block=_block(table.get("weight_block_size")),
+        format=str(table.get("fmt") or "e4m3"),
         activations=str(table.get("activation_scheme") or "dynamic"),
         ignored=_names(table, "modules_to_not_convert", "ignored_layers", "ignore"),
     )  # fmt: skip
@@ -122,12 +134,11 @@ def _one_group(group: Mapping[str, Any], table: Mapping[str, Any]) -> Quantizati
     form = str(group.get("format") or table.get("format") or "")
     bits = _bits(weights, 8.0)
     method = _scheme(bits, str(weights.get("type") or "int"), inputs, form, _whole(weights.get("group_size")))
-    size = weights.get("block_structure")
-    block = (int(size[0]), int(size[1])) if isinstance(size, list) and len(size) == 2 else None
     return Quantization(
         method, "compressed-tensors", bits,
         _whole(weights.get("group_size")) or (-1 if weights.get("strategy") == "channel" else None),
-        zero_points=weights.get("symmetric") is False, block=block, format=form,
+        zero_points=weights.get("symmetric") is False, block=_block(weights.get("block_structure")),
+        format=form,
         activations=_activations(inputs), ignored=_names(table, "ignore"),
     )  # fmt: skip
 

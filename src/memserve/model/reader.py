@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from memserve.model.spec import Quantization
 
 MTP_FIELDS = ("num_nextn_predict_layers", "mtp_num_hidden_layers", "num_mtp_modules", "num_mtp_layers")
+POSITIONS_AFTER_PADDING = frozenset(
+    {"roberta", "xlm-roberta", "xlm-roberta-xl", "camembert", "mpnet", "xmod", "longformer", "data2vec-text"}
+)
 DTYPES = {"float16", "bfloat16", "float32"}
 
 
@@ -60,6 +63,15 @@ def max_context(config: Config) -> int | None:
         if isinstance(found, int) and not isinstance(found, bool) and 0 < found <= LARGEST:
             return found
     return None
+
+
+def after_padding(config: Config, positions: int | None) -> int | None:
+    """Tokens that the positions serve: RoBERTa and its kin count from behind the padding token."""
+    padding = config.raw("pad_token_id")
+    if positions is None or config.kind not in POSITIONS_AFTER_PADDING:
+        return positions
+    taken = padding + 1 if isinstance(padding, int) and 0 <= padding < 8 else 2
+    return max(1, positions - taken)
 
 
 def text_of(config: Config) -> Config:
@@ -135,7 +147,7 @@ def _read(values: Mapping[str, Any], origin: Origin) -> ModelSpec:
     text = text_of(config)
     stored_as = _quantization(config, text)
     found, note = body(config, architecture_of(adapted, path), origin.folder, stored_as)
-    context = max_context(text) or max_context(config)
+    context = after_padding(text, max_context(text) or max_context(config))
     rope_dim, rope_rows = rope.tables(text, found.rope_dim, context)
     return ModelSpec(
         id=origin.name or path,

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 from memserve.plan import options as command_line
 from memserve.plan import pricing, rooms
-from memserve.plan.offers import of_room, versions
+from memserve.plan.offers import context_of, of_room, versions
 from memserve.plan.rules import Judge
 from memserve.plan.sections import Section
+from memserve.plan.wishes import MOST
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -52,7 +53,7 @@ def run(options: Namespace) -> int:
     else:
         from memserve.plan.report_text import render
 
-        render(sections(model, rows))
+        render(sections(model, wishes, rows))
     return 0 if rows else 1
 
 
@@ -60,6 +61,8 @@ def table(model: ModelSpec, wishes: Wishes) -> Iterator[Row]:
     """Every card that holds the model in some number."""
     from memserve.hardware import cards
 
+    if context_of(model, wishes) > (model.max_context or MOST):
+        return  # no card makes a model read further than it was made for
     for card in cards():
         if card.vendor != "cpu":
             row = row_of(model, card, wishes)
@@ -140,15 +143,19 @@ def first(model: ModelSpec, machine: Machine, wishes: Wishes, able: Sequence[str
 def table_object(model: ModelSpec, wishes: Wishes, rows: Sequence[Row]) -> dict[str, Any]:
     """The JSON answer: the plan of the cheapest machine, and all machines."""
     from memserve.plan.answer import answer
-    from memserve.plan.report_json import SCHEMA, answer_object, model_object
+    from memserve.plan.report_json import answer_object
 
-    if not rows:
-        return {
-            "schema": SCHEMA, "model": model_object(model), "machine": None, "fits": False, "plan": None,
-            "closest": None, "alternatives": [], "rejected": [], "machines": [],
-        }  # fmt: skip
-    best = answer_object(answer(model, rows[0].machine, wishes))
-    return {**best, "machines": [row_object(row) for row in rows]}
+    machine = rows[0].machine if rows else largest()
+    return {**answer_object(answer(model, machine, wishes)), "machines": [row_object(row) for row in rows]}
+
+
+def largest() -> Machine:
+    """The widest machine that is tried, where the closest miss is looked for."""
+    from memserve.hardware import cards
+    from memserve.hardware.machine import Machine
+
+    widest = max((card for card in cards() if card.vendor == "nvidia"), key=lambda card: card.memory)
+    return Machine(card=widest, cards_per_node=COUNTS[-1])
 
 
 def row_object(row: Row) -> dict[str, Any]:
@@ -162,10 +169,11 @@ def row_object(row: Row) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def sections(model: ModelSpec, rows: Sequence[Row]) -> Iterator[Section]:
+def sections(model: ModelSpec, wishes: Wishes, rows: Sequence[Row]) -> Iterator[Section]:
     """The table for a person, the cheapest first."""
     if not rows:
         yield Section(f"no single node of up to {COUNTS[-1]} cards holds {model.id}", style="bad")
+        yield from missed(model, wishes)
         return
     levels = tuple(rows[0].counts)
     yield Section(f"the smallest machine of each card that holds {model.id}", style="good")
@@ -179,3 +187,15 @@ def sections(model: ModelSpec, rows: Sequence[Row]) -> Iterator[Section]:
         for row in rows
     )  # fmt: skip
     yield Section(header=header, rows=cells)
+
+
+def missed(model: ModelSpec, wishes: Wishes) -> Iterator[Section]:
+    """Why not even the widest machine does, and what would."""
+    from memserve.plan.answer import answer
+
+    found = answer(model, largest(), wishes)
+    if found.closest is not None:
+        where = f"{found.machine.cards}x{found.machine.card.name}"
+        yield Section(f"the closest, {found.closest.backend} on {where}", lines=(found.closest.reason,))
+    if found.remedies:
+        yield Section("what would fit", lines=found.remedies, style="good")

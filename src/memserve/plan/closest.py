@@ -68,6 +68,11 @@ def _refused_at(candidate: Candidate) -> float:
 def remedies(model: ModelSpec, machine: Machine, wishes: Wishes, closest: Candidate) -> Iterator[str]:
     """Changes of one wish at a time that were tried and do fit."""
     yield from _shorter(model, machine, closest)
+    if closest.rule == "context" and wishes.job is None:
+        least = replace(wishes, context=model.max_context)
+        fits = next(iter(ranked(consider(model, machine, least), model, machine, least)), None)
+        if fits is not None:
+            yield f"--context {model.max_context}: {_named(fits)} fits, and the model was made for no more"
     for name, freed in _freed(wishes).items():
         if freed != wishes:
             fits = next(iter(ranked(consider(model, machine, freed), model, machine, freed)), None)

@@ -47,9 +47,8 @@ def run(options: Namespace) -> int:
     job = command_line.job_of(options)
     if job is None:
         raise InvalidInput("--compare needs a --workload, as locomo or 1000:200:5000")
-    if options.gpus is not None:
-        raise InvalidInput("--compare names the machines itself: leave --gpus out")
-    entries = [entry(word, options, job) for word in options.compare]
+    named = [] if options.gpus is None or options.gpus in options.compare else [options.gpus]
+    entries = [entry(word, options, job) for word in (*named, *options.compare)]
     if options.plot:
         draw(entries, options.plot, job.workload.name)
     if options.json:
