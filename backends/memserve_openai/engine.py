@@ -36,7 +36,7 @@ def open_engine(model: str | None = None, *, task: Task = "generate", base_url: 
             "backend 'openai' needs a model's name", hint="generator('gpt-4o-mini', backend='openai')"
         )
     refuse_rest("openai", options, *_TAKEN)
-    url = base_url or os.environ.get("OPENAI_BASE_URL") or _BASE_URL
+    url = base_url if base_url is not None else os.environ.get("OPENAI_BASE_URL") or _BASE_URL
     dialect = choose(options.get("dialect"), parse(url).host, model)
     if options.get("max_tokens_cap") is not None:
         dialect = replace(dialect, max_tokens_cap=options["max_tokens_cap"])

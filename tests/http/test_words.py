@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 import html
 import json
@@ -10,6 +11,7 @@ import urllib.parse
 import pytest
 from faulty_server import ANSWER, Wire, raw, reply
 
+import memserve
 from memserve import errors
 from memserve.http import Mask
 
@@ -79,6 +81,37 @@ def test_an_answer_is_not_named_after_the_key(server, open_generator):
     server.will(reply(200, {**ANSWER, "model": "m-sk-very-secret-key", "id": "sk-very-secret-key"}))
     answer = open_generator(api_key="sk-very-secret-key").generate("hi")
     assert (answer.model, answer.request_id) == ("m-***", "***")
+
+
+def test_the_proxys_password_is_masked_too(server, monkeypatch):
+    monkeypatch.setenv("http_proxy", f"http://me:hunter-2@127.0.0.1:{server.port}")
+    monkeypatch.delenv("no_proxy", raising=False)
+    server.will(reply(407, b"who is me:hunter-2?"))
+    with (
+        memserve.generator("m", backend="openai", base_url="http://far.test/v1", api_key="k") as generator,
+        pytest.raises(errors.PermissionDenied) as caught,
+    ):
+        generator.generate("hi")
+    assert "hunter" not in str(caught.value)
+
+
+def test_nothing_more_is_sent_once_closed(server, open_generator):
+    generator = open_generator(timeout=1, max_retries=5)
+
+    async def close(wire: Wire) -> None:
+        generator.close()
+        await reply(500, b"{}")(wire)
+
+    server.will(close)
+    with pytest.raises(errors.Closed):
+        asyncio.run(generator.agenerate("hi"))
+    assert len(server.posts) == 1
+
+
+@pytest.mark.parametrize("url", ["", "http://a b/v1", "http://<host>/v1"])
+def test_what_is_no_address_is_refused(url):
+    with pytest.raises(errors.InvalidInput, match="base_url"):
+        memserve.generator("m", backend="openai", base_url=url, api_key="k")
 
 
 @pytest.mark.parametrize(

@@ -6,8 +6,8 @@ import asyncio
 import os
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
-from weakref import WeakKeyDictionary
 
+from memserve.client.gate import Gate
 from memserve.client.loop import Loop
 from memserve.errors import EngineFailed, MemserveError, Unsupported
 from memserve.protocol import Completion
@@ -61,7 +61,7 @@ def failure(engine: Any, broken: Exception) -> MemserveError:
 
 
 class AsyncDriver:
-    """Awaits an engine, with at most `concurrency` requests in flight per event loop.
+    """Awaits an engine, with at most `concurrency` requests in flight.
 
     An engine that says `any_loop = True` runs in the caller's own loop; any other stays on one loop of
     the driver's, because most clients and engines are bound to the loop that they were first used in.
@@ -72,7 +72,7 @@ class AsyncDriver:
         self._concurrency = concurrency
         self._native = bool(getattr(engine, "any_loop", False))
         self._loop: Loop | None = None
-        self._gates: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Semaphore] = WeakKeyDictionary()
+        self._gate = Gate(concurrency)
         self._pid = os.getpid()
 
     def run(self, requests: Sequence[Request], *, keep_errors: bool) -> list[Completion]:
@@ -123,16 +123,9 @@ class AsyncDriver:
     async def _here(self, work: Coroutine[Any, Any, T]) -> T:
         return await (work if self._native else self._background().join(work))
 
-    def _gate(self) -> asyncio.Semaphore:
-        loop = asyncio.get_running_loop()
-        gate = self._gates.get(loop)
-        if gate is None:
-            gate = self._gates[loop] = asyncio.Semaphore(self._concurrency)
-        return gate
-
     async def _one(self, request: Request, keep_errors: bool) -> Completion:
         try:
-            async with self._gate():
+            async with self._gate:
                 return await self._engine.complete(request)  # type: ignore[no-any-return]
         except Exception as broken:
             error = failure(self._engine, broken)
@@ -157,7 +150,7 @@ class AsyncDriver:
 
     async def _stream(self, request: Request) -> AsyncIterator[Delta]:
         try:
-            async with self._gate():
+            async with self._gate:
                 async for delta in self._engine.astream(request):
                     yield delta
         except Exception as broken:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
+from concurrent.futures import CancelledError
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from memserve.errors import InvalidInput
+from memserve.errors import Closed, InvalidInput
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
@@ -38,6 +39,8 @@ class Loop:
         future = asyncio.run_coroutine_threadsafe(work, self._loop)
         try:
             return future.result()
+        except CancelledError:
+            raise Closed("closed while the answer was on its way") from None
         except BaseException:
             future.cancel()
             raise

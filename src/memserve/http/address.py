@@ -5,12 +5,13 @@ from __future__ import annotations
 from base64 import b64encode
 from dataclasses import dataclass, field
 from ipaddress import ip_address
-from urllib.parse import unquote, urlsplit, urlunsplit
+from urllib.parse import SplitResult, unquote, urlsplit, urlunsplit
 from urllib.request import getproxies, proxy_bypass
 
 from memserve.errors import InvalidInput
 
 _KEY_WORDS = ("key", "token", "secret", "password", "signature", "auth")
+_NO_HOST = frozenset(' <>"{}|\\^`')
 
 
 @dataclass(frozen=True)
@@ -55,14 +56,13 @@ def parse(base_url: str) -> Address:
         port = parts.port
     except ValueError:
         raise InvalidInput("base_url is not a URL", hint="write http://host:port/v1") from None
-    if parts.scheme not in ("http", "https") or not parts.hostname:
+    if parts.scheme not in ("http", "https") or not parts.hostname or _NO_HOST & set(parts.netloc):
         raise InvalidInput("base_url needs a scheme and a host", hint="write http://host:port/v1")
     host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
     origin = urlunsplit((parts.scheme, f"{host}:{port}" if port is not None else host, "", "", ""))
-    user, password = unquote(parts.username or ""), unquote(parts.password or "")
-    basic = f"{user}:{password}" if user or password else ""
+    secret, basic = credentials(parts)
     authorization = f"Basic {b64encode(basic.encode()).decode()}" if basic else None
-    secrets = tuple(s for s in (password or user, basic, *_query_secrets(parts.query)) if s)
+    secrets = tuple(s for s in (secret, basic, *_query_secrets(parts.query)) if s)
     return Address(origin, parts.path.rstrip("/"), parts.hostname, parts.query, authorization, secrets)
 
 
@@ -93,3 +93,9 @@ def proxy_for(address: Address) -> str | None:
     if not proxy or proxy_bypass(address.host):
         return None
     return proxy if "://" in proxy else f"http://{proxy}"
+
+
+def credentials(parts: SplitResult) -> tuple[str, str]:
+    """The password (or lone user) of an address, and user and password together; "" where there is none."""
+    user, password = unquote(parts.username or ""), unquote(parts.password or "")
+    return password or user, f"{user}:{password}" if user or password else ""

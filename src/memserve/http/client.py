@@ -8,7 +8,15 @@ import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
-from memserve.errors import AuthenticationFailed, MemserveError, Overloaded, RemoteError, Throttled, TimedOut
+from memserve.errors import (
+    AuthenticationFailed,
+    Closed,
+    MemserveError,
+    Overloaded,
+    RemoteError,
+    Throttled,
+    TimedOut,
+)
 from memserve.http import body, failure
 from memserve.http.clock import within
 from memserve.http.retry import Attempts
@@ -63,6 +71,7 @@ class HttpClient:
         self._success = success
         self._throttle = Throttle()
         self._known = False
+        self._closed = False
 
     def __repr__(self) -> str:
         return f"HttpClient({self.address.shown!r})"
@@ -117,6 +126,7 @@ class HttpClient:
 
     def close(self) -> None:
         """Close the transport's connections."""
+        self._closed = True
         self._transport.close()
 
     async def _persist(self, once: Callable[[], Awaitable[T]]) -> T:
@@ -183,6 +193,8 @@ class HttpClient:
 
     async def _send(self, call: Call) -> Answer:
         """The answer's head where it says success; its error otherwise."""
+        if self._closed:
+            raise Closed("closed while the answer was on its way")
         signed = await self._signer.sign(call)
         limit = self.limits.head_seconds
         if limit < self.limits.timeout:

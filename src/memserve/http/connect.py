@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from memserve.errors import InvalidInput, Unsupported
 from memserve.http import address as addresses
@@ -76,7 +77,9 @@ def connect(base_url: str, signer: Signer, options: Mapping[str, Any], *, mask: 
     address = addresses.parse(base_url)
     mask.add(*address.secrets)
     limits = Limits(**{_LIMITS[n]: _number(options[n]) for n in _LIMITS if options.get(n) is not None})
-    transport = _transport(address, limits, options)
+    proxy = addresses.proxy_for(address)
+    mask.add(*addresses.credentials(urlsplit(proxy or "")))
+    transport = _transport(address, proxy, limits, options)
     return HttpClient(address, signer, transport, limits, mask, codes, health, refine, success)
 
 
@@ -97,7 +100,7 @@ def _number(value: Any) -> Any:
         return value
 
 
-def _transport(address: Address, limits: Limits, options: Mapping[str, Any]) -> Transport:
+def _transport(address: Address, proxy: str | None, limits: Limits, options: Mapping[str, Any]) -> Transport:
     handed = options.get("http_client")
     if handed is not None:
         from memserve.http.handed import transport_for
@@ -106,9 +109,7 @@ def _transport(address: Address, limits: Limits, options: Mapping[str, Any]) -> 
     from memserve.http.aio import AioTransport
 
     tls = _tls(options) if address.tls else None
-    return AioTransport(
-        tls=tls, proxy=addresses.proxy_for(address), connect=min(limits.connect, limits.timeout)
-    )
+    return AioTransport(tls=tls, proxy=proxy, connect=min(limits.connect, limits.timeout))
 
 
 def _tls(options: Mapping[str, Any]) -> ssl.SSLContext:
