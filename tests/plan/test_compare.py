@@ -44,12 +44,18 @@ def test_what_does_not_fit_says_why(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.parametrize(
-    "words", [("--compare", "1xH100"), ("--compare", "1xNOPE", "--workload", "locomo"), ("--compare",)],
+    "words", [("--compare", "1xH100"), ("--compare", "1xNOPE", "--workload", "locomo"), ("--compare",),
+              ("--compare", "openai:nonesuch", "--workload", "locomo")],
 )  # fmt: skip
 def test_malformed_calls_are_one_line(words: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(list(words)) == 2
     error = capsys.readouterr().err
     assert error.count("\n") == 1 and len(error) <= 301
+
+
+def test_a_moment_is_a_deadline(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*WORDS, "--deadline", "tomorrow 9:00", "--budget", "200"]) == 0
+    assert "in time: " in capsys.readouterr().out
 
 
 def test_the_picture(tmp_path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -6,6 +6,7 @@ import math
 
 import pytest
 
+from memserve.errors import InvalidInput
 from memserve.speed import cost
 
 
@@ -71,3 +72,17 @@ def test_owning_against_renting():
 def test_both_currencies_at_the_given_rate():
     assert cost.in_cny(2, cny_per_usd=7.1) == pytest.approx(14.2)
     assert cost.in_usd(14.2, cny_per_usd=7.1) == pytest.approx(2)
+
+
+@pytest.mark.parametrize("bad", ["5", "x", None, [1], 1 + 2j, 10**400, 1e300])
+def test_what_is_no_number_is_refused_by_name(bad):
+    calls = {
+        "input_tokens": lambda: cost.api_usd(bad, 1, usd_per_mtok_input=1, usd_per_mtok_output=1),
+        "usd_per_mtok_output": lambda: cost.api_usd(1, 1, usd_per_mtok_input=1, usd_per_mtok_output=bad),
+        "usd_per_hour": lambda: cost.gpu_usd_per_mtok(usd_per_hour=bad, tokens_per_s=1),
+        "tokens_per_minute": lambda: cost.human_usd_per_mtok(usd_per_hour=1, tokens_per_minute=bad),
+        "cards": lambda: cost.compute_tokens_per_s(active_parameters=1e9, cards=bad, peak_tflops=1, mfu=0.3),
+    }
+    for name, call in calls.items():
+        with pytest.raises(InvalidInput, match=name):
+            call()

@@ -178,3 +178,44 @@ def test_nothing_heavy_is_loaded():
 )  # fmt: skip
 def test_engines_by_the_names_of_published_tables(name, kind):
     assert engines.kind(name) == kind
+
+
+@pytest.mark.parametrize(
+    "words",
+    [{"input_tokens": "10"}, {"input_tokens": None}, {"input_tokens": 1e300}, {"output_tokens": 1e300},
+     {"concurrency": "8"}, {"tensor_parallel": "2"}, {"tensor_parallel": 0}, {"tensor_parallel": 1.5},
+     {"engine_version": 0.9}, {"quantization": 4}, {"backend": None}, {"gpus": None}, {"gpus": 5},
+     {"prefix_tokens": "a"}, {"pipeline_parallel": -1}, {"data_parallel": "a"}, {"max_sequences": 0},
+     {"kv_dtype": 8}, {"model": None}],
+    ids=str,
+)  # fmt: skip
+def test_what_is_no_number_or_word_is_refused_in_one_line(words):
+    with pytest.raises(InvalidInput, match=r"must be|a model is") as caught:
+        speed(**words)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("backend", ["vllm", "sglang", "trtllm", "lmdeploy"])
+@pytest.mark.parametrize("model", [LLAMA, LARGE, SPARSE])
+@pytest.mark.parametrize("card", ["H100", "A100", "B200"])
+def test_what_cannot_be_faster_is_not(backend, model, card):
+    """More copies, a longer prompt, a longer answer, a fuller server: each has one direction."""
+    words = {"model": model, "backend": backend, "quantization": "fp8", "tensor_parallel": 8}
+    one, two = f"8x{card}", f"2x8x{card}"
+    assert flow(gpus=two, **words) >= flow(gpus=one, **words) * 0.999
+    steps = [tpot(gpus=one, concurrency=c, **words) for c in (1, 2, 8, 32, 64, 128, 256)]
+    assert steps == sorted(steps)
+    contexts = [tpot(gpus=one, concurrency=8, input_tokens=n, **words) for n in (100, 1000, 10_000, 100_000)]
+    assert contexts == sorted(contexts)
+    firsts = [
+        speed(gpus=one, concurrency=8, input_tokens=n, **words).ttft_ms.likely for n in (100, 1000, 10_000)
+    ]
+    assert firsts == sorted(firsts)
+
+
+@pytest.mark.parametrize("backend", ["vllm", "sglang", "trtllm", "hf", "llamacpp", "ascend", "new"])
+def test_a_larger_model_of_one_kind_is_slower(backend):
+    for concurrency in (1, 16, 64):
+        words = {"backend": backend, "gpus": "8xA100", "tensor_parallel": 8, "concurrency": concurrency}
+        assert tpot(model=LLAMA, **words) < tpot(model=LARGE, **words)
+        assert flow(model=LLAMA, **words) > flow(model=LARGE, **words)

@@ -10,6 +10,7 @@ from memserve.plan.checkpoints import loaded
 from memserve.plan.choice import ranked
 from memserve.plan.closest import nearest, remedies
 from memserve.plan.offers import consider
+from memserve.plan.pareto import Trade, front
 from memserve.plan.plan import Candidate, Plan
 from memserve.plan.reasons import reasons_for
 from memserve.plan.wishes import Wishes
@@ -36,6 +37,8 @@ class Answer:
     alternatives: tuple[Plan, ...]
     rejected: tuple[Candidate, ...]
     remedies: tuple[str, ...] = ()
+    trades: tuple[Trade, ...] = ()
+    """What no other candidate beats in all of throughput, latency and cost; where an objective asks."""
 
     @property
     def plans(self) -> tuple[Plan, ...]:
@@ -57,7 +60,8 @@ def answer(model: ModelSpec, machine: Machine, wishes: Wishes, *, everything: bo
     others = best[1:] if everything else list(differing(best))[:FEW]
     alternatives = tuple(maker.plan(candidate, brief=True) for candidate in others)
     plan = replace(maker.plan(best[0]), alternatives=alternatives, rejected=rejected)
-    return Answer(model, machine, wishes, plan, None, alternatives, rejected)
+    trades = front(best, model, machine, wishes) if wishes.objective != "quality" else ()
+    return Answer(model, machine, wishes, plan, None, alternatives, rejected, trades=trades)
 
 
 def checked(command: str, gpus: str | None, engine_version: str | None, memory_gib: float | None) -> Answer:

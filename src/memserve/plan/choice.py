@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from memserve.plan import pricing, rooms
+from memserve.plan import pareto, pricing, rooms
 from memserve.plan.losses import KV, preference, weight_loss
 
 if TYPE_CHECKING:
@@ -79,11 +79,11 @@ class Rank:
         return -candidate.deployment.layout.cards % self.machine.cards_per_node
 
     def pace(self, candidate: Candidate) -> float:
-        """Seconds or dollars per answer, as predicted."""
+        """Seconds or dollars per answer, as predicted; by the slow end where nobody measured."""
         job, latency = self.wishes.job, self.wishes.objective == "latency"
         concurrency = self.wishes.concurrency if latency else None
         speed = pricing.speed(self.model, self.machine, candidate, concurrency, job)
         if latency:
-            return speed.ttft_ms.likely + pricing.load(candidate, job)[1] * speed.tpot_ms.likely
+            return pareto.answer_s(speed, pricing.load(candidate, job)[1])
         cards = candidate.deployment.layout.cards if self.wishes.objective == "cost" else 1
-        return cards / speed.output_tokens_per_s.likely
+        return cards / pareto.tokens_per_s(speed)

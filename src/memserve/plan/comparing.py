@@ -6,7 +6,7 @@ import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from memserve.errors import InvalidInput
+from memserve.errors import InvalidInput, UnknownName
 from memserve.plan import options as command_line
 
 if TYPE_CHECKING:
@@ -66,8 +66,11 @@ def entry(word: str, options: Namespace, job: Job) -> Entry:
     from memserve.plan.library import answered
     from memserve.speed import prices
 
-    price = prices.of(word) if ":" in word else None
-    if price is not None:
+    if ":" in word:
+        price = prices.of(word)
+        if price is None:
+            known = ", ".join(prices.names()[:4])
+            raise UnknownName(f"no price of {word[:60]!r} is known", hint=f"known: {known}, ...")
         return Entry(word, f"{price.input:g} / {price.output:g} $ per Mtok", job.by(price))
     found = answered(options.model or DEFAULT_MODEL, word, command_line.wishes(options))
     plan = found.plan

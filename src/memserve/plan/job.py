@@ -82,8 +82,6 @@ def read(workload: str | None, deadline: str | None, budget: float | None) -> Jo
     from memserve.speed import workloads
 
     seconds = None if deadline is None else workloads.seconds_of(deadline)
-    if seconds is not None and seconds <= 0:
-        raise InvalidInput("--deadline must lie ahead: 12h, 90m, 3d")
     return Job(workloads.find(workload), seconds, budget)
 
 

@@ -81,7 +81,7 @@ def _wanted(made: Parser) -> None:
     add("--dp", type=count, metavar="N", help="copies of the model")
     add("--kv-dtype", metavar="D", help="auto, fp8, ...")
     add("--workload", metavar="W", help="longmemeval-s, locomo, IN:OUT:N or a .jsonl file of requests")
-    add("--deadline", metavar="T", help="with --workload: 12h, 90m, 3d")
+    add("--deadline", metavar="T", help="with --workload: 12h, 90m, 3d, 'tomorrow 9:00'")
     add("--budget", type=amount, metavar="USD", help="with --workload: dollars")
     add("--objective", default="quality", metavar="O", help="quality, throughput, latency or cost")
 

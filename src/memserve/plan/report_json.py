@@ -45,6 +45,7 @@ def answer_object(answer: Answer) -> dict[str, Any]:
         "closest": None if answer.closest is None else missed_plan(answer.closest),
         "remedies": list(answer.remedies),
         "alternatives": [bare_plan(plan) for plan in answer.alternatives],
+        "pareto": [trade.to_dict() for trade in answer.trades],
         "rejected": [candidate.to_dict() for candidate in answer.rejected],
     }  # fmt: skip
 

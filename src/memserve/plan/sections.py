@@ -6,6 +6,7 @@ import shlex
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from memserve.plan import pareto
 from memserve.plan.plan import GIB
 
 if TYPE_CHECKING:
@@ -46,6 +47,9 @@ def of_answer(answer: Answer, *, why: bool, everything: bool) -> Iterator[Sectio
         yield Section("why" if answer.plan else "why not", lines=chosen.reasons)
     if answer.remedies:
         yield Section("what would fit", lines=answer.remedies, style="good")
+    if answer.trades and answer.plan is not None:
+        title = "trade-offs: no candidate is better in throughput, latency and cost at once (* the plan)"
+        yield Section(title, pareto.HEADER, pareto.rows(answer.trades, answer.plan.deployment))
     if answer.alternatives:
         shown = (*answer.plans, *answer.alternatives) if everything else answer.alternatives
         title = "all that fit, the plan first" if everything else "alternatives"

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from math import isfinite
-
 from memserve.errors import InvalidInput
+from memserve.speed.inputs import number
 
 MILLION = 1_000_000
+MOST = 1e30
+"""Beyond it a sum may leave the range of floats."""
 
 
 def api_usd(input_tokens: float, output_tokens: float, *, usd_per_mtok_input: float,
@@ -74,11 +75,9 @@ def _paced(tokens_per_minute: float) -> float:
 
 def _rates(**values: float) -> None:
     for name, value in values.items():
-        if not (isfinite(value) and value > 0):
-            raise InvalidInput(f"{name} must be a positive number, not {value!r}")
+        number(name, value, above=True, most=MOST)
 
 
 def _counts(**values: float) -> None:
     for name, value in values.items():
-        if not (isfinite(value) and value >= 0):
-            raise InvalidInput(f"{name} must be zero or a positive number, not {value!r}")
+        number(name, value, most=MOST)

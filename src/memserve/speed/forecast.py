@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from math import isfinite
 from typing import TYPE_CHECKING, Any
 
-from memserve.errors import InvalidInput
-from memserve.speed import constants, engines, formats, layout, ranges, serve, shape
+from memserve.speed import constants, engines, formats, inputs, layout, ranges, serve, shape
 from memserve.speed.result import Speed
 from memserve.speed.step import Setup
 
@@ -73,6 +71,12 @@ def situate(model: shape.Shape, machine: Machine, backend: str, load: serve.Load
             kv_dtype: str | None = None, max_sequences: int | None = None) -> Situation:  # fmt: skip
     """Settle what the caller left open: the layout, the formats, the scheduler's limits."""
     _counts(load, concurrency)
+    _choices(
+        {"backend": backend, "engine_version": engine_version, "quantization": quantization,
+         "kv_dtype": kv_dtype},
+        {"tensor_parallel": tensor_parallel, "pipeline_parallel": pipeline_parallel,
+         "data_parallel": data_parallel, "max_sequences": max_sequences},
+    )  # fmt: skip
     card = machine.card
     name = engines.kind(backend)
     engine = "ascend" if card.vendor == "ascend" else name or "default"
@@ -112,14 +116,18 @@ def judge(situation: Situation) -> Speed:
 
 
 def _counts(load: serve.Load, concurrency: float | None) -> None:
-    for name in ("input_tokens", "prefix_tokens"):
-        value = getattr(load, name)
-        if not (isfinite(value) and value >= 0):
-            raise InvalidInput(f"{name} must be zero or more, not {value!r}")
-    if not (isfinite(load.output_tokens) and load.output_tokens > 0):
-        raise InvalidInput(f"output_tokens must be above zero, not {load.output_tokens!r}")
-    if concurrency is not None and not (isfinite(concurrency) and concurrency > 0):
-        raise InvalidInput(f"concurrency must be above zero or None, not {concurrency!r}")
+    inputs.number("input_tokens", load.input_tokens, most=inputs.MOST_TOKENS)
+    inputs.number("prefix_tokens", load.prefix_tokens, most=inputs.MOST_TOKENS)
+    inputs.number("output_tokens", load.output_tokens, above=True, most=inputs.MOST_TOKENS)
+    if concurrency is not None:
+        inputs.number("concurrency", concurrency, above=True, most=inputs.MOST_TOKENS)
+
+
+def _choices(words: dict[str, object], degrees: dict[str, object]) -> None:
+    for name, value in words.items():
+        inputs.word(name, value, needed=name == "backend")
+    for name, value in degrees.items():
+        inputs.degree(name, value)
 
 
 def _spec(model: Any) -> ModelSpec:
@@ -133,6 +141,7 @@ def _spec(model: Any) -> ModelSpec:
 def _machine(gpus: Any) -> Machine:
     if hasattr(gpus, "card"):
         return gpus  # type: ignore[no-any-return]
+    inputs.word("gpus", gpus, needed=True)
     from memserve.hardware import parse
 
     return parse(gpus)

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from memserve.errors import InvalidInput, UnknownName
+from memserve.speed.deadline import seconds_of as seconds_of
 
 if TYPE_CHECKING:
     from memserve.hardware.machine import Machine
@@ -205,18 +206,6 @@ def affordable_requests(estimate: Estimate, usd: float) -> int | None:
 def shrunk(workload: Workload, requests: int) -> Workload:
     """A part of a workload."""
     return replace(workload, requests=min(requests, workload.requests))
-
-
-def seconds_of(word: str) -> float:
-    """`12h`, `90m`, `3d`, `1h30m` or bare seconds."""
-    units = {"d": 86400.0, "h": 3600.0, "m": 60.0, "s": 1.0, "": 1.0}
-    if not re.fullmatch(r"(\d+(\.\d+)?[dhms]?)+", word.strip().lower()):
-        raise InvalidInput(f"not a time: {word!r}", hint="write 12h, 90m, 3d, 1h30m or seconds")
-    parts = re.findall(r"(\d+(?:\.\d+)?)([dhms]?)", word.strip().lower())
-    found = sum(float(number) * units[unit] for number, unit in parts)
-    if found <= 0:
-        raise InvalidInput(f"the time must be above zero, not {word!r}")
-    return found
 
 
 @cache
