@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 from memserve.memory.formats import DTYPE_BYTES
 from memserve.memory.weights import remembered
 from memserve_vllm.memory_facts import GIB, by_ranks
-from memserve_vllm.memory_vision import profiled, vision_bytes, vision_kept
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -63,9 +62,12 @@ def peak(run: Run) -> Peak:
     hidden = run.row("hidden")
     base = hidden["base"] * GIB
     kept, vision = experts if stay else 0.0, 0.0
-    if profiled(run.model, run.deployment):
-        kept += vision_kept(run.model, run.batch, run.element, run.row("vision"))
-        vision = vision_bytes(run.model, run.batch, run.element, run.row("vision"))
+    if run.model.towers:
+        from memserve_vllm.memory_vision import profiled, vision_bytes, vision_kept
+
+        if profiled(run.model, run.deployment):
+            kept += vision_kept(run.model, run.batch, run.element, run.row("vision"))
+            vision = vision_bytes(run.model, run.batch, run.element, run.row("vision"))
     pipelined = run.deployment.layout.pipeline > 1
     first = max(forward + 2 * flow * pipelined, kept)
     last = max(sampler_bytes(run) + hidden["factor"] * flow + kept, forward)

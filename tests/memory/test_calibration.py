@@ -109,3 +109,13 @@ def test_an_unwritable_place(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(InvalidInput, match="cannot"):
         save(Calibration("vllm", "L4"), tmp_path / "file" / "calibration.json")
+
+
+def test_a_home_that_nobody_has_holds_no_calibration(monkeypatch):
+    from memserve.memory import calibrated
+
+    def homeless():
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(calibrated, "default_path", homeless)
+    assert calibrated.kept() is False

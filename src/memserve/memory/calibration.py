@@ -6,15 +6,15 @@ The profile is a small JSON file: {"schema": 1, "profiles": [{"engine", "card", 
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import asdict, dataclass, fields, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from memserve.errors import InvalidInput
+from memserve.memory.calibrated import default_path
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from pathlib import Path
 
     from memserve.memory.account import Footprint
     from memserve.memory.startup_log import StartupLog
@@ -104,15 +104,6 @@ def _factor(measured: int | None, accounted: int | None) -> float | None:
     factor = measured / accounted
     low, high = PLAUSIBLE_FACTOR
     return factor if low <= factor <= high else None
-
-
-def default_path() -> Path:
-    """MEMSERVE_CONFIG_DIR, else the user's configuration folder."""
-    own = os.environ.get("MEMSERVE_CONFIG_DIR")
-    if own:
-        return Path(own) / "calibration.json"
-    base = os.environ.get("XDG_CONFIG_HOME") or str(Path.home() / ".config")
-    return Path(base) / "memserve" / "calibration.json"
 
 
 def load(path: Path | None = None) -> tuple[Calibration, ...]:

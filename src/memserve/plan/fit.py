@@ -72,6 +72,10 @@ def calibrated(footprint: Footprint, machine: Machine, deployment: Deployment) -
 
 @cache
 def _calibrations() -> tuple[Calibration, ...]:
+    from memserve.memory.calibrated import kept
+
+    if not kept():
+        return ()
     from memserve.memory.calibration import load
 
     return load()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from importlib.util import find_spec
+from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -37,7 +37,7 @@ def local() -> list[str]:
 def _may_plan(name: str) -> bool:
     """Rooms of our own without rules are providers: asking them would load the HTTP client for nothing."""
     package = registry.home(name) or ""
-    spec = find_spec(package) if package.startswith("memserve_") else None
+    spec = PathFinder.find_spec(package) if package.startswith("memserve_") else None
     if spec is None or spec.origin is None:
         return True
     return any(Path(spec.origin).parent.glob("*rules.json"))
