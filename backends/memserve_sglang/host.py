@@ -122,9 +122,9 @@ class _Desk:
         config, args = self._engine.tokenizer_manager.model_config, self._engine.server_args
         exact = "float32" in str(config.dtype) or bool(args.enable_deterministic_inference)
         return {
-            "version": sglang.__version__, "dtype": str(config.dtype), "context": config.context_len,
+            "version": sglang.__version__, "dtype": str(config.dtype), "context": _room(self._engine),
             "vocabulary": config.vocab_size, "device": args.device, "exact": exact,
-            "seed": bool(args.enable_deterministic_inference), "tokenizer": args.tokenizer_path,
+            "seed": bool(args.enable_deterministic_inference), "tokenizer": args.tokenizer_path or model,
             "trust_remote_code": bool(args.trust_remote_code),
         }  # fmt: skip
 
@@ -139,6 +139,13 @@ class _Desk:
     def stream(self, **words: Any) -> Iterator[Any]:
         """`Engine.generate` for one prompt, in pieces."""
         yield from self._engine.generate(stream=True, **words)
+
+
+def _room(engine: Any) -> int:
+    """Tokens of prompt and answer: SGLang keeps a few of the context, or has a smaller pool, and says so."""
+    manager = engine.tokenizer_manager
+    longest = getattr(manager, "max_req_input_len", None)
+    return int(longest) + 1 if longest else int(manager.model_config.context_len)
 
 
 def _answer(desk: _Desk, pipe: Connection, verb: str, words: dict[str, Any]) -> None:
