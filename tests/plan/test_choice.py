@@ -21,6 +21,7 @@ CHOICES = [
     ("llama-70b", "1xH100", {}, ("vllm", "0.33.0", "fp8", "bfloat16", 1)),
     ("llama-70b", "2xA100", {"quantization": "gptq"}, ("vllm", "0.33.0", "gptq", "bfloat16", 2)),
     ("llama-70b", "8x910B4", {}, ("ascend", "0.23.0.post1", "none", "bfloat16", 8)),
+    ("Qwen/Qwen2.5-14B-Instruct", "1x910B4", {}, ("ascend", "0.23.0.post1", "w8a8", "bfloat16", 1)),
     ("Qwen/Qwen2.5-32B-Instruct", "4x910B2", {}, ("ascend", "0.23.0.post1", "none", "bfloat16", 4)),
     ("deepseek-ai/DeepSeek-V3", "8xH200", {}, ("vllm", "0.33.0", "fp8", "bfloat16", 8)),
     ("openai/gpt-oss-120b", "1xH100", {}, ("vllm", "0.33.0", "mxfp4", "bfloat16", 1)),

@@ -178,3 +178,9 @@ def test_versions_are_lenient() -> None:
 def test_turbomind_reads_gptq_of_four_bits(bits: int, expected: str | None) -> None:
     ids = {4: "Qwen/Qwen2.5-7B-Instruct-GPTQ-Int4", 8: "Qwen/Qwen2.5-7B-Instruct-GPTQ-Int8"}
     assert _refusal("lmdeploy", "0.18.0", "gptq", "V100", ids[bits]) == expected
+
+
+def test_ascend_holds_experts_alone_in_four_bits() -> None:
+    assert _refusal("ascend", "0.23.0.post1", "w4a16", "910B4") == "w4a16-experts"
+    made = _refusal("ascend", "0.23.0.post1", "w4a16", "910B2", "Qwen/Qwen3-30B-A3B-Instruct-2507")
+    assert made == "w4a16-stored"

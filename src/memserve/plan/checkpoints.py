@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 MODELSLIM = "modelslim"
-BY_MODELSLIM = frozenset({"w8a8", "w4a8", "w8a16", "w4a16"})
+BY_MODELSLIM = frozenset({"w8a8", "w4a8", "w8a16"})
 """What engines on Ascend read as ModelSlim writes it, and no engine elsewhere does."""
 
 
@@ -88,7 +88,7 @@ def to_make(model: ModelSpec, quantization: str, *, ascend: bool) -> Checkpoint 
     """A checkpoint that does not exist yet, with the command that makes it; None where no recipe is known."""
     short = model.id.rstrip("/").rsplit("/", 1)[-1]
     family = quantization.split("-")[0]
-    recipe = _recipes().get("ascend" if ascend and family.startswith("w") else family)
+    recipe = _recipes().get("ascend" if ascend and quantization in BY_MODELSLIM else family)
     if recipe is None:
         return None
     names = {

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from memserve.plan import pareto, pricing, rooms
 from memserve.plan.losses import KV, preference, weight_loss
+from memserve.plan.rules import release
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -36,7 +37,7 @@ class Rank:
 
     def __call__(self, candidate: Candidate) -> tuple[Any, ...]:
         """Last resorts last; then quality, or what the objective asks; then what is easiest to start."""
-        effort = candidate.checkpoint.make is not None
+        effort = int(candidate.checkpoint.make is not None) + int(self.built(candidate))
         engine = rooms.room(candidate.backend).rules.get("rank", 9)
         taste = (candidate.deployment.eager, engine, preference(candidate.quantization))
         if self.wishes.objective != "quality":
@@ -51,6 +52,11 @@ class Rank:
         slow = not serves.get("continuous_batching") and self.wishes.backend != candidate.backend
         asked = self.wishes.quantization == candidate.quantization or candidate.checkpoint.stored
         return int(slow) + int(self.emulated(candidate) and not asked)
+
+    def built(self, candidate: Candidate) -> bool:
+        """An engine without packages for this maker's cards: building it is as much work as a checkpoint."""
+        row = release(rooms.room(candidate.backend).rules, candidate.engine_version)
+        return "install" in row.get("on", {}).get(self.machine.card.vendor, {})
 
     def emulated(self, candidate: Candidate) -> bool:
         """FP8 weights on a card that cannot multiply them."""
