@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from memserve.errors import BadRequest, JournalBroken, ServerFailed
+from memserve.errors import BadRequest, JournalBroken, ServerFailed, StorageFull
 from memserve.run import run
 
 ASKED = [{"id": f"q{n}", "prompt": f"prompt {n}"} for n in range(20)]
@@ -78,6 +79,28 @@ def test_a_changed_last_line_is_asked_again(fake, out, rows):
     out.write_bytes(out.read_bytes().replace(b"PROMPT 1", b"PROMPT 9"))
     run(ASKED[:2], out, generator=fake())
     assert sorted(row["text"] for row in rows(out)) == ["PROMPT 0", "PROMPT 1"]
+
+
+@pytest.mark.parametrize("text", ["my notes", "my notes\n", "{}", '{"name": "x"}'])
+def test_a_file_that_is_no_answers_file_is_not_touched(text, fake, out):
+    out.write_text(text)
+    with pytest.raises(JournalBroken):
+        run(ASKED[:1], out, generator=fake())
+    assert out.read_text() == text
+
+
+@pytest.mark.parametrize("rest", [b"\0" * 100, b'{"i', b'{"id": "q0", "index": 0, "te', b"\n"])
+def test_what_a_crash_leaves_of_the_first_record_is_cut_off(rest, fake, out):
+    out.write_bytes(rest)
+    assert run(ASKED[:1], out, generator=fake()).done == 1
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
+def test_a_device_that_is_full_ends_the_run_at_once(fake, tmp_path):
+    out = tmp_path / "answers.jsonl"
+    out.symlink_to("/dev/full")
+    with pytest.raises(StorageFull):
+        run(ASKED[:3], out, generator=fake())
 
 
 def test_damage_before_the_last_record_is_told_and_nothing_is_touched(fake, out):

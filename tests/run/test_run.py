@@ -87,6 +87,7 @@ def test_what_is_no_request_fails_alone(fake, out, bad):
         {"budget": "lots"},
         {"order": "none"},
         {"settings": {"x": 1}},
+        {"settings": {"max_tokens": -3}},
     ],
 )
 def test_malformed_options_are_refused_before_any_work(fake, out, options):
@@ -132,6 +133,23 @@ def test_a_server_that_never_worked_ends_the_run_soon(fake, out):
         run((f"p{n}" for n in range(100_000)), out, generator=generator)
     assert time.monotonic() - began < 10
     assert len(generator.asked) < 1000
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"max_tokens": "many"}, {"max_tokens": -3}, {"temperature": "hot"}, {"n": 0}, {"seed": 1.5}],
+)
+@pytest.mark.parametrize("form", [dict, Request], ids=["mapping", "Request"])
+def test_a_malformed_setting_fails_its_item_alone(settings, form, fake, out, failed):
+    summary = run([form(prompt="a", **settings), "b"], out, generator=fake())
+    assert (summary.done, summary.failed) == (1, 1)
+    assert [row["error"] for row in failed()] == ["InvalidInput"]
+
+
+def test_a_generator_that_cancels_by_itself_fails_its_item(fake, out, failed):
+    summary = run(["a", "b"], out, generator=fake({"a": [asyncio.CancelledError()]}))
+    assert (summary.done, summary.failed, summary.pending) == (1, 1, 0)
+    assert [row["error"] for row in failed()] == ["Cancelled"]
 
 
 def test_concurrency_is_the_most_in_flight(fake, out):

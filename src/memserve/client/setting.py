@@ -137,13 +137,18 @@ _PLAIN = (
 _BLANK = {f.name: f.default for f in fields(Request) if f.name not in ("prompt", "id", "extra")}
 
 
+def check(name: str, value: Any) -> Any:
+    """A setting as a `Request` holds it, or InvalidInput where no backend could take it."""
+    return _CHECKS[name](name, value)
+
+
 def resolve(given: Mapping[str, Any], capabilities: Capabilities, *,
             fill_max_tokens: bool = True) -> dict[str, Any]:  # fmt: skip
     """What goes into a `Request`, or InvalidInput (malformed) or Unsupported (refused) before any work."""
     asked = {name: value for name, value in given.items() if value is not None}
     extra = dict(_mapping("extra", asked.pop("extra", {})))
     extra.update({name: asked.pop(name) for name in [n for n in asked if n not in _CHECKS]})
-    values = {name: _CHECKS[name](name, value) for name, value in asked.items()}
+    values = {name: check(name, value) for name, value in asked.items()}
     _refuse(values, capabilities)
     _refuse_extra(extra, capabilities)
     for name, default in _DEFAULTS.items():

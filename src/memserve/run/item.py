@@ -9,11 +9,11 @@ from hashlib import blake2b
 from operator import attrgetter
 from typing import Any
 
+from memserve.client import setting
 from memserve.errors import InvalidInput
 from memserve.protocol import Raw, Request
 
 Identity = str | int
-TUPLES = frozenset({"stop", "choices", "tools"})
 SETTINGS: dict[str, Any] = {
     f.name: (f.default_factory() if f.default_factory is not MISSING else f.default)
     for f in fields(Request)
@@ -103,7 +103,7 @@ def read(value: Any, index: int, defaults: Mapping[str, Any]) -> Item:
     name: Any = None
     meta: Any = None
     if isinstance(value, Request):
-        settings, prompt, name = chosen(value), value.prompt, value.id
+        settings, prompt, name = checked(chosen(value)), value.prompt, value.id
     elif isinstance(value, Mapping):
         settings, prompt, name, meta = _from_mapping(value)
     else:
@@ -135,24 +135,14 @@ def _from_mapping(value: Mapping[str, Any]) -> tuple[dict[str, Any], Any, Any, A
         )
     if ("prompt" in value) == ("messages" in value):
         raise InvalidInput('a request needs exactly one of "prompt" and "messages"')
-    settings = {
-        name: tidy(name, setting)
-        for name, setting in value.items()
-        if name in SETTINGS and setting is not None
-    }
+    settings = checked({name: chosen for name, chosen in value.items() if name in SETTINGS})
     prompt = value["prompt"] if "prompt" in value else value["messages"]
     return settings, prompt, value.get("id"), value.get("meta")
 
 
-def tidy(name: str, setting: Any) -> Any:
-    """A setting as Request holds it: lists become tuples, a lone stop string a tuple of one."""
-    if name not in TUPLES:
-        return setting
-    if name == "stop" and isinstance(setting, str):
-        return (setting,)
-    if isinstance(setting, str) or not isinstance(setting, Sequence):
-        raise InvalidInput(f"{name} must be a list, not {type(setting).__name__}")
-    return tuple(setting)
+def checked(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings as a Request holds them; raises InvalidInput for one that is malformed."""
+    return {name: setting.check(name, value) for name, value in settings.items() if value is not None}
 
 
 def _prompt(prompt: Any) -> Any:

@@ -57,10 +57,12 @@ class Journal:
         """Every answer that is there, and its line; a torn last line is cut off. To be exhausted once."""
         good = 0
         with self.path.open("rb") as file:
-            for number, raw in enumerate(file, start=1):
+            for number, raw in enumerate(file if self._size else (), start=1):  # a device has no end
                 stamp = record.stamp(raw)
                 if stamp is None:
-                    self._drop(number, good, len(raw), last=good + len(raw) == self._size)
+                    last = good + len(raw) == self._size
+                    ours = good > 0 or record.is_torn(raw)
+                    self._drop(number, good, len(raw), torn=last and ours)
                     break
                 good += len(raw)
                 yield stamp, raw
@@ -87,12 +89,13 @@ class Journal:
         os.close(self._descriptor)
 
     def _write(self, line: bytes) -> None:
+        done = 0
         try:
-            done = os.write(self._descriptor, line)
             while done < len(line):
                 done += os.write(self._descriptor, line[done:])
         except OSError:
-            os.ftruncate(self._descriptor, self._size)
+            if done:
+                os.ftruncate(self._descriptor, self._size)
             raise
         self._size += done
         self._dirty = True
@@ -123,11 +126,13 @@ class Journal:
             self.full = self.full or full(self.path, broken)
             _log.warning("cannot sync %s: %s", self.path, broken.strerror)
 
-    def _drop(self, number: int, start: int, length: int, *, last: bool) -> None:
-        if not last:
+    def _drop(self, number: int, start: int, length: int, *, torn: bool) -> None:
+        if not torn:
             raise JournalBroken(
                 f"line {number} of {self.path} is not what was written there",
-                hint="restore it, or remove that line: its request is then asked again",
+                hint="restore it, or remove that line: its request is then asked again"
+                if start
+                else "restore it, remove that line, or name another output",
             )
         _log.warning("%s: dropped a torn last record of %d bytes", self.path, length)
         os.ftruncate(self._descriptor, start)

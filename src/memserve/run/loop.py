@@ -9,6 +9,7 @@ from collections import deque
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from memserve.errors import Cancelled
 from memserve.run import order
 from memserve.run.ask import Asker
 from memserve.run.handoff import Handoff
@@ -50,7 +51,7 @@ class Loop:
         self._asker = Asker(generator, options.concurrency or CEILING)
         self._ready: deque[Item] = deque()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._stopping = False
+        self._stopping = self._cancelling = False
 
     def stop(self) -> None:
         """Ask no more; a second call does not wait for what is in flight either. From any thread."""
@@ -117,6 +118,10 @@ class Loop:
     async def _ask(self, ticket: Ticket) -> None:
         try:
             completion = await self._asker.ask(ticket.item.request)
+        except asyncio.CancelledError:
+            if self._cancelling:
+                raise
+            self._failed(ticket, Cancelled("the generator cancelled the request by itself"))
         except Exception as error:
             self._failed(ticket, error)
         else:
@@ -146,6 +151,7 @@ class Loop:
             self._stopped()
 
     def _cancel(self) -> None:
+        self._cancelling = True
         for task in self._tasks:
             task.cancel()
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from memserve.errors import InvalidInput
-from memserve.run.item import SETTINGS, tidy
+from memserve.run.item import SETTINGS, checked
 from memserve.run.money import Budget, budget
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ def _settings(settings: Mapping[str, Any]) -> dict[str, Any]:
     unknown = [name for name in settings if name not in SETTINGS]
     if unknown:
         raise InvalidInput(f"unknown setting {unknown[0]!r}", hint=f"known: {', '.join(SETTINGS)}")
-    return {name: tidy(name, value) for name, value in settings.items() if value is not None}
+    return checked(settings)
 
 
 def _spread(chosen: dict[str, Any]) -> None:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from memserve.run.item import Identity, Item
 
 _HEAD = re.compile(rb'\{"id": ("(?:[^"\\]|\\.)*"|-?\d+), ')
+_BEGIN = b'{"id": '
 _TAIL = re.compile(rb', "key": "([0-9a-f]{32})", "check": "([0-9a-f]{8})"\}\n?$')
 _TAIL_LENGTH = len(', "key": "", "check": ""}\n') + 32 + 8
 _CHECK_LENGTH = len(', "check": ""}') + 8
@@ -102,6 +103,12 @@ def stamp(raw: bytes) -> Stamp | None:
     if crc32(raw[: len(raw) - 1 - _CHECK_LENGTH]) != int(tail[2], 16):
         return None
     return Stamp(head[1], bytes.fromhex(tail[1].decode()))
+
+
+def is_torn(raw: bytes) -> bool:
+    """Whether this is what a crash leaves of one of our lines: its beginning, or blocks never written."""
+    written = raw.lstrip(b"\0").strip()
+    return written.startswith(_BEGIN) or _BEGIN.startswith(written)
 
 
 def _foreign(raw: bytes) -> Stamp | None:
