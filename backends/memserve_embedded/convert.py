@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import sys
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from memserve_embedded.engine import need
 
@@ -19,9 +22,29 @@ def prepare(folder: Path) -> None:
     source = next(folder.glob("*.gguf"))
     genai = need("openvino_genai", "openvino-genai")
     genai.LLMPipeline(str(source), "CPU", enable_save_ov_model=True)
+    _keep_few_logits(folder)
     _tokenizer(need("gguf").GGUFReader(str(source)), folder)
     for path in (source, *folder.glob("openvino_*tokenizer.*")):
         path.unlink()
+
+
+def _keep_few_logits(folder: Path) -> None:
+    """Give the graph an input `keep`: the head computes logits for so many of the last positions only."""
+    openvino, op = need("openvino"), need("openvino.opset13")
+    raw, path = folder / "openvino_model.xml", folder / "model.xml"
+    graph = openvino.Core().read_model(str(raw))
+    head = graph.outputs[0].node.input_value(0).node
+    keep = op.parameter([1], np.int64, name="keep")
+    keep.output(0).get_tensor().set_names({"keep"})
+    one, end = op.constant([1]), op.constant([sys.maxsize])
+    last = op.slice(head.input_value(0), op.negative(keep), end, one, one)
+    head.input(0).replace_source_output(last.output(0))
+    graph.add_parameters([keep])
+    graph.validate_nodes_and_infer_types()
+    openvino.save_model(graph, str(path), compress_to_fp16=False)
+    del graph, head, last
+    for old in (raw, raw.with_suffix(".bin")):
+        old.unlink()
 
 
 def _tokenizer(reader: Any, folder: Path) -> None:

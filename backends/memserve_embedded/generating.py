@@ -20,7 +20,7 @@ from memserve_embedded.convert import prepare
 from memserve_embedded.engine import need
 from memserve_embedded.fetch import known, ready
 from memserve_embedded.sampling import choose, log_softmax, logprob
-from memserve_embedded.session import CHUNK, Session
+from memserve_embedded.session import GAP, Session
 from memserve_embedded.tokenizer import EmbeddedTokenizer
 
 if TYPE_CHECKING:
@@ -192,7 +192,7 @@ def groups(asked: Sequence[Asked]) -> Iterator[list[Asked]]:
         rows = sum(other.request.n for other in group) + one.request.n
         reach = max(len(other.prompt) + other.most for other in [*group, one])
         gap = len(group[0].prompt) - len(one.prompt) if group else 0
-        if group and (rows > ROWS or rows * reach > POSITIONS or gap >= CHUNK):
+        if group and (rows > ROWS or rows * reach > POSITIONS or gap >= GAP):
             yield group
             group = []
         group.append(one)
@@ -211,12 +211,11 @@ def _usage(one: Asked) -> Usage:
 
 def _score(session: Session, pair: Pair) -> Score:
     total, greedy = 0.0, True
-    for first, logits in session.read([pair.tokens]):
-        last = min(first + logits.shape[1], len(pair.tokens) - 1)
-        columns = range(max(first, pair.start - 1), last)
-        if columns:
-            own = logits[0, columns[0] - first : columns[-1] - first + 1]
-            wanted = np.array(pair.tokens[columns[0] + 1 : columns[-1] + 2])
+    for first, logits in session.read(pair.tokens):
+        last = min(first + len(logits), len(pair.tokens) - 1)
+        start = max(first, pair.start - 1)
+        if start < last:
+            own, wanted = logits[start - first : last - first], np.array(pair.tokens[start + 1 : last + 1])
             total += float(log_softmax(own)[np.arange(len(wanted)), wanted].sum())
             greedy = greedy and bool((own.argmax(axis=-1) == wanted).all())
     return Score(total, pair.count, greedy)
