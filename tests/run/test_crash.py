@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from memserve.errors import OutputInUse, StorageFull
+from memserve.errors import OutputInUse, RunError, StorageFull
 from memserve.run import run
 
 CLIENT = Path(__file__).with_name("client.py")
@@ -183,3 +183,21 @@ def small_disk(tmp_path):
     (place / "ballast").write_bytes(bytes(1_600_000))
     yield place
     subprocess.run(["umount", str(place)], check=True)
+
+
+@pytest.mark.parametrize("taken", [False, True], ids=["deleted", "replaced"])
+def test_a_file_that_is_deleted_during_the_run_comes_back(fake, out, taken):
+    def delete():
+        out.unlink()
+        if taken:
+            out.write_text("somebody else's")
+
+    timer = threading.Timer(0.4, delete)
+    timer.start()
+    with pytest.raises(RunError, match="deleted"):
+        run([f"p{n}" for n in range(400)], out, generator=fake(seconds=0.05), concurrency=4)
+    timer.join()
+    found = out.with_name(out.name + ".rescued") if taken else out
+    assert len(found.read_text().splitlines()) > 8
+    if not taken:
+        assert run(["p0"], out, generator=fake()).resumed == 1

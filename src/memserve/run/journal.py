@@ -9,10 +9,11 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import shutil
 import threading
 from typing import TYPE_CHECKING
 
-from memserve.errors import InvalidInput, JournalBroken, OutputInUse, StorageFull
+from memserve.errors import InvalidInput, JournalBroken, OutputInUse, RunError, StorageFull
 from memserve.run import lock, record
 
 if TYPE_CHECKING:
@@ -47,8 +48,8 @@ class Journal:
         self._size = os.fstat(self._descriptor).st_size
         self._guard = threading.Lock()
         self._dirty = False
-        self.full: StorageFull | None = None
-        """Set once the disk was found full: nothing more should be asked."""
+        self.full: RunError | None = None
+        """Set once the disk was found full, or the file deleted: nothing more should be asked."""
         self._closing = threading.Event()
         self._reserve = path.with_name(path.name + ".reserve")
         self._flusher = threading.Thread(target=self._flush, name="memserve-journal", daemon=True)
@@ -85,6 +86,8 @@ class Journal:
         if self._flusher.is_alive():
             self._flusher.join()
         self._sync()
+        if self._is_deleted():
+            self._put_back()
         self._reserve.unlink(missing_ok=True)
         os.close(self._descriptor)
 
@@ -101,9 +104,10 @@ class Journal:
         self._dirty = True
 
     def _make_room(self, broken: OSError) -> None:
-        self.full = full(self.path, broken)
-        if self.full is None:
+        told = full(self.path, broken)
+        if told is None:
             raise broken
+        self.full = told
         self._reserve.unlink(missing_ok=True)
 
     def _write_last(self, line: bytes) -> None:
@@ -115,6 +119,10 @@ class Journal:
     def _flush(self) -> None:
         while not self._closing.wait(SYNC_SECONDS):
             self._sync()
+            if self._is_deleted():
+                self.full = self.full or RunError(
+                    f"{self.path} was deleted during the run", hint="its answers are put back; run again"
+                )
 
     def _sync(self) -> None:
         if not self._dirty:
@@ -125,6 +133,17 @@ class Journal:
         except OSError as broken:
             self.full = self.full or full(self.path, broken)
             _log.warning("cannot sync %s: %s", self.path, broken.strerror)
+
+    def _is_deleted(self) -> bool:
+        return os.fstat(self._descriptor).st_nlink == 0
+
+    def _put_back(self) -> None:
+        """The answers of a file that was deleted under the run are still there until it is closed."""
+        path = self.path.with_name(self.path.name + ".rescued") if self.path.exists() else self.path
+        os.lseek(self._descriptor, 0, os.SEEK_SET)
+        with os.fdopen(os.dup(self._descriptor), "rb") as source, path.open("wb") as file:
+            shutil.copyfileobj(source, file)
+        _log.warning("%s was deleted during the run; its answers are in %s", self.path, path)
 
     def _drop(self, number: int, start: int, length: int, *, torn: bool) -> None:
         if not torn:
