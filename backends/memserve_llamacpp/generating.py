@@ -141,19 +141,22 @@ class Generating:
                 yield int(token), None
             return
         sampler = sampling.Sampler(request, index)
-        self._read(ids)
+        self._read(ids, shared=request.seed is None)
         while True:
             logits = self._logits()
             token = sampler.pick(logits)
             yield token, logits
             self._llama.eval([token])
 
-    def _read(self, ids: Sequence[int]) -> None:
-        """Evaluate a prompt, keeping the cache of the longest prefix that it shares with the last one."""
+    def _read(self, ids: Sequence[int], *, shared: bool = True) -> None:
+        """Evaluate a prompt, keeping the cache of the longest prefix that it shares with the last one.
+
+        Not for a seeded draw: a prompt read in other pieces has logits that differ in their last digits.
+        """
         llama = self._llama
         kept = 0
         for old, new in zip(llama._input_ids, ids[:-1], strict=False):
-            if int(old) != new:
+            if int(old) != new or not shared:
                 break
             kept += 1
         if kept == 0 or not llama._ctx.kv_cache_seq_rm(-1, kept, -1):

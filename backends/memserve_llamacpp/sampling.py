@@ -56,5 +56,3 @@ def told(token: int, logits: NDArray[np.float32], top: int, word: Callable[[int]
     best = np.argsort(row)[::-1][:top]
     rivals = tuple((word(int(t)), float(row[t])) for t in best)
     return TokenLogprob(word(token), float(row[token]), token, rivals)
-
-

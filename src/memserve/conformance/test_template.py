@@ -74,13 +74,10 @@ def test_raw_text_is_tokenized_as_the_checkpoint_does(generator: Any, can: Any, 
 
 def test_raw_text_never_gets_a_second_bos(generator: Any, can: Any, oracle: Any) -> None:
     need(can, "raw", "usage")
-    word = oracle.special.get("bos_token") if oracle else "<s>"
-    if oracle is not None and (oracle.bos is None or oracle.encode("a")[:1] != [oracle.bos]):
-        expected = len(oracle.encode((word or "") + "once upon a time"))
-    else:
-        expected = answer(generator, memserve.Raw("once upon a time"), 2).usage.prompt_tokens
-    got = answer(generator, memserve.Raw((word or "") + "once upon a time"), 2).usage.prompt_tokens
-    assert got == expected
+    if oracle is None:
+        pytest.skip("capability raw: no tokenizer to compare with beside this model")
+    text = oracle.special.get("bos_token", "") + "once upon a time"
+    assert answer(generator, memserve.Raw(text), 2).usage.prompt_tokens == len(oracle.encode(text))
 
 
 def test_roles_reach_the_model(generator: Any, can: Any) -> None:
