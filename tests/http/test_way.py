@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import socket
 import threading
 import time
@@ -197,3 +198,15 @@ def test_the_number_in_flight_is_bounded(server, open_generator):
     answers = open_generator(concurrency=4, timeout=20).generate(["hi"] * 40)
     assert len(answers) == 40
     assert most <= 4
+
+
+def test_a_server_that_takes_nothing_leaves_no_connection_behind(open_generator):
+    with socket.socket() as deaf:
+        deaf.bind(("127.0.0.1", 0))
+        deaf.listen(5)
+        url = f"http://127.0.0.1:{deaf.getsockname()[1]}/v1"
+        generator = open_generator(base_url=url, timeout=0.5, max_retries=0)
+        with pytest.raises(errors.TimedOut):
+            generator.generate("x" * 20_000_000)
+        generator.close()
+    gc.collect()  # a transport that was left behind would warn, which is an error here

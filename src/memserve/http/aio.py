@@ -10,6 +10,7 @@ import threading
 from contextlib import suppress
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
+from weakref import WeakSet
 
 import aiohttp
 from yarl import URL
@@ -27,16 +28,21 @@ _KEEPALIVE_SECONDS = 30.0
 _PROBE_SECONDS = 60
 _LINE = 64 * 1024
 _LARGE_BODY = 2**20
+_TURNS = 4
+"""Turns of the loop until a connection that was cut off is gone."""
 _SKIP = ("User-Agent", "Accept-Encoding", "Accept")
 
 
 class AioTransport:
     """Sends calls through aiohttp."""
 
-    def __init__(self, *, tls: ssl.SSLContext | None, proxy: str | None, connect: float) -> None:
+    def __init__(
+        self, *, tls: ssl.SSLContext | None, proxy: str | None, connect: float, stuck: float
+    ) -> None:
         self._tls = tls
         self._proxy = proxy
         self._connect = connect
+        self._stuck = stuck
         self._open: dict[tuple[int, asyncio.AbstractEventLoop], _Session] = {}
         self._urls: dict[str, URL] = {}
         self._lock = threading.Lock()
@@ -74,7 +80,7 @@ class AioTransport:
         with self._lock:
             for key in [key for key in self._open if key[1].is_closed()]:
                 del self._open[key]
-            held = self._open[os.getpid(), loop] = _Session(self._tls, self._connect)
+            held = self._open[os.getpid(), loop] = _Session(self._tls, self._connect, self._stuck)
         await held.watch()
         return held
 
@@ -82,12 +88,14 @@ class AioTransport:
 class _Session:
     """One aiohttp session, bound to one loop."""
 
-    def __init__(self, tls: ssl.SSLContext | None, connect: float) -> None:
+    def __init__(self, tls: ssl.SSLContext | None, connect: float, stuck: float) -> None:
+        self._stuck = stuck
+        self._sockets: WeakSet[socket.socket] = WeakSet()
         reuse = aiohttp.TraceConfig()
         reuse.on_connection_reuseconn.append(_mark_reused)
         connector = aiohttp.TCPConnector(
             limit=0, ssl=tls if tls is not None else True, keepalive_timeout=_KEEPALIVE_SECONDS,
-            socket_factory=_socket,
+            socket_factory=self._socket,
         )  # fmt: skip
         self.session = aiohttp.ClientSession(
             connector=connector, cookie_jar=aiohttp.DummyCookieJar(), auto_decompress=False, trust_env=False,
@@ -119,7 +127,21 @@ class _Session:
         try:
             yield
         finally:
+            self._cut()
             await self.session.close()
+            for _ in range(_TURNS):
+                await asyncio.sleep(0)
+
+    def _socket(self, address: Any) -> socket.socket:
+        made = _socket(address, self._stuck)
+        self._sockets.add(made)
+        return made
+
+    def _cut(self) -> None:
+        """End the connections: one that is only closed stays while its peer takes nothing of what is left."""
+        for held in [held for held in self._sockets if held.fileno() >= 0]:
+            with suppress(OSError):
+                held.shutdown(socket.SHUT_RDWR)
 
 
 class AioAnswer:
@@ -161,12 +183,14 @@ def _payload(body: bytes | None) -> bytes | io.BytesIO | None:
     return io.BytesIO(body) if body is not None and len(body) > _LARGE_BODY else body
 
 
-def _socket(address: Any) -> socket.socket:
-    """A socket that notices a peer that has vanished without a word."""
+def _socket(address: Any, stuck: float) -> socket.socket:
+    """A socket that notices a peer that has vanished without a word, or takes nothing any more."""
     made = socket.socket(*address[:3])
     made.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     if hasattr(socket, "TCP_KEEPIDLE"):
         made.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, _PROBE_SECONDS)
+    if hasattr(socket, "TCP_USER_TIMEOUT"):
+        made.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(1000 * stuck))
     return made
 
 

@@ -109,7 +109,9 @@ def _transport(address: Address, proxy: str | None, limits: Limits, options: Map
     from memserve.http.aio import AioTransport
 
     tls = _tls(options) if address.tls else None
-    return AioTransport(tls=tls, proxy=proxy, connect=min(limits.connect, limits.timeout))
+    return AioTransport(
+        tls=tls, proxy=proxy, connect=min(limits.connect, limits.timeout), stuck=max(1.0, limits.timeout)
+    )
 
 
 def _tls(options: Mapping[str, Any]) -> ssl.SSLContext:
