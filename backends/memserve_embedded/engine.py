@@ -6,7 +6,7 @@ from importlib import import_module
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
-from memserve.errors import BackendMissing, Unsupported
+from memserve.errors import BackendMissing, InvalidInput, Unsupported
 
 if TYPE_CHECKING:
     from memserve.protocol import Task
@@ -21,7 +21,7 @@ def open_engine(model: str | None = None, *, task: Task = "generate", **options:
         from memserve.registry import find
 
         return find("hf").open(model, task=task, **options)
-    threads = options.pop("threads", None)
+    threads, context = _whole(options, "threads"), _whole(options, "context")
     if options:
         raise Unsupported(
             "embedded", f"the option {next(iter(options))!r}", hint="name a backend and a model"
@@ -31,12 +31,21 @@ def open_engine(model: str | None = None, *, task: Task = "generate", **options:
     if task == "generate":
         from memserve_embedded.generating import generating
 
-        return generating(threads)
+        return generating(threads, context)
     if task == "embed":
         from memserve_embedded.embedding import embedding
 
         return embedding(threads)
     raise Unsupported("embedded", f"task={task!r}")
+
+
+def _whole(options: dict[str, Any], name: str) -> int | None:
+    value = options.pop(name, None)
+    if value is None:
+        return None
+    if not str(value).isdecimal() or int(value) < 1:
+        raise InvalidInput(f"option {name}={value!r} is not a whole number from 1")
+    return int(value)
 
 
 def need(module: str, package: str | None = None) -> Any:

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from memserve.protocol import FinishReason, Prompt, Request, TokenLogprob
     from memserve.tokens.pair import Pair
 
+CONTEXT = 2048
+"""Unless asked: two cores read so much in seconds; the model can take 8,192."""
 ROWS = 16
 """Sequences decoded side by side."""
 POSITIONS = 16 * 4096
@@ -64,14 +66,14 @@ class EmbeddedGenerator:
 
     fills_max_tokens = True
 
-    def __init__(self, session: Session, tokenizer: EmbeddedTokenizer, engine: str) -> None:
+    def __init__(self, session: Session, tokenizer: EmbeddedTokenizer, engine: str, context: int) -> None:
         weights = known("smollm2")
-        self.capabilities = replace(GENERATING, engine=engine, model=weights.model, context=tokenizer.context)
+        self.capabilities = replace(GENERATING, engine=engine, model=weights.model, context=context)
         self.identity = {"package": weights.package, "version": weights.version}
         self._session: Session | None = session
         self._tokenizer = tokenizer
         self._prompts = Prompts(
-            tokenizer, vocabulary=tokenizer.vocabulary, context=tokenizer.context, path=weights.package,
+            tokenizer, vocabulary=tokenizer.vocabulary, context=context, path=weights.package,
             backend="embedded",
         )  # fmt: skip
         self._turn = threading.Lock()
@@ -221,8 +223,10 @@ def _score(session: Session, pair: Pair) -> Score:
     return Score(total, pair.count, greedy)
 
 
-def generating(threads: int | None) -> EmbeddedGenerator:
+def generating(threads: int | None, context: int | None) -> EmbeddedGenerator:
     """Fetch the weights if they are not here yet, and start."""
     version = need("openvino", "openvino-genai").get_version().partition("-")[0]
     folder = ready("smollm2", prepare)
-    return EmbeddedGenerator(Session(folder, threads), EmbeddedTokenizer(folder), f"openvino {version}")
+    tokenizer = EmbeddedTokenizer(folder)
+    context = min(context or CONTEXT, tokenizer.context)
+    return EmbeddedGenerator(Session(folder, threads), tokenizer, f"openvino {version}", context)

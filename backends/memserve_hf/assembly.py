@@ -24,7 +24,8 @@ from memserve_hf.masks import KINDS, layer_kinds
 from memserve_hf.probe import agrees
 from memserve_hf.room_for import refuse_too_large, settled
 from memserve_hf.scoring import Scorer
-from memserve_hf.stepper import Singles, Slots
+from memserve_hf.singles import Singles
+from memserve_hf.stepper import Slots
 from memserve_hf.worker import Worker
 
 if TYPE_CHECKING:
@@ -90,14 +91,14 @@ def generating(model: str, options: Options) -> GeneratingEngine:
 def _stepper(model: Any, head: Head, device: torch.device, width: int, prefix_bytes: int) -> Stepper:
     """The slots where they give the model's own logits; else one row at a time."""
     config = model.config.get_text_config(decoder=True)
+    vocabulary = int(config.vocab_size)
     if set(layer_kinds(config)) <= KINDS:
         slots = Slots(model, head, device=device, width=width, prefix_bytes=prefix_bytes)
-        if agrees(slots, int(config.vocab_size)):
+        if agrees(slots, vocabulary):
             return slots
-    log.warning(
-        "%s is decoded one sequence at a time: batched decoding changes its logits", type(model).__name__
-    )
-    return Singles(model, head, device=device, width=width)
+    log.warning("%s is decoded one sequence at a time: in company its logits differ", type(model).__name__)
+    singles = Singles(model, head, device=device)
+    return singles if agrees(singles, vocabulary) else Singles(model, head, device=device, cached=False)
 
 
 def _capabilities(found: Checkpoint, place: Place, prompts: Prompts, *, fast: bool) -> Capabilities:

@@ -1,4 +1,4 @@
-"""Asks a model whether decoding in slots gives its own logits, before the fast path is trusted."""
+"""Asks a model whether a way of decoding gives its own logits, before that way is trusted."""
 
 from __future__ import annotations
 
@@ -7,41 +7,47 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from memserve_hf.singles import Singles
+
 if TYPE_CHECKING:
     from torch import Tensor
 
     from memserve_hf.stepper import Slots
 
 LENGTHS = (3, 5)
-TOLERANCE = {torch.float32: 1e-3, torch.float16: 0.05, torch.bfloat16: 0.2}
-"""Of the spread of the logits; a wrong mask or position is off by about the spread itself."""
+LIKENESS = {torch.float32: 0.9999}
+LIKENESS_OF_HALF = 0.97
+"""Correlation of the logits; a wrong mask or position falls far below, rounding and expert routing do not."""
 log = logging.getLogger("memserve.hf")
+_REFUSALS = (
+    RuntimeError, TypeError, ValueError, AttributeError, KeyError, IndexError, NotImplementedError,
+    AssertionError,
+)  # fmt: skip
 
 
-def agrees(slots: Slots, vocabulary: int) -> bool:
-    """Two prompts of unlike length and one more token each: slots against plain passes without a cache."""
+def agrees(stepper: Slots | Singles, vocabulary: int) -> bool:
+    """Two prompts of unlike length and one more token each, against plain passes without a cache."""
     prompts = [[(7 + 13 * i + 5 * n) % vocabulary for i in range(n)] for n in LENGTHS]
+    decode = _in_singles if isinstance(stepper, Singles) else _in_slots
     try:
-        together = _in_slots(slots, prompts)
-        alone = torch.stack([_plain(slots, prompt) for prompt in prompts])
-    except (
-        RuntimeError,
-        TypeError,
-        ValueError,
-        AttributeError,
-        KeyError,
-        IndexError,
-        NotImplementedError,
-    ) as error:
-        log.info("the slot cache does not work with this model: %s", error)
+        made = decode(stepper, prompts)  # type: ignore[arg-type]
+        wanted = torch.stack([_plain(stepper, prompt) for prompt in prompts])
+    except _REFUSALS as error:
+        log.info("%s does not work with this model: %s", type(stepper).__name__, error)
         return False
     finally:
-        slots.clear()
-    spread = float(alone.std()) or 1.0
-    off = float((together - alone).abs().max()) / spread
-    limit = TOLERANCE.get(slots.model.dtype, TOLERANCE[torch.bfloat16])
-    log.debug("slot probe: off by %.2g of the spread, limit %.2g", off, limit)
-    return off <= limit
+        stepper.clear()
+    likeness = min(float(torch.corrcoef(torch.stack(pair))[0, 1]) for pair in zip(made, wanted, strict=True))
+    log.debug("probe of %s: likeness %.5f", type(stepper).__name__, likeness)
+    return likeness >= LIKENESS.get(stepper.model.dtype, LIKENESS_OF_HALF)
+
+
+def _in_singles(singles: Singles, prompts: list[list[int]]) -> Tensor:
+    logits = []
+    for prompt in prompts:
+        _, cache = singles.run(prompt[:-1], None)
+        logits.append(singles.run(prompt[-1:], cache)[0].float())
+    return torch.stack(logits)
 
 
 def _in_slots(slots: Slots, prompts: list[list[int]]) -> Tensor:
@@ -57,7 +63,7 @@ def _in_slots(slots: Slots, prompts: list[list[int]]) -> Tensor:
     return logits[:, 0].float()
 
 
-def _plain(slots: Slots, prompt: list[int]) -> Tensor:
-    ids = torch.tensor([prompt], device=slots.device)
-    logits: Tensor = slots.model(input_ids=ids, use_cache=False).logits
+def _plain(stepper: Slots | Singles, prompt: list[int]) -> Tensor:
+    ids = torch.tensor([prompt], device=stepper.device)
+    logits: Tensor = stepper.model(input_ids=ids, use_cache=False).logits
     return logits[0, -1].float()

@@ -1,8 +1,4 @@
-"""Feeds a model: prompts in, one more token for every row in flight, rows out.
-
-`Slots` decodes all rows in one pass. `Singles` gives each row the model's own cache and passes of its own:
-slower, and right for every architecture (recurrent layers, unusual masks).
-"""
+"""Feeds a model: prompts in, one more token for every row in flight, rows out; all rows in one pass."""
 
 from __future__ import annotations
 
@@ -173,55 +169,3 @@ class Slots:
         if self.flash:
             return torch.arange(end, device=self.device)[None, :] <= positions
         return self.masks.build(positions, end)
-
-
-class Singles:
-    """Every row with the model's own cache."""
-
-    def __init__(self, model: Any, head: Head, *, device: torch.device, width: int) -> None:
-        self.model, self.head, self.device, self.width = model, head, device, width
-        self.rows: list[Row] = []
-        self._caches: dict[int, Any] = {}
-
-    def ahead(self, job: Job) -> int:
-        return 0
-
-    def prefill(self, rows: Sequence[Row]) -> Tensor:
-        logits = []
-        for row in rows:
-            prompt, cache = row.job.prompt, self._blank()
-            row.length = len(prompt)
-            logits.append(self._pass(prompt, cache))
-            self._caches[id(row)] = cache
-            self.rows.append(row)
-        return torch.stack(logits)
-
-    def clone(self, row: Row) -> None:
-        self.prefill([row])
-
-    def decode(self) -> Tensor:
-        logits = []
-        for row in self.rows:
-            logits.append(self._pass([row.last], self._caches[id(row)]))
-            row.length += 1
-        return torch.stack(logits)
-
-    def drop(self, row: Row) -> None:
-        self.rows.remove(row)
-        del self._caches[id(row)]
-
-    def clear(self) -> None:
-        self.rows.clear()
-        self._caches.clear()
-
-    def _blank(self) -> Any:
-        from transformers import DynamicCache
-
-        return DynamicCache(config=self.model.config)
-
-    def _pass(self, tokens: list[int], cache: Any) -> Tensor:
-        with self.head.keeping([[len(tokens) - 1]]):
-            logits: Tensor = self.model(
-                input_ids=torch.tensor([tokens], device=self.device), past_key_values=cache, use_cache=True
-            ).logits
-        return logits[0, -1]
