@@ -45,12 +45,27 @@ def test_what_does_not_fit_says_why(capsys: pytest.CaptureFixture[str]) -> None:
 
 @pytest.mark.parametrize(
     "words", [("--compare", "1xH100"), ("--compare", "1xNOPE", "--workload", "locomo"), ("--compare",),
-              ("--compare", "openai:nonesuch", "--workload", "locomo")],
+              ("--compare", "openai:nonesuch", "--workload", "locomo"),
+              ("--compare", "1xH100@free", "--workload", "locomo"),
+              ("--compare", "pangu:pangu-38b@1", "--workload", "locomo")],
 )  # fmt: skip
 def test_malformed_calls_are_one_line(words: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(list(words)) == 2
     error = capsys.readouterr().err
     assert error.count("\n") == 1 and len(error) <= 301
+
+
+def test_prices_of_ones_own(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["8x910B4@12.5", "pangu:pangu-38b@0.5/1.5", "--workload", "locomo", "--json"]
+    assert main(["--compare", *words]) == 0
+    machine, provider = json.loads(capsys.readouterr().out)["compare"]
+    hours, usd = machine["workload"]["hours"]["likely"], machine["workload"]["usd"]["likely"]
+    assert usd == pytest.approx(hours * 12.5, rel=1e-2) and provider["workload"]["usd"]["likely"] > 0
+
+
+def test_a_provider_takes_no_longer_prompts_than_its_model(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--compare", "openai:gpt-4o-mini", "--workload", "longmemeval-m"]) == 1
+    assert "128,000 tokens at most" in capsys.readouterr().out
 
 
 def test_a_moment_is_a_deadline(capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from memserve.errors import InvalidInput, UnknownName
@@ -62,23 +62,58 @@ def run(options: Namespace) -> int:
 
 
 def entry(word: str, options: Namespace, job: Job) -> Entry:
-    """`provider:model` by its token price; anything else is a machine."""
-    from memserve.plan.library import answered
+    """`provider:model` by its token price, anything else as a machine; `@` gives one's own price."""
+    name, sign, own = word.partition("@")
+    rates = _rates(word, own, 2 if ":" in name else 1) if sign else []
+    if ":" in name:
+        return _provider(name, rates, job)
+    return _machine(name, rates, options)
+
+
+def _rates(word: str, own: str, count: int) -> list[float]:
+    """Dollars an hour of a machine, or dollars per million tokens in and out of a provider."""
+    try:
+        rates = [float(part) for part in own.split("/")]
+    except ValueError:
+        rates = []
+    if len(rates) != count or not all(0 < rate < float("inf") for rate in rates):
+        raise InvalidInput(f"not a price: {word[:60]!r}", hint="8x910B4@12.5 ($ an hour), pangu:NAME@0.5/1.5")
+    return rates
+
+
+def _provider(name: str, rates: list[float], job: Job) -> Entry:
     from memserve.speed import prices
 
-    if ":" in word:
-        price = prices.of(word)
-        if price is None:
-            known = ", ".join(prices.names()[:4])
-            raise UnknownName(f"no price of {word[:60]!r} is known", hint=f"known: {known}, ...")
-        return Entry(word, f"{price.input:g} / {price.output:g} $ per Mtok", job.by(price))
-    found = answered(options.model or DEFAULT_MODEL, word, command_line.wishes(options))
+    backend, _, model = name.partition(":")
+    price = prices.of(name)
+    if rates:
+        price = prices.Price(model, backend, rates[0], rates[1], source="the price given")
+    if price is None:
+        known = ", ".join(prices.names()[:3])
+        raise UnknownName(
+            f"no price of {name[:60]!r} is known",
+            hint=f"add your own as {name[:40]}@IN/OUT; known: {known}, ...",
+        )
+    if price.most_input and job.workload.prompt_tokens > price.most_input:
+        asked = f"{job.workload.prompt_tokens:,.0f} are asked for"
+        return Entry(name, "nothing fits", None, f"takes {price.most_input:,} tokens at most, {asked}")
+    return Entry(name, f"{price.input:g} / {price.output:g} $ per Mtok", job.by(price))
+
+
+def _machine(name: str, rates: list[float], options: Namespace) -> Entry:
+    from memserve.hardware import parse
+    from memserve.plan.library import answered
+
+    machine = parse(name)
+    if rates:
+        machine = replace(machine, usd_per_hour=rates[0], price_source="the price given")
+    found = answered(options.model or DEFAULT_MODEL, machine, command_line.wishes(options))
     plan = found.plan
     if plan is None:
         closest = found.closest
-        return Entry(word, "nothing fits", None, closest.verdict.reason if closest else "a rule forbids it")
+        return Entry(name, "nothing fits", None, closest.verdict.reason if closest else "a rule forbids it")
     layout = f"tp {plan.tensor_parallel} pp {plan.pipeline_parallel} dp {plan.data_parallel}"
-    return Entry(word, f"{plan.backend} {plan.engine_version}, {plan.quantization}, {layout}", plan.workload)
+    return Entry(name, f"{plan.backend} {plan.engine_version}, {plan.quantization}, {layout}", plan.workload)
 
 
 def text(entries: list[Entry], model: str | None, job: Job) -> str:

@@ -56,12 +56,12 @@ class Job:
     def _told(self, estimate: Estimate) -> dict[str, Any]:
         from memserve.speed import workloads as made
 
-        hours = [round(seconds / 3600, 4) for seconds in estimate.seconds]
+        hours = [_figures(seconds / 3600) for seconds in estimate.seconds]
         told: dict[str, Any] = {
             "name": self.workload.name, "requests": self.workload.requests,
             "prompt_tokens": self.workload.prompt_tokens, "output_tokens": self.workload.output_tokens,
             "hours": _range(hours), "gpu_hours": estimate.gpu_hours, "kwh": estimate.kwh,
-            "usd": None if estimate.usd is None else _range([round(usd, 4) for usd in estimate.usd]),
+            "usd": None if estimate.usd is None else _range([_figures(usd) for usd in estimate.usd]),
             "concurrency": estimate.concurrency, "at_most": estimate.at_most, "notes": list(estimate.notes),
         }  # fmt: skip
         if self.deadline is not None:
@@ -83,6 +83,11 @@ def read(workload: str | None, deadline: str | None, budget: float | None) -> Jo
 
     seconds = None if deadline is None else workloads.seconds_of(deadline)
     return Job(workloads.find(workload), seconds, budget)
+
+
+def _figures(value: float) -> float:
+    """Four figures, however small or large: a workload of one request takes time, too."""
+    return float(f"{value:.4g}")
 
 
 def _range(values: list[float]) -> dict[str, float]:

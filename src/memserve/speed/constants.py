@@ -56,6 +56,8 @@ class Constants:
     """From the arrival of a request to its first step and from its last kernel to the wire."""
     queue: float = 0.5
     """TTFT: how many of the requests in flight stand before a new one with their prompts."""
+    mixes: bool = False
+    """One step reads prompts and decodes, so both use one reading of the weights."""
     overlaps: bool = False
     """The host's launches run beside the kernels (no graphs), so the slower of both counts."""
 

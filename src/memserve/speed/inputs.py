@@ -15,10 +15,11 @@ def number(name: str, value: object, *, least: float = 0.0, above: bool = False,
            most: float = float("inf")) -> float:  # fmt: skip
     """The value as a float if it is a number from `least` (or `above` it) to `most`."""
     found = _float(value)
-    if found is None or not least <= found <= most or found == float("inf") or (above and found == least):
+    if found is None or not least <= found < float("inf") or (above and found == least):
         bounds = "a positive number" if above else "zero or a positive number"
-        limit = "" if most == float("inf") else f" up to {most:g}"
-        raise InvalidInput(f"{name} must be {bounds}{limit}, not {str(value)[:40]!r}")
+        raise InvalidInput(f"{name} must be {bounds}, not {_told(value)}")
+    if found > most:
+        raise InvalidInput(f"{name} must be at most {most:g}, not {_told(value)}")
     return found
 
 
@@ -28,14 +29,22 @@ def degree(name: str, value: object) -> None:
         return
     found = _float(value)
     if found is None or not 1 <= found <= MOST_CARDS or found != int(found):
-        raise InvalidInput(f"{name} must be a whole number above 0 or None, not {str(value)[:40]!r}")
+        raise InvalidInput(f"{name} must be a whole number above 0 or None, not {_told(value)}")
 
 
 def word(name: str, value: object, *, needed: bool = False) -> None:
     """Refuses what is no word; None leaves the choice open unless the word is needed."""
     if (value is None and not needed) or isinstance(value, str):
         return
-    raise InvalidInput(f"{name} must be a word, not {str(value)[:40]!r}")
+    raise InvalidInput(f"{name} must be a word, not {_told(value)}")
+
+
+def _told(value: object) -> str:
+    """A value as an error shows it; numbers too long to print are cut by their kind."""
+    try:
+        return repr(value)[:40]
+    except ValueError:
+        return f"a {type(value).__name__} of thousands of digits"
 
 
 def _float(value: object) -> float | None:

@@ -36,6 +36,8 @@ class Price:
     cache_write: float | None = None
     batch_input: float | None = None
     batch_output: float | None = None
+    most_input: int | None = None
+    """Prompt tokens that the model takes, where the table says."""
     retires: str | None = None
     source: str = ""
     date: str = ""

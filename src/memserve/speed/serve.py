@@ -118,4 +118,5 @@ def prompt_time(setup: Setup, load: Load, limits: Limits, inside: float) -> floa
     together = max(1.0, inside / max(load.output_tokens, 1.0))
     chunk = min(tokens * together, float(limits.tokens))
     seen = load.prefix_tokens + tokens / 2
-    return tokens / chunk * step.prefill(setup, chunk, seen)
+    beside = max(1.0, inside - 1) if setup.constants.mixes and inside > 1 else 0.0
+    return tokens / chunk * step.prefill(setup, chunk, seen, beside)

@@ -94,17 +94,23 @@ def decode(setup: Setup, batch: float, context: float) -> float:
     return work + _collectives(setup, rows) + k.step_s + rows * k.sequence_s
 
 
-def prefill(setup: Setup, tokens: float, context: float) -> float:
-    """Seconds of a step that reads `tokens` of prompt, which see `context` tokens before them on average."""
+def prefill(setup: Setup, tokens: float, context: float, beside: float = 0.0) -> float:
+    """Seconds that `tokens` of prompt add to a step; they see `context` tokens before them on average.
+
+    In a step that also decodes `beside` sequences they use the weights that are read anyway.
+    """
     k = setup.constants
-    linear = _linear(setup, tokens, k.prefill)
+    linear = _linear(setup, tokens + beside, k.prefill)
+    if beside:
+        linear -= _linear(setup, beside, k.prefill)
     attention = 0.0
     for part in setup.shape.attentions:
         seen = part.cached(context)
         attention += 2 * part.layers * tokens * seen * _prompt_width(part) / setup.tensor
     arithmetic = attention / (setup.plain_flops * k.attention)
     host = setup.shape.layers * k.prompt_s + setup.shape.expert_layers * k.expert_prompt_s
-    return linear + arithmetic + _collectives(setup, tokens) + host
+    exchange = _traffic(setup, tokens) if beside else _collectives(setup, tokens)
+    return linear + arithmetic + exchange + host
 
 
 def _prompt_width(part: Attention) -> float:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from memserve.errors import InvalidInput, UnknownName
 from memserve.speed.deadline import seconds_of as seconds_of
+from memserve.speed.inputs import MOST_TOKENS, number
 
 if TYPE_CHECKING:
     from memserve.hardware.machine import Machine
@@ -93,8 +94,9 @@ def names() -> tuple[str, ...]:
 
 def find(word: str) -> Workload:
     """`longmemeval-s`, `IN:OUT:N` (tokens, tokens, requests) or a `.jsonl` file of requests."""
-    if word in _rows():
-        return _rows()[word]
+    known = _rows().get(word.strip().lower())
+    if known is not None:
+        return known
     if re.fullmatch(r"[\d_,.]+:[\d_,.]+:[\d_,.]+", word):
         return _sized(word)
     if word.endswith(".jsonl"):
@@ -114,8 +116,8 @@ def from_file(path: Path) -> Workload:
         raise InvalidInput(f"cannot read the workload {path}: {error}") from error
     if not rows or not all(isinstance(row, dict) for row in rows):
         raise InvalidInput(f"{path} holds no requests: one JSON object with a prompt a line is needed")
-    prompt = sum(_prompt_tokens(row) for row in rows) / len(rows)
-    output = sum(float(row.get("output_tokens") or row.get("max_tokens") or DEFAULT_OUTPUT) for row in rows)
+    sizes = [_sizes(row, f"{path.name}, request {place}") for place, row in enumerate(rows, 1)]
+    prompt, output = sum(size for size, _ in sizes) / len(rows), sum(answer for _, answer in sizes)
     note = f"{path.name}: counts in the file, or {CHARACTERS:g} characters a token"
     return Workload(path.stem, len(rows), prompt, output / len(rows), source=note)
 
@@ -221,14 +223,24 @@ def _sized(word: str) -> Workload:
         raise InvalidInput(f"not a workload: {word!r}", hint="write IN:OUT:N, as 1000:200:5000") from None
     if answer <= 0 or count < 1 or count != int(count):
         raise InvalidInput(f"{word!r}: output tokens and a whole number of requests must be above zero")
+    for name, tokens in (("input", size), ("output", answer)):
+        number(f"the workload's {name}", tokens, most=MOST_TOKENS)
     return Workload(word, int(count), size, answer, source="as asked")
 
 
-def _prompt_tokens(row: dict[str, Any]) -> float:
+def _sizes(row: dict[str, Any], where: str) -> tuple[float, float]:
+    """Prompt and output tokens of a request."""
+    output = row.get("output_tokens") or row.get("max_tokens") or DEFAULT_OUTPUT
+    return _prompt_tokens(row, where), number(f"{where}: output tokens", output, above=True, most=MOST_TOKENS)
+
+
+def _prompt_tokens(row: dict[str, Any], where: str) -> float:
     for name in ("input_tokens", "prompt_tokens"):
         if row.get(name) is not None:
-            return float(row[name])
-    prompt = row.get("prompt", row.get("messages", ""))
+            return number(f"{where}: {name}", row[name], most=MOST_TOKENS)
+    prompt = row.get("prompt", row.get("messages"))
+    if not isinstance(prompt, (str, list)):
+        raise InvalidInput(f"{where}: a prompt is a string, messages or token ids, not {str(prompt)[:40]!r}")
     if isinstance(prompt, list) and prompt and isinstance(prompt[0], int):
         return float(len(prompt))
     return len(prompt if isinstance(prompt, str) else json.dumps(prompt)) / CHARACTERS
