@@ -9,12 +9,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from memserve.errors import InvalidInput
+from memserve.speed.inputs import MOST_TOKENS, degree, number
 
 if TYPE_CHECKING:
     from memserve.hardware.machine import Link
     from memserve.speed.shape import Shape
 
 Kind = Literal["data", "tensor", "pipeline", "expert"]
+KINDS: tuple[Kind, ...] = ("data", "tensor", "pipeline", "expert")
 
 LINKS = {
     "NVLink2": 150e9, "NVLink3": 300e9, "NVLink4": 450e9, "NVLink5": 900e9, "PCIe3": 16e9, "PCIe4": 32e9,
@@ -44,7 +46,7 @@ class Traffic:
 def inference(shape: Shape, kind: Kind, cards: int, link: str | Link, *, tokens: float,
               bytes_per_value: float = 2.0) -> Traffic:  # fmt: skip
     """One step that computes `tokens` positions: a batch when decoding, a chunk when reading prompts."""
-    _checked(cards, tokens)
+    _checked(kind, cards, tokens)
     row = tokens * shape.hidden * bytes_per_value
     if kind == "data":
         return _timed(kind, cards, link, 0.0, 0.0, "replicas share nothing while they serve")
@@ -63,7 +65,7 @@ def inference(shape: Shape, kind: Kind, cards: int, link: str | Link, *, tokens:
 def training(shape: Shape, kind: Kind, cards: int, link: str | Link, *, tokens: float,
              bytes_per_value: float = 2.0, micro_batches: int = 1) -> Traffic:  # fmt: skip
     """One optimizer step over `tokens` positions per replica: forward, backward, gradients."""
-    _checked(cards, tokens)
+    _checked(kind, cards, tokens, micro_batches)
     row = tokens * shape.hidden * bytes_per_value
     if kind == "data":
         size = parameters(shape) * bytes_per_value * 2 * (cards - 1) / cards
@@ -84,9 +86,7 @@ def training(shape: Shape, kind: Kind, cards: int, link: str | Link, *, tokens: 
 def table(shape: Shape, cards: int, tokens: float, *, train: bool = False) -> list[Traffic]:
     """Every kind over every link."""
     count = training if train else inference
-    kinds: tuple[Kind, ...] = ("data", "tensor", "pipeline", "expert") if shape.experts else (
-        "data", "tensor", "pipeline"
-    )  # fmt: skip
+    kinds = KINDS if shape.experts else KINDS[:3]
     return [count(shape, kind, cards, link, tokens=tokens) for kind in kinds for link in LINKS]
 
 
@@ -118,6 +118,9 @@ def _link(link: str | Link) -> tuple[str, float]:
     return link, LINKS[link]
 
 
-def _checked(cards: int, tokens: float) -> None:
-    if cards < 1 or tokens <= 0:
-        raise InvalidInput(f"cards and tokens must be above zero, not {cards} and {tokens:g}")
+def _checked(kind: str, cards: int, tokens: float, micro_batches: int = 1) -> None:
+    if kind not in KINDS:
+        raise InvalidInput(f"unknown parallelism {str(kind)[:40]!r}", hint=f"known: {', '.join(KINDS)}")
+    for name, count in (("cards", cards), ("micro_batches", micro_batches)):
+        degree(name, count, needed=True)
+    number("tokens", tokens, above=True, most=MOST_TOKENS)

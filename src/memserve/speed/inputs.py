@@ -23,13 +23,13 @@ def number(name: str, value: object, *, least: float = 0.0, above: bool = False,
     return found
 
 
-def degree(name: str, value: object) -> None:
+def degree(name: str, value: object, *, needed: bool = False) -> None:
     """Refuses what is no whole number of cards, stages or sequences; None leaves the choice open."""
-    if value is None:
+    if value is None and not needed:
         return
     found = _float(value)
     if found is None or not 1 <= found <= MOST_CARDS or found != int(found):
-        raise InvalidInput(f"{name} must be a whole number above 0 or None, not {_told(value)}")
+        raise InvalidInput(f"{name} must be a whole number above 0, not {_told(value)}")
 
 
 def word(name: str, value: object, *, needed: bool = False) -> None:

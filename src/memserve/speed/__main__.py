@@ -1,0 +1,128 @@
+"""`python -m memserve.speed`: what parallel layouts send, and what compression gains, in tables.
+
+python -m memserve.speed communication MODEL --cards 8 [--tokens 64] [--train] [--link NVLink4]
+python -m memserve.speed compression MODEL --gpus 1xA100 [--backend vllm] [--prune 2:4 channel:0.25]
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import TYPE_CHECKING
+
+from memserve.errors import MemserveError
+
+if TYPE_CHECKING:
+    from argparse import Namespace
+    from collections.abc import Sequence
+
+    from memserve.speed.communication import Traffic
+    from memserve.speed.compression import Effect
+
+Rows = list[tuple[str, ...]]
+GIB = 1024**3
+
+
+def communication(given: Namespace) -> Rows:
+    """Each kind of parallelism over each link."""
+    from memserve.model import load
+    from memserve.speed import communication as room
+    from memserve.speed import shape
+
+    model = shape.of(load(given.model))
+    found = room.table(model, given.cards, given.tokens, train=given.train)
+    head = ("parallelism", "link", "MB a card and step", "messages", "ms", "why")
+    return [head, *(_traffic(one) for one in found if given.link in (None, one.link))]
+
+
+def _traffic(one: Traffic) -> tuple[str, ...]:
+    sizes = (f"{one.bytes / 1e6:.3g}", f"{one.messages:g}", f"{one.seconds * 1e3:.3g}")
+    return (one.kind, one.link, *sizes, one.about)
+
+
+def compression(given: Namespace) -> Rows:
+    """Each quantization, then what was asked to be pruned."""
+    from memserve.hardware import parse
+    from memserve.model import load
+    from memserve.speed import compression as room
+
+    model, machine = load(given.model), parse(given.gpus)
+    load_words = {
+        "input_tokens": given.input,
+        "output_tokens": given.output,
+        "concurrency": given.concurrency,
+    }
+    found = room.quantizations(model, machine, given.backend, **load_words)
+    found += [room.prune(model, machine, given.backend, pattern, **load_words) for pattern in given.prune]
+    head = (
+        "method",
+        "parameters",
+        "weights GiB",
+        "ms a token",
+        "tokens/s",
+        "faster",
+        "accuracy, as published",
+    )
+    return [head, *map(_effect, found)]
+
+
+def _effect(one: Effect) -> tuple[str, ...]:
+    told = [
+        f"{row.original:g} -> {row.compressed:g} {row.benchmark} ({row.model})" for row in one.accuracy[:1]
+    ]
+    return (
+        one.method, f"{one.parameters / 1e9:.2f} B", f"{one.weight_bytes / GIB:.2f}",
+        f"{one.speed.tpot_ms.likely:.2f}", f"{one.speed.output_tokens_per_s.likely:.0f}",
+        f"x{one.faster:.2f}", "; ".join([*told, *filter(None, [one.note])]) or _unknown(one),
+    )  # fmt: skip
+
+
+def _unknown(one: Effect) -> str:
+    return "" if one.method == "none" else "no published table is known"
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m memserve.speed",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    tables = parser.add_subparsers(required=True)
+    sent = tables.add_parser("communication", help="bytes and time per step of each parallelism")
+    sent.set_defaults(table=communication)
+    sent.add_argument("model")
+    sent.add_argument("--cards", type=int, default=8)
+    sent.add_argument(
+        "--tokens", type=float, default=64, help="computed in a step: a batch, a chunk of a prompt"
+    )
+    sent.add_argument("--train", action="store_true", help="an optimizer step instead of inference")
+    sent.add_argument("--link", help="only this one, as NVLink4, PCIe5, HCCS, Ethernet-100G")
+    small = tables.add_parser("compression", help="size and speed of quantized and pruned models")
+    small.set_defaults(table=compression)
+    small.add_argument("model")
+    small.add_argument("--gpus", required=True, metavar="SPEC")
+    small.add_argument("--backend", default="vllm")
+    small.add_argument(
+        "--prune", nargs="+", default=[], metavar="P", help="unstructured:0.5, 2:4, channel:0.25, layer:8"
+    )
+    for name, count in (("input", 1024), ("output", 256), ("concurrency", 16)):
+        small.add_argument(f"--{name}", type=float, default=count)
+    return parser
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Print the table that is asked for; 2 on a malformed call."""
+    given = _parser().parse_args(words)
+    try:
+        rows: Rows = given.table(given)
+    except MemserveError as error:
+        print(f"memserve.speed: {error}", file=sys.stderr)
+        return 2
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
