@@ -72,10 +72,9 @@ def main() -> None:
         ratios.append(times[bare] / times[ours])
         print(f"pair {number + 1}: bare {times[bare]:.2f} s, memserve {times[ours]:.2f} s CPU", flush=True)
     planned, real = planned_tokens(args.model), engine_tokens(llm)
+    ratio, pairs = statistics.median(ratios), args.pairs
     print("| what | asked | measured |\n|---|---|---|")
-    print(
-        f"| tokens/s of bare LLM.generate, median of {args.pairs} pairs | >= 0.97 x | {statistics.median(ratios):.3f} x |"
-    )
+    print(f"| tokens/s of bare LLM.generate, median of {pairs} pairs | >= 0.97 x | {ratio:.3f} x |")
     print(f"| the same texts | yes | {'yes' if same else 'no'} |")
     print(f"| KV tokens, planner and engine | equal | {planned:,} and {real:,} |")
     generator.close()

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from memserve.errors import InvalidInput, Unsupported
 from memserve.http import HttpEngine, Mask, Secret, StaticKey, connect, key, refuse_rest
+from memserve.http.address import named
 from memserve.http.body import bad, parse
 from memserve.http.chat import encode
 from memserve_anthropic import answer, ask
@@ -75,7 +76,7 @@ def open_engine(model: str | None = None, *, task: Task = "generate", base_url: 
     if not model:
         raise InvalidInput("backend 'anthropic' needs a model's name", hint="such as claude-haiku-4-5")
     refuse_rest("anthropic", options, *_TAKEN)
-    base = (base_url or os.environ.get("ANTHROPIC_BASE_URL") or _BASE_URL).rstrip("/")
+    base = (named(base_url) or os.environ.get("ANTHROPIC_BASE_URL") or _BASE_URL).rstrip("/")
     url = base if base.endswith("/v1") else f"{base}/v1"
     secrets = _secrets(api_key, options, required=not base_url)
     mask = Mask(secret.reveal().removeprefix("Bearer ") for secret in secrets.values())

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from memserve.errors import InvalidInput, Unsupported
 from memserve.http import Mask, Secret, StaticKey, connect, key, refuse_rest
-from memserve.http.address import parse
+from memserve.http.address import named, parse
 from memserve_bedrock import credential
 from memserve_bedrock.failure import refine
 from memserve_bedrock.model import capabilities as capabilities_of
@@ -35,7 +35,7 @@ def open_engine(model: str | None = None, *, task: Task = "generate", base_url: 
     if not model:
         raise InvalidInput("backend 'bedrock' needs a model's id", hint="such as amazon.nova-lite-v1:0")
     refuse_rest("bedrock", options, *credential.OPTIONS)
-    url = base_url or next((os.environ[name] for name in _ENDPOINTS if os.environ.get(name)), None)
+    url = named(base_url) or next((os.environ[name] for name in _ENDPOINTS if os.environ.get(name)), None)
     region = credential.region(options, model, parse(url).host if url else "")
     mask = Mask()
     signer = _signer(api_key, options, region, mask)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from memserve.errors import InvalidInput, Unsupported
 from memserve.http import Mask, Secret, StaticKey, connect, key, refuse_rest
-from memserve.http.address import parse
+from memserve.http.address import named, parse
 from memserve_gemini.failure import refine
 from memserve_gemini.model import capabilities as capabilities_of
 from memserve_gemini.model import codes, embedding_model, roles
@@ -36,7 +36,7 @@ def open_engine(model: str | None = None, *, task: Task = "generate", base_url: 
     if not model:
         raise InvalidInput("backend 'gemini' needs a model's name", hint="such as gemini-2.5-flash")
     refuse_rest("gemini", options)
-    url = _address(base_url or os.environ.get("GOOGLE_GEMINI_BASE_URL") or _BASE_URL)
+    url = _address(named(base_url) or os.environ.get("GOOGLE_GEMINI_BASE_URL") or _BASE_URL)
     secret = key(api_key, "GEMINI_API_KEY", "GOOGLE_API_KEY")
     if secret is None and not base_url:
         raise InvalidInput("Gemini needs a key", hint="pass api_key= or set GEMINI_API_KEY")

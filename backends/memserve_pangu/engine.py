@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from memserve.errors import Unsupported
 from memserve.http import Mask, connect, refuse_rest
+from memserve.http.address import named
 from memserve_pangu import credential, failure, route
 from memserve_pangu.guard import Guard, Guarded
 from memserve_pangu.interface import capabilities as capabilities_of
@@ -35,7 +36,7 @@ def open_engine(model: str | None = None, *, task: Task = "generate", base_url: 
     region = options.get("region") or _REGION
     project_id = options.get("project_id") or os.environ.get("HUAWEICLOUD_SDK_PROJECT_ID")
     deployment_id = _deployment(model, base_url, options)
-    base_url = base_url or os.environ.get("PANGU_BASE_URL")
+    base_url = named(base_url) or os.environ.get("PANGU_BASE_URL")
     way = route.choose(options.get("api"), base_url, region, project_id, deployment_id)
     found = credential.find({**options, "api_key": api_key}, way.interface)
     mask = Mask(found.secrets)

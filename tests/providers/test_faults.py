@@ -240,3 +240,9 @@ async def test_awaited_from_another_loop(server, opened, ok):
     generator = opened()
     assert (await generator.agenerate("hi")).text == "ok"
     assert [answer.text for answer in await generator.agenerate(["a"] * 9)] == ["ok"] * 9
+
+
+@pytest.mark.parametrize("backend", ["anthropic", "bedrock", "gemini", "pangu"])
+def test_an_empty_base_url_is_no_default(backend: str) -> None:
+    with pytest.raises(errors.InvalidInput, match="base_url is empty"):
+        memserve.generator("some-model", backend=backend, base_url="", api_key="k")

@@ -99,3 +99,10 @@ def credentials(parts: SplitResult) -> tuple[str, str]:
     """The password (or lone user) of an address, and user and password together; "" where there is none."""
     user, password = unquote(parts.username or ""), unquote(parts.password or "")
     return password or user, f"{user}:{password}" if user or password else ""
+
+
+def named(base_url: str | None) -> str | None:
+    """The caller's own base URL; an empty one is refused, since the key would go to the default host."""
+    if base_url is not None and not base_url.strip():
+        raise InvalidInput("base_url is empty", hint="leave it out for the provider's own address")
+    return base_url
