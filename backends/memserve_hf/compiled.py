@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from memserve_hf.engines import need
+from memserve_hf.loading import quiet
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -26,9 +27,9 @@ log = logging.getLogger("memserve.hf")
 def compiled_forward(model: Any, plain: Forward, *, pooler: bool, threads: int | None) -> Forward | None:
     """The compiled model, or None where it cannot be built or does not agree with `plain`."""
     openvino = need("openvino", "openvino (for compiled=True)")
-    samples = [_sample(model, (5, 3)), _sample(model, (9, 2))]
+    samples = [_sample(model, lengths) for lengths in ((5, 3), (9, 2, 4), (6,))]
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), quiet():
             warnings.simplefilter("ignore")
             graph = openvino.convert_model(_Traced(model, pooler), example_input=samples[0])
         settings = {**EXACT, "INFERENCE_NUM_THREADS": threads or torch.get_num_threads()}
@@ -57,10 +58,10 @@ class _Traced(torch.nn.Module):  # type: ignore[misc,unused-ignore]
         return (out.last_hidden_state, out.pooler_output) if self.pooler else out.last_hidden_state
 
 
-def _sample(model: Any, lengths: tuple[int, int]) -> dict[str, Tensor]:
-    """Two rows, one of them padded."""
-    longest = max(lengths)
-    ids = torch.arange(2 * longest).reshape(2, longest) % int(model.config.vocab_size)
+def _sample(model: Any, lengths: tuple[int, ...]) -> dict[str, Tensor]:
+    """Rows of these lengths, padded; the samples differ in every dimension that may vary."""
+    longest, rows = max(lengths), len(lengths)
+    ids = torch.arange(rows * longest).reshape(rows, longest) % int(model.config.vocab_size)
     mask = torch.tensor([[int(i < length) for i in range(longest)] for length in lengths])
     sample = {"input_ids": ids, "attention_mask": mask}
     if getattr(model.config, "type_vocab_size", 0):
@@ -70,7 +71,8 @@ def _sample(model: Any, lengths: tuple[int, int]) -> dict[str, Tensor]:
 
 def _bound(request: Any, names: frozenset[str], pooler: bool) -> Forward:
     def forward(inputs: Mapping[str, Tensor]) -> tuple[Tensor, Tensor | None]:
-        out = request.infer({name: inputs[name].numpy() for name in names if name in inputs})
+        given = {name: inputs.get(name, torch.zeros_like(inputs["input_ids"])) for name in names}
+        out = request.infer({name: tensor.numpy() for name, tensor in given.items()})
         return torch.from_numpy(out[0].copy()), torch.from_numpy(out[1].copy()) if pooler else None
 
     return forward

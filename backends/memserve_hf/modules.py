@@ -25,7 +25,6 @@ _FLAGS = {
 }
 _WORDS = {"lasttoken": "last", "mean_sqrt_len_tokens": "mean_sqrt_len"}
 _ENCODER_FILES = ("sentence_bert_config.json", "sentence_roberta_config.json", "sentence_xlnet_config.json")
-_DOCUMENT_PROMPTS = ("document", "passage", "corpus")
 _PASSIVE = frozenset({"Dropout"})
 
 
@@ -48,10 +47,8 @@ class Recipe:
         return frozenset({"query", "document", *dict(self.prompts)})
 
     def prompt(self, role: str | None) -> str:
-        """The words put before a text in this role."""
-        known = dict(self.prompts)
-        names = _DOCUMENT_PROMPTS if role == "document" else (role,)
-        return next((known[name] for name in names if name in known), "")
+        """The words put before a text in this role; a prompt named `passage` is a role of that name."""
+        return dict(self.prompts).get(role or "", "")
 
 
 def recipe(checkpoint: Checkpoint, options: Options) -> Recipe:

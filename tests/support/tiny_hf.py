@@ -83,11 +83,11 @@ def causal(folder: Path, kind: str = "Llama", *, template: str | None = TEMPLATE
 
 
 def encoder(folder: Path, kind: str = "Bert", head: str = "Model", **changes: Any) -> Path:
-    """A random encoder with its tokenizer."""
+    """A random encoder; its tokenizer has no chat template, which would make it one of messages."""
     import torch
     import transformers
 
-    tokenizer(folder, bos=True)
+    tokenizer(folder, template=None, bos=True)
     sizes = {key: SIZES[key] for key in SIZES if key not in ("head_dim", "num_key_value_heads")}
     config = getattr(transformers, f"{kind}Config")(**{**sizes, **changes})
     torch.manual_seed(0)

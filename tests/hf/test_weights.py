@@ -1,0 +1,57 @@
+"""Quantized weights and adapters give what transformers gives with them."""
+
+from __future__ import annotations
+
+import pytest
+from tiny_hf import causal, greedy
+
+import memserve
+from memserve import errors
+
+pytestmark = pytest.mark.engine("hf")
+PROMPTS = [[7, 8, 9, 10], [30] * 12, [5]]
+
+
+def answers(folder, **options):
+    with memserve.generator(str(folder), backend="hf", dtype="float32", **options) as generator:
+        return [list(one.token_ids) for one in generator.generate(PROMPTS, max_tokens=8)]
+
+
+@pytest.mark.parametrize("method", ["nf4", "fp4", "int8"])
+def test_bitsandbytes_while_loading(tmp_path, method):
+    pytest.importorskip("bitsandbytes")
+    folder = causal(tmp_path, hidden_size=64, head_dim=16)
+    assert all(len(one) for one in answers(folder, quantization=method))
+
+
+def test_a_quantization_that_is_not_there_is_refused(tmp_path):
+    with pytest.raises(errors.InvalidInput, match="not stored as gptq"):
+        answers(causal(tmp_path), quantization="gptq")
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")  # peft's own
+def test_an_adapter_changes_the_answer_as_peft_does(tmp_path):
+    peft = pytest.importorskip("peft")
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    folder = causal(tmp_path / "base")
+    config = peft.LoraConfig(r=4, target_modules=["q_proj", "v_proj"], init_lora_weights=False)
+    adapted = peft.get_peft_model(AutoModelForCausalLM.from_pretrained(folder), config)
+    torch.manual_seed(5)
+    for name, weight in adapted.named_parameters():
+        if "lora_" in name:
+            weight.data.normal_(std=0.5)
+    adapted.save_pretrained(tmp_path / "adapter")
+    merged = adapted.merge_and_unload()
+    merged.save_pretrained(tmp_path / "merged")
+    made = answers(folder, adapter=str(tmp_path / "adapter"))
+    assert made != greedy(folder, PROMPTS, 8)
+    assert made == greedy(tmp_path / "merged", PROMPTS, 8)
+
+
+def test_a_broken_adapter_is_named(tmp_path):
+    folder = causal(tmp_path / "base")
+    (tmp_path / "adapter").mkdir()
+    with pytest.raises(errors.ModelUnreadable, match="adapter"):
+        answers(folder, adapter=str(tmp_path / "adapter"))
