@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from memserve.errors import InvalidInput
 from memserve.protocol import Embeddings, Usage
-from memserve_llamacpp.engine import capabilities
+from memserve_llamacpp.capabilities import capabilities
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -5,20 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from memserve.errors import BackendMissing, InvalidInput, Unsupported
-from memserve.protocol import Capabilities
+from memserve_llamacpp.capabilities import capabilities
 
 if TYPE_CHECKING:
     from memserve.protocol import Task
 
+__all__ = ["capabilities", "open_engine"]
 INSTALL = 'pip install "memserve[llamacpp]"'
-
-capabilities = Capabilities(
-    backend="llamacpp", tasks=frozenset({"generate", "embed"}), raw=True, token_ids=True, top_k=True,
-    min_p=True, seed=True, n=True, logprobs=20, score=True, schema=True, choices=True, truncate=True,
-    stream=True, returns_token_ids=True, deterministic=True, count_tokens=True, cancel=True, normalize=True,
-    dimensions=True, roles=frozenset({"query", "document"}),
-    notes=("one sequence at a time: the longest prefix that two prompts share is computed once",),
-)  # fmt: skip
 
 
 def open_engine(model: str | None = None, *, task: Task = "generate", server: Any = False,

@@ -13,8 +13,8 @@ from memserve.tokens.pair import prepare
 from memserve.tokens.prompts import Prompts
 from memserve.tokens.text import Text
 from memserve_llamacpp import sampling
+from memserve_llamacpp.capabilities import capabilities
 from memserve_llamacpp.constraint import grammar_of
-from memserve_llamacpp.engine import capabilities
 from memserve_llamacpp.tokenizer import GgufTokenizer
 
 if TYPE_CHECKING:

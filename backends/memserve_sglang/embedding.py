@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from memserve.errors import Closed, InvalidInput
 from memserve.protocol import Embeddings, Usage
-from memserve_sglang.engine import capabilities
+from memserve_sglang.capabilities import capabilities
 from memserve_sglang.host import Host
 
 if TYPE_CHECKING:

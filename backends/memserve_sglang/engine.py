@@ -5,20 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from memserve.errors import BackendMissing, InvalidInput, Unsupported
-from memserve.protocol import Capabilities
+from memserve_sglang.capabilities import capabilities
 
 if TYPE_CHECKING:
     from memserve.protocol import Task
 
+__all__ = ["capabilities", "open_engine"]
 INSTALL = 'pip install "memserve[sglang]"'
-
-capabilities = Capabilities(
-    backend="sglang", tasks=frozenset({"generate", "embed"}), raw=True, token_ids=True, top_k=True,
-    min_p=True, seed=True, n=True, logprobs=20, score=True, schema=True, regex=True, choices=True,
-    truncate=True, stream=True, returns_token_ids=True, deterministic=True, count_tokens=True, batches=True,
-    cancel=True, normalize=True, dimensions=True, roles=frozenset({"query", "document"}),
-    notes=("a seed is honoured with enable_deterministic_inference=True only",),
-)  # fmt: skip
 
 
 def open_engine(model: str | None = None, *, task: Task = "generate", server: Any = False,

@@ -10,7 +10,7 @@ from memserve.protocol import Completion, Delta, Score
 from memserve.tokens.pair import prepare
 from memserve.tokens.prompts import Prompts
 from memserve_sglang import answers, params
-from memserve_sglang.engine import capabilities
+from memserve_sglang.capabilities import capabilities
 from memserve_sglang.host import Host
 
 if TYPE_CHECKING:

@@ -5,20 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from memserve.errors import BackendMissing, InvalidInput, Unsupported
-from memserve.protocol import Capabilities
+from memserve_vllm.capabilities import capabilities
 
 if TYPE_CHECKING:
     from memserve.protocol import Task
 
+__all__ = ["capabilities", "open_engine"]
 INSTALL = 'pip install "memserve[vllm]"'
-
-capabilities = Capabilities(
-    backend="vllm", tasks=frozenset({"generate", "embed", "rerank"}), raw=True, token_ids=True, top_k=True,
-    min_p=True, seed=True, n=True, logprobs=20, score=True, schema=True, regex=True, choices=True,
-    truncate=True, stream=True, returns_token_ids=True, deterministic=True, count_tokens=True, batches=True,
-    cancel=True, roles=frozenset({"query", "document"}), normalize=True, dimensions=True,
-    notes=("greedy answers repeat to the token in float32, or with VLLM_BATCH_INVARIANT=1 from sm_80 on",),
-)  # fmt: skip
 
 
 def open_engine(model: str | None = None, *, task: Task = "generate", server: Any = False,

@@ -11,7 +11,7 @@ from memserve.protocol import Completion, Delta, Score
 from memserve.tokens.pair import prepare
 from memserve.tokens.prompts import Prompts
 from memserve_vllm import answers, params, starting
-from memserve_vllm.engine import capabilities
+from memserve_vllm.capabilities import capabilities
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence

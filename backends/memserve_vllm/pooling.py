@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 from memserve.errors import InvalidInput
 from memserve.protocol import Embeddings, Ranking, Usage
 from memserve_vllm import starting
+from memserve_vllm.capabilities import capabilities
 from memserve_vllm.dialect import spelling
-from memserve_vllm.engine import capabilities
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -74,6 +74,7 @@ class Embedding(_Pooling):
               dimensions: int | None) -> Embeddings:  # fmt: skip
         """One float32 row a text."""
         import numpy as np
+
         from vllm import PoolingParams
 
         prompt = self._prompts.get(role, "") if role else ""

@@ -1,0 +1,13 @@
+"""What this backend can do at best, before a model is named; loads no engine."""
+
+from __future__ import annotations
+
+from memserve.protocol import Capabilities
+
+capabilities = Capabilities(
+    backend="llamacpp", tasks=frozenset({"generate", "embed"}), raw=True, token_ids=True, top_k=True,
+    min_p=True, seed=True, n=True, logprobs=20, score=True, schema=True, choices=True, truncate=True,
+    stream=True, returns_token_ids=True, deterministic=True, count_tokens=True, cancel=True, normalize=True,
+    dimensions=True, roles=frozenset({"query", "document"}),
+    notes=("one sequence at a time: the longest prefix that two prompts share is computed once",),
+)  # fmt: skip
