@@ -1,7 +1,8 @@
 """Fits src/memserve/speed/data/constants.json on the published measurements. Needs numpy and scipy.
 
     python benchmarks/fit_speed.py            fit, then write the constants and the ranges
-    python benchmarks/fit_speed.py --check    also leave out cards, models and sources in turn
+    python benchmarks/fit_speed.py --check    also leave out cards, models and sources in turn (20 minutes)
+    python benchmarks/fit_speed.py --quick    print what models and cards left out give, and write nothing
 
 Every constant has a prior (what a profile of such an engine shows) and a width in log space; rows pull it
 away from there only as far as they agree. Errors count by a robust loss, so that mislabelled rows and
@@ -12,15 +13,15 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 from collections import Counter, defaultdict
-from dataclasses import replace
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import speed_rows
-from scipy.optimize import least_squares
+from speed_search import MIXES, SERVERS, fit, mean, predictor
 
 from memserve.speed import constants, ranges, serve
 
@@ -28,15 +29,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from speed_rows import Row
-
-    from memserve.speed.constants import Constants
+    from speed_search import Key, Values
 
 HOME = Path(__file__).parents[1] / "src" / "memserve" / "speed" / "data" / "constants.json"
 LEFT_OUT = Path(__file__).with_name("speed_left_out.json")
 DATE = "2026-11-20"
-SERVERS = ("vllm", "sglang", "trtllm")
-NOISE = 0.1
-"""Repeated measurements of one configuration differ by about this much."""
 
 SHARED_PRIORS = {
     "weights": (0.82, 0.1, (0.6, 0.92)),
@@ -50,17 +47,18 @@ SHARED_PRIORS = {
     "link": (0.6, 0.4, (0.2, 0.95)),
 }
 ENGINE_PRIORS = {
-    "layer_s": (35e-6, 0.3, (15e-6, 1e-4)),
-    "expert_s": (20e-6, 0.4),
-    "latent_s": (25e-6, 0.4),
-    "prompt_s": (60e-6, 0.25),
-    "expert_prompt_s": (100e-6, 1.0),
-    "reduce_s": (8e-6, 0.4),
-    "step_s": (0.4e-3, 0.5),
-    "sequence_s": (6e-6, 0.4),
-    "quantized_layer_s": (4e-6, 0.5),
-    "overlap": (0.2, 0.7, (1e-3, 1.0)),
+    "layer_s": (35e-6, 0.15, (15e-6, 1e-4)),
+    "expert_s": (20e-6, 0.2),
+    "latent_s": (25e-6, 0.2),
+    "prompt_s": (60e-6, 0.125),
+    "expert_prompt_s": (100e-6, 0.15),
+    "reduce_s": (8e-6, 0.2),
+    "step_s": (0.4e-3, 0.2),
+    "sequence_s": (6e-6, 0.2),
+    "quantized_layer_s": (4e-6, 0.2),
+    "overlap": (0.2, 0.2, (1e-3, 1.0)),
 }
+"""Narrow: most of them are told apart by one or two models only, so a wide prior learns those by heart."""
 OTHER_PRIORS = {
     "fused": {
         "weights": (0.85, 0.1, (0.6, 0.95)), "unpack": (0.95, 0.05, (0.5, 1.0)), "layer_s": (35e-6, 0.4),
@@ -93,71 +91,6 @@ SOURCE = (
     "benchmarks/fit_speed.py on published rows: InferenceMAX, gpustack performance-lab, TensorRT-LLM docs, "
     "llama.cpp, AutoAWQ, MLC, exllamav2, Qwen, vllm-ascend (facts/hardware.md section 2)"
 )
-
-Key = tuple[str, str]
-Values = dict[Key, float]
-
-
-def chosen(values: Values, engine: str, family: str, generation: str | None) -> Constants:
-    """Constants from fitted values, as `constants.of` builds them from the file."""
-    base = constants.Constants(overlaps=engine == "hf")
-    for scope in ("default", engine):
-        base = replace(base, **{name: value for (where, name), value in values.items() if where == scope})
-    for scope in (f"card {family}", f"generation {generation}"):
-        factors = {name: value for (where, name), value in values.items() if where == scope}
-        base = replace(base, **{name: getattr(base, name) * factor for name, factor in factors.items()})
-    return base
-
-
-def predictor(values: Values) -> Callable[[Row], float]:
-    """Predicts rows with these values."""
-    cache: dict[tuple[str, str, str | None], Constants] = {}
-
-    def run(row: Row) -> float:
-        seen = speed_rows.situation(row)
-        key = (seen.engine, constants.family(seen.setup.card), seen.generation)
-        if key not in cache:
-            cache[key] = chosen(values, *key)
-        return speed_rows.predicted(row, replace(seen, setup=replace(seen.setup, constants=cache[key])))
-
-    return run
-
-
-def fit(
-    rows: Sequence[Row], priors: dict[Key, tuple[Any, ...]], fixed: Values, rounds: int, near: Values
-) -> Values:
-    """The values of `priors` that explain the rows best, the others held; `near`: where to begin looking."""
-    keys = list(priors)
-    start = np.log([priors[key][0] for key in keys])
-    begin = np.log([near.get(key, priors[key][0]) for key in keys])
-    width = np.array([priors[key][1] for key in keys])
-    edges = [priors[key][2] if len(priors[key]) > 2 else (1e-12, 1e3) for key in keys]
-    target = np.log([row.value for row in rows])
-    weights = np.array([weight(row) for row in rows]) / NOISE
-
-    def residuals(x: Any) -> Any:
-        run = predictor(fixed | dict(zip(keys, np.exp(x), strict=True)))
-        found = np.log([max(run(row), 1e-9) for row in rows])
-        return np.concatenate([weights * (found - target), (x - start) / width])
-
-    bounds = (np.log([low for low, _ in edges]), np.log([high for _, high in edges]))
-    best = least_squares(
-        residuals,
-        np.clip(begin, bounds[0] + 1e-6, bounds[1] - 1e-6),
-        loss="soft_l1",
-        max_nfev=rounds,
-        diff_step=1e-3,
-        bounds=bounds,
-        x_scale=width,
-    )
-    return fixed | dict(zip(keys, np.exp(best.x).tolist(), strict=True))
-
-
-def weight(row: Row) -> float:
-    """Sources with few rows and loads of another kind count a little more or less."""
-    if row.group == "gpustack-perflab":
-        return 0.5
-    return 0.8 if row.figure == "throughput" or row.alike else 1.0
 
 
 def calibrate(
@@ -213,24 +146,32 @@ def _servers(rows: Sequence[Row], rounds: int, near: Values) -> Values:
     timed = [row for row in rows if row.figure in {"tpot", "throughput"}]
     values = fit(timed, priors, {}, rounds, near)
     for name in ENGINE_PRIORS:
-        values["default", name] = math.prod(values[engine, name] for engine in SERVERS) ** (1 / len(SERVERS))
+        values["default", name] = mean(values, name)
     return values
 
 
 def left_out(
-    rows: Sequence[Row], label: Callable[[Row], str], near: Values, rounds: int = 5
+    rows: Sequence[Row], label: Callable[[Row], str], near: Values, workers: int | None, rounds: int = 10
 ) -> dict[str, float]:
     """Predictions of every row from calibrations that saw none of its label.
 
-    The search begins at the full calibration, whose optimum is near; what is fitted is the rest alone, of the
-    large collection only every sixth row.
+    The search begins at the full calibration, whose optimum is near, and runs until it moves no more.
     """
+    parts = defaultdict(list)
+    for row in rows:
+        parts[label(row)].append(row)
     found: dict[str, float] = {}
-    thin = [row for place, row in enumerate(rows) if row.group != "inferencemax" or place % 6 == 0]
-    for name in sorted({label(row) for row in rows}):
-        run = predictor(calibrate([row for row in thin if label(row) != name], rounds, near, thin))
-        found.update({row.id: run(row) for row in rows if label(row) == name})
+    with ProcessPoolExecutor(workers) as pool:
+        for guesses in pool.map(partial(_without, rows, near, rounds), parts.values()):
+            found.update(guesses)
     return found
+
+
+def _without(rows: Sequence[Row], near: Values, rounds: int, part: Sequence[Row]) -> dict[str, float]:
+    """Predictions of a part of the rows by a calibration on the others."""
+    gone = {row.id for row in part}
+    run = predictor(calibrate([row for row in rows if row.id not in gone], rounds, near, rows))
+    return {row.id: run(row) for row in part}
 
 
 def folds(row: Row) -> str:
@@ -277,6 +218,8 @@ def write(values: Values, rows: Sequence[Row], table: dict[str, Any]) -> None:
         else:
             engines[scope][name] = number
     engines["hf"]["overlaps"] = True
+    for name in MIXES:
+        engines[name]["mixes"] = True
     seen: dict[str, set[str]] = defaultdict(set)
     for row in rows:
         situation = speed_rows.situation(row)
@@ -309,26 +252,54 @@ def summary(rows: Sequence[Row], guesses: dict[str, float]) -> dict[str, Any]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--check", action="store_true", help="leave out cards, models and sources in turn")
+    parser.add_argument(
+        "--quick", action="store_true", help="with --check: print models and cards, write nothing"
+    )
+    parser.add_argument("--workers", type=int, help="processes for what is left out; default: one a core")
     options = parser.parse_args()
     rows = speed_rows.rows()
     values = calibrate(rows)
-    unseen = left_out(rows, folds, values)
+    if options.quick:
+        report(rows, values, ("model", "card"), options.workers)
+        return
+    unseen = left_out(rows, folds, values, options.workers)
     write(values, rows, table_of_ranges(rows, unseen))
     if options.check:
-        found = {name: summary(rows, left_out(rows, label, values)) for name, label in LABELS.items()}
+        found = report(rows, values, tuple(LABELS), options.workers)
         found["configuration"] = summary(rows, unseen)
         LEFT_OUT.write_text(json.dumps({"date": DATE, "labels": found}, indent=1) + "\n", encoding="utf-8")
+
+
+def report(
+    rows: Sequence[Row], values: Values, names: Sequence[str], workers: int | None
+) -> dict[str, dict[str, Any]]:
+    """Prints, as they come, the errors on rows whose card, model or source was left out."""
+    run = predictor(values)
+    print("all seen", summary(rows, {row.id: run(row) for row in rows}), flush=True)
+    found = {}
+    for name in names:
+        found[name] = summary(rows, left_out(rows, LABELS[name], values, workers))
+        print("left out by", name, found[name], flush=True)
+    return found
 
 
 def _card(row: Row) -> str:
     return speed_rows.situation(row).setup.card.name
 
 
+def _twin(row: Row) -> str:
+    """DeepSeek-R1 and DeepSeek-V3 have one configuration, and some of their rows are one measurement."""
+    return "DeepSeek R1 or V3" if row.model.endswith(("DeepSeek-R1", "DeepSeek-V3")) else row.model
+
+
 LABELS: dict[str, Callable[[Row], str]] = {
     "card": _card,
     "model": lambda row: row.model,
+    "architecture": _twin,
     "source": lambda row: row.group,
 }
 

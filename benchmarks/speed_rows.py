@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -193,7 +194,25 @@ def unfit(row: Row) -> str | None:
         return "prompts read faster than the card's peak arithmetic: they came from a cache"
     if "openai/gpt-oss-120b" in row.model and row.concurrency == 512 and "H100" in row.gpus:
         return "tokens faster than the links allow: mislabelled"
+    if _regrouped(row):
+        return "a rank's share of the requests is that of tensor x expert ranks"
     return None
+
+
+def speculated(row: Row) -> bool:
+    """TensorRT-LLM's runs of DeepSeek-R1 on B200 of three days: 0.43 to 0.87 of the same configuration's time
+    per token without speculative decoding, which other days' rows repeat to the digit as DeepSeek-V3's."""
+    if not (row.backend == "trtllm" and row.model.endswith("DeepSeek-R1") and "xB200" in row.gpus):
+        return False
+    return any(f"measured={day}" in row.note for day in ("2026-01-14", "2026-02-05", "2026-02-06"))
+
+
+def _regrouped(row: Row) -> bool:
+    """Attention ranks counted as tensor x expert ranks of the same cards: requests are divided too often."""
+    found = re.search(r"attention_dp=(\d+) moe_tp=(\d+)", row.note)
+    if found is None or found.group(1) == "1":
+        return False
+    return not (row.gpus.startswith("1x") and found.group(2) == "1")
 
 
 def within(rows_: list[Row], **wanted: object) -> Iterator[Row]:
