@@ -20,6 +20,7 @@ _NEEDED = {
     "bitsandbytes": ("bitsandbytes",),
     "compressed-tensors": ("compressed-tensors",),
 }
+_INSTALLS = dict.fromkeys(("gptq", "awq", "compressed-tensors"), 'pip install "memserve[hf,gptq]"')
 
 
 def stored(config: dict[str, Any]) -> str | None:
@@ -59,7 +60,7 @@ def _agree(method: str, wish: str | None, checkpoint: Checkpoint) -> None:
 def _installed(method: str) -> None:
     for package in _NEEDED.get(method, ()):
         if present(package) is None:
-            raise BackendMissing("hf", needs=package, install=INSTALL)
+            raise BackendMissing("hf", needs=package, install=_INSTALLS.get(method, INSTALL))
     if method in ("gptq", "awq"):
         # gptqmodel asks for two loading threads however few cores there are
         os.environ.setdefault("GPTQMODEL_CPU_WORKERS", "2")

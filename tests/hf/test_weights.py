@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import packed_hf
 import pytest
 from tiny_hf import causal, greedy
 
@@ -22,6 +23,23 @@ def test_bitsandbytes_while_loading(tmp_path, method):
     pytest.importorskip("bitsandbytes")
     folder = causal(tmp_path, hidden_size=64, head_dim=16)
     assert all(len(one) for one in answers(folder, quantization=method))
+
+
+@pytest.mark.filterwarnings("ignore")  # the libraries' own
+@pytest.mark.parametrize(("pack", "library"), [("awq", "gptqmodel"), ("compressed", "compressed_tensors")])
+def test_stored_in_four_bits(tmp_path, pack, library):
+    pytest.importorskip(library)
+    folder = causal(tmp_path, hidden_size=128, intermediate_size=256, head_dim=32)
+    getattr(packed_hf, pack)(folder)
+    assert answers(folder) == greedy(folder, PROMPTS, 8)
+
+
+def test_a_missing_library_is_named_with_its_install_line(tmp_path, monkeypatch):
+    folder = packed_hf.awq(causal(tmp_path, hidden_size=128, intermediate_size=256, head_dim=32))
+    monkeypatch.setattr("memserve_hf.quantizing.present", lambda package: None)
+    with pytest.raises(errors.BackendMissing, match="gptqmodel") as caught:
+        answers(folder)
+    assert caught.value.install == 'pip install "memserve[hf,gptq]"'
 
 
 def test_a_quantization_that_is_not_there_is_refused(tmp_path):
