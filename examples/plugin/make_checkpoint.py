@@ -33,6 +33,8 @@ def main(folder: Path) -> None:
     folder.mkdir(exist_ok=True)
     tokenizer.save(str(folder / "tokenizer.json"))
     words = {"bos_token": "<s>", "eos_token": "</s>", "chat_template": TEMPLATE}
+    prompts = {"prompts": {"query": "search for ", "document": "a text about "}}
+    (folder / "config_sentence_transformers.json").write_text(json.dumps(prompts) + "\n")
     (folder / "tokenizer_config.json").write_text(json.dumps(words, indent=1) + "\n")
 
 
