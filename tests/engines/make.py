@@ -16,6 +16,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -40,9 +41,10 @@ def home() -> Path:
     return Path(named) if named else Path.home() / ".cache" / "memserve" / "engines"
 
 
-def run(*words: str) -> str:
+def run(*words: str, env: dict[str, str] | None = None) -> str:
     """Run a command, showing what it says when it fails."""
-    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    world = {**os.environ, **(env or {})}
+    done = subprocess.run(words, env=world, capture_output=True, text=True, check=False)
     if done.returncode:
         raise SystemExit(f"$ {' '.join(words)}\n{done.stdout[-4000:]}\n{done.stderr[-4000:]}")
     return done.stdout
@@ -71,8 +73,20 @@ def metadata(python: str, name: str, version: str) -> None:
     (card / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
 
 
+def build(python: str, packages: list[str], tools: list[str]) -> None:
+    """Install packages that are built here, with these versions of what they build with."""
+    with tempfile.NamedTemporaryFile("w", suffix=".txt") as file:
+        file.write("\n".join(tools) + "\n")
+        file.flush()
+        words = [python, "-m", "pip", "install", "-q", "--disable-pip-version-check", "--no-deps", *packages]
+        run(*words, env={"PIP_CONSTRAINT": file.name})
+
+
 def step(python: str, row: dict[str, Any]) -> None:
     """One line of a recipe."""
+    if "building_with" in row:
+        build(python, row["pip"], row["building_with"])
+        return
     if "without" in row:
         without(python, row["without"], row["leave_out"], row.get("pin"))
     elif "metadata" in row:
