@@ -1,0 +1,21 @@
+"""MindIE is a server only: the planner configures it, the OpenAI room speaks to it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from memserve.errors import Unsupported
+from memserve.protocol import Capabilities
+
+if TYPE_CHECKING:
+    from memserve.protocol import Task
+
+capabilities = Capabilities(backend="mindie", top_k=True, seed=True, n=True, stream=True)
+
+
+def open_engine(model: str | None = None, *, task: Task = "generate", **options: Any) -> Any:
+    """Refused, with the way to reach a running server."""
+    raise Unsupported(
+        "mindie", "an engine in this process",
+        hint="start the plan's server and open backend='openai', base_url=..., dialect='mindie'",
+    )  # fmt: skip
