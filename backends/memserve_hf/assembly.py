@@ -21,6 +21,7 @@ from memserve_hf.identity import identity
 from memserve_hf.loading import load_model, load_tokenizer
 from memserve_hf.loop import Loop
 from memserve_hf.masks import KINDS, layer_kinds
+from memserve_hf.packing import pack
 from memserve_hf.probe import agrees
 from memserve_hf.room_for import refuse_too_large, settled
 from memserve_hf.scoring import Scorer
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
     from memserve_hf.stepper import Stepper
 
 CLASSES = ("AutoModelForCausalLM", "AutoModelForImageTextToText")
-ROWS = {"cpu": 32}
+ROWS = {"cpu": 64}
 ROWS_ELSEWHERE = 128
 WIDTH = {"cpu": 1024}
 WIDTH_ELSEWHERE = 8192
@@ -53,6 +54,7 @@ def generating(model: str, options: Options) -> GeneratingEngine:
     refuse_too_large(found, options, place)
     tokenizer = load_tokenizer(found, options)
     loaded = load_model(found, options, place, CLASSES)
+    pack(loaded, options, place)
     config = loaded.config.get_text_config(decoder=True)
     vocabulary = int(loaded.get_input_embeddings().num_embeddings)
     _same_vocabulary(tokenizer, vocabulary, found)

@@ -9,13 +9,13 @@ from memserve.errors import InvalidInput
 from memserve.protocol import Embeddings, Usage
 from memserve_hf import checkpoint as checkpoints
 from memserve_hf.capabilities import ENCODING
-from memserve_hf.compiled import compiled_forward
 from memserve_hf.device import choose
 from memserve_hf.encoder import Encoder, torch_forward
 from memserve_hf.engines import present
 from memserve_hf.identity import identity
 from memserve_hf.loading import load_model, load_tokenizer
 from memserve_hf.modules import classes, recipe
+from memserve_hf.packing import pack
 from memserve_hf.pooling import normalized
 from memserve_hf.release import release
 from memserve_hf.room_for import refuse_too_large
@@ -29,8 +29,6 @@ if TYPE_CHECKING:
     from memserve.protocol import Capabilities
     from memserve_hf.checkpoint import Checkpoint
     from memserve_hf.device import Place
-    from memserve_hf.encoder import Forward
-    from memserve_hf.modules import Recipe
     from memserve_hf.options import Options
 
 BATCH_TOKENS = {"cpu": 2048}
@@ -103,20 +101,11 @@ def _encoder(found: Checkpoint, options: Options, place: Place) -> Encoder:
     tokenizer = load_tokenizer(found, options)
     optional = () if "pooler" in steps.pooling else ("pooler.",)
     loaded = load_model(found, options, place, classes(found.config), optional)
+    pack(loaded, options, place)
     config: Any = loaded.config.get_text_config()
     return Encoder(
-        tokenizer, steps, _forward(loaded, steps, options, place), device=loaded.device,
+        tokenizer, steps, torch_forward(loaded), device=loaded.device,
         longest=getattr(config, "max_position_embeddings", None),
         batch_tokens=options.batch_tokens or BATCH_TOKENS.get(place.kind, BATCH_TOKENS_ELSEWHERE),
         allow_pickle=options.allow_pickle,
     )  # fmt: skip
-
-
-def _forward(model: Any, steps: Recipe, options: Options, place: Place) -> Forward:
-    """OpenVINO's kernels on a CPU, where they give the model's own states; else the model itself."""
-    plain = torch_forward(model)
-    if options.compiled is False or place.kind != "cpu" or place.dtype != "float32":
-        return plain
-    if options.compiled is None and present("openvino") is None:
-        return plain
-    return compiled_forward(model, plain, pooler="pooler" in steps.pooling, threads=options.threads) or plain

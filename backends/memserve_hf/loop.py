@@ -96,8 +96,6 @@ class Loop:
         return max(1, min(self.max_rows // 8, wanted))
 
     def _enter(self, jobs: list[Job]) -> None:
-        gone = set(map(id, jobs))
-        self.waiting = [job for job in self.waiting if id(job) not in gone]
         for job in jobs:
             job.rows = [self._row(job, index) for index in range(job.request.n)]
         firsts = [job.rows[0] for job in jobs]
@@ -107,6 +105,9 @@ class Loop:
             for row in job.rows[1:]:
                 picked[id(row)] = picked[id(job.rows[0])]
                 self.stepper.clone(row)
+        # only now: what breaks above must find them among the waiting, to tell them
+        gone = set(map(id, jobs))
+        self.waiting = [job for job in self.waiting if id(job) not in gone]
         rows = [row for job in jobs for row in job.rows]
         self._advance(logits[[picked[id(row)] for row in rows]], rows)
 

@@ -52,6 +52,8 @@ class Options:
     """Memory for the KV cache of prefixes seen before; 0 turns it off."""
     threads: int | None = None
     """CPU threads of torch; None leaves them as they are."""
+    packed: bool | None = None
+    """False keeps torch's own linear layers on a CPU; otherwise float32 weights are packed for oneDNN."""
     check_memory: bool = True
     # embedding and reranking
     pooling: str | None = None
@@ -59,8 +61,6 @@ class Options:
     """The query encoder, where it is a checkpoint of its own (DPR, Dragon)."""
     max_length: int | None = None
     batch_tokens: int | None = None
-    compiled: bool | None = None
-    """True and False force and forbid OpenVINO for encoders; None: on a CPU, if the vectors agree."""
 
 
 def read(given: Mapping[str, Any]) -> Options:

@@ -16,6 +16,7 @@ from memserve_hf.embedding import BATCH_TOKENS, BATCH_TOKENS_ELSEWHERE
 from memserve_hf.encoder import Tokens, batches, pad
 from memserve_hf.engines import present
 from memserve_hf.loading import load_model, load_tokenizer
+from memserve_hf.packing import pack
 from memserve_hf.release import release
 from memserve_hf.room_for import refuse_too_large
 from memserve_hf.worker import Worker
@@ -74,6 +75,7 @@ def reranking(model: str, options: Options) -> RerankingEngine:
     tokenizer = load_tokenizer(found, options)
     refuse_too_large(found, options, place)
     loaded = load_model(found, options, place, ("AutoModelForSequenceClassification",))
+    pack(loaded, options, place)
     if loaded.config.num_labels != 1:
         path = str(found.folder / "config.json")
         raise ModelUnreadable(f"{path}: a reranker has one label, not {loaded.config.num_labels}",

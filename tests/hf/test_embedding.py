@@ -30,12 +30,12 @@ def opened(folder, **options):
     return memserve.embedder(str(folder), backend="hf", **options)
 
 
-@pytest.mark.parametrize("compiled", [True, False])
+@pytest.mark.parametrize("packed", [True, False])
 @pytest.mark.parametrize("mode", ["cls", "max", "mean", "mean_sqrt_len", "weightedmean", "lasttoken"])
-def test_pooling_is_the_checkpoints_own(tmp_path, mode, compiled):
+def test_pooling_is_the_checkpoints_own(tmp_path, mode, packed):
     suffix = {"cls": "cls_token", "lasttoken": "lasttoken"}.get(mode, f"{mode}_tokens")
     modules(encoder(tmp_path), "Transformer", "Pooling", pooling={f"pooling_mode_{suffix}": True})
-    with opened(tmp_path, compiled=compiled) as embedder:
+    with opened(tmp_path, packed=packed) as embedder:
         made = embedder.embed(TEXTS).vectors
     np.testing.assert_allclose(made, reference(tmp_path).encode(TEXTS), atol=2e-5)
 

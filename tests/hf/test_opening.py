@@ -149,13 +149,18 @@ def test_closing_wakes_whoever_waits(tmp_path):
             waiting.result(timeout=20)
 
 
-def test_an_engine_that_breaks_says_so_and_goes_on(tmp_path):
+@pytest.mark.parametrize("step", ["prefill", "decode"])
+def test_an_engine_that_breaks_says_so_and_goes_on(tmp_path, step):
     causal(tmp_path)
     with opened(tmp_path) as generator:
         stepper = generator._engine._loop.stepper
-        whole = stepper.decode
-        stepper.decode = lambda: (_ for _ in ()).throw(RuntimeError("CUDA error: device lost"))
+        whole = getattr(stepper, step)
+
+        def broken(*_):
+            raise RuntimeError("CUDA error: device lost")
+
+        setattr(stepper, step, broken)
         with pytest.raises(errors.EngineFailed, match="device lost"):
             generator.generate("the river", max_tokens=4)
-        stepper.decode = whole
+        setattr(stepper, step, whole)
         assert generator.generate("the river", max_tokens=4).error is None
