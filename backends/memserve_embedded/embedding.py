@@ -12,8 +12,8 @@ from memserve.errors import Closed, InvalidInput
 from memserve.protocol import Embeddings, Usage
 from memserve_embedded.bert import Bert
 from memserve_embedded.capabilities import EMBEDDING
-from memserve_embedded.engine import need
 from memserve_embedded.fetch import known, ready
+from memserve_embedded.need import need
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

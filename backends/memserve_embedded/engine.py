@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from importlib import import_module
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from memserve.errors import BackendMissing, InvalidInput, Unsupported
+from memserve_embedded.need import INSTALL
 
 if TYPE_CHECKING:
     from memserve.protocol import Task
 
 OWN_NAMES = ("default", "smollm2", "minilm")
-INSTALL = 'pip install "memserve[embedded]"'
 
 
 def open_engine(model: str | None = None, *, task: Task = "generate", **options: Any) -> Any:
@@ -46,11 +45,3 @@ def _whole(options: dict[str, Any], name: str) -> int | None:
     if not str(value).isdecimal() or int(value) < 1:
         raise InvalidInput(f"option {name}={value!r} is not a whole number from 1")
     return int(value)
-
-
-def need(module: str, package: str | None = None) -> Any:
-    """A module of the engine; `BackendMissing` names the package and the command that installs it."""
-    try:
-        return import_module(module)
-    except ModuleNotFoundError as error:
-        raise BackendMissing("embedded", needs=package or module, install=INSTALL) from error

@@ -17,8 +17,8 @@ from memserve.tokens.prompts import Prompts
 from memserve.tokens.text import Text
 from memserve_embedded.capabilities import GENERATING
 from memserve_embedded.convert import prepare
-from memserve_embedded.engine import need
 from memserve_embedded.fetch import known, ready
+from memserve_embedded.need import need
 from memserve_embedded.sampling import choose, log_softmax, logprob
 from memserve_embedded.session import GAP, Session
 from memserve_embedded.tokenizer import EmbeddedTokenizer

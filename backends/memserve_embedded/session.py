@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from memserve_embedded.engine import need
+from memserve_embedded.need import need
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -6,7 +6,7 @@ import json
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from memserve_embedded.engine import need
+from memserve_embedded.need import need
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

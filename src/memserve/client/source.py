@@ -30,7 +30,7 @@ def open_engine(model_or_plan: Any, backend: str | None, task: Task, options: Ma
 def _find(name: str | None) -> Backend:
     wanted = name or EMBEDDED
     if wanted == EMBEDDED and EMBEDDED not in registry.names():
-        remedy = "pip install 'memserve[hf]', or name a backend: backend='openai'"
+        remedy = "pip install \"memserve[embedded]\", or name a backend: backend='openai'"
         raise BackendMissing(EMBEDDED, needs="a model that runs in this process", install=remedy)
     return registry.find(wanted)
 
