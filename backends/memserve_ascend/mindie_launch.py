@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
-from memserve.plan.launch import Launch
-from memserve.plan.launching import requirements, visible_cards
+from memserve.plan.room.launch import Launch
+from memserve.plan.room.launching import requirements, visible_cards
 
 if TYPE_CHECKING:
     from memserve.hardware.machine import Machine

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from memserve.plan.packaged import PackagedRoom
+from memserve.plan.room.packaged import PackagedRoom
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

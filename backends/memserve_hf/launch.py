@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from memserve.plan.launch import Launch
-from memserve.plan.launching import install_line, requirements, visible_cards, words
+from memserve.plan.room.launch import Launch
+from memserve.plan.room.launching import install_line, requirements, visible_cards, words
 
 if TYPE_CHECKING:
     from memserve.hardware.machine import Machine

@@ -1,5 +1,5 @@
 """LMDeploy TurboMind's room: the other engine with Volta kernels."""
 
-from memserve.plan.packaged import PackagedRoom
+from memserve.plan.room.packaged import PackagedRoom
 
 backend = PackagedRoom("lmdeploy", __name__)

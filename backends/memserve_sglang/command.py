@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 
 from memserve.errors import InvalidInput
 from memserve.memory.account import Deployment, Layout
-from memserve.plan.asked import UNSTATED, method
-from memserve.plan.commandline import Grammar, read
+from memserve.plan.room.asked import UNSTATED, method
+from memserve.plan.room.commandline import Grammar, read
 
 if TYPE_CHECKING:
-    from memserve.plan.commandline import Words
+    from memserve.plan.room.commandline import Words
 
 MODULE = "sglang.launch_server"
 NUMBERS = (

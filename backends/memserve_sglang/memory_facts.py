@@ -7,7 +7,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from memserve.plan.version import within
+from memserve.plan.rules.version import within
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 
 from memserve.errors import InvalidInput
 from memserve.memory.account import Deployment, Layout
-from memserve.plan.asked import UNSTATED, method
-from memserve.plan.commandline import Grammar, read
+from memserve.plan.room.asked import UNSTATED, method
+from memserve.plan.room.commandline import Grammar, read
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from memserve.plan.commandline import Words
+    from memserve.plan.room.commandline import Words
 
 MODULES = frozenset({"vllm.entrypoints.openai.api_server", "vllm.entrypoints.api_server"})
 NUMBERS = ("cpu-offload-gb", "decode-context-parallel-size")

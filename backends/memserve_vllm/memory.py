@@ -18,7 +18,7 @@ from memserve.memory.weights import (
     stage_bytes,
     storage,
 )
-from memserve.plan.version import within
+from memserve.plan.rules.version import within
 from memserve_vllm.memory_batch import batch
 from memserve_vllm.memory_facts import GIB, Facts
 from memserve_vllm.memory_pages import DS_MLA_TOKEN, INDEX_TOKEN, PagePlan, Pool, pool

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from memserve.plan.version import within
+from memserve.plan.rules.version import within
 
 if TYPE_CHECKING:
     from memserve.hardware.machine import Machine

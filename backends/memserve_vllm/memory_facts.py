@@ -6,7 +6,7 @@ import json
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from memserve.plan.version import within
+from memserve.plan.rules.version import within
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

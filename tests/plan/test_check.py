@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 import memserve
 from memserve.errors import InvalidInput, MemserveError
-from memserve.plan.asked import method
-from memserve.plan.commandline import Grammar, integer, read, split
+from memserve.plan.room.asked import method
+from memserve.plan.room.commandline import Grammar, integer, read, split
 from memserve_sglang.command import parse as sglang
 from memserve_vllm.command import parse as vllm
 

@@ -127,7 +127,7 @@ def test_the_plan_tells_itself() -> None:
 
 def test_functions_stay_functions_after_their_modules_load() -> None:
     import memserve.plan.checking
-    import memserve.plan.offers
+    import memserve.plan.search.offers
 
     assert callable(memserve.plan.check) and callable(memserve.plan.candidates)
 
@@ -189,7 +189,7 @@ def test_a_checkpoint_that_the_card_cannot_read_leads_to_its_original() -> None:
 
 def test_the_alternatives_never_repeat_the_plan() -> None:
     from memserve.plan.library import answered
-    from memserve.plan.sections import of_answer
+    from memserve.plan.report.sections import of_answer
     from memserve.plan.wishes import Wishes
 
     found = answered("llama-70b", "4xV100", Wishes())

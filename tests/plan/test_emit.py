@@ -17,7 +17,7 @@ import pytest
 from memserve.errors import InvalidInput
 from memserve.plan import best, emit
 from memserve.plan.emit import block
-from memserve.plan.emit.nodes import steps, taken
+from memserve.plan.nodes import steps, taken
 
 yaml = pytest.importorskip("yaml")
 jsonschema = pytest.importorskip("jsonschema")

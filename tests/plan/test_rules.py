@@ -12,11 +12,11 @@ import pytest
 from memserve.hardware import Machine, card, cards
 from memserve.memory.account import Deployment, Layout
 from memserve.model import load
-from memserve.plan import rooms
-from memserve.plan.checks import CHECKS
-from memserve.plan.facts import deployment_facts, machine_facts, model_facts
-from memserve.plan.rules import Judge, judge, offered, release
-from memserve.plan.version import version_key, within
+from memserve.plan.rules.checks import CHECKS
+from memserve.plan.rules.facts import deployment_facts, machine_facts, model_facts
+from memserve.plan.rules.judge import Judge, judge, offered, release
+from memserve.plan.rules.version import version_key, within
+from memserve.plan.search import rooms
 
 DATA = Path(__file__).parents[1] / "data" / "plan"
 ROOMS = ("vllm", "sglang", "ascend", "mindie", "lmdeploy", "hf", "llamacpp")

@@ -86,7 +86,7 @@ def test_plots(ending: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
 
 def test_calibration_learns_and_is_applied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
                                            capsys: pytest.CaptureFixture[str]) -> None:  # fmt: skip
-    from memserve.plan import fit
+    from memserve.plan.search import fit
 
     monkeypatch.setenv("MEMSERVE_CONFIG_DIR", str(tmp_path))
     logs = sorted(STARTUP.glob("*vllm*")) or sorted(STARTUP.iterdir())
@@ -102,8 +102,8 @@ def test_calibration_learns_and_is_applied(tmp_path: Path, monkeypatch: pytest.M
 
 def test_rich_pages_render(capsys: pytest.CaptureFixture[str]) -> None:
     from memserve.plan.library import answered as answer_of
-    from memserve.plan.report_rich import show
-    from memserve.plan.sections import of_answer
+    from memserve.plan.report.sections import of_answer
+    from memserve.plan.report.terminal import show
     from memserve.plan.wishes import Wishes
 
     found = answer_of("llama-70b", "4xV100", Wishes())

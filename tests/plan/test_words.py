@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from memserve.plan.__main__ import main
-from memserve.plan.version import version_key, within
+from memserve.plan.rules.version import version_key, within
 
 MODELS = (
     "llama-8b",

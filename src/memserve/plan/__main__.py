@@ -23,7 +23,7 @@ def main(words: Sequence[str] | None = None) -> int:
     if sys.stdout is None:  # closed by the caller: the exit code alone answers
         sys.stdout = io.StringIO()
     try:
-        from memserve.plan.tasks import run
+        from memserve.plan.tasks.dispatch import run
 
         return run(words)
     except DoesNotFit as error:

@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from memserve.plan import pricing, rooms
-from memserve.plan.checkpoints import loaded
-from memserve.plan.choice import ranked
-from memserve.plan.closest import nearest, remedies
-from memserve.plan.offers import consider
-from memserve.plan.pareto import Trade, front
 from memserve.plan.plan import Candidate, Plan
-from memserve.plan.reasons import reasons_for
+from memserve.plan.search import pricing, rooms
+from memserve.plan.search.checkpoints import loaded
+from memserve.plan.search.choice import ranked
+from memserve.plan.search.closest import nearest, remedies
+from memserve.plan.search.offers import consider
+from memserve.plan.search.pareto import Trade, front
+from memserve.plan.search.reasons import reasons_for
 from memserve.plan.wishes import Wishes
 
 if TYPE_CHECKING:
@@ -67,8 +67,8 @@ def answer(model: ModelSpec, machine: Machine, wishes: Wishes, *, everything: bo
 def checked(command: str, gpus: str | None, engine_version: str | None, memory_gib: float | None) -> Answer:
     """The verdict on a command, in the shape of an answer."""
     from memserve.plan.checking import check
-    from memserve.plan.commandline import split
-    from memserve.plan.launch import Launch
+    from memserve.plan.room.commandline import split
+    from memserve.plan.room.launch import Launch
 
     plan = check(command, gpus, engine_version=engine_version, memory_gib_per_card=memory_gib)
     room = rooms.room(plan.backend)
@@ -104,7 +104,7 @@ class Maker:
     def plan(self, candidate: Candidate, *, brief: bool = False) -> Plan:
         """A candidate with everything that one needs to start it; `brief` leaves out what takes long."""
         if candidate.remote:
-            from memserve.plan import remote
+            from memserve.plan.search import remote
 
             return remote.plan(candidate, self.model, self.machine, self.wishes.job)
         room = rooms.room(candidate.backend)

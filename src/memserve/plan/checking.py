@@ -6,9 +6,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from memserve.errors import InvalidInput
-from memserve.plan.asked import completed
-from memserve.plan.commandline import split
 from memserve.plan.plan import Checkpoint, Plan
+from memserve.plan.room.asked import completed
+from memserve.plan.room.commandline import split
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from memserve.hardware.machine import Machine
     from memserve.memory.account import Deployment
     from memserve.model.spec import ModelSpec
-    from memserve.plan.room import Room
+    from memserve.plan.room.room import Room
 
 GIB = 1024**3
 NEWEST = "newest"
@@ -34,7 +34,7 @@ def check(command: str | Sequence[str], gpus: str | Machine | None = None, *,
     Raises only where the command, the machine or the model cannot be read.
     """
     from memserve.model import load
-    from memserve.plan.verdict import assess
+    from memserve.plan.search.verdict import assess
 
     machine = _machine(gpus, memory_gib_per_card)
     name, asked = _asked(split(command))

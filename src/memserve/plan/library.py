@@ -40,8 +40,8 @@ def candidates(model: str | PathLike[str] | ModelSpec, gpus: str | Machine | Non
                data_parallel: int | None = None, kv_dtype: str | None = None,
                objective: str = "quality") -> list[Candidate]:  # fmt: skip
     """Every candidate, those that fit first and best first; each with `fits` and `reason`."""
-    from memserve.plan.choice import ranked
-    from memserve.plan.offers import consider
+    from memserve.plan.search.choice import ranked
+    from memserve.plan.search.offers import consider
 
     wishes = Wishes(
         context, concurrency, backend, engine_version, quantization, tensor_parallel, pipeline_parallel,
@@ -70,7 +70,7 @@ def model_of(model: str | PathLike[str] | ModelSpec, backend: str | None = None)
     try:
         return load(model)
     except UnknownName:
-        from memserve.plan.remote import hosted
+        from memserve.plan.search.remote import hosted
 
         spec = hosted(str(model), backend)
         if spec is None:

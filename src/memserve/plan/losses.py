@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from memserve.plan.plan import Checkpoint
 
-_DATA = json.loads((Path(__file__).parent / "data" / "losses.json").read_text(encoding="utf-8"))
+_DATA = json.loads(Path(__file__).with_name("losses.json").read_text(encoding="utf-8"))
 WEIGHTS: dict[str, int] = _DATA["weights"]
 KV: dict[str, int] = _DATA["kv"]
 PREFERRED: tuple[str, ...] = tuple(_DATA["preferred"])

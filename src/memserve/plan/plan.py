@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from memserve.hardware.machine import Machine
     from memserve.memory.account import Deployment, Footprint, Outcome
     from memserve.model.spec import ModelSpec
-    from memserve.plan.room import Launch
+    from memserve.plan.room.room import Launch
 
 GIB = 1024**3
 MEMORY_FIELDS = ("usable", "weights", "activation", "non_torch", "graphs", "kv_cache", "free")
@@ -215,7 +215,7 @@ class Plan(Described):
 
     def to_dict(self) -> dict[str, Any]:
         """The plan object of the JSON answer, plus its model and machine."""
-        from memserve.plan.report_json import plan_object
+        from memserve.plan.report.object import plan_object
 
         return plan_object(self)
 

@@ -16,8 +16,8 @@ LOOPBACK = "127.0.0.1"
 
 def emit(plan: Plan, form: str, *, bind: str = LOOPBACK) -> str:
     """The file that starts a plan, as text; the server listens on `bind` only."""
-    from memserve.plan.emit.nodes import steps
     from memserve.plan.emit.server import Server
+    from memserve.plan.nodes import steps
 
     check(form)
     found = steps(plan)

@@ -6,13 +6,13 @@ import shlex
 from typing import TYPE_CHECKING, Any
 
 from memserve.plan.emit import block
-from memserve.plan.emit.nodes import facts, host, ray
 from memserve.plan.emit.server import EVERYWHERE, LOOPBACK, SECRETS, Server, addressed
+from memserve.plan.nodes import facts, host, ray
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from memserve.plan.emit.nodes import Step
+    from memserve.plan.nodes import Step
 
 CACHE = "/root/.cache/huggingface"
 LONG_START = "1h"

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 from memserve.errors import InvalidInput
 from memserve.plan.emit import block
-from memserve.plan.emit.nodes import facts, host, ray
 from memserve.plan.emit.server import EVERYWHERE, Server
+from memserve.plan.nodes import facts, host, ray
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from memserve.plan.emit.nodes import Step
+    from memserve.plan.nodes import Step
 
 SECRET = "memserve"
 RESOURCES = {"nvidia": "nvidia.com/gpu", "amd": "amd.com/gpu", "ascend": "huawei.com/Ascend910"}

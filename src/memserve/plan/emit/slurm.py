@@ -6,14 +6,14 @@ import re
 import shlex
 from typing import TYPE_CHECKING
 
-from memserve.plan.emit.nodes import facts, host
 from memserve.plan.emit.server import SECRETS, Server, addressed
-from memserve.plan.launching import VISIBLE
+from memserve.plan.nodes import facts, host
+from memserve.plan.room.launching import VISIBLE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from memserve.plan.emit.nodes import Step
+    from memserve.plan.nodes import Step
 
 CARDS = {"nvidia": "--gpus-per-node={}", "amd": "--gpus-per-node={}", "ascend": "--gres=npu:{}"}
 GIVEN = frozenset(VISIBLE.values())

@@ -1,0 +1,1 @@
+"""How an answer is told: as JSON, as a page, as a picture."""

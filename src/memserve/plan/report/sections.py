@@ -1,0 +1,201 @@
+"""What the answer says to a person, section by section, before anybody decides how it looks."""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from memserve.plan.plan import GIB
+from memserve.plan.search import pareto
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+    from memserve.plan.answer import Answer
+    from memserve.plan.plan import Candidate, Plan
+
+Row = tuple[str, ...]
+PARTS = ("weights", "kv_cache", "activation", "non_torch", "graphs")
+CELLS = 40
+
+
+@dataclass(frozen=True)
+class Section:
+    """A title, rows of cells (under a header if there is one), and lines of text."""
+
+    title: str = ""
+    header: Row = ()
+    rows: tuple[Row, ...] = ()
+    lines: tuple[str, ...] = ()
+    bullets: bool = True
+    style: str = ""
+    """good or bad: how a terminal colours the title."""
+
+
+def of_answer(answer: Answer, *, why: bool, everything: bool) -> Iterator[Section]:
+    """The answer, the most important first."""
+    chosen = answer.plan or answer.closest
+    yield headline(answer)
+    if chosen is not None:
+        yield Section(rows=tuple(facts(chosen)))
+        yield Section("memory per card", lines=tuple(memory(chosen)), bullets=False)
+        if answer.plan is not None:
+            yield Section("install", lines=(chosen.install,), bullets=False)
+        if answer.plan is not None and chosen.command:
+            yield started(chosen)
+        yield Section("why" if answer.plan else "why not", lines=chosen.reasons)
+    if answer.remedies:
+        yield Section("what would fit", lines=answer.remedies, style="good")
+    if answer.trades and answer.plan is not None:
+        title = "trade-offs: no candidate is better in throughput, latency and cost at once (* the plan)"
+        yield Section(title, pareto.HEADER, pareto.rows(answer.trades, answer.plan.deployment))
+    if answer.alternatives:
+        shown = (*answer.plans, *answer.alternatives) if everything else answer.alternatives
+        title = "all that fit, the plan first" if everything else "alternatives"
+        yield Section(title, PLANS, tuple(plan_row(plan) for plan in shown))
+    if answer.rejected:
+        yield rejections(answer.rejected, why=why)
+
+
+def headline(answer: Answer) -> Section:
+    """One line: what, where, and whether."""
+    machine = answer.machine
+    nodes = f"{machine.nodes} nodes of " if machine.nodes > 1 else ""
+    where = f"{nodes}{machine.cards_per_node}x{machine.card.name} ({machine.card.memory / GIB:.2f} GiB each)"
+    size = f", {answer.model.parameters / 1e9:.2f} B parameters" if answer.model.blocks else ""
+    verdict = "fits" if answer.plan else _missed(answer.closest)
+    return Section(f"{answer.model.id}{size}, on {where}: {verdict}", style="good" if answer.plan else "bad")
+
+
+def _missed(closest: Plan | None) -> str:
+    """Memory and rules are different news."""
+    refused = closest is not None and closest.rule not in ("", "memory")
+    return "a rule forbids it; the closest:" if refused else "does not fit; the closest:"
+
+
+def facts(plan: Plan) -> Iterator[Row]:
+    """The decisions, one a row."""
+    layout = plan.deployment.layout
+    yield "engine", f"{plan.backend} {plan.engine_version}".strip()
+    yield "weights", f"{plan.quantization}: {plan.checkpoint.id}"
+    yield "computes in", plan.dtype + ("" if plan.kv_dtype == "auto" else f", KV cache in {plan.kv_dtype}")
+    if not plan.remote:
+        words = f"tensor {layout.tensor} x pipeline {layout.pipeline} x data {layout.data}"
+        yield "layout", words + (", whole experts per card" if layout.expert else "")
+    largest = f" (at most {plan.largest_context})" if plan.largest_context else ""
+    yield "context", f"{plan.context} tokens{largest}"
+    if plan.footprint is not None:
+        each = " in each copy" if layout.data > 1 else ""
+        requests = f"{plan.footprint.max_concurrency:.1f} such requests at once"
+        yield "KV cache", f"{plan.footprint.kv_tokens} tokens{each}: {requests}"
+    yield from money(plan)
+
+
+def money(plan: Plan) -> Iterator[Row]:
+    """Speed and price, where they are known."""
+    if plan.speed:
+        rate, first = plan.speed["output_tokens_per_s"], plan.speed["ttft_ms"]
+        bound = "at most " if plan.speed["at_most"] else ""
+        yield (
+            "speed",
+            f"{bound}{rate['likely']:.0f} tokens/s ({rate['low']:.0f} to {rate['high']:.0f}) at"
+            f" {plan.speed['concurrency']} at once, first token after {first['likely'] / 1000:.2f} s",
+        )
+    if plan.workload:
+        yield "workload", work(plan.workload)
+    cost = plan.cost or {}
+    if cost.get("usd_per_hour"):
+        busy = f"{cost['usd_per_mtok_output']:.2f} $ per million output tokens when busy"
+        yield "price", f"{cost['usd_per_hour']:.2f} $/h, {busy}"
+    elif cost.get("usd_per_mtok_input") is not None:
+        rates = f"{cost['usd_per_mtok_input']} / {cost['usd_per_mtok_output']}"
+        yield "price", f"{rates} $ per million tokens in / out"
+
+
+def work(told: Mapping[str, Any]) -> str:
+    """Time, money and the bounds of a workload."""
+    hours, usd = told["hours"], told["usd"]
+    said = f"{told['name']}: {hours['likely']:.2f} h ({hours['low']:.2f} to {hours['high']:.2f})"
+    said += f", {usd['likely']:.2f} $" if usd else ""
+    said += f", {told['kwh']:.2f} kWh" if told["kwh"] else ""
+    answers = {True: "within", False: "beyond", None: "perhaps within"}
+    if "within_deadline" in told:
+        said += f"; {answers[told['within_deadline']]} the deadline"
+        said += f" ({told['machines_for_deadline']} such machines make it)"
+    if "within_budget" in told:
+        said += f"; {answers[told['within_budget']]} the budget"
+    return said
+
+
+def memory(plan: Plan) -> Iterator[str]:
+    """The card's division, as a bar and as figures."""
+    footprint = plan.footprint
+    if footprint is None:
+        yield "not asked: a rule forbids it first" if plan.rule else "none: the provider's"
+        return
+    yield bar({part: max(0, getattr(footprint, part)) for part in PARTS}, footprint.total)
+    named = (f"{part.replace('_', ' ')} {getattr(footprint, part) / GIB:.2f}" for part in PARTS)
+    yield ", ".join(named) + f", free {footprint.free / GIB:.2f} of {footprint.total / GIB:.2f} GiB"
+
+
+def bar(parts: dict[str, int], total: int) -> str:
+    """w weights, k KV cache, a activation, n non-torch, g graphs, dots what is left."""
+    signs = "".join(part[0] * round(CELLS * size / max(1, total)) for part, size in parts.items())
+    return "[" + signs[:CELLS].ljust(CELLS, ".") + "]"
+
+
+def started(plan: Plan) -> Section:
+    """The command; for more than one node each node's, in order."""
+    from memserve.plan.nodes import steps
+
+    found = steps(plan)
+    if len(found) < 2:
+        return Section("run", lines=(command(plan.command, plan.env),), bullets=False)
+    lines = (f"node {step.node}: {command(step.command, step.env)}" for step in found)
+    return Section("run, in this order (NODE_0, ... are addresses)", lines=tuple(lines), bullets=False)
+
+
+def command(words: Sequence[str], env: Mapping[str, str]) -> str:
+    """The command with its environment, ready to be pasted."""
+    variables = " ".join(f"{name}={shlex.quote(value)}" for name, value in env.items())
+    return f"{variables} {shlex.join(words)}".strip()
+
+
+PLANS: Row = ("engine", "weights", "layout", "requests", "tokens/s", "$/Mtok", "checkpoint")
+
+
+def plan_row(plan: Plan) -> Row:
+    """A plan in one row."""
+    layout = plan.deployment.layout
+    rate = plan.speed["output_tokens_per_s"]["likely"] if plan.speed else None
+    price = (plan.cost or {}).get("usd_per_mtok_output")
+    return (
+        f"{plan.backend} {plan.engine_version}".strip(), plan.quantization,
+        "-" if plan.remote else f"tp {layout.tensor} pp {layout.pipeline} dp {layout.data}",
+        "-" if plan.footprint is None else f"{plan.footprint.max_concurrency:.1f}",
+        "-" if rate is None else f"{rate:.0f}",
+        "-" if price is None else f"{price:.2f}",
+        "to be made" if plan.checkpoint.make else plan.checkpoint.id,
+    )  # fmt: skip
+
+
+REJECTED: Row = ("engine", "weights", "tp x pp", "reason", "source")
+
+
+def rejections(rejected: Sequence[Candidate], *, why: bool) -> Section:
+    """All of them with --why, else how many and of which engines."""
+    if why:
+        return Section("rejected", REJECTED, tuple(_grouped(rejected)))
+    engines = ", ".join(sorted({candidate.backend for candidate in rejected}))
+    return Section(f"{len(rejected)} combinations of {engines} were rejected: --why tells each reason")
+
+
+def _grouped(rejected: Iterable[Candidate]) -> Iterator[Row]:
+    groups: dict[tuple[str, str, str, str], list[str]] = {}
+    for one in rejected:
+        key = (f"{one.backend} {one.engine_version}", one.quantization, one.reason, one.source)
+        layout = one.deployment.layout
+        groups.setdefault(key, []).append(f"{layout.tensor}x{layout.pipeline}")
+    for (engine, quantization, reason, source), layouts in groups.items():
+        yield engine, quantization, ", ".join(dict.fromkeys(layouts)), reason, source

@@ -1,0 +1,101 @@
+"""What every engine's launch shares: install lines, the cards that a plan takes, option words."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from memserve.plan.rules.judge import release
+from memserve.plan.rules.version import NEWEST, version_key
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from memserve.hardware.machine import Card, Machine
+    from memserve.memory.account import Deployment
+
+VISIBLE = {
+    "nvidia": "CUDA_VISIBLE_DEVICES",
+    "amd": "HIP_VISIBLE_DEVICES",
+    "ascend": "ASCEND_RT_VISIBLE_DEVICES",
+}
+
+
+def install_line(rules: Mapping[str, Any], deployment: Deployment, card: Card) -> str:
+    """The command that installs the planned release with its pins, as the release's row lists them."""
+    row = release_on(rules, deployment, card)
+    if "install" in row:
+        return str(row["install"]).replace("{version}", deployment.engine_version)
+    pin = pin_of(row, card)
+    extra = row.get("quantized_by", {}).get(deployment.quantization.split("-")[0], ())
+    packages = (*_packages(row, deployment.engine_version), *pin.get("packages", ()), *extra)
+    installer = row.get("installers", {}).get(card.vendor) or row.get("installer", "pip install")
+    index = pin.get("index") or row.get("index", {}).get(card.vendor)
+    tail = ("--extra-index-url", index) if index else ()
+    return " ".join((installer, *(_quoted(package) for package in packages), *tail))
+
+
+def release_on(rules: Mapping[str, Any], deployment: Deployment, card: Card) -> Mapping[str, Any]:
+    """The release's row, with what its maker's `on` row says otherwise for this card."""
+    row = release(rules, deployment.engine_version)
+    return {**row, **row.get("on", {}).get(card.vendor, {})}
+
+
+def _packages(row: Mapping[str, Any], version: str) -> tuple[str, ...]:
+    """The release's packages; another version than the row's is asked for by its own number, without pins."""
+    listed: tuple[str, ...] = tuple(row["packages"])
+    if _is_row(row, version):
+        return listed
+    name, _, pinned = listed[0].partition("==") if listed else ("", "", "")
+    return (f"{name}=={version.removeprefix('v')}",) if pinned == row["version"] else listed
+
+
+def _is_row(row: Mapping[str, Any], version: str) -> bool:
+    """Whether the row is of this very release, or of the newest where nobody can tell."""
+    return bool(version == row["version"]) or version_key(version) == NEWEST
+
+
+def pin_of(row: Mapping[str, Any], card: Card) -> Mapping[str, Any]:
+    """The pins of a release that this card needs: the first that applies."""
+    for pin in row.get("pins", ()):
+        old = "below_sm" in pin and (card.sm is None or card.sm >= pin["below_sm"])
+        if not old and pin.get("vendor", card.vendor) == card.vendor:
+            found: Mapping[str, Any] = pin
+            return found
+    return {}
+
+
+def requirements(rules: Mapping[str, Any], deployment: Deployment, card: Card) -> tuple[str, ...]:
+    """What the install line cannot say: the Python it needs, the driver, what an old release loses."""
+    row = release_on(rules, deployment, card)
+    if not _is_row(row, deployment.engine_version):
+        return ()
+    python = f"needs Python {row['python_range']}" if row.get("python_range") else ""
+    notes = (python, row.get("needs", ""), pin_of(row, card).get("note", ""), row.get("lost", ""))
+    return tuple(note for note in notes if note)
+
+
+def visible_cards(machine: Machine, taken: int) -> dict[str, str]:
+    """The variable that keeps the engine on the planned cards, where it takes fewer than a node has."""
+    name = VISIBLE.get(machine.card.vendor)
+    if name is None or machine.nodes > 1 or taken >= machine.cards_per_node:
+        return {}
+    return {name: ",".join(str(index) for index in range(taken))}
+
+
+def spans_nodes(machine: Machine, deployment: Deployment) -> bool:
+    """Whether one copy of the model needs more cards than a node has."""
+    return deployment.layout.cards > machine.cards_per_node
+
+
+def words(options: Mapping[str, object]) -> tuple[str, ...]:
+    """Options as command-line words; None leaves one out, True is a bare flag."""
+    said: list[str] = []
+    for name, value in options.items():
+        if value is None or value is False:
+            continue
+        said += [f"--{name}"] if value is True else [f"--{name}", str(value)]
+    return tuple(said)
+
+
+def _quoted(package: str) -> str:
+    return f'"{package}"' if set("<>![") & set(package) else package

@@ -1,0 +1,63 @@
+"""A room kept as a package: `rules.json`, and modules that load only when asked for.
+
+`<package>.memory` holds `accountant`, `<package>.launch` holds `launcher`, `<package>.engine` holds
+`capabilities` and `open_engine`. So a planner on a laptop reads rules, memory and launch, and no engine.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from functools import cached_property
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from memserve.memory.account import Accountant
+    from memserve.plan.room.room import Launcher
+    from memserve.protocol import Capabilities, Task
+
+
+class PackagedRoom:
+    """What an engine's entry point resolves to. `part` names a second room of one package (MindIE's)."""
+
+    def __init__(self, name: str, package: str, *, part: str = "") -> None:
+        self.name = name
+        self.package = package
+        self.part = part
+
+    @cached_property
+    def rules(self) -> Mapping[str, Any]:
+        """The room's rows: releases, refusals, architectures; each with its source."""
+        rows = self._read("rules")
+        return {**rows, "architectures": self._read(rows["architectures"]) if "architectures" in rows else {}}
+
+    def _read(self, name: str) -> dict[str, Any]:
+        folder = Path(cast("str", sys.modules[self.package].__file__)).parent
+        text = (folder / f"{self.part}{name}.json").read_text(encoding="utf-8")
+        return cast("dict[str, Any]", json.loads(text))
+
+    @property
+    def memory(self) -> Accountant:
+        """How this engine divides a card's memory."""
+        return cast("Accountant", self._module("memory").accountant)
+
+    @property
+    def launch(self) -> Launcher:
+        """How this engine is installed and started."""
+        return cast("Launcher", self._module("launch").launcher)
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What the backend can do at best, before a model is named; loads no engine."""
+        return cast("Capabilities", self._module("engine").capabilities)
+
+    def open(self, model: str | None = None, *, task: Task = "generate", **options: Any) -> Any:
+        """Start an engine for one task; raises `BackendMissing` with the install line."""
+        return self._module("engine").open_engine(model, task=task, **options)
+
+    def _module(self, name: str) -> Any:
+        return import_module(f"{self.package}.{self.part}{name}")

@@ -1,0 +1,142 @@
+"""Judges one deployment by an engine's rows: each row says when it refuses, in a sentence, with its source.
+
+A room's `rules` is a mapping. `versions`: the releases that the planner may pin, newest first.
+`architectures`: which releases know which model classes. `rows`: refusals, each with `id`, `when`, `check`,
+`since`, `before`, `says`, `source` and `read` (the date).
+`when` maps facts to conditions: a value, a list of values, {"not": [...]}, {"below": n} or {"at_least": n};
+all must hold. `check` names an arithmetic test of `checks.py`. A row refuses if its versions, its
+conditions and its check all apply. The first row that refuses is the answer.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from memserve.plan.rules.checks import CHECKS
+from memserve.plan.rules.facts import deployment_facts, machine_facts, model_facts
+from memserve.plan.rules.version import within
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from memserve.hardware.machine import Machine
+    from memserve.memory.account import Deployment
+    from memserve.model.spec import ModelSpec
+
+CARD_FACTS = frozenset({"vendor", "sm", "soc", "card", "capability", "fork"})
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """The rule that forbids a combination: its id, a sentence a user understands, where it was read."""
+
+    rule: str
+    reason: str
+    source: str
+
+
+class Judge:
+    """One engine version's rows over one model and machine, ready for many deployments.
+
+    Conditions on the model and the machine are settled once, so that a deployment meets few rows.
+    """
+
+    def __init__(self, rules: Mapping[str, Any], version: str, model: ModelSpec, machine: Machine) -> None:
+        self.rules = rules
+        table = rules.get("architectures", {})
+        row = table.get("rows", {}).get(model.architecture)
+        known = {
+            "version": version, "fork": "fork" in version.lower(),
+            "architecture_table": table, "architecture_row": row,
+        }  # fmt: skip
+        self.known = {**machine_facts(machine), **model_facts(model), **known}
+        self.open = [left for row in _rows_of(rules, version) if (left := self._settled(row)) is not None]
+
+    def card(self) -> Refusal | None:
+        """The rule that refuses the card whatever is run on it."""
+        rows = (left for left in self.open if _about_card(left[0]))
+        return first_refusal(rows, self.known)
+
+    def dtype(self, deployment: Deployment) -> Refusal | None:
+        """The rule that refuses what the deployment computes in."""
+        rows = (left for left in self.open if "dtype" in left[1])
+        return first_refusal(rows, {**self.known, **deployment_facts(deployment)})
+
+    def __call__(self, deployment: Deployment) -> Refusal | None:
+        """The first rule that refuses this deployment."""
+        return first_refusal(self.open, {**self.known, **deployment_facts(deployment)})
+
+    def _settled(self, row: Mapping[str, Any]) -> tuple[Mapping[str, Any], dict[str, Any]] | None:
+        """The row with the conditions that a deployment must still meet; None if it can never refuse."""
+        left: dict[str, Any] = {}
+        for fact, condition in row.get("when", {}).items():
+            if fact not in self.known:
+                left[fact] = condition
+            elif not _holds(condition, self.known[fact]):
+                return None
+        return row, left
+
+
+def _about_card(row: Mapping[str, Any]) -> bool:
+    return "check" not in row and CARD_FACTS.issuperset(row.get("when", ()))
+
+
+def about_card(rules: Mapping[str, Any], rule: str) -> bool:
+    """Whether the row called `rule` refuses a card, or a release on it, whatever is run."""
+    return any(_about_card(row) for row in rules["rows"] if row["id"] == rule)
+
+
+def judge(rules: Mapping[str, Any], model: ModelSpec, machine: Machine,
+          deployment: Deployment) -> Refusal | None:  # fmt: skip
+    """The first rule of a room that refuses this deployment on this machine; None: rules allow it."""
+    return Judge(rules, deployment.engine_version, model, machine)(deployment)
+
+
+def offered(rules: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
+    """The releases that the planner may pin, newest first."""
+    rows: Sequence[Mapping[str, Any]] = rules["versions"]
+    return rows
+
+
+def release(rules: Mapping[str, Any], version: str | None) -> Mapping[str, Any]:
+    """The row of a release, or the nearest row that is not newer; the oldest for anything before it."""
+    rows = offered(rules)
+    for row in rows:
+        if within(version, row["version"], None):
+            return row
+    return rows[-1]
+
+
+def first_refusal(rows: Iterable[tuple[Mapping[str, Any], Mapping[str, Any]]],
+                  known: Mapping[str, Any]) -> Refusal | None:  # fmt: skip
+    """The first of `rows`, each with its open conditions, that applies to the facts `known`."""
+    for row, conditions in rows:
+        for fact, condition in conditions.items():
+            if not _holds(condition, known.get(fact)):
+                break
+        else:
+            told = CHECKS[row["check"]](known) if "check" in row else {}
+            if told is not None:
+                return Refusal(row["id"], row["says"].format_map({**known, **told}), row["source"])
+    return None
+
+
+def _rows_of(rules: Mapping[str, Any], version: str) -> tuple[Mapping[str, Any], ...]:
+    return tuple(row for row in rules["rows"] if within(version, row.get("since"), row.get("before")))
+
+
+def _holds(condition: Any, value: Any) -> bool:
+    if isinstance(condition, dict):
+        return all(_compares(how, value, bound) for how, bound in condition.items())
+    if isinstance(condition, list):
+        return value in condition
+    return bool(value == condition)
+
+
+def _compares(how: str, value: Any, bound: Any) -> bool:
+    if how == "not":
+        return value not in bound
+    if value is None:
+        return False
+    return bool(value < bound) if how == "below" else bool(value >= bound)

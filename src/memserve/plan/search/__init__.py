@@ -1,0 +1,1 @@
+"""Every combination of engine, release, quantization and layout: judged, weighed, ranked."""

@@ -1,0 +1,95 @@
+"""Ranks the candidates that fit, by the objective; quality first unless asked otherwise."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from memserve.plan.losses import KV, preference, weight_loss
+from memserve.plan.rules.judge import release
+from memserve.plan.search import pareto, pricing, rooms
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from memserve.hardware.machine import Machine
+    from memserve.model.spec import ModelSpec
+    from memserve.plan.plan import Candidate
+    from memserve.plan.wishes import Wishes
+
+ROOMY = 1 / 3
+"""Weights below this share of a card need no further shards: copies of the model then serve better."""
+FP8_HARDWARE = 89
+
+
+def ranked(candidates: Iterable[Candidate], model: ModelSpec, machine: Machine,
+           wishes: Wishes) -> list[Candidate]:  # fmt: skip
+    """Those that fit, the best first."""
+    rank = Rank(model, machine, wishes)
+    fitting = [candidate for candidate in candidates if candidate.fits]
+    return fitting if all(one.remote for one in fitting) else sorted(fitting, key=rank)
+
+
+class Rank:
+    """The sort key of one objective on one machine: smaller is better."""
+
+    def __init__(self, model: ModelSpec, machine: Machine, wishes: Wishes) -> None:
+        self.model, self.machine, self.wishes = model, machine, wishes
+
+    def __call__(self, candidate: Candidate) -> tuple[Any, ...]:
+        """Last resorts last; then quality, or what the objective asks; then what is easiest to start."""
+        effort = int(candidate.checkpoint.make is not None) + int(self.built(candidate))
+        engine = rooms.room(candidate.backend).rules.get("rank", 9)
+        taste = (candidate.deployment.eager, engine, preference(candidate.quantization))
+        if self.wishes.objective != "quality":
+            return (self.last_resort(candidate), effort, self.pace(candidate), *taste)
+        stages, *layout = self.layout(candidate)
+        quality = (weight_loss(candidate.checkpoint), KV.get(candidate.kv_dtype, 9))
+        return (self.last_resort(candidate), *quality, effort, stages, *taste, *layout)
+
+    def last_resort(self, candidate: Candidate) -> int:
+        """Engines without batching, GGUF and FP8 without its hardware wait until nothing else fits."""
+        serves = rooms.room(candidate.backend).rules.get("serves", {})
+        slow = not serves.get("continuous_batching") and self.wishes.backend != candidate.backend
+        asked = self.wishes.quantization == candidate.quantization or candidate.checkpoint.stored
+        return int(slow) + int(self.emulated(candidate) and not asked)
+
+    def built(self, candidate: Candidate) -> bool:
+        """An engine without packages for this maker's cards: building it is as much work as a checkpoint."""
+        row = release(rooms.room(candidate.backend).rules, candidate.engine_version)
+        return "install" in row.get("on", {}).get(self.machine.card.vendor, {})
+
+    def emulated(self, candidate: Candidate) -> bool:
+        """FP8 weights on a card that cannot multiply them."""
+        sm = self.machine.card.sm
+        return candidate.quantization == "fp8" and sm is not None and sm < FP8_HARDWARE
+
+    def layout(self, candidate: Candidate) -> tuple[Any, ...]:
+        """No stages, no idle cards; then few shards if the weights leave room, else as many as there are."""
+        spread, footprint = candidate.deployment.layout, candidate.footprint
+        share = footprint.weights / max(1, footprint.usable) if footprint else 0.0
+        size = spread.tensor * spread.pipeline
+        roomy = share <= ROOMY
+        return (
+            spread.pipeline > 1,
+            self.idle(candidate),
+            not roomy,
+            size if roomy else -size,
+            spread.pipeline,
+        )
+
+    def idle(self, candidate: Candidate) -> int:
+        """Cards of the last node that nothing uses, for engines that gain by each."""
+        serves = rooms.room(candidate.backend).rules.get("serves", {})
+        if not serves.get("tensor_parallel"):
+            return 0
+        return -candidate.deployment.layout.cards % self.machine.cards_per_node
+
+    def pace(self, candidate: Candidate) -> float:
+        """Seconds or dollars per answer, as predicted; by the slow end where nobody measured."""
+        job, latency = self.wishes.job, self.wishes.objective == "latency"
+        concurrency = self.wishes.concurrency if latency else None
+        speed = pricing.speed(self.model, self.machine, candidate, concurrency, job)
+        if latency:
+            return pareto.answer_s(speed, pricing.load(candidate, job)[1])
+        cards = candidate.deployment.layout.cards if self.wishes.objective == "cost" else 1
+        return cards / pareto.tokens_per_s(speed)

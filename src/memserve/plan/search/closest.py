@@ -1,0 +1,140 @@
+"""The nearest miss, and what would make it fit."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from memserve.plan.losses import weight_loss
+from memserve.plan.rules.judge import about_card
+from memserve.plan.search import rooms
+from memserve.plan.search.checkpoints import loaded
+from memserve.plan.search.choice import ranked
+from memserve.plan.search.offers import consider
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from memserve.hardware.machine import Machine
+    from memserve.model.spec import ModelSpec
+    from memserve.plan.plan import Candidate
+    from memserve.plan.wishes import Wishes
+
+MOST_CARDS = 64
+WISH_RULES = frozenset(
+    {
+        "heads",
+        "kv-heads",
+        "world",
+        "layers",
+        "quantization-groups",
+        "quantization-blocks",
+        "context",
+        "stored-quantization",
+        "no-checkpoint",
+    }
+)
+"""Refusals of what was asked for, which another wish on the same card would lift."""
+
+WRONG_CARD_RULES = frozenset(
+    {"vllm-vendor", "vllm-cpu", "ascend-vendor", "mindie-vendor", "sglang-vendor", "lmdeploy-vendor"}
+)
+"""Another maker's engine: the least telling of all refusals."""
+
+
+def nearest(rejected: Sequence[Candidate]) -> Candidate | None:
+    """The candidate that came furthest: memory before layout before card; then the smallest shortfall."""
+    return min(rejected, key=_distance, default=None)
+
+
+def _distance(candidate: Candidate) -> tuple[float, ...]:
+    footprint = candidate.footprint
+    engine = rooms.room(candidate.backend).rules.get("rank", 9)
+    if footprint is None:
+        return (_refused_at(candidate), engine, weight_loss(candidate.checkpoint))
+    over = (footprint.weights + footprint.activation + footprint.non_torch) / max(1, footprint.usable)
+    return (0.0, over - footprint.max_concurrency, engine)
+
+
+def _refused_at(candidate: Candidate) -> float:
+    """A wish, then what the weights or the dtype need, then the release and its card, then the maker."""
+    if candidate.rule in WISH_RULES:
+        return 1.0
+    if candidate.rule in WRONG_CARD_RULES:
+        return 4.0
+    return 3.0 if about_card(rooms.room(candidate.backend).rules, candidate.rule) else 2.0
+
+
+def remedies(model: ModelSpec, machine: Machine, wishes: Wishes, closest: Candidate) -> Iterator[str]:
+    """Changes of one wish at a time that were tried and do fit."""
+    yield from _shorter(model, machine, closest)
+    if closest.rule == "context" and wishes.job is None:
+        least = replace(wishes, context=model.max_context)
+        fits = next(iter(ranked(consider(model, machine, least), model, machine, least)), None)
+        if fits is not None:
+            yield f"--context {model.max_context}: {_named(fits)} fits, and the model was made for no more"
+    for name, freed in _freed(wishes).items():
+        if freed != wishes:
+            fits = next(iter(ranked(consider(model, machine, freed), model, machine, freed)), None)
+            if fits is not None:
+                yield f"leave {name} open: {_named(fits)} fits"
+                return
+    base = _unquantized(model)
+    if base is not None:
+        fits = next(iter(ranked(consider(base, machine, wishes), base, machine, wishes)), None)
+        if fits is not None:
+            yield f"plan {base.id} instead: {_named(fits)} fits"
+            return
+    yield from _more_cards(model, machine, wishes)
+
+
+def _unquantized(model: ModelSpec) -> ModelSpec | None:
+    """The model that a quantized checkpoint was made from, where the catalogue tells."""
+    if model.quantization is None:
+        return None
+    from memserve.model import catalogue, load
+
+    row, listed = catalogue.find(model.id), catalogue.made_from(model.id)
+    base = row.base if row is not None else listed[0].id if listed is not None else None
+    return load(base) if base is not None and base != model.id else None
+
+
+def _freed(wishes: Wishes) -> dict[str, Wishes]:
+    return {
+        "--quantization": replace(wishes, quantization=None),
+        "--tp": replace(wishes, tensor_parallel=None),
+        "--pp": replace(wishes, pipeline_parallel=None),
+        "--dp": replace(wishes, data_parallel=None),
+        "--kv-dtype": replace(wishes, kv_dtype=None),
+        "--engine-version": replace(wishes, engine_version=None),
+        "--backend": replace(wishes, backend=None, engine_version=None),
+        "the layout": replace(wishes, tensor_parallel=None, pipeline_parallel=None, data_parallel=None),
+    }
+
+
+def _shorter(model: ModelSpec, machine: Machine, closest: Candidate) -> Iterator[str]:
+    if closest.footprint is None:
+        return
+    memory = rooms.room(closest.backend).memory
+    largest = memory.largest_context(loaded(model, closest.checkpoint), machine, closest.deployment)
+    if 0 < largest < closest.context:
+        yield f"--context {largest}: {_named(closest)} holds that many tokens"
+
+
+def _more_cards(model: ModelSpec, machine: Machine, wishes: Wishes) -> Iterator[str]:
+    count = machine.cards_per_node * 2
+    while count <= MOST_CARDS:
+        larger = replace(machine, cards_per_node=count, free_memory=None)
+        fits = next(iter(ranked(consider(model, larger, wishes), model, larger, wishes)), None)
+        if fits is not None:
+            yield f"--gpus {count}x{machine.card.name}: {_named(fits)} fits"
+            return
+        count *= 2
+
+
+def _named(candidate: Candidate) -> str:
+    layout = candidate.deployment.layout
+    return (
+        f"{candidate.backend} {candidate.engine_version} {candidate.quantization}"
+        f" tp {layout.tensor} pp {layout.pipeline}"
+    )

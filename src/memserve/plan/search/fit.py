@@ -1,0 +1,88 @@
+"""Asks memory whether a deployment holds, and concedes step by step what the engine lets one concede."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+from memserve.plan.plan import Verdict
+from memserve.plan.search.verdict import weighed
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from memserve.hardware.machine import Machine
+    from memserve.memory.account import Deployment, Footprint
+    from memserve.memory.calibration import Calibration
+    from memserve.model.spec import ModelSpec
+    from memserve.plan.room.room import Room
+
+LOGGED_AS = {"ascend": "vllm-ascend"}
+
+
+def fitted(room: Room, model: ModelSpec, machine: Machine,
+           deployment: Deployment) -> tuple[Deployment, Verdict]:  # fmt: skip
+    """The least conceded form that holds; if none does, the last one tried and why not."""
+    verdict = Verdict("out_of_memory", "memory")
+    for form in forms(room.rules, deployment):
+        verdict = held(room, model, machine, form)
+        deployment = form
+        if verdict.fits or hopeless(verdict, room.rules):
+            break
+    return deployment, verdict
+
+
+def forms(rules: Mapping[str, Any], deployment: Deployment) -> Iterator[Deployment]:
+    """The deployment as asked, then with each concession of the room's `concessions`."""
+    for concession in rules.get("concessions", ({},)):
+        form = {name: value for name, value in concession.items() if name != "note"}
+        if form.get("max_sequences"):
+            form["max_sequences"] = max(form["max_sequences"], deployment.concurrency)
+        yield replace(deployment, **form)
+
+
+def held(room: Room, model: ModelSpec, machine: Machine, deployment: Deployment) -> Verdict:
+    """Memory's verdict, and whether the pool holds the requests that are wanted at once."""
+    footprint = calibrated(room.memory.account(model, machine, deployment), machine, deployment)
+    verdict = weighed(footprint, deployment)
+    if not verdict.fits:
+        return verdict
+    wanted, copies = deployment.concurrency, deployment.layout.data
+    if footprint.max_concurrency * copies >= wanted:
+        return verdict
+    reason = (
+        f"holds {footprint.max_concurrency * copies:.1f} requests of {deployment.context} tokens at once"
+        f" and {wanted} are wanted"
+    )
+    return Verdict("out_of_memory", "concurrency", reason, verdict.source or "memserve's account", footprint)
+
+
+def calibrated(footprint: Footprint, machine: Machine, deployment: Deployment) -> Footprint:
+    """With the constants of the user's own machine, where a start-up log taught them."""
+    known = _calibrations()
+    if not known:
+        return footprint
+    from memserve.memory.calibration import find
+
+    engine = LOGGED_AS.get(deployment.backend, deployment.backend)
+    found = find(known, engine=engine, card=machine.card.name, tensor=deployment.layout.tensor)
+    return footprint if found is None else found.apply(footprint)
+
+
+@cache
+def _calibrations() -> tuple[Calibration, ...]:
+    from memserve.memory.calibrated import kept
+
+    if not kept():
+        return ()
+    from memserve.memory.calibration import load
+
+    return load()
+
+
+def hopeless(verdict: Verdict, rules: Mapping[str, Any]) -> bool:
+    """The weights alone exceed what the boldest concession would give: no other need be tried."""
+    footprint = verdict.footprint
+    shares = (concession.get("utilization") or 0.0 for concession in rules.get("concessions", ({},)))
+    return footprint is not None and footprint.weights > footprint.total * (max(shares) or 1.0)

@@ -1,0 +1,203 @@
+"""Every combination of engine, release, quantization and layout, judged by rules and then by memory."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from memserve.memory.account import Deployment
+from memserve.plan.plan import Candidate, Checkpoint
+from memserve.plan.rules.judge import Judge, Refusal, offered
+from memserve.plan.search import rooms
+from memserve.plan.search.checkpoints import checkpoints, known_methods, loaded
+from memserve.plan.search.fit import fitted
+from memserve.plan.search.layouts import layouts
+from memserve.plan.search.verdict import refused
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from memserve.hardware.machine import Machine
+    from memserve.memory.account import Layout
+    from memserve.model.spec import ModelSpec
+    from memserve.plan.room.room import Room
+    from memserve.plan.wishes import Wishes
+
+DEFAULT_CONTEXT = 8192
+DTYPES = {
+    "bfloat16": ("bfloat16", "float16", "float32"),
+    "float16": ("float16", "bfloat16"),
+    "float32": ("bfloat16", "float16"),
+}
+"""What to compute in, by the dtype of the checkpoint: the first that the rules allow."""
+EXOTIC = frozenset({"nvfp4", "mxfp4", "w4a8"})
+"""Planned only where a checkpoint is known, or when asked for."""
+EXPERT_RULES = frozenset({"quantization-groups", "quantization-blocks"})
+"""Refusals that whole experts per card may avoid."""
+
+
+def consider(
+    model: ModelSpec, machine: Machine, wishes: Wishes, *, thorough: bool = False
+) -> list[Candidate]:
+    """All candidates of the rooms that were asked for, in no order.
+
+    Unless `thorough`, pipeline stages are left out where a layout without them holds.
+    """
+    found: list[Candidate] = []
+    if not model.blocks or not rooms.plans_locally(wishes.backend):
+        from memserve.plan.search import remote
+
+        return list(remote.candidates(model, wishes))
+    for name in rooms.asked(wishes):
+        found += of_room(name, rooms.room(name), model, machine, wishes, thorough=thorough)
+    return found
+
+
+def context_of(model: ModelSpec, wishes: Wishes) -> int:
+    """The context that is planned for."""
+    if wishes.context is not None:
+        return wishes.context
+    if wishes.job is not None:
+        return wishes.job.context
+    return min(model.max_context or DEFAULT_CONTEXT, DEFAULT_CONTEXT)
+
+
+def of_room(name: str, room: Room, model: ModelSpec, machine: Machine, wishes: Wishes, *,
+            thorough: bool = False) -> Iterator[Candidate]:  # fmt: skip
+    """One engine's candidates: its newest release that knows the card, and what was refused on the way."""
+    for version in versions(room.rules, wishes):
+        offer = Offer(name, room, version, model, machine, wishes, thorough=thorough)
+        yield from offer.candidates()
+        if offer.card is None:
+            return
+
+
+def versions(rules: Mapping[str, Any], wishes: Wishes) -> Sequence[str]:
+    """The release that was asked for, else those that the planner may pin, newest first."""
+    if wishes.engine_version is not None:
+        return (wishes.engine_version,)
+    return [str(row["version"]) for row in offered(rules)]
+
+
+class Offer:
+    """One release of one engine on one machine."""
+
+    def __init__(self, name: str, room: Room, version: str, model: ModelSpec, machine: Machine,
+                 wishes: Wishes, *, thorough: bool) -> None:  # fmt: skip
+        self.name, self.room, self.version, self.thorough = name, room, version, thorough
+        self.model, self.machine, self.wishes = model, machine, wishes
+        self.judge = Judge(room.rules, version, model, machine)
+        self.card = self.judge.card()
+        serves = dict(room.rules.get("serves", {}))
+        if self.judge.known["experts"]:
+            serves["data"] = False
+        self.layouts = layouts(serves, machine, wishes)
+        self.dtypes: Mapping[str, Sequence[str]] = room.rules.get("dtypes", DTYPES)
+
+    def candidates(self) -> Iterator[Candidate]:
+        """Each quantization over each layout."""
+        for quantization in self.quantizations():
+            found = self.checkpoints(quantization)
+            for checkpoint in found:
+                yield from self.spread(checkpoint)
+            if not found and self.wishes.quantization:
+                yield from self.nothing_to_load(quantization)
+
+    def nothing_to_load(self, quantization: str) -> Iterator[Candidate]:
+        """An asked-for quantization of which no checkpoint and no recipe is known."""
+        refusal = Refusal(
+            "no-checkpoint", f"no {quantization} checkpoint of {self.model.id} is known, nor how to make one",
+            "memserve's catalogue",
+        )  # fmt: skip
+        return self.all_refused(Checkpoint(self.model.id, quantization), self.model.dtype, refusal)
+
+    def quantizations(self) -> Sequence[str]:
+        """What the room offers, what the checkpoint is stored in, or what was asked for."""
+        stored = self.model.quantization
+        asked = self.wishes.quantization
+        if asked is not None:
+            return (asked,)
+        if stored is not None:
+            return tuple(dict.fromkeys((stored.method, *known_methods(self.model))))
+        return [str(word) for word in self.room.rules["quantizations"]]
+
+    def checkpoints(self, quantization: str) -> list[Checkpoint]:
+        """What can be loaded; formats that nobody makes at home count only where a checkpoint is known."""
+        online = quantization in self.room.rules.get("online", ())
+        found = checkpoints(
+            self.model, quantization, online=online, ascend=self.machine.card.vendor == "ascend"
+        )
+        exotic = quantization in EXOTIC and self.wishes.quantization is None
+        return [one for one in found if not (exotic and one.make)]
+
+    def spread(self, checkpoint: Checkpoint) -> Iterator[Candidate]:
+        """One checkpoint over the layouts, in the first dtype that the rules allow."""
+        model = loaded(self.model, checkpoint)
+        same = model is self.model
+        judge = self.judge if same else Judge(self.judge.rules, self.version, model, self.machine)
+        dtypes = self.dtypes.get(model.dtype, self.dtypes["bfloat16"])
+        for dtype in dtypes:
+            refusal = self.card or judge.dtype(self.deployment(checkpoint, dtype, self.layouts[0]))
+            if refusal is None:
+                yield from self.laid_out(judge, model, checkpoint, dtype)
+                return
+            if self.card or checkpoint.quantization == "none" or dtype == dtypes[-1]:
+                yield from self.all_refused(checkpoint, dtype, refusal)
+            if self.card:
+                return
+
+    def laid_out(
+        self, judge: Judge, model: ModelSpec, checkpoint: Checkpoint, dtype: str
+    ) -> Iterator[Candidate]:
+        """Each layout; stages are judged only where nothing without them holds, or when asked for."""
+        plain = [one for one in self.layouts if one.pipeline == 1]
+        staged = [one for one in self.layouts if one.pipeline > 1]
+        fits = False
+        for layout in (*plain, *staged):
+            if layout.pipeline > 1 and fits and plain and not self.thorough:
+                return
+            deployment = self.deployment(checkpoint, dtype, layout)
+            candidate = self.judged(judge, model, checkpoint, deployment)
+            fits = fits or candidate.fits
+            yield candidate
+
+    def all_refused(self, checkpoint: Checkpoint, dtype: str, refusal: Refusal) -> Iterator[Candidate]:
+        """Every layout of a checkpoint that a rule forbids whatever the layout."""
+        for layout in self.layouts:
+            yield Candidate(self.deployment(checkpoint, dtype, layout), refused(refusal), checkpoint)
+
+    def judged(
+        self, judge: Judge, model: ModelSpec, checkpoint: Checkpoint, deployment: Deployment
+    ) -> Candidate:
+        """Rules, then memory."""
+        refusal = self.stored_otherwise(deployment, checkpoint) or judge(deployment)
+        if refusal is not None and refusal.rule in EXPERT_RULES and judge.known["experts"]:
+            whole = replace(deployment, layout=replace(deployment.layout, expert=True))
+            if judge(whole) is None:
+                refusal, deployment = None, whole
+        if refusal is not None:
+            return Candidate(deployment, refused(refusal), checkpoint)
+        best, verdict = fitted(self.room, model, self.machine, deployment)
+        return Candidate(best, verdict, checkpoint)
+
+    def stored_otherwise(self, deployment: Deployment, checkpoint: Checkpoint) -> Refusal | None:
+        """A checkpoint that is stored quantized cannot be held as something else."""
+        stored = self.model.quantization
+        if stored is None or stored.method == deployment.quantization or checkpoint.id != self.model.id:
+            return None
+        return Refusal(
+            "stored-quantization",
+            f"{self.model.id} is stored as {stored.method}: name the 16-bit model to plan"
+            f" {deployment.quantization}",
+            self.model.source or "the checkpoint's config.json",
+        )
+
+    def deployment(self, checkpoint: Checkpoint, dtype: str, layout: Layout) -> Deployment:
+        """The first form of a deployment, before memory asks for concessions."""
+        wishes = self.wishes
+        return Deployment(
+            backend=self.name, engine_version=self.version, quantization=checkpoint.quantization,
+            dtype=dtype, kv_dtype=wishes.kv_dtype or "auto", layout=layout,
+            context=context_of(self.model, wishes), concurrency=wishes.concurrency,
+            options=(("online", "true"),) if checkpoint.online else (),
+        )  # fmt: skip

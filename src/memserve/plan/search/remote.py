@@ -1,0 +1,84 @@
+"""HTTP providers as candidates: no memory, no layout, a price per token where one is known."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from memserve.memory.account import Deployment
+from memserve.plan.plan import Candidate, Checkpoint, Plan, Verdict
+from memserve.plan.search import rooms
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from memserve.hardware.machine import Machine
+    from memserve.model.spec import ModelSpec
+    from memserve.plan.job import Job
+    from memserve.plan.wishes import Wishes
+    from memserve.speed.prices import Price
+
+DEFAULT_CONTEXT = 8192
+
+
+def hosted(name: str, backend: str | None) -> ModelSpec | None:
+    """A model that is known by its price alone: no shapes; None where no provider lists it."""
+    from memserve.model.spec import ModelSpec
+
+    local = rooms.plans_locally(backend)
+    found = price(name, None if local else backend)
+    if found is None and local:
+        return None
+    source = found.source if found else f"whatever {backend} serves"
+    return ModelSpec(name, "", "", (), (), (), source=source)
+
+
+def price(model: str, backend: str | None) -> Price | None:
+    """The listed price of a model."""
+    from memserve.speed import prices
+
+    return prices.of(model, backend)
+
+
+def candidates(model: ModelSpec, wishes: Wishes) -> Iterator[Candidate]:
+    """The provider that was asked for, or those that list the model."""
+    if not rooms.plans_locally(wishes.backend):
+        yield candidate(str(wishes.backend), model, wishes)
+    elif not model.blocks:
+        found = price(model.id, None)
+        if found is not None:
+            yield candidate(found.provider, model, wishes)
+
+
+def candidate(backend: str, model: ModelSpec, wishes: Wishes) -> Candidate:
+    """One provider. It fits: whether the key and the quota are there shows at the first call."""
+    context = wishes.context or min(model.max_context or DEFAULT_CONTEXT, DEFAULT_CONTEXT)
+    deployment = Deployment(
+        backend=backend, engine_version="", dtype=model.dtype, context=context, concurrency=wishes.concurrency
+    )
+    return Candidate(deployment, Verdict("runs"), Checkpoint(model.id, "none", "the provider's"), remote=True)
+
+
+def plan(chosen: Candidate, model: ModelSpec, machine: Machine, job: Job | None = None) -> Plan:
+    """The provider's plan: nothing to install or start, and what it costs."""
+    from memserve.plan.room.launch import Launch
+
+    found = price(model.id, chosen.backend)
+    launch = Launch("pip install memserve", ())
+    told = "no price of it is listed: give your own" if found is None else f"priced by {found.source}"
+    return Plan(
+        model=model, machine=machine, deployment=chosen.deployment, verdict=chosen.verdict,
+        checkpoint=chosen.checkpoint, launch=launch, cost=cost_object(found), remote=True,
+        workload=job.by(found) if job and found else None,
+        reasons=(f"{chosen.backend} serves {model.id} over HTTP; {told}",),
+    )  # fmt: skip
+
+
+def cost_object(found: Price | None) -> dict[str, Any] | None:
+    """`cost` of the JSON answer for a provider."""
+    if found is None:
+        return None
+    return {
+        "usd_per_mtok_input": found.input, "usd_per_mtok_output": found.output,
+        "usd_per_mtok_cached": found.cached, "usd_per_mtok_batch_input": found.batch_input,
+        "usd_per_mtok_batch_output": found.batch_output, "source": found.source, "date": found.date,
+    }  # fmt: skip

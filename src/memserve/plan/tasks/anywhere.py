@@ -1,0 +1,201 @@
+"""`--gpus any`: the smallest machine of each card that holds a model, and what it costs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from memserve.plan.report.sections import Section
+from memserve.plan.rules.judge import Judge
+from memserve.plan.search import pricing, rooms
+from memserve.plan.search.offers import context_of, of_room, versions
+from memserve.plan.tasks import options as command_line
+from memserve.plan.wishes import MOST
+
+if TYPE_CHECKING:
+    from argparse import Namespace
+    from collections.abc import Iterator, Sequence
+
+    from memserve.hardware.machine import Card, Machine
+    from memserve.model.spec import ModelSpec
+    from memserve.plan.plan import Candidate
+    from memserve.plan.wishes import Wishes
+
+COUNTS = (1, 2, 4, 8, 16)
+LEVELS = {"16 bit": ("none",), "8 bit": ("fp8", "w8a8", "int8"), "4 bit": ("gptq", "awq", "w4a16", "nf4")}
+LEAST_BYTES = {"16 bit": 2.0, "8 bit": 1.0, "4 bit": 0.5}
+"""Per parameter: a machine with less memory in all need not be judged."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One card: how many of it each level needs, and the engine and price of the smallest machine."""
+
+    card: Card
+    counts: dict[str, int | None]
+    smallest: Candidate
+    machine: Machine
+    usd_per_hour: float | None
+    price_source: str
+
+
+def run(options: Namespace) -> int:
+    """Print the table; 0 if any card holds the model."""
+    from memserve.plan.library import model_of
+
+    model, wishes = model_of(options.model), command_line.wishes(options)
+    rows = list(table(model, wishes))
+    rows.sort(key=lambda row: (row.usd_per_hour is None, row.usd_per_hour or 0.0, row.machine.cards))
+    if options.json:
+        from memserve.plan.report.object import write_json
+
+        write_json(table_object(model, wishes, rows))
+    else:
+        from memserve.plan.report.page import render
+
+        render(sections(model, wishes, rows))
+    return 0 if rows else 1
+
+
+def table(model: ModelSpec, wishes: Wishes) -> Iterator[Row]:
+    """Every card that holds the model in some number."""
+    from memserve.hardware import cards
+
+    if context_of(model, wishes) > (model.max_context or MOST):
+        return  # no card makes a model read further than it was made for
+    for card in cards():
+        if card.vendor != "cpu":
+            row = row_of(model, card, wishes)
+            if row is not None:
+                yield row
+
+
+def row_of(model: ModelSpec, card: Card, wishes: Wishes) -> Row | None:
+    """The smallest machine per level; a level that the card cannot run stays empty."""
+    levels = {"as stored": (model.quantization.method,)} if model.quantization else LEVELS
+    if wishes.quantization:
+        levels = {wishes.quantization: (wishes.quantization,)}
+    able = engines(model, card, wishes)
+    found = {
+        level: smallest(model, card, wishes, words, able, model.parameters * LEAST_BYTES.get(level, 0.0))
+        for level, words in levels.items()
+    }
+    fitting = [one for one in found.values() if one is not None]
+    if not fitting:
+        return None
+    machine, candidate = min(fitting, key=lambda one: one[0].cards)
+    price, source = pricing.rent(machine)
+    counts = {level: one[0].cards if one else None for level, one in found.items()}
+    return Row(card, counts, candidate, machine, price, source)
+
+
+def engines(model: ModelSpec, card: Card, wishes: Wishes) -> list[str]:
+    """The rooms with a release for this card; those without batching only where nothing else has one."""
+    from memserve.hardware.machine import Machine
+
+    able = [name for name in rooms.asked(wishes) if _runs(name, model, Machine(card=card), wishes)]
+    batching = [name for name in able if rooms.room(name).rules["serves"].get("continuous_batching")]
+    return batching or able
+
+
+def _runs(name: str, model: ModelSpec, machine: Machine, wishes: Wishes) -> bool:
+    rules = rooms.room(name).rules
+    return any(Judge(rules, one, model, machine).card() is None for one in versions(rules, wishes))
+
+
+def smallest(model: ModelSpec, card: Card, wishes: Wishes, quantizations: Sequence[str],
+             able: Sequence[str], least: float) -> tuple[Machine, Candidate] | None:  # fmt: skip
+    """The fewest cards of one node on which one of these quantizations runs."""
+    from memserve.hardware.machine import Machine
+
+    for count in COUNTS:
+        if least > count * card.memory:
+            continue
+        machine = Machine(card=card, cards_per_node=count)
+        for quantization in quantizations:
+            wish = replace(wishes, quantization=quantization)
+            candidate = first(model, machine, wish, able)
+            if candidate is not None:
+                return machine, candidate
+    return None
+
+
+def first(model: ModelSpec, machine: Machine, wishes: Wishes, able: Sequence[str]) -> Candidate | None:
+    """A candidate over all cards that fits, of the most trusted engine that has one."""
+    cards = machine.cards_per_node
+    for name in able:
+        room = rooms.room(name)
+        layers = room.rules["serves"].get("layers_over_cards")
+        pinned = replace(
+            wishes, tensor_parallel=wishes.tensor_parallel or (1 if layers else cards),
+            pipeline_parallel=wishes.pipeline_parallel or (cards if layers else 1), data_parallel=1,
+        )  # fmt: skip
+        for wish in (pinned, wishes):
+            judged = list(of_room(name, room, model, machine, wish))
+            found = next((one for one in judged if one.fits), None)
+            if found is not None:
+                return found
+            if judged and judged[-1].footprint is not None:
+                break  # the rules allow all cards at once, and not even so does it fit
+    return None
+
+
+def table_object(model: ModelSpec, wishes: Wishes, rows: Sequence[Row]) -> dict[str, Any]:
+    """The JSON answer: the plan of the cheapest machine, and all machines."""
+    from memserve.plan.answer import answer
+    from memserve.plan.report.object import answer_object
+
+    machine = rows[0].machine if rows else largest()
+    return {**answer_object(answer(model, machine, wishes)), "machines": [row_object(row) for row in rows]}
+
+
+def largest() -> Machine:
+    """The widest machine that is tried, where the closest miss is looked for."""
+    from memserve.hardware import cards
+    from memserve.hardware.machine import Machine
+
+    widest = max((card for card in cards() if card.vendor == "nvidia"), key=lambda card: card.memory)
+    return Machine(card=widest, cards_per_node=COUNTS[-1])
+
+
+def row_object(row: Row) -> dict[str, Any]:
+    """One card's row."""
+    return {
+        "card": row.card.name, "cards": row.machine.cards, "cards_by_level": row.counts,
+        "backend": row.smallest.backend, "engine_version": row.smallest.engine_version,
+        "quantization": row.smallest.quantization, "tensor_parallel": row.smallest.tensor_parallel,
+        "pipeline_parallel": row.smallest.pipeline_parallel,
+        "usd_per_hour": row.usd_per_hour, "price_source": row.price_source,
+    }  # fmt: skip
+
+
+def sections(model: ModelSpec, wishes: Wishes, rows: Sequence[Row]) -> Iterator[Section]:
+    """The table for a person, the cheapest first."""
+    if not rows:
+        yield Section(f"no single node of up to {COUNTS[-1]} cards holds {model.id}", style="bad")
+        yield from missed(model, wishes)
+        return
+    levels = tuple(rows[0].counts)
+    yield Section(f"the smallest machine of each card that holds {model.id}", style="good")
+    header = ("card", *(f"cards at {level}" for level in levels), "smallest runs", "$/h")
+    cells = tuple(
+        (
+            row.card.name, *(str(row.counts[level] or "-") for level in levels),
+            f"{row.smallest.backend} {row.smallest.engine_version} {row.smallest.quantization}",
+            "-" if row.usd_per_hour is None else f"{row.usd_per_hour:.2f}",
+        )
+        for row in rows
+    )  # fmt: skip
+    yield Section(header=header, rows=cells)
+
+
+def missed(model: ModelSpec, wishes: Wishes) -> Iterator[Section]:
+    """Why not even the widest machine does, and what would."""
+    from memserve.plan.answer import answer
+
+    found = answer(model, largest(), wishes)
+    if found.closest is not None:
+        where = f"{found.machine.cards}x{found.machine.card.name}"
+        yield Section(f"the closest, {found.closest.backend} on {where}", lines=(found.closest.reason,))
+    if found.remedies:
+        yield Section("what would fit", lines=found.remedies, style="good")

@@ -1,0 +1,115 @@
+"""`--calibrate LOG`: learns a machine's constants from an engine's start-up log."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from memserve.errors import InvalidInput, MemserveError
+from memserve.plan.plan import GIB
+from memserve.plan.report.page import render
+from memserve.plan.report.sections import Section
+
+if TYPE_CHECKING:
+    from argparse import Namespace
+
+    from memserve.hardware.machine import Card
+    from memserve.memory.account import Deployment, Footprint
+    from memserve.memory.calibration import Calibration
+    from memserve.memory.startup_log import StartupLog
+
+LEAST = 0.85
+"""Totals of one card differ less than this between drivers and engines."""
+ROOMS = {"vllm": "vllm", "vllm-ascend": "ascend", "sglang": "sglang"}
+
+
+def run(options: Namespace) -> int:
+    """Read the log, keep what it teaches, and say so."""
+    from memserve.memory import calibration, startup_log
+
+    log = startup_log.read(options.calibrate)
+    machine_name = options.gpus or log.device
+    if machine_name is None:
+        raise InvalidInput("the log names no card", hint="say which with --gpus, as --gpus 4xV100")
+    from memserve.plan.library import machine_of
+
+    card = machine_of(machine_name).card
+    doubt = another_card(log, card)
+    learnt = calibration.learn(
+        replace(log, total=None) if doubt else log, card=card.name, name=Path(options.calibrate).name,
+        footprint=accounted(log, machine_name, options.model),
+    )  # fmt: skip
+    path = None if learnt.empty else calibration.save(learnt)
+    if options.json:
+        from memserve.plan.report.object import write_json
+
+        notes = [doubt] if doubt else []
+        write_json({"schema": 1, "saved": path and str(path), "calibration": shown(learnt), "notes": notes})
+    else:
+        render(told(learnt, path, options.calibrate, doubt))
+    return 0
+
+
+def another_card(log: StartupLog, card: Card) -> str:
+    """A doubt, where the log's card has not the memory of this one: its total is not learnt then."""
+    if log.total is None or LEAST < log.total / card.memory < 1 / LEAST:
+        return ""
+    sizes = f"{log.total / GIB:.2f} GiB and {card.name} has {card.memory / GIB:.2f} GiB"
+    return f"the log is of a card of {sizes}: its total was left out; --gpus should name the log's own card"
+
+
+def told(learnt: Calibration, path: Path | None, log: str, doubt: str) -> list[Section]:
+    """What was learnt and where it is kept."""
+    rows = Section(rows=tuple((name.replace("_", " "), str(value)) for name, value in shown(learnt).items()))
+    if path is None:
+        why = "it shows no total, non-torch memory, graphs or activation: nothing was kept"
+        return [Section(f"nothing to learn from {log}", style="bad"), rows, Section(why)]
+    kept = Section("kept in", lines=(str(path),), bullets=False)
+    doubts = [Section(doubt, style="bad")] if doubt else []
+    return [Section(f"learnt from {log}", style="good"), *doubts, rows, kept]
+
+
+def shown(learnt: Calibration) -> dict[str, Any]:
+    """A calibration with bytes in GiB."""
+    from dataclasses import asdict
+
+    sizes = ("total", "non_torch", "graphs")
+    return {
+        name: round(value / GIB, 4) if name in sizes and value is not None else value
+        for name, value in asdict(learnt).items()
+        if value not in (None, "")
+    }
+
+
+def accounted(log: StartupLog, gpus: str, model_name: str | None) -> Footprint | None:
+    """Our own account of that very start; None where its model is not known."""
+    from memserve.model import load
+    from memserve.plan.library import machine_of
+    from memserve.plan.search import rooms
+
+    name = model_name or log.model
+    room = ROOMS.get(log.engine)
+    if name is None or room is None:
+        return None
+    try:
+        model = load(name)
+    except MemserveError:
+        if model_name is not None:
+            raise
+        return None
+    machine = machine_of(gpus)
+    machine = replace(machine, cards_per_node=max(machine.cards_per_node, log.tensor or 1))
+    return rooms.room(room).memory.account(model, machine, started(log, room, model.max_context))
+
+
+def started(log: StartupLog, room: str, longest: int | None) -> Deployment:
+    """The deployment that the log tells of."""
+    from memserve.memory.account import Deployment, Layout
+
+    return Deployment(
+        backend=room, engine_version=log.version or "newest", dtype="auto",
+        layout=Layout(tensor=log.tensor or 1, pipeline=log.pipeline or 1),
+        context=log.context or longest or 8192, utilization=log.utilization,
+        max_sequences=log.max_sequences, max_batched_tokens=log.max_batched_tokens,
+    )  # fmt: skip

@@ -1,0 +1,206 @@
+"""`--compare SPEC ...`: machines and providers beside each other for one workload, time against money."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from memserve.errors import InvalidInput, UnknownName
+from memserve.plan.tasks import options as command_line
+
+if TYPE_CHECKING:
+    from argparse import Namespace
+    from collections.abc import Mapping
+
+    from memserve.plan.job import Job
+
+DEFAULT_MODEL = "meta-llama/Llama-3.1-8B-Instruct"
+"""What the cards run where no MODEL is named; the answer says so."""
+COLUMNS = ("", "where", "what", "hours", "$", "kWh", "")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One machine or provider, with its job; `job` is None where nothing fits."""
+
+    name: str
+    what: str
+    job: Mapping[str, Any] | None
+    reason: str = ""
+
+    @property
+    def point(self) -> tuple[float, float] | None:
+        """Likely hours and dollars, where both are known."""
+        if self.job is None or self.job["usd"] is None:
+            return None
+        return self.job["hours"]["likely"], self.job["usd"]["likely"]
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON has it."""
+        return {"name": self.name, "what": self.what, "fits": self.job is not None, "workload": self.job,
+                "reason": self.reason or None}  # fmt: skip
+
+
+def run(options: Namespace) -> int:
+    """Print the table and the chart; 0 if the workload can be run on anything named."""
+    job = command_line.job_of(options)
+    if job is None:
+        raise InvalidInput("--compare needs a --workload, as locomo or 1000:200:5000")
+    named = [] if options.gpus is None or options.gpus in options.compare else [options.gpus]
+    entries = [entry(word, options, job) for word in (*named, *options.compare)]
+    if options.plot:
+        draw(entries, options.plot, job.workload.name)
+    if options.json:
+        from memserve.plan.report.object import write_json
+
+        write_json({"schema": 1, "model": options.model or DEFAULT_MODEL, "workload": job.workload.name,
+                    "compare": [found.to_dict() for found in entries]})  # fmt: skip
+    else:
+        sys.stdout.write(text(entries, options.model, job))
+    return 0 if any(found.job for found in entries) else 1
+
+
+def entry(word: str, options: Namespace, job: Job) -> Entry:
+    """`provider:model` by its token price, anything else as a machine; `@` gives one's own price."""
+    name, sign, own = word.partition("@")
+    rates = _rates(word, own, 2 if ":" in name else 1) if sign else []
+    if ":" in name:
+        return _provider(name, rates, job)
+    return _machine(name, rates, options)
+
+
+def _rates(word: str, own: str, count: int) -> list[float]:
+    """Dollars an hour of a machine, or dollars per million tokens in and out of a provider."""
+    try:
+        rates = [float(part) for part in own.split("/")]
+    except ValueError:
+        rates = []
+    if len(rates) != count or not all(0 < rate < float("inf") for rate in rates):
+        raise InvalidInput(f"not a price: {word[:60]!r}", hint="8x910B4@12.5 ($ an hour), pangu:NAME@0.5/1.5")
+    return rates
+
+
+def _provider(name: str, rates: list[float], job: Job) -> Entry:
+    from memserve.speed import prices
+
+    backend, _, model = name.partition(":")
+    price = prices.of(name)
+    if rates:
+        price = prices.Price(model, backend, rates[0], rates[1], source="the price given")
+    if price is None:
+        known = ", ".join(prices.names()[:3])
+        raise UnknownName(
+            f"no price of {name[:60]!r} is known",
+            hint=f"add your own as {name[:40]}@IN/OUT; known: {known}, ...",
+        )
+    if price.most_input and job.workload.prompt_tokens > price.most_input:
+        asked = f"{job.workload.prompt_tokens:,.0f} are asked for"
+        return Entry(name, "nothing fits", None, f"takes {price.most_input:,} tokens at most, {asked}")
+    return Entry(name, f"{price.input:g} / {price.output:g} $ per Mtok", job.by(price))
+
+
+def _machine(name: str, rates: list[float], options: Namespace) -> Entry:
+    from memserve.hardware import parse
+    from memserve.plan.library import answered
+
+    machine = parse(name)
+    if rates:
+        machine = replace(machine, usd_per_hour=rates[0], price_source="the price given")
+    found = answered(options.model or DEFAULT_MODEL, machine, command_line.wishes(options))
+    plan = found.plan
+    if plan is None:
+        closest = found.closest
+        return Entry(name, "nothing fits", None, closest.verdict.reason if closest else "a rule forbids it")
+    layout = f"tp {plan.tensor_parallel} pp {plan.pipeline_parallel} dp {plan.data_parallel}"
+    return Entry(name, f"{plan.backend} {plan.engine_version}, {plan.quantization}, {layout}", plan.workload)
+
+
+def text(entries: list[Entry], model: str | None, job: Job) -> str:
+    """The table and, below it, the chart."""
+    rows = [COLUMNS, *(_row(letter, found) for letter, found in zip(_letters(entries), entries, strict=True))]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(COLUMNS))]
+    lines = [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
+    ]
+    head = f"{job.workload.name}: {job.workload.requests:,} requests with {model or DEFAULT_MODEL}"
+    note = "" if model else " (no MODEL was named)"
+    return "\n".join([head + note, *lines, "", *chart(entries)]) + "\n"
+
+
+def chart(entries: list[Entry], width: int = 56, height: int = 12) -> list[str]:
+    """Letters by likely time and money, both logarithmic."""
+    from math import log
+
+    points = [(letter, found.point) for letter, found in zip(_letters(entries), entries, strict=True)]
+    known = [
+        (letter, log(max(at[0], 1e-6)), log(max(at[1], 1e-6))) for letter, at in points if at is not None
+    ]
+    if not known:
+        return ["no chart: no price is known for any of them (--json tells which)"]
+    grid = [[" "] * width for _ in range(height)]
+    for letter, x, y in known:
+        column = _place(x, [point[1] for point in known], width)
+        grid[height - 1 - _place(y, [point[2] for point in known], height)][column] = letter
+    times = [at[0] for _, at in points if at is not None]
+    body = ["  |" + "".join(line).rstrip() for line in grid]
+    foot = f"  {min(times):.3g} h ... {max(times):.3g} h"
+    return ["$ (up) against hours (right), likely values, logarithmic", *body, "  +" + "-" * width, foot]
+
+
+def draw(entries: list[Entry], file: str, workload: str) -> None:
+    """The chart as a picture, with the ranges."""
+    from memserve.plan.report.plot import check_file, figure
+
+    check_file(file)
+    made = figure()
+    axes = made.subplots()
+    for found in entries:
+        if found.job is None or found.job["usd"] is None:
+            continue
+        hours, usd = found.job["hours"], found.job["usd"]
+        spread = [[abs(each["likely"] - each[side])] for each in (hours, usd) for side in ("low", "high")]
+        axes.errorbar(
+            [hours["likely"]], [usd["likely"]], xerr=spread[:2], yerr=spread[2:], fmt="o", label=found.name
+        )
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    axes.set_xlabel("hours")
+    axes.set_ylabel("$")
+    axes.set_title(workload)
+    if axes.has_data():
+        axes.legend(fontsize="small")
+    made.savefig(file)
+
+
+def _letters(entries: list[Entry]) -> list[str]:
+    return [chr(ord("A") + place % 26) for place in range(len(entries))]
+
+
+def _place(value: float, values: list[float], size: int) -> int:
+    low, high = min(values), max(values)
+    return size // 2 if high == low else round((value - low) / (high - low) * (size - 1))
+
+
+def _row(letter: str, found: Entry) -> tuple[str, ...]:
+    if found.job is None:
+        return (letter, found.name, found.what, "-", "-", "-", found.reason[:100])
+    job = found.job
+    money = "no price known" if job["usd"] is None else _spread(job["usd"])
+    power = "-" if job["kwh"] is None else f"{job['kwh']:.3g}"
+    return (letter, found.name, found.what, _spread(job["hours"]), money, power, _told(job))
+
+
+def _spread(values: dict[str, float]) -> str:
+    low, likely, high = (f"{values[name]:.3g}" for name in ("low", "likely", "high"))
+    return likely if low == high else f"{likely} ({low} to {high})"
+
+
+def _told(job: Mapping[str, Any]) -> str:
+    words = {True: "yes", False: "no", None: "perhaps"}
+    parts = ["at most"] if job["at_most"] else []
+    if "within_deadline" in job:
+        parts.append(f"in time: {words[job['within_deadline']]}, {job['machines_for_deadline']} such needed")
+    if "within_budget" in job:
+        parts.append(f"in budget: {words[job['within_budget']]}")
+    return "; ".join(parts)

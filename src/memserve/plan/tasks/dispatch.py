@@ -1,0 +1,71 @@
+"""Sends one call to what answers it: a plan, a check, a calibration, training, a pair, any machine."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from memserve.errors import InvalidInput
+from memserve.plan.tasks import options as command_line
+
+if TYPE_CHECKING:
+    from argparse import Namespace
+    from collections.abc import Callable, Sequence
+
+    from memserve.plan.answer import Answer
+
+
+def run(words: Sequence[str] | None = None) -> int:
+    """Answer one call on stdout; 0 if a plan fits, 1 if none does."""
+    options = command_line.parse(words)
+    task: Callable[[Namespace], int] = plan
+    if options.emit is not None:
+        task = import_module("memserve.plan.tasks.emitting").run
+    elif options.compare is not None:
+        task = import_module("memserve.plan.tasks.comparing").run
+    elif options.calibrate is not None:
+        task = import_module("memserve.plan.tasks.calibrating").run
+    elif options.check is not None:
+        task = check
+    elif options.train is not None:
+        task = import_module("memserve.plan.tasks.training").run
+    elif options.embedder is not None:
+        task = import_module("memserve.plan.tasks.pair").run
+    elif (options.gpus or "").strip().lower() == "any":
+        task = import_module("memserve.plan.tasks.anywhere").run
+    return task(options)
+
+
+def plan(options: Namespace) -> int:
+    """The plan for a model on a machine."""
+    from memserve.plan.library import answered
+
+    wishes = command_line.wishes(options)
+    found = answered(options.model, options.gpus, wishes, everything=options.all)
+    return show(found, options)
+
+
+def check(options: Namespace) -> int:
+    """The verdict on a command that one already has."""
+    from memserve.plan.answer import checked
+
+    if options.model is not None:
+        raise InvalidInput("--check reads the model from the command: leave MODEL out")
+    return show(checked(options.check, options.gpus, options.engine_version, options.memory), options)
+
+
+def show(found: Answer, options: Namespace) -> int:
+    """Print the answer in the form that was asked for."""
+    if options.plot is not None:
+        from memserve.plan.report.plot import draw
+
+        draw(found, options.plot)
+    if options.json:
+        from memserve.plan.report.object import answer_object, write_json
+
+        write_json(answer_object(found))
+    else:
+        from memserve.plan.report.page import show as show_text
+
+        show_text(found, why=options.why, everything=options.all)
+    return 0 if found.plan else 1

@@ -1,0 +1,173 @@
+"""`--embedder MODEL`: a generator and an embedder on the same cards.
+
+The embedder gets one card of its own where the generator holds no less for it; else it shares the first
+card, and the generator's budget on every card shrinks by what the embedder takes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from memserve.plan.answer import Answer, answer
+from memserve.plan.losses import weight_loss
+from memserve.plan.plan import GIB, Plan
+from memserve.plan.report.sections import Section, of_answer
+from memserve.plan.room.launching import VISIBLE
+from memserve.plan.search import rooms
+from memserve.plan.search.checkpoints import loaded
+from memserve.plan.tasks import options as command_line
+from memserve.plan.wishes import Wishes
+
+if TYPE_CHECKING:
+    from argparse import Namespace
+    from collections.abc import Iterator
+
+    from memserve.hardware.machine import Machine
+    from memserve.model.spec import ModelSpec
+
+BATCH = 8
+"""Texts that the embedder holds at once."""
+TEXT = 2048
+"""Tokens of a text, where the model takes as many."""
+PORT = "8001"
+"""The embedder's, so that both servers can run on one machine."""
+PORT_WORDS = {"lmdeploy": "--server-port"}
+MARGIN = GIB // 4
+"""What a second process on a card takes beyond its own account: CUDA context rounding, fragmentation."""
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Both plans; `embedder` is None where not even it fits."""
+
+    generator: Answer
+    embedder: Plan | None
+    shared: bool
+
+    @property
+    def fits(self) -> bool:
+        """Both run at once."""
+        return self.generator.plan is not None and self.embedder is not None
+
+
+def run(options: Namespace) -> int:
+    """Plan both and print them; 0 if both fit."""
+    from memserve.plan.library import machine_of, model_of
+
+    found = pair(
+        model_of(options.model), model_of(options.embedder), machine_of(options.gpus),
+        command_line.wishes(options),
+    )  # fmt: skip
+    if options.json:
+        from memserve.plan.report.object import write_json
+
+        write_json(pair_object(found))
+    else:
+        from memserve.plan.report.page import render
+
+        render(sections(found, why=options.why, everything=options.all))
+    return 0 if found.fits else 1
+
+
+def pair(generator: ModelSpec, embedder: ModelSpec, machine: Machine, wishes: Wishes) -> Pair:
+    """The better of a card apart and a card shared."""
+    beside = embedding_plan(embedder, machine)
+    if beside is None:
+        return Pair(answer(generator, machine, wishes), None, shared=False)
+    shared = Pair(sharing(generator, machine, wishes, beside), on_card(beside, machine, 0), shared=True)
+    if machine.nodes > 1 or machine.cards_per_node < 2:
+        return shared
+    last = machine.cards_per_node - 1
+    alone = answer(generator, replace(machine, cards_per_node=last), wishes)
+    apart = Pair(alone, on_card(beside, machine, last), shared=False)
+    return apart if apart.fits and (not shared.fits or _worth(apart) >= _worth(shared)) else shared
+
+
+def embedding_plan(model: ModelSpec, machine: Machine) -> Plan | None:
+    """The embedder alone on one card, with no more memory than a batch of texts needs."""
+    one = replace(machine, cards_per_node=1, nodes=1)
+    context = min(model.max_context or TEXT, TEXT)
+    wishes = Wishes(context=context, concurrency=BATCH, tensor_parallel=1, data_parallel=1)
+    found = answer(model, one, wishes).plan
+    if found is None or found.footprint is None:
+        return found
+    share = needed(found) / max(1, found.footprint.total)
+    smaller = replace(found.deployment, utilization=round(share + 0.005, 2), max_sequences=BATCH)
+    return _fixed(found, smaller)
+
+
+def on_card(plan: Plan, machine: Machine, index: int) -> Plan:
+    """The embedder's launch on one card of the machine, on a port of its own."""
+    if plan.launch is None:
+        return plan
+    variable = VISIBLE.get(machine.card.vendor)
+    env = {**plan.launch.env, **({variable: str(index)} if variable else {})}
+    port = (PORT_WORDS.get(plan.backend, "--port"), PORT)
+    return replace(plan, launch=replace(plan.launch, env=env, command=(*plan.launch.command, *port)))
+
+
+def needed(plan: Plan) -> int:
+    """Bytes that the embedder takes from its card."""
+    held = plan.footprint
+    if held is None:
+        return 0
+    pool = held.kv_cache / max(1.0, held.max_concurrency) * BATCH
+    return int(held.weights + held.activation + held.non_torch + held.graphs + pool) + MARGIN
+
+
+def sharing(generator: ModelSpec, machine: Machine, wishes: Wishes, beside: Plan) -> Answer:
+    """The generator in what the embedder leaves of each card."""
+    card = machine.card
+    rest = replace(machine, card=replace(card, memory=max(1, card.memory - needed(beside))))
+    found = answer(generator, rest, wishes)
+    if found.plan is None or found.plan.footprint is None:
+        return replace(found, machine=machine)
+    share = int(found.plan.footprint.usable / card.memory * 1000) / 1000
+    plan = _fixed(replace(found.plan, machine=machine), replace(found.plan.deployment, utilization=share))
+    return replace(found, plan=plan, machine=machine)
+
+
+def _fixed(plan: Plan, deployment: Any) -> Plan:
+    """The plan with another budget, accounted and launched anew."""
+    from memserve.plan.search.fit import held
+
+    room, model = rooms.room(plan.backend), loaded(plan.model, plan.checkpoint)
+    launch = room.launch.launch(model, plan.checkpoint.id, plan.machine, deployment)
+    verdict = held(room, model, plan.machine, deployment)
+    return replace(plan, deployment=deployment, verdict=verdict, launch=launch)
+
+
+def _worth(pair: Pair) -> tuple[float, float]:
+    """Quality first, then the requests that the generator holds at once."""
+    plan = pair.generator.plan
+    if plan is None or plan.footprint is None:
+        return (-1000.0, 0.0)
+    return (-weight_loss(plan.checkpoint), plan.footprint.max_concurrency * plan.data_parallel)
+
+
+def placement(found: Pair) -> str:
+    """Where the embedder sits."""
+    return "on the generator's first card" if found.shared else "on the last card, by itself"
+
+
+def pair_object(found: Pair) -> dict[str, Any]:
+    """The generator's answer with the embedder's plan beside it."""
+    from memserve.plan.report.object import answer_object, plan_object
+
+    beside = (
+        None if found.embedder is None else {**plan_object(found.embedder), "placement": placement(found)}
+    )
+    return {**answer_object(found.generator), "fits": found.fits, "embedder": beside}
+
+
+def sections(found: Pair, *, why: bool, everything: bool) -> Iterator[Section]:
+    """Both, for a person."""
+    yield from of_answer(found.generator, why=why, everything=everything)
+    if found.embedder is None:
+        yield Section("the embedder does not fit beside it", style="bad")
+        return
+    beside = replace(found.generator, model=found.embedder.model, plan=found.embedder, closest=None,
+                     alternatives=(), rejected=(), remedies=())  # fmt: skip
+    yield Section(f"and the embedder, {placement(found)}", style="good")
+    yield from of_answer(beside, why=False, everything=False)
