@@ -78,3 +78,10 @@ def test_a_missing_file_is_exit_2(tmp_path: Path) -> None:
 def test_a_dry_run_says_what_would_be_done(vllm: list[str], tmp_path: Path) -> None:
     done = _said(_plan(tmp_path, command=vllm, install="pip install vllm==0.19.1"), "--dry-run")
     assert done.stdout.splitlines() == ["pip install vllm==0.19.1", "vllm serve tiny"]
+
+
+@pytest.mark.parametrize("words", [(), ("--port", "x", "plan.json"), ("--nonsense",)])
+def test_malformed_words_are_exit_2_in_one_line(words: tuple[str, ...]) -> None:
+    said = _said(*words)
+    assert said.returncode == 2
+    assert said.stderr.count("\n") == 1 and len(said.stderr) <= 301

@@ -35,6 +35,11 @@ def test_nothing_is_owned_unless_the_caller_states_a_price(capsys):
     assert "owned" not in capsys.readouterr().out
 
 
-def test_an_impossible_rate_is_one_line(capsys):
-    assert economics.main(["--cny-per-usd", "0"]) == 2
-    assert capsys.readouterr().err.count("\n") == 1
+@pytest.mark.parametrize(
+    "words",
+    [("--cny-per-usd", "0"), ("--years", "x"), ("--purchase-usd", "9", "--years", "nan"), ("--nonsense",)],
+)
+def test_an_impossible_rate_is_one_line(words, capsys):
+    assert economics.main(list(words)) == 2
+    told = capsys.readouterr().err
+    assert told.count("\n") == 1 and len(told) <= 301

@@ -2,33 +2,27 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
+from argparse import ArgumentTypeError
 from contextlib import nullcontext
 from functools import partial
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 from memserve.errors import InvalidInput, MemserveError
+from memserve.words import Parser, say
 
 if TYPE_CHECKING:
+    import argparse
     from collections.abc import Sequence
 
     from memserve.run.job import Job
     from memserve.run.summary import Summary
 
 ANSWERED, FAILED, MALFORMED, INTERRUPTED = 0, 1, 2, 130
-LINE = 300
 SETTINGS = ("max_tokens", "temperature", "top_p", "seed", "stop", "n")
 RUN = ("concurrency", "rpm", "tpm", "budget", "price", "cache", "order", "patience", "retry_failed", "resume",
        "workers")  # fmt: skip
-
-
-class Parser(argparse.ArgumentParser):
-    """Says what is wrong on one line."""
-
-    def error(self, message: str) -> NoReturn:
-        raise InvalidInput(message, hint="see --help")
 
 
 def parser() -> Parser:
@@ -93,7 +87,10 @@ def _add_ray(group: argparse._ArgumentGroup) -> None:
 
 def _price(text: str) -> tuple[float, float]:
     before, _, after = text.partition(":")
-    return float(before), float(after)
+    try:
+        return float(before), float(after)
+    except ValueError:
+        raise ArgumentTypeError(f"two prices as 0.15:0.60 are needed, not {text[:40]!r}") from None
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -103,7 +100,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         chosen = parser().parse_args(arguments)
         return _run(chosen)
     except MemserveError as broken:
-        _say(f"error: {broken}")
+        say(f"error: {broken}")
         return MALFORMED if isinstance(broken, InvalidInput) else FAILED
     except KeyboardInterrupt:
         return INTERRUPTED
@@ -124,7 +121,7 @@ def _run(chosen: argparse.Namespace) -> int:
     with nullcontext(opener) if options.distributed else opener() as generator:
         job = Job(chosen.requests, chosen.output, generator, options)
         summary = job.execute()
-    _say(str(summary))
+    say(str(summary))
     return _code(job, summary)
 
 
@@ -141,7 +138,7 @@ def _code(job: Job, summary: Summary) -> int:
     if job.error:
         if not isinstance(job.error, MemserveError):
             raise job.error
-        _say(f"stopped: {job.error}")
+        say(f"stopped: {job.error}")
         return FAILED
     return FAILED if summary.failed or summary.pending else ANSWERED
 
@@ -161,11 +158,6 @@ def _value(text: str) -> Any:
         return json.loads(text)
     except ValueError:
         return text
-
-
-def _say(line: str) -> None:
-    text = " ".join(line.split())
-    print(text if len(text) <= LINE else f"{text[: LINE - 3]}...", file=sys.stderr)
 
 
 def _log_to_stderr() -> None:

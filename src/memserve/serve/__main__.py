@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import signal
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from memserve.errors import InvalidInput, MemserveError
 from memserve.serve import environment, server
+from memserve.words import Parser, say
+
+if TYPE_CHECKING:
+    import argparse
 
 _REFRESH_SECONDS = 5.0
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m memserve.serve", description=__doc__)
+def _parser() -> Parser:
+    parser = Parser(prog="python -m memserve.serve", description=__doc__)
     parser.add_argument("plan", help="what memserve.plan --json printed; - for standard input")
     parser.add_argument("--host", default=server.LOOPBACK, help="default: loopback only")
     parser.add_argument("--port", type=int, help="default: a free one")
@@ -103,15 +106,14 @@ def _interrupt(*_: object) -> None:
 
 def main(argv: list[str] | None = None) -> int:
     """Exit 0 after a clean stop, 1 if the engine failed, 2 for a malformed call."""
-    args = _parser().parse_args(argv)
     signal.signal(signal.SIGTERM, _interrupt)
     try:
-        return _serve(args)
+        return _serve(_parser().parse_args(argv))
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
         return 0
     except InvalidInput as error:
-        print(f"memserve.serve: {error}", file=sys.stderr)
+        say(f"memserve.serve: {error}")
         return 2
     except MemserveError as error:
         print(f"memserve.serve: {error}", file=sys.stderr)

@@ -10,7 +10,8 @@ import argparse
 import sys
 from typing import TYPE_CHECKING
 
-from memserve.errors import MemserveError
+from memserve.errors import MemserveError, UnknownName
+from memserve.words import Parser, say
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -31,6 +32,9 @@ def communication(given: Namespace) -> Rows:
 
     model = shape.of(load(given.model))
     found = room.table(model, given.cards, given.tokens, train=given.train)
+    links = sorted({one.link for one in found})
+    if given.link is not None and given.link not in links:
+        raise UnknownName(f"unknown link {given.link[:40]!r}", hint=f"say {', '.join(links)}")
     head = ("parallelism", "link", "MB a card and step", "messages", "ms", "why")
     return [head, *(_traffic(one) for one in found if given.link in (None, one.link))]
 
@@ -81,8 +85,8 @@ def _unknown(one: Effect) -> str:
     return "" if one.method == "none" else "no published table is known"
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def _parser() -> Parser:
+    parser = Parser(
         prog="python -m memserve.speed",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -112,11 +116,11 @@ def _parser() -> argparse.ArgumentParser:
 
 def main(words: Sequence[str] | None = None) -> int:
     """Print the table that is asked for; 2 on a malformed call."""
-    given = _parser().parse_args(words)
     try:
+        given = _parser().parse_args(words)
         rows: Rows = given.table(given)
-    except MemserveError as error:
-        print(f"memserve.speed: {error}", file=sys.stderr)
+    except (MemserveError, OSError) as error:
+        say(f"memserve.speed: {error}")
         return 2
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:

@@ -5,12 +5,16 @@ Each line says what is claimed, what comes out, and where the claim holds or fai
 
 from __future__ import annotations
 
-import argparse
 import sys
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from memserve.errors import InvalidInput
 from memserve.speed import cost
+from memserve.words import Parser, say
+
+if TYPE_CHECKING:
+    from argparse import Namespace
 
 ACTIVE, CARDS, HOURLY, MFU = 100e9, 8, 39.33, 0.30
 PEAKS = {"dense bf16": 989.0, "dense fp8": 1979.0, "fp8 with 2:4 sparsity": 3958.0}
@@ -115,7 +119,7 @@ def render(cny_per_usd: float | None, purchase: Purchase | None = None) -> str:
 
 def main(words: list[str] | None = None) -> int:
     """Print the sums."""
-    parser = argparse.ArgumentParser(prog="python -m memserve.speed.economics", description=__doc__)
+    parser = Parser(prog="python -m memserve.speed.economics", description=__doc__)
     parser.add_argument("--cny-per-usd", type=float, help="yuan for a dollar: no rate is built in")
     parser.add_argument("--purchase-usd", type=float, help="own it for so much, against renting")
     parser.add_argument(
@@ -125,19 +129,22 @@ def main(words: list[str] | None = None) -> int:
     parser.add_argument("--busy-share", type=float, default=0.5)
     parser.add_argument("--watts", type=float, default=8 * 700.0, help="eight H100 SXM: 5,600")
     parser.add_argument("--usd-per-kwh", type=float, default=0.0)
-    given = parser.parse_args(words)
-    bought = None
-    if given.purchase_usd is not None:
-        bought = Purchase(
-            given.purchase_usd, given.rent_usd_per_hour, given.years, given.busy_share, given.watts,
-            given.usd_per_kwh,
-        )  # fmt: skip
     try:
-        print(render(given.cny_per_usd, bought))
+        given = parser.parse_args(words)
+        print(render(given.cny_per_usd, _bought(given)))
     except InvalidInput as error:
-        print(f"memserve.speed.economics: {error}", file=sys.stderr)
+        say(f"memserve.speed.economics: {error}")
         return 2
     return 0
+
+
+def _bought(given: Namespace) -> Purchase | None:
+    if given.purchase_usd is None:
+        return None
+    return Purchase(
+        given.purchase_usd, given.rent_usd_per_hour, given.years, given.busy_share, given.watts,
+        given.usd_per_kwh,
+    )  # fmt: skip
 
 
 if __name__ == "__main__":
