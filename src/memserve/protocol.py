@@ -273,7 +273,7 @@ class AsyncEngine(Protocol):
 class Backend(Protocol):
     """What an entry point of the group `memserve.backends` resolves to.
 
-    The planner asks more of a room (`rules`, `memory`, `launch`): see `memserve.plan.room.Room`.
+    The planner asks more of a room (`rules`, `memory`, `launch`): see `memserve.plan.room.room.Room`.
     """
 
     @property

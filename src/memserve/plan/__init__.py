@@ -7,16 +7,16 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from memserve.plan.checking import check as check
+    from memserve.plan.described import Checkpoint as Checkpoint
+    from memserve.plan.described import Verdict as Verdict
     from memserve.plan.library import best as best
     from memserve.plan.library import candidates as candidates
     from memserve.plan.plan import Candidate as Candidate
-    from memserve.plan.plan import Checkpoint as Checkpoint
     from memserve.plan.plan import Plan as Plan
-    from memserve.plan.plan import Verdict as Verdict
 
 _HOMES = {
     "best": "library", "candidates": "library", "check": "checking",
-    "Candidate": "plan", "Checkpoint": "plan", "Plan": "plan", "Verdict": "plan",
+    "Candidate": "plan", "Checkpoint": "described", "Plan": "plan", "Verdict": "described",
 }  # fmt: skip
 __all__ = sorted(_HOMES)
 

@@ -6,7 +6,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from memserve.errors import InvalidInput
-from memserve.plan.plan import Checkpoint, Plan
+from memserve.plan.described import Checkpoint
+from memserve.plan.plan import Plan
 from memserve.plan.room.asked import completed
 from memserve.plan.room.commandline import split
 

@@ -11,7 +11,7 @@ from memserve.errors import InvalidInput
 if TYPE_CHECKING:
     from memserve.hardware.machine import Machine
     from memserve.model.spec import ModelSpec
-    from memserve.plan.plan import Described
+    from memserve.plan.described import Described
     from memserve.speed.prices import Price
     from memserve.speed.workloads import Estimate, Workload
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from memserve.plan.plan import Checkpoint
+    from memserve.plan.described import Checkpoint
 
 _DATA = json.loads(Path(__file__).with_name("losses.json").read_text(encoding="utf-8"))
 WEIGHTS: dict[str, int] = _DATA["weights"]

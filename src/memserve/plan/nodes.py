@@ -7,14 +7,14 @@ from dataclasses import dataclass, field
 from functools import cache
 from math import ceil
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from memserve.hardware.machine import Machine
-    from memserve.memory.account import Layout
-    from memserve.plan.plan import Plan
+    from memserve.memory.account import Deployment, Layout
+    from memserve.plan.room.launch import Launch
 
 Words = tuple[str, ...]
 RAY_WORDS = ("--distributed-executor-backend",)
@@ -39,7 +39,24 @@ class Step:
         return {"node": self.node, "command": list(self.command), "env": dict(self.env)}
 
 
-def steps(plan: Plan) -> tuple[Step, ...]:
+class Startable(Protocol):
+    """What is read of a plan to start it."""
+
+    @property
+    def backend(self) -> str: ...
+    @property
+    def machine(self) -> Machine: ...
+    @property
+    def deployment(self) -> Deployment: ...
+    @property
+    def launch(self) -> Launch | None: ...
+    @property
+    def command(self) -> list[str]: ...
+    @property
+    def env(self) -> dict[str, str]: ...
+
+
+def steps(plan: Startable) -> tuple[Step, ...]:
     """What to run, and where: one step for a plan that one node holds, none for a provider's."""
     if plan.launch is None or not plan.command:
         return ()
@@ -64,7 +81,7 @@ def taken(machine: Machine, layout: Layout) -> int:
     return min(machine.nodes, ceil(layout.cards / machine.cards_per_node))
 
 
-def _ray(plan: Plan, count: int) -> Iterator[Step]:
+def _ray(plan: Startable, count: int) -> Iterator[Step]:
     """A Ray cluster over the nodes, then one server that finds it."""
     port = facts()["ports"]["ray"]
     start = ("ray", "start", "--disable-usage-stats")
@@ -76,7 +93,7 @@ def _ray(plan: Plan, count: int) -> Iterator[Step]:
     yield Step(0, (*plan.command, *copies), environment(plan, 0))
 
 
-def _copies(plan: Plan, count: int) -> Iterator[Step]:
+def _copies(plan: Startable, count: int) -> Iterator[Step]:
     """vLLM's own data parallelism: the first node answers for all, the others only compute."""
     layout = plan.deployment.layout
     each = plan.machine.cards_per_node // (layout.tensor * layout.pipeline)
@@ -88,7 +105,7 @@ def _copies(plan: Plan, count: int) -> Iterator[Step]:
         yield Step(node, (*shared, *here, *rest), environment(plan, node))
 
 
-def _ranks(plan: Plan, count: int) -> Iterator[Step]:
+def _ranks(plan: Startable, count: int) -> Iterator[Step]:
     """The same command on every node with its rank; each copy of the model has nodes of its own."""
     layout, port = plan.deployment.layout, facts()["ports"]["sglang"]
     cards = layout.tensor * layout.pipeline
@@ -102,7 +119,7 @@ def _ranks(plan: Plan, count: int) -> Iterator[Step]:
             yield Step(first + rank, (*base, *words), environment(plan, first + rank))
 
 
-def _servers(plan: Plan, count: int) -> Iterator[Step]:
+def _servers(plan: Startable, count: int) -> Iterator[Step]:
     """A server of its own on every node, since SGLang keeps copies within a node."""
     layout = plan.deployment.layout
     each = plan.machine.cards_per_node // (layout.tensor * layout.pipeline)
@@ -111,7 +128,7 @@ def _servers(plan: Plan, count: int) -> Iterator[Step]:
         yield Step(node, (*base, "--dp-size", str(min(each, layout.data - node * each))), plan.env)
 
 
-def environment(plan: Plan, node: int) -> dict[str, str]:
+def environment(plan: Startable, node: int) -> dict[str, str]:
     """The plan's variables and those of the network, for one node."""
     known = facts()
     rows = (known["vendors"].get(plan.machine.card.vendor, {}), known["engines"][plan.backend])

@@ -1,157 +1,20 @@
-"""The planner's values: a verdict on one deployment, a candidate, and a plan with its launch."""
+"""The planner's answer in values: a candidate, and a plan with its launch."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from memserve.plan.described import GIB, Described
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from memserve.hardware.machine import Machine
-    from memserve.memory.account import Deployment, Footprint, Outcome
+    from memserve.memory.account import Deployment
     from memserve.model.spec import ModelSpec
-    from memserve.plan.room.room import Launch
-
-GIB = 1024**3
-MEMORY_FIELDS = ("usable", "weights", "activation", "non_torch", "graphs", "kv_cache", "free")
-
-
-@dataclass(frozen=True)
-class Checkpoint:
-    """The weights that a deployment loads."""
-
-    id: str
-    quantization: str
-    source: str = ""
-    make: str | None = None
-    """The command that makes it, where none is known to exist."""
-    online: bool = False
-    """The engine quantizes the 16-bit checkpoint while loading it."""
-    stored: bool = False
-    """The model itself is stored so: it comes in no other form."""
-    bits: float = 4
-    group_size: int | None = None
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """What rules and then memory say about one deployment."""
-
-    outcome: Outcome
-    rule: str = ""
-    """The rule that forbids it; `memory` where rules allow it and it does not fit; empty if it runs."""
-    reason: str = ""
-    source: str = ""
-    footprint: Footprint | None = None
-    """None: a rule spoke before memory was asked, or an HTTP provider has none."""
-
-    @property
-    def fits(self) -> bool:
-        """The engine would start."""
-        return self.outcome == "runs"
-
-
-class Described:
-    """Reads a deployment's words under the names of the JSON answer."""
-
-    deployment: Deployment
-    verdict: Verdict
-
-    @property
-    def backend(self) -> str:
-        """The room's name."""
-        return self.deployment.backend
-
-    @property
-    def engine_version(self) -> str:
-        """The release that is planned with."""
-        return self.deployment.engine_version
-
-    @property
-    def quantization(self) -> str:
-        """How the weights are held."""
-        return self.deployment.quantization
-
-    @property
-    def dtype(self) -> str:
-        """What the engine computes in."""
-        return self.deployment.dtype
-
-    @property
-    def kv_dtype(self) -> str:
-        """What the KV cache holds."""
-        return self.deployment.kv_dtype
-
-    @property
-    def tensor_parallel(self) -> int:
-        """Cards that share every layer."""
-        return self.deployment.layout.tensor
-
-    @property
-    def pipeline_parallel(self) -> int:
-        """Groups of layers."""
-        return self.deployment.layout.pipeline
-
-    @property
-    def data_parallel(self) -> int:
-        """Copies of the model."""
-        return self.deployment.layout.data
-
-    @property
-    def context(self) -> int:
-        """Tokens of one request, prompt and answer."""
-        return self.deployment.context
-
-    @property
-    def concurrency(self) -> int:
-        """Requests of that context that were asked for at once."""
-        return self.deployment.concurrency
-
-    @property
-    def fits(self) -> bool:
-        """Rules allow it and memory holds it."""
-        return self.verdict.fits
-
-    @property
-    def outcome(self) -> Outcome:
-        """runs, refused or out_of_memory."""
-        return self.verdict.outcome
-
-    @property
-    def reason(self) -> str:
-        """Why it does not fit; empty if it does."""
-        return self.verdict.reason
-
-    @property
-    def rule(self) -> str:
-        """The rule behind `reason`."""
-        return self.verdict.rule
-
-    @property
-    def source(self) -> str:
-        """Where the rule was read."""
-        return self.verdict.source
-
-    @property
-    def footprint(self) -> Footprint | None:
-        """One card's memory, where it was asked for."""
-        return self.verdict.footprint
-
-    @property
-    def kv_cache_tokens(self) -> int | None:
-        """Tokens that the KV pool holds, per data-parallel rank."""
-        return None if self.footprint is None else self.footprint.kv_tokens
-
-    @property
-    def max_concurrency(self) -> float | None:
-        """Requests of the full context that the KV pool holds at once."""
-        return None if self.footprint is None else round(self.footprint.max_concurrency, 2)
-
-    @property
-    def memory_gib_per_card(self) -> dict[str, float] | None:
-        """The fullest card's memory in GiB; None for HTTP providers."""
-        return None if self.footprint is None else gib(self.footprint)
+    from memserve.plan.described import Checkpoint, Verdict
+    from memserve.plan.room.launch import Launch
 
 
 @dataclass(frozen=True)
@@ -213,13 +76,49 @@ class Plan(Described):
         """The environment that the command needs."""
         return dict(self.launch.env) if self.launch else {}
 
+    def bare(self) -> dict[str, Any]:
+        """The plan as it stands inside an answer."""
+        from memserve.plan.nodes import steps
+
+        layout = None if self.remote else self.deployment.layout
+        return {
+            "backend": self.backend, "engine_version": self.engine_version or None,
+            "quantization": self.quantization, "dtype": self.dtype,
+            "tensor_parallel": layout and layout.tensor,
+            "pipeline_parallel": layout and layout.pipeline,
+            "data_parallel": layout and layout.data,
+            "expert_parallel": layout and layout.expert,
+            "kv_dtype": self.kv_dtype, "context": self.context, "largest_context": self.largest_context,
+            "concurrency": self.concurrency,
+            "checkpoint": self.checkpoint.id, "checkpoint_source": self.checkpoint.source,
+            "make_checkpoint": self.checkpoint.make,
+            "install": self.install, "command": self.command, "env": self.env,
+            "nodes": [step.to_dict() for step in steps(self)],
+            "fits": self.fits, "outcome": self.outcome,
+            "memory_gib_per_card": self.memory_gib_per_card,
+            "kv_cache_tokens": self.kv_cache_tokens, "max_concurrency": self.max_concurrency,
+            "speed": self.speed, "cost": self.cost, "workload": self.workload, "reasons": list(self.reasons),
+        }  # fmt: skip
+
     def to_dict(self) -> dict[str, Any]:
         """The plan object of the JSON answer, plus its model and machine."""
-        from memserve.plan.report.object import plan_object
-
-        return plan_object(self)
+        return {"model": model_object(self.model), "machine": machine_object(self.machine), **self.bare()}
 
 
-def gib(footprint: Footprint) -> dict[str, float]:
-    """A footprint in GiB under the names of the contract."""
-    return {name: round(getattr(footprint, name) / GIB, 4) for name in MEMORY_FIELDS}
+def model_object(model: ModelSpec) -> dict[str, Any]:
+    """Who the model is."""
+    return {
+        "id": model.id, "architecture": model.architecture or None,
+        "parameters": model.parameters if model.blocks else None,
+        "active_parameters": model.active_parameters if model.blocks else None,
+        "source": model.source, "notes": list(model.notes),
+    }  # fmt: skip
+
+
+def machine_object(machine: Machine) -> dict[str, Any]:
+    """What it is planned for."""
+    return {
+        "nodes": machine.nodes, "cards_per_node": machine.cards_per_node, "card": machine.card.name,
+        "memory_gib_per_card": round(machine.card.memory / GIB, 2), "origin": machine.origin,
+        "notes": list(machine.notes),
+    }  # fmt: skip

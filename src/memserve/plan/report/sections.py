@@ -6,7 +6,7 @@ import shlex
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from memserve.plan.plan import GIB
+from memserve.plan.described import GIB
 from memserve.plan.search import pareto
 
 if TYPE_CHECKING:

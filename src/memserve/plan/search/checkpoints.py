@@ -8,7 +8,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from memserve.plan.plan import Checkpoint
+from memserve.plan.described import Checkpoint
 
 if TYPE_CHECKING:
     from memserve.model import catalogue

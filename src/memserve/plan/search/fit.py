@@ -6,7 +6,7 @@ from dataclasses import replace
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from memserve.plan.plan import Verdict
+from memserve.plan.described import Verdict
 from memserve.plan.search.verdict import weighed
 
 if TYPE_CHECKING:

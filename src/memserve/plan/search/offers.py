@@ -6,7 +6,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from memserve.memory.account import Deployment
-from memserve.plan.plan import Candidate, Checkpoint
+from memserve.plan.described import Checkpoint
+from memserve.plan.plan import Candidate
 from memserve.plan.rules.judge import Judge, Refusal, offered
 from memserve.plan.search import rooms
 from memserve.plan.search.checkpoints import checkpoints, known_methods, loaded

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from memserve.hardware.machine import Machine
     from memserve.model.spec import ModelSpec
+    from memserve.plan.described import Described
     from memserve.plan.job import Job
-    from memserve.plan.plan import Described
     from memserve.speed.result import Speed
 
 INPUT_TOKENS = 1024

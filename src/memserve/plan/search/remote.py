@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from memserve.memory.account import Deployment
-from memserve.plan.plan import Candidate, Checkpoint, Plan, Verdict
+from memserve.plan.described import Checkpoint, Verdict
+from memserve.plan.plan import Candidate, Plan
 from memserve.plan.search import rooms
 
 if TYPE_CHECKING:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from memserve.plan.plan import Verdict
+from memserve.plan.described import Verdict
 from memserve.plan.rules.judge import Judge
 
 if TYPE_CHECKING:

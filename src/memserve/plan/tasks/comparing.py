@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from memserve.errors import InvalidInput, UnknownName
@@ -64,20 +64,19 @@ def run(options: Namespace) -> int:
 def entry(word: str, options: Namespace, job: Job) -> Entry:
     """`provider:model` by its token price, anything else as a machine; `@` gives one's own price."""
     name, sign, own = word.partition("@")
-    rates = _rates(word, own, 2 if ":" in name else 1) if sign else []
     if ":" in name:
-        return _provider(name, rates, job)
-    return _machine(name, rates, options)
+        return _provider(name, _rates(word, own) if sign else [], job)
+    return _machine(word, options)
 
 
-def _rates(word: str, own: str, count: int) -> list[float]:
-    """Dollars an hour of a machine, or dollars per million tokens in and out of a provider."""
+def _rates(word: str, own: str) -> list[float]:
+    """Dollars per million tokens in and out of a provider."""
     try:
         rates = [float(part) for part in own.split("/")]
     except ValueError:
         rates = []
-    if len(rates) != count or not all(0 < rate < float("inf") for rate in rates):
-        raise InvalidInput(f"not a price: {word[:60]!r}", hint="8x910B4@12.5 ($ an hour), pangu:NAME@0.5/1.5")
+    if len(rates) != 2 or not all(0 < rate < float("inf") for rate in rates):
+        raise InvalidInput(f"not a price: {word[:60]!r}", hint="pangu:NAME@0.5/1.5 ($ per Mtok in and out)")
     return rates
 
 
@@ -100,14 +99,11 @@ def _provider(name: str, rates: list[float], job: Job) -> Entry:
     return Entry(name, f"{price.input:g} / {price.output:g} $ per Mtok", job.by(price))
 
 
-def _machine(name: str, rates: list[float], options: Namespace) -> Entry:
-    from memserve.hardware import parse
+def _machine(spec: str, options: Namespace) -> Entry:
     from memserve.plan.library import answered
 
-    machine = parse(name)
-    if rates:
-        machine = replace(machine, usd_per_hour=rates[0], price_source="the price given")
-    found = answered(options.model or DEFAULT_MODEL, machine, command_line.wishes(options))
+    found = answered(options.model or DEFAULT_MODEL, spec, command_line.wishes(options))
+    name = spec.partition("@")[0]
     plan = found.plan
     if plan is None:
         closest = found.closest

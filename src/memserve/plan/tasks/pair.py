@@ -10,8 +10,8 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from memserve.plan.answer import Answer, answer
+from memserve.plan.described import GIB
 from memserve.plan.losses import weight_loss
-from memserve.plan.plan import GIB, Plan
 from memserve.plan.report.sections import Section, of_answer
 from memserve.plan.room.launching import VISIBLE
 from memserve.plan.search import rooms
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from memserve.hardware.machine import Machine
     from memserve.model.spec import ModelSpec
+    from memserve.plan.plan import Plan
 
 BATCH = 8
 """Texts that the embedder holds at once."""
@@ -153,11 +154,9 @@ def placement(found: Pair) -> str:
 
 def pair_object(found: Pair) -> dict[str, Any]:
     """The generator's answer with the embedder's plan beside it."""
-    from memserve.plan.report.object import answer_object, plan_object
+    from memserve.plan.report.object import answer_object
 
-    beside = (
-        None if found.embedder is None else {**plan_object(found.embedder), "placement": placement(found)}
-    )
+    beside = None if found.embedder is None else {**found.embedder.to_dict(), "placement": placement(found)}
     return {**answer_object(found.generator), "fits": found.fits, "embedder": beside}
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from memserve.errors import InvalidInput
-from memserve.plan.plan import GIB
+from memserve.plan.described import GIB
 from memserve.plan.report.sections import Section, bar
 
 if TYPE_CHECKING:
@@ -41,7 +41,8 @@ def run(options: Namespace) -> int:
     need = training.for_machine(model, machine, **read(options.train))
     fits = need.total <= machine.card.memory
     if options.json:
-        from memserve.plan.report.object import SCHEMA, machine_object, model_object, write_json
+        from memserve.plan.plan import machine_object, model_object
+        from memserve.plan.report.object import SCHEMA, write_json
 
         write_json({
             "schema": SCHEMA, "model": model_object(model), "machine": machine_object(machine), "fits": fits,

@@ -1,0 +1,154 @@
+"""What is planned with, and what is said of it: a checkpoint, a verdict, and the words of the JSON answer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from memserve.memory.account import Deployment, Footprint, Outcome
+
+GIB = 1024**3
+MEMORY_FIELDS = ("usable", "weights", "activation", "non_torch", "graphs", "kv_cache", "free")
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """The weights that a deployment loads."""
+
+    id: str
+    quantization: str
+    source: str = ""
+    make: str | None = None
+    """The command that makes it, where none is known to exist."""
+    online: bool = False
+    """The engine quantizes the 16-bit checkpoint while loading it."""
+    stored: bool = False
+    """The model itself is stored so: it comes in no other form."""
+    bits: float = 4
+    group_size: int | None = None
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What rules and then memory say about one deployment."""
+
+    outcome: Outcome
+    rule: str = ""
+    """The rule that forbids it; `memory` where rules allow it and it does not fit; empty if it runs."""
+    reason: str = ""
+    source: str = ""
+    footprint: Footprint | None = None
+    """None: a rule spoke before memory was asked, or an HTTP provider has none."""
+
+    @property
+    def fits(self) -> bool:
+        """The engine would start."""
+        return self.outcome == "runs"
+
+
+class Described:
+    """Reads a deployment's words under the names of the JSON answer."""
+
+    deployment: Deployment
+    verdict: Verdict
+
+    @property
+    def backend(self) -> str:
+        """The room's name."""
+        return self.deployment.backend
+
+    @property
+    def engine_version(self) -> str:
+        """The release that is planned with."""
+        return self.deployment.engine_version
+
+    @property
+    def quantization(self) -> str:
+        """How the weights are held."""
+        return self.deployment.quantization
+
+    @property
+    def dtype(self) -> str:
+        """What the engine computes in."""
+        return self.deployment.dtype
+
+    @property
+    def kv_dtype(self) -> str:
+        """What the KV cache holds."""
+        return self.deployment.kv_dtype
+
+    @property
+    def tensor_parallel(self) -> int:
+        """Cards that share every layer."""
+        return self.deployment.layout.tensor
+
+    @property
+    def pipeline_parallel(self) -> int:
+        """Groups of layers."""
+        return self.deployment.layout.pipeline
+
+    @property
+    def data_parallel(self) -> int:
+        """Copies of the model."""
+        return self.deployment.layout.data
+
+    @property
+    def context(self) -> int:
+        """Tokens of one request, prompt and answer."""
+        return self.deployment.context
+
+    @property
+    def concurrency(self) -> int:
+        """Requests of that context that were asked for at once."""
+        return self.deployment.concurrency
+
+    @property
+    def fits(self) -> bool:
+        """Rules allow it and memory holds it."""
+        return self.verdict.fits
+
+    @property
+    def outcome(self) -> Outcome:
+        """runs, refused or out_of_memory."""
+        return self.verdict.outcome
+
+    @property
+    def reason(self) -> str:
+        """Why it does not fit; empty if it does."""
+        return self.verdict.reason
+
+    @property
+    def rule(self) -> str:
+        """The rule behind `reason`."""
+        return self.verdict.rule
+
+    @property
+    def source(self) -> str:
+        """Where the rule was read."""
+        return self.verdict.source
+
+    @property
+    def footprint(self) -> Footprint | None:
+        """One card's memory, where it was asked for."""
+        return self.verdict.footprint
+
+    @property
+    def kv_cache_tokens(self) -> int | None:
+        """Tokens that the KV pool holds, per data-parallel rank."""
+        return None if self.footprint is None else self.footprint.kv_tokens
+
+    @property
+    def max_concurrency(self) -> float | None:
+        """Requests of the full context that the KV pool holds at once."""
+        return None if self.footprint is None else round(self.footprint.max_concurrency, 2)
+
+    @property
+    def memory_gib_per_card(self) -> dict[str, float] | None:
+        """The fullest card's memory in GiB; None for HTTP providers."""
+        return None if self.footprint is None else gib(self.footprint)
+
+
+def gib(footprint: Footprint) -> dict[str, float]:
+    """A footprint in GiB under the names of the contract."""
+    return {name: round(getattr(footprint, name) / GIB, 4) for name in MEMORY_FIELDS}
