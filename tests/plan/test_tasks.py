@@ -74,6 +74,29 @@ def test_training(capsys: pytest.CaptureFixture[str]) -> None:
     assert need["needed"] > need["total"] and need["optimizer_states"] > need["weights"]
 
 
+@pytest.mark.parametrize("words", [("qlora",), ("lora", "batch=1", "checkpointing"), ()])
+def test_training_takes_the_model_last(words: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
+    first = answered(capsys, "llama-8b", "--gpus", "2xA100", "--train", *words)
+    last = answered(capsys, "--gpus", "2xA100", "--train", *words, "llama-8b")
+    assert first == last
+    assert main(["--gpus", "2xA100", "--train", *words]) == 2
+
+
+def test_the_caller_may_price_a_machine(capsys: pytest.CaptureFixture[str]) -> None:
+    plan = answered(capsys, "llama-8b", "--gpus", "8x910B4@12.5", "--workload", "1000:100:1000")["plan"]
+    assert isinstance(plan, dict)
+    assert plan["cost"]["usd_per_hour"] == 12.5 and plan["cost"]["source"] == "the price given"
+    assert plan["workload"]["usd"]["likely"] == pytest.approx(
+        plan["workload"]["hours"]["likely"] * 12.5, rel=1e-3
+    )
+
+
+@pytest.mark.parametrize("spec", ["4xV100@", "4xV100@x", "@3", "4xV100@-1", "4xV100@inf", "any@3", "1xL4@2@"])
+def test_a_bad_price_is_one_line(spec: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["llama-8b", "--gpus", spec]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
 @pytest.mark.parametrize("ending", ["svg", "png"])
 def test_plots(ending: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("matplotlib")

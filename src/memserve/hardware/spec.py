@@ -1,4 +1,4 @@
-"""Reads a machine's spec: 4xV100, 2x8xH100, 8x910B4, p4d.24xlarge, cpu."""
+"""Reads a machine's spec: 4xV100, 2x8xH100, 8x910B4@12.5, p4d.24xlarge, cpu."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from memserve.hardware.machine import Machine
 
 MOST_CARDS_PER_NODE = 128
 MOST_NODES = 1024
+MOST_USD = 1e6
+GIVEN = "the price given"
 _COUNT = re.compile(r"^\s*([+-]?[0-9]+(?:\.[0-9]+)?)\s*[xX×*]\s*(.*)$", re.DOTALL)
 _GRAMMAR = "write for instance 4xV100-32GB, 2x8xH100 (nodes x cards), 8x910B4, p4d.24xlarge or cpu"
 
@@ -22,10 +24,24 @@ def parse(spec: str) -> Machine:
         raise InvalidInput("the machine's spec is empty", hint=_GRAMMAR)
     if len(text) > 200 or not text.isprintable():
         raise InvalidInput(f"not a machine's spec: {text[:40]!r}", hint=_GRAMMAR)
+    where, at, price = text.rpartition("@")
+    if at:
+        return _priced(where, price, text)
     if re.search(r"[,;+&]", text) and not _known(text):
         return _sum(text)
     counts, name = _split(text)
     return _machine(counts, name, text)
+
+
+def _priced(where: str, price: str, text: str) -> Machine:
+    """A machine at the caller's own price: dollars an hour for all of it."""
+    try:
+        usd = float(price)
+    except ValueError:
+        usd = 0.0
+    if not 0 < usd < MOST_USD:
+        raise InvalidInput(f"not a price: {_short(text)!r}", hint="8x910B4@12.5 is 12.5 $ an hour for all 8")
+    return replace(parse(where), usd_per_hour=usd, price_source=GIVEN)
 
 
 def _known(name: str) -> bool:

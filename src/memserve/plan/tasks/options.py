@@ -28,9 +28,19 @@ class Parser(argparse.ArgumentParser):
 def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
     """The options of one call."""
     options = parser().parse_args(words)
+    if options.model is None and options.train:
+        options.model = _last(options.train)
     if not (options.model or options.check or options.calibrate or options.compare):
         raise InvalidInput("no model named: python -m memserve.plan llama-70b --gpus 4xV100")
     return options
+
+
+def _last(words: list[str]) -> str | None:
+    """MODEL behind `--train qlora batch=4`, which takes it for a word of its own."""
+    from memserve.plan.tasks.training import METHODS, WORDS
+
+    named = "=" in words[-1] or words[-1].replace("-", "_") in (*METHODS, *WORDS)
+    return None if named else words.pop()
 
 
 def wishes(options: argparse.Namespace) -> Wishes:
@@ -62,7 +72,9 @@ def parser() -> Parser:
         epilog="exit codes: 0 a plan fits; 1 nothing does, the closest miss is shown; 2 malformed call",
     )
     made.add_argument("model", nargs="?", metavar="MODEL", help="a name, hub id, folder or config.json")
-    made.add_argument("--gpus", metavar="SPEC", help="4xV100, 2x8xH100, p4d.24xlarge, cpu or any")
+    made.add_argument(
+        "--gpus", metavar="SPEC", help="4xV100, 2x8xH100, 8x910B4@12.5 ($/h), p4d.24xlarge, cpu, any"
+    )
     _wanted(made)
     _shown(made)
     _other(made)
