@@ -10,7 +10,7 @@ from concurrent.futures import Future
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
-from memserve.client.driver import failure, method_of
+from memserve.client.failure import failure, method_of
 from memserve.errors import EngineFailed, MemserveError
 from memserve.protocol import Completion
 
