@@ -193,19 +193,11 @@ def share_of_ram(rule: str, gb: float) -> float:
 
 def _unknown(name: str) -> UnknownName:
     shown = name.strip()[:40]
-    if "." in shown:
-        return _unknown_instance(shown)
     near = suggestions(name)
     meant = (
         f"did you mean {', '.join(near)}?" if near else "say for instance A100-80GB, RTX4090, 910B4 or cpu"
     )
     return UnknownName(f"unknown card {shown!r}: {meant}", suggestions=near)
-
-
-def _unknown_instance(name: str) -> UnknownName:
-    from memserve.hardware import instances
-
-    return instances.unknown(name)
 
 
 def suggestions(name: str) -> list[str]:

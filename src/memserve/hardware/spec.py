@@ -93,6 +93,8 @@ def _of_cards(name: str, per_node: int, nodes: int) -> Machine:
             raise InvalidInput(
                 f"{_short(name)!r}: the count goes first: {backwards[2]}x{backwards[1]}"
             ) from error
+        if "." in name:
+            raise instances.unknown(name) from error
         raise
     network = found.network if nodes > 1 else None
     return Machine(found, per_node, nodes, network=network, notes=notes)
