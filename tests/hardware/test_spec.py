@@ -104,3 +104,8 @@ def test_any_near_spec_is_a_machine_or_one_line(text):
         parse(text)
     except (InvalidInput, UnknownName) as error:
         assert len(str(error)) <= 300
+
+
+def test_a_remark_in_brackets_is_no_second_card():
+    assert parse("2xAscend A3 die (Atlas 800I A3, 64 GB per die)").card.name == "A3"
+    assert parse("8xNVIDIA A100 (40 GB, size inferred)").card.name == "A100-40GB"

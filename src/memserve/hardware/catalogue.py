@@ -22,6 +22,8 @@ _BLANKS = re.compile(r"[\W_]+")
 _SIZED = re.compile(r"[0-9]g(i?b)?$")
 _ASIDE = re.compile(r"(?P<base>[^(,]*[^(,\s])\s*(?P<aside>[(,].*)$", re.DOTALL)
 _GIGABYTES = re.compile(r"([0-9]+) ?GB")
+_UNITLESS = re.compile(r"[-_ ][0-9]{2,3}$")
+_SIZE_THEN_FORM = re.compile(r"(?P<stem>.+[0-9])gi?b(?P<form>sxm[0-9]?|pcie|nvl)")
 MOST_RAM_GB = 16384
 
 
@@ -70,7 +72,7 @@ def card(name: str) -> Card:
 
 def resolve(name: str) -> tuple[Card, tuple[str, ...]]:
     """The card of that name, and what was assumed, as "V100 means V100-32GB"."""
-    number = _index().get(key(name))
+    number = _number(name)
     if number is not None:
         return _card(number), _assumed(name, number)
     plain = _without_aside(name)
@@ -79,9 +81,28 @@ def resolve(name: str) -> tuple[Card, tuple[str, ...]]:
     return _sized(name), ()
 
 
+def _number(name: str) -> int | None:
+    """The row of a name as it stands, or respelled: A100-80, V100-32G, H100 80GB SXM."""
+    index = _index()
+    found = index.get(key(name))
+    return index[other] if found is None and (other := _respelled(name)) in index else found
+
+
+def _respelled(name: str) -> str:
+    """The size in full and at the end, as the index has it."""
+    bare = key(name) + ("gb" if _UNITLESS.search(name.strip()) else "")
+    match = _SIZE_THEN_FORM.fullmatch(bare)
+    if match is None:
+        return re.sub(r"(?<=[0-9])gi?b?$", "gb", bare)
+    stem, form = match["stem"], match["form"]
+    spelled = [f"{stem[:-n]}{part}{stem[-n:]}gb" for n in (2, 3) for part in (form, "")]
+    meant = spelled if form.startswith("sxm") else spelled[::2]
+    return next((one for one in meant if one in _index()), bare)
+
+
 def knows(name: str) -> bool:
     """Whether `card` would find it."""
-    if key(name) in _index():
+    if _number(name) is not None:
         return True
     plain = _without_aside(name)
     if plain != name:

@@ -14,6 +14,7 @@ MOST_NODES = 1024
 MOST_USD = 1e6
 GIVEN = "the price given"
 _COUNT = re.compile(r"^\s*([+-]?[0-9]+(?:\.[0-9]+)?)\s*[xX×*]\s*(.*)$", re.DOTALL)
+_ASIDE = re.compile(r"\([^()]*\)")
 _GRAMMAR = "write for instance 4xV100-32GB, 2x8xH100 (nodes x cards), 8x910B4, p4d.24xlarge or cpu"
 
 
@@ -27,7 +28,7 @@ def parse(spec: str) -> Machine:
     where, at, price = text.rpartition("@")
     if at:
         return _priced(where, price, text)
-    if re.search(r"[,;+&]", text) and not _known(text):
+    if re.search(r"[,;+&]", _ASIDE.sub("", text)) and not _known(text):
         return _sum(text)
     counts, name = _split(text)
     return _machine(counts, name, text)
