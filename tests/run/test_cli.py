@@ -12,7 +12,7 @@ import time
 import pytest
 
 from memserve.run.progress import Progress
-from memserve.run.results import Counts
+from memserve.run.store.results import Counts
 
 
 @pytest.fixture

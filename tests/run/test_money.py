@@ -6,7 +6,8 @@ import pytest
 
 from memserve.errors import BudgetSpent, InvalidInput
 from memserve.protocol import Completion, Usage
-from memserve.run import money, run
+from memserve.run import run
+from memserve.run.limits import money
 
 
 def paid(count, prompt=1000, answer=100, cached=None):

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from memserve.protocol import Raw
-from memserve.run import item, order, run
+from memserve.run import run
+from memserve.run.requests import item, order
 
 PARTS = st.lists(st.sampled_from(["a" * 600, "b" * 600, "c" * 100, "d"]), max_size=5)
 

@@ -10,7 +10,7 @@ import pytest
 from memserve import errors
 from memserve.protocol import Completion, Usage
 from memserve.run import run
-from memserve.run.pace import Limit, Pause, Rate
+from memserve.run.limits.pace import Limit, Pause, Rate
 
 
 def test_a_rate_is_kept_and_corrected():

@@ -11,27 +11,30 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from memserve.errors import InvalidInput, MemserveError
-from memserve.run import ask, failures, money, source
-from memserve.run import seen as known
-from memserve.run.batch import Batches
-from memserve.run.cache import Cache
-from memserve.run.distributed import Distributed
-from memserve.run.distributed_recipe import recipe
-from memserve.run.failures import Failures
+from memserve.run.asking import ask
+from memserve.run.asking.batch import Batches
+from memserve.run.asking.loop import Loop
+from memserve.run.distributed.loop import Distributed
+from memserve.run.distributed.recipe import recipe
 from memserve.run.identity import identity
-from memserve.run.intake import Intake
 from memserve.run.interrupts import Interrupts, Stopped
-from memserve.run.journal import Journal
-from memserve.run.loop import Loop
+from memserve.run.limits import money
 from memserve.run.progress import Progress
-from memserve.run.results import Results
+from memserve.run.requests import source
+from memserve.run.requests.intake import Intake
+from memserve.run.store import failures
+from memserve.run.store import seen as known
+from memserve.run.store.cache import Cache
+from memserve.run.store.failures import Failures
+from memserve.run.store.journal import Journal
+from memserve.run.store.results import Results
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from memserve.run.item import Item
     from memserve.run.options import Options
-    from memserve.run.record import Stamp
+    from memserve.run.requests.item import Item
+    from memserve.run.store.record import Stamp
     from memserve.run.summary import Summary
 
 _log = logging.getLogger("memserve.run")

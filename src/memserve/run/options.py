@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from memserve.errors import InvalidInput
-from memserve.run.item import SETTINGS, checked
-from memserve.run.money import Budget, budget
+from memserve.run.limits.money import Budget, budget
+from memserve.run.requests.item import SETTINGS, checked
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

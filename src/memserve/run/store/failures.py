@@ -11,14 +11,14 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from memserve.errors import MemserveError
-from memserve.run import record
-from memserve.run.journal import BINARY, full
+from memserve.run.store import record
+from memserve.run.store.journal import BINARY, full
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from memserve.run.item import Item
+    from memserve.run.requests.item import Item
 
 _log = logging.getLogger("memserve.run")
 

@@ -14,7 +14,7 @@ import threading
 from typing import TYPE_CHECKING
 
 from memserve.errors import InvalidInput, JournalBroken, OutputInUse, RunError, StorageFull
-from memserve.run import lock, record
+from memserve.run.store import lock, record
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

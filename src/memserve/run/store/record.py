@@ -13,7 +13,7 @@ from zlib import crc32
 
 if TYPE_CHECKING:
     from memserve.protocol import Completion, Usage
-    from memserve.run.item import Identity, Item
+    from memserve.run.requests.item import Identity, Item
 
 _HEAD = re.compile(rb'\{"id": ("(?:[^"\\]|\\.)*"|-?\d+), ')
 _BEGIN = b'{"id": '

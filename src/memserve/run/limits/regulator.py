@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING
 
 from memserve.errors import ConnectionFailed, MemserveError, RunError, TimedOut
 from memserve.protocol import Usage
-from memserve.run.estimate import Estimate, Tokens
-from memserve.run.outage import Outage
-from memserve.run.pace import Limit, Pause, Rate
-from memserve.run.verdict import react
+from memserve.run.asking.outage import Outage
+from memserve.run.asking.verdict import react
+from memserve.run.limits.estimate import Estimate, Tokens
+from memserve.run.limits.pace import Limit, Pause, Rate
 
 if TYPE_CHECKING:
-    from memserve.run.item import Item
-    from memserve.run.money import Purse
+    from memserve.run.limits.money import Purse
     from memserve.run.options import Options
+    from memserve.run.requests.item import Item
 
 UNPROVEN_PATIENCE = 60.0
 """Seconds of patience with a provider that throttles and has not answered anything yet."""

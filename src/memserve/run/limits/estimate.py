@@ -9,7 +9,7 @@ from memserve.protocol import DEFAULT_MAX_TOKENS
 
 if TYPE_CHECKING:
     from memserve.protocol import Request, Usage
-    from memserve.run.item import Item
+    from memserve.run.requests.item import Item
 
 CHARACTERS_PER_TOKEN = 3.0
 """Where a run begins: English has about four, Chinese below two."""

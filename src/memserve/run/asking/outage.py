@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 from memserve.errors import ConnectionFailed, EngineFailed, ServerFailed, TimedOut
 
 if TYPE_CHECKING:
-    from memserve.run.item import Item
+    from memserve.run.requests.item import Item
 
 STREAK = 50
 """Failures without one answer between them that make an outage (or twice as many as are in flight)."""

@@ -12,20 +12,20 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from memserve.errors import BudgetSpent
-from memserve.run import order
-from memserve.run.distributed_cluster import cluster, remote_arguments
-from memserve.run.distributed_recipe import pack, unpack
-from memserve.run.regulator import Regulator
+from memserve.run.distributed.cluster import cluster, remote_arguments
+from memserve.run.distributed.recipe import pack, unpack
+from memserve.run.limits.regulator import Regulator
+from memserve.run.requests import order
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from memserve.run.distributed_recipe import Recipe
-    from memserve.run.item import Item
-    from memserve.run.money import Purse
+    from memserve.run.distributed.recipe import Recipe
+    from memserve.run.limits.money import Purse
+    from memserve.run.limits.regulator import Judgement, Ticket
     from memserve.run.options import Options
-    from memserve.run.regulator import Judgement, Ticket
-    from memserve.run.results import Results
+    from memserve.run.requests.item import Item
+    from memserve.run.store.results import Results
 
 TASKS = 10_000
 """Tasks to one execution of Ray Data; the next execution opens its generators anew."""
@@ -106,7 +106,7 @@ class Distributed:
         """Rows as they come, in any order."""
         import ray.data
 
-        from memserve.run.distributed_worker import Lists, Single
+        from memserve.run.distributed.worker import Lists, Single
 
         lists = self._recipe.batches
         rows = [{"index": item.index, "request": pack(item.request)} for item in items]

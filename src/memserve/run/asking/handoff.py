@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from memserve.run.item import Item
+    from memserve.run.requests.item import Item
 
 MOST_ITEMS = 1024
 MOST_CHARACTERS = 16 << 20

@@ -13,12 +13,12 @@ from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
 
 from memserve.errors import StorageFull
-from memserve.run import record
+from memserve.run.store import record
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from memserve.run.item import Item
+    from memserve.run.requests.item import Item
 
 CACHE_KIB = 12 * 1024
 ANSWERED, FAILED, ASKED = 1, 2, 3

@@ -6,19 +6,20 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from memserve.errors import BadAnswer, EngineFailed
-from memserve.run import ask, order
-from memserve.run.estimate import Estimate
-from memserve.run.item import chosen
-from memserve.run.verdict import ABORT
+from memserve.run.asking import ask
+from memserve.run.asking.verdict import ABORT
+from memserve.run.limits.estimate import Estimate
+from memserve.run.requests import order
+from memserve.run.requests.item import chosen
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from memserve.protocol import Completion
-    from memserve.run.item import Item
-    from memserve.run.money import Purse
+    from memserve.run.limits.money import Purse
     from memserve.run.options import Options
-    from memserve.run.results import Results
+    from memserve.run.requests.item import Item
+    from memserve.run.store.results import Results
 
 FIRST, MOST, LEAST = 64, 1024, 8
 """Requests to a call: as many as make it last a minute or so. More keep an engine fuller, but what was

@@ -5,16 +5,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from memserve.errors import InvalidInput
-from memserve.run import item as items
-from memserve.run import source
-from memserve.run.seen import Verdict
+from memserve.run.requests import item as items
+from memserve.run.requests import source
+from memserve.run.store.seen import Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-    from memserve.run.item import Item
-    from memserve.run.results import Results
-    from memserve.run.seen import Seen
+    from memserve.run.requests.item import Item
+    from memserve.run.store.results import Results
+    from memserve.run.store.seen import Seen
 
 
 class Intake:

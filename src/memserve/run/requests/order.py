@@ -8,12 +8,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from memserve.protocol import Raw
-from memserve.run.item import text_of
+from memserve.run.requests.item import text_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-    from memserve.run.item import Item
+    from memserve.run.requests.item import Item
 
 BLOCK = 512
 """Characters that must agree before it pays to bring two requests together: eight KV blocks or so."""

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from memserve.protocol import Usage
-    from memserve.run.estimate import Tokens
+    from memserve.run.limits.estimate import Tokens
     from memserve.speed.prices import Price
 
 _BUDGET = re.compile(r"\$?\s*(\d+(?:\.\d+)?)\s*(usd|\$|k?tok(?:ens)?|mtok(?:ens)?)?", re.IGNORECASE)

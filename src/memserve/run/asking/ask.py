@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from memserve.errors import BadAnswer, InvalidInput, TimedOut
 from memserve.protocol import Completion
-from memserve.run.item import chosen
+from memserve.run.requests.item import chosen
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable

@@ -8,16 +8,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from memserve.errors import MemserveError
-from memserve.run import record
+from memserve.run.store import record
 from memserve.run.summary import Summary
 
 if TYPE_CHECKING:
     from memserve.protocol import Completion, Usage
-    from memserve.run.cache import Cache
-    from memserve.run.failures import Failures
-    from memserve.run.item import Item
-    from memserve.run.journal import Journal
-    from memserve.run.money import Purse
+    from memserve.run.limits.money import Purse
+    from memserve.run.requests.item import Item
+    from memserve.run.store.cache import Cache
+    from memserve.run.store.failures import Failures
+    from memserve.run.store.journal import Journal
 
 _log = logging.getLogger("memserve.run")
 

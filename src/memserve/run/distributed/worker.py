@@ -6,12 +6,12 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from memserve.errors import EngineFailed, MemserveError
-from memserve.run.ask import Asker
-from memserve.run.batch import Batches
-from memserve.run.distributed_recipe import packed_answer, unpack
-from memserve.run.item import Item, digest
-from memserve.run.money import Purse
+from memserve.run.asking.ask import Asker
+from memserve.run.asking.batch import Batches
+from memserve.run.distributed.recipe import packed_answer, unpack
+from memserve.run.limits.money import Purse
 from memserve.run.options import Options
+from memserve.run.requests.item import Item, digest
 
 if TYPE_CHECKING:
     from memserve.protocol import Completion

@@ -10,21 +10,21 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from memserve.errors import Cancelled
-from memserve.run import order
-from memserve.run.ask import Asker
-from memserve.run.handoff import Handoff
-from memserve.run.pace import CEILING
-from memserve.run.regulator import Regulator
-from memserve.run.wake import Wake
+from memserve.run.asking.ask import Asker
+from memserve.run.asking.handoff import Handoff
+from memserve.run.asking.wake import Wake
+from memserve.run.limits.pace import CEILING
+from memserve.run.limits.regulator import Regulator
+from memserve.run.requests import order
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from memserve.run.item import Item
-    from memserve.run.money import Purse
+    from memserve.run.limits.money import Purse
+    from memserve.run.limits.regulator import Ticket
     from memserve.run.options import Options
-    from memserve.run.regulator import Ticket
-    from memserve.run.results import Results
+    from memserve.run.requests.item import Item
+    from memserve.run.store.results import Results
 
 GRACE_SECONDS = 10.0
 """How long a stopping run waits for answers that are on their way, and will be paid."""

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from memserve.protocol import Completion, Request
-    from memserve.run.item import Item
+    from memserve.run.requests.item import Item
 
 WRITE_SECONDS = 0.5
 NORMAL = frozenset({"stop", "tool_calls"})

@@ -1,0 +1,1 @@
+"""How fast and how dear a run may be."""

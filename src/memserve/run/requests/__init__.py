@@ -1,0 +1,1 @@
+"""What is to be asked: read lazily, sorted, put in order."""

@@ -1,0 +1,1 @@
+"""What survives a crash: answers, failures, the cache."""
