@@ -52,4 +52,6 @@ def say(text: str) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    outcome = main()
+    gc.freeze()  # what ends now is not searched for garbage again
+    sys.exit(outcome)

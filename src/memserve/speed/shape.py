@@ -8,6 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from memserve.memory.weights import remembered
+
 if TYPE_CHECKING:
     from memserve.model.spec import Block, ModelSpec, Weight
 
@@ -90,6 +92,10 @@ READ_PLAIN = {"router", "norm", "position"}
 
 def of(spec: ModelSpec) -> Shape:
     """Sum up a model."""
+    return remembered(spec, "shape", lambda: _summed(spec))
+
+
+def _summed(spec: ModelSpec) -> Shape:
     blocks = (*spec.encoder, *spec.blocks)
     sums = _Sums()
     for block, count in _grouped(blocks):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from memserve.memory.weights import remembered
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -26,6 +28,10 @@ def machine_facts(machine: Machine) -> dict[str, Any]:
 
 def model_facts(model: ModelSpec) -> dict[str, Any]:
     """Shapes that decide what an engine accepts."""
+    return remembered(model, "facts", lambda: _model_facts(model))
+
+
+def _model_facts(model: ModelSpec) -> dict[str, Any]:
     mixers = [block.mixer for block in model.blocks]
     attention = [mixer for mixer in mixers if mixer.kind in ATTENTION]
     widest = max(attention, key=lambda mixer: mixer.heads, default=None)

@@ -8,6 +8,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from memserve.memory.weights import remembered
 from memserve.plan.described import Checkpoint
 
 if TYPE_CHECKING:
@@ -65,6 +66,10 @@ def loaded(model: ModelSpec, checkpoint: Checkpoint) -> ModelSpec:
     """The shapes that are really loaded: a known checkpoint's own, where the catalogue has them."""
     if checkpoint.id == model.id or checkpoint.make or checkpoint.online:
         return model
+    return remembered(model, checkpoint, lambda: _loaded(model, checkpoint))
+
+
+def _loaded(model: ModelSpec, checkpoint: Checkpoint) -> ModelSpec:
     from memserve.model import catalogue, load
     from memserve.model.spec import Quantization
 

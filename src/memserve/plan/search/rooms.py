@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
 from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -34,6 +35,7 @@ def local() -> list[str]:
     return sorted(found, key=lambda name: (room(name).rules.get("rank", 9), name))
 
 
+@cache
 def _may_plan(name: str) -> bool:
     """Rooms of our own without rules are providers: asking them would load the HTTP client for nothing."""
     package = registry.home(name) or ""
