@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 SERVER = """#!{python}
-import http.server, os, signal, subprocess, sys, time
+import http.server, os, signal, socket, subprocess, sys, time
 mood = os.environ.get("MOOD", "")
 words = sys.argv[1:]
 port = int(words[words.index("--port") + 1])
@@ -22,6 +22,8 @@ if mood == "dies":
     print("(EngineCore pid=1) ERROR torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2 GiB")
     print("key was", os.environ["VLLM_API_KEY"])
     sys.exit(3)
+if mood == "killed":
+    os.kill(os.getpid(), signal.SIGKILL)
 if mood == "stubborn":
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -37,7 +39,9 @@ class Answer(http.server.BaseHTTPRequestHandler):
         self.send_response(200 if right else 401); self.end_headers()
     def log_message(self, *args): pass
 print("listening on", host, port, "arguments", " ".join(words), flush=True)
-http.server.HTTPServer((host, port), Answer).serve_forever()
+class Server(http.server.HTTPServer):
+    address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
+Server((host, port), Answer).serve_forever()
 """
 
 

@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+import memserve
 from memserve.serve.health import answers
+from memserve.serve.manner import manner_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -54,6 +56,48 @@ def test_a_dead_engine_is_exit_1_in_one_line(vllm: list[str], tmp_path: Path) ->
     assert done.returncode == 1
     assert "out of memory" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_out_of_memory_is_told_with_what_the_planner_would_change(vllm: list[str], tmp_path: Path) -> None:
+    plan = memserve.plan.best("llama-8b", "1xL4", backend="vllm").to_dict()
+    answer = {"plan": plan, "model": plan["model"], "machine": plan["machine"]}
+    file = tmp_path / "plan.json"
+    file.write_text(json.dumps({**answer, "plan": {**plan, "env": {"MOOD": "dies"}, "install": ""}}))
+    done = _said(str(file))
+    assert done.returncode == 1
+    assert "out of memory" in done.stderr
+    assert "the planner would change --gpu-memory-utilization" in done.stderr
+    assert "so: vllm serve meta-llama/Llama-3.1-8B-Instruct" in done.stderr
+
+
+def test_a_plan_for_several_nodes_is_not_started_on_one(tmp_path: Path) -> None:
+    plan = memserve.plan.best("deepseek-v3", "2x8xH100").to_dict()
+    assert {one["node"] for one in plan["nodes"]} == {0, 1}
+    done = _said(_plan(tmp_path, **plan))
+    assert (done.returncode, "is for 2 nodes" in done.stderr) == (2, True), done.stderr
+
+
+def test_a_checkpoint_that_must_be_made_first_is_named_with_its_command(tmp_path: Path) -> None:
+    made = {"checkpoint": "./x-q4.gguf", "make_checkpoint": "llama-quantize x.gguf x-q4.gguf Q4_K_M"}
+    done = _said(
+        _plan(tmp_path, command=["python", "-m", "llama_cpp.server", "--model", "./x-q4.gguf"], **made)
+    )
+    assert done.returncode == 2
+    assert "run: llama-quantize" in done.stderr
+
+
+def test_the_saved_plan_alone_will_do(vllm: list[str], tmp_path: Path) -> None:
+    file = tmp_path / "plan.json"
+    file.write_text(json.dumps({"command": vllm, "env": {"MOOD": "dies"}, "model": {"id": "x"}}))
+    assert _said(str(file)).returncode == 1
+
+
+def test_every_engine_that_the_planner_starts_has_a_manner() -> None:
+    """A plan that memserve cannot start would be found out only at night; MindIE is a daemon of its own."""
+    for backend, gpus in (("vllm", "1xL4"), ("sglang", "1xL4"), ("lmdeploy", "1xL4"), ("hf", "1xL4"),
+                          ("llamacpp", "1xL4"), ("ascend", "1x910B2")):  # fmt: skip
+        plan = memserve.plan.best("llama-8b", gpus, backend=backend)
+        assert manner_of(plan.command)
 
 
 @pytest.mark.parametrize(

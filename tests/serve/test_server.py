@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,7 +14,7 @@ import pytest
 
 from memserve.errors import BackendMissing, EngineFailed, InvalidInput, TimedOut
 from memserve.serve import process, start
-from memserve.serve.health import answers, free_port
+from memserve.serve.health import answers, free_port, is_free
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -66,6 +69,53 @@ def test_death_is_told_in_plain_words_without_the_key(vllm: list[str]) -> None:
     assert "secret-key-123" not in text
 
 
+def test_an_engine_that_the_system_killed_is_said_to_be(vllm: list[str]) -> None:
+    with pytest.raises(EngineFailed, match=r"died of signal 9: the system killed it.*main memory"):
+        start(vllm, env={"MOOD": "killed"}, timeout=20)
+
+
+def test_a_taken_port_is_refused_before_anything_starts(vllm: list[str], tmp_path: Path) -> None:
+    """Else another server's answer would pass for ours."""
+    with start(vllm, timeout=20) as other:
+        with pytest.raises(InvalidInput, match=f"port {other.port} of 127.0.0.1 is taken"):
+            start(vllm, port=other.port, log=tmp_path / "log", timeout=20)
+        assert not (tmp_path / "log").exists()
+
+
+@pytest.mark.parametrize("port", [0, -1, 65536])
+def test_a_port_is_a_port(vllm: list[str], port: int) -> None:
+    with pytest.raises(InvalidInput, match=r"1\.\.65535"):
+        start(vllm, port=port)
+
+
+def test_ipv6_loopback(vllm: list[str]) -> None:
+    if not is_free("::1", free_port("127.0.0.1")):
+        pytest.skip("this machine has no IPv6")
+    with start(vllm, host="::1", timeout=20) as server:
+        assert server.base_url == f"http://[::1]:{server.port}/v1"
+
+
+def test_a_key_that_has_no_variable_goes_into_a_file_of_its_owner(tmp_path: Path) -> None:
+    """Arguments are visible to every user; SGLang reads flags from a file too."""
+    stand_in = tmp_path / "python"
+    stand_in.write_text("#!/bin/sh\necho $@\nexit 1\n")
+    stand_in.chmod(0o755)
+    command = ["python", "-m", "sglang.launch_server", "--model-path", "tiny"]
+    with pytest.raises(EngineFailed):
+        start(command, python=str(stand_in), key="secret-key-123", log=tmp_path / "log", timeout=20)
+    said = (tmp_path / "log").read_text()
+    assert "secret-key-123" not in said
+    path = Path(said.split("--config ")[1].strip())
+    assert path.read_text() == "api-key: secret-key-123\n"
+    assert path.stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.7"])
+def test_a_server_that_asks_for_no_key_stays_on_loopback(host: str) -> None:
+    with pytest.raises(InvalidInput, match="asks for no key"):
+        start(["transformers", "serve", "tiny"], host=host)
+
+
 def test_silence_ends_in_a_time_out_with_the_last_line(vllm: list[str]) -> None:
     with pytest.raises(TimedOut, match="loading shard 1 of 9"):
         start(vllm, env={"MOOD": "hangs"}, timeout=1.5)
@@ -95,6 +145,42 @@ def test_grandchildren_do_not_outlive_it(vllm: list[str], tmp_path: Path) -> Non
         child = int(note.read_text())
         assert _alive(child)
     assert _within(5, lambda: not _alive(child))
+
+
+def test_what_a_dead_engine_leaves_behind_is_ended(vllm: list[str], tmp_path: Path) -> None:
+    note = tmp_path / "child"
+    server = start(vllm, env={"MOOD": "parent", "CHILD_FILE": str(note)}, timeout=20)
+    child = int(note.read_text())
+    os.kill(server.pid, signal.SIGKILL)
+    assert _within(5, lambda: not _alive(child))
+    assert not server.running
+    with pytest.raises(EngineFailed, match="signal 9"):
+        server.check()
+    server.stop()
+
+
+STARTS = """
+import signal, sys, time
+from memserve.serve import start
+server = start(sys.argv[1:], timeout=20)
+print(server.pid, flush=True)
+time.sleep(600)
+"""
+
+
+@pytest.mark.parametrize("sign", [signal.SIGKILL, signal.SIGTERM, signal.SIGHUP])
+def test_nothing_outlives_whoever_started_it(vllm: list[str], tmp_path: Path, sign: signal.Signals) -> None:
+    """A script that is killed outright runs no exit handlers."""
+    note = tmp_path / "child"
+    world = {**os.environ, "MOOD": "parent", "CHILD_FILE": str(note)}
+    with subprocess.Popen([sys.executable, "-c", STARTS, *vllm], stdout=subprocess.PIPE, env=world) as script:
+        assert script.stdout is not None
+        engine = int(script.stdout.readline())
+        child = int(note.read_text())
+        assert _alive(engine)
+        script.send_signal(sign)
+        script.wait(10)
+        assert _within(10, lambda: not _alive(engine) and not _alive(child))
 
 
 def test_a_missing_program_names_what_to_do() -> None:

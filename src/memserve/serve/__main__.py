@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
 import signal
 import sys
 import time
@@ -11,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from memserve.errors import InvalidInput, MemserveError
-from memserve.serve import environment, server
+from memserve.serve import advice, environment, planned, server
 from memserve.words import Parser, say
 
 if TYPE_CHECKING:
@@ -33,26 +31,6 @@ def _parser() -> Parser:
     return parser
 
 
-def read_plan(name: str) -> dict[str, Any]:
-    """The "plan" object of a planner's JSON answer."""
-    try:
-        text = sys.stdin.read() if name == "-" else Path(name).read_text(encoding="utf-8")
-        answer = json.loads(text)
-    except OSError as error:
-        raise InvalidInput(f"cannot read {name}: {error.strerror}") from error
-    except ValueError as error:
-        raise InvalidInput(
-            f"{name} is not JSON: {error}", hint="save the output of memserve.plan --json"
-        ) from error
-    plan = answer.get("plan", answer) if isinstance(answer, dict) else None
-    if not isinstance(plan, dict):
-        raise InvalidInput(f"{name} holds no plan that fits", hint="memserve.plan --why says why")
-    command = plan.get("command")
-    if not isinstance(command, list) or not command or not all(isinstance(word, str) for word in command):
-        raise InvalidInput(f"{name} names no command to start", hint="HTTP providers need no server")
-    return plan
-
-
 class _Lines:
     """One line when something new is said, and at least one in a while."""
 
@@ -66,10 +44,13 @@ class _Lines:
             self._last, self._when = progress.line, progress.seconds
 
 
-def _write_key(path: Path, key: str) -> None:
-    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(handle, "w", encoding="utf-8") as file:
-        file.write(key + "\n")
+def _key(started: server.Server, named: Path | None) -> str:
+    """Where the key lies now; or that this engine asks for none."""
+    if not started.manner.asks_for_key:
+        return f"none, {started.manner.name} asks for none: this machine's users can call it"
+    path = named or started.log.with_name("key")
+    server.private(path, started.reveal_key() + "\n")
+    return str(path)
 
 
 def _python(args: argparse.Namespace, plan: dict[str, Any]) -> str | None:
@@ -80,7 +61,8 @@ def _python(args: argparse.Namespace, plan: dict[str, Any]) -> str | None:
 
 
 def _serve(args: argparse.Namespace) -> int:
-    plan = read_plan(args.plan)
+    answer = planned.read(args.plan)
+    plan = answer["plan"]
     if args.dry_run:
         print(plan.get("install", ""), " ".join(plan["command"]), sep="\n")
         return 0
@@ -88,11 +70,11 @@ def _serve(args: argparse.Namespace) -> int:
     started = server.start(
         plan["command"], env=plan.get("env") or {}, host=args.host, port=args.port, python=python,
         timeout=args.timeout, report=_Lines(),
+        advise=lambda found: advice.instead(answer, found.memory),
     )  # fmt: skip
     with started:
-        key_file = args.key_file or started.log.with_name("key")
-        _write_key(key_file, started.reveal_key())
-        print(f"ready: {started.base_url}  key: {key_file}  log: {started.log}", flush=True)
+        key = _key(started, args.key_file)
+        print(f"ready: {started.base_url}  key: {key}  log: {started.log}", flush=True)
         while started.running:
             time.sleep(0.5)
         started.check()

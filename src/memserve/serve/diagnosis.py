@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+_KILLED = 9
 _NOISE = re.compile(r"^\s*(File \"|Traceback|\^+|During handling|The above exception|warnings?\.warn)|^\s*$")
 _PREFIX = re.compile(r"^\([^)]*pid=\d+\)\s*|^(INFO|WARNING|ERROR)\s+[\d\-: ]+(\[[^\]]*\]\s*)?")
 
@@ -19,21 +20,34 @@ class Diagnosis:
     problem: str
     remedy: str
     line: str
+    memory: str = ""
+    """What ran out: "card" (the engine asked for more than there was), "pool" (its KV cache), or nothing."""
+
+
+@dataclass(frozen=True)
+class _Row:
+    pattern: re.Pattern[str]
+    problem: str
+    remedy: str
+    memory: str = ""
 
 
 @cache
-def _rows() -> tuple[tuple[re.Pattern[str], str, str], ...]:
+def _rows() -> tuple[_Row, ...]:
     rows = json.loads(Path(__file__).with_name("diagnoses.json").read_text(encoding="utf-8"))
-    return tuple((re.compile(row["pattern"], re.IGNORECASE), row["problem"], row["remedy"]) for row in rows)
+    return tuple(_Row(**{**row, "pattern": re.compile(row["pattern"], re.IGNORECASE)}) for row in rows)
 
 
-def diagnose(log: str) -> Diagnosis:
+def diagnose(log: str, code: int | None = None) -> Diagnosis:
     """The first row that matches any line, read from the end; else the last line that says something."""
     lines = [_PREFIX.sub("", line).strip() for line in log.splitlines() if not _NOISE.search(line)]
-    for pattern, problem, remedy in _rows():
+    for row in _rows():
         for line in reversed(lines):
-            if pattern.search(line):
-                return Diagnosis(problem, remedy, line[:300])
+            if row.pattern.search(line):
+                return Diagnosis(row.problem, row.remedy, line[:300], row.memory)
     errors = [line for line in lines if re.search(r"\b\w*(Error|Exception)\b", line)]
     last = (errors or lines or ["it said nothing"])[-1][:300]
+    if code == -_KILLED:
+        return Diagnosis("the system killed it, most often because main memory ran out",
+                         "free memory, or plan with a smaller quantization", last)  # fmt: skip
     return Diagnosis("the engine stopped", "its log has the rest", last)

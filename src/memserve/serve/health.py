@@ -5,12 +5,32 @@ from __future__ import annotations
 import http.client
 import socket
 
+from memserve.errors import InvalidInput
+
 
 def free_port(host: str) -> int:
     """A port that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind((host, 0))
+    with socket.socket(_family(host)) as probe:
+        try:
+            probe.bind((host, 0))
+        except OSError as error:
+            raise InvalidInput(f"cannot listen on {host}: {error.strerror}") from error
         return int(probe.getsockname()[1])
+
+
+def is_free(host: str, port: int) -> bool:
+    """Whether a server could listen there now."""
+    with socket.socket(_family(host)) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except (OSError, OverflowError):
+            return False
+    return True
+
+
+def _family(host: str) -> socket.AddressFamily:
+    return socket.AF_INET6 if ":" in host else socket.AF_INET
 
 
 def answers(host: str, port: int, path: str, key: str | None, *, timeout: float = 2.0) -> bool:

@@ -26,6 +26,8 @@ class Manner:
     key_env: str = ""
     """The variable that carries the key; preferred, because arguments are visible to every user."""
     key_flag: str = ""
+    key_config: str = ""
+    """Its flag for a YAML file of flags, which carries `key_flag` where no variable does."""
     health: str = "/health"
     api: str = "/v1"
     dialect: str = ""
@@ -33,6 +35,11 @@ class Manner:
     module: str = ""
     """`python -m` this, in place of the first word, to run in a chosen interpreter."""
     source: str = ""
+
+    @property
+    def asks_for_key(self) -> bool:
+        """Whether it can be told to."""
+        return bool(self.key_env or self.key_flag)
 
 
 @cache

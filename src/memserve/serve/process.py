@@ -1,11 +1,11 @@
-"""One child process in a group of its own, with its log in a file; ended as a whole, whatever happens."""
+"""One engine with its log in a file, watched by a guard that ends it as a whole, whatever happens to us."""
 
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
-import time
+import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 from weakref import finalize
 
@@ -13,43 +13,33 @@ from memserve.errors import BackendMissing
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from pathlib import Path
 
 _TAIL_BYTES = 65536
 PATIENCE = 10.0
 """Seconds between asking and insisting: an engine that holds a card needs some to let go."""
+_SPARE_SECONDS = 10.0
 
 
 class Process:
-    """Started at once; `stop` asks, then insists."""
+    """Started at once; `stop` asks, then insists. It ends with this process, even if that is killed."""
 
     def __init__(self, command: Sequence[str], env: Mapping[str, str], log: Path,
                  patience: float = PATIENCE) -> None:  # fmt: skip
         self.log = log
+        guard = [sys.executable, "-I", "-S", str(Path(__file__).with_name("guard.py")), str(patience)]
         with log.open("ab") as out:
-            try:
-                self._child = subprocess.Popen(
-                    list(command), env={**os.environ, **env}, stdin=subprocess.DEVNULL, stdout=out,
-                    stderr=subprocess.STDOUT, start_new_session=True,
-                )  # fmt: skip
-            except FileNotFoundError as error:
-                install = (
-                    "python -m memserve.serve PLAN.json makes an environment with the plan's install line"
-                )
-                raise BackendMissing(
-                    command[0], needs=f"the program {command[0]}", install=install
-                ) from error
-        self._end = finalize(self, _end_group, self._child, patience)
-
-    @property
-    def pid(self) -> int:
-        """Process id; its group has the same."""
-        return self._child.pid
+            self._guard = subprocess.Popen(
+                [*guard, *command], env={**os.environ, **env}, stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE, stderr=out, start_new_session=True,
+            )  # fmt: skip
+        self._end = finalize(self, _release, self._guard, 3 * patience + _SPARE_SECONDS)
+        self.pid = self._first_word(command[0])
 
     @property
     def exit_code(self) -> int | None:
-        """None while it runs."""
-        return self._child.poll()
+        """None while it runs; negative where a signal ended it."""
+        code = self._guard.poll()
+        return code if code is None or code <= 128 else 128 - code
 
     def tail(self) -> str:
         """The end of the log."""
@@ -62,27 +52,23 @@ class Process:
         """End the whole group; twice is once."""
         self._end()
 
+    def _first_word(self, program: str) -> int:
+        """The engine's process id, which is its group's too; or why there is none."""
+        assert self._guard.stdout is not None
+        with self._guard.stdout as said:
+            word = said.readline().decode("utf-8", "replace").strip()
+        if word.isdigit():
+            return int(word)
+        self.stop()
+        install = "python -m memserve.serve PLAN.json makes an environment with the plan's install line"
+        raise BackendMissing(program, needs=f"the program {program} ({word})", install=install)
 
-def _end_group(child: subprocess.Popen[bytes], patience: float) -> None:
-    for sign in (signal.SIGINT, signal.SIGTERM, signal.SIGKILL):
-        _signal(child.pid, sign)
-        if _gone(child, patience):
-            break
-    _signal(child.pid, signal.SIGKILL)  # grandchildren that outlived their parent
-    child.wait()
 
-
-def _signal(group: int, sign: signal.Signals) -> None:
+def _release(guard: subprocess.Popen[bytes], seconds: float) -> None:
+    assert guard.stdin is not None
+    guard.stdin.close()
     try:
-        os.killpg(group, sign)
-    except (ProcessLookupError, PermissionError):
-        return
-
-
-def _gone(child: subprocess.Popen[bytes], seconds: float) -> bool:
-    end = time.monotonic() + seconds
-    while child.poll() is None:
-        if time.monotonic() > end:
-            return False
-        time.sleep(0.05)
-    return True
+        guard.wait(seconds)
+    except subprocess.TimeoutExpired:
+        guard.kill()
+        guard.wait()

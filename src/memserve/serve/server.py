@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import secrets
+import stat
 import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from memserve.errors import EngineFailed, TimedOut
+from memserve.errors import EngineFailed, InvalidInput, TimedOut
+from memserve.http.address import is_loopback
 from memserve.serve.diagnosis import diagnose
-from memserve.serve.health import answers, free_port
+from memserve.serve.health import answers, free_port, is_free
 from memserve.serve.manner import manner_of
 from memserve.serve.process import Process
 
@@ -21,13 +24,13 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
+    from memserve.serve.diagnosis import Diagnosis
     from memserve.serve.manner import Manner
 
 LOOPBACK = "127.0.0.1"
 START_SECONDS = 1800.0
 """Loading 400 GiB of weights from a network disk takes a quarter of an hour."""
 _POLL_SECONDS = 0.25
-_ANYWHERE = ("0.0.0.0", "::")
 
 
 @dataclass(frozen=True)
@@ -41,14 +44,16 @@ class Progress:
 class Server:
     """A running server. A context manager: leaving it ends the process and all its children."""
 
-    def __init__(self, process: Process, manner: Manner, host: str, port: int, key: str) -> None:
+    def __init__(self, process: Process, manner: Manner, host: str, port: int, key: str,
+                 advise: Callable[[Diagnosis], str | None] | None = None) -> None:  # fmt: skip
         self._process, self.manner, self.host, self.port = process, manner, host, port
-        self._key = key
+        self._key, self._advise = key, advise
 
     @property
     def base_url(self) -> str:
         """Where its OpenAI-style routes begin."""
-        return f"http://{self.host}:{self.port}{self.manner.api}"
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"http://{host}:{self.port}{self.manner.api}"
 
     @property
     def log(self) -> Path:
@@ -72,7 +77,7 @@ class Server:
     def wait(self, seconds: float, report: Callable[[Progress], None] | None = None) -> None:
         """Return once it answers; raise with the engine's reason if it dies or takes too long."""
         began = time.monotonic()
-        while not self._answers():
+        while not (self._answers() and self.running):
             self.check()
             passed = time.monotonic() - began
             if passed > seconds:
@@ -87,10 +92,11 @@ class Server:
         code = self._process.exit_code
         if code is None:
             return
-        found = diagnose(self._process.tail().replace(self._key, "***"))
+        found = diagnose(self._process.tail().replace(self._key, "***"), code)
+        how = f"with exit code {code}" if code >= 0 else f"of signal {-code}"
         raise EngineFailed(
-            f"{self.manner.name} died with exit code {code}: {found.problem}: {found.line} (log: {self.log})",
-            hint=found.remedy,
+            f"{self.manner.name} died {how}: {found.problem}: {found.line} (log: {self.log})",
+            hint=(self._advise(found) if self._advise else None) or found.remedy,
         )
 
     def stop(self) -> None:
@@ -114,28 +120,62 @@ class Server:
 def start(command: Sequence[str], *, env: Mapping[str, str] | None = None, host: str = LOOPBACK,
           port: int | None = None, key: str | None = None, python: str | None = None,
           log: Path | None = None, timeout: float = START_SECONDS,
-          report: Callable[[Progress], None] | None = None) -> Server:  # fmt: skip
+          report: Callable[[Progress], None] | None = None,
+          advise: Callable[[Diagnosis], str | None] | None = None) -> Server:  # fmt: skip
     """Start a server's command line and wait until it answers.
 
     It listens on loopback unless told otherwise, on a free port unless one is named, and asks for a key
     that is made up unless one is given. `python` runs it with the interpreter of another environment.
+    `advise` may know a better remedy for what it died of than the general one.
     """
     manner = manner_of(command)
-    near = LOOPBACK if host in _ANYWHERE else host
-    where = port or free_port(near)
-    secret = key or secrets.token_urlsafe(32)
+    near = {"0.0.0.0": LOOPBACK, "::": "::1"}.get(host, host)
+    if not manner.asks_for_key and not (near == host and is_loopback(host)):
+        raise InvalidInput(f"{manner.name}'s server asks for no key, so it is not opened on {host}",
+                           hint="leave --host out, and put a proxy that asks for one before it")  # fmt: skip
+    where, secret = _port(near, host, port), key or secrets.token_urlsafe(32)
+    log = log or _new_log(manner.name)
     words = [*_run_by(command, manner, python), manner.host, host, manner.port, str(where)]
-    if manner.key_flag:
-        words += [manner.key_flag, secret]
+    words += _key_words(manner, command, secret, log.parent)
     world = {**(env or {}), **({manner.key_env: secret} if manner.key_env else {})}
-    process = Process(words, world, log or _new_log(manner.name))
-    server = Server(process, manner, near, where, secret)
+    server = Server(Process(words, world, log), manner, near, where, secret, advise)
     try:
         server.wait(timeout, report)
     except BaseException:
         server.stop()
         raise
     return server
+
+
+def _port(near: str, host: str, asked: int | None) -> int:
+    if asked is None:
+        return free_port(near)
+    if not 0 < asked < 65536:
+        raise InvalidInput(f"port {asked} is not within 1..65535")
+    if not is_free(host, asked):
+        raise InvalidInput(f"port {asked} of {host} is taken",
+                           hint="pass another, or none: a free one is found")  # fmt: skip
+    return asked
+
+
+def _key_words(manner: Manner, command: Sequence[str], key: str, folder: Path) -> list[str]:
+    """Flags for the key: in a file where the engine reads one, because every user sees arguments."""
+    if not manner.key_flag:
+        return []
+    if not manner.key_config or manner.key_config in command:
+        return [manner.key_flag, key]
+    path = folder / "key.yaml"
+    private(path, f"{manner.key_flag.removeprefix('--')}: {key}\n")
+    return [manner.key_config, str(path)]
+
+
+def private(path: Path, text: str) -> None:
+    """A file that only its owner can read."""
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(handle, "w", encoding="utf-8") as file:
+        if stat.S_ISREG(os.fstat(handle).st_mode):
+            os.fchmod(handle, 0o600)  # one that was there before may have been anybody's to read
+        file.write(text)
 
 
 def _run_by(command: Sequence[str], manner: Manner, python: str | None) -> list[str]:

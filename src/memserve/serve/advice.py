@@ -1,0 +1,128 @@
+"""What the planner would change after an engine ran out of the memory that it was planned to have."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from memserve.errors import DoesNotFit, MemserveError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from memserve.hardware.machine import Machine
+
+_SHARES = (0.95, 0.9, 0.85, 0.8, 0.7)
+_PARTS = (1, 2, 4)
+"""Of the context, where taking less of the card does not help."""
+_FLAGS = {
+    "vllm": ("--gpu-memory-utilization", "--max-model-len"),
+    "ascend": ("--gpu-memory-utilization", "--max-model-len"),
+    "sglang": ("--mem-fraction-static", "--context-length"),
+}
+"""How the engines that claim a share of the card are told the share, and the context."""
+
+
+def instead(answer: Mapping[str, Any], short: str) -> str | None:
+    """The changes and the whole command of a smaller start; None where nobody can tell.
+
+    `short` is what ran out: "card" (the engine asked for more than there was: it must claim less) or "pool"
+    (its KV cache came out smaller than planned: less must go into it, or more be claimed).
+    """
+    if not short:
+        return None
+    try:
+        old = list(answer["plan"]["command"])
+        new = _claiming_less(answer, old) if short == "card" else _planned_smaller(answer, old)
+    except (MemserveError, KeyError, TypeError, ValueError):
+        return None
+    if new is None:
+        return "no smaller start fits this machine: take more cards, or a smaller model"
+    said = "; ".join(changes(old, new)) or "the engine"
+    return f"the planner would change {said}, so: {' '.join(new)}"
+
+
+def changes(old: Sequence[str], new: Sequence[str]) -> list[str]:
+    """Option by option, as a person would say it."""
+    before, after = _options(old), _options(new)
+    said = []
+    for name in dict.fromkeys([*before, *after]):
+        was, now = before.get(name), after.get(name)
+        if was != now:
+            value = "(left out)" if now is None else now if was is None else f"from {was} to {now}"
+            said.append(f"{name} {value}".strip())
+    return said
+
+
+def _options(command: Sequence[str]) -> dict[str, str]:
+    """Values by option; the last word before the first option is the model."""
+    name = "the model"
+    found = {name: ""}
+    for word in command:
+        if word.startswith("--"):
+            name = word
+            found[name] = ""
+        elif name == "the model":
+            found[name] = word
+        else:
+            found[name] = f"{found[name]} {word}".strip()
+    return found
+
+
+def _claiming_less(answer: Mapping[str, Any], old: list[str]) -> list[str] | None:
+    """The same start with a smaller share of each card, judged to fit; with less context if need be."""
+    from memserve.plan import check
+
+    plan, machine = answer["plan"], _machine(answer)
+    if plan["backend"] not in _FLAGS:
+        return _planned_smaller(answer, old)
+    share_flag, context_flag = _FLAGS[plan["backend"]]
+    claimed = plan["memory_gib_per_card"]["usable"] / answer["machine"]["memory_gib_per_card"]
+    for part in _PARTS:
+        for share in _SHARES:
+            words = _told(old, share_flag, f"{claimed * share:.2f}")
+            words = _told(words, context_flag, str(plan["context"] // part))
+            if check(words, machine, engine_version=plan["engine_version"]).fits:
+                return words
+    return None
+
+
+def _told(command: Sequence[str], flag: str, value: str) -> list[str]:
+    """The command with that option, in its place or at the end."""
+    words = list(command)
+    if flag not in words:
+        return [*words, flag, value]
+    words[words.index(flag) + 1] = value
+    return words
+
+
+def _planned_smaller(answer: Mapping[str, Any], old: list[str]) -> list[str] | None:
+    """The first other plan for cards that are smaller than they are."""
+    from memserve.plan import best
+
+    plan = answer["plan"]
+    wishes = {"concurrency": plan["concurrency"], "backend": plan["backend"]}
+    for machine, context in _attempts(answer):
+        try:
+            found = best(answer["model"]["id"], machine, context=context, **wishes)
+        except DoesNotFit:
+            continue
+        if found.command != old:
+            return list(found.command)
+    return None
+
+
+def _attempts(answer: Mapping[str, Any]) -> Iterator[tuple[Machine, int]]:
+    from memserve.hardware.catalogue import with_memory
+
+    machine, memory = _machine(answer), float(answer["machine"]["memory_gib_per_card"])
+    for part in _PARTS:
+        for share in _SHARES:
+            yield with_memory(machine, memory * share), int(answer["plan"]["context"]) // part
+
+
+def _machine(answer: Mapping[str, Any]) -> Machine:
+    from memserve.hardware import parse
+
+    told = answer["machine"]
+    card = str(told["card"])
+    return parse("cpu" if card == "CPU" else f"{told['nodes']}x{told['cards_per_node']}x{card}")
