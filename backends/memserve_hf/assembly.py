@@ -66,7 +66,7 @@ def generating(model: str, options: Options) -> GeneratingEngine:
         backend="hf",
     )
     prompts.prove()
-    ends = _ends(loaded, tokenizer)
+    ends = _ends(loaded, tokenizer, found)
     head, device = Head(loaded), loaded.get_input_embeddings().weight.device
     width = options.prefill_tokens or WIDTH.get(place.kind, WIDTH_ELSEWHERE)
     with torch.inference_mode():
@@ -135,10 +135,16 @@ def _context(config: Any, options: Options) -> int | None:
     return min(both, default=None)
 
 
-def _ends(model: Any, tokenizer: Any) -> frozenset[int]:
+def _ends(model: Any, tokenizer: Any, found: Checkpoint) -> frozenset[int]:
     """Every token that ends an answer: the generation config's, the tokenizer's."""
-    found = [tokenizer.eos_token_id, model.generation_config.eos_token_id, model.config.eos_token_id]
-    flat = [token for entry in found for token in (entry if isinstance(entry, list) else [entry])]
+    named = [tokenizer.eos_token_id, model.generation_config.eos_token_id, model.config.eos_token_id]
+    flat = [token for entry in named for token in (entry if isinstance(entry, list) else [entry])]
+    wrong = next((token for token in flat if not isinstance(token, (int, type(None)))), None)
+    if wrong is not None:
+        raise ModelUnreadable(
+            f"eos_token_id in {found.folder} is {wrong!r}, not a token's number",
+            path=str(found.folder / "generation_config.json"), field="eos_token_id",
+        )  # fmt: skip
     return frozenset(int(token) for token in flat if token is not None)
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from memserve.errors import InvalidInput, ModelUnreadable, UnknownName
+from memserve_hf import claim
 from memserve_hf.engines import need
 
 if TYPE_CHECKING:
@@ -50,7 +51,9 @@ def find(model: str, options: Options) -> Checkpoint:
     folder = path if path.is_dir() else _download(model, options)
     if path.is_file():
         raise ModelUnreadable(f"{path} is a file; the hf backend reads a folder", path=str(path))
-    return inspect(folder, model, allow_pickle=options.allow_pickle)
+    found = inspect(folder, model, allow_pickle=options.allow_pickle)
+    claim.prove(found)
+    return found
 
 
 def inspect(folder: Path, name: str, *, allow_pickle: bool = False) -> Checkpoint:
@@ -59,6 +62,7 @@ def inspect(folder: Path, name: str, *, allow_pickle: bool = False) -> Checkpoin
     if not isinstance(config.get("model_type"), str):
         path = str(folder / "config.json")
         raise ModelUnreadable(f"{path} names no model_type", path=path, field="model_type")
+    read_json(folder / "generation_config.json")  # transformers would go on without a broken one
     stored: dict[str, int] = {}
     for file in _weight_files(folder, allow_pickle):
         for dtype, size in _tensors(file):

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from memserve_hf.device import Place
     from memserve_hf.options import Options
 
+log = logging.getLogger("memserve.hf")
+
 
 def load_tokenizer(checkpoint: Checkpoint, options: Options) -> Any:
     """The checkpoint's tokenizer, or the one that `tokenizer=` names."""
@@ -29,8 +31,9 @@ def load_tokenizer(checkpoint: Checkpoint, options: Options) -> Any:
     except Exception as error:
         _refuse_remote_code(error)
         raise ModelUnreadable(
-            f"the tokenizer in {source} cannot be read: {_first_line(error)}", path=source, field="tokenizer"
-        ) from error
+            f"the tokenizer in {source} cannot be read: {_first_line(error)}", path=source, field="tokenizer",
+            hint="it is tokenizer.json, or a file that a slow tokenizer reads; tokenizer= names another",
+        ) from error  # fmt: skip
 
 
 def load_model(checkpoint: Checkpoint, options: Options, place: Place, kinds: tuple[str, ...],
@@ -47,6 +50,7 @@ def load_model(checkpoint: Checkpoint, options: Options, place: Place, kinds: tu
         "trust_remote_code": options.trust_remote_code,
         "use_safetensors": None if options.allow_pickle else True,
         "output_loading_info": True,
+        "ignore_mismatched_sizes": True,  # told by `_complete`, with names and shapes
         "local_files_only": True,
         **config_for(checkpoint, options, place),
     }
@@ -103,6 +107,14 @@ def _complete(report: Any, checkpoint: Checkpoint, model: Any, optional: tuple[s
             path=str(checkpoint.folder), field=missing[0],
             hint="the weights belong to another architecture, or the download is incomplete",
         )  # fmt: skip
+    for name, stored, wanted in sorted(report["mismatched_keys"]):
+        raise ModelUnreadable(
+            f"{checkpoint.folder / 'config.json'} makes {name} {tuple(wanted)}, stored is {tuple(stored)}: "
+            "config and weights do not belong together", path=str(checkpoint.folder), field=name,
+        )  # fmt: skip
+    if unused := sorted(report["unexpected_keys"]):
+        log.warning("%s: %d stored weights have no place in %s and are left out, as %s",
+                    checkpoint.name, len(unused), type(model).__name__, unused[0])  # fmt: skip
 
 
 def _adapted(model: Any, options: Options) -> Any:
@@ -143,8 +155,11 @@ def _refuse_remote_code(error: Exception) -> None:
 
 
 def _first_line(error: BaseException) -> str:
+    """What it says in one line; a key alone, or a colon at the line's end, says nothing."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0] if lines else type(error).__name__
+    if isinstance(error, KeyError) or not lines:
+        return f"{type(error).__name__} {error}".strip()
+    return " ".join(lines[:2]) if lines[0].endswith(":") else lines[0]
 
 
 @contextmanager

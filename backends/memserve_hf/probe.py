@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
+from memserve.errors import ModelUnreadable
 from memserve_hf.singles import Singles
 
 if TYPE_CHECKING:
@@ -30,8 +31,9 @@ def agrees(stepper: Slots | Singles, vocabulary: int) -> bool:
     prompts = [[(7 + 13 * i + 5 * n) % vocabulary for i in range(n)] for n in LENGTHS]
     decode = _in_singles if isinstance(stepper, Singles) else _in_slots
     try:
-        made = decode(stepper, prompts)  # type: ignore[arg-type]
         wanted = torch.stack([_plain(stepper, prompt) for prompt in prompts])
+        _numbers(wanted, stepper.model)
+        made = decode(stepper, prompts)  # type: ignore[arg-type]
     except _REFUSALS as error:
         log.info("%s does not work with this model: %s", type(stepper).__name__, error)
         return False
@@ -40,6 +42,16 @@ def agrees(stepper: Slots | Singles, vocabulary: int) -> bool:
     likeness = min(float(torch.corrcoef(torch.stack(pair))[0, 1]) for pair in zip(made, wanted, strict=True))
     log.debug("probe of %s: likeness %.5f", type(stepper).__name__, likeness)
     return likeness >= LIKENESS.get(stepper.model.dtype, LIKENESS_OF_HALF)
+
+
+def _numbers(logits: Tensor, model: Any) -> None:
+    """Refuse weights that make no numbers: they would answer with the vocabulary's first token for ever."""
+    if torch.isnan(logits).any():
+        raise ModelUnreadable(
+            f"{model.name_or_path}: the logits are not numbers in {str(model.dtype)[6:]}",
+            path=model.name_or_path, field="weights",
+            hint="pass dtype='bfloat16' or 'float32'; if they stay so, the weights are damaged",
+        )  # fmt: skip
 
 
 def _in_singles(singles: Singles, prompts: list[list[int]]) -> Tensor:

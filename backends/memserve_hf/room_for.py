@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from memserve.errors import DoesNotFit, MemserveError
+from memserve_hf.claim import FLOATS
 from memserve_hf.device import free_bytes
 
 if TYPE_CHECKING:
@@ -15,7 +16,6 @@ if TYPE_CHECKING:
     from memserve_hf.options import Options
 
 GIB = 1024**3
-_FLOATS = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}
 _BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
 _COMFORT = 0.7
 """Share of the free memory that weights may take before a smaller dtype is chosen."""
@@ -52,9 +52,7 @@ def settled(found: Checkpoint, options: Options, place: Place, stored: str | Non
 def weight_bytes(found: Checkpoint, options: Options, place: Place) -> int:
     """What the stored tensors take once loaded; integers are packed weights and stay as they are."""
     each = _QUANTIZED.get(options.quantization or "", _BYTES[place.dtype])
-    sizes = (
-        size / _FLOATS[dtype] * each if dtype in _FLOATS else size for dtype, size in found.stored.items()
-    )
+    sizes = (size / FLOATS[dtype] * each if dtype in FLOATS else size for dtype, size in found.stored.items())
     return int(sum(sizes))
 
 

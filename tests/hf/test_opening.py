@@ -36,7 +36,8 @@ def test_a_template_that_fails_is_named(tmp_path):
 
 
 def test_a_template_may_refuse_messages(tmp_path):
-    template = "{% if messages|length > 1 %}{{ raise_exception('one message only') }}{% endif %}user"
+    refusing = "{% if messages|length > 1 %}{{ raise_exception('one message only') }}{% endif %}"
+    template = refusing + "{{ messages[0].content }}"
     causal(tmp_path, template=template)
     with opened(tmp_path) as generator:
         two = [{"role": "user", "content": "a"}, {"role": "user", "content": "b"}]

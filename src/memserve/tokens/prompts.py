@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 
     from memserve.protocol import Prompt, Request
 
+_SAID = "memserve proves this template"
+
 
 class Prompts:
     """Encodes for one tokenizer and one context length."""
@@ -21,6 +23,7 @@ class Prompts:
         self.tokenizer, self.vocabulary, self.context, self.path = tokenizer, vocabulary, context, path
         self.backend = backend
         self.bos = _added_bos(tokenizer)
+        self._parts = False
         self.chat = bool(getattr(tokenizer, "chat_template", None))
 
     def encode(self, prompt: Prompt) -> list[int]:
@@ -76,9 +79,14 @@ class Prompts:
                 self.backend, "chat messages", "the checkpoint has no chat template",
                 hint="pass memserve.Raw(text) or token ids",
             )  # fmt: skip
-        plain = [{**message, "content": _flat(message.get("content"))} for message in messages]
+        plain = [{**message, "content": self._content(message.get("content"))} for message in messages]
         text = self._render(plain)
         return self.bare(text)
+
+    def _content(self, content: Any) -> Any:
+        """Text as the template reads it: a string, or parts where it loops over parts."""
+        text = _flat(content)
+        return [{"type": "text", "text": text}] if self._parts and text is not None else text
 
     def _render(self, messages: Sequence[Mapping[str, Any]]) -> str:
         from jinja2.exceptions import TemplateError
@@ -87,22 +95,35 @@ class Prompts:
             text = self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
         except TemplateError as error:
             raise InvalidInput(f"the model's chat template refuses these messages: {error}") from error
-        except (TypeError, KeyError, ValueError, AttributeError) as error:
+        except Exception as error:
             raise self._broken(error) from error
         return str(text)
 
     def prove(self) -> None:
-        """Render one plain message, so that a broken template is found before any request."""
-        from jinja2.exceptions import TemplateError
+        """Render one plain message, so that a broken template is found before any request.
 
+        Templates of models that also see pictures loop over a message's parts: a string goes lost in them.
+        """
         if not self.chat:
             return
+        if (broken := self._tried(parts=False)) and self._tried(parts=True):
+            raise broken
+
+    def _tried(self, *, parts: bool) -> ModelUnreadable | None:
+        """What is wrong with the template where messages come so; None where they come through."""
+        self._parts = parts
+        message = {"role": "user", "content": self._content(_SAID)}
+        settings = {"tokenize": False, "add_generation_prompt": True}
         try:
-            self.tokenizer.apply_chat_template(
-                [{"role": "user", "content": "x"}], tokenize=False, add_generation_prompt=True
-            )
-        except (TemplateError, TypeError, KeyError, ValueError, AttributeError) as error:
-            raise self._broken(error) from error
+            text = str(self.tokenizer.apply_chat_template([message], **settings))
+        except Exception as error:
+            return self._broken(error)
+        if _SAID in text and not (parts and str(message["content"]) in text):
+            return None
+        return ModelUnreadable(
+            f"the chat template in {self.path} leaves out what the user says",
+            path=self.path, field="chat_template",
+        )  # fmt: skip
 
     def _broken(self, error: Exception) -> ModelUnreadable:
         return ModelUnreadable(

@@ -1,0 +1,64 @@
+"""What config.json claims, held against the weights beside it before any of them is loaded."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+from memserve.errors import MemserveError, ModelUnreadable
+from memserve_hf.engines import need
+
+if TYPE_CHECKING:
+    from memserve.model.spec import ModelSpec
+    from memserve_hf.checkpoint import Checkpoint
+
+FLOATS = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}
+MOST = 3
+"""Parameters claimed for each one stored: tied weights may be claimed twice, a head may be left out."""
+log = logging.getLogger("memserve.hf")
+
+
+def prove(found: Checkpoint) -> None:
+    """Refuse a config that lacks what makes a model, or tells of a far larger one than the files hold.
+
+    transformers fills what is absent with its own defaults and what is not stored with random numbers, at
+    full size: a config of another model would take all memory before anybody said so.
+    """
+    _known_dtype(found)
+    spec, stored = _described(found), _stored(found)
+    if spec is not None and stored and spec.parameters > MOST * stored:
+        raise ModelUnreadable(
+            f"{found.folder / 'config.json'} describes {spec.parameters:,} parameters, the weights beside it "
+            f"are {stored:,}: they do not belong together",
+            path=str(found.folder / "config.json"), field="hidden_size",
+        )  # fmt: skip
+
+
+def _known_dtype(found: Checkpoint) -> None:
+    torch = need("torch")
+    name = (found.dtype or "auto").removeprefix("torch.")
+    if name != "auto" and not isinstance(getattr(torch, name, None), torch.dtype):
+        path = str(found.folder / "config.json")
+        raise ModelUnreadable(f"{path}: dtype {name!r} is none that torch knows", path=path, field="dtype")
+
+
+def _described(found: Checkpoint) -> ModelSpec | None:
+    """The model as memserve reads it; None for a family that only transformers knows."""
+    from memserve.model import load
+
+    try:
+        return load(str(found.folder))
+    except ModelUnreadable as error:
+        if error.field:
+            raise
+        log.debug("%s is left to transformers: %s", found.name, error)
+    except MemserveError as error:
+        log.debug("%s is left to transformers: %s", found.name, error)
+    return None
+
+
+def _stored(found: Checkpoint) -> int:
+    """Numbers in the weight files; 0 where they are packed, quantized or pickled, and so say nothing."""
+    if found.config.get("quantization_config") or not FLOATS.keys() >= found.stored.keys():
+        return 0
+    return sum(size // FLOATS[dtype] for dtype, size in found.stored.items())
