@@ -9,7 +9,7 @@ from memserve.plan.plan import Candidate, Plan
 from memserve.plan.search import pricing, rooms
 from memserve.plan.search.checkpoints import loaded
 from memserve.plan.search.choice import ranked
-from memserve.plan.search.closest import nearest, remedies
+from memserve.plan.search.closest import measured, nearest, remedies
 from memserve.plan.search.offers import consider
 from memserve.plan.search.pareto import Trade, front
 from memserve.plan.search.reasons import reasons_for
@@ -54,7 +54,7 @@ def answer(model: ModelSpec, machine: Machine, wishes: Wishes, *, everything: bo
     maker = Maker(model, machine, wishes, rejected)
     if not best:
         closest = nearest(rejected)
-        missed = maker.plan(closest) if closest else None
+        missed = maker.plan(measured(closest, model, machine)) if closest else None
         cures = remedies(model, machine, wishes, closest) if closest else ()
         return Answer(model, machine, wishes, None, missed, (), rejected, tuple(cures))
     others = best[1:] if everything else list(differing(best))[:FEW]

@@ -47,6 +47,15 @@ def nearest(rejected: Sequence[Candidate]) -> Candidate | None:
     return min(rejected, key=_distance, default=None)
 
 
+def measured(candidate: Candidate, model: ModelSpec, machine: Machine) -> Candidate:
+    """The nearest miss with the memory that it would take, where a rule spoke before memory was asked."""
+    if candidate.remote or candidate.footprint is not None:
+        return candidate
+    memory = rooms.room(candidate.backend).memory
+    footprint = memory.account(loaded(model, candidate.checkpoint), machine, candidate.deployment)
+    return replace(candidate, verdict=replace(candidate.verdict, footprint=footprint))
+
+
 def _distance(candidate: Candidate) -> tuple[float, ...]:
     footprint = candidate.footprint
     engine = rooms.room(candidate.backend).rules.get("rank", 9)

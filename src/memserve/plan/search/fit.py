@@ -6,7 +6,7 @@ from dataclasses import replace
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from memserve.plan.described import Verdict
+from memserve.plan.described import GIB, Verdict
 from memserve.plan.search.verdict import weighed
 
 if TYPE_CHECKING:
@@ -48,6 +48,9 @@ def held(room: Room, model: ModelSpec, machine: Machine, deployment: Deployment)
     verdict = weighed(footprint, deployment)
     if not verdict.fits:
         return verdict
+    if footprint.free < 0:
+        reason = f"{-footprint.free / GIB:.2f} GiB are missing when CUDA graphs are captured"
+        return Verdict("out_of_memory", "memory", reason, "memserve's account", footprint)
     wanted, copies = deployment.concurrency, deployment.layout.data
     if footprint.max_concurrency * copies >= wanted:
         return verdict

@@ -118,9 +118,11 @@ class Offer:
         asked = self.wishes.quantization
         if asked is not None:
             return (asked,)
-        if stored is not None:
-            return tuple(dict.fromkeys((stored.method, *known_methods(self.model))))
-        return [str(word) for word in self.room.rules["quantizations"]]
+        offers = [str(word) for word in self.room.rules["quantizations"]]
+        if stored is None:
+            return offers
+        others = [method for method in known_methods(self.model) if method in offers]
+        return tuple(dict.fromkeys((stored.method, *others)))
 
     def checkpoints(self, quantization: str) -> list[Checkpoint]:
         """What can be loaded; formats that nobody makes at home count only where a checkpoint is known."""

@@ -1,0 +1,48 @@
+"""What somebody who runs these engines would say of a plan: odd cards, odd formats, telling refusals."""
+
+from __future__ import annotations
+
+import pytest
+
+import memserve
+from memserve.errors import DoesNotFit
+
+
+def missed(model: str, gpus: str, **wishes: object) -> memserve.plan.Plan:
+    with pytest.raises(DoesNotFit) as caught:
+        memserve.plan.best(model, gpus, **wishes)  # type: ignore[arg-type]
+    assert isinstance(caught.value.closest, memserve.plan.Plan)
+    return caught.value.closest
+
+
+@pytest.mark.parametrize(
+    ("model", "gpus", "wishes"),
+    [("llama-8b", "2xA100", {"tensor_parallel": 3}), ("llama-8b", "1xK80", {"backend": "vllm"}),
+     ("llama-8b", "1xTPU-v5e", {}), ("BAAI/bge-m3", "1xK80", {"backend": "vllm"})],
+)  # fmt: skip
+def test_a_miss_tells_its_memory_where_a_rule_spoke_first(
+    model: str, gpus: str, wishes: dict[str, object]
+) -> None:
+    closest = missed(model, gpus, **wishes)
+    assert closest.outcome == "refused"
+    assert closest.memory_gib_per_card is not None and closest.memory_gib_per_card["weights"] > 0.5
+
+
+def test_gguf_repositories_are_for_llama_cpp() -> None:
+    plan = memserve.plan.best("deepseek-v3", "8xH200", quantization="gguf-q4_k_m")
+    assert plan.backend == "llamacpp"
+    closest = missed("llama-8b", "1xL4", quantization="gguf-q4_k_m", backend="vllm")
+    assert closest.verdict.rule == "gguf-file"
+
+
+def test_a_stored_format_gives_way_only_to_what_the_engine_offers() -> None:
+    found = memserve.plan.candidates("deepseek-v3", "8xH200", backend="vllm")
+    assert {"fp8", "awq"} <= {one.quantization for one in found}
+    assert not any(one.quantization.startswith("gguf") for one in found)
+
+
+@pytest.mark.parametrize("gpus", ["1xRTX4060", "1xT4", "1xV100-16GB", "1x910B4", "1xRTX2080Ti"])
+@pytest.mark.parametrize("model", ["llama-8b", "google/gemma-3-4b-it", "Qwen/Qwen2.5-7B-Instruct"])
+def test_what_fits_leaves_room_for_its_graphs(model: str, gpus: str) -> None:
+    fitting = [one for one in memserve.plan.candidates(model, gpus) if one.fits]
+    assert fitting and all(one.footprint is not None and one.footprint.free >= 0 for one in fitting)
