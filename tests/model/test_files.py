@@ -6,7 +6,8 @@ import struct
 import pytest
 
 from memserve.errors import ModelUnreadable
-from memserve.model import gguf, load, safetensors
+from memserve.model import load
+from memserve.model.stored import gguf, safetensors
 
 CONFIG = {
     "model_type": "llama", "architectures": ["LlamaForCausalLM"], "hidden_size": 64, "intermediate_size": 128,

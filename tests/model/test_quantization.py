@@ -5,7 +5,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from memserve.errors import MemserveError, ModelUnreadable
-from memserve.model import load, quantization
+from memserve.model import load
+from memserve.model.stored import quantization
 
 
 def compressed(weights, inputs=None, form="", ignore=("lm_head",)):

@@ -7,8 +7,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from memserve.errors import ModelUnreadable
-from memserve.model import body, families
 from memserve.model.config import Config, class_defaults
+from memserve.model.recipes import body, families
 from memserve.model.standin import library
 
 KINDS = sorted(kind for kind in families.KNOWN if not kind.endswith("vl_text") and "vl_moe" not in kind)

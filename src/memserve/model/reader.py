@@ -6,18 +6,19 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from memserve.errors import ModelUnreadable
-from memserve.model import quantization, rope
 from memserve.model.adapted import adapt
-from memserve.model.body import body
 from memserve.model.config import LARGEST, Config
+from memserve.model.recipes import rope
+from memserve.model.recipes.body import body
 from memserve.model.spec import ModelSpec
+from memserve.model.stored import quantization
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from memserve.model.gguf import Gguf
     from memserve.model.spec import Quantization
+    from memserve.model.stored.gguf import Gguf
 
 MTP_FIELDS = ("num_nextn_predict_layers", "mtp_num_hidden_layers", "num_mtp_modules", "num_mtp_layers")
 POSITIONS_AFTER_PADDING = frozenset(
@@ -129,7 +130,7 @@ def from_config(values: Mapping[str, Any], *, path: str = "config.json", name: s
 
 def from_folder(folder: Path, values: Mapping[str, Any], path: str, name: str) -> ModelSpec:
     """The model of a folder: its config, what is told beside it, and the headers of its weights."""
-    from memserve.model import safetensors
+    from memserve.model.stored import safetensors
 
     if not values.get("quantization_config"):
         values = {**values, "quantization_config": safetensors.settings(folder) or None}
@@ -177,7 +178,7 @@ def _read(values: Mapping[str, Any], origin: Origin) -> ModelSpec:
 
 def from_gguf(file: Gguf, path: str) -> ModelSpec:
     """The model of a GGUF file."""
-    from memserve.model import stored
+    from memserve.model.recipes import counted as stored
 
     found, stored_as, settings = stored.from_gguf(file, path)
     config = Config(settings.values, "", path)

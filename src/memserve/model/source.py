@@ -79,7 +79,7 @@ def _pooling(folder: Path) -> str | None:
 
 
 def _gguf(path: Path) -> ModelSpec:
-    from memserve.model import gguf
+    from memserve.model.stored import gguf
 
     return reader.from_gguf(gguf.read(path), str(path))
 

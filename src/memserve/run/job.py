@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from memserve.errors import InvalidInput, MemserveError
 from memserve.run.asking import ask
 from memserve.run.asking.batch import Batches
+from memserve.run.asking.intake import Intake
 from memserve.run.asking.loop import Loop
 from memserve.run.distributed.loop import Distributed
 from memserve.run.distributed.recipe import recipe
@@ -21,7 +22,6 @@ from memserve.run.interrupts import Interrupts, Stopped
 from memserve.run.limits import money
 from memserve.run.progress import Progress
 from memserve.run.requests import source
-from memserve.run.requests.intake import Intake
 from memserve.run.store import failures
 from memserve.run.store import seen as known
 from memserve.run.store.cache import Cache

@@ -43,6 +43,13 @@ class Options:
     worker_resources: Mapping[str, Any] = field(default_factory=dict)
     """What each worker holds: num_cpus, num_gpus, memory, resources."""
 
+    @property
+    def limits(self) -> dict[str, Any]:
+        """What a regulator keeps to."""
+        return {
+            "concurrency": self.concurrency, "rpm": self.rpm, "tpm": self.tpm, "patience": self.patience,
+        }  # fmt: skip
+
     @classmethod
     def of(cls, **chosen: Any) -> Options:
         """Check and convert what a caller passed; raises InvalidInput."""

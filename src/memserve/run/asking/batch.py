@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from memserve.errors import BadAnswer, EngineFailed
 from memserve.run.asking import ask
-from memserve.run.asking.verdict import ABORT
 from memserve.run.limits.estimate import Estimate
+from memserve.run.limits.verdict import ABORT
 from memserve.run.requests import order
 from memserve.run.requests.item import chosen
 

@@ -47,7 +47,7 @@ class Loop:
         self._results = results
         self._order = options.order
         self._stopped = stopped
-        self._regulator = Regulator(purse, options)
+        self._regulator = Regulator(purse, **options.limits)
         self._asker = Asker(generator, options.concurrency or CEILING)
         self._ready: deque[Item] = deque()
         self._tasks: set[asyncio.Task[None]] = set()

@@ -45,7 +45,7 @@ class Distributed:
         self.error: BaseException | None = None
         """Why the run ended before its input did."""
         self._recipe, self._results, self._options = recipe, results, options
-        self._regulator = Regulator(purse, options)
+        self._regulator = Regulator(purse, **options.limits)
         self._again: list[Item] = []
         self._stopping = False
 

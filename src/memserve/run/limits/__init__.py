@@ -1,1 +1,1 @@
-"""How fast and how dear a run may be."""
+"""How fast and how dear a run may be, and what a failure means for it."""

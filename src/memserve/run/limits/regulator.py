@@ -8,14 +8,13 @@ from typing import TYPE_CHECKING
 
 from memserve.errors import ConnectionFailed, MemserveError, RunError, TimedOut
 from memserve.protocol import Usage
-from memserve.run.asking.outage import Outage
-from memserve.run.asking.verdict import react
 from memserve.run.limits.estimate import Estimate, Tokens
+from memserve.run.limits.outage import Outage
 from memserve.run.limits.pace import Limit, Pause, Rate
+from memserve.run.limits.verdict import react
 
 if TYPE_CHECKING:
     from memserve.run.limits.money import Purse
-    from memserve.run.options import Options
     from memserve.run.requests.item import Item
 
 UNPROVEN_PATIENCE = 60.0
@@ -46,12 +45,13 @@ class Judgement:
 class Regulator:
     """One provider's limits, pauses and moods, and the caller's budget. Used from one thread."""
 
-    def __init__(self, purse: Purse, options: Options) -> None:
+    def __init__(self, purse: Purse, *, concurrency: int | None, rpm: float | None, tpm: float | None,
+                 patience: float) -> None:  # fmt: skip
         self._purse = purse
-        self._patience = options.patience
-        self._limit = Limit(options.concurrency)
-        self._requests, self._tokens = Rate(options.rpm), Rate(options.tpm)
-        self._pause, self._outage = Pause(), Outage(options.patience)
+        self._patience = patience
+        self._limit = Limit(concurrency)
+        self._requests, self._tokens = Rate(rpm), Rate(tpm)
+        self._pause, self._outage = Pause(), Outage(patience)
         self._estimate = Estimate()
         self._asked: dict[int, int] = {}
         self._answered_at: float | None = None

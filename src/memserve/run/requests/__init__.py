@@ -1,1 +1,1 @@
-"""What is to be asked: read lazily, sorted, put in order."""
+"""What is to be asked: read lazily, put in order."""

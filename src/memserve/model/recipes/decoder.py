@@ -5,20 +5,20 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from memserve.model import layers, pieces
-from memserve.model.anatomy import Anatomy
 from memserve.model.config import LARGEST
+from memserve.model.recipes import layers, pieces
+from memserve.model.recipes.anatomy import Anatomy
+from memserve.model.recipes.style import Style, on
 from memserve.model.spec import Block, Mixer
-from memserve.model.style import Style, on
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import TypeAlias
 
     from memserve.model.config import Config
-    from memserve.model.pieces import Weights
+    from memserve.model.recipes.pieces import Weights
+    from memserve.model.recipes.style import Moe
     from memserve.model.spec import MixerKind
-    from memserve.model.style import Moe
 
     Maker: TypeAlias = Callable[[Config, Style, str, bool], Block]
 

@@ -6,16 +6,17 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from memserve.errors import ModelUnreadable
-from memserve.model import census, packed, safetensors
-from memserve.model.anatomy import Anatomy
 from memserve.model.config import LARGEST, MOST_LAYERS, read_json
+from memserve.model.recipes import census
+from memserve.model.recipes.anatomy import Anatomy
 from memserve.model.spec import Block, Mixer, Quantization, Weight
+from memserve.model.stored import packed, safetensors
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from memserve.model.gguf import Gguf
+    from memserve.model.stored.gguf import Gguf
 
 GGUF_NAMES = {
     "attn_q": "self_attn.q_proj", "attn_k": "self_attn.k_proj", "attn_v": "self_attn.v_proj",

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from memserve.model import pieces
-from memserve.model.style import Style, on
+from memserve.model.recipes import pieces
+from memserve.model.recipes.style import Style, on
 
 if TYPE_CHECKING:
-    from memserve.model.anatomy import Anatomy
     from memserve.model.config import Config
+    from memserve.model.recipes.anatomy import Anatomy
 
 GENERATIVE = ("ForCausalLM", "ForConditionalGeneration", "ForImageTextToText")
 

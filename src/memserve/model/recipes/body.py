@@ -7,14 +7,14 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from memserve.errors import ModelUnreadable
-from memserve.model import families, heads
 from memserve.model.config import LARGEST, MOST_LAYERS
+from memserve.model.recipes import families, heads
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from memserve.model.anatomy import Anatomy
     from memserve.model.config import Config
+    from memserve.model.recipes.anatomy import Anatomy
     from memserve.model.spec import Quantization
 
 REQUIRED = ("hidden_size", "num_hidden_layers", "num_attention_heads", "vocab_size")
@@ -82,7 +82,7 @@ def _sane(config: Config) -> None:
 
 
 def _constructed(config: Config, architecture: str) -> Anatomy:
-    from memserve.model import census
+    from memserve.model.recipes import census
     from memserve.model.standin import archive, library
 
     name, changes = OTHER_CLASSES.get(architecture, (architecture, {}))
@@ -107,7 +107,7 @@ def _constructed(config: Config, architecture: str) -> Anatomy:
 
 def _unknown(config: Config, folder: Path | None, stored_as: Quantization | None) -> tuple[Anatomy, str]:
     """A family that nobody here knows: by its stored tensors, else by an installed transformers."""
-    from memserve.model import stored
+    from memserve.model.recipes import counted as stored
 
     found = stored.from_tensors(folder, config.given, stored_as) if folder else None
     if found is not None:

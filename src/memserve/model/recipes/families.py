@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from memserve.model import classic, decoder, mla, recurrent
-from memserve.model.style import FOUR_NORMS, TWO_NORMS, Moe, Style
+from memserve.model.recipes import classic, decoder, mla, recurrent
+from memserve.model.recipes.style import FOUR_NORMS, TWO_NORMS, Moe, Style
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from memserve.model.anatomy import Anatomy
     from memserve.model.config import Config
+    from memserve.model.recipes.anatomy import Anatomy
 
 QWEN_MOE = Moe(layers="steps")
 DEEPSEEK_MOE = Moe("n_routed_experts", shared_count="n_shared_experts", layers="first_dense")

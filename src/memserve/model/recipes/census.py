@@ -9,8 +9,8 @@ import re
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from memserve.model import roles
-from memserve.model.anatomy import Anatomy
+from memserve.model.recipes import roles
+from memserve.model.recipes.anatomy import Anatomy
 from memserve.model.spec import Block, Mixer, Weight
 
 if TYPE_CHECKING:

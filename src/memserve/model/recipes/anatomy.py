@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from memserve.model.pieces import Weights
+    from memserve.model.recipes.pieces import Weights
     from memserve.model.spec import Block
 
 

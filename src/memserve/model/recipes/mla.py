@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from memserve.model import decoder, pieces
+from memserve.model.recipes import decoder, pieces
 from memserve.model.spec import Block, Mixer
 
 if TYPE_CHECKING:
-    from memserve.model.anatomy import Anatomy
     from memserve.model.config import Config
-    from memserve.model.pieces import Weights
-    from memserve.model.style import Style
+    from memserve.model.recipes.anatomy import Anatomy
+    from memserve.model.recipes.pieces import Weights
+    from memserve.model.recipes.style import Style
 
 
 def attention(config: Config) -> Weights:

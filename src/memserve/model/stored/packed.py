@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from memserve.model.safetensors import Tensor
     from memserve.model.spec import Quantization
+    from memserve.model.stored.safetensors import Tensor
 
 # Helpers of a quantization, buffers, and layers for multi-token prediction.
 _LEFT_OUT = re.compile(

@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from memserve.model import decoder, mla, pieces
+from memserve.model.recipes import decoder, mla, pieces
 from memserve.model.spec import Block, Mixer
 
 if TYPE_CHECKING:
-    from memserve.model.anatomy import Anatomy
     from memserve.model.config import Config
-    from memserve.model.pieces import Weights
-    from memserve.model.style import Style
+    from memserve.model.recipes.anatomy import Anatomy
+    from memserve.model.recipes.pieces import Weights
+    from memserve.model.recipes.style import Style
 
 
 def delta_net(config: Config, *, fused: bool) -> tuple[Mixer, Weights]:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from memserve.model import pieces
-from memserve.model.anatomy import Anatomy
+from memserve.model.recipes import pieces
+from memserve.model.recipes.anatomy import Anatomy
 from memserve.model.spec import Block, Mixer
 
 if TYPE_CHECKING:
     from memserve.model.config import Config
-    from memserve.model.pieces import Weights
+    from memserve.model.recipes.pieces import Weights
 
 
 def _attention(

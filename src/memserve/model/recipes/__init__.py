@@ -1,0 +1,1 @@
+"""From a config to the layers and weights of one model, family by family."""
