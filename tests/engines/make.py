@@ -110,7 +110,7 @@ def make(name: str) -> Path:
             step(str(python), row)
         (place / DONE).touch()
     install = ["aiohttp>=3.11", "numpy>=1.26", "nvidia-ml-py>=12.560", "rich>=13.7", *TESTS]
-    pip(str(python), install)
+    pip(str(python), [*install, *recipe.get("also", ())])
     pip(str(python), ["--force-reinstall", str(ROOT)], no_deps=True)
     return python
 

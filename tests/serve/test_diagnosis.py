@@ -17,6 +17,9 @@ SAID = [
      "utilization (0.85, 13.59 GiB).", "something else already uses"),
     ("RuntimeError: Not enough memory. Please try to increase --mem-fraction-static.", "leave no memory"),
     ("torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 784.00 MiB.", "out of memory"),
+    ("numpy._core._exceptions._ArrayMemoryError: Unable to allocate 1.50 GiB for an array with shape (8192, "
+     "49152) and data type float32", "out of memory"),
+    ("ValueError: Failed to create llama_context", "out of memory"),
     ("ValueError: Bfloat16 is only supported on GPUs with compute capability of at least 8.0.", "bfloat16"),
     ("ValueError: The quantization method awq is not supported for the current GPU. Minimum capability: 75.",
      "too old for this quantization"),
@@ -30,7 +33,7 @@ SAID = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("line", "meaning"), SAID, ids=[meaning for _, meaning in SAID])
+@pytest.mark.parametrize(("line", "meaning"), SAID, ids=[line[:24] for line, _ in SAID])
 def test_known_last_words(line: str, meaning: str) -> None:
     found = diagnose(f"INFO starting\n(EngineCore pid=7) ERROR 11-20 05:29:13 [core.py:718] {line}\nbye\n")
     assert meaning in found.problem

@@ -37,6 +37,11 @@ class Manner:
     source: str = ""
 
     @property
+    def package(self) -> str:
+        """The package that must be importable for it to start."""
+        return (self.module or self.starts[0]).split(".")[0]
+
+    @property
     def asks_for_key(self) -> bool:
         """Whether it can be told to."""
         return bool(self.key_env or self.key_flag)

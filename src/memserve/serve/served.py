@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
+from importlib.util import find_spec
+from shutil import which
 from typing import TYPE_CHECKING, Any
 
 from memserve import registry
+from memserve.errors import BackendMissing
+from memserve.serve.manner import manner_of
 from memserve.serve.server import start
 
 if TYPE_CHECKING:
@@ -51,9 +56,10 @@ class Served:
 
 
 def open_served(command: Sequence[str], model: str, task: Task, backend: str, *, timeout: float = 1800.0,
-                **how: Any) -> Served:  # fmt: skip
+                python: str | None = None, **how: Any) -> Served:  # fmt: skip
     """Start a server and open it through the OpenAI room."""
-    server = start(command, timeout=float(timeout), **how)
+    python = python or _interpreter(command, backend)
+    server = start(command, timeout=float(timeout), python=python, **how)
     try:
         engine = registry.find("openai").open(
             model, task=task, base_url=server.base_url, api_key=server.reveal_key(),
@@ -63,3 +69,14 @@ def open_served(command: Sequence[str], model: str, task: Task, backend: str, *,
         server.stop()
         raise
     return Served(server, engine, backend)
+
+
+def _interpreter(command: Sequence[str], backend: str) -> str | None:
+    """This one, if the engine is here; else whatever program of that name there is, or what to install."""
+    package = manner_of(command).package
+    if find_spec(package) is not None:
+        return sys.executable
+    if command[0] != "python" and which(command[0]):
+        return None
+    install = f'pip install "memserve[{backend}]", or pass python= with the interpreter that has it'
+    raise BackendMissing(backend, needs=package, install=install)
