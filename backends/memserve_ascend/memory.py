@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from memserve_vllm.memory import VllmAccountant
@@ -31,4 +30,4 @@ class AscendAccountant(VllmAccountant):
         return 0.0 if run.deployment.eager else float(row[kind] * GIB)
 
 
-accountant = AscendAccountant(Facts(Path(__file__).parent))
+accountant = AscendAccountant(Facts(__file__))

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from functools import cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from memserve import files
 from memserve.memory.account import Footprint
 from memserve.memory.formats import DTYPE_BYTES
 from memserve.memory.plain import (
@@ -34,7 +33,7 @@ _BITSANDBYTES = frozenset({"nf4", "fp4", "int8"})
 @cache
 def facts() -> dict[str, Any]:
     """The rows of memory.json."""
-    read: dict[str, Any] = json.loads(Path(__file__).with_name("memory.json").read_text(encoding="utf-8"))
+    read: dict[str, Any] = files.table(__file__, "memory.json")
     return read
 
 

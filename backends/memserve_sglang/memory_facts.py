@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from functools import cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from memserve import files
 from memserve.plan.rules.version import within
 
 if TYPE_CHECKING:
@@ -20,8 +19,7 @@ MIB, GIB = 1024**2, 1024**3
 @cache
 def table() -> dict[str, Any]:
     """The whole file."""
-    text = Path(__file__).with_name("memory.json").read_text(encoding="utf-8")
-    found: dict[str, Any] = json.loads(text)
+    found: dict[str, Any] = files.table(__file__, "memory.json")
     return found
 
 

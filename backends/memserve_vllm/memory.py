@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 from math import ceil
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from memserve.memory.account import Footprint
@@ -220,4 +219,4 @@ def judged(footprint: Footprint, deployment: Deployment, available: int, shape: 
     return footprint
 
 
-accountant = VllmAccountant(Facts(Path(__file__).parent))
+accountant = VllmAccountant(Facts(__file__))

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from memserve import files
 from memserve.plan.rules.version import within
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from pathlib import Path
 
     from memserve.hardware.machine import Card
 
@@ -19,16 +18,16 @@ KEPT = 4096
 
 
 class Facts:
-    """The tables of one room's memory.json. vLLM-Ascend keeps its own under the same names."""
+    """The memory.json beside a room's module. vLLM-Ascend keeps its own under the same names."""
 
-    def __init__(self, folder: Path) -> None:
-        self.file = folder / "memory.json"
+    def __init__(self, module: str) -> None:
+        self.module = module
         self._found: dict[tuple[str, str, str, int], Mapping[str, Any]] = {}
 
     @cached_property
     def tables(self) -> dict[str, Any]:
         """The whole file."""
-        tables: dict[str, Any] = json.loads(self.file.read_text(encoding="utf-8"))
+        tables: dict[str, Any] = files.table(self.module, "memory.json")
         return tables
 
     def row(self, name: str, version: str, card: Card) -> Mapping[str, Any]:
@@ -45,7 +44,7 @@ class Facts:
             if _speaks(row, version, card):
                 found: Mapping[str, Any] = row
                 return found
-        raise LookupError(f"{self.file}: no row of {name!r} covers {version} on {card.name}")
+        raise LookupError(f"memory.json of {self.module}: no row of {name!r} covers {version} on {card.name}")
 
 
 def _speaks(row: Mapping[str, Any], version: str, card: Card) -> bool:

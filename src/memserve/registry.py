@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from functools import cache, reduce
 from importlib import import_module
 from os import scandir
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from memserve import files
 from memserve.errors import InvalidInput, UnknownName
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ def _declarations() -> Iterator[str]:
     """
     for folder in _metadata_folders():
         with suppress(OSError, UnicodeDecodeError):
-            yield Path(folder, "entry_points.txt").read_text(encoding="utf-8")
+            yield files.text(f"{folder}/entry_points.txt")
 
 
 def _metadata_folders() -> Iterator[str]:

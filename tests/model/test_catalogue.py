@@ -5,10 +5,11 @@ import time
 
 import pytest
 
+from memserve import files
 from memserve.errors import InvalidInput, UnknownName
 from memserve.model import catalogue, load
 
-ROWS = [json.loads(line) for line in catalogue.FILE.read_text(encoding="utf-8").splitlines()]
+ROWS = [json.loads(line) for line in files.beside(catalogue.__file__, "data/catalogue.jsonl").splitlines()]
 IDS = [row["id"] for row in ROWS]
 
 

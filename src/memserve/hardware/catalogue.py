@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import re
 from dataclasses import replace
 from functools import cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from memserve import files
 from memserve.errors import InvalidInput, UnknownName
 from memserve.hardware.machine import GIB, Card, Link
 
@@ -16,7 +15,6 @@ if TYPE_CHECKING:
     from memserve.hardware.machine import Machine
 
 MIB = 1024**2
-DATA = Path(__file__).parent / "data"
 _MAKERS = re.compile(r"nvidia|tesla|geforce|amd|instinct|radeon|intel|huawei|ascend|apple")
 _BLANKS = re.compile(r"[\W_]+")
 _SIZED = re.compile(r"[0-9]g(i?b)?$")
@@ -34,7 +32,7 @@ def key(name: str) -> str:
 
 @cache
 def _read() -> dict[str, Any]:
-    read: dict[str, Any] = json.loads((DATA / "cards.json").read_text(encoding="utf-8"))
+    read: dict[str, Any] = files.table(__file__, "data/cards.json")
     return read
 
 

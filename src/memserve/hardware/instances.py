@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
+from memserve import files
 from memserve.errors import InvalidInput, UnknownName
 from memserve.hardware import catalogue
 from memserve.hardware.machine import GIB, Machine
@@ -34,7 +34,7 @@ class Instance:
 @cache
 def _rows() -> dict[str, list[dict[str, Any]]]:
     """Rows of data/instances.json by lower-case name."""
-    read = json.loads((catalogue.DATA / "instances.json").read_text(encoding="utf-8"))
+    read = files.table(__file__, "data/instances.json")
     found: dict[str, list[dict[str, Any]]] = {}
     for row in read["instances"]:
         row["source"] = read["sources"].get(row.get("source"), "")

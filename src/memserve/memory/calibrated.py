@@ -3,21 +3,29 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
+from typing import TYPE_CHECKING
+
+from memserve import files
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def default_path() -> Path:
     """MEMSERVE_CONFIG_DIR, else the user's configuration folder."""
+    from pathlib import Path
+
+    return Path(_place())
+
+
+def _place() -> str:
     own = os.environ.get("MEMSERVE_CONFIG_DIR")
     if own:
-        return Path(own) / "calibration.json"
-    base = os.environ.get("XDG_CONFIG_HOME") or str(Path.home() / ".config")
-    return Path(base) / "memserve" / "calibration.json"
+        return f"{own}/calibration.json"
+    base = os.environ.get("XDG_CONFIG_HOME") or files.expanded("~/.config")
+    return f"{base}/memserve/calibration.json"
 
 
 def kept() -> bool:
     """Whether there is one; a folder that may not be read holds none."""
-    try:
-        return default_path().is_file()
-    except (OSError, RuntimeError):
-        return False
+    return os.access(_place(), os.F_OK)

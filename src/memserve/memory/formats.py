@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from memserve import files
 
 if TYPE_CHECKING:
     from memserve.model.spec import ModelSpec, Quantization, Weight
@@ -53,8 +53,7 @@ class Format:
 
 @cache
 def _rows() -> dict[str, dict[str, Any]]:
-    text = Path(__file__).with_name("data").joinpath("formats.json").read_text(encoding="utf-8")
-    rows: dict[str, dict[str, Any]] = json.loads(text)["formats"]
+    rows: dict[str, dict[str, Any]] = files.table(__file__, "data/formats.json")["formats"]
     return rows
 
 

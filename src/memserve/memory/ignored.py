@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -55,6 +54,8 @@ class Ignored:
 def within(part: str, name: str) -> bool:
     """Whether the module path `part` is a run of whole components of `name` (an empty one is all of it)."""
     if "*" in part:
+        from fnmatch import fnmatchcase
+
         return fnmatchcase(name, part) or fnmatchcase(name, f"{part}.*")
     return not part or f".{part}." in f".{name}."
 

@@ -6,10 +6,10 @@ import json
 import re
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 from typing import Any
 
-FILE = Path(__file__).parent / "data" / "catalogue.jsonl"
+from memserve import files
+
 _HEAD = re.compile(r'\{"id":"([^"]+)","aliases":\[([^\]]*)\]')
 
 
@@ -49,7 +49,7 @@ def key(name: str) -> str:
 
 @cache
 def _lines() -> tuple[str, ...]:
-    return tuple(line for line in FILE.read_text(encoding="utf-8").splitlines() if line)
+    return tuple(line for line in files.beside(__file__, "data/catalogue.jsonl").splitlines() if line)
 
 
 @cache

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import json
 from functools import cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from memserve import files
 from memserve.errors import ModelUnreadable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
-DEFAULTS = Path(__file__).parent / "data" / "defaults.jsonl"
 LARGEST = 1 << 32
 MOST_LAYERS = 4096
 DEEPEST = 6
@@ -20,7 +20,7 @@ DEEPEST = 6
 
 @cache
 def _default_lines() -> str:
-    return DEFAULTS.read_text(encoding="utf-8")
+    return files.beside(__file__, "data/defaults.jsonl")
 
 
 @cache

@@ -5,15 +5,17 @@ from __future__ import annotations
 import os
 from dataclasses import replace
 from functools import lru_cache
-from pathlib import Path
 from typing import TYPE_CHECKING
 
+from memserve import files
 from memserve.errors import InvalidInput, ModelUnreadable, UnknownName
 from memserve.model import catalogue, reader
 from memserve.model.config import read_json
 from memserve.model.spec import Quantization
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from memserve.model.spec import ModelSpec
 
 LONGEST_NAME = 4096
@@ -32,10 +34,14 @@ def find(name_or_path: str | os.PathLike[str]) -> ModelSpec:
     text = os.fspath(name_or_path) if isinstance(name_or_path, str | os.PathLike) else None
     if not isinstance(text, str) or not text.strip() or len(text) > LONGEST_NAME or "\0" in text:
         raise InvalidInput("a model is a name, a hub id, a folder or a config.json")
-    return _at(Path(text).expanduser()) or _known(text) or _quantized(text) or _remote(text)
+    found = _at(text) if files.lies(text) else None
+    return found or _known(text) or _quantized(text) or _remote(text)
 
 
-def _at(path: Path) -> ModelSpec | None:
+def _at(text: str) -> ModelSpec | None:
+    from pathlib import Path
+
+    path = Path(text).expanduser()
     try:
         if path.is_dir():
             return _folder(path)

@@ -11,7 +11,6 @@ from memserve.plan.search.checkpoints import loaded
 from memserve.plan.search.choice import ranked
 from memserve.plan.search.closest import measured, nearest, remedies
 from memserve.plan.search.offers import consider
-from memserve.plan.search.pareto import Trade, front
 from memserve.plan.search.reasons import reasons_for
 from memserve.plan.wishes import Wishes
 
@@ -20,6 +19,7 @@ if TYPE_CHECKING:
 
     from memserve.hardware.machine import Machine
     from memserve.model.spec import ModelSpec
+    from memserve.plan.search.pareto import Trade
 
 FEW = 5
 """Alternatives that are worth reading unless all were asked for."""
@@ -60,8 +60,19 @@ def answer(model: ModelSpec, machine: Machine, wishes: Wishes, *, everything: bo
     others = best[1:] if everything else list(differing(best))[:FEW]
     alternatives = tuple(maker.plan(candidate, brief=True) for candidate in others)
     plan = replace(maker.plan(best[0]), alternatives=alternatives, rejected=rejected)
-    trades = front(best, model, machine, wishes) if wishes.objective != "quality" else ()
+    trades = traded(best, model, machine, wishes)
     return Answer(model, machine, wishes, plan, None, alternatives, rejected, trades=trades)
+
+
+def traded(
+    best: Sequence[Candidate], model: ModelSpec, machine: Machine, wishes: Wishes
+) -> tuple[Trade, ...]:
+    """What an objective other than quality weighs."""
+    if wishes.objective == "quality":
+        return ()
+    from memserve.plan.search.pareto import front
+
+    return front(best, model, machine, wishes)
 
 
 def checked(command: str, gpus: str | None, engine_version: str | None, memory_gib: float | None) -> Answer:

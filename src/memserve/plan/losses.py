@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
 from typing import TYPE_CHECKING
+
+from memserve import files
 
 if TYPE_CHECKING:
     from memserve.plan.described import Checkpoint
 
-_DATA = json.loads(Path(__file__).with_name("losses.json").read_text(encoding="utf-8"))
+_DATA = files.table(__file__, "losses.json")
 WEIGHTS: dict[str, int] = _DATA["weights"]
 KV: dict[str, int] = _DATA["kv"]
 PREFERRED: tuple[str, ...] = tuple(_DATA["preferred"])

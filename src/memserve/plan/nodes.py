@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field
 from functools import cache
 from math import ceil
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
+
+from memserve import files
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -61,8 +61,8 @@ def steps(plan: Startable) -> tuple[Step, ...]:
     if plan.launch is None or not plan.command:
         return ()
     count = taken(plan.machine, plan.deployment.layout)
-    engine = facts()["engines"].get(plan.backend)
-    if count == 1 or engine is None:
+    engine = facts()["engines"].get(plan.backend) if count > 1 else None
+    if engine is None:
         return (Step(0, tuple(plan.command), plan.env),)
     layout = plan.deployment.layout
     spread = _ray if engine["way"] == "ray" else _ranks
@@ -165,6 +165,5 @@ def without(command: list[str], *flags: str) -> Words:
 @cache
 def facts() -> dict[str, Any]:
     """How engines spread over nodes, and what their networks need."""
-    text = Path(__file__).with_name("spread.json").read_text(encoding="utf-8")
-    found: dict[str, Any] = json.loads(text)
+    found: dict[str, Any] = files.table(__file__, "spread.json")
     return found

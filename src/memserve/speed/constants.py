@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, fields, replace
 from functools import cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from memserve import files
 
 if TYPE_CHECKING:
     from memserve.hardware.machine import Card
-
-
-DATA = Path(__file__).parent / "data" / "constants.json"
 
 
 @dataclass(frozen=True)
@@ -65,8 +62,7 @@ class Constants:
 @cache
 def data() -> dict[str, Any]:
     """The whole of data/constants.json."""
-    text = DATA.read_text(encoding="utf-8")
-    return dict(json.loads(text))
+    return dict(files.table(__file__, "data/constants.json"))
 
 
 @cache

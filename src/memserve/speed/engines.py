@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import re
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from memserve import files
 
 if TYPE_CHECKING:
     from memserve.hardware.machine import Card
-
-DATA = Path(__file__).parent / "data" / "engines.json"
 
 
 GIB = 1024**3
@@ -31,7 +29,7 @@ class Limits:
 
 @cache
 def _data() -> dict[str, Any]:
-    return dict(json.loads(DATA.read_text(encoding="utf-8")))
+    return dict(files.table(__file__, "data/engines.json"))
 
 
 @cache

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import re
 from dataclasses import dataclass, replace
 from functools import cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from memserve import files
 from memserve.errors import UnknownName
 
 if TYPE_CHECKING:
     from memserve.hardware.machine import Card
     from memserve.speed.shape import Shape
-
-
-DATA = Path(__file__).parent / "data" / "formats.json"
 
 
 @dataclass(frozen=True)
@@ -42,7 +38,7 @@ PARTS = ("gptq-int8", "gptq", "awq", "nvfp4", "mxfp4", "w8a8", "w4a16", "fp8", "
 
 @cache
 def _data() -> dict[str, Any]:
-    return dict(json.loads(DATA.read_text(encoding="utf-8")))
+    return dict(files.table(__file__, "data/formats.json"))
 
 
 @cache

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from memserve.plan.described import GIB
-from memserve.plan.search import pareto
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -48,6 +47,8 @@ def of_answer(answer: Answer, *, why: bool, everything: bool) -> Iterator[Sectio
     if answer.remedies:
         yield Section("what would fit", lines=answer.remedies, style="good")
     if answer.trades and answer.plan is not None:
+        from memserve.plan.search import pareto
+
         title = "trade-offs: no candidate is better in throughput, latency and cost at once (* the plan)"
         yield Section(title, pareto.HEADER, pareto.rows(answer.trades, answer.plan.deployment))
     if answer.alternatives:

@@ -6,12 +6,12 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from functools import cached_property
 from importlib import import_module
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
+
+from memserve import files
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -36,9 +36,8 @@ class PackagedRoom:
         return {**rows, "architectures": self._read(rows["architectures"]) if "architectures" in rows else {}}
 
     def _read(self, name: str) -> dict[str, Any]:
-        folder = Path(cast("str", sys.modules[self.package].__file__)).parent
-        text = (folder / f"{self.part}{name}.json").read_text(encoding="utf-8")
-        return cast("dict[str, Any]", json.loads(text))
+        home = cast("str", sys.modules[self.package].__file__)
+        return cast("dict[str, Any]", files.table(home, f"{self.part}{name}.json"))
 
     @property
     def memory(self) -> Accountant:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from functools import cache
-from pathlib import Path
 from typing import TYPE_CHECKING
 
+from memserve import files
 from memserve.memory.weights import remembered
 from memserve.plan.described import Checkpoint
 
@@ -109,6 +108,5 @@ def to_make(model: ModelSpec, quantization: str, *, ascend: bool) -> Checkpoint 
 
 @cache
 def _recipes() -> dict[str, dict[str, str]]:
-    text = Path(__file__).with_name("recipes.json").read_text(encoding="utf-8")
-    rows: dict[str, dict[str, str]] = json.loads(text)
+    rows: dict[str, dict[str, str]] = files.table(__file__, "recipes.json")
     return rows

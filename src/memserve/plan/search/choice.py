@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from memserve.plan.losses import KV, preference, weight_loss
 from memserve.plan.rules.judge import release
-from memserve.plan.search import pareto, pricing, rooms
+from memserve.plan.search import pricing, rooms
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -86,6 +86,8 @@ class Rank:
 
     def pace(self, candidate: Candidate) -> float:
         """Seconds or dollars per answer, as predicted; by the slow end where nobody measured."""
+        from memserve.plan.search import pareto
+
         job, latency = self.wishes.job, self.wishes.objective == "latency"
         concurrency = self.wishes.concurrency if latency else None
         speed = pricing.speed(self.model, self.machine, candidate, concurrency, job)

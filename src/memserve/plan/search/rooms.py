@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import cache
 from importlib.machinery import PathFinder
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import memserve.registry as registry
+from memserve import files
 from memserve.plan.rules.judge import offered
 
 if TYPE_CHECKING:
@@ -42,7 +42,8 @@ def _may_plan(name: str) -> bool:
     spec = PathFinder.find_spec(package) if package.startswith("memserve_") else None
     if spec is None or spec.origin is None:
         return True
-    return any(Path(spec.origin).parent.glob("*rules.json"))
+    folders = spec.submodule_search_locations or ()
+    return any(name.endswith("rules.json") for folder in folders for name in files.names(folder))
 
 
 def plans_locally(backend: str | None) -> bool:

@@ -1,0 +1,44 @@
+"""Small files, read without pathlib, whose import (urllib, ipaddress) costs more than a plan's tables."""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import Any
+
+
+def text(path: str) -> str:
+    """A text file's content."""
+    with open(path, encoding="utf-8") as file:
+        return file.read()
+
+
+def beside(module: str, name: str) -> str:
+    """The content of a file in the folder of the module whose `__file__` is given."""
+    return text(os.path.join(os.path.dirname(module), name))
+
+
+def table(module: str, name: str) -> Any:
+    """The facts of a JSON file in the folder of the module whose `__file__` is given."""
+    return json.loads(beside(module, name))
+
+
+def names(folder: str) -> list[str]:
+    """What a folder holds."""
+    return os.listdir(folder)
+
+
+def expanded(path: str) -> str:
+    """A path whose `~` is the user's folder."""
+    return os.path.expanduser(path)
+
+
+def lies(path: str) -> bool:
+    """Whether something lies at a path; what may not be looked at does, so that whoever opens it says why."""
+    try:
+        os.stat(expanded(path))
+    except (FileNotFoundError, NotADirectoryError, ValueError):
+        return False
+    except OSError:
+        return True
+    return True
