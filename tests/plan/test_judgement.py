@@ -46,3 +46,33 @@ def test_a_stored_format_gives_way_only_to_what_the_engine_offers() -> None:
 def test_what_fits_leaves_room_for_its_graphs(model: str, gpus: str) -> None:
     fitting = [one for one in memserve.plan.candidates(model, gpus) if one.fits]
     assert fitting and all(one.footprint is not None and one.footprint.free >= 0 for one in fitting)
+
+
+@pytest.mark.parametrize("gpus", ["1xT4", "1xV100", "1xP100", "2x310P"])
+@pytest.mark.parametrize("model", ["google/gemma-2-9b-it", "google/gemma-3-4b-it"])
+def test_gemma_is_not_computed_in_float16(model: str, gpus: str) -> None:
+    plan = memserve.plan.best(model, gpus)
+    assert plan.dtype != "float16" or plan.quantization.startswith("gguf")
+    assert plan.dtype != "float32" or plan.quantization in ("none", "nf4")
+
+
+def test_vllm_refuses_float32_beside_16_bit_kernels() -> None:
+    closest = missed("google/gemma-2-9b-it", "1xT4", backend="vllm", quantization="gptq")
+    assert closest.verdict.rule == "float32-quantized"
+
+
+def test_ascend_knows_the_architectures_of_the_vllm_below() -> None:
+    closest = missed("openai/whisper-large-v3", "1x910B2", backend="ascend")
+    assert closest.verdict.rule == "encoder-decoder"
+    closest = missed("facebook/contriever", "1x910B2", backend="ascend", quantization="none")
+    assert closest.verdict.rule == "architecture-missing"
+
+
+def test_what_computes_in_float16_only_gets_nothing_else() -> None:
+    assert memserve.plan.best("facebook/contriever", "1x310P").dtype == "float16"
+
+
+def test_deepseek_v4_holds_its_experts_in_4_bit() -> None:
+    plan = memserve.plan.best("deepseek-ai/DeepSeek-V4-Pro", "8xH200")
+    assert plan.quantization == "fp8" and plan.memory_gib_per_card is not None
+    assert 100 < plan.memory_gib_per_card["weights"] < 130  # 125.65 GiB in sglang-hopper's log

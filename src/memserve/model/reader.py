@@ -107,7 +107,8 @@ def _quantization(*configs: Config) -> Quantization | None:
                 config.bad(field, "must be a table")
             found = quantization.read(table, config.path)
             if found:
-                return found
+                fp4 = any(one.given.get("expert_dtype") == "fp4" for one in configs)
+                return quantization.with_fp4_experts(found) if fp4 else found
     return None
 
 

@@ -13,6 +13,8 @@ _DATA = files.table(__file__, "losses.json")
 WEIGHTS: dict[str, int] = _DATA["weights"]
 KV: dict[str, int] = _DATA["kv"]
 PREFERRED: tuple[str, ...] = tuple(_DATA["preferred"])
+OVERFLOWS: dict[str, list[str]] = _DATA["overflows"]
+"""Models whose activations a dtype cannot hold."""
 EIGHT_BIT: int = _DATA["eight_bit"]
 
 

@@ -195,6 +195,12 @@ def _mxfp4(table: Mapping[str, Any]) -> Quantization:
     return Quantization("mxfp4", "mxfp4", 4.0, 32, ignored=_names(table, "modules_to_not_convert"))
 
 
+def with_fp4_experts(stored: Quantization) -> Quantization:
+    """DeepSeek-V4: `expert_dtype` beside the quantization says that the routed experts are MXFP4."""
+    experts = Quantization("mxfp4", "mxfp4", 4.0, 32, targets=("mlp.experts",))
+    return replace(stored, others=(*stored.others, experts))
+
+
 def _quark(table: Mapping[str, Any]) -> Quantization:
     rows = table.get("global_quant_config")
     weight = rows.get("weight") if isinstance(rows, dict) else None

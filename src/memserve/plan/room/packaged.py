@@ -31,13 +31,14 @@ class PackagedRoom:
 
     @cached_property
     def rules(self) -> Mapping[str, Any]:
-        """The room's rows: releases, refusals, architectures; each with its source."""
+        """The room's rows: releases, refusals, architectures (PACKAGE/FILE: another's); with their source."""
         rows = self._read("rules")
         return {**rows, "architectures": self._read(rows["architectures"]) if "architectures" in rows else {}}
 
     def _read(self, name: str) -> dict[str, Any]:
         home = cast("str", sys.modules[self.package].__file__)
-        return cast("dict[str, Any]", files.table(home, f"{self.part}{name}.json"))
+        file = f"../{name}.json" if "/" in name else f"{self.part}{name}.json"
+        return cast("dict[str, Any]", files.table(home, file))
 
     @property
     def memory(self) -> Accountant:

@@ -84,6 +84,11 @@ def architecture_since(known: Mapping[str, Any]) -> dict[str, Any] | None:
     return {"lacking": row[0], "since": row[1]} if early else None
 
 
+def architecture_since_base(known: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The same for a plug-in, whose post releases drive one release of the engine below."""
+    return architecture_since({**known, "version": known["version"].partition(".post")[0]})
+
+
 def architecture_removed(known: Mapping[str, Any]) -> dict[str, Any] | None:
     """A later release than the last one that had this architecture."""
     row = known["architecture_row"]
@@ -95,5 +100,5 @@ CHECKS: dict[str, Check] = {
     "heads": heads, "kv_heads": kv_heads, "groups": groups, "blocks": blocks, "layers": layers,
     "world": world, "context": context, "attention_data": attention_data,
     "architecture_missing": architecture_missing, "architecture_since": architecture_since,
-    "architecture_removed": architecture_removed,
+    "architecture_since_base": architecture_since_base, "architecture_removed": architecture_removed,
 }  # fmt: skip

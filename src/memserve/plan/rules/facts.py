@@ -63,11 +63,13 @@ def _attention_facts(widest: Mixer | None, attention: list[Mixer]) -> dict[str, 
 def _row_inputs(model: ModelSpec) -> tuple[int, ...]:
     """Input widths of the quantizable matrices that tensor parallelism cuts along their input."""
     blocks = {id(block): block for block in model.blocks}.values()
+    others = model.quantization.others if model.quantization else ()
+    apart = any("mlp.experts" in other.targets for other in others)
     cut = {
         weight.shape[-1]
         for block in blocks
         for weight in block.weights
-        if weight.linear and (weight.shard == "row" or _expert_down(weight, model.hidden))
+        if weight.linear and (weight.shard == "row" or (not apart and _expert_down(weight, model.hidden)))
     }
     return tuple(sorted(cut))
 

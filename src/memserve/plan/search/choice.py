@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from memserve.plan.losses import KV, preference, weight_loss
+from memserve.plan.losses import KV, OVERFLOWS, preference, weight_loss
 from memserve.plan.rules.judge import release
 from memserve.plan.search import pricing, rooms
 
@@ -47,11 +47,13 @@ class Rank:
         return (self.last_resort(candidate), *quality, effort, stages, *taste, *layout)
 
     def last_resort(self, candidate: Candidate) -> int:
-        """Engines without batching, GGUF and FP8 without its hardware wait until nothing else fits."""
+        """No batching, GGUF, FP8 without its hardware, a dtype too narrow: not before nothing else fits."""
         serves = rooms.room(candidate.backend).rules.get("serves", {})
         slow = not serves.get("continuous_batching") and self.wishes.backend != candidate.backend
         asked = self.wishes.quantization == candidate.quantization or candidate.checkpoint.stored
-        return int(slow) + int(self.emulated(candidate) and not asked)
+        narrow = self.model.model_type in OVERFLOWS.get(candidate.dtype, ())
+        overflows = narrow and not candidate.quantization.startswith("gguf")  # llama.cpp adds up in float32
+        return int(slow) + int(self.emulated(candidate) and not asked) + 2 * int(overflows)
 
     def built(self, candidate: Candidate) -> bool:
         """An engine without packages for this maker's cards: building it is as much work as a checkpoint."""
