@@ -10,31 +10,31 @@ import torch
 
 from memserve.errors import ModelUnreadable
 from memserve.tokens.prompts import Prompts
-from memserve_hf import checkpoint as checkpoints
-from memserve_hf import grammar
 from memserve_hf.capabilities import AT_BEST
-from memserve_hf.device import choose, free_bytes
-from memserve_hf.engines import present
+from memserve_hf.decoding import grammar
+from memserve_hf.decoding.head import Head
+from memserve_hf.decoding.loop import Loop
+from memserve_hf.decoding.masks import KINDS, layer_kinds
+from memserve_hf.decoding.probe import agrees
+from memserve_hf.decoding.scoring import Scorer
+from memserve_hf.decoding.singles import Singles
+from memserve_hf.decoding.stepper import Slots
+from memserve_hf.decoding.worker import Worker
 from memserve_hf.generating import GeneratingEngine
-from memserve_hf.head import Head
-from memserve_hf.identity import identity
-from memserve_hf.loading import load_model, load_tokenizer
-from memserve_hf.loop import Loop
-from memserve_hf.masks import KINDS, layer_kinds
-from memserve_hf.packing import pack
-from memserve_hf.probe import agrees
-from memserve_hf.room_for import refuse_too_large, settled
-from memserve_hf.scoring import Scorer
-from memserve_hf.singles import Singles
-from memserve_hf.stepper import Slots
-from memserve_hf.worker import Worker
+from memserve_hf.opening import inspection
+from memserve_hf.opening.device import choose, free_bytes
+from memserve_hf.opening.engines import present
+from memserve_hf.opening.identity import identity
+from memserve_hf.opening.loading import load_model, load_tokenizer
+from memserve_hf.opening.packing import pack
+from memserve_hf.opening.room_for import refuse_too_large, settled
 
 if TYPE_CHECKING:
     from memserve.protocol import Capabilities
-    from memserve_hf.checkpoint import Checkpoint
-    from memserve_hf.device import Place
+    from memserve_hf.decoding.stepper import Stepper
+    from memserve_hf.opening.checkpoint import Checkpoint
+    from memserve_hf.opening.device import Place
     from memserve_hf.options import Options
-    from memserve_hf.stepper import Stepper
 
 CLASSES = ("AutoModelForCausalLM", "AutoModelForImageTextToText")
 ROWS = {"cpu": 64}
@@ -49,7 +49,7 @@ log = logging.getLogger("memserve.hf")
 
 def generating(model: str, options: Options) -> GeneratingEngine:
     """Load, prove, and start the worker."""
-    found = checkpoints.find(model, options)
+    found = inspection.find(model, options)
     place = settled(found, options, choose(options, found.dtype), found.dtype)
     refuse_too_large(found, options, place)
     tokenizer = load_tokenizer(found, options)

@@ -7,19 +7,19 @@ from typing import TYPE_CHECKING, Any
 
 from memserve.errors import InvalidInput
 from memserve.protocol import Embeddings, Usage
-from memserve_hf import checkpoint as checkpoints
 from memserve_hf.capabilities import ENCODING
-from memserve_hf.device import choose
-from memserve_hf.encoder import Encoder, torch_forward
-from memserve_hf.engines import present
-from memserve_hf.identity import identity
-from memserve_hf.loading import load_model, load_tokenizer
-from memserve_hf.modules import classes, recipe
-from memserve_hf.packing import pack
-from memserve_hf.pooling import normalized
-from memserve_hf.release import release
-from memserve_hf.room_for import refuse_too_large
-from memserve_hf.worker import Worker
+from memserve_hf.decoding.worker import Worker
+from memserve_hf.encoding.encoder import Encoder, torch_forward
+from memserve_hf.encoding.modules import classes, recipe
+from memserve_hf.encoding.pooling import normalized
+from memserve_hf.opening import inspection
+from memserve_hf.opening.device import choose
+from memserve_hf.opening.engines import present
+from memserve_hf.opening.identity import identity
+from memserve_hf.opening.loading import load_model, load_tokenizer
+from memserve_hf.opening.packing import pack
+from memserve_hf.opening.release import release
+from memserve_hf.opening.room_for import refuse_too_large
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from memserve.protocol import Capabilities
-    from memserve_hf.checkpoint import Checkpoint
-    from memserve_hf.device import Place
+    from memserve_hf.opening.checkpoint import Checkpoint
+    from memserve_hf.opening.device import Place
     from memserve_hf.options import Options
 
 BATCH_TOKENS = {"cpu": 2048}
@@ -81,11 +81,11 @@ def _finished(vectors: Tensor, unit: bool, dimensions: int | None) -> Tensor:
 
 def embedding(model: str, options: Options) -> EmbeddingEngine:
     """Load one encoder, or two with `query_model=`."""
-    found = checkpoints.find(model, options)
+    found = inspection.find(model, options)
     place = choose(options, found.dtype)
     documents = queries = _encoder(found, options, place)
     if options.query_model:
-        queries = _encoder(checkpoints.find(options.query_model, options), options, place)
+        queries = _encoder(inspection.find(options.query_model, options), options, place)
     capabilities = replace(
         ENCODING, engine=f"transformers {present('transformers')}", model=model, device=place.described,
         context=documents.longest, roles=documents.recipe.roles | queries.recipe.roles, normalize=True,

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from memserve.errors import InvalidInput, Unsupported
 from memserve_hf.capabilities import AT_BEST
-from memserve_hf.engines import need
+from memserve_hf.opening.engines import need
 from memserve_hf.options import read
 
 if TYPE_CHECKING:

@@ -6,19 +6,19 @@ from typing import TYPE_CHECKING, Any
 
 from memserve.errors import Cancelled, Closed, MemserveError
 from memserve.protocol import Completion, Sample
-from memserve_hf.release import release
-from memserve_hf.row import Job, Settings
+from memserve_hf.decoding.row import Job, Settings
+from memserve_hf.opening.release import release
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from memserve.protocol import Capabilities, Delta, Prompt, Request, Score
     from memserve.tokens.prompts import Prompts
-    from memserve_hf.grammar import Grammars
-    from memserve_hf.loop import Loop
-    from memserve_hf.row import Row
-    from memserve_hf.scoring import Scorer
-    from memserve_hf.worker import Worker
+    from memserve_hf.decoding.grammar import Grammars
+    from memserve_hf.decoding.loop import Loop
+    from memserve_hf.decoding.row import Row
+    from memserve_hf.decoding.scoring import Scorer
+    from memserve_hf.decoding.worker import Worker
 
 POLL_SECONDS = 1.0
 
@@ -94,7 +94,7 @@ class GeneratingEngine:
             return job
 
     def _job(self, request: Request, *, streamed: bool = False) -> Job:
-        from memserve_hf.prefixes import names
+        from memserve_hf.decoding.prefixes import names
 
         prompt, most = self._prompts.fit(self._prompts.encode(request.prompt), request)
         job = Job(request, prompt, Settings.of(request, most), self._grammars.of(request), streamed)

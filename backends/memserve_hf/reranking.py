@@ -9,17 +9,17 @@ import torch
 
 from memserve.errors import ModelUnreadable
 from memserve.protocol import Ranking, Usage
-from memserve_hf import checkpoint as checkpoints
 from memserve_hf.capabilities import ENCODING
-from memserve_hf.device import choose
+from memserve_hf.decoding.worker import Worker
 from memserve_hf.embedding import BATCH_TOKENS, BATCH_TOKENS_ELSEWHERE
-from memserve_hf.encoder import Tokens, batches, pad
-from memserve_hf.engines import present
-from memserve_hf.loading import load_model, load_tokenizer
-from memserve_hf.packing import pack
-from memserve_hf.release import release
-from memserve_hf.room_for import refuse_too_large
-from memserve_hf.worker import Worker
+from memserve_hf.encoding.encoder import Tokens, batches, pad
+from memserve_hf.opening import inspection
+from memserve_hf.opening.device import choose
+from memserve_hf.opening.engines import present
+from memserve_hf.opening.loading import load_model, load_tokenizer
+from memserve_hf.opening.packing import pack
+from memserve_hf.opening.release import release
+from memserve_hf.opening.room_for import refuse_too_large
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -70,7 +70,7 @@ class RerankingEngine:
 
 def reranking(model: str, options: Options) -> RerankingEngine:
     """Load a cross-encoder."""
-    found = checkpoints.find(model, options)
+    found = inspection.find(model, options)
     place = choose(options, found.dtype)
     tokenizer = load_tokenizer(found, options)
     refuse_too_large(found, options, place)

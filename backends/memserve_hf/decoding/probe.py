@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from memserve.errors import ModelUnreadable
-from memserve_hf.singles import Singles
+from memserve_hf.decoding.singles import Singles
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from memserve_hf.stepper import Slots
+    from memserve_hf.decoding.stepper import Slots
 
 LENGTHS = (3, 5)
 LIKENESS = {torch.float32: 0.9999}

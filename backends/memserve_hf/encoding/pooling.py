@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from memserve.errors import ModelUnreadable
-from memserve_hf.checkpoint import read_json
+from memserve_hf.opening.inspection import read_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from memserve.tokens.pair import Pair
     from memserve.tokens.prompts import Prompts
-    from memserve_hf.head import Head
+    from memserve_hf.decoding.head import Head
 
 LOGITS = 1 << 26
 """Elements of one pass's logits, at most."""

@@ -12,8 +12,8 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from memserve_hf.head import Head
-    from memserve_hf.row import Job, Row
+    from memserve_hf.decoding.head import Head
+    from memserve_hf.decoding.row import Job, Row
 
 CACHES = ("past_key_values", "cache_params")
 """What models call their cache, as an argument and in their output."""

@@ -10,7 +10,7 @@ import torch
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from memserve_hf.device import Place
+    from memserve_hf.opening.device import Place
     from memserve_hf.options import Options
 
 TOLERANCE = 1e-4

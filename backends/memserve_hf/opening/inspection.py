@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import struct
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from memserve.errors import InvalidInput, ModelUnreadable, UnknownName
-from memserve_hf import claim
-from memserve_hf.engines import need
+from memserve_hf.opening import claim
+from memserve_hf.opening.checkpoint import Checkpoint
+from memserve_hf.opening.engines import need
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -20,29 +20,6 @@ if TYPE_CHECKING:
 _MAX_HEADER = 100 * 1024**2
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 _SKIPPED = ("*.msgpack", "*.h5", "*.onnx", "*.gguf", "onnx/*", "openvino/*", "original/*", "*.tflite")
-
-
-@dataclass(frozen=True)
-class Checkpoint:
-    """One folder that was looked through: its config, and the bytes of its weights by dtype."""
-
-    folder: Path
-    name: str
-    config: dict[str, Any]
-    stored: dict[str, int]
-    """Bytes of the stored tensors by safetensors dtype (BF16, F32, I32, ...); empty for pickles."""
-
-    @property
-    def dtype(self) -> str | None:
-        """The dtype that the config names, of the text part where there are several."""
-        text = self.config.get("text_config") or {}
-        named = (part.get(key) for part in (self.config, text) for key in ("dtype", "torch_dtype"))
-        return next((str(dtype) for dtype in named if dtype), None)
-
-    @property
-    def bytes(self) -> int:
-        """All weights as stored."""
-        return sum(self.stored.values())
 
 
 def find(model: str, options: Options) -> Checkpoint:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from memserve_hf.quantizing import stored
+from memserve_hf.opening.quantizing import stored
 
 if TYPE_CHECKING:
-    from memserve_hf.checkpoint import Checkpoint
-    from memserve_hf.device import Place
+    from memserve_hf.opening.checkpoint import Checkpoint
+    from memserve_hf.opening.device import Place
     from memserve_hf.options import Options
 
 

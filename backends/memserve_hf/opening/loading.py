@@ -7,14 +7,14 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from memserve.errors import BackendMissing, ModelUnreadable, Unsupported
-from memserve_hf.engines import INSTALL, need
-from memserve_hf.quantizing import config_for
+from memserve_hf.opening.engines import INSTALL, need
+from memserve_hf.opening.quantizing import config_for
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from memserve_hf.checkpoint import Checkpoint
-    from memserve_hf.device import Place
+    from memserve_hf.opening.checkpoint import Checkpoint
+    from memserve_hf.opening.device import Place
     from memserve_hf.options import Options
 
 log = logging.getLogger("memserve.hf")

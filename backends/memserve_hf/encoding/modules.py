@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from memserve.errors import ModelUnreadable, Unsupported
-from memserve_hf.checkpoint import read_json
+from memserve_hf.opening.inspection import read_json
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from memserve_hf.checkpoint import Checkpoint
+    from memserve_hf.opening.checkpoint import Checkpoint
     from memserve_hf.options import Options
 
 _FLAGS = {

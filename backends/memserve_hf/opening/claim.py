@@ -6,11 +6,11 @@ import logging
 from typing import TYPE_CHECKING
 
 from memserve.errors import MemserveError, ModelUnreadable
-from memserve_hf.engines import need
+from memserve_hf.opening.engines import need
 
 if TYPE_CHECKING:
     from memserve.model.spec import ModelSpec
-    from memserve_hf.checkpoint import Checkpoint
+    from memserve_hf.opening.checkpoint import Checkpoint
 
 FLOATS = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}
 MOST = 3

@@ -8,7 +8,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from memserve.errors import BackendMissing, InvalidInput
-from memserve_hf.engines import INSTALL, need
+from memserve_hf.opening.engines import INSTALL, need
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -14,8 +14,8 @@ from memserve.errors import Closed, EngineFailed
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from memserve_hf.loop import Loop
-    from memserve_hf.row import Job
+    from memserve_hf.decoding.loop import Loop
+    from memserve_hf.decoding.row import Job
 
 T = TypeVar("T")
 POLL_SECONDS = 1.0

@@ -7,7 +7,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from memserve.errors import InvalidInput, Unsupported
-from memserve_hf.engines import need, present
+from memserve_hf.opening.engines import need, present
 
 if TYPE_CHECKING:
     from memserve_hf.options import Options

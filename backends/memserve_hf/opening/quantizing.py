@@ -6,11 +6,11 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from memserve.errors import BackendMissing, InvalidInput
-from memserve_hf.engines import INSTALL, need, present
+from memserve_hf.opening.engines import INSTALL, need, present
 
 if TYPE_CHECKING:
-    from memserve_hf.checkpoint import Checkpoint
-    from memserve_hf.device import Place
+    from memserve_hf.opening.checkpoint import Checkpoint
+    from memserve_hf.opening.device import Place
     from memserve_hf.options import Options
 
 _BITSANDBYTES = ("nf4", "fp4", "int8")

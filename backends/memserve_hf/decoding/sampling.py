@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from memserve_hf.row import Row
+    from memserve_hf.decoding.row import Row
 
 
 def choose(logits: Tensor, rows: Sequence[Row]) -> list[int]:

@@ -6,13 +6,13 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from memserve.errors import DoesNotFit, MemserveError
-from memserve_hf.claim import FLOATS
-from memserve_hf.device import free_bytes
+from memserve_hf.opening.claim import FLOATS
+from memserve_hf.opening.device import free_bytes
 
 if TYPE_CHECKING:
     from memserve.plan import Plan
-    from memserve_hf.checkpoint import Checkpoint
-    from memserve_hf.device import Place
+    from memserve_hf.opening.checkpoint import Checkpoint
+    from memserve_hf.opening.device import Place
     from memserve_hf.options import Options
 
 GIB = 1024**3

@@ -1,0 +1,1 @@
+"""The one loop that decodes all sequences in flight."""

@@ -1,0 +1,1 @@
+"""From texts to vectors, as the checkpoint's own modules say."""
