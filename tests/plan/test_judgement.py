@@ -76,3 +76,8 @@ def test_deepseek_v4_holds_its_experts_in_4_bit() -> None:
     plan = memserve.plan.best("deepseek-ai/DeepSeek-V4-Pro", "8xH200")
     assert plan.quantization == "fp8" and plan.memory_gib_per_card is not None
     assert 100 < plan.memory_gib_per_card["weights"] < 130  # 125.65 GiB in sglang-hopper's log
+
+
+@pytest.mark.parametrize("quantization", ["mxfp4", "w4a8", "w8a16"])
+def test_what_nobody_can_make_misses_closest_on_an_engine_of_the_card(quantization: str) -> None:
+    assert missed("llama-8b", "1xH100", quantization=quantization).backend in ("vllm", "sglang")

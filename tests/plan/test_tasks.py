@@ -29,6 +29,13 @@ def test_a_pair_shares_the_cards(capsys: pytest.CaptureFixture[str]) -> None:
     assert beside["model"]["id"] == "BAAI/bge-large-en-v1.5" and "--runner" in beside["command"]
 
 
+def test_an_embedder_at_a_provider_takes_no_card(capsys: pytest.CaptureFixture[str]) -> None:
+    answer = answered(capsys, "llama-8b", "--gpus", "1xL4", "--embedder", "text-embedding-3-small")
+    beside = answer["embedder"]
+    assert isinstance(beside, dict)
+    assert (beside["command"], beside["env"], beside["placement"]) == ([], {}, "at its provider")
+
+
 def test_a_pair_that_does_not_fit(capsys: pytest.CaptureFixture[str]) -> None:
     words = ("llama-70b", "--gpus", "1xL4", "--embedder", "BAAI/bge-m3", "--backend", "vllm")
     assert answered(capsys, *words, code=1)["plan"] is None

@@ -110,7 +110,8 @@ class Offer:
             "no-checkpoint", f"no {quantization} checkpoint of {self.model.id} is known, nor how to make one",
             "memserve's catalogue",
         )  # fmt: skip
-        return self.all_refused(Checkpoint(self.model.id, quantization), self.model.dtype, refusal)
+        asked = Checkpoint(self.model.id, quantization)
+        return self.all_refused(asked, self.model.dtype, self.card or refusal)
 
     def quantizations(self) -> Sequence[str]:
         """What the room offers, what the checkpoint is stored in, or what was asked for."""

@@ -100,7 +100,7 @@ def embedding_plan(model: ModelSpec, machine: Machine) -> Plan | None:
 
 def on_card(plan: Plan, machine: Machine, index: int) -> Plan:
     """The embedder's launch on one card of the machine, on a port of its own."""
-    if plan.launch is None:
+    if plan.launch is None or plan.footprint is None:
         return plan
     variable = VISIBLE.get(machine.card.vendor)
     env = {**plan.launch.env, **({variable: str(index)} if variable else {})}
@@ -149,6 +149,8 @@ def _worth(pair: Pair) -> tuple[float, float]:
 
 def placement(found: Pair) -> str:
     """Where the embedder sits."""
+    if found.embedder is not None and found.embedder.footprint is None:
+        return "at its provider"
     return "on the generator's first card" if found.shared else "on the last card, by itself"
 
 
