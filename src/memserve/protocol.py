@@ -267,6 +267,7 @@ class AsyncEngine(Protocol):
 #   embed engines     embed(texts, *, role, normalize, dimensions) -> Embeddings    | aembed(...)
 #   rerank engines    rerank(query, documents) -> Ranking     | arerank(...)
 #   all               close() -> None                         | async aclose() -> None
+#                     interrupt() -> None: from any thread, before close: what runs ends soon, with `Closed`
 
 
 @runtime_checkable

@@ -11,7 +11,8 @@ from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 from memserve.client.failure import failure, method_of
-from memserve.errors import EngineFailed, MemserveError
+from memserve.client.turns import Turns
+from memserve.errors import Closed, EngineFailed, MemserveError
 from memserve.protocol import Completion
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ class BatchDriver:
         self._engine = engine
         self._most = concurrency
         self._concurrent = bool(getattr(engine, "concurrent", False))
-        self._lock: AbstractContextManager[Any] = nullcontext() if self._concurrent else threading.Lock()
+        self._turns = Turns()
         self._waiting: deque[tuple[Request, Future[Completion]]] = deque()
         self._wake = threading.Event()
         self._worker: threading.Thread | None = None
@@ -61,23 +62,26 @@ class BatchDriver:
         return [await self._one(request, keep_errors) for request in requests]
 
     def stream(self, request: Request) -> Iterator[Delta]:
-        with self._lock:
-            try:
-                yield from method_of(self._engine, "stream")(request)
-            except Exception as broken:
-                raise failure(self._engine, broken) from broken
+        def start() -> Iterator[Delta]:
+            deltas: Iterator[Delta] = method_of(self._engine, "stream")(request)
+            return deltas
+
+        try:
+            yield from start() if self._concurrent else self._turns.stream(start)
+        except Exception as broken:
+            raise failure(self._engine, broken) from broken
 
     async def astream(self, request: Request) -> AsyncIterator[Delta]:
         iterator = self.stream(request)
         step: Callable[[], Any] = lambda: next(iterator, _END)  # noqa: E731
         try:
-            while (delta := await asyncio.to_thread(step)) is not _END:
+            while (delta := await _whole(step)) is not _END:
                 yield delta
         finally:
-            await asyncio.to_thread(iterator.close)  # type: ignore[attr-defined]
+            await _whole(iterator.close)  # type: ignore[attr-defined]
 
     def call(self, method: str, *args: Any, **named: Any) -> Any:
-        with self._lock:
+        with self._turn():
             try:
                 return method_of(self._engine, method)(*args, **named)
             except MemserveError:
@@ -93,16 +97,21 @@ class BatchDriver:
             return
         self._closed = True
         self._wake.set()
+        if hasattr(self._engine, "interrupt"):
+            self._engine.interrupt()
         if self._worker is not None and self._worker is not threading.current_thread():
             self._worker.join()
-        with self._lock:
+        with nullcontext() if self._concurrent else self._turns.last(_gone()):
             if hasattr(self._engine, "close"):
                 self._engine.close()
+
+    def _turn(self) -> AbstractContextManager[None]:
+        return nullcontext() if self._concurrent else self._turns.mine()
 
     def _batch(self, requests: Sequence[Request]) -> list[Completion]:
         if not requests:
             return []
-        with self._lock:
+        with self._turn():
             try:
                 answers = list(self._engine.generate(requests))
             except MemserveError:
@@ -143,7 +152,11 @@ class BatchDriver:
         batch: list[tuple[Request, Future[Completion]]] = []
         while self._waiting and len(batch) < self._most:
             item = self._waiting.popleft()
-            if item[1].set_running_or_notify_cancel():
+            if not item[1].set_running_or_notify_cancel():
+                continue
+            if self._closed:
+                item[1].set_exception(_gone())
+            else:
                 batch.append(item)
         return batch
 
@@ -160,3 +173,17 @@ class BatchDriver:
             answers = [Completion(text=None, error=error)] * len(batch)
         for (_, future), answer in zip(batch, answers, strict=True):
             future.set_result(answer)
+
+
+def _gone() -> Closed:
+    return Closed("the engine was closed before it answered", hint="open a new one")
+
+
+async def _whole(work: Callable[[], Any]) -> Any:
+    """Run in a thread, and see it through even when cancelled: an iterator is not closed while it works."""
+    thread = asyncio.ensure_future(asyncio.to_thread(work))
+    try:
+        return await asyncio.shield(thread)
+    except asyncio.CancelledError:
+        await asyncio.wait([thread])
+        raise

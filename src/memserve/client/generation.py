@@ -110,11 +110,23 @@ class Generator(Held):
 
     def stream(self, prompt: Prompt | Request, **settings: Any) -> Iterator[Delta]:
         """The answer piece by piece; a stream that breaks raises."""
-        return self._driver.stream(self._streamed(prompt, settings))
+        return self._read(self._streamed(prompt, settings))
 
     def astream(self, prompt: Prompt | Request, **settings: Any) -> AsyncIterator[Delta]:
         """`stream`, awaited."""
-        return self._driver.astream(self._streamed(prompt, settings))
+        return self._aread(self._streamed(prompt, settings))
+
+    def _read(self, request: Request) -> Iterator[Delta]:
+        """Holds on to this object, which would close its engine when nobody else does."""
+        yield from self._driver.stream(request)
+
+    async def _aread(self, request: Request) -> AsyncIterator[Delta]:
+        deltas = self._driver.astream(request)
+        try:
+            async for delta in deltas:
+                yield delta
+        finally:
+            await deltas.aclose()  # type: ignore[attr-defined]
 
     def score(self, pairs: Sequence[tuple[Any, Any]]) -> list[Score]:
         """The log-likelihood of each continuation after its context."""

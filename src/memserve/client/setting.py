@@ -21,14 +21,18 @@ if TYPE_CHECKING:
 _DEFAULTS = {"temperature": DEFAULT_TEMPERATURE, "top_p": DEFAULT_TOP_P, "max_tokens": DEFAULT_MAX_TOKENS}
 _POLICIES = ("refuse", "left", "middle")
 _SEED_RANGE = 2**63
+MOST_SAMPLES = 65_536
+"""Of one request: more is a slip of the pen that would keep an engine busy for days."""
 
 
-def _whole(least: int) -> Callable[[str, Any], int]:
+def _whole(least: int, most: int | None = None) -> Callable[[str, Any], int]:
     def check(name: str, value: Any) -> int:
         if isinstance(value, bool) or not hasattr(value, "__index__"):
             raise InvalidInput(f"{name} is a whole number, not {value!r}")
         if index(value) < least:
             raise InvalidInput(f"{name} is at least {least}, not {value!r}")
+        if most is not None and index(value) > most:
+            raise InvalidInput(f"{name} is at most {most:,}, not {value!r}")
         return index(value)
 
     return check
@@ -112,7 +116,7 @@ _CHECKS: dict[str, Callable[[str, Any], Any]] = {
     "min_p": _number(0, 1),
     "seed": _seed,
     "stop": _words,
-    "n": _whole(1),
+    "n": _whole(1, MOST_SAMPLES),
     "logprobs": _whole(0),
     "schema": _schema,
     "regex": _regex,
