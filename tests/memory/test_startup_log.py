@@ -154,3 +154,8 @@ def test_only_the_beginning_of_an_endless_log_is_read(tmp_path):
 def test_what_is_no_file_is_refused_at_once(path):
     with pytest.raises(InvalidInput, match="cannot read the log"):
         read(path)
+
+
+def test_a_count_below_zero_is_no_figure():
+    log = parse("Available KV cache memory: 4.5 GiB\nMaximum concurrency for -1 tokens per request: 3.1x\n")
+    assert log.context is None and gib(log.kv_bytes) == 4.5

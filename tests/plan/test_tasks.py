@@ -104,6 +104,11 @@ def test_a_bad_price_is_one_line(spec: str, capsys: pytest.CaptureFixture[str]) 
     assert capsys.readouterr().err.count("\n") == 1
 
 
+def test_a_picture_needs_a_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["llama-8b", "--gpus", "1xL4", "--plot", str(tmp_path / "none" / "plan.svg")]) == 2
+    assert "no such folder" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("ending", ["svg", "png"])
 def test_plots(ending: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("matplotlib")

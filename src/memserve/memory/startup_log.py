@@ -127,7 +127,9 @@ def _value(word: str, unit: str) -> Any:
         return None
     if unit == "gib":
         return round(number * GIB)
-    return int(number) if unit == "count" else number
+    if unit == "count":
+        return int(number) if number >= 0 else None
+    return number
 
 
 def _picked(values: list[tuple[str, Any]], pick: str) -> Any:

@@ -40,6 +40,8 @@ def check_file(file: str) -> None:
     """Refuse a picture in another format before any work."""
     if Path(file).suffix.lower() not in FORMATS:
         raise InvalidInput(f"--plot writes .png or .svg, not {file[:80]!r}")
+    if not Path(file).parent.is_dir():
+        raise InvalidInput(f"--plot cannot write {file[:80]!r}: there is no such folder")
 
 
 def figure() -> Any:
