@@ -52,6 +52,7 @@ def knows(name: str) -> bool:
     return name.strip().lower() in _rows()
 
 
+@cache
 def find(name: str) -> Instance:
     """The instance type of that name, at its cheapest current on-demand price over the regions."""
     rows = _rows().get(name.strip().lower())

@@ -11,20 +11,26 @@ conditions and its check all apply. The first row that refuses is the answer.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
+from memserve.memory.weights import remembered
 from memserve.plan.rules.checks import CHECKS
 from memserve.plan.rules.facts import deployment_facts, machine_facts, model_facts
 from memserve.plan.rules.version import within
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from memserve.hardware.machine import Machine
     from memserve.memory.account import Deployment
     from memserve.model.spec import ModelSpec
 
+Open: TypeAlias = "tuple[Mapping[str, Any], Mapping[str, Any]]"
+"""A row, and those of its conditions that are not yet known to hold."""
 CARD_FACTS = frozenset({"vendor", "sm", "soc", "card", "capability", "fork"})
+SPREAD_FACTS = frozenset(
+    {"cards", "cards_per_node", "nodes", "tp", "pp", "dp", "expert_parallel", "attention_data", "world"}
+)
 
 
 @dataclass(frozen=True)
@@ -47,11 +53,15 @@ class Judge:
         table = rules.get("architectures", {})
         row = table.get("rows", {}).get(model.architecture)
         known = {
-            "version": version, "fork": "fork" in version.lower(),
+            **model_facts(model), "version": version, "fork": "fork" in version.lower(),
             "architecture_table": table, "architecture_row": row,
         }  # fmt: skip
-        self.known = {**machine_facts(machine), **model_facts(model), **known}
-        self.open = [left for row in _rows_of(rules, version) if (left := self._settled(row)) is not None]
+        place = machine_facts(machine)
+        self.known = {**place, **known}
+        # the memory holds `rules` too, so that no other mapping can come by its id
+        key = ("rows", id(rules), version)
+        _, rows = remembered(model, key, lambda: (rules, settled(_rows_of(rules, version), known)))
+        self.open = settled(rows, place)
 
     def card(self) -> Refusal | None:
         """The rule that refuses the card whatever is run on it."""
@@ -67,15 +77,20 @@ class Judge:
         """The first rule that refuses this deployment."""
         return first_refusal(self.open, {**self.known, **deployment_facts(deployment)})
 
-    def _settled(self, row: Mapping[str, Any]) -> tuple[Mapping[str, Any], dict[str, Any]] | None:
-        """The row with the conditions that a deployment must still meet; None if it can never refuse."""
+
+def settled(rows: Iterable[Open], known: Mapping[str, Any]) -> list[Open]:
+    """The rows that may still refuse, each with the conditions that the facts `known` leave open."""
+    found: list[Open] = []
+    for row, conditions in rows:
         left: dict[str, Any] = {}
-        for fact, condition in row.get("when", {}).items():
-            if fact not in self.known:
+        for fact, condition in conditions.items():
+            if fact not in known:
                 left[fact] = condition
-            elif not _holds(condition, self.known[fact]):
-                return None
-        return row, left
+            elif not _holds(condition, known[fact]):
+                break
+        else:
+            found.append((row, left))
+    return found
 
 
 def _about_card(row: Mapping[str, Any]) -> bool:
@@ -85,6 +100,12 @@ def _about_card(row: Mapping[str, Any]) -> bool:
 def about_card(rules: Mapping[str, Any], rule: str) -> bool:
     """Whether the row called `rule` refuses a card, or a release on it, whatever is run."""
     return any(_about_card(row) for row in rules["rows"] if row["id"] == rule)
+
+
+def always(rules: Mapping[str, Any], rule: str) -> bool:
+    """Whether the rows called `rule` refuse on any number of cards, in any layout."""
+    rows = [row for row in rules["rows"] if row["id"] == rule]
+    return bool(rows) and not any("check" in row or SPREAD_FACTS & row.get("when", {}).keys() for row in rows)
 
 
 def judge(rules: Mapping[str, Any], model: ModelSpec, machine: Machine,
@@ -108,8 +129,7 @@ def release(rules: Mapping[str, Any], version: str | None) -> Mapping[str, Any]:
     return rows[-1]
 
 
-def first_refusal(rows: Iterable[tuple[Mapping[str, Any], Mapping[str, Any]]],
-                  known: Mapping[str, Any]) -> Refusal | None:  # fmt: skip
+def first_refusal(rows: Iterable[Open], known: Mapping[str, Any]) -> Refusal | None:
     """The first of `rows`, each with its open conditions, that applies to the facts `known`."""
     for row, conditions in rows:
         for fact, condition in conditions.items():
@@ -122,8 +142,11 @@ def first_refusal(rows: Iterable[tuple[Mapping[str, Any], Mapping[str, Any]]],
     return None
 
 
-def _rows_of(rules: Mapping[str, Any], version: str) -> tuple[Mapping[str, Any], ...]:
-    return tuple(row for row in rules["rows"] if within(version, row.get("since"), row.get("before")))
+def _rows_of(rules: Mapping[str, Any], version: str) -> Iterator[Open]:
+    """The rows that speak of a release, each with all its conditions."""
+    for row in rules["rows"]:
+        if within(version, row.get("since"), row.get("before")):
+            yield row, row.get("when", {})
 
 
 def _holds(condition: Any, value: Any) -> bool:

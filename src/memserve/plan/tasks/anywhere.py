@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from memserve.plan.report.sections import Section
-from memserve.plan.rules.judge import Judge
+from memserve.plan.rules.judge import Judge, always
 from memserve.plan.search import pricing, rooms
 from memserve.plan.search.offers import context_of, of_room, versions
 from memserve.plan.tasks import options as command_line
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from memserve.hardware.machine import Card, Machine
     from memserve.model.spec import ModelSpec
     from memserve.plan.plan import Candidate
+    from memserve.plan.room.room import Room
     from memserve.plan.wishes import Wishes
 
 COUNTS = (1, 2, 4, 8, 16)
@@ -63,21 +64,22 @@ def table(model: ModelSpec, wishes: Wishes) -> Iterator[Row]:
 
     if context_of(model, wishes) > (model.max_context or MOST):
         return  # no card makes a model read further than it was made for
+    asked = rooms.asked(wishes)
     for card in cards():
         if card.vendor != "cpu":
-            row = row_of(model, card, wishes)
+            row = row_of(model, card, wishes, asked)
             if row is not None:
                 yield row
 
 
-def row_of(model: ModelSpec, card: Card, wishes: Wishes) -> Row | None:
+def row_of(model: ModelSpec, card: Card, wishes: Wishes, asked: Sequence[str]) -> Row | None:
     """The smallest machine per level; a level that the card cannot run stays empty."""
     levels = {"as stored": (model.quantization.method,)} if model.quantization else LEVELS
     if wishes.quantization:
         levels = {wishes.quantization: (wishes.quantization,)}
-    able = engines(model, card, wishes)
+    search = Search(model, card, wishes, engines(model, card, wishes, asked))
     found = {
-        level: smallest(model, card, wishes, words, able, model.parameters * LEAST_BYTES.get(level, 0.0))
+        level: search.smallest(words, model.parameters * LEAST_BYTES.get(level, 0.0))
         for level, words in levels.items()
     }
     fitting = [one for one in found.values() if one is not None]
@@ -89,11 +91,11 @@ def row_of(model: ModelSpec, card: Card, wishes: Wishes) -> Row | None:
     return Row(card, counts, candidate, machine, price, source)
 
 
-def engines(model: ModelSpec, card: Card, wishes: Wishes) -> list[str]:
+def engines(model: ModelSpec, card: Card, wishes: Wishes, asked: Sequence[str]) -> list[str]:
     """The rooms with a release for this card; those without batching only where nothing else has one."""
     from memserve.hardware.machine import Machine
 
-    able = [name for name in rooms.asked(wishes) if _runs(name, model, Machine(card=card), wishes)]
+    able = [name for name in asked if _runs(name, model, Machine(card=card), wishes)]
     batching = [name for name in able if rooms.room(name).rules["serves"].get("continuous_batching")]
     return batching or able
 
@@ -103,41 +105,62 @@ def _runs(name: str, model: ModelSpec, machine: Machine, wishes: Wishes) -> bool
     return any(Judge(rules, one, model, machine).card() is None for one in versions(rules, wishes))
 
 
-def smallest(model: ModelSpec, card: Card, wishes: Wishes, quantizations: Sequence[str],
-             able: Sequence[str], least: float) -> tuple[Machine, Candidate] | None:  # fmt: skip
-    """The fewest cards of one node on which one of these quantizations runs."""
-    from memserve.hardware.machine import Machine
+class Search:
+    """Looks for the fewest cards of one kind that hold a model."""
 
-    for count in COUNTS:
-        if least > count * card.memory:
-            continue
-        machine = Machine(card=card, cards_per_node=count)
-        for quantization in quantizations:
-            wish = replace(wishes, quantization=quantization)
-            candidate = first(model, machine, wish, able)
-            if candidate is not None:
-                return machine, candidate
-    return None
+    def __init__(self, model: ModelSpec, card: Card, wishes: Wishes, able: Sequence[str]) -> None:
+        self.model, self.card, self.wishes, self.able = model, card, wishes, able
+        self.refused: set[tuple[str, str]] = set()
+        """Rooms with the quantizations that they refuse on any number of these cards."""
 
+    def smallest(self, quantizations: Sequence[str], least: float) -> tuple[Machine, Candidate] | None:
+        """The fewest cards of one node on which one of these quantizations runs."""
+        from memserve.hardware.machine import Machine
 
-def first(model: ModelSpec, machine: Machine, wishes: Wishes, able: Sequence[str]) -> Candidate | None:
-    """A candidate over all cards that fits, of the most trusted engine that has one."""
-    cards = machine.cards_per_node
-    for name in able:
+        for count in COUNTS:
+            if least > count * self.card.memory:
+                continue
+            machine = Machine(card=self.card, cards_per_node=count)
+            for quantization in quantizations:
+                candidate = self.first(machine, quantization)
+                if candidate is not None:
+                    return machine, candidate
+        return None
+
+    def first(self, machine: Machine, quantization: str) -> Candidate | None:
+        """A candidate over all cards that fits, of the most trusted engine that has one."""
+        for name in self.able:
+            if (name, quantization) not in self.refused:
+                found = self.of_room(name, machine, quantization)
+                if found is not None:
+                    return found
+        return None
+
+    def of_room(self, name: str, machine: Machine, quantization: str) -> Candidate | None:
+        """All cards at once, then any layout where rules forbid that."""
         room = rooms.room(name)
-        layers = room.rules["serves"].get("layers_over_cards")
-        pinned = replace(
-            wishes, tensor_parallel=wishes.tensor_parallel or (1 if layers else cards),
-            pipeline_parallel=wishes.pipeline_parallel or (cards if layers else 1), data_parallel=1,
-        )  # fmt: skip
-        for wish in (pinned, wishes):
-            judged = list(of_room(name, room, model, machine, wish))
-            found = next((one for one in judged if one.fits), None)
-            if found is not None:
-                return found
+        wishes = replace(self.wishes, quantization=quantization)
+        for wish in (pinned(wishes, machine, room), wishes):
+            judged = []
+            for one in of_room(name, room, self.model, machine, wish):
+                if one.fits:
+                    return one
+                judged.append(one)
             if judged and judged[-1].footprint is not None:
                 break  # the rules allow all cards at once, and not even so does it fit
-    return None
+            if all(always(room.rules, one.verdict.rule) for one in judged):
+                self.refused.add((name, quantization))
+                break
+        return None
+
+
+def pinned(wishes: Wishes, machine: Machine, room: Room) -> Wishes:
+    """One copy of the model over all cards."""
+    cards, layers = machine.cards_per_node, room.rules["serves"].get("layers_over_cards")
+    return replace(
+        wishes, tensor_parallel=wishes.tensor_parallel or (1 if layers else cards),
+        pipeline_parallel=wishes.pipeline_parallel or (cards if layers else 1), data_parallel=1,
+    )  # fmt: skip
 
 
 def table_object(model: ModelSpec, wishes: Wishes, rows: Sequence[Row]) -> dict[str, Any]:
