@@ -101,7 +101,7 @@ def _fit(tokens: list[int], limit: int, policy: str) -> list[int]:
 
 def _sample(request: Request, tokens: list[int], limit: int, index: int) -> tuple[Sample, int]:
     if request.schema is not None or request.choices:
-        return _constrained(request)
+        return _constrained(request, tokens)
     seed = None if request.seed is None else request.seed + index
     sampling = model.Sampling(
         request.temperature or 0.0, request.top_p if request.top_p is not None else 1.0,
@@ -139,8 +139,11 @@ def _entry(token: int, row: list[float], top: int) -> TokenLogprob:
     return TokenLogprob(model.decode([token]), row[token], token, rivals)
 
 
-def _constrained(request: Request) -> tuple[Sample, int]:
-    text = request.choices[0] if request.choices else json.dumps(_instance(request.schema or {}))
+def _constrained(request: Request, tokens: list[int]) -> tuple[Sample, int]:
+    if request.choices:
+        text = max(request.choices, key=lambda choice: _sum(tokens, choice.encode())[0])
+    else:
+        text = json.dumps(_instance(request.schema or {}))
     return Sample(text, "stop", tuple(text.encode())), len(text.encode())
 
 
@@ -161,11 +164,17 @@ def _score(context: str, continuation: str) -> Score:
     spaces = re.search(r"\s*$", context)
     tail = spaces.group() if spaces else ""
     tokens = model.encode(context[: len(context) - len(tail)])
-    logprob, greedy, count = 0.0, True, 0
-    for token in (tail + continuation).encode():
-        row = model.logprobs(tokens)
+    more = (tail + continuation).encode()
+    if len(tokens) + len(more) > model.CONTEXT:
+        raise ContextOverflow(tokens=len(tokens) + len(more), limit=model.CONTEXT)
+    logprob, greedy = _sum(tokens, more)
+    return Score(logprob, len(more), greedy)
+
+
+def _sum(tokens: list[int], more: Sequence[int]) -> tuple[float, bool]:
+    logprob, greedy = 0.0, True
+    for place, token in enumerate(more):
+        row = model.logprobs([*tokens, *more[:place]])
         logprob += row[token]
         greedy = greedy and row[token] == max(row)
-        tokens.append(token)
-        count += 1
-    return Score(logprob, count, greedy)
+    return logprob, greedy

@@ -6,8 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from memserve.protocol import Raw
+
 if TYPE_CHECKING:
-    from memserve.protocol import Capabilities
+    from memserve.protocol import Capabilities, Delta
 
 BROKEN = "\ufffd"
 """What a tokenizer shows of half a character."""
@@ -50,9 +52,49 @@ def growing(count: int) -> list[str]:
     return ["Repeat:" + " and one more word" * n for n in range(1, count + 1)]
 
 
+def worded(can: Capabilities, prompt: Any) -> Any:
+    """A prompt of words as this backend takes it: a string, or Raw where it only completes texts."""
+    if isinstance(prompt, list) and prompt and all(isinstance(one, str) for one in prompt):
+        return [worded(can, one) for one in prompt]
+    if not isinstance(prompt, str) or can.chat:
+        return prompt
+    if not can.raw:
+        pytest.skip("capability chat: off, and raw text is not taken either")
+    return Raw(prompt)
+
+
+def limited(can: Capabilities, max_tokens: int, settings: dict[str, Any]) -> dict[str, Any]:
+    """The settings with a limit, where the backend takes one."""
+    return {"max_tokens": max_tokens, **settings} if can.max_tokens else settings
+
+
 def answer(generator: Any, prompt: Any, max_tokens: int = 12, **settings: Any) -> Any:
-    """One greedy answer."""
-    return generator.generate(prompt, max_tokens=max_tokens, **settings)
+    """One answer, greedy unless the settings say otherwise, or a list of them."""
+    can = generator.capabilities
+    return generator.generate(worded(can, prompt), **limited(can, max_tokens, settings))
+
+
+async def awaited(generator: Any, prompt: Any, max_tokens: int = 12, **settings: Any) -> Any:
+    """The same, awaited."""
+    can = generator.capabilities
+    return await generator.agenerate(worded(can, prompt), **limited(can, max_tokens, settings))
+
+
+def streamed(generator: Any, prompt: Any, max_tokens: int = 12, **settings: Any) -> list[Delta]:
+    """The pieces of a streamed answer."""
+    can = generator.capabilities
+    need(can, "stream")
+    return list(generator.stream(worded(can, prompt), **limited(can, max_tokens, settings)))
+
+
+def said(one: Any) -> str:
+    """The text of an answer or a sample; None, where nothing was sent, is no text."""
+    return one.text or ""
+
+
+def joined(pieces: list[Delta]) -> str:
+    """The text that the pieces of a stream make."""
+    return "".join(piece.text for piece in pieces)
 
 
 def heat(generator: Any, wanted: float = 1.5) -> float:
@@ -66,7 +108,7 @@ def long_answer(generator: Any, least: int = 6) -> tuple[str, Any]:
     for numbers in (range(1), range(1, 6), range(6, 48)):
         prompts = [question(number) for number in numbers]
         for prompt, got in zip(prompts, answer(generator, prompts, 24), strict=True):
-            start = (got.text or "")[: least + 2]
+            start = said(got)[: least + 2]
             if len(start.strip()) >= least and BROKEN not in start:
                 return prompt, got
     pytest.fail("no prompt of 48 gave a readable answer of 24 tokens: is the text returned at all?")
@@ -81,3 +123,11 @@ def piece(text: str) -> str:
             if part.strip() and text.find(part) > 0:
                 return part
     pytest.fail(f"no stop string can be cut from {text!r}")
+
+
+def common(texts: list[str]) -> str:
+    """The character that most of these texts say, to be used as a stop string."""
+    letters = [letter for letter in "".join(texts) if letter.strip() and letter != BROKEN]
+    if not letters:
+        pytest.fail("no answer holds a readable character")
+    return max(set(letters), key=lambda letter: sum(letter in text for text in texts))

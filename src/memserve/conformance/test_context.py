@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from memserve.conformance.asking import answer, need, question
+from memserve.conformance.asking import answer, need, question, said, streamed
 from memserve.errors import ContextOverflow
 
 
@@ -19,16 +19,30 @@ def _too_long(can: Any) -> str:
 
 def test_an_overflow_raises_with_both_numbers(generator: Any, can: Any) -> None:
     with pytest.raises(ContextOverflow) as caught:
-        generator.generate(_too_long(can), max_tokens=4)
+        answer(generator, _too_long(can), 4)
     assert caught.value.limit == can.context
     assert caught.value.tokens is not None
     assert caught.value.tokens > can.context
 
 
+def test_the_numbers_of_an_overflow_are_the_prompts(generator: Any, can: Any) -> None:
+    need(can, "count_tokens")
+    text = _too_long(can)
+    counted = generator.count_tokens(text)
+    with pytest.raises(ContextOverflow) as caught:
+        answer(generator, text, 4)
+    assert counted <= caught.value.tokens <= counted + 4
+
+
+def test_a_stream_overflows_too(generator: Any, can: Any) -> None:
+    with pytest.raises(ContextOverflow):
+        streamed(generator, _too_long(can), 4)
+
+
 def test_prompt_and_answer_share_the_context(generator: Any, can: Any) -> None:
     _too_long(can)
     with pytest.raises(ContextOverflow):
-        generator.generate(question(1), max_tokens=int(can.context))
+        answer(generator, question(1), int(can.context))
 
 
 def test_an_overflow_in_a_batch_is_that_items_error(generator: Any, can: Any) -> None:
@@ -40,7 +54,7 @@ def test_an_overflow_in_a_batch_is_that_items_error(generator: Any, can: Any) ->
 
 def test_an_overflow_is_not_retryable(generator: Any, can: Any) -> None:
     with pytest.raises(ContextOverflow) as caught:
-        generator.generate(_too_long(can), max_tokens=4)
+        answer(generator, _too_long(can), 4)
     assert caught.value.retryable is False
 
 
@@ -49,8 +63,17 @@ def test_truncation_is_explicit_and_leaves_room(generator: Any, can: Any, policy
     need(can, "truncate")
     got = answer(generator, _too_long(can), 4, truncate=policy)
     assert got.error is None
+    need(can, "usage")
     assert got.usage.prompt_tokens <= can.context - 4
-    assert got.usage.prompt_tokens >= can.context * 3 // 4
+    assert got.usage.prompt_tokens >= can.context * 7 // 8
+
+
+@pytest.mark.parametrize("policy", ["left", "middle"])
+def test_what_fits_is_not_truncated(generator: Any, can: Any, policy: str) -> None:
+    need(can, "truncate")
+    whole, got = answer(generator, question(3), 6), answer(generator, question(3), 6, truncate=policy)
+    assert got.usage.prompt_tokens == whole.usage.prompt_tokens
+    assert said(got) == said(whole) or not can.deterministic
 
 
 def test_truncating_left_keeps_the_end(generator: Any, can: Any) -> None:
@@ -61,6 +84,23 @@ def test_truncating_left_keeps_the_end(generator: Any, can: Any) -> None:
     kept = answer(generator, [19] * 8 + [18] * 8 + end, 4, truncate="left")
     other = answer(generator, [17] * 8 + [16] * 8 + end, 4, truncate="left")
     assert kept.text == other.text
+
+
+def test_truncating_the_middle_keeps_both_ends(generator: Any, can: Any) -> None:
+    need(can, "truncate", "deterministic", "token_ids", "logprobs")
+    if can.context > 4096:
+        pytest.skip("capability context: too large to overflow in a short test")
+    half = int(can.context) // 2
+    head, tail = ([start + n % 150 for n in range(half)] for start in (20, 30))
+
+    def told(first: int, middle: int) -> list[float]:
+        ids = [first, *head, *[middle] * 20, *tail]
+        got = answer(generator, ids, 4, truncate="middle", logprobs=0)
+        return [entry.logprob for entry in got.logprobs]
+
+    same, other = told(19, 16), told(19, 17)
+    assert same == pytest.approx(other, abs=1e-3), "the middle is cut"
+    assert told(18, 16) != pytest.approx(same, abs=1e-9), "the beginning stays"
 
 
 def test_a_prompt_that_just_fits_is_answered(generator: Any, can: Any) -> None:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from memserve.conformance.asking import answer, heat, need, question
+from memserve.conformance.asking import answer, heat, need, question, said
 
 
 def _hot(generator: Any, prompt: Any, **settings: Any) -> Any:
-    return generator.generate(prompt, max_tokens=12, temperature=heat(generator, 1.2), **settings)
+    return answer(generator, prompt, 12, temperature=heat(generator, 1.2), **settings)
 
 
 def test_greedy_repeats(generator: Any, can: Any) -> None:
@@ -36,17 +36,19 @@ def test_a_seed_repeats_in_company(generator: Any, can: Any) -> None:
 
 def test_different_seeds_differ(generator: Any, can: Any) -> None:
     need(can, "seed", "temperature")
-    assert len({_hot(generator, question(9), seed=seed).text for seed in range(6)}) > 1
+    assert len({_hot(generator, question(9), seed=seed).text for seed in range(6)}) > 2
+
+
+def test_a_seed_of_zero_is_a_seed(generator: Any, can: Any) -> None:
+    need(can, "seed", "temperature", "deterministic")
+    assert len({_hot(generator, question(9), seed=0).text for _ in range(3)}) == 1
 
 
 def test_temperature_changes_answers(generator: Any, can: Any) -> None:
     need(can, "temperature")
     greedy = answer(generator, question(9), 12).text
     extra = [{"seed": n} if can.seed else {} for n in range(6)]
-    hot = {
-        generator.generate(question(9), max_tokens=12, temperature=heat(generator), **more).text
-        for more in extra
-    }
+    hot = {said(answer(generator, question(9), 12, temperature=heat(generator), **more)) for more in extra}
     assert hot - {greedy}
 
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from memserve.conformance.asking import answer, mixed, need, question
+import pytest
+
+from memserve.conformance.asking import answer, awaited, common, mixed, need, question, said
 
 TOLERANCE = 0.05
 """Natural log; float16 and bfloat16 kernels of different batch shapes stay within it."""
@@ -44,9 +46,34 @@ def test_logprobs_do_not_depend_on_company(generator: Any, can: Any) -> None:
     assert worst <= TOLERANCE
 
 
+@pytest.mark.parametrize("count", [2, 3, 5, 9, 17, 33])
+def test_batches_of_any_size_answer_as_one_by_one(generator: Any, can: Any, count: int) -> None:
+    need(can, "deterministic")
+    prompts = [question(n, 2 + n % 5) for n in range(count)]
+    alone = [answer(generator, prompt, 5) for prompt in prompts]
+    together = answer(generator, prompts, 5)
+    for one, other in zip(alone, together, strict=True):
+        assert (one.text, one.token_ids, one.usage.prompt_tokens) == (
+            other.text,
+            other.token_ids,
+            other.usage.prompt_tokens,
+        )
+
+
+def test_answers_of_unequal_length_keep_their_places(generator: Any, can: Any) -> None:
+    need(can, "deterministic", "stop")
+    prompts = mixed(6)
+    stop = [common([said(one) for one in answer(generator, prompts, 16)])]
+    alone = [answer(generator, prompt, 16, stop=stop) for prompt in prompts]
+    told = asyncio.run(awaited(generator, prompts, 16, stop=stop))
+    for got in (answer(generator, prompts, 16, stop=stop), told):
+        assert [one.text for one in got] == [one.text for one in alone]
+        assert [one.usage.completion_tokens for one in got] == [one.usage.completion_tokens for one in alone]
+
+
 def test_awaiting_answers_as_calling(generator: Any, can: Any) -> None:
     need(can, "deterministic")
     prompts = mixed(4)
-    called = [one.text for one in answer(generator, prompts, 8)]
-    awaited = asyncio.run(generator.agenerate(prompts, max_tokens=8))
-    assert [one.text for one in awaited] == called
+    called = [answer(generator, prompt, 8).text for prompt in prompts]
+    told = asyncio.run(awaited(generator, prompts, 8))
+    assert [one.text for one in told] == called

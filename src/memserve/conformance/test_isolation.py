@@ -6,19 +6,19 @@ import asyncio
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from memserve.conformance.asking import answer, heat, long_answer, need, piece, question
+from memserve.conformance.asking import answer, awaited, heat, long_answer, need, piece, question
 from memserve.errors import MemserveError
 
 
 async def _at_once(generator: Any, jobs: list[tuple[Any, dict[str, Any]]]) -> list[Any]:
-    return list(await asyncio.gather(*(generator.agenerate(p, **s) for p, s in jobs)))
+    return list(await asyncio.gather(*(awaited(generator, p, **s) for p, s in jobs)))
 
 
 def test_each_request_keeps_its_max_tokens(generator: Any) -> None:
     limits = [1, 9, 3, 6]
     jobs = [(question(n, 3 + n), {"max_tokens": limit}) for n, limit in enumerate(limits)]
     got = asyncio.run(_at_once(generator, jobs))
-    alone = [generator.generate(p, **s).usage.completion_tokens for p, s in jobs]
+    alone = [answer(generator, p, **s).usage.completion_tokens for p, s in jobs]
     for one, limit, count in zip(got, limits, alone, strict=True):
         used = one.usage.completion_tokens
         assert used is None or used <= limit
@@ -49,8 +49,10 @@ def test_sampling_beside_greedy_leaves_greedy_alone(generator: Any, can: Any) ->
 def test_each_request_keeps_its_seed(generator: Any, can: Any) -> None:
     need(can, "seed", "temperature", "deterministic")
     prompt = question(7)
-    settings = [{"max_tokens": 8, "temperature": 1.0, "seed": seed} for seed in (11, 12, 13)]
-    alone = [generator.generate(prompt, **s).text for s in settings]
+    settings: list[dict[str, Any]] = [
+        {"max_tokens": 8, "temperature": 1.0, "seed": seed} for seed in (11, 12, 13)
+    ]
+    alone = [answer(generator, prompt, **s).text for s in settings]
     together = asyncio.run(_at_once(generator, [(prompt, s) for s in settings]))
     assert [one.text for one in together] == alone
 

@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import gc
 import threading
 import time
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from memserve.conformance.asking import answer, question
+from memserve.conformance.asking import answer, awaited, limited, question, streamed, worded
 from memserve.errors import Closed
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+MIB = 2**20
 
 
 def _settled(baseline: int, seconds: float = 10.0) -> int:
@@ -27,17 +37,39 @@ def test_close_may_be_called_twice(target: Any, generator: Any) -> None:
 
 def test_use_after_close_is_refused(target: Any, generator: Any) -> None:
     held = target.generator()
+    can = held.capabilities
     answer(held, "x", 2)
     held.close()
-    with pytest.raises(Closed):
-        answer(held, "x", 2)
+    uses: list[Callable[[], Any]] = [
+        lambda: answer(held, "x", 2),
+        lambda: answer(held, ["x", "y"], 2),
+        lambda: asyncio.run(awaited(held, "x", 2)),
+    ]
+    if can.stream:
+        uses += [lambda: streamed(held, "x", 2), lambda: asyncio.run(_first(held, can))]
+    if can.score:
+        uses.append(lambda: held.score([("a", " b")]))
+    if can.count_tokens:
+        uses.append(lambda: held.count_tokens(worded(can, "x")))
+    for use in uses:
+        with pytest.raises(Closed):
+            use()
+
+
+async def _first(held: Any, can: Any) -> Any:
+    return await anext(held.astream(worded(can, "x"), **limited(can, 2, {})))
 
 
 def test_a_with_block_closes(target: Any, generator: Any) -> None:
     with target.generator() as held:
         assert answer(held, "x", 2).error is None
     with pytest.raises(Closed):
-        held.generate(["x"], max_tokens=2)
+        answer(held, ["x"], 2)
+
+
+def test_a_with_block_hides_no_error(target: Any, generator: Any) -> None:
+    with pytest.raises(ZeroDivisionError), target.generator():
+        raise ZeroDivisionError
 
 
 def test_two_engines_live_side_by_side(target: Any, generator: Any) -> None:
@@ -52,13 +84,61 @@ def test_two_engines_live_side_by_side(target: Any, generator: Any) -> None:
 
 
 def test_close_leaves_no_threads(target: Any, generator: Any) -> None:
-    with target.generator() as warm:
-        answer(warm, "x", 2)
+    _use(target)
     baseline = _settled(0, 0.2)
     for _ in range(2):
-        with target.generator() as held:
-            answer(held, ["x", "y"], 2)
+        _use(target)
     assert _settled(baseline) <= baseline
+
+
+def _use(target: Any) -> None:
+    with target.generator() as held:
+        answer(held, ["x", "y"], 2)
+        asyncio.run(awaited(held, "x", 2))
+        if held.capabilities.stream:
+            streamed(held, "x", 2)
+
+
+def _children() -> int:
+    """Processes that this one started and that still run."""
+    tasks = Path("/proc/self/task").glob("*/children")
+    pids = [pid for task in tasks for pid in task.read_text(encoding="ascii").split()]
+    return sum(not _ended(pid) for pid in pids)
+
+
+def _ended(pid: str) -> bool:
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[0] == "Z"
+    return True
+
+
+def _resident() -> int:
+    """Bytes of memory that this process holds."""
+    gc.collect()
+    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmRSS"))
+
+
+def test_close_leaves_nothing_behind(target: Any, generator: Any) -> None:
+    """No process, no open file, and not the memory of the models that were closed."""
+    if not Path("/proc/self/task").is_dir():
+        pytest.skip("capability device: this system does not show what a process holds")
+    files = Path("/proc/self/fd")
+    _use(target)
+    _use(target)
+    children, handles, memory = _children(), len(list(files.iterdir())), _resident()
+    for _ in range(3):
+        _use(target)
+    end = time.monotonic() + 10
+    while _children() > children and time.monotonic() < end:
+        time.sleep(0.05)
+    assert _children() <= children
+    assert len(list(files.iterdir())) <= handles + 4
+    assert _resident() - memory < max(3 * 32 * MIB, 1.5 * _weights(target))
+
+
+def _weights(target: Any) -> int:
+    return sum(file.stat().st_size for file in target.folder.glob("*.*")) if target.folder else 512 * MIB
 
 
 def test_an_embedder_closes(target: Any, embedder: Any) -> None:
@@ -68,3 +148,14 @@ def test_an_embedder_closes(target: Any, embedder: Any) -> None:
     held.close()
     with pytest.raises(Closed):
         held.embed(["x"])
+    with pytest.raises(Closed):
+        asyncio.run(held.aembed(["x"]))
+
+
+def test_a_reranker_closes(target: Any, reranker: Any) -> None:
+    held = target.reranker()
+    held.rerank("x", ["y"])
+    held.close()
+    held.close()
+    with pytest.raises(Closed):
+        held.rerank("x", ["y"])

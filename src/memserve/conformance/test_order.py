@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 import memserve
-from memserve.conformance.asking import answer, growing, question
+from memserve.conformance.asking import answer, awaited, growing, question
 
 
 def _prompt_tokens(answers: list[Any]) -> list[int]:
@@ -21,7 +21,6 @@ def _prompt_tokens(answers: list[Any]) -> list[int]:
 def test_one_prompt_gives_one_completion(generator: Any) -> None:
     got = answer(generator, "Name a colour.", 3)
     assert isinstance(got, memserve.Completion)
-    assert isinstance(got.text, str)
 
 
 def test_a_list_gives_a_list(generator: Any) -> None:
@@ -31,7 +30,7 @@ def test_a_list_gives_a_list(generator: Any) -> None:
 
 
 def test_nothing_gives_nothing(generator: Any) -> None:
-    assert generator.generate([], max_tokens=3) == []
+    assert generator.generate([]) == []
 
 
 def test_answers_come_in_the_order_of_their_prompts(generator: Any) -> None:
@@ -45,10 +44,13 @@ def test_answers_come_in_order_when_the_longest_is_first(generator: Any) -> None
 
 
 def test_many_prompts_come_back_complete(generator: Any) -> None:
-    prompts = growing(8) * 8
-    counts = _prompt_tokens(answer(generator, prompts, 1))
-    assert len(counts) == 64
-    assert counts == counts[:8] * 8
+    prompts = growing(8) * 33
+    got = answer(generator, prompts, 1)
+    assert len(got) == len(prompts)
+    if generator.capabilities.deterministic:
+        assert [one.text for one in got] == [one.text for one in got[:8]] * 33
+    counts = _prompt_tokens(got)
+    assert counts == counts[:8] * 33
 
 
 def test_equal_prompts_are_each_answered(generator: Any) -> None:
@@ -59,7 +61,7 @@ def test_equal_prompts_are_each_answered(generator: Any) -> None:
 
 
 def test_awaited_lists_keep_their_order(generator: Any) -> None:
-    got = asyncio.run(generator.agenerate(growing(6), max_tokens=2))
+    got = asyncio.run(awaited(generator, growing(6), 2))
     counts = _prompt_tokens(got)
     assert counts == sorted(set(counts))
 
@@ -71,4 +73,4 @@ def test_prompts_of_all_kinds_may_be_mixed(generator: Any) -> None:
         prompts.append(memserve.Raw(text))
     got = answer(generator, prompts, 4)
     assert len(got) == len(prompts)
-    assert all(isinstance(one.text, str) for one in got)
+    assert all(one.error is None for one in got)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 from typing import Any
 
@@ -36,6 +37,28 @@ def test_company_changes_no_score(reranker: Any) -> None:
 
 def test_documents_are_told_apart(reranker: Any) -> None:
     assert len({round(score, 6) for score in reranker.rerank(QUERY, DOCUMENTS).scores}) > 1
+
+
+def test_the_query_counts(reranker: Any) -> None:
+    one = reranker.rerank(QUERY, DOCUMENTS).scores
+    other = reranker.rerank("seven lamps", DOCUMENTS).scores
+    assert list(one) != pytest.approx(list(other), abs=1e-6)
+
+
+def test_many_documents_keep_their_places(reranker: Any) -> None:
+    few = list(reranker.rerank(QUERY, DOCUMENTS).scores)
+    many = list(reranker.rerank(QUERY, DOCUMENTS * 12).scores)
+    assert many == pytest.approx(few * 12, abs=1e-3)
+
+
+def test_scores_repeat(reranker: Any) -> None:
+    first, second = (list(reranker.rerank(QUERY, DOCUMENTS).scores) for _ in range(2))
+    assert first == pytest.approx(second, abs=1e-3)
+
+
+def test_awaited_scores_are_the_same(reranker: Any) -> None:
+    told = asyncio.run(reranker.arerank(QUERY, DOCUMENTS)).scores
+    assert list(told) == pytest.approx(list(reranker.rerank(QUERY, DOCUMENTS).scores), abs=1e-3)
 
 
 def test_no_documents_no_scores(reranker: Any) -> None:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 from typing import Any
 
+import pytest
+
 import memserve
 from memserve.conformance.asking import answer, mixed, need
+from memserve.errors import ContextOverflow
 
 CONTEXT = "The river runs past the old stone bridge"
 
@@ -28,6 +32,49 @@ def test_scores_come_in_order_and_do_not_depend_on_company(generator: Any, can: 
         (alone,) = generator.score([pair])
         assert one.tokens == alone.tokens
         assert abs(one.logprob - alone.logprob) <= 0.05 + 0.01 * abs(alone.logprob)
+
+
+def test_equal_pairs_are_each_scored(generator: Any, can: Any) -> None:
+    need(can, "score")
+    pairs = [(CONTEXT, " and on"), ("Seven lamps", " were green"), (CONTEXT, " and on")]
+    got = generator.score(pairs)
+    assert len(got) == len(pairs)
+    assert abs(got[0].logprob - got[2].logprob) <= 0.05
+
+
+def test_the_context_counts(generator: Any, can: Any) -> None:
+    need(can, "score")
+    contexts = ["Seven green lamps stand on the", "The", CONTEXT, "1, 2, 3, 4,", "def main(self):"]
+    alone = [generator.score([(context, " window")])[0].logprob for context in contexts]
+    together = [one.logprob for one in generator.score([(context, " window") for context in contexts])]
+    assert len({round(x, 4) for x in together}) >= 4
+    assert all(abs(a - b) <= 0.05 for a, b in zip(alone, together, strict=True))
+
+
+def test_awaited_scores_are_the_same(generator: Any, can: Any) -> None:
+    need(can, "score")
+    pairs = [(prompt, " green lamp") for prompt in mixed(4)]
+    awaited = asyncio.run(generator.ascore(pairs))
+    assert [one.tokens for one in awaited] == [one.tokens for one in generator.score(pairs)]
+    for one, other in zip(awaited, generator.score(pairs), strict=True):
+        assert abs(one.logprob - other.logprob) <= 0.05
+
+
+def test_a_continuation_has_its_own_tokens_only(generator: Any, can: Any, oracle: Any) -> None:
+    need(can, "score")
+    if oracle is None:
+        pytest.skip("capability score: no tokenizer to count with beside this model")
+    for more in (" window", " under the green", " 1234, and so on"):
+        (got,) = generator.score([(CONTEXT, more)])
+        assert got.tokens == len(oracle.encode(CONTEXT + more)) - len(oracle.encode(CONTEXT))
+
+
+def test_what_does_not_fit_is_not_scored(generator: Any, can: Any) -> None:
+    need(can, "score", "context")
+    if can.context > 40_000:
+        pytest.skip("capability context: too large to overflow in a short test")
+    with pytest.raises(ContextOverflow):
+        generator.score([("word " * (int(can.context) + 16), " end")])
 
 
 def test_scores_add_up(generator: Any, can: Any) -> None:

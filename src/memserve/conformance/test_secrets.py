@@ -4,18 +4,36 @@ from __future__ import annotations
 
 import os
 import pickle
-from typing import Any
+import re
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from memserve.conformance.asking import answer, question
 from memserve.errors import MemserveError
 
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+CANARY = "sk-canary-3f9a61c07d2b48e5"
+
 
 def _secrets(target: Any) -> list[str]:
-    named = [str(v) for k, v in target.options.items() if "key" in k or "token" in k or "secret" in k]
-    known = [v for k, v in os.environ.items() if k.endswith(("_API_KEY", "_SECRET", "_TOKEN")) and len(v) > 7]
-    return named + known
+    named = [v for k, v in target.options.items() if re.search("key$|token$|secret|password", k)]
+    known = [v for k, v in os.environ.items() if re.search("_(API_KEY|SECRET|TOKEN|PASSWORD)$", k)]
+    return [CANARY, *(v for v in named + known if isinstance(v, str) and len(v) >= 12)]
+
+
+@pytest.fixture
+def keyed(target: Any, generator: Any) -> Iterator[Any]:
+    """A generator that was opened with a key, where the backend takes one."""
+    try:
+        held = target.generator(api_key=CANARY)
+    except (MemserveError, TypeError) as error:
+        assert CANARY not in repr(error) + str(error)
+        pytest.skip("capability backend: it takes no key")
+    yield held
+    held.close()
 
 
 def _seen(held: Any) -> str:
@@ -28,6 +46,19 @@ def test_what_people_see_holds_no_secret(target: Any, generator: Any) -> None:
     assert [secret for secret in _secrets(target) if secret in seen] == []
 
 
+def _told(held: Any, prompt: str, **settings: Any) -> str:
+    try:
+        return repr(answer(held, prompt, 2, **settings))
+    except MemserveError as error:
+        return repr(error) + str(error) + repr(vars(error))
+
+
+def test_a_key_is_shown_nowhere(keyed: Any) -> None:
+    shown = [_seen(keyed), repr(keyed.identity) if hasattr(keyed, "identity") else ""]
+    shown += [_told(keyed, "x"), _told(keyed, "x", temperature=-1), _told(keyed, "word " * 50_000)]
+    assert [place for place in shown if CANARY in place] == []
+
+
 def test_an_embedder_shows_no_secret(target: Any, embedder: Any) -> None:
     seen = _seen(embedder)
     assert [secret for secret in _secrets(target) if secret in seen] == []
@@ -35,7 +66,7 @@ def test_an_embedder_shows_no_secret(target: Any, embedder: Any) -> None:
 
 def test_errors_hold_no_secret(target: Any, generator: Any) -> None:
     with pytest.raises(MemserveError) as caught:
-        generator.generate("x", max_tokens=-1)
+        answer(generator, "x", top_p=-1)
     assert [secret for secret in _secrets(target) if secret in repr(caught.value) + str(caught.value)] == []
 
 

@@ -4,7 +4,19 @@ from __future__ import annotations
 
 from typing import Any
 
-from memserve.conformance.asking import answer, long_answer, need, piece
+import pytest
+
+from memserve.conformance.asking import (
+    BROKEN,
+    answer,
+    common,
+    heat,
+    long_answer,
+    need,
+    piece,
+    question,
+    said,
+)
 
 
 def test_a_stop_string_cuts(generator: Any, can: Any) -> None:
@@ -28,11 +40,79 @@ def test_a_stop_string_may_lie_across_tokens(generator: Any, can: Any) -> None:
 def test_the_first_stop_in_the_text_wins(generator: Any, can: Any) -> None:
     need(can, "stop", "deterministic")
     if can.max_stop == 1:
-        need(can, "max_stop")
+        pytest.skip("capability max_stop: one at a time")
     prompt, free = long_answer(generator, least=8)
     early, late = free.text[1:3], free.text[-3:]
     cut = min(free.text.find(early), free.text.find(late))
-    assert answer(generator, prompt, 24, stop=[late, early]).text == free.text[:cut]
+    for stops in ([late, early], [early, late]):
+        assert answer(generator, prompt, 24, stop=stops).text == free.text[:cut]
+
+
+def test_every_stop_of_a_list_is_heard(generator: Any, can: Any) -> None:
+    need(can, "stop", "deterministic")
+    if can.max_stop == 1:
+        pytest.skip("capability max_stop: one at a time")
+    prompt, free = long_answer(generator)
+    never = ["\u2603 one", "\u2603 two", "\u2603 three"][: (can.max_stop or 4) - 1]
+    stop = piece(free.text)
+    for stops in ([stop, *never], [*never, stop]):
+        assert answer(generator, prompt, 24, stop=stops).text == free.text[: free.text.find(stop)]
+
+
+def test_a_stop_keeps_the_space_before_it(generator: Any, can: Any) -> None:
+    need(can, "stop", "deterministic")
+    for number in range(12):
+        free = said(answer(generator, question(number), 24))
+        spaces = [at for at in range(2, len(free)) if free[at - 1].isspace() and not free[at].isspace()]
+        for at in spaces[:2]:
+            stop = free[at : at + 4]
+            if free.find(stop) == at and BROKEN not in free[: at + 4]:
+                assert answer(generator, question(number), 24, stop=[stop]).text == free[:at]
+                return
+
+
+def test_stops_are_compared_letter_by_letter(generator: Any, can: Any) -> None:
+    need(can, "stop", "deterministic")
+    prompt, free = long_answer(generator)
+    other_case = piece(said(free)).swapcase()
+    for stop in (".", "^", "[a-z]", "\\w+", other_case):
+        expected = said(free).partition(stop)[0]
+        assert said(answer(generator, prompt, 24, stop=[stop])) == expected, f"stop {stop!r}"
+
+
+def test_a_stop_in_the_prompt_is_no_stop(generator: Any, can: Any) -> None:
+    need(can, "stop", "deterministic")
+    prompt, free = long_answer(generator)
+    asked = next((word for word in prompt.split() if word not in said(free)), None)
+    if asked:
+        assert answer(generator, prompt, 24, stop=[asked]).text == free.text
+
+
+def test_a_stop_at_the_limit_is_a_stop(generator: Any, can: Any) -> None:
+    need(can, "stop", "deterministic", "max_tokens")
+    for number in range(6):
+        for limit in (5, 8, 11):
+            text = said(answer(generator, question(number), limit))
+            stop = text[-3:]
+            if (
+                len(stop) == 3
+                and stop.strip() == stop
+                and BROKEN not in stop
+                and text.find(stop) == len(text) - 3
+            ):
+                got = answer(generator, question(number), limit, stop=[stop])
+                assert (got.text, got.finish_reason) == (text[:-3], "stop")
+                return
+
+
+def test_stops_cut_what_is_sampled(generator: Any, can: Any) -> None:
+    need(can, "stop", "temperature")
+    hot = {"temperature": heat(generator, 1.1)}
+    prompts = [question(n) for n in range(4)]
+    stop = common([said(one) for one in answer(generator, prompts, 24, **hot)])
+    got = answer(generator, prompts, 24, stop=[stop], **hot)
+    got += [answer(generator, prompt, 24, stop=[stop], **hot) for prompt in prompts]
+    assert all(stop not in said(one) for one in got)
 
 
 def test_a_stop_that_never_comes_changes_nothing(generator: Any, can: Any) -> None:
