@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import json
 from functools import cache
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from memserve.errors import InvalidInput
 from memserve.memory.account import Deployment, Layout
 from memserve.plan.room.asked import UNSTATED, method
-from memserve.plan.room.commandline import Grammar, read
+from memserve.plan.room.commandline import after, grammar, read
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from memserve.plan.room.commandline import Words
+    from memserve.plan.room.commandline import Grammar, Words
 
 MODULES = frozenset({"vllm.entrypoints.openai.api_server", "vllm.entrypoints.api_server"})
 NUMBERS = ("cpu-offload-gb", "decode-context-parallel-size")
@@ -28,33 +28,18 @@ CONSUMED = frozenset({
 
 
 @cache
-def grammar() -> Grammar:
-    """vLLM's flags, as data."""
-    text = Path(__file__).with_name("flags.json").read_text(encoding="utf-8")
-    table = json.loads(text)
-    names = (frozenset(table[key]) for key in ("switches", "lists", "known"))
-    return Grammar(table["aliases"], *names)
+def flags() -> Grammar:
+    """The flags of its parser."""
+    return grammar(Path(__file__).with_name("flags.json"))
 
 
 def parse(command: tuple[str, ...]) -> tuple[str, Deployment] | None:
     """The model and the deployment of a `vllm serve` line; None if it starts something else."""
-    arguments = arguments_of(command)
+    arguments = after(command, "vllm", MODULES)
     if arguments is None:
         return None
-    words = read(arguments, grammar())
+    words = read(arguments, flags())
     return model_of(words), deployment_of(words)
-
-
-def arguments_of(command: tuple[str, ...]) -> tuple[str, ...] | None:
-    """What stands after `vllm serve` or after the API server's module."""
-    program = PurePath(command[0]).name
-    if program == "vllm" and len(command) > 1 and command[1] == "serve":
-        return command[2:]
-    if program.startswith("python"):
-        for place, word in enumerate(command[:-1]):
-            if word == "-m" and command[place + 1] in MODULES:
-                return command[place + 2 :]
-    return None
 
 
 def model_of(words: Words) -> str:
@@ -75,10 +60,11 @@ def deployment_of(words: Words) -> Deployment:
         backend="vllm", engine_version="", quantization=method(words.text("quantization")),
         dtype=words.text("dtype") or "auto", kv_dtype=words.text("kv-cache-dtype") or "auto",
         layout=Layout(
-            positive(words, "tensor-parallel-size"), positive(words, "pipeline-parallel-size"),
-            positive(words, "data-parallel-size"), words.flag("enable-expert-parallel"),
+            words.count("tensor-parallel-size"), words.count("pipeline-parallel-size"),
+            words.count("data-parallel-size"), words.flag("enable-expert-parallel"),
         ),
-        context=context, utilization=utilization(words), max_sequences=words.integer("max-num-seqs"),
+        context=context, utilization=words.share("gpu-memory-utilization"),
+        max_sequences=words.integer("max-num-seqs"),
         max_batched_tokens=words.integer("max-num-batched-tokens"), block_size=words.integer("block-size"),
         eager=words.flag("enforce-eager") or no_graphs(words),
         kv_bytes=words.integer("kv-cache-memory-bytes"),
@@ -101,25 +87,9 @@ def no_graphs(words: Words) -> bool:
     return str(mode).upper() == "NONE" and mode is not None
 
 
-def positive(words: Words, name: str) -> int:
-    """A count of at least one."""
-    found = words.integer(name)
-    if found is not None and not 1 <= found <= 4096:
-        raise InvalidInput(f"--{name} must be from 1 to 4096, not {found}")
-    return found or 1
-
-
-def utilization(words: Words) -> float | None:
-    """The share of each card, above 0 and at most 1."""
-    share = words.number("gpu-memory-utilization")
-    if share is not None and not 0 < share <= 1:
-        raise InvalidInput(f"--gpu-memory-utilization must lie in (0, 1], not {share}")
-    return share
-
-
 def _options(words: Words, length: str | None) -> Iterator[tuple[str, str]]:
-    for name in NUMBERS:
-        words.number(name)
-    yield from ((name, value) for name, value in words.options.items() if name not in CONSUMED)
+    unset = {name for name in NUMBERS if words.number(name) is None}
+    left_out = CONSUMED | unset
+    yield from ((name, value) for name, value in words.options.items() if name not in left_out)
     if length in ("auto", "-1"):
         yield "fit-context", "true"

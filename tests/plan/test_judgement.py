@@ -81,3 +81,15 @@ def test_deepseek_v4_holds_its_experts_in_4_bit() -> None:
 @pytest.mark.parametrize("quantization", ["mxfp4", "w4a8", "w8a16"])
 def test_what_nobody_can_make_misses_closest_on_an_engine_of_the_card(quantization: str) -> None:
     assert missed("llama-8b", "1xH100", quantization=quantization).backend in ("vllm", "sglang")
+
+
+@pytest.mark.parametrize(
+    ("command", "gpus"),
+    [("vllm serve qwen3-0.6b --decode-context-parallel-size None --cpu-offload-gb null", "1xL4"),
+     ("python -m sglang.launch_server --model-path qwen3-0.6b --swa-full-tokens-ratio None", "1xL4")],
+)  # fmt: skip
+def test_a_number_that_is_none_is_not_given(command: str, gpus: str) -> None:
+    bare = command[: command.index("qwen3-0.6b") + len("qwen3-0.6b")]
+    assert (
+        memserve.plan.check(command, gpus).kv_cache_tokens == memserve.plan.check(bare, gpus).kv_cache_tokens
+    )
