@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args, get_type_hints
 
-from memserve.errors import InvalidInput, Unsupported
+from memserve.errors import InvalidInput
+from memserve.options import named
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -66,14 +66,8 @@ class Options:
 def read(given: Mapping[str, Any]) -> Options:
     """Options from keywords; strings are read as the field's type, unknown names are refused."""
     types = get_type_hints(Options)
-    values: dict[str, Any] = {}
-    for raw, value in given.items():
-        name = ALIASES.get(raw, raw)
-        if name not in types:
-            near = get_close_matches(name, types, n=1)
-            meant = f"did you mean {near[0]}?" if near else f"known: {', '.join(types)}"
-            raise Unsupported("hf", f"the option {raw!r}", hint=meant)
-        values[name] = _coerce(name, value, types[name])
+    found = named("hf", given, types, spellings=ALIASES)
+    values = {name: _coerce(name, value, types[name]) for name, value in found.items()}
     return _checked(Options(**values))
 
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import ast
 import inspect
-from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from memserve.errors import EngineFailed, InvalidInput, ModelUnreadable, Unsupported
+from memserve.errors import EngineFailed, ModelUnreadable
+from memserve.options import named, value
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -36,7 +35,9 @@ def locate(model: str) -> Path:
 def load(model: str, options: Mapping[str, Any], **more: Any) -> Any:
     """A `llama_cpp.Llama` with the model's own context unless told otherwise."""
     path = locate(model)
-    if path.open("rb").read(4) != b"GGUF":
+    with path.open("rb") as file:
+        magic = file.read(4)
+    if magic != b"GGUF":
         raise ModelUnreadable(f"{path} is not a GGUF file", path=str(path), field="magic")
     import llama_cpp
 
@@ -51,22 +52,5 @@ def load(model: str, options: Mapping[str, Any], **more: Any) -> Any:
 
 def _arguments(loader: Any, options: Mapping[str, Any]) -> dict[str, Any]:
     known = set(inspect.signature(loader.__init__).parameters) - {"self", "kwargs", "model_path", "verbose"}
-    values: dict[str, Any] = {}
-    for raw, value in options.items():
-        name = SPELLINGS.get(raw, raw)
-        if name not in known:
-            near = get_close_matches(name, known, n=1)
-            raise Unsupported(
-                "llamacpp", f"the option {raw!r}", hint=f"did you mean {near[0]}?" if near else None
-            )
-        values[name] = _value(name, value)
-    return values
-
-
-def _value(name: str, value: Any) -> Any:
-    if not isinstance(value, str):
-        return value
-    try:
-        return {"true": True, "false": False}.get(value.lower()) or ast.literal_eval(value.title())
-    except (ValueError, SyntaxError) as error:
-        raise InvalidInput(f"option {name}={value!r} is neither a number nor true or false") from error
+    found = named("llamacpp", options, known, spellings=SPELLINGS)
+    return {name: value(word) for name, word in found.items()}

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import ast
 import os
-from difflib import get_close_matches
 from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from memserve.errors import EngineFailed, InvalidInput, MemserveError, ModelUnreadable, Unsupported
+from memserve.errors import EngineFailed, InvalidInput, MemserveError, ModelUnreadable
+from memserve.options import named, value
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -22,25 +21,8 @@ def arguments(options: Mapping[str, Any]) -> dict[str, Any]:
     from sglang.srt.server_args import ServerArgs
 
     known = set(signature(ServerArgs).parameters)  # a dataclass before 0.5.20, a msgspec struct since
-    named = {SPELLINGS.get(name, name): value for name, value in options.items()}
-    for name in named:
-        if name not in known:
-            near = get_close_matches(name, known, n=1)
-            hint = f"did you mean {near[0]}?" if near else "options are SGLang's own server arguments"
-            raise Unsupported("sglang", f"the option {name!r}", hint=hint)
-    return {name: _value(value) for name, value in named.items()}
-
-
-def _value(value: Any) -> Any:
-    if not isinstance(value, str):
-        return value
-    words = {"true": True, "false": False, "none": None}
-    if value.lower() in words:
-        return words[value.lower()]
-    try:
-        return ast.literal_eval(value)
-    except (ValueError, SyntaxError):
-        return value
+    found = named("sglang", options, known, spellings=SPELLINGS)
+    return {name: value(word) for name, word in found.items()}
 
 
 def start(model: str, options: Mapping[str, Any], **more: Any) -> Any:

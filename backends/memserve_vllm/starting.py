@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import ast
 import gc
 import json
 import os
 from contextlib import contextmanager, nullcontext
 from dataclasses import fields
-from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from memserve.errors import BackendMissing, EngineFailed, InvalidInput, ModelUnreadable, Unsupported
+from memserve.errors import BackendMissing, EngineFailed, InvalidInput, ModelUnreadable
+from memserve.options import named, value
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -26,24 +25,7 @@ def arguments(options: Mapping[str, Any]) -> dict[str, Any]:
     from vllm.engine.arg_utils import EngineArgs
 
     known = {field.name for field in fields(EngineArgs)}
-    for name in options:
-        if name not in known:
-            near = get_close_matches(name, known, n=1)
-            hint = f"did you mean {near[0]}?" if near else "options are vLLM's own engine arguments"
-            raise Unsupported("vllm", f"the option {name!r}", hint=hint)
-    return {name: _value(value) for name, value in options.items()}
-
-
-def _value(value: Any) -> Any:
-    if not isinstance(value, str):
-        return value
-    words = {"true": True, "false": False, "none": None}
-    if value.lower() in words:
-        return words[value.lower()]
-    try:
-        return ast.literal_eval(value)
-    except (ValueError, SyntaxError):
-        return value
+    return {name: value(word) for name, word in named("vllm", options, known).items()}
 
 
 def start(model: str, options: Mapping[str, Any], **more: Any) -> Any:

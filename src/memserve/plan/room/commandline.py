@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import TYPE_CHECKING
 
 from memserve.errors import InvalidInput
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
 
 LONGEST = 20_000
+MOST_COUNT = 4096
 _ASSIGNMENT = re.compile(r"^[A-Za-z_][A-Za-z0-9_]*=")
 _HUMAN = re.compile(r"^(\d+(?:\.\d+)?)([kKmMgGtT])$")
 _DECIMAL = {"k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
@@ -69,6 +71,39 @@ class Words:
         if not 0 <= found < 1e15:
             raise InvalidInput(f"--{name} must be a number, not {value[:40]!r}")
         return found
+
+    def count(self, name: str) -> int:
+        """Of at least one, which is also what is meant where nothing is said."""
+        found = self.integer(name)
+        if found is not None and not 1 <= found <= MOST_COUNT:
+            raise InvalidInput(f"--{name} must be from 1 to {MOST_COUNT}, not {found}")
+        return found or 1
+
+    def share(self, name: str) -> float | None:
+        """Above 0 and at most 1."""
+        found = self.number(name)
+        if found is not None and not 0 < found <= 1:
+            raise InvalidInput(f"--{name} must lie in (0, 1], not {found}")
+        return found
+
+
+def grammar(file: Path) -> Grammar:
+    """One engine's flags, as data."""
+    table = json.loads(file.read_text(encoding="utf-8"))
+    names = (frozenset(table[key]) for key in ("switches", "lists", "known"))
+    return Grammar(table["aliases"], *names)
+
+
+def after(command: tuple[str, ...], program: str, modules: Collection[str]) -> tuple[str, ...] | None:
+    """What stands after `PROGRAM serve` or `python -m MODULE`; None where it starts something else."""
+    first = PurePath(command[0]).name
+    if first == program and command[1:2] == ("serve",):
+        return command[2:]
+    if first.startswith("python"):
+        for place, word in enumerate(command[:-1]):
+            if word == "-m" and command[place + 1] in modules:
+                return command[place + 2 :]
+    return None
 
 
 def integer(value: str, name: str) -> int:

@@ -1,0 +1,40 @@
+"""An engine's own options, given as keywords or as words (`--options k=v`): unknown names are refused."""
+
+from __future__ import annotations
+
+import ast
+from difflib import get_close_matches
+from typing import TYPE_CHECKING, Any
+
+from memserve.errors import Unsupported
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping
+
+_WORDS = {"true": True, "false": False, "none": None}
+
+
+def named(backend: str, given: Mapping[str, Any], known: Collection[str], *,
+          spellings: Mapping[str, str] | None = None) -> dict[str, Any]:  # fmt: skip
+    """The options under the engine's own names; one that it does not have is refused with the nearest."""
+    found: dict[str, Any] = {}
+    for raw, value in given.items():
+        name = (spellings or {}).get(raw, raw)
+        if name not in known:
+            near = get_close_matches(name, known, n=1)
+            meant = f"did you mean {near[0]}?" if near else f"known: {', '.join(sorted(known)[:40])}"
+            raise Unsupported(backend, f"the option {raw!r}", hint=meant)
+        found[name] = value
+    return found
+
+
+def value(given: Any) -> Any:
+    """What a word stands for: a number, true, false, none, a list, or itself."""
+    if not isinstance(given, str):
+        return given
+    if given.lower() in _WORDS:
+        return _WORDS[given.lower()]
+    try:
+        return ast.literal_eval(given)
+    except (ValueError, SyntaxError):
+        return given
