@@ -60,14 +60,16 @@ def test_bad_lines_are_failed_items_with_their_line_number(fake, out, tmp_path, 
         "5",
         '{"prompt": "x", "max_token": 5}',
         '{"id": 1.5, "prompt": "x"}',
+        '{"prompt": "x", "prompt": "y"}',
     ]
     path.write_text("\n".join(lines), encoding="utf-8")
     summary = run(path, out, generator=fake())
-    assert (summary.done, summary.failed) == (1, 4)
+    assert (summary.done, summary.failed) == (1, 5)
     told = {row["line"]: row["message"] for row in failed()}
-    assert sorted(told) == [2, 3, 4, 5]
+    assert sorted(told) == [2, 3, 4, 5, 6]
     assert "max_token" in told[4]
     assert "line 2 is not JSON" in told[2]
+    assert "line 6 says 'prompt' twice" in told[6]
 
 
 @pytest.mark.parametrize(
