@@ -38,11 +38,12 @@ class SglangAccountant:
         available = int((total - outside) * share) - weights
         held = pools(model, machine, deployment, available)
         usable = int(total * share)
+        requests = held.tokens / max(1, deployment.context) if held.token_bytes else deployment.concurrency
         footprint = Footprint(
             total=total, usable=usable, weights=weights, activation=0, non_torch=int(outside * share),
             graphs=0 if deployment.eager else graph_bytes(model, deployment),
             kv_cache=max(0, available) if held.token_bytes else 0,
-            kv_tokens=held.tokens, max_concurrency=held.tokens / max(1, deployment.context),
+            kv_tokens=held.tokens, max_concurrency=requests,
             error=fact("error", deployment.engine_version, machine.card)["value"],
         )  # fmt: skip
         empty = available <= 0 or (held.token_bytes > 0 and held.tokens <= 0)
@@ -67,7 +68,9 @@ class SglangAccountant:
         """The longest context that `deployment` could be started with on this machine; 0: none."""
         longest = model.max_context or deployment.context
         found = self.account(model, machine, replace(deployment, context=longest))
-        return min(longest, found.kv_tokens) if found.outcome == "runs" else 0
+        if found.outcome != "runs":
+            return 0
+        return min(longest, found.kv_tokens) if found.kv_cache else longest  # an encoder keeps no cache
 
 
 def settled(model: ModelSpec, deployment: Deployment) -> Deployment:

@@ -93,3 +93,11 @@ def test_a_number_that_is_none_is_not_given(command: str, gpus: str) -> None:
     assert (
         memserve.plan.check(command, gpus).kv_cache_tokens == memserve.plan.check(bare, gpus).kv_cache_tokens
     )
+
+
+@pytest.mark.parametrize("model", ["BAAI/bge-m3", "facebook/contriever"])
+@pytest.mark.parametrize("gpus", ["1xL4", "1x910B2"])
+def test_sglang_holds_encoders_without_a_cache(model: str, gpus: str) -> None:
+    plan = memserve.plan.best(model, gpus, backend="sglang", concurrency=64)
+    assert "--is-embedding" in plan.command and plan.max_concurrency == 64
+    assert plan.largest_context == plan.model.max_context

@@ -52,6 +52,24 @@ def test_any_card_gives_the_smallest_machines(capsys: pytest.CaptureFixture[str]
     assert priced == sorted(priced) and answer["fits"] is True
 
 
+def test_any_card_for_what_few_engines_know(capsys: pytest.CaptureFixture[str]) -> None:
+    answer = answered(capsys, "facebook/contriever", "--gpus", "any")
+    machines = {row["card"]: row for row in answer["machines"]}  # type: ignore[attr-defined]
+    assert {"T4", "V100-32GB", "H100-80GB", "910B2"} <= set(machines)
+    assert {"hf", "sglang"} == {row["backend"] for row in machines.values()}
+
+
+def test_8_bit_on_cards_without_fp8_is_int8(capsys: pytest.CaptureFixture[str]) -> None:
+    answer = answered(capsys, "llama-8b", "--gpus", "any")
+    eight = {row["card"]: row["quantization"] for row in answer["machines"]}  # type: ignore[attr-defined]
+    assert eight["T4"] == "w8a8" and eight["A4000"] == "w8a8" and eight["RTX4070Ti"] == "fp8"
+
+
+def test_a_provider_needs_no_card(capsys: pytest.CaptureFixture[str]) -> None:
+    assert answered(capsys, "gpt-4o-mini", "--gpus", "any")["fits"] is True
+    assert answered(capsys, "llama-8b", "--gpus", "any", "--backend", "openai")["fits"] is True
+
+
 def test_a_workload_sets_the_context_and_is_timed_and_priced(capsys: pytest.CaptureFixture[str]) -> None:
     words = ("--workload", "30000:200:100", "--deadline", "24h", "--budget", "1000")
     plan = answered(capsys, "llama-8b", "--gpus", "1xH100", *words)["plan"]

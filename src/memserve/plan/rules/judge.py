@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 Open: TypeAlias = "tuple[Mapping[str, Any], Mapping[str, Any]]"
 """A row, and those of its conditions that are not yet known to hold."""
 CARD_FACTS = frozenset({"vendor", "sm", "soc", "card", "capability", "fork"})
+MODEL_CHECKS = frozenset({None, *(name for name in CHECKS if name.startswith("architecture"))})
 SPREAD_FACTS = frozenset(
     {"cards", "cards_per_node", "nodes", "tp", "pp", "dp", "expert_parallel", "attention_data", "world"}
 )
@@ -66,6 +67,11 @@ class Judge:
     def card(self) -> Refusal | None:
         """The rule that refuses the card whatever is run on it."""
         rows = (left for left in self.open if _about_card(left[0]))
+        return first_refusal(rows, self.known)
+
+    def model(self) -> Refusal | None:
+        """The rule that refuses this model on this card whatever is asked of the engine."""
+        rows = (left for left in self.open if not left[1] and left[0].get("check") in MODEL_CHECKS)
         return first_refusal(rows, self.known)
 
     def dtype(self, deployment: Deployment) -> Refusal | None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from memserve.plan.report.sections import Section
 from memserve.plan.rules.judge import Judge, always
 from memserve.plan.search import pricing, rooms
+from memserve.plan.search.choice import FP8_HARDWARE
 from memserve.plan.search.offers import context_of, of_room, versions
 from memserve.plan.tasks import options as command_line
 from memserve.plan.wishes import MOST
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 
 COUNTS = (1, 2, 4, 8, 16)
 LEVELS = {"16 bit": ("none",), "8 bit": ("fp8", "w8a8", "int8"), "4 bit": ("gptq", "awq", "w4a16", "nf4")}
+EMULATED = ("w8a8", "int8", "fp8")
+"""8 bits on cards that cannot multiply in FP8."""
 LEAST_BYTES = {"16 bit": 2.0, "8 bit": 1.0, "4 bit": 0.5}
 """Per parameter: a machine with less memory in all need not be judged."""
 
@@ -45,6 +48,8 @@ def run(options: Namespace) -> int:
     from memserve.plan.library import model_of
 
     model, wishes = model_of(options.model), command_line.wishes(options)
+    if not model.blocks or not rooms.plans_locally(wishes.backend):
+        return provided(model, wishes, options)
     rows = list(table(model, wishes))
     rows.sort(key=lambda row: (row.usd_per_hour is None, row.usd_per_hour or 0.0, row.machine.cards))
     if options.json:
@@ -56,6 +61,14 @@ def run(options: Namespace) -> int:
 
         render(sections(model, wishes, rows))
     return 0 if rows else 1
+
+
+def provided(model: ModelSpec, wishes: Wishes, options: Namespace) -> int:
+    """The plan of a provider, which needs no card."""
+    from memserve.plan.answer import answer
+    from memserve.plan.tasks.dispatch import show
+
+    return show(answer(model, largest(), wishes), options)
 
 
 def table(model: ModelSpec, wishes: Wishes) -> Iterator[Row]:
@@ -77,6 +90,8 @@ def row_of(model: ModelSpec, card: Card, wishes: Wishes, asked: Sequence[str]) -
     levels = {"as stored": (model.quantization.method,)} if model.quantization else LEVELS
     if wishes.quantization:
         levels = {wishes.quantization: (wishes.quantization,)}
+    if "8 bit" in levels and not has_fp8(card):
+        levels = {**levels, "8 bit": EMULATED}
     search = Search(model, card, wishes, engines(model, card, wishes, asked))
     found = {
         level: search.smallest(words, model.parameters * LEAST_BYTES.get(level, 0.0))
@@ -91,8 +106,13 @@ def row_of(model: ModelSpec, card: Card, wishes: Wishes, asked: Sequence[str]) -
     return Row(card, counts, candidate, machine, price, source)
 
 
+def has_fp8(card: Card) -> bool:
+    """Whether FP8 is more than a way to store weights here."""
+    return card.sm is None or card.sm >= FP8_HARDWARE
+
+
 def engines(model: ModelSpec, card: Card, wishes: Wishes, asked: Sequence[str]) -> list[str]:
-    """The rooms with a release for this card; those without batching only where nothing else has one."""
+    """The rooms with a release for card and model; those without batching only where no other has one."""
     from memserve.hardware.machine import Machine
 
     able = [name for name in asked if _runs(name, model, Machine(card=card), wishes)]
@@ -102,7 +122,7 @@ def engines(model: ModelSpec, card: Card, wishes: Wishes, asked: Sequence[str]) 
 
 def _runs(name: str, model: ModelSpec, machine: Machine, wishes: Wishes) -> bool:
     rules = rooms.room(name).rules
-    return any(Judge(rules, one, model, machine).card() is None for one in versions(rules, wishes))
+    return any(Judge(rules, one, model, machine).model() is None for one in versions(rules, wishes))
 
 
 class Search:
