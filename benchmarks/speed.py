@@ -60,7 +60,7 @@ def stated(row: Row) -> Range:
 def ideal(row: Row) -> float:
     """The textbook roofline's value."""
     seen = speed_rows.situation(row)
-    return speed_rows.predicted(row, replace(seen, setup=replace(seen.setup, constants=IDEAL)))
+    return speed_rows.predicted(row, seen._replace(setup=seen.setup._replace(constants=IDEAL)))
 
 
 def covered(rows: Sequence[Row]) -> float:

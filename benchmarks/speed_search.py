@@ -52,7 +52,7 @@ def predictor(values: Mapping[Key, float]) -> Callable[[Row], float]:
         key = (seen.engine, constants.family(seen.setup.card), seen.generation)
         if key not in cache:
             cache[key] = chosen(values, *key)
-        return speed_rows.predicted(row, replace(seen, setup=replace(seen.setup, constants=cache[key])))
+        return speed_rows.predicted(row, seen._replace(setup=seen.setup._replace(constants=cache[key])))
 
     return run
 

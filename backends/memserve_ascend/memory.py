@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from memserve_vllm.memory import VllmAccountant
@@ -21,7 +20,7 @@ class AscendAccountant(VllmAccountant):
 
     def storage(self, run: Run) -> Storage:
         """As vLLM; torch_npu counts the bytes asked for, not whole segments."""
-        return replace(super().storage(run), segments=False)
+        return super().storage(run)._replace(segments=False)
 
     def withheld(self, run: Run) -> float:
         """What the budget lacks beside weights, peak and non-torch memory."""

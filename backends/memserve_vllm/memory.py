@@ -105,7 +105,7 @@ class VllmAccountant:
         method = held_in.format.method if held_in.format else ""
         row = self.facts.row("expert_padding", run.deployment.engine_version, run.machine.card)
         pad = row["pad"].get(method)
-        return replace(held_in, pad=tuple(pad)) if pad else held_in
+        return held_in._replace(pad=tuple(pad)) if pad else held_in
 
     def withheld(self, run: Run) -> float:
         """Bytes of the budget that no line of the log explains."""
@@ -186,7 +186,7 @@ def cached_layers(model: ModelSpec, deployment: Deployment) -> tuple[LayerCache 
 def _sparse(cache: LayerCache | None, latent: int | None) -> LayerCache | None:
     if cache is None or not cache.index_bytes:
         return cache
-    return replace(cache, token_bytes=latent or cache.token_bytes, index_bytes=INDEX_TOKEN)
+    return cache._replace(token_bytes=latent or cache.token_bytes, index_bytes=INDEX_TOKEN)
 
 
 def judged(footprint: Footprint, deployment: Deployment, available: int, shape: Pool,

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from memserve.plan.rules.version import within
 
@@ -20,8 +19,7 @@ V0_CHUNKED_FROM = 32768
 POOLING_TOKENS = 32768
 
 
-@dataclass(frozen=True)
-class Batch:
+class Batch(NamedTuple):
     """What one profiling run holds."""
 
     sequences: int

@@ -6,8 +6,7 @@ Read in v1/core/kv_cache_utils.py and v1/kv_cache_interface.py of vLLM 0.11.0, 0
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -25,8 +24,7 @@ def cdiv(a: int, b: int) -> int:
     return -(-a // b)
 
 
-@dataclass(frozen=True)
-class PagePlan:
+class PagePlan(NamedTuple):
     """Which choices of one vLLM version shape the pool."""
 
     block: int = 16
@@ -43,8 +41,7 @@ class PagePlan:
     context_parallel: int = 1
 
 
-@dataclass(frozen=True)
-class Group:
+class Group(NamedTuple):
     """Layers that share one block table."""
 
     kind: str
@@ -63,8 +60,7 @@ class Group:
         return cdiv(cdiv(length, plan.context_parallel), self.block)
 
 
-@dataclass(frozen=True)
-class Pool:
+class Pool(NamedTuple):
     """Groups of equal layer count over pages of one size."""
 
     groups: tuple[Group, ...]
@@ -109,8 +105,8 @@ def pool(caches: Iterable[LayerCache | None], plan: PagePlan) -> Pool:
 
 def _specification(cache: LayerCache, plan: PagePlan) -> LayerCache:
     if cache.kind in ("window", "chunk") and not plan.grouped:
-        return replace(cache, kind="full", window=0)
-    return replace(cache, kind="full") if cache.kind in ("latent", "cross") else cache
+        return cache._replace(kind="full", window=0)
+    return cache._replace(kind="full") if cache.kind in ("latent", "cross") else cache
 
 
 def _type(cache: LayerCache) -> tuple[str, int]:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from dataclasses import dataclass
 from math import prod
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from memserve.memory.formats import DTYPE_BYTES
 from memserve.memory.weights import remembered
@@ -26,16 +25,14 @@ GRAPH_SIZES = (1, 2, 4, *range(8, 256, 8), *range(256, 513, 16))
 """Batch sizes captured by default (config/vllm.py)."""
 
 
-@dataclass(frozen=True)
-class Peak:
+class Peak(NamedTuple):
     """Bytes of the torch peak on one rank of the first and of the last stage."""
 
     first: int
     last: int
 
 
-@dataclass(frozen=True)
-class Run:
+class Run(NamedTuple):
     """One start to be accounted: what every estimate here is asked about."""
 
     facts: Facts
@@ -92,8 +89,7 @@ def forward_bytes(run: Run) -> float:
     return float(forward + naive * naive_experts_bytes(run))
 
 
-@dataclass(frozen=True)
-class Widths:
+class Widths(NamedTuple):
     """The inner widths of a model's FFNs."""
 
     dense: int

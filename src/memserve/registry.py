@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import sys
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import cache, reduce
 from importlib import import_module
 from os import scandir
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from memserve import files
 from memserve.errors import InvalidInput, UnknownName
@@ -22,8 +21,7 @@ GROUP = "memserve.backends"
 _METADATA = (".dist-info", ".egg-info")
 
 
-@dataclass(frozen=True)
-class Entry:
+class Entry(NamedTuple):
     """One line of an installed distribution's entry_points.txt: `name = module:attribute`."""
 
     name: str

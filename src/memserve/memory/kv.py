@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from math import prod
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
 
 from memserve.memory.weights import remembered
 
@@ -21,8 +20,7 @@ ELEMENT = {
 STATE_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
 
 
-@dataclass(frozen=True)
-class LayerCache:
+class LayerCache(NamedTuple):
     """One layer's cache on one rank: bytes per token, or bytes per sequence for a recurrent state."""
 
     kind: CacheKind

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from math import prod
-from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, TypeVar
 
 from memserve.memory.formats import DTYPE_BYTES, held, of_checkpoint
 from memserve.memory.ignored import Ignored
@@ -35,8 +34,7 @@ KEPT = 64
 """Models whose sums are remembered."""
 
 
-@dataclass(frozen=True)
-class Split:
+class Split(NamedTuple):
     """Over how many ranks each kind of weight is spread."""
 
     tensor: int = 1
@@ -47,8 +45,7 @@ class Split:
     whole_experts: bool = False
 
 
-@dataclass(frozen=True)
-class Storage:
+class Storage(NamedTuple):
     """In what the weights are held: 16-bit (or float32) elements, and a format for the linear ones."""
 
     element: int

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from memserve.errors import ModelUnreadable
 from memserve.model.adapted import adapt
@@ -112,8 +112,7 @@ def _quantization(*configs: Config) -> Quantization | None:
     return None
 
 
-@dataclass(frozen=True)
-class Origin:
+class Origin(NamedTuple):
     """Where a config came from, and where else its weights may be counted."""
 
     path: str = "config.json"

@@ -87,7 +87,7 @@ def prune(model: ModelSpec, machine: Machine, backend: str, pattern: str, *, inp
     form = seen.setup.format
     if bits:
         form = replace(form, name=pattern, bits=bits)
-        seen = replace(seen, setup=replace(seen.setup, format=form))
+        seen = seen._replace(setup=seen.setup._replace(format=form))
     return _effect(pattern, smaller, form, judge(seen), base, note)
 
 
@@ -130,7 +130,7 @@ def _narrower(whole: Shape, kept: float) -> Shape:
 
 def _shorter(whole: Shape, gone: int) -> Shape:
     kept = 1 - gone / whole.layers
-    parts = tuple(replace(part, layers=max(1, round(part.layers * kept))) for part in whole.attentions)
+    parts = tuple(part._replace(layers=max(1, round(part.layers * kept))) for part in whole.attentions)
     return replace(
         _narrower(whole, kept), layers=whole.layers - gone, attentions=parts,
         expert_layers=round(whole.expert_layers * kept),

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from memserve import files
 
@@ -16,8 +15,7 @@ if TYPE_CHECKING:
 GIB = 1024**3
 
 
-@dataclass(frozen=True)
-class Limits:
+class Limits(NamedTuple):
     """What a scheduler allows at once."""
 
     sequences: int

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from memserve.speed import constants, engines, formats, inputs, layout, ranges, serve, shape
 from memserve.speed.result import Speed
@@ -23,8 +22,7 @@ NETWORK = 12.5e9
 """100 Gbit/s: what is assumed between nodes where the machine does not say."""
 
 
-@dataclass(frozen=True)
-class Situation:
+class Situation(NamedTuple):
     """A model, its cards and its load, made ready to be timed."""
 
     engine: str
@@ -95,7 +93,7 @@ def situate(model: shape.Shape, machine: Machine, backend: str, load: serve.Load
         link=_link(machine, spread),
         sharing=spread.experts,
     )
-    limits = replace(limits, sequences=max_sequences) if max_sequences else limits
+    limits = limits._replace(sequences=max_sequences) if max_sequences else limits
     return Situation(engine, name is not None, generation, setup, spread, load, limits, concurrency)
 
 

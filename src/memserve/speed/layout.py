@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from math import isqrt
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from memserve.hardware.machine import Machine
@@ -21,8 +20,7 @@ LAYERWISE = {"llamacpp", "hf"}
 FILL = 0.9
 
 
-@dataclass(frozen=True)
-class Spread:
+class Spread(NamedTuple):
     """tensor x pipeline cards hold one replica; `experts` replicas share one set of experts."""
 
     tensor: int

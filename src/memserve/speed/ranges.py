@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from memserve.speed import constants, serve
 from memserve.speed.result import Range
@@ -13,8 +12,7 @@ if TYPE_CHECKING:
     from memserve.speed.serve import Timing
 
 
-@dataclass(frozen=True)
-class Band:
+class Band(NamedTuple):
     """Factors (low, high) for the three figures."""
 
     factors: dict[str, tuple[float, float]]

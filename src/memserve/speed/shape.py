@@ -6,7 +6,7 @@ A `Shape` is a model's weight inventory summed up once, so that a prediction tak
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from memserve.memory.weights import remembered
 
@@ -14,8 +14,7 @@ if TYPE_CHECKING:
     from memserve.model.spec import Block, ModelSpec, Weight
 
 
-@dataclass(frozen=True)
-class Attention:
+class Attention(NamedTuple):
     """The layers of a model that mix tokens in the same way."""
 
     kind: str

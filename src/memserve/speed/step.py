@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from memserve.hardware.machine import Card
@@ -15,8 +14,7 @@ SHARP = 4.0
 """How sharply a kernel turns from memory-bound to arithmetic-bound: the exponent of a smooth maximum."""
 
 
-@dataclass(frozen=True)
-class Setup:
+class Setup(NamedTuple):
     """One replica of a model on its cards, ready to be timed."""
 
     shape: Shape

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from memserve.model.config import LARGEST
 from memserve.model.recipes import layers, pieces
@@ -23,8 +22,7 @@ if TYPE_CHECKING:
     Maker: TypeAlias = Callable[[Config, Style, str, bool], Block]
 
 
-@dataclass(frozen=True)
-class Heads:
+class Heads(NamedTuple):
     """Attention's sizes in one layer."""
 
     heads: int

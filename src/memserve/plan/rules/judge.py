@@ -10,8 +10,7 @@ conditions and its check all apply. The first row that refuses is the answer.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from memserve.memory.weights import remembered
 from memserve.plan.rules.checks import CHECKS
@@ -34,8 +33,7 @@ SPREAD_FACTS = frozenset(
 )
 
 
-@dataclass(frozen=True)
-class Refusal:
+class Refusal(NamedTuple):
     """The rule that forbids a combination: its id, a sentence a user understands, where it was read."""
 
     rule: str
