@@ -6,6 +6,7 @@ import asyncio
 import gc
 import threading
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -373,3 +374,27 @@ def test_the_embedder_proves_what_it_hands_on(monkeypatch):
 
 async def _none(embedder):
     return len((await embedder.aembed([])).vectors)
+
+
+@pytest.mark.parametrize(
+    "pair", [(1, 2), (None, "a"), ("a", 3), ([1, 2], "a"), ("a\ud800", "b"), ("a",), "ab"]
+)
+def test_what_is_no_pair_of_texts_is_refused(generator, engine, pair):
+    engine.capabilities = replace(KNOWN, score=True)
+    with pytest.raises(errors.InvalidInput, match=r"score|pair"):
+        generator.score([pair])
+
+
+@pytest.mark.parametrize("prompt", [None, 3, b"x", "half a \ud800"])
+def test_what_is_no_prompt_is_not_counted(generator, engine, prompt):
+    engine.capabilities = replace(KNOWN, count_tokens=True)
+    with pytest.raises(errors.InvalidInput, match="a prompt"):
+        generator.count_tokens(prompt)
+
+
+@pytest.mark.parametrize("texts", [None, 3, b"x", ["half a \ud800"], [None]])
+def test_what_is_no_text_is_neither_embedded_nor_ranked(toy, texts):
+    with memserve.embedder("m", backend="toy") as embedder, pytest.raises(errors.InvalidInput):
+        embedder.embed(texts)
+    with memserve.reranker("m", backend="toy") as reranker, pytest.raises(errors.InvalidInput):
+        reranker.rerank("query", texts)

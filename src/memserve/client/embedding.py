@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from memserve.client.generation import Held
+from memserve.client.prompt import encodable
 from memserve.errors import EngineFailed, InvalidInput, Unsupported
 from memserve.protocol import Embeddings, Usage
 
@@ -36,10 +37,13 @@ class Embedder(Held):
     def _checked(self, texts: Iterable[str], role: str | None, normalize: bool | None,
                  dimensions: int | None) -> list[str]:  # fmt: skip
         self._open()
+        if not hasattr(texts, "__iter__"):
+            raise InvalidInput(f"embed takes a list of strings, not {type(texts).__name__}")
         words = [texts] if isinstance(texts, str) else list(texts)
         for position, text in enumerate(words):
             if not isinstance(text, str):
                 raise InvalidInput(f"text {position} is a string, not {type(text).__name__}")
+            encodable(text, f"text {position}")
         known = self.capabilities
         if role is not None and role not in known.roles:
             roles = ", ".join(sorted(known.roles)) or "none"

@@ -143,7 +143,7 @@ class Generator(Held):
         self._open()
         if not self.capabilities.count_tokens:
             raise Unsupported(self.capabilities.backend, "count_tokens")
-        return int(self._driver.call("count_tokens", text))
+        return int(self._driver.call("count_tokens", prompt.check(text, self.capabilities)))
 
     def prepare(self, prompt: Prompt | Request, **settings: Any) -> Request:
         """The request that `generate` would hand to the engine, checked and with its defaults."""
@@ -198,10 +198,16 @@ class Generator(Held):
         self._open()
         if not self.capabilities.score:
             raise Unsupported(self.capabilities.backend, "score")
-        checked = [tuple(pair) if not isinstance(pair, str) else () for pair in pairs]
+        checked = [tuple(pair) if isinstance(pair, (tuple, list)) else () for pair in pairs]
         if any(len(pair) != 2 or not pair[1] for pair in checked):
             raise InvalidInput("score takes pairs of a context and a continuation that is not empty")
-        return [(self._plain(context), continuation) for context, continuation in checked]
+        plain = [(self._plain(context), continuation) for context, continuation in checked]
+        wrong = next((part for pair in plain for part in pair if not isinstance(part, str)), None)
+        if wrong is not None or any(None in pair for pair in plain):
+            raise InvalidInput(f"score takes plain text on both sides, not {type(wrong).__name__}")
+        for pair in plain:
+            prompt.encodable("".join(pair), "a pair to score")
+        return plain
 
     @staticmethod
     def _plain(context: Any) -> Any:

@@ -69,17 +69,18 @@ def _text(text: Any, allowed: bool, setting: str, capabilities: Capabilities) ->
     if not isinstance(text, str):
         raise InvalidInput(f"a prompt's text is a string, not {type(text).__name__}")
     _supported(allowed, setting, capabilities)
-    _encodable(text)
+    encodable(text)
     return text
 
 
-def _encodable(text: str) -> None:
+def encodable(text: str, what: str = "a prompt") -> None:
+    """Refuse what no tokenizer and no wire could take."""
     if text.isascii():
         return
     try:
         text.encode()
     except UnicodeEncodeError as broken:
-        raise InvalidInput(f"a prompt holds half a character (a lone surrogate) at {broken.start}") from None
+        raise InvalidInput(f"{what} holds half a character (a lone surrogate) at {broken.start}") from None
 
 
 def _ids(prompt: Sequence[Any], capabilities: Capabilities) -> list[int]:
@@ -106,7 +107,7 @@ def _message(position: int, message: Mapping[str, Any], capabilities: Capabiliti
     elif content is None:
         raise InvalidInput(f"message {position} ({role}) has no content")
     if isinstance(content, str):
-        _encodable(content)
+        encodable(content)
     elif content is not None:
         _parts(position, content, capabilities)
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import math
+from collections.abc import Iterable
+from typing import Any
 
 from memserve.client.generation import Held
+from memserve.client.prompt import encodable
 from memserve.errors import EngineFailed, InvalidInput
 from memserve.protocol import Ranking
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
 
 
 class Reranker(Held):
@@ -29,11 +29,13 @@ class Reranker(Held):
 
     def _checked(self, query: str, documents: Iterable[str]) -> list[str]:
         self._open()
-        if isinstance(documents, str):
-            raise InvalidInput("documents is a list of strings, not one string")
+        if isinstance(documents, (str, bytes)) or not isinstance(documents, Iterable):
+            raise InvalidInput(f"documents is a list of strings, not {type(documents).__name__}")
         texts = list(documents)
-        if not all(isinstance(text, str) for text in (query, *texts)):
-            raise InvalidInput("the query and every document are strings")
+        for text in (query, *texts):
+            if not isinstance(text, str):
+                raise InvalidInput(f"the query and every document are strings, not {type(text).__name__}")
+            encodable(text, "a text to rank")
         return texts
 
     def _proven(self, answer: Any, count: int) -> Ranking:
@@ -41,4 +43,6 @@ class Reranker(Held):
         if len(ranking.scores) != count:
             name = self.capabilities.backend
             raise EngineFailed(f"backend {name!r} gave {len(ranking.scores)} scores to {count} documents")
+        if not all(math.isfinite(score) for score in ranking.scores):
+            raise EngineFailed(f"backend {self.capabilities.backend!r} gave a score that is not finite")
         return ranking
