@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from memserve.plan.room.launch import Launch
 from memserve.plan.room.launching import install_line, requirements, spans_nodes, visible_cards, words
+from memserve.plan.rules.version import within
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -60,7 +61,19 @@ def serve_options(model: ModelSpec, machine: Machine, deployment: Deployment) ->
         "enforce-eager": deployment.eager,
         "runner": "pooling" if model.encoder_only or model.pooling else None,
         "trust-remote-code": model.remote_code,
+        "mm-encoder-attn-backend": "TORCH_SDPA" if asks_torch(model, machine, deployment) else None,
     }
+
+
+def on_volta(machine: Machine) -> bool:
+    """A V100, which lacks what Marlin and Triton's attention want."""
+    return machine.card.vendor == "nvidia" and (machine.card.sm or 0) < VOLTA
+
+
+def asks_torch(model: ModelSpec, machine: Machine, deployment: Deployment) -> bool:
+    """Images on a V100: Triton's attention hangs there when they are profiled (vllm#36439)."""
+    known = within(deployment.engine_version, "0.12.0", None)
+    return known and bool(model.towers) and on_volta(machine)
 
 
 def ray(machine: Machine, deployment: Deployment) -> str:
@@ -74,8 +87,7 @@ def quantization_word(model: ModelSpec, machine: Machine, deployment: Deployment
         return "bitsandbytes"
     if deployment.option("online"):
         return deployment.quantization
-    volta = machine.card.vendor == "nvidia" and (machine.card.sm or 0) < VOLTA
-    return "gptq" if deployment.quantization == "gptq" and volta else None
+    return "gptq" if deployment.quantization == "gptq" and on_volta(machine) else None
 
 
 launcher = VllmLauncher()

@@ -101,3 +101,17 @@ def test_sglang_holds_encoders_without_a_cache(model: str, gpus: str) -> None:
     plan = memserve.plan.best(model, gpus, backend="sglang", concurrency=64)
     assert "--is-embedding" in plan.command and plan.max_concurrency == 64
     assert plan.largest_context == plan.model.max_context
+
+
+def test_images_on_a_v100_take_torchs_attention() -> None:
+    plan = memserve.plan.best("Qwen/Qwen2.5-VL-7B-Instruct", "2xV100", backend="vllm")
+    assert plan.command[plan.command.index("--mm-encoder-attn-backend") + 1] == "TORCH_SDPA"
+    assert "--mm-encoder-attn-backend" not in memserve.plan.best("llama-8b", "2xV100").command
+    assert memserve.plan.check(plan.command, "2xV100", engine_version=plan.engine_version).fits
+
+
+@pytest.mark.parametrize(
+    "model", ["THUDM/glm-4-9b-chat", "moonshotai/Kimi-K2-Thinking", "MiniMaxAI/MiniMax-M2"]
+)
+def test_models_with_code_of_their_own_say_so(model: str) -> None:
+    assert "--trust-remote-code" in memserve.plan.best(model, "8xB200").command
