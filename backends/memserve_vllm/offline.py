@@ -10,7 +10,7 @@ from memserve.errors import ContextOverflow, MemserveError
 from memserve.protocol import Completion, Delta, Score
 from memserve.tokens.pair import prepare
 from memserve.tokens.prompts import Prompts
-from memserve_vllm import answers, params, starting
+from memserve_vllm import adapter, answers, params, starting
 from memserve_vllm.capabilities import capabilities
 
 if TYPE_CHECKING:
@@ -25,11 +25,13 @@ class Offline:
 
     fills_max_tokens = True
 
-    def __init__(self, llm: Any, model: str, version: str) -> None:
+    def __init__(self, llm: Any, model: str, version: str, adapted: str | None = None) -> None:
         config = llm.llm_engine.vllm_config.model_config
         self._llm, self._version = llm, version
-        self._numbers = count()
+        self._numbers, self._adapter = count(), adapter.request(adapted)
         self.identity = {"model": model, "engine": f"vllm {version}", "dtype": str(config.dtype)}
+        if adapted:
+            self.identity["adapter"] = adapted
         self._prompts = Prompts(
             llm.get_tokenizer(), vocabulary=config.get_vocab_size(), context=config.max_model_len,
             path=model, backend="vllm",
@@ -38,10 +40,14 @@ class Offline:
 
     @classmethod
     def open(cls, model: str, options: Mapping[str, Any]) -> Offline:
-        """Start vLLM and prove the chat template."""
+        """Start vLLM, with the option `adapter` beside its own, and prove the chat template."""
         import vllm
 
-        engine = cls(starting.start(model, options), model, vllm.__version__)
+        own = dict(options)
+        adapted = own.pop("adapter", None)
+        beside = adapter.room(str(adapted)) if adapted else {}
+        llm = starting.start(model, own, **beside)
+        engine = cls(llm, model, vllm.__version__, str(adapted) if adapted else None)
         engine._prompts.prove()
         return engine
 
@@ -63,7 +69,7 @@ class Offline:
         ids, limit = self._prompts.fit(self._prompts.encode(request.prompt), request)
         settings = params.sampling(request, limit, self._version, output_kind=RequestOutputKind.CUMULATIVE)
         name, engine, sent = f"memserve-{next(self._numbers)}", self._llm.llm_engine, 0
-        engine.add_request(name, {"prompt_token_ids": ids}, settings)
+        engine.add_request(name, {"prompt_token_ids": ids}, settings, lora_request=self._adapter)
         finished = False
         try:
             while not finished and engine.has_unfinished_requests():
@@ -111,7 +117,7 @@ class Offline:
         if not prompts:
             return []
         asked = [{"prompt_token_ids": ids} for ids in prompts]
-        return list(self._llm.generate(asked, list(settings), use_tqdm=False))
+        return list(self._llm.generate(asked, list(settings), use_tqdm=False, lora_request=self._adapter))
 
 
 def _score(pair: Pair, told: Any) -> Score:

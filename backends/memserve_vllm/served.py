@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from memserve.serve import open_served
+from memserve_vllm import adapter
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -17,10 +18,14 @@ _MINE = ("python", "timeout", "port")
 def serve(model: str, task: Task, options: Mapping[str, Any]) -> Any:
     """Start `vllm serve` with engine arguments as flags, and drive it over HTTP."""
     how = {name: options[name] for name in _MINE if name in options}
-    command = ["vllm", "serve", model, *flags({k: v for k, v in options.items() if k not in _MINE})]
+    own = {name: value for name, value in options.items() if name not in _MINE}
+    adapted = own.pop("adapter", None)
+    if adapted:
+        own = {**adapter.room(str(adapted)), **own, "lora_modules": f"{adapter.NAME}={adapted}"}
+    command = ["vllm", "serve", model, *flags(own)]
     if task == "embed":
         command += ["--runner", "pooling", "--convert", "embed"]
-    return open_served(command, model, task, "vllm", **how)
+    return open_served(command, adapter.NAME if adapted else model, task, "vllm", **how)
 
 
 def flags(options: Mapping[str, Any]) -> list[str]:

@@ -30,8 +30,8 @@ def arguments(options: Mapping[str, Any]) -> dict[str, Any]:
 
 def start(model: str, options: Mapping[str, Any], **more: Any) -> Any:
     """A running `vllm.LLM`."""
-    _quiet_environment()
     asked = {**more, **arguments(options)}
+    _environment(int(asked.get("tensor_parallel_size") or 1))
     proven(model, trust=bool(asked.get("trust_remote_code")))
     from vllm import LLM
 
@@ -70,7 +70,8 @@ def _readable(config: Path, trust: bool) -> None:
         )  # fmt: skip
 
 
-def _quiet_environment() -> None:
+def _environment(ranks: int) -> None:
+    """Quiet; on a CPU small, in this process, and each rank on cores of its own."""
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
     os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
     from vllm.platforms import current_platform
@@ -78,6 +79,15 @@ def _quiet_environment() -> None:
     if current_platform.is_cpu():
         os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", CPU_KV_GIB)
         os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
+        if ranks > 1:  # else vLLM wants a NUMA node for each
+            os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", _cores(ranks))
+
+
+def _cores(ranks: int) -> str:
+    """This process's cores dealt out to ranks, in vLLM's spelling; one is shared where there are too few."""
+    cores = sorted(os.sched_getaffinity(0))
+    dealt = [cores[rank::ranks] or cores[-1:] for rank in range(ranks)]
+    return "|".join(",".join(map(str, own)) for own in dealt)
 
 
 def _defaults(asked: Mapping[str, Any]) -> dict[str, Any]:
