@@ -115,3 +115,9 @@ def test_images_on_a_v100_take_torchs_attention() -> None:
 )
 def test_models_with_code_of_their_own_say_so(model: str) -> None:
     assert "--trust-remote-code" in memserve.plan.best(model, "8xB200").command
+
+
+@pytest.mark.parametrize(("gpus", "release"), [("cpu", "7.6.0"), ("1xMI300X", "7.6.0"), ("1xT4", "7.7.0")])
+def test_gptqmodel_is_the_release_that_takes_the_pinned_torch(gpus: str, release: str) -> None:
+    found = memserve.plan.best("qwen3-0.6b", gpus, backend="hf", quantization="gptq")
+    assert f"gptqmodel=={release}" in found.install  # 7.7.0 wants torch 2.14.1 or newer

@@ -26,7 +26,8 @@ def install_line(rules: Mapping[str, Any], deployment: Deployment, card: Card) -
     if "install" in row:
         return str(row["install"]).replace("{version}", deployment.engine_version)
     pin = pin_of(row, card)
-    extra = row.get("quantized_by", {}).get(deployment.quantization.split("-")[0], ())
+    makers = {**row.get("quantized_by", {}), **pin.get("quantized_by", {})}
+    extra = makers.get(deployment.quantization.split("-")[0], ())
     packages = (*_packages(row, deployment.engine_version), *pin.get("packages", ()), *extra)
     installer = row.get("installers", {}).get(card.vendor) or row.get("installer", "pip install")
     index = pin.get("index") or row.get("index", {}).get(card.vendor)
