@@ -31,15 +31,18 @@ def pooling(row: dict[str, Any]) -> bool:
     return set(row["arguments"]) <= known and all(getattr(told, k) == v for k, v in row["bare"].items())
 
 
+def _verdict(check: Any, row: dict[str, Any]) -> bool | str:
+    try:
+        return bool(check(row))
+    except Exception as error:
+        return f"{type(error).__name__}: {error}"
+
+
 def main() -> None:
     """Each kind's verdict, or the error."""
     answer, sys.stdout = sys.stdout, sys.stderr
-    rows, found = json.loads(sys.argv[1]), {}
-    for kind, check in (("structured", structured), ("pooling", pooling)):
-        try:
-            found[kind] = check(rows[kind])
-        except Exception as error:
-            found[kind] = f"{type(error).__name__}: {error}"
+    rows = json.loads(sys.argv[1])
+    found = {one.__name__: _verdict(one, rows[one.__name__]) for one in (structured, pooling)}
     import vllm
 
     json.dump({**found, "version": vllm.__version__}, answer)

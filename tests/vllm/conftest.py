@@ -15,7 +15,6 @@ if TYPE_CHECKING:
 
 HOME = Path(os.environ.get("MEMSERVE_ENGINES") or Path.home() / ".cache" / "memserve" / "engines")
 TINY = HOME / "weights-1" / "tiny"
-PROMPTS = [[7, 8, 9, 10], [30] * 12, [500, 400, 300]]
 
 
 @pytest.fixture

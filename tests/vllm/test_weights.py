@@ -77,7 +77,8 @@ def test_an_adapters_rank_decides_its_room(tmp_path: Path, rank: int, room: int)
 @pytest.mark.parametrize(
     ("content", "meaning"),
     [(None, "names no rank"), ("{", "names no rank"), ('{"peft_type": "LORA"}', "names no rank"),
-     ('{"peft_type": "IA3", "r": 4}', "not IA3"), ('{"r": 1024}', "takes up to 512"), ("[]", "names no rank")],
+     ('{"peft_type": "IA3", "r": 4}', "not IA3"), ('{"r": 1024}', "takes up to 512"),
+     ("[]", "names no rank")],
 )  # fmt: skip
 def test_an_adapter_that_cannot_be_is_refused_before_the_start(
     tmp_path: Path, content: str | None, meaning: str
