@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from memserve import files
 from memserve.errors import InvalidInput, UnknownName
@@ -15,8 +14,7 @@ if TYPE_CHECKING:
     from memserve.hardware.machine import Card
 
 
-@dataclass(frozen=True)
-class Instance:
+class Instance(NamedTuple):
     """One instance type of one cloud; `usd_per_hour` is None where no current hourly price is known."""
 
     cloud: str

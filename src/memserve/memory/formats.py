@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from memserve import files
 
@@ -16,8 +15,7 @@ UNTOUCHED = frozenset({"embedding", "position", "head", "router", "norm", "tower
 """Parts that a conversion of a 16-bit model leaves alone."""
 
 
-@dataclass(frozen=True)
-class Format:
+class Format(NamedTuple):
     """Bits of a quantized weight and of what stands beside it."""
 
     method: str

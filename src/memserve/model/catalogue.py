@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 from memserve import files
 
 _HEAD = re.compile(r'\{"id":"([^"]+)","aliases":\[([^\]]*)\]')
 
 
-@dataclass(frozen=True)
-class Checkpoint:
+class Checkpoint(NamedTuple):
     """A quantized checkpoint that is known to exist, and who says so."""
 
     id: str
@@ -26,8 +24,7 @@ class Checkpoint:
     """`modelslim`: written for Ascend, and no other engine reads it. Empty: the usual one of its method."""
 
 
-@dataclass(frozen=True)
-class Row:
+class Row(NamedTuple):
     """One model of the catalogue."""
 
     id: str

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -64,7 +64,7 @@ def quantizations(model: ModelSpec, machine: Machine, backend: str, *, names: tu
                   input_tokens: float = 1024, output_tokens: float = 256, concurrency: float | None = 16,
                   **layout_words: Any) -> list[Effect]:  # fmt: skip
     """Size, memory and speed of a model in each quantization, the uncompressed one first."""
-    bare = replace(shape.of(model), stored=None, experts_only=False)
+    bare = shape.of(model)._replace(stored=None, experts_only=False)
     load = serve.Load(input_tokens, output_tokens)
 
     def effect(name: str, base: Speed | None) -> Effect:
@@ -79,14 +79,14 @@ def prune(model: ModelSpec, machine: Machine, backend: str, pattern: str, *, inp
           output_tokens: float = 256, concurrency: float | None = 16,
           **layout_words: Any) -> Effect:  # fmt: skip
     """`unstructured:0.5`, `2:4`, `channel:0.25` (of each layer's width) or `layer:8` (whole layers)."""
-    bare = replace(shape.of(model), stored=None, experts_only=False)
+    bare = shape.of(model)._replace(stored=None, experts_only=False)
     load = serve.Load(input_tokens, output_tokens)
     base = judge(situate(bare, machine, backend, load, concurrency, **layout_words))
     smaller, bits, note = pruned(bare, pattern, machine.card.sm)
     seen = situate(smaller, machine, backend, load, concurrency, **layout_words)
     form = seen.setup.format
     if bits:
-        form = replace(form, name=pattern, bits=bits)
+        form = form._replace(name=pattern, bits=bits)
         seen = seen._replace(setup=seen.setup._replace(format=form))
     return _effect(pattern, smaller, form, judge(seen), base, note)
 
@@ -125,16 +125,15 @@ def _patterned(kept: int, of: int, sm: int | None) -> tuple[float | None, str]:
 
 
 def _narrower(whole: Shape, kept: float) -> Shape:
-    return replace(whole, mixing=whole.mixing * kept, dense=whole.dense * kept, expert=whole.expert * kept)
+    return whole._replace(mixing=whole.mixing * kept, dense=whole.dense * kept, expert=whole.expert * kept)
 
 
 def _shorter(whole: Shape, gone: int) -> Shape:
     kept = 1 - gone / whole.layers
     parts = tuple(part._replace(layers=max(1, round(part.layers * kept))) for part in whole.attentions)
-    return replace(
-        _narrower(whole, kept), layers=whole.layers - gone, attentions=parts,
-        expert_layers=round(whole.expert_layers * kept),
-    )  # fmt: skip
+    return _narrower(whole, kept)._replace(
+        layers=whole.layers - gone, attentions=parts, expert_layers=round(whole.expert_layers * kept)
+    )
 
 
 def _effect(method: str, size: Shape, form: formats.Format, speed: Speed, base: Speed | None,

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, replace
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from memserve import files
 from memserve.errors import UnknownName
@@ -15,8 +14,7 @@ if TYPE_CHECKING:
     from memserve.speed.shape import Shape
 
 
-@dataclass(frozen=True)
-class Format:
+class Format(NamedTuple):
     """How the weights of matrix multiplications are held and multiplied."""
 
     name: str
@@ -62,7 +60,7 @@ def names() -> tuple[str, ...]:
 def of(name: str | None, shape: Shape, card: Card) -> Format:
     """The format of a quantization's name on this card; None: as the checkpoint is stored."""
     chosen = _scoped(_named(name if name is not None else (shape.stored or "none")), name, shape)
-    return replace(chosen, dtype=_arithmetic(chosen, card))
+    return chosen._replace(dtype=_arithmetic(chosen, card))
 
 
 @cache
@@ -88,7 +86,7 @@ def _scoped(chosen: Format, asked: str | None, shape: Shape) -> Format:
     if asked and asked.lower() == "fp4":
         chosen = _rows()["mxfp4" if shape.stored == "mxfp4" else "nvfp4"]
     if four and shape.experts_only and shape.stored not in {None, "fp8"}:
-        return replace(chosen, experts_only=True)
+        return chosen._replace(experts_only=True)
     return chosen
 
 

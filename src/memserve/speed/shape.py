@@ -5,7 +5,6 @@ A `Shape` is a model's weight inventory summed up once, so that a prediction tak
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 from memserve.memory.weights import remembered
@@ -46,8 +45,7 @@ class Attention(NamedTuple):
         return self.heads * (self.key_dim + self.value_dim)
 
 
-@dataclass(frozen=True)
-class Shape:
+class Shape(NamedTuple):
     """A model in the numbers that its speed follows from."""
 
     id: str

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from memserve.model.recipes.pieces import Weights
     from memserve.model.spec import Block
 
 
-@dataclass(frozen=True)
-class Anatomy:
+class Anatomy(NamedTuple):
     """The body of a model."""
 
     blocks: tuple[Block, ...]
@@ -30,4 +28,4 @@ class Anatomy:
 
     def adding(self, *, stem: Weights = (), top: Weights = (), towers: Weights = ()) -> Anatomy:
         """The same body with more weights."""
-        return replace(self, stem=(*self.stem, *stem), top=(*self.top, *top), towers=(*self.towers, *towers))
+        return self._replace(stem=(*self.stem, *stem), top=(*self.top, *top), towers=(*self.towers, *towers))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from memserve.errors import ModelUnreadable
@@ -102,7 +101,7 @@ def _constructed(config: Config, architecture: str) -> Anatomy:
         ) from error
     masked = config.kind in archive.index()["autos"]["AutoModelForMaskedLM"] or config.kind == "dpr"
     encoder = masked and not found.encoder and heads.kind_of(name) not in heads.GENERATIVE
-    return _with_recipe(config, replace(found, encoder_only=encoder))
+    return _with_recipe(config, found._replace(encoder_only=encoder))
 
 
 def _unknown(config: Config, folder: Path | None, stored_as: Quantization | None) -> tuple[Anatomy, str]:
@@ -137,7 +136,7 @@ def _with_recipe(config: Config, found: Anatomy) -> Anatomy:
     own = heads.decoder_head(text, own, "ForCausalLM", families.style_of(text.kind), tied)
     if _count(own) != _count(found):
         return found
-    return replace(own, towers=found.towers)
+    return own._replace(towers=found.towers)
 
 
 def _count(part: Anatomy) -> int:

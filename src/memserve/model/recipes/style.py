@@ -5,8 +5,7 @@ A switch is True, False, or the name of the config field that holds it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
 
 if TYPE_CHECKING:
     from memserve.model.config import Config
@@ -16,8 +15,7 @@ TWO_NORMS = ("input_layernorm", "post_attention_layernorm")
 FOUR_NORMS = (*TWO_NORMS, "pre_feedforward_layernorm", "post_feedforward_layernorm")
 
 
-@dataclass(frozen=True)
-class Moe:
+class Moe(NamedTuple):
     """A mixture of experts: which fields give its sizes, and which layers have it."""
 
     experts: str = "num_experts"
@@ -36,8 +34,7 @@ class Moe:
     layers: Literal["all", "first_dense", "steps", "types"] = "all"
 
 
-@dataclass(frozen=True)
-class Style:
+class Style(NamedTuple):
     """One family of decoders."""
 
     qkv_bias: Switch = False
