@@ -77,14 +77,16 @@ class EmbeddedGenerator:
             backend="embedded",
         )  # fmt: skip
         self._turn = threading.Lock()
+        self._ending = False
 
     def generate(self, requests: Sequence[Request]) -> list[Completion]:
         """Answer all requests; one that fails alone carries its error."""
         asked = [self._asked(request) for request in requests]
         with self._mine() as session:
             for group in groups([one for one in asked if one.error is None]):
-                for _ in self._run(session, group):
-                    pass
+                for rows in portions(group):
+                    for _ in self._run(session, rows):
+                        pass
         return [self._completion(one) for one in asked]
 
     def stream(self, request: Request) -> Iterator[Delta]:
@@ -93,8 +95,8 @@ class EmbeddedGenerator:
         if one.error:
             raise one.error
         with self._mine() as session:
-            for _ in self._run(session, [one]):
-                row = one.rows[0]
+            row = one.rows[0]
+            for _ in self._run(session, [(one, row)]):
                 if row.finish:
                     row.text.finish()
                     yield Delta(row.text.fresh(last=True), row.finish, _usage(one))
@@ -110,6 +112,10 @@ class EmbeddedGenerator:
     def count_tokens(self, prompt: Prompt) -> int:
         """Tokens that a prompt comes to, template included."""
         return len(self._prompts.encode(prompt))
+
+    def interrupt(self) -> None:
+        """End what runs after its current token, with `Closed`."""
+        self._ending = True
 
     def close(self) -> None:
         """Let the model go; a second call does nothing."""
@@ -144,12 +150,15 @@ class EmbeddedGenerator:
 
     # ------------------------------------------------------------ tokens out
 
-    def _run(self, session: Session, group: Sequence[Asked]) -> Iterator[None]:
-        """Decode a group to its end, token by token."""
+    def _run(self, session: Session, portion: Sequence[tuple[Asked, Row]]) -> Iterator[None]:
+        """Decode rows to their end, token by token; each prompt is read once."""
+        group = list(dict.fromkeys(one for one, _ in portion))
         logits = session.start([one.prompt for one in group])
-        rows = [row for one in group for row in one.rows]
-        places = [place for place, one in enumerate(group) for _ in one.rows]
+        rows = [row for _, row in portion]
+        places = [group.index(one) for one, _ in portion]
         while rows:
+            if self._ending:
+                raise Closed("the engine was closed before it answered", hint="open a new one")
             tokens = [self._take(row, logits[place]) for row, place in zip(rows, places, strict=True)]
             yield
             going = [i for i, row in enumerate(rows) if row.finish is None]
@@ -200,6 +209,15 @@ def groups(asked: Sequence[Asked]) -> Iterator[list[Asked]]:
         group.append(one)
     if group:
         yield group
+
+
+def portions(group: Sequence[Asked]) -> Iterator[list[tuple[Asked, Row]]]:
+    """A group's rows; of many samples of one request, which is alone then, as many as have room."""
+    rows = [(one, row) for one in group for row in one.rows]
+    reach = max(len(one.prompt) + one.most for one in group)
+    share = max(1, min(ROWS, POSITIONS // reach)) if len(group) == 1 else len(rows)
+    for first in range(0, len(rows), share):
+        yield rows[first : first + share]
 
 
 def _sample(row: Row) -> Sample:

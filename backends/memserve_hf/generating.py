@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+from queue import Empty
 from typing import TYPE_CHECKING, Any
 
 from memserve.errors import Cancelled, Closed, MemserveError
 from memserve.protocol import Completion, Sample
-from memserve_hf.decoding.row import Job, Settings
+from memserve_hf.decoding.prefixes import names
+from memserve_hf.decoding.row import Job, Settings, usage
 from memserve_hf.opening.release import release
 
 if TYPE_CHECKING:
@@ -40,7 +43,8 @@ class GeneratingEngine:
 
     def generate(self, requests: Sequence[Request]) -> list[Completion]:
         """Answer all requests together; one that fails alone carries its error."""
-        jobs = [self._prepared(request) for request in requests]
+        parts = [self._prepared(request) for request in requests]
+        jobs = [job for several in parts for job in several]
         try:
             for job in jobs:
                 if not job.finished.is_set():
@@ -51,14 +55,14 @@ class GeneratingEngine:
             for job in jobs:
                 job.cancelled = True
             raise
-        return [self._completion(job) for job in jobs]
+        return [self._completion(several) for several in parts]
 
     def stream(self, request: Request) -> Iterator[Delta]:
         """One answer piece by piece; closing the iterator gives the request up."""
-        job = self._job(request, streamed=True)
+        [job] = self._jobs(request, streamed=True)
         self._worker.submit(job)
         try:
-            while (delta := job.deltas.get()) is not None:
+            while (delta := self._next(job)) is not None:
                 yield delta
             if job.error:
                 raise job.error
@@ -83,24 +87,33 @@ class GeneratingEngine:
 
     # ------------------------------------------------------------ requests in
 
-    def _prepared(self, request: Request) -> Job:
+    def _prepared(self, request: Request) -> list[Job]:
         try:
-            return self._job(request)
+            return self._jobs(request)
         except Closed:
             raise
         except MemserveError as error:
             job = Job(request, [], Settings(1))
             job.close(error)
-            return job
+            return [job]
 
-    def _job(self, request: Request, *, streamed: bool = False) -> Job:
-        from memserve_hf.decoding.prefixes import names
-
+    def _jobs(self, request: Request, *, streamed: bool = False) -> list[Job]:
+        """One job, or several where not all samples have room side by side."""
         prompt, most = self._prompts.fit(self._prompts.encode(request.prompt), request)
-        job = Job(request, prompt, Settings.of(request, most), self._grammars.of(request), streamed)
-        if self._prefixes:
-            job.names = names(prompt)
-        return job
+        settings, grammar = Settings.of(request, most), self._grammars.of(request)
+        known = names(prompt) if self._prefixes else ()
+        share = self._loop.share(len(prompt) + most)
+        return [
+            Job(request, prompt, settings, grammar, streamed, first=first,
+                count=min(share, request.n - first), names=known)
+            for first in range(0, request.n, share)
+        ]  # fmt: skip
+
+    def _next(self, job: Job) -> Delta | None:
+        while True:
+            with suppress(Empty):
+                return job.deltas.get(timeout=POLL_SECONDS)
+            self._worker.check()
 
     def _await(self, job: Job) -> None:
         while not job.finished.wait(POLL_SECONDS):
@@ -108,17 +121,19 @@ class GeneratingEngine:
 
     # ------------------------------------------------------------ answers out
 
-    def _completion(self, job: Job) -> Completion:
-        if job.error:
-            if isinstance(job.error, (Closed, Cancelled)):
-                raise job.error
-            return Completion(None, error=job.error, model=self.capabilities.model, request_id=job.request.id)
-        samples = tuple(_sample(row) for row in job.rows)
+    def _completion(self, parts: Sequence[Job]) -> Completion:
+        request, model = parts[0].request, self.capabilities.model
+        error = next((job.error for job in parts if job.error), None)
+        if error:
+            if isinstance(error, (Closed, Cancelled)):
+                raise error
+            return Completion(None, error=error, model=model, request_id=request.id)
+        samples = tuple(_sample(row) for job in parts for row in job.rows)
         first = samples[0]
         return Completion(
             first.text, first.finish_reason, first.token_ids, first.logprobs,
-            usage=job.usage, samples=samples if len(samples) > 1 else (),
-            model=self.capabilities.model, request_id=job.request.id,
+            usage=usage(parts), samples=samples if len(samples) > 1 else (), model=model,
+            request_id=request.id,
         )  # fmt: skip
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from memserve.errors import MemserveError
+from memserve.errors import Closed, MemserveError
 from memserve.protocol import Completion, Delta, FinishReason, Sample, Score, TokenLogprob, Usage
 from memserve.tokens.pair import prepare
 from memserve.tokens.prompts import Prompts
@@ -47,6 +47,7 @@ class Generating:
         self._llama = llama
         self._tokenizer = GgufTokenizer(llama)
         self._ends = self._tokenizer.ends()
+        self._ending = False
         self._prompts = Prompts(
             self._tokenizer, vocabulary=llama.n_vocab(), context=llama.n_ctx(), path=model, backend="llamacpp"
         )
@@ -82,6 +83,10 @@ class Generating:
         """Tokens of a prompt, template and BOS included."""
         return len(self._prompts.encode(prompt))
 
+    def interrupt(self) -> None:
+        """End what runs after its current token, with `Closed`."""
+        self._ending = True
+
     def close(self) -> None:
         """Free the model and its cache."""
         llama, self._llama = self._llama, None
@@ -93,6 +98,8 @@ class Generating:
             ids, limit = self._prompts.fit(self._prompts.encode(request.prompt), request)
             count = request.n if request.temperature else 1
             samples = [self._sample(request, ids, limit, index) for index in range(count)]
+        except Closed:
+            raise
         except MemserveError as error:
             return Completion(text=None, error=error, request_id=request.id)
         used = sum(len(sample.token_ids or ()) for sample in samples)
@@ -116,8 +123,10 @@ class Generating:
     ) -> Iterator[None]:
         """Add tokens until the model ends, a stop string is complete or the limit is reached."""
         for token, logits in self._tokens(request, ids, index):
+            if self._ending:
+                raise Closed("the engine was closed before it answered", hint="open a new one")
             answer.ids.append(token)
-            if request.logprobs is not None and logits is not None:
+            if request.logprobs is not None:
                 answer.told.append(sampling.told(token, logits, request.logprobs, self._word))
             if token == self._tokenizer.eos_token_id or token in self._ends:
                 answer.finish = "stop"
@@ -138,7 +147,7 @@ class Generating:
                 "top_p": request.top_p or 1.0,
             }
             for token in self._llama.generate(ids, min_p=request.min_p or 0.0, grammar=grammar, **heat):
-                yield int(token), None
+                yield int(token), self._logits()
             return
         sampler = sampling.Sampler(request, index)
         self._read(ids, shared=request.seed is None)

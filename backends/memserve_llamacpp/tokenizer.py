@@ -17,7 +17,7 @@ class GgufTokenizer:
         self.chat_template = llama.metadata.get("tokenizer.chat_template")
         self.bos_token_id = _known(llama.token_bos())
         self.eos_token_id = _known(llama.token_eos())
-        self._adds_bos = llama.metadata.get("tokenizer.ggml.add_bos_token", "false") == "true"
+        self._adds_bos = bool(llama._model.add_bos_token())  # a file may leave it to its kind of tokenizer
         self._template: Any = None
 
     def encode(self, text: str, add_special_tokens: bool = True) -> list[int]:

@@ -141,3 +141,15 @@ def test_half_precision_runs(tmp_path):
         assert not generator.capabilities.deterministic
         made = generator.generate(prompts(5, 30), max_tokens=6)
     assert all(one.error is None and one.token_ids for one in made)
+
+
+def test_more_samples_than_have_room_are_drawn_in_turns(tmp_path):
+    folder = causal(tmp_path)
+    settings = {"max_tokens": 5, "temperature": 1.0, "seed": 3}
+    with opened(folder, max_rows=4) as generator:
+        few = generator.generate(prompts(1, 20)[0], n=4, **settings)
+        many = generator.generate(prompts(1, 20)[0], n=11, **settings)
+    assert len(many.samples) == 11
+    assert [one.token_ids for one in many.samples[:4]] == [one.token_ids for one in few.samples]
+    assert len({one.token_ids for one in many.samples}) > 8
+    assert many.usage.completion_tokens == sum(len(one.token_ids) for one in many.samples)

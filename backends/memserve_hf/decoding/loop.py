@@ -46,6 +46,10 @@ class Loop:
         """Is there anything to do?"""
         return bool(self.waiting or self.stepper.rows)
 
+    def share(self, positions: int) -> int:
+        """How many rows of so many positions have room side by side."""
+        return max(1, min(self.max_rows, self.max_positions // positions))
+
     def add(self, job: Job) -> None:
         """Queue a job."""
         self.waiting.append(job)
@@ -92,12 +96,12 @@ class Loop:
 
     def _worthwhile(self) -> int:
         """Free places to wait for, so that prompts are computed together: an eighth of all."""
-        wanted = sum(job.request.n for job in self.waiting[:WINDOW])
+        wanted = sum(job.count for job in self.waiting[:WINDOW])
         return max(1, min(self.max_rows // 8, wanted))
 
     def _enter(self, jobs: list[Job]) -> None:
         for job in jobs:
-            job.rows = [self._row(job, index) for index in range(job.request.n)]
+            job.rows = [self._row(job, job.first + index) for index in range(job.count)]
         firsts = [job.rows[0] for job in jobs]
         logits = self.stepper.prefill(firsts)
         picked = {id(row): i for i, row in enumerate(firsts)}
@@ -204,14 +208,14 @@ class Group:
             self._refusals += 1
             return
         self.jobs.append(job)
-        self._free -= job.request.n
+        self._free -= job.count
         self._lengths.append(left)
         self._unknown.update(unknown)
         self._reach = max(self._reach, reach(job))
 
     def _fits(self, job: Job, left: int) -> bool:
-        rows = len(self._loop.stepper.rows) + sum(other.request.n for other in self.jobs) + job.request.n
-        if job.request.n > self._free or rows * max(self._reach, reach(job)) > self._loop.max_positions:
+        rows = len(self._loop.stepper.rows) + sum(other.count for other in self.jobs) + job.count
+        if job.count > self._free or rows * max(self._reach, reach(job)) > self._loop.max_positions:
             return False
         if not self.jobs:
             return True

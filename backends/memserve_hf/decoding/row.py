@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from memserve.protocol import DEFAULT_TEMPERATURE, DEFAULT_TOP_P, Delta, Usage
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from random import Random
 
     from memserve.errors import MemserveError
@@ -49,7 +50,7 @@ class Settings:
 
 @dataclass(eq=False)
 class Job:
-    """One request on its way: n rows, and how the caller hears of them."""
+    """One request on its way, or some of its samples: its rows, and how the caller hears of them."""
 
     request: Request
     prompt: list[int]
@@ -57,6 +58,9 @@ class Job:
     grammar: Any = None
     """A compiled grammar that every row gets a matcher of."""
     streamed: bool = False
+    first: int = 0
+    """Of the request's samples, where these begin."""
+    count: int = 1
     rows: list[Row] = field(default_factory=list)
     error: MemserveError | None = None
     cancelled: bool = False
@@ -76,9 +80,14 @@ class Job:
     @property
     def usage(self) -> Usage:
         """Tokens without padding; the prompt counts once however many samples were drawn."""
-        made = sum(len(row.tokens) for row in self.rows)
-        cached = min((row.cached for row in self.rows), default=0)
-        return Usage(len(self.prompt), made, cached)
+        return usage([self])
+
+
+def usage(parts: Sequence[Job]) -> Usage:
+    """The same of a request whose samples were drawn in several parts."""
+    made = sum(len(row.tokens) for job in parts for row in job.rows)
+    cached = min((row.cached for row in parts[0].rows), default=0)
+    return Usage(len(parts[0].prompt), made, cached)
 
 
 @dataclass(eq=False)
