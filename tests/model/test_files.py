@@ -5,7 +5,7 @@ import struct
 
 import pytest
 
-from memserve.errors import ModelUnreadable
+from memserve.errors import InvalidInput, ModelUnreadable
 from memserve.model import load
 from memserve.model.stored import gguf, safetensors
 
@@ -239,3 +239,9 @@ def test_files_that_are_no_gguf(tmp_path, raw):
     path.write_bytes(raw)
     with pytest.raises(ModelUnreadable, match=r"x\.gguf"):
         load(path)
+
+
+@pytest.mark.parametrize("name", ["~nobody-of-that-name", "~" + "x" * 300, "~nobody/config.json"])
+def test_a_home_that_nobody_has_is_an_unknown_model(name):
+    with pytest.raises(InvalidInput):
+        load(name)

@@ -41,7 +41,7 @@ def find(name_or_path: str | os.PathLike[str]) -> ModelSpec:
 def _at(text: str) -> ModelSpec | None:
     from pathlib import Path
 
-    path = Path(text).expanduser()
+    path = Path(files.expanded(text))
     try:
         if path.is_dir():
             return _folder(path)

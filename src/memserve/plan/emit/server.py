@@ -70,7 +70,7 @@ class Server:
         """The checkpoint's folder, if it is a local one that containers must see."""
         checkpoint = self.plan.checkpoint.id
         local = checkpoint.startswith(("/", ".", "~")) or Path(checkpoint).is_dir()
-        return str(Path(checkpoint).expanduser().resolve()) if local else None
+        return str(Path(expanded(checkpoint)).resolve()) if local else None
 
     def listening(self, command: tuple[str, ...], address: str) -> tuple[str, ...]:
         """The command with the address and the port that it listens on."""
