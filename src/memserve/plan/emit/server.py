@@ -9,6 +9,8 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from memserve.files import expanded
+
 if TYPE_CHECKING:
     from memserve.plan.plan import Plan
 
