@@ -2,36 +2,34 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
-from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
-from memserve.errors import BackendMissing
+from memserve.errors import InvalidInput
+from memserve_ascend import software
+from memserve_ascend.launch import BLOCK, settings
 from memserve_vllm import engine as vllm
+from memserve_vllm.served import serve
 
 if TYPE_CHECKING:
     from memserve.protocol import Task
 
-INSTALL = 'pip install "memserve[ascend]"'
-NEEDED = {
-    "torch_npu": "torch_npu (and under it the driver and CANN: source set_env.sh)",
-    "vllm_ascend": "vllm-ascend",
-}
 capabilities = replace(vllm.capabilities, backend="ascend")
 
 
-def open_engine(model: str | None = None, *, task: Task = "generate", **options: Any) -> Any:
+def open_engine(model: str | None = None, *, task: Task = "generate", server: Any = False,
+                **options: Any) -> Any:  # fmt: skip
     """An engine for one task; options are vLLM's engine arguments, or `server=True` and `python=`."""
-    if str(options.get("server", False)).lower() not in ("true", "1", "yes"):
-        need()
+    if model is None:
+        raise InvalidInput("backend 'ascend' needs a model: a folder or a hub id")
+    ranks = int(options.get("tensor_parallel_size") or 1) * int(options.get("pipeline_parallel_size") or 1)
+    options = {"block_size": BLOCK, **options}
+    if str(server).lower() in ("true", "1", "yes"):
+        return serve(str(model), task, options, backend="ascend", env=settings(ranks))
+    software.need()
+    for name, value in settings(ranks).items():
+        os.environ.setdefault(name, value)
     engine = vllm.open_engine(model, task=task, **options)
-    if hasattr(engine, "identity"):
-        engine.capabilities = replace(engine.capabilities, backend="ascend")
+    engine.capabilities = replace(engine.capabilities, backend="ascend")
     return engine
-
-
-def need() -> None:
-    """Name the first thing that is missing, the lowest first."""
-    for module, words in NEEDED.items():
-        if find_spec(module) is None:
-            raise BackendMissing("ascend", needs=words, install=INSTALL)

@@ -9,8 +9,6 @@ from memserve.plan.room.launching import install_line, requirements, spans_nodes
 from memserve_vllm.launch import ray, serve_options
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from memserve.hardware.machine import Machine
     from memserve.memory.account import Deployment
     from memserve.model.spec import ModelSpec
@@ -38,7 +36,7 @@ class AscendLauncher:
             command=("vllm", "serve", checkpoint, *words(options)),
             env={
                 **visible_cards(machine, deployment.layout.cards),
-                **environment(rules, machine, deployment),
+                **environment(machine, deployment),
                 **({"VLLM_USE_MODELSCOPE": "True"} if checkpoint.startswith(ON_MODELSCOPE) else {}),
             },
             notes=requirements(rules, deployment, machine.card),
@@ -51,13 +49,20 @@ class AscendLauncher:
         return parse(command)
 
 
-def environment(rules: Mapping[str, object], machine: Machine, deployment: Deployment) -> dict[str, str]:
+def settings(cards: int) -> dict[str, str]:
     """Allocator and HCCL settings; the buffer is what the memory account assumed per communicator."""
+    from memserve_ascend import backend
+
     env = {"PYTORCH_NPU_ALLOC_CONF": "expandable_segments:True", "TASK_QUEUE_ENABLE": "1"}
-    if deployment.layout.cards > 1:
-        hccl = rules["hccl"]
-        buffer = hccl["buffer_mib"] if isinstance(hccl, dict) else 200
+    if cards > 1:
+        buffer = backend.rules["hccl"]["buffer_mib"]
         env |= {"HCCL_OP_EXPANSION_MODE": "AIV", "HCCL_BUFFSIZE": str(buffer)}
+    return env
+
+
+def environment(machine: Machine, deployment: Deployment) -> dict[str, str]:
+    """What the planned layout needs; several nodes are told who they are as well."""
+    env = settings(deployment.layout.cards)
     if spans_nodes(machine, deployment):
         env |= {"HCCL_IF_IP": "THIS_NODE_IP", "HCCL_SOCKET_IFNAME": "eth0", "GLOO_SOCKET_IFNAME": "eth0"}
     return env

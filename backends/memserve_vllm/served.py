@@ -15,9 +15,10 @@ if TYPE_CHECKING:
 _MINE = ("python", "timeout", "port")
 
 
-def serve(model: str, task: Task, options: Mapping[str, Any]) -> Any:
+def serve(model: str, task: Task, options: Mapping[str, Any], *, backend: str = "vllm",
+          env: Mapping[str, str] | None = None) -> Any:  # fmt: skip
     """Start `vllm serve` with engine arguments as flags, and drive it over HTTP."""
-    how = {name: options[name] for name in _MINE if name in options}
+    how = {"env": env or {}, **{name: options[name] for name in _MINE if name in options}}
     own = {name: value for name, value in options.items() if name not in _MINE}
     adapted = own.pop("adapter", None)
     if adapted:
@@ -25,7 +26,7 @@ def serve(model: str, task: Task, options: Mapping[str, Any]) -> Any:
     command = ["vllm", "serve", model, *flags(own)]
     if task == "embed":
         command += ["--runner", "pooling", "--convert", "embed"]
-    return open_served(command, adapter.NAME if adapted else model, task, "vllm", **how)
+    return open_served(command, adapter.NAME if adapted else model, task, backend, **how)
 
 
 def flags(options: Mapping[str, Any]) -> list[str]:
