@@ -3,8 +3,9 @@
     python benchmarks/plan.py [--rounds 15] [--peers]
 
 Processes run in turn, so that a busy machine touches all alike; the figure is the median of CPU
-(user and system) and its lowest. Byte code is cached first, as after any installation. `--peers` adds the
-start-up of peers that are installed here: hf-mem (its import), aiconfigurator, llm-d-planner, gpustack.
+(user and system) and its lowest. Byte code is cached first, as after any installation. Calls that are
+refused or do not fit are measured, too. `--peers` adds the start-up of peers that are installed here:
+hf-mem (its import), aiconfigurator, llm-d-planner, gpustack.
 """
 
 from __future__ import annotations
@@ -13,16 +14,41 @@ import argparse
 import importlib.util
 import os
 import resource
+import shlex
 import subprocess
 import sys
 import tempfile
 import time
 from statistics import median
 
+CALLS = (
+    "llama-70b --gpus 4xV100 --json",
+    "llama-70b --gpus 4xV100",
+    "llama-70b --gpus 4xV100 --why",
+    "llama-70b --gpus 4xV100 --all --json",
+    "llama-70b --gpus 4xV100 --objective throughput --json",
+    "llama-70b --gpus 4xA100 --workload longmemeval-s --json",
+    "llama-70b --gpus 8x910B4 --json",
+    "llama-8b --gpus 1xL4 --json",
+    "qwen3-32b --gpus 2xL4 --json",
+    "gpt-oss-120b --gpus 1xH100 --json",
+    "Qwen/Qwen3-235B-A22B --gpus 8xH100 --json",
+    "deepseek-v3 --gpus 2x8xH100 --json",
+    "llama-405b --gpus 4xT4 --json",
+    "llama-70b --gpus 4xV999 --json",
+    "--check 'vllm serve Qwen/Qwen3-32B --tensor-parallel-size 2' --gpus 2xL4 --json",
+    "gpt-4o-mini --backend openai --json",
+    "llama-8b --gpus 1xL4 --embedder BAAI/bge-m3 --json",
+    "llama-8b --gpus 1xA100 --train lora --json",
+    "llama-8b --gpus 1xL4 --emit compose",
+    "llama-70b --gpus any --json",
+)
 CASES = (
-    ("llama-70b", "4xV100"), ("llama-8b", "1xL4"), ("Qwen/Qwen3-235B-A22B", "8xH100"),
-    ("meta-llama/Llama-3.1-405B-Instruct", "2x8xH100"), ("llama-70b", "8x910B4"),
+    ("llama-70b", "4xV100"), ("llama-8b", "1xL4"), ("qwen3-32b", "2xL4"), ("gpt-oss-120b", "8xH100"),
+    ("Qwen/Qwen3-235B-A22B", "8xH100"), ("deepseek-v3", "2x8xH100"), ("deepseek-r1", "4x8xA100"),
+    ("meta-llama/Llama-3.1-405B-Instruct", "2x8xH100"), ("llama-70b", "8x910B4"), ("llama-70b", "4xT4"),
 )  # fmt: skip
+WIDTH = max(map(len, CALLS))
 PEERS = {
     "hf-mem": ("hf_mem", "import hf_mem"),
     "aiconfigurator": ("aiconfigurator", "import aiconfigurator.sdk.config"),
@@ -34,7 +60,7 @@ PEERS = {
 def cpu_ms(command: list[str], env: dict[str, str]) -> float:
     """CPU of one child process."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=env, check=True)
+    subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=env, check=False)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     return 1e3 * (after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime)
 
@@ -45,7 +71,7 @@ def commands(peers: bool) -> dict[str, list[str]]:
     found = {
         "python -c pass": [python, "-c", "pass"],
         "import memserve": [python, "-c", "import memserve"],
-        "memserve.plan --json": [python, "-m", "memserve.plan", "llama-70b", "--gpus", "4xV100", "--json"],
+        **{call: [python, "-m", "memserve.plan", *shlex.split(call)] for call in CALLS},
     }
     for name, (module, statement) in PEERS.items() if peers else ():
         if importlib.util.find_spec(module) is None:
@@ -68,10 +94,10 @@ def start_ups(rounds: int, peers: bool) -> None:
             for name, command in every.items():
                 measured[name].append(cpu_ms(command, env))
     empty = measured["python -c pass"]
-    print(f"{'process':24} {'CPU ms':>8} {'above':>8} {'lowest above':>13}")
+    print(f"{'process':{WIDTH}} {'CPU ms':>8} {'above':>8} {'lowest above':>13}")
     for name, values in measured.items():
         above = median(values) - median(empty)
-        print(f"{name:24} {median(values):8.1f} {above:8.1f} {min(values) - min(empty):13.1f}")
+        print(f"{name:{WIDTH}} {median(values):8.1f} {above:8.1f} {min(values) - min(empty):13.1f}")
 
 
 def warm(rounds: int) -> None:
