@@ -20,16 +20,31 @@ CHECKPOINT = ROOT / "examples" / "plugin" / "checkpoint"
 ALL = ["--task", "generate", "--task", "embed", "--task", "rerank"]
 
 
-def _pytest(*words: str, cwd: Path, path: Path | None = None) -> subprocess.CompletedProcess[str]:
+def _pytest(
+    *words: str, cwd: Path, path: Path | None = None, **variables: str
+) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *words]
-    world = None if path is None else {"PYTHONPATH": str(path), "PATH": "/usr/bin:/bin"}
+    world = None if path is None else {"PYTHONPATH": str(path), "PATH": "/usr/bin:/bin", **variables}
     return subprocess.run(
         command, cwd=cwd, env=world, capture_output=True, text=True, timeout=180, check=False
     )
 
 
-def _suite(*words: str, cwd: Path, path: Path | None = None) -> subprocess.CompletedProcess[str]:
-    return _pytest("--pyargs", "memserve.conformance", "--backend", "toy", *words, cwd=cwd, path=path)
+def _suite(
+    *words: str, cwd: Path, path: Path | None = None, **variables: str
+) -> subprocess.CompletedProcess[str]:
+    command = ("--pyargs", "memserve.conformance", "--backend", "toy", *words)
+    return _pytest(*command, cwd=cwd, path=path, **variables)
+
+
+def _named(report: Path) -> list[str]:
+    """The reasons of all skips, each proven to name a capability."""
+    rows = json.loads(report.read_text())["results"]
+    skipped = [row["reason"] for row in rows if row["outcome"] == "skipped"]
+    fields = {field.name for field in dataclasses.fields(Capabilities)}
+    named = [re.match(r"capability (\w+):", reason) for reason in skipped]
+    assert all(match and match[1] in fields for match in named), skipped
+    return skipped
 
 
 @pytest.mark.slow
@@ -37,12 +52,23 @@ def test_the_toy_passes_and_skips_name_capabilities(tmp_path: Path) -> None:
     done = _suite("--model", str(CHECKPOINT), *ALL, "--conformance-report", "r.json", cwd=tmp_path)
     assert done.returncode == 0, done.stdout[-3000:]
     report = json.loads((tmp_path / "r.json").read_text())
-    fields = {field.name for field in dataclasses.fields(Capabilities)}
-    skipped = [row["reason"] for row in report["results"] if row["outcome"] == "skipped"]
-    named = [re.match(r"capability (\w+):", reason) for reason in skipped]
-    assert all(match and match[1] in fields for match in named), skipped
+    assert _named(tmp_path / "r.json")
     assert report["missing"] == []
     assert report["capabilities"]["generate"]["engine"] == "toy 1.0"
+
+
+CHARACTERS = re.findall(r'^    "(\w+)": {', (Path(__file__).parent / "unusual.py").read_text(), re.MULTILINE)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("character", CHARACTERS)
+def test_a_right_backend_never_fails_however_unusual(tmp_path: Path, character: str) -> None:
+    """With the checkpoint beside it, except where its template would be another."""
+    model = [] if character == "no_system_role" else ["--model", str(CHECKPOINT)]
+    words = ["-p", "unusual", *model, *ALL, "--conformance-report", "r.json"]
+    done = _suite(*words, cwd=tmp_path, path=Path(__file__).parent, MEMSERVE_UNUSUAL=character)
+    assert done.returncode == 0, done.stdout[-3000:]
+    _named(tmp_path / "r.json")
 
 
 def test_the_suite_is_large_enough() -> None:

@@ -54,7 +54,7 @@ def growing(count: int) -> list[str]:
 
 def worded(can: Capabilities, prompt: Any) -> Any:
     """A prompt of words as this backend takes it: a string, or Raw where it only completes texts."""
-    if isinstance(prompt, list) and prompt and all(isinstance(one, str) for one in prompt):
+    if isinstance(prompt, list) and any(isinstance(one, str) for one in prompt):
         return [worded(can, one) for one in prompt]
     if not isinstance(prompt, str) or can.chat:
         return prompt
@@ -85,6 +85,13 @@ def streamed(generator: Any, prompt: Any, max_tokens: int = 12, **settings: Any)
     can = generator.capabilities
     need(can, "stream")
     return list(generator.stream(worded(can, prompt), **limited(can, max_tokens, settings)))
+
+
+async def astreamed(generator: Any, prompt: Any, max_tokens: int = 12, **settings: Any) -> list[Delta]:
+    """The pieces of an awaited stream."""
+    can = generator.capabilities
+    deltas = generator.astream(worded(can, prompt), **limited(can, max_tokens, settings))
+    return [delta async for delta in deltas]
 
 
 def said(one: Any) -> str:

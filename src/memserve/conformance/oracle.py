@@ -69,6 +69,15 @@ class Oracle:
         template = world.from_string(self.template)
         return template.render(messages=list(messages), add_generation_prompt=True, **self.special)
 
+    def takes(self, messages: Sequence[Mapping[str, Any]]) -> bool:
+        """Whether the template knows all roles of a conversation; some raise for a system's."""
+        from jinja2 import TemplateError
+
+        try:
+            return self.render(messages) is not None
+        except TemplateError:
+            return False
+
     def chat(self, messages: Sequence[Mapping[str, Any]]) -> list[int] | None:
         """The ids that a conversation must become: the rendered template, nothing added."""
         text = self.render(messages)

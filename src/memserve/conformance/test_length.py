@@ -44,7 +44,7 @@ def test_token_ids_are_as_many_as_the_usage_says(generator: Any, can: Any) -> No
     for one in answer(generator, [question(n) for n in range(3)], 9):
         assert all(type(token) is int for token in one.token_ids)
         assert abs(len(one.token_ids) - one.usage.completion_tokens) <= 1
-        assert len(one.token_ids) <= 9
+        assert len(one.token_ids) <= 9 or not can.max_tokens
 
 
 def test_token_ids_decode_to_the_text(generator: Any, can: Any, oracle: Any) -> None:

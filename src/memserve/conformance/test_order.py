@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 import memserve
-from memserve.conformance.asking import answer, awaited, growing, question
+from memserve.conformance.asking import answer, awaited, growing, question, worded
 
 
 def _prompt_tokens(answers: list[Any]) -> list[int]:
@@ -68,9 +68,12 @@ def test_awaited_lists_keep_their_order(generator: Any) -> None:
 
 def test_prompts_of_all_kinds_may_be_mixed(generator: Any) -> None:
     can, text = generator.capabilities, question(2)
-    prompts: list[Any] = [text, [{"role": "user", "content": text}]]
-    if can.raw:
-        prompts.append(memserve.Raw(text))
+    kinds: list[Any] = [
+        text,
+        *[[{"role": "user", "content": text}]] * can.chat,
+        *[memserve.Raw(text)] * can.raw,
+    ]
+    prompts = [worded(can, kind) for kind in kinds]
     got = answer(generator, prompts, 4)
     assert len(got) == len(prompts)
     assert all(one.error is None for one in got)

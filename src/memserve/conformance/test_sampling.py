@@ -81,7 +81,7 @@ def test_min_p_leaves_what_is_likely_enough(generator: Any, can: Any) -> None:
 
 
 def test_samples_are_filtered_too(generator: Any, can: Any) -> None:
-    need(can, "top_p", "temperature", "logprobs", "n")
+    need(can, "top_p", "temperature", "logprobs", "n", "max_tokens")
     choice, n = _of_two(generator), min(4, can.max_n or 4)
     if n < 2:
         pytest.skip("capability max_n: one sample only")

@@ -53,10 +53,10 @@ def _told(held: Any, prompt: str, **settings: Any) -> str:
         return repr(error) + str(error) + repr(vars(error))
 
 
-def test_a_key_is_shown_nowhere(keyed: Any) -> None:
+def test_a_key_is_shown_nowhere(target: Any, keyed: Any) -> None:
     shown = [_seen(keyed), repr(keyed.identity) if hasattr(keyed, "identity") else ""]
     shown += [_told(keyed, "x"), _told(keyed, "x", temperature=-1), _told(keyed, "word " * 50_000)]
-    assert [place for place in shown if CANARY in place] == []
+    assert [secret for secret in _secrets(target) if any(secret in place for place in shown)] == []
 
 
 def test_an_embedder_shows_no_secret(target: Any, embedder: Any) -> None:

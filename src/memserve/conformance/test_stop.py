@@ -24,7 +24,7 @@ def test_a_stop_string_cuts(generator: Any, can: Any) -> None:
     prompt, free = long_answer(generator)
     stop = piece(free.text)
     got = answer(generator, prompt, 24, stop=[stop])
-    assert got.text == free.text[: free.text.find(stop)]
+    assert said(got) == free.text[: free.text.find(stop)]
     assert got.finish_reason == "stop"
 
 
@@ -34,7 +34,7 @@ def test_a_stop_string_may_lie_across_tokens(generator: Any, can: Any) -> None:
     for size in range(2, 7):
         stop = free.text[2 : 2 + size]
         got = answer(generator, prompt, 24, stop=[stop])
-        assert got.text == free.text[: free.text.find(stop)], f"stop {stop!r}"
+        assert said(got) == free.text[: free.text.find(stop)], f"stop {stop!r}"
 
 
 def test_the_first_stop_in_the_text_wins(generator: Any, can: Any) -> None:
@@ -101,7 +101,7 @@ def test_a_stop_at_the_limit_is_a_stop(generator: Any, can: Any) -> None:
                 and text.find(stop) == len(text) - 3
             ):
                 got = answer(generator, question(number), limit, stop=[stop])
-                assert (got.text, got.finish_reason) == (text[:-3], "stop")
+                assert (said(got), got.finish_reason) == (text[:-3], "stop")
                 return
 
 

@@ -11,10 +11,10 @@ import pytest
 import memserve
 from memserve.conformance.asking import (
     answer,
+    astreamed,
     awaited,
     heat,
     joined,
-    limited,
     long_answer,
     need,
     piece,
@@ -179,6 +179,16 @@ def test_a_stream_says_the_same(generator: Any, can: Capabilities, kind: Any) ->
         assert [_used(p.usage) for p in pieces if p.usage] == [_used(whole.usage)]
 
 
+@kinds
+def test_an_awaited_stream_says_the_same(generator: Any, can: Capabilities, kind: Any) -> None:
+    need(can, "deterministic", "stream")
+    prompt, settings = kind(generator, can)
+    if "n" in settings or "logprobs" in settings:
+        pytest.skip("capability stream: a stream carries one sample and no logprobs")
+    pieces = asyncio.run(astreamed(generator, prompt, **settings))
+    assert joined(pieces) == said(answer(generator, prompt, **settings))
+
+
 def test_all_at_once_say_the_same(generator: Any, can: Capabilities) -> None:
     need(can, "deterministic")
     jobs = [job for kind in KINDS if (job := _job(kind, generator, can))]
@@ -195,11 +205,9 @@ def test_streams_at_once_do_not_mix(generator: Any, can: Capabilities) -> None:
     need(can, "deterministic", "stream")
     prompts = [question(1), question(2), question(3)]
 
-    async def one(prompt: Any) -> str:
-        deltas = generator.astream(worded(can, prompt), **limited(can, 9, {}))
-        return "".join([delta.text async for delta in deltas])
-
     async def together() -> list[str]:
-        return list(await asyncio.gather(*map(one, prompts)))
+        return [
+            joined(pieces) for pieces in await asyncio.gather(*(astreamed(generator, p, 9) for p in prompts))
+        ]
 
     assert asyncio.run(together()) == [said(answer(generator, prompt, 9)) for prompt in prompts]
