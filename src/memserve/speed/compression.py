@@ -6,13 +6,12 @@ changes them only as far as kernels can skip what is gone: single zeros save not
 
 from __future__ import annotations
 
-import json
 import re
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from memserve import files
 from memserve.errors import InvalidInput
 from memserve.speed import formats, layout, serve, shape
 from memserve.speed.forecast import judge, situate
@@ -23,7 +22,6 @@ if TYPE_CHECKING:
     from memserve.speed.result import Speed
     from memserve.speed.shape import Shape
 
-DATA = Path(__file__).parent / "data" / "accuracy.json"
 QUANTIZATIONS = ("none", "fp8", "w8a8", "int8", "w8a16", "gptq", "awq", "w4a16", "nf4", "nvfp4", "mxfp4",
                  "gguf-q4_k_m")  # fmt: skip
 HALF_BITS = 16 * 0.5 + 2 * 0.5
@@ -146,4 +144,4 @@ def _effect(method: str, size: Shape, form: formats.Format, speed: Speed, base: 
 
 @cache
 def _accuracies() -> tuple[Accuracy, ...]:
-    return tuple(Accuracy(**row) for row in json.loads(DATA.read_text(encoding="utf-8"))["rows"])
+    return tuple(Accuracy(**row) for row in files.table(__file__, "data/accuracy.json")["rows"])

@@ -5,20 +5,16 @@ Where `genai-prices` is installed it answers for models that the shipped table d
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from memserve import files
 from memserve.errors import InvalidInput
 
 if TYPE_CHECKING:
     from memserve.protocol import Usage
-
-DATA = Path(__file__).parent / "data" / "prices.json"
-
 
 MILLION = 1_000_000
 
@@ -117,8 +113,7 @@ def _anywhere(name: str) -> Price | None:
 
 @cache
 def _data() -> dict[str, Any]:
-    text = DATA.read_text(encoding="utf-8")
-    return dict(json.loads(text))
+    return dict(files.table(__file__, "data/prices.json"))
 
 
 @cache

@@ -11,19 +11,20 @@ import re
 from dataclasses import dataclass, replace
 from functools import cache
 from math import ceil
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from memserve import files
 from memserve.errors import InvalidInput, UnknownName
 from memserve.speed.deadline import seconds_of as seconds_of
 from memserve.speed.inputs import MOST_TOKENS, number
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from memserve.hardware.machine import Machine
     from memserve.model.spec import ModelSpec
     from memserve.speed.prices import Price
 
-DATA = Path(__file__).parent / "data" / "workloads.json"
 CHARACTERS = 4.0
 """Characters per token of English text, where a file gives text and no counts."""
 DEFAULT_OUTPUT = 512
@@ -100,6 +101,8 @@ def find(word: str) -> Workload:
     if re.fullmatch(r"[\d_,.]+:[\d_,.]+:[\d_,.]+", word):
         return _sized(word)
     if word.endswith(".jsonl"):
+        from pathlib import Path
+
         return from_file(Path(word))
     raise UnknownName(
         f"unknown workload {word!r}", suggestions=names(),
@@ -212,7 +215,7 @@ def shrunk(workload: Workload, requests: int) -> Workload:
 
 @cache
 def _rows() -> dict[str, Workload]:
-    read = json.loads(DATA.read_text(encoding="utf-8"))["rows"]
+    read = files.table(__file__, "data/workloads.json")["rows"]
     return {row["name"]: Workload(**{k: v for k, v in row.items() if k != "about"}) for row in read}
 
 

@@ -48,7 +48,7 @@ def _may_plan(name: str) -> bool:
 
 def plans_locally(backend: str | None) -> bool:
     """Whether the backend that is asked for, if any, runs on the user's own cards."""
-    return backend is None or plannable(registry.find(backend))
+    return backend is None or (_may_plan(backend) and plannable(registry.find(backend)))
 
 
 def asked(wishes: Wishes) -> Sequence[str]:
