@@ -121,3 +121,32 @@ def test_models_with_code_of_their_own_say_so(model: str) -> None:
 def test_gptqmodel_is_the_release_that_takes_the_pinned_torch(gpus: str, release: str) -> None:
     found = memserve.plan.best("qwen3-0.6b", gpus, backend="hf", quantization="gptq")
     assert f"gptqmodel=={release}" in found.install  # 7.7.0 wants torch 2.14.1 or newer
+
+
+def test_the_official_72b_checkpoints_are_padded_for_tensor_parallelism() -> None:
+    plan = memserve.plan.best("Qwen/Qwen2.5-72B-Instruct", "4xV100")
+    assert (plan.backend, plan.quantization, plan.tensor_parallel) == ("vllm", "gptq", 4)
+    assert "Qwen/Qwen2.5-72B-Instruct-GPTQ-Int4" in plan.command
+    own = memserve.plan.candidates(
+        "Qwen/Qwen2.5-VL-72B-Instruct", "2xA6000", backend="vllm", quantization="gptq"
+    )
+    assert {one.rule for one in own if one.tensor_parallel == 2} == {"quantization-groups"}
+
+
+@pytest.mark.parametrize("gpus", ["8xL40S", "8xA100-40GB"])
+def test_experts_stay_whole_where_slices_break_blocks_or_groups(gpus: str) -> None:
+    plan = memserve.plan.best("Qwen/Qwen3-235B-A22B", gpus, backend="vllm")
+    assert plan.tensor_parallel == 8 and plan.quantization in ("fp8", "gptq")
+    assert "--enable-expert-parallel" in plan.command  # 1536 / 8 is no multiple of 128: vllm#17569
+
+
+def test_a_block_that_tensor_parallelism_breaks_is_refused() -> None:
+    command = "vllm serve Qwen/Qwen3-30B-A3B-FP8 --tensor-parallel-size 4"  # vllm#25292
+    assert memserve.plan.check(command, "4xH100").verdict.rule == "quantization-blocks"
+    assert memserve.plan.check(f"{command} --enable-expert-parallel", "4xH100").fits
+
+
+@pytest.mark.parametrize("word", ["half", "float16"])
+def test_a_dtype_has_two_names(word: str) -> None:
+    command = f"vllm serve google/gemma-2-9b-it --dtype {word}"
+    assert memserve.plan.check(command, "1xL4", engine_version="0.10.0").verdict.rule == "fp16-unstable"

@@ -9,6 +9,8 @@ from typing import Any, NamedTuple
 
 from memserve import files
 
+GROUPED = frozenset({"gptq", "awq", "w4a16", "w4a8"})
+"""Methods whose tools make groups of 128 unless told otherwise, at 8 bits, too."""
 _HEAD = re.compile(r'\{"id":"([^"]+)","aliases":\[([^\]]*)\]')
 
 
@@ -22,6 +24,8 @@ class Checkpoint(NamedTuple):
     group_size: int | None = None
     format: str = ""
     """`modelslim`: written for Ascend, and no other engine reads it. Empty: the usual one of its method."""
+    block: int | None = None
+    """FP8: rows and columns that share a scale; None: a scale for each row or for the whole matrix."""
 
 
 class Row(NamedTuple):
@@ -37,6 +41,11 @@ class Row(NamedTuple):
     """For a quantized checkpoint: the model it was made from."""
     pooling: str | None = None
     """For an embedder whose config.json reads like a generator's: how it pools."""
+
+
+def usual_group(method: str) -> int:
+    """Inputs that share a scale in what the method's tools write unless told otherwise; -1: all of a row."""
+    return 128 if method in GROUPED else -1
 
 
 def key(name: str) -> str:

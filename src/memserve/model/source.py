@@ -109,9 +109,10 @@ def _quantized(text: str) -> ModelSpec | None:
     if listed is None:
         return None
     row, checkpoint = listed
-    group = checkpoint.group_size or (128 if checkpoint.bits == 4 else -1)
     written = checkpoint.format or STORED_AS.get(checkpoint.method, checkpoint.method)
-    stored = Quantization(checkpoint.method, written, checkpoint.bits, group)
+    group = checkpoint.group_size or catalogue.usual_group(checkpoint.method)
+    block = (checkpoint.block, checkpoint.block) if checkpoint.block else None
+    stored = Quantization(checkpoint.method, written, checkpoint.bits, group, block=block)
     note = f"shapes of {row.id}, {checkpoint.bits:g} bits as {checkpoint.method}: its own config was not read"
     base = find(row.id)
     return replace(base, id=checkpoint.id, quantization=stored, source=checkpoint.source, notes=(note,))

@@ -27,6 +27,8 @@ class Checkpoint:
     """The model itself is stored so: it comes in no other form."""
     bits: float = 4
     group_size: int | None = None
+    block: int | None = None
+    """FP8: rows and columns that share a scale."""
 
 
 @dataclass(frozen=True)

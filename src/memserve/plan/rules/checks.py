@@ -28,21 +28,27 @@ def kv_heads(known: Mapping[str, Any]) -> dict[str, Any] | None:
     return {"kv_heads": uneven[0]} if uneven else None
 
 
+def cut_inputs(known: Mapping[str, Any]) -> tuple[int, ...]:
+    """Input widths that tensor parallelism cuts: those of experts only where they do not stay whole."""
+    rows: tuple[int, ...] = known["row_inputs"]
+    return rows if known["expert_parallel"] else (*rows, *known["expert_inputs"])
+
+
 def groups(known: Mapping[str, Any]) -> dict[str, Any] | None:
     """A rank's share of every quantized input must be whole groups of scales."""
     group = known["group"] or DEFAULT_GROUP
     if group <= 0:
         return None
-    uneven = [width for width in known["row_inputs"] if width % (known["tp"] * group)]
+    uneven = [width for width in cut_inputs(known) if width % (known["tp"] * group)]
     return {"width": uneven[0], "group": group, "whole": f"{uneven[0] / group:g}"} if uneven else None
 
 
 def blocks(known: Mapping[str, Any]) -> dict[str, Any] | None:
     """A rank's share of every block-scaled matrix must be whole blocks."""
     block = known["block"]
-    if not block or known["expert_parallel"]:
+    if not block:
         return None
-    uneven = [width for width in known["row_inputs"] if width % (known["tp"] * block)]
+    uneven = [width for width in cut_inputs(known) if width % (known["tp"] * block)]
     return {"width": uneven[0], "block": block, "share": f"{uneven[0] / known['tp']:g}"} if uneven else None
 
 

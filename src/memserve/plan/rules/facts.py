@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING, Any
 from memserve.memory.weights import remembered
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from memserve.hardware.machine import Machine
     from memserve.memory.account import Deployment
     from memserve.model.spec import Mixer, ModelSpec, Weight
 
+DTYPE_WORDS = {"half": "float16", "float": "float32"}
+"""What engines take for a dtype besides its name."""
 ATTENTION = frozenset({"full", "sliding", "chunked", "mla", "cross"})
 
 
@@ -46,7 +48,7 @@ def _model_facts(model: ModelSpec) -> dict[str, Any]:
         "mixers": frozenset(mixer.kind for mixer in mixers),
         "mla": any(mixer.kind == "mla" for mixer in mixers),
         "recurrent": any(mixer.kind in ("linear", "mamba") for mixer in mixers),
-        "row_inputs": _row_inputs(model),
+        "row_inputs": _row_inputs(model), "expert_inputs": _expert_inputs(model),
         **_attention_facts(widest, attention), **_storage_facts(model),
     }  # fmt: skip
 
@@ -62,20 +64,23 @@ def _attention_facts(widest: Mixer | None, attention: list[Mixer]) -> dict[str, 
 
 def _row_inputs(model: ModelSpec) -> tuple[int, ...]:
     """Input widths of the quantizable matrices that tensor parallelism cuts along their input."""
-    blocks = {id(block): block for block in model.blocks}.values()
+    return _widths(model, lambda weight: weight.shard == "row")
+
+
+def _expert_inputs(model: ModelSpec) -> tuple[int, ...]:
+    """The same of experts, which may also stay whole; none where they are stored in a format of their own."""
     others = model.quantization.others if model.quantization else ()
-    apart = any("mlp.experts" in other.targets for other in others)
-    cut = {
-        weight.shape[-1]
-        for block in blocks
-        for weight in block.weights
-        if weight.linear and (weight.shard == "row" or (not apart and _expert_down(weight, model.hidden)))
+    if any("mlp.experts" in other.targets for other in others):
+        return ()
+    return _widths(model, lambda weight: weight.shard == "expert" and weight.shape[-2:-1] == (model.hidden,))
+
+
+def _widths(model: ModelSpec, cut: Callable[[Weight], bool]) -> tuple[int, ...]:
+    blocks = {id(block): block for block in model.blocks}.values()
+    found = {
+        weight.shape[-1] for block in blocks for weight in block.weights if weight.linear and cut(weight)
     }
-    return tuple(sorted(cut))
-
-
-def _expert_down(weight: Weight, hidden: int) -> bool:
-    return weight.shard == "expert" and len(weight.shape) > 1 and weight.shape[-2] == hidden
+    return tuple(sorted(found))
 
 
 def _storage_facts(model: ModelSpec) -> Mapping[str, Any]:
@@ -94,7 +99,7 @@ def deployment_facts(deployment: Deployment) -> dict[str, Any]:
     layout = deployment.layout
     return {
         "quantization": deployment.quantization, "family": deployment.quantization.split("-")[0],
-        "dtype": deployment.dtype, "kv_dtype": deployment.kv_dtype,
+        "dtype": DTYPE_WORDS.get(deployment.dtype, deployment.dtype), "kv_dtype": deployment.kv_dtype,
         "tp": layout.tensor, "pp": layout.pipeline, "dp": layout.data, "expert_parallel": layout.expert,
         "attention_data": layout.attention_data, "world": layout.cards, "context": deployment.context,
         "eager": deployment.eager, "options": dict(deployment.options),

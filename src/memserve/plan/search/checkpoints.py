@@ -42,7 +42,9 @@ def checkpoints(
 def known_checkpoints(model: ModelSpec, quantization: str, *, ascend: bool = False) -> list[Checkpoint]:
     """The quantized checkpoints in the catalogue that engines for this maker read, with who names them."""
     return [
-        Checkpoint(one.id, quantization, one.source, bits=one.bits, group_size=one.group_size)
+        Checkpoint(
+            one.id, quantization, one.source, bits=one.bits, group_size=one.group_size, block=one.block
+        )
         for one in _rows_of(model)
         if one.method == quantization
         and (one.format == MODELSLIM) == (ascend and quantization in BY_MODELSLIM)
@@ -74,12 +76,14 @@ def _loaded(model: ModelSpec, checkpoint: Checkpoint) -> ModelSpec:
 
     if catalogue.find(checkpoint.id) is not None:
         return replace(load(checkpoint.id), pooling=model.pooling)
-    usual = checkpoint.group_size is None and checkpoint.bits == _usual_bits(checkpoint)
-    if usual and model.quantization is None:
+    own = (checkpoint.group_size, checkpoint.block) == (None, None)
+    if own and checkpoint.bits == _usual_bits(checkpoint) and model.quantization is None:
         return model
+    method, block = checkpoint.quantization, checkpoint.block
     stored = Quantization(
-        method=checkpoint.quantization, checkpoint_method=checkpoint.quantization, bits=checkpoint.bits,
-        group_size=checkpoint.group_size or (128 if checkpoint.bits == 4 else -1),
+        method=method, checkpoint_method=method, bits=checkpoint.bits,
+        group_size=checkpoint.group_size or catalogue.usual_group(method),
+        block=(block, block) if block else None,
     )  # fmt: skip
     return replace(model, quantization=stored)
 
