@@ -12,6 +12,7 @@ from memserve import files
 GROUPED = frozenset({"gptq", "awq", "w4a16", "w4a8"})
 """Methods whose tools make groups of 128 unless told otherwise, at 8 bits, too."""
 _HEAD = re.compile(r'\{"id":"([^"]+)","aliases":\[([^\]]*)\]')
+_VARIED = re.compile(r"[^a-z0-9./@]")
 
 
 class Checkpoint(NamedTuple):
@@ -50,7 +51,7 @@ def usual_group(method: str) -> int:
 
 def key(name: str) -> str:
     """A name without what people vary: case, dashes, underscores, spaces."""
-    return re.sub(r"[^a-z0-9./@]", "", name.lower())
+    return _VARIED.sub("", name.lower())
 
 
 @cache
