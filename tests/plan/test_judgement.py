@@ -150,3 +150,14 @@ def test_a_block_that_tensor_parallelism_breaks_is_refused() -> None:
 def test_a_dtype_has_two_names(word: str) -> None:
     command = f"vllm serve google/gemma-2-9b-it --dtype {word}"
     assert memserve.plan.check(command, "1xL4", engine_version="0.10.0").verdict.rule == "fp16-unstable"
+
+
+@pytest.mark.parametrize("quantization", ["nvfp4", "gptq", "fp8", "awq"])
+def test_a_plans_own_command_is_judged_alike(quantization: str) -> None:
+    plan = memserve.plan.best("Qwen/Qwen3-32B", "2xRTX4090", backend="vllm", quantization=quantization)
+    judged = memserve.plan.check(plan.command, "2xRTX4090", engine_version=plan.engine_version)
+    assert judged.fits and judged.memory_gib_per_card is not None and plan.memory_gib_per_card is not None
+    assert judged.memory_gib_per_card["weights"] == pytest.approx(
+        plan.memory_gib_per_card["weights"], rel=0.01
+    )
+    assert judged.kv_cache_tokens == pytest.approx(plan.kv_cache_tokens, rel=0.02)

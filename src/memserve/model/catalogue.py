@@ -44,9 +44,9 @@ class Row(NamedTuple):
     """For an embedder whose config.json reads like a generator's: how it pools."""
 
 
-def usual_group(method: str) -> int:
-    """Inputs that share a scale in what the method's tools write unless told otherwise; -1: all of a row."""
-    return 128 if method in GROUPED else -1
+def usual_group(method: str) -> int | None:
+    """Inputs that share a scale in what the method's tools write unless told; None: the format's."""
+    return 128 if method in GROUPED else None
 
 
 def key(name: str) -> str:
