@@ -16,7 +16,7 @@ _PROMPTS = {"query": "search for ", "document": "a text about "}
 
 def _vector(text: str) -> np.ndarray:
     vector = np.full(DIMENSIONS, 0.01, dtype=np.float32)
-    for word in text.lower().split():
+    for word in text.split():
         vector[zlib.crc32(word.encode()) % DIMENSIONS] += 1.0
     return vector
 

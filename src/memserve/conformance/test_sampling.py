@@ -11,6 +11,8 @@ import pytest
 from memserve.conformance.asking import answer, heat, need, question, said
 
 DRAWS = 24
+TOLD = ("temperature", "logprobs", "deterministic")
+"""What makes the distribution known beforehand; a service of many replicas has none of its own."""
 _WIDEST_VOCABULARY = 300_000
 
 
@@ -64,24 +66,24 @@ def _within_two(generator: Any, **settings: Any) -> None:
 
 
 def test_top_k_of_two_leaves_two(generator: Any, can: Any) -> None:
-    need(can, "top_k", "temperature", "logprobs")
+    need(can, "top_k", *TOLD)
     _within_two(generator, top_k=2)
 
 
 def test_top_p_leaves_the_likeliest_that_reach_it(generator: Any, can: Any) -> None:
-    need(can, "top_p", "temperature", "logprobs")
+    need(can, "top_p", *TOLD)
     first, second = (math.exp(x) for x in _of_two(generator).logprobs[:2])
     _within_two(generator, top_p=first + second / 2)
 
 
 def test_min_p_leaves_what_is_likely_enough(generator: Any, can: Any) -> None:
-    need(can, "min_p", "temperature", "logprobs")
+    need(can, "min_p", *TOLD)
     first, second, third = _of_two(generator).logprobs[:3]
     _within_two(generator, min_p=math.exp((second + third) / 2 - first))
 
 
 def test_samples_are_filtered_too(generator: Any, can: Any) -> None:
-    need(can, "top_p", "temperature", "logprobs", "n", "max_tokens")
+    need(can, "top_p", "n", "max_tokens", *TOLD)
     choice, n = _of_two(generator), min(4, can.max_n or 4)
     if n < 2:
         pytest.skip("capability max_n: one sample only")
@@ -92,7 +94,7 @@ def test_samples_are_filtered_too(generator: Any, can: Any) -> None:
 
 
 def test_a_low_temperature_is_nearly_greedy(generator: Any, can: Any) -> None:
-    need(can, "temperature", "logprobs")
+    need(can, *TOLD)
     for choice in _choices(generator):
         cool = [t for t in (0.5, 0.3, 0.2, 0.1, 0.05, 0.02) if choice.share(t)[0] > 0.98]
         if cool and math.exp(choice.logprobs[0]) < 0.7:
@@ -103,7 +105,7 @@ def test_a_low_temperature_is_nearly_greedy(generator: Any, can: Any) -> None:
 
 
 def test_a_middling_temperature_is_not_greedy(generator: Any, can: Any) -> None:
-    need(can, "temperature", "logprobs")
+    need(can, *TOLD)
     for choice in _choices(generator):
         warm = [t for t in (0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 0.9) if 0.05 < choice.share(t)[1] < 0.6]
         if warm:
