@@ -71,10 +71,13 @@ def generating(model: str, options: Options) -> GeneratingEngine:
     width = options.prefill_tokens or WIDTH.get(place.kind, WIDTH_ELSEWHERE)
     with torch.inference_mode():
         stepper = _stepper(loaded, head, device, width, _prefix_bytes(options, place))
+    positions = _positions(options, place, config, loaded)
+    if isinstance(stepper, Slots):
+        stepper.most = positions
     loop = Loop(
         stepper, tokenizer, ends=ends, width=width,
         max_rows=options.max_rows or ROWS.get(place.kind, ROWS_ELSEWHERE),
-        max_positions=_positions(options, place, config, loaded),
+        max_positions=positions,
     )  # fmt: skip
     prefixes = isinstance(stepper, Slots) and stepper.prefixes.limit > 0
     return GeneratingEngine(

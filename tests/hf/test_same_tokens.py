@@ -153,3 +153,17 @@ def test_more_samples_than_have_room_are_drawn_in_turns(tmp_path):
     assert [one.token_ids for one in many.samples[:4]] == [one.token_ids for one in few.samples]
     assert len({one.token_ids for one in many.samples}) > 8
     assert many.usage.completion_tokens == sum(len(one.token_ids) for one in many.samples)
+
+
+def test_memory_follows_who_is_there_not_who_was(tmp_path):
+    """Many short rows, then a long one, or the other way round: never many slots as long as the longest."""
+    folder = causal(tmp_path)
+    short, long = prompts(1, 8)[0], prompts(1, 8)[0] * 20
+    with opened(folder, max_rows=16, prefix_cache_gib=0) as generator:
+        stepper = generator._engine._loop.stepper
+        stepper.most = generator._engine._loop.max_positions = 1200
+        for asked in ([short] * 16, [long], [short] * 16, [long, *[short] * 8]):
+            made = generator.generate(asked, max_tokens=8)
+            assert [list(one.token_ids) for one in made] == greedy(folder, asked, 8)
+            keys = stepper.cache.layers[0].keys
+            assert keys.shape[0] * keys.shape[2] < 2 * 1200

@@ -137,6 +137,19 @@ class SlotCache(Cache):  # type: ignore[misc]
             layer.keys[slot, :, start : start + count] = keys[:, skip : skip + count]
             layer.values[slot, :, start : start + count] = values[:, skip : skip + count]
 
+    def positions(self, slots: int, positions: int) -> int:
+        """What the cache would hold if it were to have room for so many slots of so many positions."""
+        layer = next((layer for layer in self.layers if layer.is_initialized), None)
+        have = (layer.keys.shape[0], layer.keys.shape[2]) if layer else (0, 0)
+        return int(max(have[0], slots) * max(have[1], positions))
+
+    def trim(self, slots: int, positions: int) -> None:
+        """Keep so much of every layer and give the rest back."""
+        for layer in self.layers:
+            if layer.is_initialized:
+                layer.keys = layer.keys[:slots, :, :positions].clone()
+                layer.values = layer.values[:slots, :, :positions].clone()
+
     def clear(self) -> None:
         """Give all memory back."""
         for layer in self.layers:

@@ -69,11 +69,14 @@ class Slots:
         self.cache = SlotCache(config.num_hidden_layers)
         self.prefixes = Prefixes(prefix_bytes)
         self.rows: list[Row] = []
+        self.most = sys.maxsize
+        """Positions of all slots together that the memory holds."""
 
     def ahead(self, job: Job) -> int:
         return sum(piece.count for piece in self.prefixes.find(job.names))
 
     def prefill(self, rows: Sequence[Row]) -> Tensor:
+        self._make_room(rows)
         first = len(self.rows)
         for slot, row in enumerate(rows, first):
             row.length = row.cached = self._recall(slot, row)
@@ -112,6 +115,13 @@ class Slots:
         self.rows.clear()
         self.prefixes.clear()
         self.cache.clear()
+
+    def _make_room(self, rows: Sequence[Row]) -> None:
+        """Give back what earlier company took, where slots once needed times positions needed is too much."""
+        slots = len(self.rows) + sum(row.job.count for row in rows)
+        positions = max(row.reach for row in (*self.rows, *rows))
+        if self.cache.positions(slots, positions) > self.most:
+            self.cache.trim(len(self.rows), max((row.length for row in self.rows), default=0))
 
     def _recall(self, slot: int, row: Row) -> int:
         start = 0
