@@ -92,6 +92,65 @@ def test_a_run_without_a_backend_says_what_is_installed(tmp_path: Path) -> None:
     assert "--backend NAME is needed" in done.stdout + done.stderr
 
 
+def test_a_backend_that_nobody_knows_is_one_line(tmp_path: Path) -> None:
+    done = _pytest("--pyargs", "memserve.conformance", "--backend", "nosuch", cwd=tmp_path)
+    assert done.returncode == 4
+    assert "unknown backend 'nosuch'" in done.stderr
+    assert "Error" not in done.stdout
+
+
+TAKES_OUT = """
+def pytest_collection_modifyitems(items):
+    items[:] = [item for item in items if "stop" not in item.name]
+"""
+EXCUSES = """
+import pytest
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items):
+    items[3].add_marker(pytest.mark.skip(reason="hard"))
+"""
+
+
+@pytest.mark.parametrize(("conftest", "done_to_them"), [(TAKES_OUT, "taken out"), (EXCUSES, "excused")])
+def test_no_conftest_takes_a_test_out_or_excuses_it(tmp_path: Path, conftest: str, done_to_them: str) -> None:
+    (tmp_path / "conftest.py").write_text(conftest)
+    done = _suite(cwd=tmp_path)
+    assert done.returncode == 4
+    assert f"a conftest or plug-in has {done_to_them}" in done.stderr
+
+
+FAILS = """
+def pytest_runtest_setup(item):
+    if item.name == "test_no_pairs_no_scores":
+        raise ENDING
+"""
+
+
+@pytest.mark.parametrize(("ending", "complete"), [("ValueError", True), ("KeyboardInterrupt", False)])
+def test_the_report_is_written_however_the_run_ends(tmp_path: Path, ending: str, complete: bool) -> None:
+    (tmp_path / "ends.py").write_text(FAILS.replace("ENDING", ending))
+    words = ("-p", "ends", "-k", "test_score", "--no-summary", "--conformance-report", "r.json")
+    assert _suite(*words, cwd=tmp_path, path=tmp_path).returncode in (1, 2)
+    report = json.loads((tmp_path / "r.json").read_text())
+    assert report["complete"] is complete
+    assert report["totals"]["passed"] >= 5
+    assert report["missing"]
+
+
+def test_a_whole_package_is_collected_without_the_suite(tmp_path: Path) -> None:
+    done = _pytest("--pyargs", "memserve", "--collect-only", "-q", cwd=tmp_path)
+    assert "no tests collected" in done.stdout
+    assert "rror" not in done.stdout
+
+
+def test_leaving_the_suite_out_is_not_asking_for_it(tmp_path: Path) -> None:
+    (tmp_path / "test_own.py").write_text("def test_own(): pass\n")
+    suite = ROOT / "src" / "memserve" / "conformance"
+    done = _pytest("test_own.py", "--ignore", str(suite), cwd=tmp_path)
+    assert done.returncode == 0
+    assert "memserve conformance" not in done.stdout
+
+
 def test_malformed_options_are_refused(tmp_path: Path) -> None:
     done = _suite("--options", "dtype", cwd=tmp_path)
     assert "--options takes K=V, not 'dtype'" in done.stdout + done.stderr

@@ -16,6 +16,11 @@ if TYPE_CHECKING:
     from memserve.protocol import Capabilities, Task
 
 
+def pytest_ignore_collect(config: pytest.Config) -> bool | None:
+    """Collected by chance, with a whole package: without its options the suite has nothing to judge."""
+    return None if config.pluginmanager.has_plugin("memserve-report") else True
+
+
 @pytest.fixture(scope="session")
 def target(request: pytest.FixtureRequest) -> Target:
     """What the command line asks to be judged."""

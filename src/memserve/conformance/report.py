@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
@@ -17,6 +18,7 @@ from memserve.conformance.expectations import known_tests
 if TYPE_CHECKING:
     from memserve.protocol import Capabilities
 
+_EVERY_SECONDS = 2.0
 CAPABILITIES: pytest.StashKey[dict[str, Capabilities]] = pytest.StashKey()
 
 
@@ -26,10 +28,14 @@ class Report:
     def __init__(self) -> None:
         self.results: dict[str, dict[str, Any]] = {}
         self.config: pytest.Config | None = None
+        self.path: Path | None = None
+        self.written = 0.0
 
     def pytest_configure(self, config: pytest.Config) -> None:
         """Keep the config, where the fixtures leave the capabilities that they saw."""
         self.config = config
+        asked = config.getoption("--conformance-report")
+        self.path = Path(asked).absolute() if asked else None
         config.stash[CAPABILITIES] = {}
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
@@ -44,6 +50,23 @@ class Report:
         elif report.skipped:
             skipped = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
             row.update(outcome="skipped", reason=skipped.removeprefix("Skipped: "))
+        if time.monotonic() - self.written > _EVERY_SECONDS:
+            self.write(complete=False)
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_sessionfinish(self, exitstatus: int) -> None:
+        """Write the report however the run ended: passed, failed or interrupted."""
+        self.write(complete=int(exitstatus) in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED))
+
+    def write(self, *, complete: bool) -> None:
+        """The file as it stands, whole at any moment: a run that is killed leaves what it had found."""
+        if self.path is None:
+            return
+        self.written = time.monotonic()
+        beside = self.path.with_name(f".{self.path.name}.part")
+        text = json.dumps({**self.as_dict(), "complete": complete}, indent=1)
+        beside.write_text(text + "\n", encoding="utf-8")
+        beside.replace(self.path)
 
     def as_dict(self) -> dict[str, Any]:
         """The report."""
@@ -77,10 +100,8 @@ class Report:
         )
         if whole["missing"]:
             terminalreporter.line(f"NOT A FULL RUN: {len(whole['missing'])} tests were left out")
-        path = self.config.getoption("--conformance-report") if self.config else None
-        if path:
-            Path(path).write_text(json.dumps(whole, indent=1) + "\n", encoding="utf-8")
-            terminalreporter.line(f"report: {path}")
+        if self.path:
+            terminalreporter.line(f"report: {self.path}")
 
 
 def _test(nodeid: str) -> str:
