@@ -161,3 +161,12 @@ def test_a_plans_own_command_is_judged_alike(quantization: str) -> None:
         plan.memory_gib_per_card["weights"], rel=0.01
     )
     assert judged.kv_cache_tokens == pytest.approx(plan.kv_cache_tokens, rel=0.02)
+
+
+def test_several_nodes_are_used_before_one_is_squeezed() -> None:
+    plan = memserve.plan.best("moonshotai/Kimi-K2-Thinking", "2x8xH100")
+    assert (plan.tensor_parallel, plan.pipeline_parallel) == (8, 2)
+    assert "--max-num-seqs" not in plan.command
+    assert memserve.plan.best("Qwen/Qwen3-235B-A22B", "2x8xH100").pipeline_parallel == 1
+    small = memserve.plan.best("llama-70b", "4x4xL4")
+    assert (small.tensor_parallel, small.pipeline_parallel) == (4, 4)

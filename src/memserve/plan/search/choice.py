@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from memserve.plan.losses import KV, OVERFLOWS, preference, weight_loss
 from memserve.plan.rules.judge import release
 from memserve.plan.search import pricing, rooms
+from memserve.plan.search.offers import squeezed
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -72,7 +73,7 @@ class Rank:
         size = spread.tensor * spread.pipeline
         roomy = share <= ROOMY
         return (
-            spread.pipeline > 1,
+            spread.pipeline > 1 or squeezed(candidate, self.machine),
             self.idle(candidate),
             not roomy,
             size if roomy else -size,

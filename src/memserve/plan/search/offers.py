@@ -33,6 +33,8 @@ DTYPES = {
 """What to compute in, by the dtype of the checkpoint: the first that the rules allow."""
 EXOTIC = frozenset({"nvfp4", "mxfp4", "w4a8"})
 """Planned only where a checkpoint is known, or when asked for."""
+AMPLE = 4
+"""Times the requests asked for that one node of several should hold at once."""
 EXPERT_RULES = frozenset({"quantization-groups", "quantization-blocks"})
 """Refusals that whole experts per card may avoid."""
 
@@ -78,6 +80,15 @@ def versions(rules: Mapping[str, Any], wishes: Wishes) -> Sequence[str]:
     if wishes.engine_version is not None:
         return (wishes.engine_version,)
     return [str(row["version"]) for row in offered(rules)]
+
+
+def squeezed(candidate: Candidate, machine: Machine) -> bool:
+    """Whether several nodes may offer better: this has stages, or holds hardly more than was asked."""
+    footprint, deployment = candidate.footprint, candidate.deployment
+    if machine.nodes == 1 or footprint is None or deployment.layout.tensor > machine.cards_per_node:
+        return False
+    held = footprint.max_concurrency * deployment.layout.data
+    return deployment.layout.pipeline > 1 or held < AMPLE * deployment.concurrency
 
 
 class Offer:
@@ -162,7 +173,7 @@ class Offer:
                 return
             deployment = self.deployment(checkpoint, dtype, layout)
             candidate = self.judged(judge, model, checkpoint, deployment)
-            fits = fits or candidate.fits
+            fits = fits or (candidate.fits and not squeezed(candidate, self.machine))
             yield candidate
 
     def all_refused(self, checkpoint: Checkpoint, dtype: str, refusal: Refusal) -> Iterator[Candidate]:
