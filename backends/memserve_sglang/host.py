@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from contextlib import suppress
 from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING, Any
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 _LAST = "last"
 _STOP_SECONDS = 30.0
+_LOOK_SECONDS = 1.0
 
 
 class Host:
@@ -115,7 +117,6 @@ class _Desk:
     def start(self, model: str, options: dict[str, Any]) -> dict[str, Any]:
         """Start the engine and tell what the caller must know of it."""
         import sglang
-
         from memserve_sglang.starting import start
 
         self._engine = start(model, options)
@@ -162,8 +163,16 @@ def _answer(desk: _Desk, pipe: Connection, verb: str, words: dict[str, Any]) -> 
         pipe.send((_LAST, EngineFailed(f"SGLang: {type(error).__name__}: {str(error)[:400]}")))
 
 
+def _end_with(caller: int) -> None:
+    """A host that works hears nothing of its pipe: it asks whose child it is."""
+    while os.getppid() == caller:
+        time.sleep(_LOOK_SECONDS)
+    os.killpg(0, signal.SIGKILL)
+
+
 def main(number: int) -> None:
     """Answer until told to stop or until the caller is gone, then take every child along."""
+    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
     pipe, desk = Connection(number), _Desk()
     with suppress(EOFError, OSError):
         while True:
