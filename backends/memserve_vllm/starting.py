@@ -31,7 +31,7 @@ def arguments(options: Mapping[str, Any]) -> dict[str, Any]:
 def start(model: str, options: Mapping[str, Any], **more: Any) -> Any:
     """A running `vllm.LLM`."""
     asked = {**more, **arguments(options)}
-    _environment(int(asked.get("tensor_parallel_size") or 1))
+    _environment(_ranks(asked))
     proven(model, trust=bool(asked.get("trust_remote_code")))
     from vllm import LLM
 
@@ -83,6 +83,10 @@ def _environment(ranks: int) -> None:
             os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", _cores(ranks))
 
 
+def _ranks(asked: Mapping[str, Any]) -> int:
+    return int(asked.get("tensor_parallel_size") or 1) * int(asked.get("pipeline_parallel_size") or 1)
+
+
 def _cores(ranks: int) -> str:
     """This process's cores dealt out to ranks, in vLLM's spelling; one is shared where there are too few."""
     cores = sorted(os.sched_getaffinity(0))
@@ -94,7 +98,7 @@ def _defaults(asked: Mapping[str, Any]) -> dict[str, Any]:
     """On a CPU with one rank: no extra process, no compiler run before the first token."""
     from vllm.platforms import current_platform
 
-    if not current_platform.is_cpu() or int(asked.get("tensor_parallel_size") or 1) > 1:
+    if not current_platform.is_cpu() or _ranks(asked) > 1:
         return {}
     return {"distributed_executor_backend": "uni", "enforce_eager": True}
 

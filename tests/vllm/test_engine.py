@@ -40,6 +40,14 @@ def test_vllms_own_settings_are_honoured(generator: memserve.protocol.Generator)
     assert free.token_ids != bound.token_ids
 
 
+def test_a_shared_prefix_is_computed_once(generator: memserve.protocol.Generator) -> None:
+    """vLLM's blocks hold 128 tokens on a CPU: two of them are shared."""
+    prefix = [100 + place % 300 for place in range(300)]
+    first = generator.generate([*prefix, 5], max_tokens=2)
+    again = generator.generate([*prefix, 6], max_tokens=2)
+    assert (first.usage.cached_tokens, again.usage.cached_tokens) == (0, 256)
+
+
 def test_unknown_engine_arguments_are_refused_with_a_neighbour() -> None:
     with pytest.raises(Unsupported, match="did you mean enforce_eager"):
         memserve.generator(str(MODEL), backend="vllm", enforce_eagre=True)

@@ -45,9 +45,13 @@ def test_an_adapter_answers_as_merged_weights_do(
 
 
 @_marked
-def test_two_ranks_give_the_tokens_of_one(tiny: Path, greedy: Callable[..., list[list[int]]]) -> None:
-    with _open(tiny, dtype="float32", tensor_parallel_size=2) as split:
-        assert split._engine._llm.llm_engine.vllm_config.parallel_config.tensor_parallel_size == 2  # type: ignore[attr-defined]
+@pytest.mark.parametrize("kind", ["tensor_parallel_size", "pipeline_parallel_size"])
+def test_two_ranks_give_the_tokens_of_one(
+    kind: str, tiny: Path, greedy: Callable[..., list[list[int]]]
+) -> None:
+    with _open(tiny, dtype="float32", **{kind: 2}) as split:
+        config = split._engine._llm.llm_engine.vllm_config.parallel_config  # type: ignore[attr-defined]
+        assert (getattr(config, kind), config.world_size) == (2, 2)
         told = [list(one.token_ids) for one in split.generate(PROMPTS, max_tokens=8)]
     assert told == greedy(tiny, PROMPTS, 8)
 
