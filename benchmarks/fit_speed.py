@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import speed_rows
-from speed_search import MIXES, SERVERS, fit, mean, predictor
+from speed_search import MIXES, RESERVES, SERVERS, fit, mean, predictor
 
 from memserve.speed import constants, ranges, serve
 
@@ -78,6 +78,8 @@ OTHER_PRIORS = {
         "sequence_s": (20e-6, 0.7), "prefill": (0.4, 0.3), "gemm": (0.4, 0.3), "unpack": (0.8, 0.3),
     },
 }  # fmt: skip
+BURST_PRIORS = {"short": (4.0, 0.5), "crowd": (1.2, 0.3), "tail": (6.0, 0.5)}
+"""What only tests show that send everything at once; such rows calibrate nothing else."""
 FIRST_PRIORS = {"first_s": (0.03, 0.7), "queue": (0.2, 0.8)}
 HOST_PRIORS = {
     "layer_s": (0.05, 0.7),
@@ -86,6 +88,9 @@ HOST_PRIORS = {
     "cache": (10.0, 0.5),
 }
 CARD_PRIORS = dict.fromkeys(("weights", "gemm", "prefill", "layer_s"), (1.0, 0.12, (0.6, 1.6)))
+
+WIDER = 1.5
+"""How much wider, in log space, a range is where an engine was never timed on such a card."""
 
 SOURCE = (
     "benchmarks/fit_speed.py on published rows: InferenceMAX, gpustack performance-lab, TensorRT-LLM docs, "
@@ -105,14 +110,17 @@ def calibrate(
     if same.issuperset(SERVERS):
         values = {key: value for key, value in near.items() if key[0] not in OTHER_PRIORS}
     else:
-        values = _servers([row for name in SERVERS for row in found[name]], rounds, near)
+        served = [row for name in SERVERS for row in found[name] if row.figure in {"tpot", "throughput"}]
+        values = _servers([row for row in served if not speed_rows.burst(row)], rounds, near)
+        at_once = [row for row in served if speed_rows.burst(row)]
+        values = _class(at_once, "default", BURST_PRIORS, values, rounds, near, keep=False)
     for engine, priors in OTHER_PRIORS.items():
         timed = [row for row in found[engine] if row.figure != "ttft" and row.backend != "ipex"]
         values = _class(timed, engine, priors, values, rounds, near, engine in same)
     hosts = [row for row in found["hf"] if row.backend == "ipex"]
     values = _class(hosts, "card cpu", HOST_PRIORS, values, rounds, near, "hf" in same)
     for engine in found:
-        first = [row for row in found[engine] if row.figure == "ttft"]
+        first = [row for row in found[engine] if row.figure == "ttft" and not speed_rows.burst(row)]
         values = _class(first, engine, FIRST_PRIORS, values, 10, near, engine in same)
     return values
 
@@ -143,8 +151,7 @@ def _servers(rows: Sequence[Row], rounds: int, near: Values) -> Values:
     for family in ("blackwell", "ampere"):
         priors |= {(f"card {family}", name): prior for name, prior in CARD_PRIORS.items()}
     priors |= {("generation vllm 0.11", name): (3.0, 0.7) for name in ("sequence_s", "step_s")}
-    timed = [row for row in rows if row.figure in {"tpot", "throughput"}]
-    values = fit(timed, priors, {}, rounds, near)
+    values = fit(rows, priors, {}, rounds, near)
     for name in ENGINE_PRIORS:
         values["default", name] = mean(values, name)
     return values
@@ -190,18 +197,48 @@ def table_of_ranges(rows: Sequence[Row], guesses: dict[str, float]) -> dict[str,
     for row in rows:
         if row.figure == "total":
             continue
-        seen = speed_rows.situation(row)
-        timing = serve.time(seen.setup, row.load, seen.limits, seen.each)
         ratio = row.value / guesses[row.id]
-        for name in (row.figure, f"{row.figure}.{ranges.kind(seen, timing)}"):
-            ratios[seen.engine, name].append(ratio)
-            ratios["unseen", row.figure].append(ratio)
+        for name in (row.figure, f"{row.figure}.{_load(row)}"):
+            ratios[_pair(row)[0], name].append(ratio)
+        ratios["unseen", row.figure].append(ratio)
     table: dict[str, Any] = defaultdict(dict)
     for (engine, name), found in sorted(ratios.items()):
         if len(found) >= 12:
             low, high = np.quantile(found, [0.05, 0.95])
             table[engine][name] = [round(float(low), 3), round(float(high), 3), len(found)]
+    table["unseen"] = {name: [round(f**WIDER, 3) for f in row[:2]] for name, row in table["unseen"].items()}
     return dict(table)
+
+
+def inside(
+    rows: Sequence[Row], guesses: dict[str, float], label: Callable[[Row], str], table: dict[str, Any]
+) -> float:
+    """Share of rows whose measurement lies in the range around a guess that saw none of its label.
+
+    A row's engine counts as timed on such a card only if rows of other labels say so.
+    """
+    labels: dict[tuple[str, str], set[str]] = defaultdict(set)
+    for row in rows:
+        labels[_pair(row)].add(label(row))
+    found = []
+    for row in rows:
+        if row.figure in ranges.FIGURES and not row.alike:
+            seen = bool(labels[_pair(row)] - {label(row)})
+            low, high = ranges.factors(table, _pair(row)[0], row.figure, _load(row), seen=seen)
+            found.append(min(low, 1.0) <= row.value / guesses[row.id] <= max(high, 1.0))
+    return sum(found) / len(found)
+
+
+def _pair(row: Row) -> tuple[str, str]:
+    """An engine and the class of a card."""
+    seen = speed_rows.situation(row)
+    return seen.engine, constants.family(seen.setup.card)
+
+
+def _load(row: Row) -> str:
+    """The kind of load that a row's errors are sorted by."""
+    seen = speed_rows.situation(row)
+    return ranges.kind(seen, serve.time(seen.setup, row.load, seen.limits, seen.each))
 
 
 def write(values: Values, rows: Sequence[Row], table: dict[str, Any]) -> None:
@@ -218,13 +255,13 @@ def write(values: Values, rows: Sequence[Row], table: dict[str, Any]) -> None:
         else:
             engines[scope][name] = number
     engines["hf"]["overlaps"] = True
-    for name in MIXES:
-        engines[name]["mixes"] = True
+    for flag, names in (("mixes", MIXES), ("reserves", RESERVES)):
+        for name in names:
+            engines[name][flag] = True
     seen: dict[str, set[str]] = defaultdict(set)
     for row in rows:
         situation = speed_rows.situation(row)
         seen[situation.engine].add(constants.family(situation.setup.card))
-    unseen = {name: [round(v[0] ** 1.2, 3), round(v[1] ** 1.2, 3)] for name, v in table.pop("unseen").items()}
     data = {
         "date": DATE,
         "source": SOURCE,
@@ -233,14 +270,16 @@ def write(values: Values, rows: Sequence[Row], table: dict[str, Any]) -> None:
         "cards": cards,
         "generations": generations,
         "seen": {engine: sorted(found) for engine, found in sorted(seen.items())},
-        "ranges": {**table, "unseen": unseen},
+        "ranges": table,
     }
     HOME.write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
 
 
-def summary(rows: Sequence[Row], guesses: dict[str, float]) -> dict[str, Any]:
-    """Median and 90th percentile of the relative error: time per token, maximum throughput."""
-    found = {}
+def summary(
+    rows: Sequence[Row], guesses: dict[str, float], label: Callable[[Row], str], table: dict[str, Any]
+) -> dict[str, Any]:
+    """Median and 90th percentile of the relative error, and what of all figures the ranges hold."""
+    found: dict[str, Any] = {"inside": round(inside(rows, guesses, label, table), 4)}
     for figure in ("tpot", "throughput"):
         wanted = [row for row in rows if row.figure == figure and not row.alike]
         if figure == "throughput":
@@ -263,26 +302,26 @@ def main() -> None:
     options = parser.parse_args()
     rows = speed_rows.rows()
     values = calibrate(rows)
-    if options.quick:
-        report(rows, values, ("model", "card"), options.workers)
-        return
     unseen = left_out(rows, folds, values, options.workers)
-    write(values, rows, table_of_ranges(rows, unseen))
+    table = table_of_ranges(rows, unseen)
+    if options.quick:
+        report(rows, values, table, ("model", "card"), options.workers)
+        return
+    write(values, rows, table)
     if options.check:
-        found = report(rows, values, tuple(LABELS), options.workers)
-        found["configuration"] = summary(rows, unseen)
+        found = report(rows, values, table, tuple(LABELS), options.workers)
+        found["configuration"] = summary(rows, unseen, folds, table)
         LEFT_OUT.write_text(json.dumps({"date": DATE, "labels": found}, indent=1) + "\n", encoding="utf-8")
 
 
 def report(
-    rows: Sequence[Row], values: Values, names: Sequence[str], workers: int | None
+    rows: Sequence[Row], values: Values, table: dict[str, Any], names: Sequence[str], workers: int | None
 ) -> dict[str, dict[str, Any]]:
     """Prints, as they come, the errors on rows whose card, model or source was left out."""
-    run = predictor(values)
-    print("all seen", summary(rows, {row.id: run(row) for row in rows}), flush=True)
     found = {}
     for name in names:
-        found[name] = summary(rows, left_out(rows, LABELS[name], values, workers))
+        guesses = left_out(rows, LABELS[name], values, workers)
+        found[name] = summary(rows, guesses, LABELS[name], table)
         print("left out by", name, found[name], flush=True)
     return found
 

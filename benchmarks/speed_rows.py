@@ -194,9 +194,20 @@ def unfit(row: Row) -> str | None:
         return "prompts read faster than the card's peak arithmetic: they came from a cache"
     if "openai/gpt-oss-120b" in row.model and row.concurrency == 512 and "H100" in row.gpus:
         return "tokens faster than the links allow: mislabelled"
+    if row.backend == "sglang" and row.family == "GB200":
+        return (
+            "disaggregated: the same time per token from 128 to 4,096 requests, other cards read the prompts"
+        )
+    if row.note.startswith("DEP"):
+        return "the layout is our reading of an abbreviation: it is tested, not learnt from"
     if _regrouped(row):
         return "a rank's share of the requests is that of tensor x expert ranks"
     return None
+
+
+def burst(row: Row) -> bool:
+    """Sent all at once, not kept in flight: no steady load, and the last answers run alone."""
+    return (situation(row).each or 0.0) > serve.MANY
 
 
 def speculated(row: Row) -> bool:

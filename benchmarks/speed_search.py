@@ -29,12 +29,14 @@ NOISE = 0.1
 """Repeated measurements of one configuration differ by about this much."""
 TIE = 0.1
 """How far, in log space, one server's constant is from the mean of the three: their kernels are similar."""
+RESERVES = {"trtllm", "hf", "fused", "llamacpp"}
+"""Classes that admit a request only with room for its whole answer."""
 STEP = 1e-4
 
 
 def chosen(values: Mapping[Key, float], engine: str, family: str, generation: str | None) -> Constants:
     """Constants from fitted values, as `constants.of` builds them from the file."""
-    base = constants.Constants(overlaps=engine == "hf", mixes=engine in MIXES)
+    base = constants.Constants(overlaps=engine == "hf", mixes=engine in MIXES, reserves=engine in RESERVES)
     for scope in ("default", engine):
         base = replace(base, **{name: value for (where, name), value in values.items() if where == scope})
     for scope in (f"card {family}", f"generation {generation}"):

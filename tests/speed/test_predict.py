@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 
@@ -219,3 +220,49 @@ def test_a_larger_model_of_one_kind_is_slower(backend):
         words = {"backend": backend, "gpus": "8xA100", "tensor_parallel": 8, "concurrency": concurrency}
         assert tpot(model=LLAMA, **words) < tpot(model=LARGE, **words)
         assert flow(model=LLAMA, **words) > flow(model=LARGE, **words)
+
+
+@pytest.mark.parametrize("backend", ["vllm", "sglang", "trtllm", "ascend"])
+@pytest.mark.parametrize(("prompt", "answer"), [(200, 200), (2000, 100), (1024, 1024)])
+def test_what_is_sent_at_once_waits_longer_and_is_never_slower_than_less(backend, prompt, answer):
+    """Beyond 256 requests tests send all at once: the last answers run alone, short ones wait for prompts."""
+    words = {"gpus": "4xH100", "model": LARGE, "backend": backend, "quantization": "fp8"}
+    found = [
+        speed(input_tokens=prompt, output_tokens=answer, concurrency=count, **words)
+        for count in (64, 256, 257, 300, 512, 1000, 4000, 10_000)
+    ]
+    steps = [one.tpot_ms.likely for one in found]
+    assert steps == sorted(steps)
+    for less, more in pairwise(found):
+        assert more.output_tokens_per_s.likely > 0.95 * less.output_tokens_per_s.likely
+        assert more.ttft_ms.likely > 0.99 * less.ttft_ms.likely
+
+
+def test_the_most_requests_of_latent_experts_share_them():
+    """Tensor ranks would each keep the whole latent, so an open layout holds most with attention per card."""
+    open_, named = (
+        speed(SPARSE, "8xH200", concurrency=None, tensor_parallel=tensor, output_tokens=1000)
+        for tensor in (None, 8)
+    )
+    assert "share the experts" in open_.notes[0]
+    assert open_.output_tokens_per_s.likely > 1.3 * named.output_tokens_per_s.likely
+    assert speed(SPARSE, "8xH200", concurrency=8).notes == ()
+    assert speed(LARGE, "8xH200", concurrency=None).notes == ()
+
+
+def test_an_answer_is_let_in_before_there_is_room_for_all_of_it_except_where_engines_reserve():
+    held = {
+        backend: speed(LARGE, "4xA100", backend, output_tokens=8000, concurrency=None).batch
+        for backend in ("vllm", "trtllm")
+    }
+    assert held["vllm"] > 1.3 * held["trtllm"]
+
+
+@pytest.mark.parametrize("figure", ["tpot_ms", "ttft_ms"])
+def test_ranges_are_wider_where_nobody_measured(figure):
+    def width(**words):
+        found = getattr(speed(concurrency=8, **words), figure)
+        return found.high / found.low
+
+    assert width(gpus="1xMI300X") > width(gpus="1xH100")
+    assert width(backend="an-engine-of-tomorrow") > width(backend="vllm")

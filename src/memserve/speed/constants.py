@@ -53,6 +53,15 @@ class Constants:
     """From the arrival of a request to its first step and from its last kernel to the wire."""
     queue: float = 0.5
     """TTFT: how many of the requests in flight stand before a new one with their prompts."""
+    crowd: float = 1.3
+    """How much longer prompts take where hundreds of requests arrive at once and share one host."""
+    short: float = 4.0
+    """How much more a stall weighs in the mean time per token of unequal answers than of equal ones: the mean
+    of 1 / length times the mean length."""
+    tail: float = 6.0
+    """How much longer the longest answer of such a test is than the mean: few are left at its end."""
+    reserves: bool = False
+    """A request waits until the cache has room for its whole answer; others take blocks as they write."""
     mixes: bool = False
     """One step reads prompts and decodes, so both use one reading of the weights."""
     overlaps: bool = False

@@ -79,7 +79,9 @@ def situate(model: shape.Shape, machine: Machine, backend: str, load: serve.Load
     name = engines.kind(backend)
     engine = "ascend" if card.vendor == "ascend" else name or "default"
     form = formats.of(quantization, model, card)
-    spread = layout.spread(model, machine, form, engine, tensor_parallel, pipeline_parallel, data_parallel)
+    spread = layout.spread(
+        model, machine, form, engine, tensor_parallel, pipeline_parallel, data_parallel, concurrency is None
+    )
     limits = engines.limits(engine, engine_version, card)
     generation = engines.generation(engine, engine_version)
     setup = Setup(

@@ -17,6 +17,8 @@ WIDE = 16
 """Tensor ranks that engines still give one copy of the attention."""
 LAYERWISE = {"llamacpp", "hf"}
 """Engines that split layers, not matrices, over their cards."""
+SHARING = {"vllm", "sglang", "trtllm", "lmdeploy", "ascend"}
+"""Engines with data-parallel attention."""
 FILL = 0.9
 
 
@@ -33,11 +35,17 @@ class Spread(NamedTuple):
 
 
 def spread(shape: Shape, machine: Machine, form: Format, engine: str, tensor: int | None,
-           pipeline: int | None = None, data: int | None = None) -> Spread:  # fmt: skip
-    """The layout that engines take by default, and what can be read into a layout that is named."""
+           pipeline: int | None = None, data: int | None = None, most: bool = False) -> Spread:  # fmt: skip
+    """The layout that engines take by default, and what can be read into a layout that is named.
+
+    `most`: the layout is left open by somebody who asks for the most that the machine can serve.
+    """
     if pipeline or data:
         return _named(machine, tensor, pipeline or 1, data)
     if tensor is None:
+        shared = _sharing(shape, machine, form, engine) if most else None
+        if shared:
+            return shared
         return _default(shape, machine, form, engine)
     cards = machine.cards
     domain = DOMAINS.get(machine.card.name, BOARD)
@@ -92,6 +100,20 @@ def _default(shape: Shape, machine: Machine, form: Format, engine: str) -> Sprea
     while tensor * 2 <= machine.cards_per_node and _heads(shape) % (tensor * 2) == 0:
         tensor *= 2
     return spread(shape, machine, form, engine, tensor)
+
+
+def _sharing(shape: Shape, machine: Machine, form: Format, engine: str) -> Spread | None:
+    """Data-parallel attention over shared experts: no tensor rank divides a latent, so it holds most."""
+    cards = machine.cards_per_node
+    latent = all(part.latent for part in shape.attentions) and shape.experts
+    if cards == 1 or not latent or engine not in SHARING:
+        return None
+    own = stored_bytes(shape, form) - shape.expert * shape.experts * form.bits / 8
+    held = own + shape.expert * shape.experts * form.bits / 8 / cards
+    if held > FILL * FILL * machine.card.memory:
+        return None
+    note = f"read as {cards} data-parallel ranks that share the experts, as for the most requests"
+    return Spread(1, 1, machine.cards, cards, notes=(note,))
 
 
 def _heads(shape: Shape) -> int:

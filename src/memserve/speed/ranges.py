@@ -12,6 +12,9 @@ if TYPE_CHECKING:
     from memserve.speed.serve import Timing
 
 
+FIGURES = ("ttft", "tpot", "throughput")
+
+
 class Band(NamedTuple):
     """Factors (low, high) for the three figures."""
 
@@ -48,10 +51,13 @@ def band(situation: Situation, timing: Timing) -> Band:
     table: dict[str, Any] = constants.data()["ranges"]
     family = constants.family(situation.setup.card)
     seen = situation.known and family in constants.data()["seen"].get(situation.engine, ())
-    row = table.get(situation.engine, {}) if seen else {}
     load = kind(situation, timing)
-    factors = {}
-    for figure in ("ttft", "tpot", "throughput"):
-        found = row.get(f"{figure}.{load}") or row.get(figure) or table["unseen"][figure]
-        factors[figure] = (float(found[0]), float(found[1]))
-    return Band(factors, at_most=not seen)
+    found = {name: factors(table, situation.engine, name, load, seen=seen) for name in FIGURES}
+    return Band(found, at_most=not seen)
+
+
+def factors(table: dict[str, Any], engine: str, figure: str, load: str, *, seen: bool) -> tuple[float, float]:
+    """Low and high over likely; `seen`: the engine was timed on such a card."""
+    row = table.get(engine, {}) if seen else {}
+    low, high, *_ = row.get(f"{figure}.{load}") or row.get(figure) or table["unseen"][figure]
+    return float(low), float(high)

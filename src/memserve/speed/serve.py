@@ -6,12 +6,13 @@ second is shared between the prompts of new requests and the decoding of the oth
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from math import log2
+from typing import TYPE_CHECKING, NamedTuple
 
 from memserve.speed import step
 
 if TYPE_CHECKING:
+    from memserve.speed.constants import Constants
     from memserve.speed.engines import Limits
     from memserve.speed.step import Setup
 
@@ -20,12 +21,12 @@ UTILIZATION = 0.9
 ROUNDS = 20
 CLOSE = 0.002
 MANY = 256
-"""Requests in flight beyond which published tests send all at once, so that half of them stand ahead."""
+"""Requests in flight beyond which published tests send all at once; at twice as many all of them do."""
 BURST = 0.5
+"""Of what is sent at once, half of the prompts stand before a request on average, and half behind it."""
 
 
-@dataclass(frozen=True)
-class Load:
+class Load(NamedTuple):
     """What every request of a test asks for."""
 
     input_tokens: float
@@ -44,8 +45,7 @@ class Load:
         return self.prefix_tokens + self.input_tokens + self.output_tokens / 2
 
 
-@dataclass(frozen=True)
-class Timing:
+class Timing(NamedTuple):
     """One replica under load, in seconds."""
 
     ttft: float
@@ -62,7 +62,8 @@ def capacity(setup: Setup, load: Load, limits: Limits) -> float:
     weights = step.weight_bytes(setup, None) / setup.pipeline
     sampler = limits.sampler_bytes * limits.sequences * setup.shape.vocabulary
     free = UTILIZATION * setup.card.memory - weights - sampler - RESERVE
-    return max(0.0, free) / max(1.0, step.kv_bytes_per_sequence(setup, load.final))
+    held = load.final if setup.constants.reserves else load.mean
+    return max(0.0, free) / max(1.0, step.kv_bytes_per_sequence(setup, held))
 
 
 def time(setup: Setup, load: Load, limits: Limits, concurrency: float | None) -> Timing:
@@ -73,7 +74,12 @@ def time(setup: Setup, load: Load, limits: Limits, concurrency: float | None) ->
         ceiling["asked"] = float(concurrency)
     bound = min(ceiling, key=lambda name: ceiling[name])
     inside = max(1.0, ceiling[bound])
-    return _settled(setup, load, limits, inside, concurrency, bound)
+    found = _settled(setup, load, limits, inside, concurrency, bound)
+    if concurrency is None or not _burst(concurrency):
+        return found
+    fewer = _settled(setup, load, limits, min(inside, MANY), MANY, bound)
+    rate = _at_once(setup, load, concurrency, found.requests_per_s, fewer.requests_per_s)
+    return found._replace(requests_per_s=rate)
 
 
 def _settled(setup: Setup, load: Load, limits: Limits, inside: float, asked: float | None,
@@ -94,11 +100,47 @@ def _settled(setup: Setup, load: Load, limits: Limits, inside: float, asked: flo
         settled, decoding = abs(fresh - decoding) < CLOSE * decoding, (decoding + fresh) / 2
         if settled:
             break
-    ahead = (inside - 1) * (BURST if inside > MANY else k.queue)
-    ttft = k.first_s + prompt_time(setup, load, limits, 1) + prompt * ahead + tpot / 2
+    ahead = (inside - 1) * (max(BURST, k.queue) if inside > MANY else k.queue)
+    slowed = 1 + _burst(asked) * (k.crowd - 1)
+    ttft = k.first_s + prompt_time(setup, load, limits, 1) + prompt * slowed * ahead + tpot / 2
     if asked is not None and asked > inside:
         ttft += (asked - inside) / rate / 2
+    stall = _stall(k, load, inside, prompt, longest)
+    at_once = own + stall - k.overlap * min(own, stall)
+    tpot += _burst(asked) * max(0.0, at_once - tpot)
     return Timing(ttft, tpot, rate, decoding, bound)
+
+
+def _at_once(setup: Setup, load: Load, asked: float, steady: float, least: float) -> float:
+    """Requests per second of a test that sends all at once: at its end the longest answers run alone.
+
+    It is never less than what fewer requests, kept in flight, would get.
+    """
+    k = setup.constants
+    tail = (k.tail - 1) * _unequal(load) * load.output_tokens * step.decode(setup, 1, load.mean)
+    drained = asked / (asked / steady + tail)
+    return min(steady, max(least, steady + _burst(asked) * (drained - steady)))
+
+
+def _burst(asked: float | None) -> float:
+    """How far a test of so many requests sends them all at once: 0 to MANY, 1 from twice that."""
+    return 0.0 if asked is None else min(1.0, max(0.0, log2(max(asked, 1.0) / MANY)))
+
+
+def _unequal(load: Load) -> float:
+    """How far answers differ in length: those far shorter than their prompts are cut by a limit."""
+    return min(1.0, load.output_tokens / max(load.input_tokens, 1.0))
+
+
+def _stall(k: Constants, load: Load, inside: float, prompt: float, longest: float) -> float:
+    """Mean seconds per token that answers wait for the prompts behind them if all are sent at once.
+
+    The mean is over requests, so a short answer's wait weighs most. Where steps mix, a token waits for one
+    chunk at most.
+    """
+    unequal = 1 + (k.short - 1) * _unequal(load)
+    stall = BURST * unequal * (inside - 1) * prompt / max(load.output_tokens, 1.0)
+    return k.crowd * (min(stall, longest) if k.mixes else stall)
 
 
 def _most(prompt: float, overlap: float, decoding: float, own: float, later: float) -> float:
