@@ -6,8 +6,9 @@ import inspect
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from memserve.errors import EngineFailed, ModelUnreadable
+from memserve.errors import EngineFailed, InvalidInput, ModelUnreadable
 from memserve.options import named, value
+from memserve_llamacpp.fitting import refuse_too_large
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -42,12 +43,28 @@ def load(model: str, options: Mapping[str, Any], **more: Any) -> Any:
     import llama_cpp
 
     asked = {"n_ctx": 0, "n_gpu_layers": WHOLE_MODEL, **_arguments(llama_cpp.Llama, options), **more}
+    if not llama_cpp.llama_supports_gpu_offload():
+        refuse_too_large(path, asked["n_ctx"])
     try:
-        return llama_cpp.Llama(model_path=str(path), verbose=False, **asked)
+        return _adapted(llama_cpp.Llama(model_path=str(path), verbose=False, **asked))
+    except TypeError as error:
+        raise InvalidInput(f"llama.cpp does not take these options: {error}") from error
     except (ValueError, RuntimeError, AssertionError) as error:
         raise ModelUnreadable(f"llama.cpp cannot load {path}: {error}", path=str(path)) from error
     except MemoryError as error:
         raise EngineFailed(f"out of memory while loading {path}") from error
+
+
+def _adapted(llama: Any) -> Any:
+    """The model, once its LoRA adapter is proven to be there: a null pointer in its place crashes later."""
+    if llama.lora_path and not llama._lora_adapter:
+        llama._lora_adapter = None
+        llama.close()
+        raise ModelUnreadable(
+            f"the adapter {llama.lora_path} cannot be read, or does not belong to {llama.model_path}",
+            path=llama.lora_path, field="lora_path",
+        )  # fmt: skip
+    return llama
 
 
 def _arguments(loader: Any, options: Mapping[str, Any]) -> dict[str, Any]:
