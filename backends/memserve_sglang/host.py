@@ -82,12 +82,18 @@ class Host:
         try:
             tag, value = self._pipe.recv()
         except (EOFError, OSError) as error:
-            raise EngineFailed(
-                "SGLang's process died while it worked", hint="its own output says why"
-            ) from error
+            raise self._died() from error
         if isinstance(value, Exception):
             raise value
         return tag, value
+
+    def _died(self) -> EngineFailed:
+        with suppress(subprocess.TimeoutExpired):
+            self._child.wait(_LOOK_SECONDS)
+        words = "SGLang's process died while it worked"
+        if self._child.returncode == -signal.SIGKILL:
+            return EngineFailed(f"{words}, killed by the system", hint="most often main memory ran out")
+        return EngineFailed(words, hint="its own output says why")
 
 
 def _pair() -> tuple[Connection, Connection]:

@@ -62,6 +62,15 @@ def test_its_death_is_an_error_here_and_not_our_own(sglang: Path) -> None:
     host.close()
 
 
+def test_one_that_the_system_killed_is_said_to_be(sglang: Path) -> None:
+    host = Host(str(sglang), {})
+    (told,) = host.call("generate", input_ids=[[1]])
+    os.kill(told["pid"], signal.SIGKILL)
+    with pytest.raises(EngineFailed, match=r"killed by the system.*main memory"):
+        host.call("generate", input_ids=[[1]])
+    host.close()
+
+
 def test_a_start_that_fails_says_why_in_one_line(sglang: Path) -> None:
     broken = Path(shutil.copytree(sglang, sglang.parent / "broken"))
     with pytest.raises(EngineFailed, match="Not enough memory") as caught:
