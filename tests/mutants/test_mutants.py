@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
-from functools import cache
 from itertools import pairwise
 from pathlib import Path
 
@@ -17,11 +17,11 @@ HERE = Path(__file__).parent
 CHECKPOINT = HERE.parents[1] / "examples" / "plugin" / "checkpoint"
 
 
-def _registered() -> dict[str, str]:
-    """Names and groups, read without patching this process."""
-    lines = (HERE / "wrong.py").read_text(encoding="utf-8").splitlines()
+def _registered() -> dict[str, tuple[str, bool]]:
+    """Names, groups and whether no other group may catch them, read without patching this process."""
+    lines = [line for file in ("wrong.py", "subtle.py") for line in (HERE / file).read_text().splitlines()]
     return {
-        below.split()[1].partition("(")[0]: line.split('"')[1]
+        re.split(r"[( :]", below)[1]: (line.split('"')[1], "alone=True" in line)
         for line, below in pairwise(lines)
         if line.startswith("@mutant(")
     }
@@ -32,11 +32,10 @@ SUITE = HERE.parents[1] / "src" / "memserve" / "conformance"
 GROUPS = {path.stem.removeprefix("test_") for path in SUITE.glob("test_*.py")}
 
 
-@cache
-def _groups_that_fail(name: str) -> frozenset[str]:
+def _groups_that_fail(name: str, part: str = "") -> frozenset[str]:
     report = Path(tempfile.mkdtemp()) / "report.json"
     command = [
-        sys.executable, "-m", "pytest", "--pyargs", "memserve.conformance", "-q",
+        sys.executable, "-m", "pytest", "--pyargs", f"memserve.conformance{part}", "-q",
         "-p", "wrong", "-p", "no:cacheprovider",
         "--backend", "toy", "--model", str(CHECKPOINT), "--options", "api_key=sk-toy-0123456789",
         "--task", "generate", "--task", "embed", "--task", "rerank", "--conformance-report", str(report),
@@ -55,11 +54,11 @@ def _groups_that_fail(name: str) -> frozenset[str]:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(MUTANTS))
 def test_a_wrong_backend_is_caught_by_its_group(name: str) -> None:
-    assert MUTANTS[name] in _groups_that_fail(name)
+    """Those that a group catches alone are shown to the whole suite, the others to their own group."""
+    group, alone = MUTANTS[name]
+    failed = _groups_that_fail(name, "" if alone else f".test_{group}")
+    assert failed == {group}
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("group", sorted(GROUPS))
-def test_each_group_catches_one_that_no_other_catches(group: str) -> None:
-    alone = [name for name in MUTANTS if _groups_that_fail(name) == {group}]
-    assert alone, f"no wrong backend is caught by {group} alone"
+def test_each_group_has_one_that_no_other_catches() -> None:
+    assert {group for group, alone in MUTANTS.values() if alone} == GROUPS

@@ -1,7 +1,7 @@
 """Deliberately wrong backends: each breaks one promise of the toy, named by MEMSERVE_MUTANT.
 
 A pytest plug-in (`-p wrong`): it patches the toy package, or wraps what `memserve.generator` returns, before
-the suite opens anything.
+the suite opens anything. `subtle` holds more of them.
 """
 
 from __future__ import annotations
@@ -11,61 +11,22 @@ import os
 import random
 import threading
 import time
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+import subtle
 from memserve_toy import engine as toy
 from memserve_toy import model, vectors
+from wrapping import MUTANTS, Wrapped, around, mutant, wrap
 
-import memserve
 from memserve.errors import ContextOverflow
 from memserve.protocol import Completion, Delta, Score
 
-Patch = Callable[[], None]
-MUTANTS: dict[str, tuple[str, Patch]] = {}
-
-
-def mutant(group: str) -> Callable[[Patch], Patch]:
-    """Register a wrong backend under its function's name, with the group that must catch it."""
-
-    def register(patch: Patch) -> Patch:
-        MUTANTS[patch.__name__] = (group, patch)
-        return patch
-
-    return register
+assert subtle.__doc__  # it registers its own
 
 
 def pytest_configure() -> None:
     MUTANTS[os.environ["MEMSERVE_MUTANT"]][1]()
-
-
-def _around(owner: Any, name: str, make: Callable[[Any], Any]) -> None:
-    setattr(owner, name, make(getattr(owner, name)))
-
-
-class Wrapped:
-    """What `memserve.generator` returned, with some methods replaced."""
-
-    def __init__(self, inner: Any) -> None:
-        self.inner = inner
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.inner, name)
-
-    def __enter__(self) -> Any:
-        self.inner.__enter__()
-        return self
-
-    def __exit__(self, *what: Any) -> None:
-        self.inner.__exit__(*what)
-
-    def __repr__(self) -> str:
-        return repr(self.inner)
-
-
-def _wrap(kind: type[Wrapped]) -> None:
-    _around(memserve, "generator", lambda real: lambda *a, **k: kind(real(*a, **k)))
 
 
 # ------------------------------------------------------------------ order, invariance, isolation
@@ -80,7 +41,7 @@ def large_batches_come_back_sorted() -> None:
 
         return generate
 
-    _around(toy.ToyEngine, "generate", make)
+    around(toy.ToyEngine, "generate", make)
 
 
 @mutant("order")
@@ -91,7 +52,7 @@ def duplicates_are_answered_once() -> None:
                 prompt = list(dict.fromkeys(prompt))
             return self.inner.generate(prompt, **settings)
 
-    _wrap(Mutant)
+    wrap(Mutant)
 
 
 @mutant("invariance")
@@ -112,7 +73,7 @@ def a_long_neighbour_pads_the_short() -> None:
         return replace(other, usage=replace(other.usage, prompt_tokens=honest.usage.prompt_tokens))
 
     toy.ToyEngine._padded = padded
-    _around(toy.ToyEngine, "generate", make)
+    around(toy.ToyEngine, "generate", make)
 
 
 @mutant("isolation")
@@ -127,10 +88,10 @@ def the_last_seed_is_everybodys() -> None:
                 settings["seed"] = seen[-1]
             return await self.inner.agenerate(prompt, **settings)
 
-    _wrap(Mutant)
+    wrap(Mutant)
 
 
-@mutant("isolation")
+@mutant("isolation", alone=True)
 def threads_share_one_prompt() -> None:
     class Mutant(Wrapped):
         def generate(self, prompt: Any, **settings: Any) -> Any:
@@ -139,15 +100,15 @@ def threads_share_one_prompt() -> None:
                 time.sleep(0.02)
             return self.inner.generate(self.prompt, **settings)
 
-    _wrap(Mutant)
+    wrap(Mutant)
 
 
 # ------------------------------------------------------------------ prompts
 
 
-@mutant("template")
+@mutant("template", alone=True)
 def the_template_gets_a_second_bos() -> None:
-    _around(model, "render", lambda real: lambda messages: [model.BOS, *real(messages)])
+    around(model, "render", lambda real: lambda messages: [model.BOS, *real(messages)])
 
 
 @mutant("template")
@@ -160,10 +121,10 @@ def raw_text_gets_a_second_bos() -> None:
 
 @mutant("template")
 def roles_are_lost() -> None:
-    _around(model, "render", lambda real: lambda ms: real([m for m in ms if m["role"] != "assistant"]))
+    around(model, "render", lambda real: lambda ms: real([m for m in ms if m["role"] != "assistant"]))
 
 
-@mutant("context")
+@mutant("context", alone=True)
 def overflow_has_no_numbers() -> None:
     def overflow(**_: Any) -> ContextOverflow:
         return ContextOverflow(tokens=None, limit=None, message="too long")
@@ -173,7 +134,7 @@ def overflow_has_no_numbers() -> None:
 
 @mutant("context")
 def truncation_keeps_the_wrong_end() -> None:
-    _around(
+    around(
         toy, "_fit", lambda real: lambda t, limit, policy: real(t, limit, policy)
         if policy != "left" or len(t) + limit <= model.CONTEXT
         else t[: model.CONTEXT - limit],
@@ -188,9 +149,9 @@ def tokens_are_counted_without_the_template() -> None:
 # ------------------------------------------------------------------ answers
 
 
-@mutant("stop")
+@mutant("stop", alone=True)
 def only_the_first_stop_is_heard() -> None:
-    _around(toy, "_stopped", lambda real: lambda text, stops: real(text, stops[:1]))
+    around(toy, "_stopped", lambda real: lambda text, stops: real(text, stops[:1]))
 
 
 @mutant("stop")
@@ -203,15 +164,15 @@ def the_stop_string_stays() -> None:
                 return replace(got, text=(got.text or "") + stop)
             return got
 
-    _wrap(Mutant)
+    wrap(Mutant)
 
 
-@mutant("length")
+@mutant("length", alone=True)
 def seven_tokens_are_eight() -> None:
     def make(real: Any) -> Any:
         return lambda tokens, limit, sampling: real(tokens, 8 if limit == 7 else limit, sampling)
 
-    _around(model, "continue_text", make)
+    around(model, "continue_text", make)
 
 
 @mutant("length")
@@ -223,7 +184,7 @@ def being_cut_is_called_an_end() -> None:
 
         return finished
 
-    _around(toy, "_finished", make)
+    around(toy, "_finished", make)
 
 
 @mutant("determinism")
@@ -231,7 +192,7 @@ def top_k_is_forgotten() -> None:
     def make(real: Any) -> Any:
         return lambda row, sampling, draw: real(row, replace(sampling, top_k=0), draw)
 
-    _around(model, "pick", make)
+    around(model, "pick", make)
 
 
 @mutant("determinism")
@@ -242,10 +203,10 @@ def temperature_is_forgotten_unless_sampling_many() -> None:
 
         return complete
 
-    _around(toy, "_complete", make)
+    around(toy, "_complete", make)
 
 
-@mutant("determinism")
+@mutant("determinism", alone=True)
 def seeds_are_forgotten() -> None:
     def make(real: Any) -> Any:
         def complete(request: Any) -> Any:
@@ -255,15 +216,15 @@ def seeds_are_forgotten() -> None:
 
         return complete
 
-    _around(toy, "_complete", make)
+    around(toy, "_complete", make)
 
 
-@mutant("samples")
+@mutant("samples", alone=True)
 def all_samples_are_one() -> None:
     def make(real: Any) -> Any:
         return lambda request, tokens, limit, index: real(request, tokens, limit, 0)
 
-    _around(toy, "_sample", make)
+    around(toy, "_sample", make)
 
 
 @mutant("samples")
@@ -276,10 +237,10 @@ def only_the_first_sample_is_counted() -> None:
 
         return complete
 
-    _around(toy, "_complete", make)
+    around(toy, "_complete", make)
 
 
-@mutant("logprobs")
+@mutant("logprobs", alone=True)
 def logprobs_belong_to_the_token_before() -> None:
     def make(real: Any) -> Any:
         def finished(request: Any, ids: Any, rows: Any) -> Any:
@@ -289,10 +250,10 @@ def logprobs_belong_to_the_token_before() -> None:
 
         return finished
 
-    _around(toy, "_finished", make)
+    around(toy, "_finished", make)
 
 
-@mutant("score")
+@mutant("score", alone=True)
 def scores_forget_the_first_token() -> None:
     def make(real: Any) -> Any:
         def score(context: str, continuation: str) -> Score:
@@ -301,15 +262,15 @@ def scores_forget_the_first_token() -> None:
 
         return score
 
-    _around(toy, "_score", make)
+    around(toy, "_score", make)
 
 
 @mutant("score")
 def trailing_spaces_are_scored_apart() -> None:
-    _around(toy, "_score", lambda real: lambda c, x: real(c + "|", x) if c.endswith(" ") else real(c, x))
+    around(toy, "_score", lambda real: lambda c, x: real(c + "|", x) if c.endswith(" ") else real(c, x))
 
 
-@mutant("structure")
+@mutant("structure", alone=True)
 def schemas_are_dropped() -> None:
     def make(real: Any) -> Any:
         def complete(request: Any) -> Any:
@@ -319,10 +280,10 @@ def schemas_are_dropped() -> None:
 
         return complete
 
-    _around(toy, "_complete", make)
+    around(toy, "_complete", make)
 
 
-@mutant("usage")
+@mutant("usage", alone=True)
 def stopped_answers_are_padded() -> None:
     def make(real: Any) -> Any:
         def complete(request: Any) -> Any:
@@ -332,7 +293,7 @@ def stopped_answers_are_padded() -> None:
 
         return complete
 
-    _around(toy, "_complete", make)
+    around(toy, "_complete", make)
 
 
 @mutant("stream")
@@ -345,7 +306,7 @@ def stop_strings_leak_in_streams() -> None:
 
         return stream
 
-    _around(toy.ToyEngine, "stream", make)
+    around(toy.ToyEngine, "stream", make)
 
 
 @mutant("stream")
@@ -359,34 +320,34 @@ def usage_comes_twice() -> None:
 
         return stream
 
-    _around(toy.ToyEngine, "stream", make)
+    around(toy.ToyEngine, "stream", make)
 
 
 # ------------------------------------------------------------------ refusals and errors
 
 
-@mutant("unsupported")
+@mutant("unsupported", alone=True)
 def what_is_not_known_is_dropped() -> None:
     class Mutant(Wrapped):
         def generate(self, prompt: Any, *, regex: Any = None, tools: Any = None, **settings: Any) -> Any:
             return self.inner.generate(prompt, **settings)
 
-    _wrap(Mutant)
+    wrap(Mutant)
 
 
-@mutant("errors")
+@mutant("errors", alone=True)
 def any_prompt_will_do() -> None:
     class Mutant(Wrapped):
         def generate(self, prompt: Any, **settings: Any) -> Any:
             return self.inner.generate("" if prompt is None else prompt, **settings)
 
-    _wrap(Mutant)
+    wrap(Mutant)
 
 
 # ------------------------------------------------------------------ life
 
 
-@mutant("lifecycle")
+@mutant("lifecycle", alone=True)
 def close_leaves_a_thread() -> None:
     def make(real: Any) -> Any:
         def init(self: Any) -> None:
@@ -395,7 +356,7 @@ def close_leaves_a_thread() -> None:
 
         return init
 
-    _around(toy.ToyEngine, "__init__", make)
+    around(toy.ToyEngine, "__init__", make)
 
 
 @mutant("lifecycle")
@@ -404,10 +365,10 @@ def closed_is_not_closed() -> None:
         def close(self) -> None:
             pass
 
-    _wrap(Mutant)
+    wrap(Mutant)
 
 
-@mutant("cancellation")
+@mutant("cancellation", alone=True)
 def a_cancelled_request_breaks_the_engine() -> None:
     class Mutant(Wrapped):
         broken = False
@@ -427,19 +388,19 @@ def a_cancelled_request_breaks_the_engine() -> None:
                 return Completion(text="")
             return self.inner.generate(prompt, **settings)
 
-    _wrap(Mutant)
+    wrap(Mutant)
 
 
-@mutant("secrets")
+@mutant("secrets", alone=True)
 def the_key_is_in_the_repr() -> None:
     class Mutant(Wrapped):
         def __repr__(self) -> str:
             return "Generator(backend='toy', api_key='sk-toy-0123456789')"
 
-    _wrap(Mutant)
+    wrap(Mutant)
 
 
-@mutant("entrance")
+@mutant("entrance", alone=True)
 def finding_it_loads_an_engine() -> None:
     """Done by tests/mutants/heavy/sitecustomize.py, in the processes that the suite starts."""
     os.environ["PYTHONPATH"] = os.environ["MEMSERVE_HEAVY"]
@@ -463,7 +424,7 @@ def cut_vectors_keep_their_length() -> None:
 
         return embed
 
-    _around(vectors.ToyEmbedder, "embed", make)
+    around(vectors.ToyEmbedder, "embed", make)
 
 
 @mutant("embeddings")
@@ -471,12 +432,12 @@ def roles_do_nothing() -> None:
     vectors._PROMPTS.update(dict.fromkeys(vectors._PROMPTS, ""))
 
 
-@mutant("embeddings")
+@mutant("embeddings", alone=True)
 def everything_is_normalized() -> None:
     def make(real: Any) -> Any:
         return lambda self, texts, **how: real(self, texts, **{**how, "normalize": True})
 
-    _around(vectors.ToyEmbedder, "embed", make)
+    around(vectors.ToyEmbedder, "embed", make)
 
 
 @mutant("embeddings")
@@ -488,10 +449,10 @@ def a_shuffled_batch() -> None:
 
         return embed
 
-    _around(vectors.ToyEmbedder, "embed", make)
+    around(vectors.ToyEmbedder, "embed", make)
 
 
-@mutant("rerank")
+@mutant("rerank", alone=True)
 def scores_are_sorted() -> None:
     def make(real: Any) -> Any:
         def rerank(self: Any, query: str, documents: Any) -> Any:
@@ -500,4 +461,4 @@ def scores_are_sorted() -> None:
 
         return rerank
 
-    _around(vectors.ToyEmbedder, "rerank", make)
+    around(vectors.ToyEmbedder, "rerank", make)

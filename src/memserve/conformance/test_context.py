@@ -101,7 +101,7 @@ def test_truncating_the_middle_keeps_both_ends(generator: Any, can: Any) -> None
         return [entry.logprob for entry in got.logprobs]
 
     same, other = told(19, 16), told(19, 17)
-    assert same == pytest.approx(other, abs=1e-3), "the middle is cut"
+    assert same == pytest.approx(other, abs=0.02), "the middle is cut"
     assert told(18, 16) != pytest.approx(same, abs=1e-9), "the beginning stays"
 
 

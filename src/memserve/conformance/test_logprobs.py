@@ -68,7 +68,7 @@ def test_temperature_changes_no_logprob(generator: Any, can: Any) -> None:
     if can.top_k:
         ways.append({"temperature": 0.7, "top_k": 1})
     tops = [answer(generator, question(2), 1, logprobs=1, **way).logprobs[0].top[0] for way in ways]
-    assert all(abs(value - tops[0][1]) <= NEAR for _, value in tops)
+    assert all(abs(value - tops[0][1]) <= 4 * NEAR for _, value in tops)
 
 
 def test_every_sample_has_its_own(generator: Any, can: Any) -> None:
