@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import subprocess
+import sys
 
 import pytest
 
@@ -86,3 +88,13 @@ def test_what_is_no_number_is_refused_by_name(bad):
     for name, call in calls.items():
         with pytest.raises(InvalidInput, match=name):
             call()
+
+
+@pytest.mark.parametrize("part", ["communication", "compression", "cost", "prices", "workloads"])
+def test_the_rooms_parts_are_reached_by_name_alone(part):
+    """`memserve.speed.cost` in a new process, where nothing has imported it before."""
+    code = f"import memserve; print(memserve.speed.{part}.__name__)"
+    found = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert found.stdout.strip() == f"memserve.speed.{part}"
