@@ -73,3 +73,37 @@ def test_a_broken_adapter_is_named(tmp_path):
     (tmp_path / "adapter").mkdir()
     with pytest.raises(errors.ModelUnreadable, match="adapter"):
         answers(folder, adapter=str(tmp_path / "adapter"))
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore:Found missing adapter keys")  # peft's own
+@pytest.mark.parametrize(("layers", "said"), [(2, "is missing"), (6, "no place in the model")])
+def test_an_adapter_of_another_model_is_refused(tmp_path, layers, said):
+    """peft itself goes on, with an adapter that does nothing or half of what it did."""
+    import torch
+    from safetensors.torch import save_file
+
+    folder, adapter = causal(tmp_path), tmp_path / "adapter"
+    adapter.mkdir()
+    (adapter / "adapter_config.json").write_text(
+        '{"peft_type": "LORA", "r": 2, "target_modules": ["q_proj"], "task_type": "CAUSAL_LM"}'
+    )
+    name = "base_model.model.model.layers.{}.self_attn.q_proj.lora_{}.weight"
+    shapes = {"A": (2, 32), "B": (32, 2)}
+    save_file(
+        {name.format(i, half): torch.ones(shape) for i in range(layers) for half, shape in shapes.items()},
+        str(adapter / "adapter_model.safetensors"),
+    )
+    with pytest.raises(errors.ModelUnreadable, match=said) as caught:
+        answers(folder, adapter=str(adapter))
+    assert "lora_" in caught.value.field
+    (adapter / "adapter_model.safetensors").write_bytes(b"garbage")
+    with pytest.raises(errors.ModelUnreadable, match="cannot be read"):
+        answers(folder, adapter=str(adapter))
+    (adapter / "adapter_model.safetensors").rename(adapter / "adapter_model.bin")
+    with pytest.raises(errors.ModelUnreadable, match="pickled"):
+        answers(folder, adapter=str(adapter))
+
+
+def test_an_attention_kernel_that_nobody_knows_is_refused(tmp_path):
+    with pytest.raises(errors.Unsupported, match="turbo"):
+        answers(causal(tmp_path), attention="turbo")

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from memserve.errors import BackendMissing, ModelUnreadable, Unsupported
+from memserve_hf.opening.adapter import adapted
 from memserve_hf.opening.engines import INSTALL, need
 from memserve_hf.opening.quantizing import config_for
 
@@ -27,11 +28,11 @@ def load_tokenizer(checkpoint: Checkpoint, options: Options) -> Any:
     try:
         return transformers.AutoTokenizer.from_pretrained(source, trust_remote_code=options.trust_remote_code)
     except ImportError as error:
-        raise BackendMissing("hf", needs=_first_line(error), install=INSTALL) from error
+        raise BackendMissing("hf", needs=first_line(error), install=INSTALL) from error
     except Exception as error:
         _refuse_remote_code(error)
         raise ModelUnreadable(
-            f"the tokenizer in {source} cannot be read: {_first_line(error)}", path=source, field="tokenizer",
+            f"the tokenizer in {source} cannot be read: {first_line(error)}", path=source, field="tokenizer",
             hint="it is tokenizer.json, or a file that a slow tokenizer reads; tokenizer= names another",
         ) from error  # fmt: skip
 
@@ -59,15 +60,15 @@ def load_model(checkpoint: Checkpoint, options: Options, place: Place, kinds: tu
         settings["max_memory"] = options.max_memory
     elif place.kind != "cpu":
         settings["device_map"] = {"": place.device}
-    model, report = _first_that_fits(transformers, kinds, checkpoint, settings)
+    model, report = _first_that_fits(transformers, kinds, checkpoint, settings, options.attention)
     _complete(report, checkpoint, model, optional)
-    return _adapted(model, options).eval()
+    return adapted(model, options).eval()
 
 
 def _first_that_fits(transformers: Any, kinds: tuple[str, ...], checkpoint: Checkpoint,
-                     settings: dict[str, Any]) -> Any:  # fmt: skip
+                     settings: dict[str, Any], asked: str | None) -> Any:  # fmt: skip
     for kind in kinds:
-        loaded = _attempt(getattr(transformers, kind), checkpoint, settings)
+        loaded = _attempt(getattr(transformers, kind), checkpoint, settings, asked)
         if loaded is not None:
             return loaded
     raise ModelUnreadable(
@@ -76,8 +77,11 @@ def _first_that_fits(transformers: Any, kinds: tuple[str, ...], checkpoint: Chec
     )  # fmt: skip
 
 
-def _attempt(kind: Any, checkpoint: Checkpoint, settings: dict[str, Any]) -> Any:
-    """(model, report), or None where the class does not take this architecture."""
+def _attempt(kind: Any, checkpoint: Checkpoint, settings: dict[str, Any], asked: str | None) -> Any:
+    """(model, report), or None where the class does not take this architecture.
+
+    The eager kernel stands in for one that the architecture lacks, unless the caller asked for that one.
+    """
     folder = str(checkpoint.folder)
     try:
         with quiet():
@@ -86,9 +90,13 @@ def _attempt(kind: Any, checkpoint: Checkpoint, settings: dict[str, Any]) -> Any
             except ValueError as error:
                 if "attention" not in str(error) or settings["attn_implementation"] == "eager":
                     raise
+                if asked:
+                    raise Unsupported("hf", f"attention={asked!r}", first_line(error)) from error
                 return kind.from_pretrained(folder, **{**settings, "attn_implementation": "eager"})
     except ImportError as error:
-        raise BackendMissing("hf", needs=_first_line(error), install=INSTALL) from error
+        raise BackendMissing("hf", needs=first_line(error), install=INSTALL) from error
+    except Unsupported:
+        raise
     except Exception as error:
         if "Unrecognized configuration class" in str(error):
             return None
@@ -112,32 +120,15 @@ def _complete(report: Any, checkpoint: Checkpoint, model: Any, optional: tuple[s
             f"{checkpoint.folder / 'config.json'} makes {name} {tuple(wanted)}, stored is {tuple(stored)}: "
             "config and weights do not belong together", path=str(checkpoint.folder), field=name,
         )  # fmt: skip
-    if unused := sorted(report["unexpected_keys"]):
+    # a head that this task does not ask for may lie idle; whole layers tell of another model
+    if unused := sorted(key for key in report["unexpected_keys"] if any(map(str.isdigit, key.split(".")))):
         log.warning("%s: %d stored weights have no place in %s and are left out, as %s",
                     checkpoint.name, len(unused), type(model).__name__, unused[0])  # fmt: skip
 
 
-def _adapted(model: Any, options: Options) -> Any:
-    """The model with its LoRA adapter: merged into plain weights, beside quantized ones."""
-    if options.adapter is None:
-        return model
-    peft = need("peft")
-    try:
-        adapted: Any = peft.PeftModel.from_pretrained(model, options.adapter)
-    except (ValueError, OSError, RuntimeError, KeyError) as error:
-        raise ModelUnreadable(
-            f"the adapter {options.adapter} cannot be read: {_first_line(error)}", path=options.adapter
-        ) from error
-    if getattr(model, "is_quantized", False):
-        base: Any = adapted.get_base_model()
-        return base
-    merged: Any = adapted.merge_and_unload()
-    return merged
-
-
 def _unreadable(checkpoint: Checkpoint, error: Exception) -> ModelUnreadable:
     path = str(checkpoint.folder)
-    return ModelUnreadable(f"{path} cannot be loaded: {_first_line(error)}", path=path, field=_field(error))
+    return ModelUnreadable(f"{path} cannot be loaded: {first_line(error)}", path=path, field=_field(error))
 
 
 def _field(error: Exception) -> str | None:
@@ -154,7 +145,7 @@ def _refuse_remote_code(error: Exception) -> None:
         ) from error  # fmt: skip
 
 
-def _first_line(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
     """What it says in one line; a key alone, or a colon at the line's end, says nothing."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     if isinstance(error, KeyError) or not lines:
