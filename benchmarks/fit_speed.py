@@ -23,7 +23,7 @@ import numpy as np
 import speed_rows
 from speed_search import MIXES, RESERVES, SERVERS, fit, mean, predictor
 
-from memserve.speed import constants, ranges, serve
+from memserve.speed.roofline import constants, ranges, serve
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 import speed_rows
 
-from memserve.speed import constants, forecast
+from memserve.speed.roofline import constants, forecast
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence

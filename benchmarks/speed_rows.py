@@ -15,13 +15,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from memserve.errors import MemserveError
-from memserve.speed import engines, serve, shape
-from memserve.speed.forecast import situate
+from memserve.speed.roofline import engines, serve, shape
+from memserve.speed.roofline.forecast import situate
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from memserve.speed.forecast import Situation
+    from memserve.speed.roofline.forecast import Situation
 
 SHARED = Path(os.environ.get("MEMSERVE_SHARED", Path(__file__).parents[1].parent / "shared"))
 MODELS = json.loads(Path(__file__).with_name("speed_models.json").read_text(encoding="utf-8"))

@@ -10,14 +10,14 @@ import numpy as np
 import speed_rows
 from scipy.optimize import least_squares
 
-from memserve.speed import constants
+from memserve.speed.roofline import constants
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from speed_rows import Row
 
-    from memserve.speed.constants import Constants
+    from memserve.speed.roofline.constants import Constants
 
 Key = tuple[str, str]
 Values = dict[Key, float]

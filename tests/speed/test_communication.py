@@ -8,7 +8,7 @@ from memserve.errors import InvalidInput
 from memserve.hardware import parse
 from memserve.model import load
 from memserve.speed import communication as wires
-from memserve.speed import shape
+from memserve.speed.roofline import shape
 
 LLAMA = shape.of(load("meta-llama/Llama-3.1-8B-Instruct"))
 MIXTRAL = shape.of(load("mistralai/Mixtral-8x7B-Instruct-v0.1"))

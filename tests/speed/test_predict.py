@@ -13,7 +13,8 @@ import pytest
 from memserve.errors import InvalidInput, UnknownName
 from memserve.hardware import Link, parse
 from memserve.model import load
-from memserve.speed import engines, predict
+from memserve.speed import predict
+from memserve.speed.roofline import engines
 
 LLAMA = "meta-llama/Llama-3.1-8B-Instruct"
 LARGE = "meta-llama/Llama-3.1-70B"

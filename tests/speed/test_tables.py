@@ -6,8 +6,9 @@ import pytest
 
 from memserve.errors import InvalidInput
 from memserve.model import load
-from memserve.speed import communication, shape
+from memserve.speed import communication
 from memserve.speed.__main__ import main
+from memserve.speed.roofline import shape
 
 LLAMA = "meta-llama/Llama-3.1-8B-Instruct"
 

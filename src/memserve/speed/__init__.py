@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from memserve.speed.forecast import predict
 from memserve.speed.result import Range, Speed
+from memserve.speed.roofline.forecast import predict
 
 if TYPE_CHECKING:
     from memserve.speed import communication as communication

@@ -28,7 +28,7 @@ def communication(given: Namespace) -> Rows:
     """Each kind of parallelism over each link."""
     from memserve.model import load
     from memserve.speed import communication as room
-    from memserve.speed import shape
+    from memserve.speed.roofline import shape
 
     model = shape.of(load(given.model))
     found = room.table(model, given.cards, given.tokens, train=given.train)

@@ -13,7 +13,7 @@ from memserve.speed.inputs import MOST_TOKENS, degree, number
 
 if TYPE_CHECKING:
     from memserve.hardware.machine import Link
-    from memserve.speed.shape import Shape
+    from memserve.speed.roofline.shape import Shape
 
 Kind = Literal["data", "tensor", "pipeline", "expert"]
 KINDS: tuple[Kind, ...] = ("data", "tensor", "pipeline", "expert")

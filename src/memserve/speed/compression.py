@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Any
 
 from memserve import files
 from memserve.errors import InvalidInput
-from memserve.speed import formats, layout, serve, shape
-from memserve.speed.forecast import judge, situate
+from memserve.speed.roofline import formats, layout, serve, shape
+from memserve.speed.roofline.forecast import judge, situate
 
 if TYPE_CHECKING:
     from memserve.hardware.machine import Machine
     from memserve.model.spec import ModelSpec
     from memserve.speed.result import Speed
-    from memserve.speed.shape import Shape
+    from memserve.speed.roofline.shape import Shape
 
 QUANTIZATIONS = ("none", "fp8", "w8a8", "int8", "w8a16", "gptq", "awq", "w4a16", "nf4", "nvfp4", "mxfp4",
                  "gguf-q4_k_m")  # fmt: skip

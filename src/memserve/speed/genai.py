@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from memserve.speed.prices import Price
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -15,8 +13,8 @@ PROBE = 1_000
 """Tokens asked for: few enough that no long-context tier applies."""
 
 
-def price(provider: str | None, name: str) -> Price | None:
-    """The first-tier price of a model, or None where genai-prices does not know it either."""
+def figures(provider: str | None, name: str) -> dict[str, Any] | None:
+    """A model's first-tier price in a `Price`'s words; None where genai-prices does not know it either."""
     from genai_prices import Usage, __version__, calc_price
 
     def usd(**tokens: int) -> float:
@@ -29,12 +27,12 @@ def price(provider: str | None, name: str) -> Price | None:
         return None
 
 
-def _priced(provider: str, name: str, usd: Callable[..., float], source: str) -> Price:
-    return Price(
-        model=name,
-        provider=provider,
-        input=usd(input_tokens=PROBE),
-        output=usd(output_tokens=PROBE),
-        cached=usd(input_tokens=PROBE, cache_read_tokens=PROBE),
-        source=source,
-    )
+def _priced(provider: str, name: str, usd: Callable[..., float], source: str) -> dict[str, Any]:
+    return {
+        "model": name,
+        "provider": provider,
+        "input": usd(input_tokens=PROBE),
+        "output": usd(output_tokens=PROBE),
+        "cached": usd(input_tokens=PROBE, cache_read_tokens=PROBE),
+        "source": source,
+    }

@@ -130,6 +130,7 @@ def _table() -> dict[tuple[str, str], Price]:
 def _from_genai_prices(provider: str | None, name: str) -> Price | None:
     if find_spec("genai_prices") is None:
         return None
-    from memserve.speed.genai import price
+    from memserve.speed.genai import figures
 
-    return price(provider, name)
+    found = figures(provider, name)
+    return None if found is None else Price(**found)

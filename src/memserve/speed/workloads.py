@@ -128,7 +128,7 @@ def from_file(path: Path) -> Workload:
 def assess(workload: Workload, model: ModelSpec | str, machine: Machine, *, usd_per_hour: float | None = None,
            concurrency: int | None = None, prefix_cache: bool = True, **layout: Any) -> Estimate:  # fmt: skip
     """Time, GPU-hours, energy and money of a workload on a machine; `layout` is what `predict` takes."""
-    from memserve.speed.forecast import predict
+    from memserve.speed.roofline.forecast import predict
 
     hit = prefix_cache and workload.shared > 1
     cached = workload.prefix_tokens * (1 - 1 / workload.shared) if hit else 0.0

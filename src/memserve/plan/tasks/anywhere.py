@@ -66,7 +66,7 @@ def run(options: Namespace) -> int:
 def provided(model: ModelSpec, wishes: Wishes, options: Namespace) -> int:
     """The plan of a provider, which needs no card."""
     from memserve.plan.answer import answer
-    from memserve.plan.tasks.dispatch import show
+    from memserve.plan.tasks.showing import show
 
     return show(answer(model, largest(), wishes), options)
 

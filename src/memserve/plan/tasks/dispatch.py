@@ -7,12 +7,11 @@ from typing import TYPE_CHECKING
 
 from memserve.errors import InvalidInput
 from memserve.plan.tasks import options as command_line
+from memserve.plan.tasks.showing import show
 
 if TYPE_CHECKING:
     from argparse import Namespace
     from collections.abc import Callable, Sequence
-
-    from memserve.plan.answer import Answer
 
 
 def run(words: Sequence[str] | None = None) -> int:
@@ -52,20 +51,3 @@ def check(options: Namespace) -> int:
     if options.model is not None:
         raise InvalidInput("--check reads the model from the command: leave MODEL out")
     return show(checked(options.check, options.gpus, options.engine_version, options.memory), options)
-
-
-def show(found: Answer, options: Namespace) -> int:
-    """Print the answer in the form that was asked for."""
-    if options.plot is not None:
-        from memserve.plan.report.plot import draw
-
-        draw(found, options.plot)
-    if options.json:
-        from memserve.plan.report.object import answer_object, write_json
-
-        write_json(answer_object(found))
-    else:
-        from memserve.plan.report.page import show as show_text
-
-        show_text(found, why=options.why, everything=options.all)
-    return 0 if found.plan else 1

@@ -27,7 +27,7 @@ class Limits(NamedTuple):
 
 @cache
 def _data() -> dict[str, Any]:
-    return dict(files.table(__file__, "data/engines.json"))
+    return dict(files.table(__file__, "../data/engines.json"))
 
 
 @cache

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
-from memserve.speed import constants, engines, formats, inputs, layout, ranges, serve, shape
+from memserve.speed import inputs
 from memserve.speed.result import Speed
-from memserve.speed.step import Setup
+from memserve.speed.roofline import constants, engines, formats, layout, ranges, serve, shape
+from memserve.speed.roofline.situation import Situation
+from memserve.speed.roofline.step import Setup
 
 if TYPE_CHECKING:
     from os import PathLike
@@ -20,26 +22,6 @@ HOST_SHARE = 0.4
 """What of PCIe's rate two cards get from each other through the host."""
 NETWORK = 12.5e9
 """100 Gbit/s: what is assumed between nodes where the machine does not say."""
-
-
-class Situation(NamedTuple):
-    """A model, its cards and its load, made ready to be timed."""
-
-    engine: str
-    known: bool
-    generation: str | None
-    """An older generation of the engine, or None."""
-    setup: Setup
-    spread: layout.Spread
-    load: serve.Load
-    limits: engines.Limits
-    concurrency: float | None
-    """Requests in flight on the whole machine; None: as many as it takes."""
-
-    @property
-    def each(self) -> float | None:
-        """Requests in flight on one replica."""
-        return None if self.concurrency is None else self.concurrency / self.spread.replicas
 
 
 def predict(model: str | PathLike[str] | ModelSpec, gpus: str | Machine, *, backend: str,

@@ -9,12 +9,12 @@ from __future__ import annotations
 from math import log2
 from typing import TYPE_CHECKING, NamedTuple
 
-from memserve.speed import step
+from memserve.speed.roofline import step
 
 if TYPE_CHECKING:
-    from memserve.speed.constants import Constants
-    from memserve.speed.engines import Limits
-    from memserve.speed.step import Setup
+    from memserve.speed.roofline.constants import Constants
+    from memserve.speed.roofline.engines import Limits
+    from memserve.speed.roofline.step import Setup
 
 RESERVE = 1.5 * 1024**3
 UTILIZATION = 0.9

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from memserve.speed import constants, serve
 from memserve.speed.result import Range
+from memserve.speed.roofline import constants, serve
 
 if TYPE_CHECKING:
-    from memserve.speed.forecast import Situation
-    from memserve.speed.serve import Timing
+    from memserve.speed.roofline.serve import Timing
+    from memserve.speed.roofline.situation import Situation
 
 
 FIGURES = ("ttft", "tpot", "throughput")

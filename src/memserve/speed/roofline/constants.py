@@ -71,7 +71,7 @@ class Constants:
 @cache
 def data() -> dict[str, Any]:
     """The whole of data/constants.json."""
-    return dict(files.table(__file__, "data/constants.json"))
+    return dict(files.table(__file__, "../data/constants.json"))
 
 
 @cache

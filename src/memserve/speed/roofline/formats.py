@@ -11,7 +11,7 @@ from memserve.errors import UnknownName
 
 if TYPE_CHECKING:
     from memserve.hardware.machine import Card
-    from memserve.speed.shape import Shape
+    from memserve.speed.roofline.shape import Shape
 
 
 class Format(NamedTuple):
@@ -36,7 +36,7 @@ PARTS = ("gptq-int8", "gptq", "awq", "nvfp4", "mxfp4", "w8a8", "w4a16", "fp8", "
 
 @cache
 def _data() -> dict[str, Any]:
-    return dict(files.table(__file__, "data/formats.json"))
+    return dict(files.table(__file__, "../data/formats.json"))
 
 
 @cache

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from memserve.hardware.machine import Machine
-    from memserve.speed.formats import Format
-    from memserve.speed.shape import Shape
+    from memserve.speed.roofline.formats import Format
+    from memserve.speed.roofline.shape import Shape
 
 BOARD = 8
 """Cards that one board or host links directly, where the card's own data say nothing else."""

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from memserve.hardware.machine import Card
-    from memserve.speed.constants import Constants
-    from memserve.speed.formats import Format
-    from memserve.speed.shape import Attention, Shape
+    from memserve.speed.roofline.constants import Constants
+    from memserve.speed.roofline.formats import Format
+    from memserve.speed.roofline.shape import Attention, Shape
 
 SHARP = 4.0
 """How sharply a kernel turns from memory-bound to arithmetic-bound: the exponent of a smooth maximum."""
