@@ -97,12 +97,14 @@ class Altered(Wrapped):
 
     def stream(self, prompt: Any, **settings: Any) -> Any:
         wanted = dict(settings)
-        (altered,) = self._asked(prompt, settings)
+        asked = self._asked(prompt, settings)
+        altered = asked if is_many(prompt) else asked[0]
         yield from self.pieces(wanted, self.inner.stream(altered, **settings))
 
     async def astream(self, prompt: Any, **settings: Any) -> Any:
         wanted = dict(settings)
-        (altered,) = self._asked(prompt, settings)
+        asked = self._asked(prompt, settings)
+        altered = asked if is_many(prompt) else asked[0]
         deltas = [delta async for delta in self.inner.astream(altered, **settings)]
         for delta in self.pieces(wanted, iter(deltas)):
             yield delta
