@@ -26,6 +26,10 @@ if TYPE_CHECKING:
     from memserve.tokens.pair import Pair
 
 
+PIECE = 128
+"""Tokens of a prompt that are computed together."""
+
+
 @dataclass
 class _Answer:
     """One sample while it grows."""
@@ -48,6 +52,8 @@ class Generating:
         self._tokenizer = GgufTokenizer(llama)
         self._ends = self._tokenizer.ends()
         self._ending = False
+        self._pieces = 0
+        """Tokens in the cache that were read in whole pieces of a prompt."""
         self._prompts = Prompts(
             self._tokenizer, vocabulary=llama.n_vocab(), context=llama.n_ctx(), path=model, backend="llamacpp"
         )
@@ -123,8 +129,7 @@ class Generating:
     ) -> Iterator[None]:
         """Add tokens until the model ends, a stop string is complete or the limit is reached."""
         for token, logits in self._tokens(request, ids, index):
-            if self._ending:
-                raise Closed("the engine was closed before it answered", hint="open a new one")
+            self._go_on()
             answer.ids.append(token)
             if request.logprobs is not None:
                 answer.told.append(sampling.told(token, logits, request.logprobs, self._word))
@@ -146,33 +151,41 @@ class Generating:
                 "top_k": request.top_k or 0,
                 "top_p": request.top_p or 1.0,
             }
+            self._read(ids[:-1])
             for token in self._llama.generate(ids, min_p=request.min_p or 0.0, grammar=grammar, **heat):
                 yield int(token), self._logits()
             return
         sampler = sampling.Sampler(request, index)
-        self._read(ids, shared=request.seed is None)
+        self._read(ids)
         while True:
             logits = self._logits()
             token = sampler.pick(logits)
             yield token, logits
             self._llama.eval([token])
 
-    def _read(self, ids: Sequence[int], *, shared: bool = True) -> None:
-        """Evaluate a prompt, keeping the cache of the longest prefix that it shares with the last one.
+    def _read(self, ids: Sequence[int]) -> None:
+        """Evaluate a prompt in pieces, keeping those that it shares with the prompt before.
 
-        Not for a seeded draw: a prompt read in other pieces has logits that differ in their last digits.
+        Pieces begin at fixed places, so that a prompt is computed alike whatever was kept: llama.cpp's
+        logits differ in their last digits with the number of tokens that are computed together.
         """
         llama = self._llama
-        kept = 0
-        for old, new in zip(llama._input_ids, ids[:-1], strict=False):
-            if int(old) != new or not shared:
-                break
-            kept += 1
+        pairs = zip(llama._input_ids[: self._pieces], ids[:-1], strict=False)
+        shared = next((n for n, (old, new) in enumerate(pairs) if int(old) != new), None)
+        longest = max(0, min(self._pieces, len(ids) - 1))
+        kept = (longest if shared is None else shared) // PIECE * PIECE
         if kept == 0 or not llama._ctx.kv_cache_seq_rm(-1, kept, -1):
             kept = 0
             llama._ctx.kv_cache_clear()
-        llama.n_tokens = kept
-        llama.eval(list(ids[kept:]))
+        llama.n_tokens = self._pieces = kept
+        for start in range(kept, len(ids), PIECE):
+            self._go_on()
+            llama.eval(list(ids[start : start + PIECE]))
+        self._pieces = len(ids) // PIECE * PIECE
+
+    def _go_on(self) -> None:
+        if self._ending:
+            raise Closed("the engine was closed before it answered", hint="open a new one")
 
     def _logits(self) -> NDArray[np.float32]:
         pointer = self._llama._ctx.get_logits_ith(-1)
