@@ -57,8 +57,9 @@ def test_a_token_has_the_number_that_its_rivals_give_it(generator: Any, can: Any
                 continue  # half a character: others look the same
             named = [rival for token, rival in entry.top if token == entry.token]
             worst = entry.top[-1][1] if len(entry.top) >= top else 0.0
-            assert min((abs(entry.logprob - x) for x in named), default=0.0) <= NEAR
-            assert named or entry.logprob <= worst + NEAR
+            # two tokens may have one spelling: then the chosen one may stand below all that are told
+            told = min((abs(entry.logprob - x) for x in named), default=1.0) <= NEAR
+            assert told or entry.logprob <= worst + NEAR
 
 
 def test_temperature_changes_no_logprob(generator: Any, can: Any) -> None:
