@@ -162,6 +162,8 @@ def test_what_a_dead_engine_leaves_behind_is_ended(vllm: list[str], tmp_path: Pa
 STARTS = """
 import signal, sys, time
 from memserve.serve import start
+for sign in (signal.SIGTERM, signal.SIGHUP):
+    signal.signal(sign, signal.SIG_DFL)  # a nohup above would have them ignored
 server = start(sys.argv[1:], timeout=20)
 print(server.pid, flush=True)
 time.sleep(600)
@@ -179,7 +181,10 @@ def test_nothing_outlives_whoever_started_it(vllm: list[str], tmp_path: Path, si
         child = int(note.read_text())
         assert _alive(engine)
         script.send_signal(sign)
-        script.wait(10)
+        try:
+            script.wait(10)
+        finally:
+            script.kill()
         assert _within(10, lambda: not _alive(engine) and not _alive(child))
 
 
