@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from memserve.serve import open_served
-from memserve_sglang.starting import SPELLINGS
+from memserve_sglang.starting import ORIGINAL_LOGPROBS, SPELLINGS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -27,4 +27,4 @@ def serve(model: str, task: Task, options: Mapping[str, Any]) -> Any:
             command.append(str(value))
     if task == "embed":
         command.append("--is-embedding")
-    return open_served(command, model, task, "sglang", **how)
+    return open_served(command, model, task, "sglang", env=ORIGINAL_LOGPROBS, **how)

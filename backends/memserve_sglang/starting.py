@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 SPELLINGS = {"max_model_len": "context_length", "tensor_parallel_size": "tp_size"}
+ORIGINAL_LOGPROBS = {"SGLANG_RETURN_ORIGINAL_LOGPROB": "1"}
+"""Log-probabilities are the model's own, whatever the temperature."""
 
 
 def arguments(options: Mapping[str, Any]) -> dict[str, Any]:
@@ -32,6 +34,8 @@ def start(model: str, options: Mapping[str, Any], **more: Any) -> Any:
         raise ModelUnreadable(f"{model} has no config.json", path=str(path / "config.json"))
     asked = {"log_level": "error", **more, **arguments(options)}
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    for name, text in ORIGINAL_LOGPROBS.items():
+        os.environ.setdefault(name, text)
     import sglang
 
     try:
