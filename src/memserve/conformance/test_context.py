@@ -32,7 +32,9 @@ def test_the_numbers_of_an_overflow_are_the_prompts(generator: Any, can: Any) ->
     counted = generator.count_tokens(worded(can, text))
     with pytest.raises(ContextOverflow) as caught:
         answer(generator, text, 4)
-    assert counted <= caught.value.tokens <= counted + 4 or not can.max_tokens
+    # vLLM's server stops counting where it is too much, and says so
+    least = can.context + 1 if "at least" in str(caught.value) else counted
+    assert least <= caught.value.tokens <= counted + 4 or not can.max_tokens
 
 
 def test_a_stream_overflows_too(generator: Any, can: Any) -> None:
