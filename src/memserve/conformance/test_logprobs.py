@@ -68,7 +68,8 @@ def test_temperature_changes_no_logprob(generator: Any, can: Any) -> None:
     ways: list[dict[str, Any]] = [{}, {"temperature": heat(generator, 1.7)}, {"temperature": 0.5}]
     if can.top_k:
         ways.append({"temperature": 0.7, "top_k": 1})
-    tops = [answer(generator, question(2), 1, logprobs=1, **way).logprobs[0].top for way in ways]
+    most = min(2, can.logprobs)
+    tops = [answer(generator, question(2), 1, logprobs=most, **way).logprobs[0].top for way in ways]
     best = [max(value for _, value in top) for top in tops]  # the chosen token may be told first
     assert all(abs(value - best[0]) <= 4 * NEAR for value in best)
 
