@@ -1,5 +1,5 @@
 """Claude over Anthropic's Messages API."""
 
-from memserve.http.room import HttpRoom
+from memserve.http.backend import HttpBackend
 
-backend = HttpRoom("anthropic", __name__)
+backend = HttpBackend("anthropic", __name__)

@@ -1,6 +1,6 @@
 """The Ascend rooms: vLLM-Ascend, and MindIE beside it."""
 
-from memserve.plan.room.packaged import PackagedRoom
+from memserve.engines.package import Package
 
-backend = PackagedRoom("ascend", __name__)
-mindie = PackagedRoom("mindie", __name__, part="mindie_")
+backend = Package("ascend", __name__)
+mindie = Package("mindie", __name__, part="mindie_")

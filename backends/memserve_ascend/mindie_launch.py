@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
-from memserve.plan.room.launch import Launch
-from memserve.plan.room.launching import requirements, visible_cards
+from memserve.engines.install import requirements, visible_cards
+from memserve.engines.launch import Launch
 
 if TYPE_CHECKING:
+    from memserve.engines.deployment import Deployment
     from memserve.hardware.machine import Machine
-    from memserve.memory.account import Deployment
     from memserve.model.spec import ModelSpec
 
 FOLDER = "/usr/local/Ascend/mindie/latest/mindie-service"

@@ -1,5 +1,5 @@
 """Amazon Bedrock's Converse, for every model that it serves."""
 
-from memserve.http.room import HttpRoom
+from memserve.http.backend import HttpBackend
 
-backend = HttpRoom("bedrock", __name__)
+backend = HttpBackend("bedrock", __name__)

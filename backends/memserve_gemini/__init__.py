@@ -1,5 +1,5 @@
 """Google's Gemini API: generation and embeddings."""
 
-from memserve.http.room import HttpRoom
+from memserve.http.backend import HttpBackend
 
-backend = HttpRoom("gemini", __name__)
+backend = HttpBackend("gemini", __name__)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from memserve.plan.room.packaged import PackagedRoom
+from memserve.engines.package import Package
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 _WHILE_LOADING = ("nf4", "fp4", "int8")
 
 
-class HfRoom(PackagedRoom):
+class HfPackage(Package):
     """The room, which can also open what a plan names."""
 
     def plan_options(self, facts: Mapping[str, Any]) -> dict[str, Any]:
@@ -26,4 +26,4 @@ class HfRoom(PackagedRoom):
         return options
 
 
-backend = HfRoom("hf", __name__)
+backend = HfPackage("hf", __name__)

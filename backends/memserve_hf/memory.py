@@ -6,7 +6,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from memserve import files
-from memserve.memory.account import Footprint
+from memserve.engines.deployment import Footprint
 from memserve.memory.formats import DTYPE_BYTES
 from memserve.memory.plain import (
     GIB,
@@ -19,8 +19,8 @@ from memserve.memory.plain import (
 from memserve.memory.weights import Split, stage_bytes, storage
 
 if TYPE_CHECKING:
+    from memserve.engines.deployment import Deployment
     from memserve.hardware.machine import Machine
-    from memserve.memory.account import Deployment
     from memserve.model.spec import ModelSpec
 
 ERROR = 0.08

@@ -1,5 +1,5 @@
 """llama.cpp's room: GGUF files, split by layers."""
 
-from memserve.plan.room.packaged import PackagedRoom
+from memserve.engines.package import Package
 
-backend = PackagedRoom("llamacpp", __name__)
+backend = Package("llamacpp", __name__)

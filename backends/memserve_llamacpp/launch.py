@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from memserve.plan.room.launch import Launch
-from memserve.plan.room.launching import install_line, requirements, visible_cards, words
+from memserve.engines.install import install_line, requirements, visible_cards, words
+from memserve.engines.launch import Launch
 
 if TYPE_CHECKING:
+    from memserve.engines.deployment import Deployment
     from memserve.hardware.machine import Machine
-    from memserve.memory.account import Deployment
     from memserve.model.spec import ModelSpec
 
 

@@ -6,13 +6,13 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from memserve import files
-from memserve.memory.account import Footprint
+from memserve.engines.deployment import Footprint
 from memserve.memory.plain import GIB, largest_context, sequence_bytes, stage_caches
 from memserve.memory.weights import Split, stage_bytes, storage, weight_bytes
 
 if TYPE_CHECKING:
+    from memserve.engines.deployment import Deployment
     from memserve.hardware.machine import Machine
-    from memserve.memory.account import Deployment
     from memserve.model.spec import ModelSpec
 
 ERROR = 0.05

@@ -1,5 +1,5 @@
 """LMDeploy TurboMind's room: the other engine with Volta kernels."""
 
-from memserve.plan.room.packaged import PackagedRoom
+from memserve.engines.package import Package
 
-backend = PackagedRoom("lmdeploy", __name__)
+backend = Package("lmdeploy", __name__)

@@ -6,14 +6,14 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from memserve import files
-from memserve.memory.account import Footprint
+from memserve.engines.deployment import Footprint
 from memserve.memory.kv import element_bytes
 from memserve.memory.plain import GIB, forward_bytes, largest_context, sequence_bytes, stage_caches
 from memserve.memory.weights import Split, rope_bytes, stage_bytes, storage
 
 if TYPE_CHECKING:
+    from memserve.engines.deployment import Deployment
     from memserve.hardware.machine import Machine
-    from memserve.memory.account import Deployment
     from memserve.model.spec import ModelSpec
 
 ERROR = 0.08

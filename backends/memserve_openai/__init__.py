@@ -1,5 +1,5 @@
 """Everything that speaks OpenAI's dialect over HTTP: OpenAI, vLLM, SGLang, TEI, Ollama, llama.cpp."""
 
-from memserve.http.room import HttpRoom
+from memserve.http.backend import HttpBackend
 
-backend = HttpRoom("openai", __name__)
+backend = HttpBackend("openai", __name__)

@@ -1,5 +1,5 @@
 """Huawei Pangu over HTTP: the Pangu inference API (V1), its OpenAI format (V2), IAM, AppCode and AK/SK."""
 
-from memserve.http.room import HttpRoom
+from memserve.http.backend import HttpBackend
 
-backend = HttpRoom("pangu", __name__)
+backend = HttpBackend("pangu", __name__)

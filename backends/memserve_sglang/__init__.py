@@ -1,5 +1,5 @@
 """SGLang's room: what it supports on which card, its memory, how it is launched and driven."""
 
-from memserve.plan.room.packaged import PackagedRoom
+from memserve.engines.package import Package
 
-backend = PackagedRoom("sglang", __name__)
+backend = Package("sglang", __name__)

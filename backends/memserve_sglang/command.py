@@ -6,13 +6,13 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from memserve.engines.command import after, grammar, read
+from memserve.engines.deployment import Deployment, Layout
+from memserve.engines.unstated import UNSTATED, method
 from memserve.errors import InvalidInput
-from memserve.memory.account import Deployment, Layout
-from memserve.plan.room.asked import UNSTATED, method
-from memserve.plan.room.commandline import after, grammar, read
 
 if TYPE_CHECKING:
-    from memserve.plan.room.commandline import Grammar, Words
+    from memserve.engines.command import Grammar, Words
 
 MODULE = "sglang.launch_server"
 NUMBERS = (

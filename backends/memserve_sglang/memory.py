@@ -10,15 +10,15 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from memserve.memory.account import Footprint
+from memserve.engines.deployment import Footprint
 from memserve.memory.weights import Split, absorbed_bytes, rope_bytes, stage_bytes, storage
 from memserve_sglang.memory_facts import GIB, fact
 from memserve_sglang.memory_fraction import fraction
 from memserve_sglang.memory_pools import pools
 
 if TYPE_CHECKING:
+    from memserve.engines.deployment import Deployment
     from memserve.hardware.machine import Machine
-    from memserve.memory.account import Deployment
     from memserve.model.spec import ModelSpec
 
 TABLE_BYTES = 4

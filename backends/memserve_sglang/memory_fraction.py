@@ -9,8 +9,8 @@ from memserve_sglang.memory_facts import MIB, fact, table
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from memserve.engines.deployment import Deployment
     from memserve.hardware.machine import Card, Machine
-    from memserve.memory.account import Deployment
     from memserve.model.spec import ModelSpec
 
 WIDE = 4

@@ -9,8 +9,8 @@ from memserve.memory.kv import element_bytes, layer_caches
 from memserve_sglang.memory_facts import fact, table
 
 if TYPE_CHECKING:
+    from memserve.engines.deployment import Deployment
     from memserve.hardware.machine import Machine
-    from memserve.memory.account import Deployment
     from memserve.memory.kv import LayerCache
     from memserve.model.spec import ModelSpec
 

@@ -1,5 +1,5 @@
 """vLLM's room: what it supports on which card, its start-up memory, how it is launched and driven."""
 
-from memserve.plan.room.packaged import PackagedRoom
+from memserve.engines.package import Package
 
-backend = PackagedRoom("vllm", __name__)
+backend = Package("vllm", __name__)

@@ -7,15 +7,15 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from memserve.engines.command import after, grammar, read
+from memserve.engines.deployment import Deployment, Layout
+from memserve.engines.unstated import UNSTATED, method
 from memserve.errors import InvalidInput
-from memserve.memory.account import Deployment, Layout
-from memserve.plan.room.asked import UNSTATED, method
-from memserve.plan.room.commandline import after, grammar, read
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from memserve.plan.room.commandline import Grammar, Words
+    from memserve.engines.command import Grammar, Words
 
 MODULES = frozenset({"vllm.entrypoints.openai.api_server", "vllm.entrypoints.api_server"})
 NUMBERS = ("cpu-offload-gb", "decode-context-parallel-size")

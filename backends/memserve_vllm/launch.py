@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from memserve.plan.room.launch import Launch
-from memserve.plan.room.launching import install_line, requirements, spans_nodes, visible_cards, words
-from memserve.plan.rules.version import within
+from memserve.engines.install import install_line, requirements, spans_nodes, visible_cards, words
+from memserve.engines.launch import Launch
+from memserve.engines.rules.version import within
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from memserve.engines.deployment import Deployment
     from memserve.hardware.machine import Machine
-    from memserve.memory.account import Deployment
     from memserve.model.spec import ModelSpec
 
 VOLTA = 75

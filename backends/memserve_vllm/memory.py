@@ -6,26 +6,26 @@ from dataclasses import replace
 from math import ceil
 from typing import TYPE_CHECKING
 
-from memserve.memory.account import Footprint
+from memserve.engines.deployment import Footprint
+from memserve.engines.rules.version import within
 from memserve.memory.kv import element_bytes, layer_caches
 from memserve.memory.weights import (
     Split,
     absorbed_bytes,
     partition,
-    remembered,
     rope_bytes,
     stage_bytes,
     storage,
 )
-from memserve.plan.rules.version import within
+from memserve.model.memo import remembered
 from memserve_vllm.memory_batch import batch
 from memserve_vllm.memory_facts import GIB, Facts
 from memserve_vllm.memory_pages import DS_MLA_TOKEN, INDEX_TOKEN, PagePlan, Pool, pool
 from memserve_vllm.memory_peak import Run, graph_bytes, graphs_inside, non_torch_bytes, peak
 
 if TYPE_CHECKING:
+    from memserve.engines.deployment import Deployment
     from memserve.hardware.machine import Machine
-    from memserve.memory.account import Deployment
     from memserve.memory.kv import LayerCache
     from memserve.memory.weights import Storage
     from memserve.model.spec import ModelSpec

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from memserve.plan.rules.version import within
+from memserve.engines.rules.version import within
 
 if TYPE_CHECKING:
+    from memserve.engines.deployment import Deployment
     from memserve.hardware.machine import Machine
-    from memserve.memory.account import Deployment
     from memserve.model.spec import ModelSpec
     from memserve_vllm.memory_facts import Facts
 

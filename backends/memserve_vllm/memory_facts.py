@@ -6,7 +6,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from memserve import files
-from memserve.plan.rules.version import within
+from memserve.engines.rules.version import within
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -7,14 +7,14 @@ from math import prod
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from memserve.memory.formats import DTYPE_BYTES
-from memserve.memory.weights import remembered
+from memserve.model.memo import remembered
 from memserve_vllm.memory_facts import GIB, by_ranks
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from memserve.engines.deployment import Deployment
     from memserve.hardware.machine import Machine
-    from memserve.memory.account import Deployment
     from memserve.model.spec import ModelSpec
     from memserve_vllm.memory_batch import Batch
     from memserve_vllm.memory_facts import Facts

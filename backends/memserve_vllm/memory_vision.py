@@ -6,12 +6,12 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from memserve.memory.weights import remembered
+from memserve.model.memo import remembered
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from memserve.memory.account import Deployment
+    from memserve.engines.deployment import Deployment
     from memserve.model.spec import ModelSpec
     from memserve_vllm.memory_batch import Batch
 

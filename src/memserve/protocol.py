@@ -274,7 +274,7 @@ class AsyncEngine(Protocol):
 class Backend(Protocol):
     """What an entry point of the group `memserve.backends` resolves to.
 
-    The planner asks more of a room (`rules`, `memory`, `launch`): see `memserve.plan.room.room.Room`.
+    The planner asks more of a room (`rules`, `memory`, `launch`): see `memserve.engines.backend.Plannable`.
     """
 
     @property

@@ -11,8 +11,8 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 from starts import GIB, model
 
+from memserve.engines.deployment import Deployment
 from memserve.hardware import parse
-from memserve.memory.account import Deployment
 from memserve_ascend.memory import accountant
 from memserve_vllm.memory import accountant as on_cuda
 

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from memserve import model as models
+from memserve.engines.deployment import Deployment, Layout
 from memserve.hardware import parse
-from memserve.memory.account import Deployment, Layout
 from memserve_hf.memory import accountant as hf
 from memserve_llamacpp.memory import accountant as llamacpp
 from memserve_lmdeploy.memory import accountant as lmdeploy

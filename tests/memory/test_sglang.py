@@ -10,8 +10,8 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 from starts import GIB, model
 
+from memserve.engines.deployment import Deployment, Layout
 from memserve.hardware import parse
-from memserve.memory.account import Deployment, Layout
 from memserve_sglang.memory import accountant
 from memserve_sglang.memory_fraction import fraction
 

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 sys.path.insert(0, str(Path(__file__).parent))
 from starts import GIB, h100, model
 
+from memserve.engines.deployment import Deployment, Layout
 from memserve.hardware import parse
-from memserve.memory.account import Deployment, Layout
 from memserve.memory.kv import LayerCache
 from memserve.model.reader import from_config
 from memserve_vllm.memory import accountant

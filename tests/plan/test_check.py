@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import memserve
+from memserve.engines.command import Grammar, integer, read, split
+from memserve.engines.unstated import method
 from memserve.errors import InvalidInput, MemserveError
-from memserve.plan.room.asked import method
-from memserve.plan.room.commandline import Grammar, integer, read, split
 from memserve_sglang.command import parse as sglang
 from memserve_vllm.command import parse as vllm
 

@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 
+from memserve.engines.deployment import Deployment, Layout
+from memserve.engines.rules.checks import CHECKS
+from memserve.engines.rules.facts import deployment_facts, machine_facts, model_facts
+from memserve.engines.rules.judge import Judge, judge, offered, release
+from memserve.engines.rules.version import version_key, within
 from memserve.hardware import Machine, card, cards
-from memserve.memory.account import Deployment, Layout
 from memserve.model import load
-from memserve.plan.rules.checks import CHECKS
-from memserve.plan.rules.facts import deployment_facts, machine_facts, model_facts
-from memserve.plan.rules.judge import Judge, judge, offered, release
-from memserve.plan.rules.version import version_key, within
 from memserve.plan.search import rooms
 
 DATA = Path(__file__).parents[1] / "data" / "plan"

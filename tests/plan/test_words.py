@@ -9,8 +9,8 @@ import json
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from memserve.engines.rules.version import version_key, within
 from memserve.plan.__main__ import main
-from memserve.plan.rules.version import version_key, within
 
 MODELS = (
     "llama-8b",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from math import prod
 from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
 
-from memserve.memory.weights import remembered
+from memserve.model.memo import remembered
 
 if TYPE_CHECKING:
     from memserve.model.spec import Mixer, ModelSpec

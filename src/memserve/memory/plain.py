@@ -7,11 +7,12 @@ from math import prod
 from typing import TYPE_CHECKING
 
 from memserve.memory.kv import layer_caches
-from memserve.memory.weights import partition, remembered
+from memserve.memory.weights import partition
+from memserve.model.memo import remembered
 
 if TYPE_CHECKING:
+    from memserve.engines.deployment import Accountant, Deployment, Footprint
     from memserve.hardware.machine import Machine
-    from memserve.memory.account import Accountant, Deployment, Footprint
     from memserve.memory.kv import LayerCache
     from memserve.model.spec import ModelSpec
 

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from math import prod
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from memserve.memory.formats import DTYPE_BYTES, held, of_checkpoint
 from memserve.memory.ignored import Ignored
+from memserve.model.memo import remembered
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable, Iterable
+    from collections.abc import Iterable
 
     from memserve.memory.formats import Format
     from memserve.model.spec import Block, ModelSpec, Weight
 
-T = TypeVar("T")
 VOCABULARY_STEP = 64
 """vLLM and SGLang pad the vocabulary to a multiple of 64 before they split it."""
 LARGE, SEGMENT, REST = 10 << 20, 2 << 20, 1 << 20
@@ -30,8 +30,6 @@ INWARD = frozenset({"down_proj", "w2", "fc2", "output_linear"})
 KEPT_BY = {"modelslim": ("mlp.down_proj",)}
 """Modules that a tool's recipe keeps in 16 bit though a short config does not say so: ModelSlim's W8A8 of
 dense models (Qwen3-32B-W8A8 takes 10.41 GiB on each of 4 cards, 5.27 on each of 8)."""
-KEPT = 64
-"""Models whose sums are remembered."""
 
 
 class Split(NamedTuple):
@@ -86,7 +84,6 @@ class Ledger:
         self.kinds = self._kinds()
         self.sums: dict[tuple[Split, Storage], tuple[tuple[int, ...], int, int, int]] = {}
         self.stages: dict[tuple[Split, Storage, int], tuple[int, ...]] = {}
-        self.memo: dict[Hashable, Any] = {}
 
     def _kinds(self) -> list[tuple[Block, Places]]:
         """Each layer with the weights that stand outside the main format."""
@@ -226,26 +223,9 @@ def _padded(rows: int) -> int:
     return _up(rows, VOCABULARY_STEP)
 
 
-_ledgers: dict[int, Ledger] = {}
-
-
 def ledger(model: ModelSpec) -> Ledger:
     """The sums of this very object, made on first use."""
-    found = _ledgers.get(id(model))
-    if found is None or found.model is not model:
-        if len(_ledgers) >= KEPT:
-            _ledgers.clear()
-        found = _ledgers[id(model)] = Ledger(model)
-    return found
-
-
-def remembered(model: ModelSpec, key: Hashable, make: Callable[[], T]) -> T:
-    """What `make` finds about this very model, found once."""
-    memo = ledger(model).memo
-    if key not in memo:
-        memo[key] = make()
-    found: T = memo[key]
-    return found
+    return remembered(model, "ledger", lambda: Ledger(model))
 
 
 def partition(layers: int, stages: int) -> tuple[int, ...]:

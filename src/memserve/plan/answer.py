@@ -77,9 +77,9 @@ def traded(
 
 def checked(command: str, gpus: str | None, engine_version: str | None, memory_gib: float | None) -> Answer:
     """The verdict on a command, in the shape of an answer."""
+    from memserve.engines.command import split
+    from memserve.engines.launch import Launch
     from memserve.plan.checking import check
-    from memserve.plan.room.commandline import split
-    from memserve.plan.room.launch import Launch
 
     plan = check(command, gpus, engine_version=engine_version, memory_gib_per_card=memory_gib)
     room = rooms.room(plan.backend)

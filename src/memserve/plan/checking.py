@@ -5,19 +5,19 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from memserve.engines.command import split
+from memserve.engines.unstated import completed
 from memserve.errors import InvalidInput
 from memserve.plan.described import Checkpoint
 from memserve.plan.plan import Plan
-from memserve.plan.room.asked import completed
-from memserve.plan.room.commandline import split
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from memserve.engines.backend import Plannable
+    from memserve.engines.deployment import Deployment
     from memserve.hardware.machine import Machine
-    from memserve.memory.account import Deployment
     from memserve.model.spec import ModelSpec
-    from memserve.plan.room.room import Room
 
 GIB = 1024**3
 NEWEST = "newest"
@@ -56,7 +56,7 @@ def _backend(asked: Deployment, machine: Machine) -> str:
     return ON_ASCEND.get(asked.backend, asked.backend) if machine.card.vendor == "ascend" else asked.backend
 
 
-def _settled(asked: Deployment, model: ModelSpec, machine: Machine, room: Room,
+def _settled(asked: Deployment, model: ModelSpec, machine: Machine, room: Plannable,
              version: str | None) -> Deployment:  # fmt: skip
     """The command's deployment on this machine, with nothing left open."""
     backend = _backend(asked, machine)
@@ -97,14 +97,14 @@ def _asked(words: tuple[str, ...]) -> tuple[str, Deployment]:
     )
 
 
-def _room(name: str) -> Room:
+def _room(name: str) -> Plannable:
     from typing import cast
 
     from memserve.registry import find
 
-    return cast("Room", find(name))
+    return cast("Plannable", find(name))
 
 
-def _latest(room: Room) -> str:
+def _latest(room: Plannable) -> str:
     versions = room.rules.get("versions") or ()
     return str(versions[0]["version"]) if versions else NEWEST

@@ -12,9 +12,9 @@ from memserve import files
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+    from memserve.engines.deployment import Deployment, Layout
+    from memserve.engines.launch import Launch
     from memserve.hardware.machine import Machine
-    from memserve.memory.account import Deployment, Layout
-    from memserve.plan.room.launch import Launch
 
 Words = tuple[str, ...]
 RAY_WORDS = ("--distributed-executor-backend",)

@@ -10,11 +10,11 @@ from memserve.plan.described import GIB, Described
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from memserve.engines.deployment import Deployment
+    from memserve.engines.launch import Launch
     from memserve.hardware.machine import Machine
-    from memserve.memory.account import Deployment
     from memserve.model.spec import ModelSpec
     from memserve.plan.described import Checkpoint, Verdict
-    from memserve.plan.room.launch import Launch
 
 
 @dataclass(frozen=True)

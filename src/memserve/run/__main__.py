@@ -9,8 +9,8 @@ from contextlib import nullcontext
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from memserve.cli import Parser, say
 from memserve.errors import InvalidInput, MemserveError
-from memserve.words import Parser, say
 
 if TYPE_CHECKING:
     import argparse

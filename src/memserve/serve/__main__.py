@@ -8,9 +8,9 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from memserve.cli import Parser, say
 from memserve.errors import InvalidInput, MemserveError
 from memserve.serve import advice, environment, planned, server
-from memserve.words import Parser, say
 
 if TYPE_CHECKING:
     import argparse

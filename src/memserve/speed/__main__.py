@@ -10,8 +10,8 @@ import argparse
 import sys
 from typing import TYPE_CHECKING
 
+from memserve.cli import Parser, say
 from memserve.errors import MemserveError, UnknownName
-from memserve.words import Parser, say
 
 if TYPE_CHECKING:
     from argparse import Namespace

@@ -9,9 +9,9 @@ import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from memserve.cli import Parser, say
 from memserve.errors import InvalidInput
 from memserve.speed import cost
-from memserve.words import Parser, say
 
 if TYPE_CHECKING:
     from argparse import Namespace

@@ -6,9 +6,9 @@ import re
 import shlex
 from typing import TYPE_CHECKING
 
+from memserve.engines.install import VISIBLE
 from memserve.plan.emit.server import SECRETS, Server, addressed
 from memserve.plan.nodes import facts, host
-from memserve.plan.room.launching import VISIBLE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

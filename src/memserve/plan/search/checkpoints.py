@@ -7,7 +7,7 @@ from functools import cache
 from typing import TYPE_CHECKING
 
 from memserve import files
-from memserve.memory.weights import remembered
+from memserve.model.memo import remembered
 from memserve.plan.described import Checkpoint
 
 if TYPE_CHECKING:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from memserve.engines.rules.judge import release
 from memserve.plan.losses import KV, OVERFLOWS, preference, weight_loss
-from memserve.plan.rules.judge import release
 from memserve.plan.search import pricing, rooms
 from memserve.plan.search.offers import squeezed
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from memserve.engines.rules.judge import about_card
 from memserve.plan.losses import weight_loss
-from memserve.plan.rules.judge import about_card
 from memserve.plan.search import rooms
 from memserve.plan.search.checkpoints import loaded
 from memserve.plan.search.choice import ranked

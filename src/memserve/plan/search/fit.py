@@ -12,16 +12,16 @@ from memserve.plan.search.verdict import weighed
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+    from memserve.engines.backend import Plannable
+    from memserve.engines.deployment import Deployment, Footprint
     from memserve.hardware.machine import Machine
-    from memserve.memory.account import Deployment, Footprint
     from memserve.memory.calibration import Calibration
     from memserve.model.spec import ModelSpec
-    from memserve.plan.room.room import Room
 
 LOGGED_AS = {"ascend": "vllm-ascend"}
 
 
-def fitted(room: Room, model: ModelSpec, machine: Machine,
+def fitted(room: Plannable, model: ModelSpec, machine: Machine,
            deployment: Deployment) -> tuple[Deployment, Verdict]:  # fmt: skip
     """The least conceded form that holds; if none does, the last one tried and why not."""
     verdict = Verdict("out_of_memory", "memory")
@@ -42,7 +42,7 @@ def forms(rules: Mapping[str, Any], deployment: Deployment) -> Iterator[Deployme
         yield replace(deployment, **form)
 
 
-def held(room: Room, model: ModelSpec, machine: Machine, deployment: Deployment) -> Verdict:
+def held(room: Plannable, model: ModelSpec, machine: Machine, deployment: Deployment) -> Verdict:
     """Memory's verdict, and whether the pool holds the requests that are wanted at once."""
     footprint = calibrated(room.memory.account(model, machine, deployment), machine, deployment)
     verdict = weighed(footprint, deployment)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from memserve.memory.account import Layout
+from memserve.engines.deployment import Layout
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from memserve.memory.account import Deployment
+from memserve.engines.deployment import Deployment
+from memserve.engines.rules.judge import Judge, Refusal, offered
 from memserve.plan.described import Checkpoint
 from memserve.plan.plan import Candidate
-from memserve.plan.rules.judge import Judge, Refusal, offered
 from memserve.plan.search import rooms
 from memserve.plan.search.checkpoints import checkpoints, known_methods, loaded
 from memserve.plan.search.fit import fitted
@@ -18,10 +18,10 @@ from memserve.plan.search.verdict import refused
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
+    from memserve.engines.backend import Plannable
+    from memserve.engines.deployment import Layout
     from memserve.hardware.machine import Machine
-    from memserve.memory.account import Layout
     from memserve.model.spec import ModelSpec
-    from memserve.plan.room.room import Room
     from memserve.plan.wishes import Wishes
 
 DEFAULT_CONTEXT = 8192
@@ -65,7 +65,7 @@ def context_of(model: ModelSpec, wishes: Wishes) -> int:
     return min(model.max_context or DEFAULT_CONTEXT, DEFAULT_CONTEXT)
 
 
-def of_room(name: str, room: Room, model: ModelSpec, machine: Machine, wishes: Wishes, *,
+def of_room(name: str, room: Plannable, model: ModelSpec, machine: Machine, wishes: Wishes, *,
             thorough: bool = False) -> Iterator[Candidate]:  # fmt: skip
     """One engine's candidates: its newest release that knows the card, and what was refused on the way."""
     for version in versions(room.rules, wishes):
@@ -94,7 +94,7 @@ def squeezed(candidate: Candidate, machine: Machine) -> bool:
 class Offer:
     """One release of one engine on one machine."""
 
-    def __init__(self, name: str, room: Room, version: str, model: ModelSpec, machine: Machine,
+    def __init__(self, name: str, room: Plannable, version: str, model: ModelSpec, machine: Machine,
                  wishes: Wishes, *, thorough: bool) -> None:  # fmt: skip
         self.name, self.room, self.version, self.thorough = name, room, version, thorough
         self.model, self.machine, self.wishes = model, machine, wishes

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from memserve.engines.rules.judge import offered
 from memserve.plan.losses import weight_loss
-from memserve.plan.rules.judge import offered
 from memserve.plan.search import rooms
 
 if TYPE_CHECKING:

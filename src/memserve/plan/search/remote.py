@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from memserve.memory.account import Deployment
+from memserve.engines.deployment import Deployment
 from memserve.plan.described import Checkpoint, Verdict
 from memserve.plan.plan import Candidate, Plan
 from memserve.plan.search import rooms
@@ -61,7 +61,7 @@ def candidate(backend: str, model: ModelSpec, wishes: Wishes) -> Candidate:
 
 def plan(chosen: Candidate, model: ModelSpec, machine: Machine, job: Job | None = None) -> Plan:
     """The provider's plan: nothing to install or start, and what it costs."""
-    from memserve.plan.room.launch import Launch
+    from memserve.engines.launch import Launch
 
     found = price(model.id, chosen.backend)
     launch = Launch("pip install memserve", ())

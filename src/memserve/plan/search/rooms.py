@@ -9,18 +9,18 @@ from typing import TYPE_CHECKING, Any, cast
 
 import memserve.registry as registry
 from memserve import files
-from memserve.plan.rules.judge import offered
+from memserve.engines.rules.judge import offered
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from memserve.plan.room.room import Room
+    from memserve.engines.backend import Plannable
     from memserve.plan.wishes import Wishes
 
 
-def room(name: str) -> Room:
+def room(name: str) -> Plannable:
     """The room of that name; `UnknownName` if there is none."""
-    return cast("Room", registry.find(name))
+    return cast("Plannable", registry.find(name))
 
 
 def plannable(backend: Any) -> bool:

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from memserve.engines.rules.judge import Judge
 from memserve.plan.described import Verdict
-from memserve.plan.rules.judge import Judge
 
 if TYPE_CHECKING:
+    from memserve.engines.backend import Plannable
+    from memserve.engines.deployment import Deployment, Footprint
+    from memserve.engines.rules.judge import Refusal
     from memserve.hardware.machine import Machine
-    from memserve.memory.account import Deployment, Footprint
     from memserve.model.spec import ModelSpec
-    from memserve.plan.room.room import Room
-    from memserve.plan.rules.judge import Refusal
 
 
-def assess(room: Room, model: ModelSpec, machine: Machine, deployment: Deployment) -> Verdict:
+def assess(room: Plannable, model: ModelSpec, machine: Machine, deployment: Deployment) -> Verdict:
     """Would this deployment start here? Memory is stated even where a rule refuses."""
     refusal = Judge(room.rules, deployment.engine_version, model, machine)(deployment)
     footprint = room.memory.account(model, machine, deployment)

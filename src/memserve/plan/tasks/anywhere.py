@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from memserve.engines.rules.judge import Judge, always
 from memserve.plan.report.sections import Section
-from memserve.plan.rules.judge import Judge, always
 from memserve.plan.search import pricing, rooms
 from memserve.plan.search.choice import FP8_HARDWARE
 from memserve.plan.search.offers import context_of, of_room, versions
@@ -17,10 +17,10 @@ if TYPE_CHECKING:
     from argparse import Namespace
     from collections.abc import Iterator, Sequence
 
+    from memserve.engines.backend import Plannable
     from memserve.hardware.machine import Card, Machine
     from memserve.model.spec import ModelSpec
     from memserve.plan.plan import Candidate
-    from memserve.plan.room.room import Room
     from memserve.plan.wishes import Wishes
 
 COUNTS = (1, 2, 4, 8, 16)
@@ -174,7 +174,7 @@ class Search:
         return None
 
 
-def pinned(wishes: Wishes, machine: Machine, room: Room) -> Wishes:
+def pinned(wishes: Wishes, machine: Machine, room: Plannable) -> Wishes:
     """One copy of the model over all cards."""
     cards, layers = machine.cards_per_node, room.rules["serves"].get("layers_over_cards")
     return replace(

@@ -14,8 +14,8 @@ from memserve.plan.report.sections import Section
 if TYPE_CHECKING:
     from argparse import Namespace
 
+    from memserve.engines.deployment import Deployment, Footprint
     from memserve.hardware.machine import Card
-    from memserve.memory.account import Deployment, Footprint
     from memserve.memory.calibration import Calibration
     from memserve.memory.startup_log import StartupLog
 
@@ -105,7 +105,7 @@ def accounted(log: StartupLog, gpus: str, model_name: str | None) -> Footprint |
 
 def started(log: StartupLog, room: str, longest: int | None) -> Deployment:
     """The deployment that the log tells of."""
-    from memserve.memory.account import Deployment, Layout
+    from memserve.engines.deployment import Deployment, Layout
 
     return Deployment(
         backend=room, engine_version=log.version or "newest", dtype="auto",

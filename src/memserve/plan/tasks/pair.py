@@ -9,11 +9,11 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from memserve.engines.install import VISIBLE
 from memserve.plan.answer import Answer, answer
 from memserve.plan.described import GIB
 from memserve.plan.losses import weight_loss
 from memserve.plan.report.sections import Section, of_answer
-from memserve.plan.room.launching import VISIBLE
 from memserve.plan.search import rooms
 from memserve.plan.search.checkpoints import loaded
 from memserve.plan.tasks import options as command_line

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from memserve.memory.weights import remembered
+from memserve.model.memo import remembered
 
 if TYPE_CHECKING:
     from memserve.model.spec import Block, ModelSpec, Weight

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from memserve.plan.rules.version import within
+from memserve.engines.rules.version import within
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from memserve.memory.account import Deployment
+    from memserve.engines.deployment import Deployment
     from memserve.model.spec import ModelSpec
 
 UNSTATED = 0

@@ -12,16 +12,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
-from memserve.memory.weights import remembered
-from memserve.plan.rules.checks import CHECKS
-from memserve.plan.rules.facts import deployment_facts, machine_facts, model_facts
-from memserve.plan.rules.version import within
+from memserve.engines.rules.checks import CHECKS
+from memserve.engines.rules.facts import deployment_facts, machine_facts, model_facts
+from memserve.engines.rules.version import within
+from memserve.model.memo import remembered
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
+    from memserve.engines.deployment import Deployment
     from memserve.hardware.machine import Machine
-    from memserve.memory.account import Deployment
     from memserve.model.spec import ModelSpec
 
 Open: TypeAlias = "tuple[Mapping[str, Any], Mapping[str, Any]]"

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from memserve.protocol import Capabilities, Task
 
 
-class HttpRoom:
+class HttpBackend:
     """A room whose `<package>.engine` holds `capabilities` and `open_engine`; loaded when first asked."""
 
     rules: None = None

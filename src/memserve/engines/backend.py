@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
-from memserve.plan.room.launch import Launch
+from memserve.engines.launch import Launch
 from memserve.protocol import Backend
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from memserve.engines.deployment import Accountant, Deployment
     from memserve.hardware.machine import Machine
-    from memserve.memory.account import Accountant, Deployment
     from memserve.model.spec import ModelSpec
 
-__all__ = ["Launch", "Launcher", "Room"]
+__all__ = ["Launch", "Launcher", "Plannable"]
 
 
 class Launcher(Protocol):
@@ -30,7 +30,7 @@ class Launcher(Protocol):
 
 
 @runtime_checkable
-class Room(Backend, Protocol):
+class Plannable(Backend, Protocol):
     """One engine's room, as the planner sees it. Loads without the engine installed."""
 
     @property

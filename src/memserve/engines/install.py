@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from memserve.plan.rules.judge import release
-from memserve.plan.rules.version import NEWEST, version_key
+from memserve.engines.rules.judge import release
+from memserve.engines.rules.version import NEWEST, version_key
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from memserve.engines.deployment import Deployment
     from memserve.hardware.machine import Card, Machine
-    from memserve.memory.account import Deployment
 
 VISIBLE = {
     "nvidia": "CUDA_VISIBLE_DEVICES",

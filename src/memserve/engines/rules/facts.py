@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from memserve.memory.weights import remembered
+from memserve.model.memo import remembered
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from memserve.engines.deployment import Deployment
     from memserve.hardware.machine import Machine
-    from memserve.memory.account import Deployment
     from memserve.model.spec import Mixer, ModelSpec, Weight
 
 DTYPE_WORDS = {"half": "float16", "float": "float32"}

@@ -16,12 +16,12 @@ from memserve import files
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from memserve.memory.account import Accountant
-    from memserve.plan.room.room import Launcher
+    from memserve.engines.backend import Launcher
+    from memserve.engines.deployment import Accountant
     from memserve.protocol import Capabilities, Task
 
 
-class PackagedRoom:
+class Package:
     """What an engine's entry point resolves to. `part` names a second room of one package (MindIE's)."""
 
     def __init__(self, name: str, package: str, *, part: str = "") -> None:
