@@ -64,9 +64,7 @@ def answer(model: ModelSpec, machine: Machine, query: Query, *, everything: bool
     return Answer(model, machine, query, plan, None, alternatives, rejected, trades=trades)
 
 
-def traded(
-    best: Sequence[Candidate], model: ModelSpec, machine: Machine, query: Query
-) -> tuple[Trade, ...]:
+def traded(best: Sequence[Candidate], model: ModelSpec, machine: Machine, query: Query) -> tuple[Trade, ...]:
     """What an objective other than quality weighs."""
     if query.objective == "quality":
         return ()

@@ -39,9 +39,7 @@ EXPERT_RULES = frozenset({"quantization-groups", "quantization-blocks"})
 """Refusals that whole experts per card may avoid."""
 
 
-def consider(
-    model: ModelSpec, machine: Machine, query: Query, *, thorough: bool = False
-) -> list[Candidate]:
+def consider(model: ModelSpec, machine: Machine, query: Query, *, thorough: bool = False) -> list[Candidate]:
     """All candidates of the rooms that were asked for, in no order.
 
     Unless `thorough`, pipeline stages are left out where a layout without them holds.
