@@ -189,8 +189,8 @@ def test_a_checkpoint_that_the_card_cannot_read_leads_to_its_original() -> None:
 
 def test_the_alternatives_never_repeat_the_plan() -> None:
     from memserve.plan.library import answered
-    from memserve.plan.report.sections import of_answer
     from memserve.plan.query import Query
+    from memserve.plan.report.sections import of_answer
 
     found = answered("llama-70b", "4xV100", Query())
     assert found.plan is not None

@@ -6,13 +6,13 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from memserve.plan.plan import Candidate, Plan
+from memserve.plan.query import Query
 from memserve.plan.search import pricing, rooms
 from memserve.plan.search.checkpoints import loaded
 from memserve.plan.search.choice import ranked
 from memserve.plan.search.closest import measured, nearest, remedies
 from memserve.plan.search.offers import consider
 from memserve.plan.search.reasons import reasons_for
-from memserve.plan.query import Query
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -6,12 +6,12 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from memserve.engines.rules.judge import Judge, always
+from memserve.plan.query import MOST
 from memserve.plan.report.sections import Section
 from memserve.plan.search import pricing, rooms
 from memserve.plan.search.choice import FP8_HARDWARE
 from memserve.plan.search.offers import context_of, of_room, versions
 from memserve.plan.tasks import options as command_line
-from memserve.plan.query import MOST
 
 if TYPE_CHECKING:
     from argparse import Namespace

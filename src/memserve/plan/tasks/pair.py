@@ -13,11 +13,11 @@ from memserve.engines.install import VISIBLE
 from memserve.plan.answer import Answer, answer
 from memserve.plan.described import GIB
 from memserve.plan.losses import weight_loss
+from memserve.plan.query import Query
 from memserve.plan.report.sections import Section, of_answer
 from memserve.plan.search import rooms
 from memserve.plan.search.checkpoints import loaded
 from memserve.plan.tasks import options as command_line
-from memserve.plan.query import Query
 
 if TYPE_CHECKING:
     from argparse import Namespace
