@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from memserve.engines.backend import Plannable
-    from memserve.plan.wishes import Wishes
+    from memserve.plan.query import Query
 
 
 def room(name: str) -> Plannable:
@@ -38,13 +38,13 @@ def plans_locally(backend: str | None) -> bool:
     return backend is None or (installed.may(backend, "rules") and plannable(registry.find(backend)))
 
 
-def asked(wishes: Wishes) -> Sequence[str]:
-    """The rooms that a wish names; with a bare engine version, those that ever offered it, else vLLM."""
-    if wishes.backend is not None:
-        return (wishes.backend,)
-    if wishes.engine_version is None:
+def asked(query: Query) -> Sequence[str]:
+    """The backends that a query names; with a bare engine version, those that ever offered it, else vLLM."""
+    if query.backend is not None:
+        return (query.backend,)
+    if query.engine_version is None:
         return local()
-    return [name for name in local() if _offers(name, wishes.engine_version)] or ["vllm"]
+    return [name for name in local() if _offers(name, query.engine_version)] or ["vllm"]
 
 
 def _offers(name: str, version: str) -> bool:
