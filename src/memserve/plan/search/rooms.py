@@ -29,7 +29,9 @@ def plannable(backend: Any) -> bool:
 
 def local() -> list[str]:
     """Every plannable room, the most trusted first."""
-    found = [name for name in registry.names() if installed.may(name, "rules") and plannable(registry.find(name))]
+    found = [
+        name for name in registry.names() if installed.may(name, "rules") and plannable(registry.find(name))
+    ]
     return sorted(found, key=lambda name: (room(name).rules.get("rank", 9), name))
 
 
