@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-from functools import cache
 from importlib.machinery import PathFinder
 from typing import Any
 
 from memserve import files, registry
 
 
+@registry.remembered
 def telling(part: str) -> dict[str, Any]:
     """Backend -> its `part`, for those that have one."""
-    return _telling(part, registry.names())
-
-
-@cache
-def _telling(part: str, names: tuple[str, ...]) -> dict[str, Any]:
-    asked = {name: getattr(registry.find(name), part, None) for name in names if may(name, part)}
+    asked = {name: getattr(registry.find(name), part, None) for name in registry.names() if may(name, part)}
     return {name: answer for name, answer in asked.items() if answer is not None}
 
 
@@ -27,7 +22,7 @@ def may(name: str, part: str) -> bool:
     return not ours or any(file.endswith(f"{part}.json") for file in _files(package))
 
 
-@cache
+@registry.remembered
 def _files(package: str) -> tuple[str, ...]:
     spec = PathFinder.find_spec(package)
     folders = (spec.submodule_search_locations if spec else None) or ()
