@@ -13,7 +13,8 @@ from __future__ import annotations
 
 import argparse
 import json
-import re
+import subprocess
+import sys
 from collections import Counter, defaultdict
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
@@ -262,7 +263,7 @@ def write(values: Values, rows: Sequence[Row], table: dict[str, Any]) -> None:
         for scope in dict.fromkeys(scope for scope, _ in values)
         if scope.startswith("card ")
     }
-    SHARED.write_text(text(shared), encoding="utf-8")
+    SHARED.write_text(json.dumps(shared), encoding="utf-8")
     seen = [speed_rows.situation(row) for row in rows]
     for engine, count in Counter(one.engine for one in seen).items():
         file, place = home(engine)
@@ -275,7 +276,8 @@ def write(values: Values, rows: Sequence[Row], table: dict[str, Any]) -> None:
         for older in facts.get("generations", ()):
             older["factors"] = _scope(values, f"generation {older['name']}")
         data["date"] = DATE
-        file.write_text(text(data), encoding="utf-8")
+        file.write_text(json.dumps(data), encoding="utf-8")
+    subprocess.run([sys.executable, Path(__file__).parents[1] / "tools" / "data.py", "--write"], check=True)
 
 
 def home(engine: str) -> tuple[Path, str]:
@@ -284,17 +286,6 @@ def home(engine: str) -> tuple[Path, str]:
     if package is None:
         return SHARED.with_name("published.json"), engine
     return Path(__file__).parents[1] / "backends" / package / "speed.json", ""
-
-
-def text(data: dict[str, Any]) -> str:
-    """JSON whose innermost lists and rows with a source stand on one line each."""
-    plain = json.dumps(data, indent=1)
-    lists = re.sub(r"\[\s+([^\[\]{}]*?)\s+\]", _one_line, plain)
-    return re.sub(r"\{\s+([^{}]*\"source\"[^{}]*?|[^{}\n]*\n[^{}\n]*)\s+\}", _one_line, lists) + "\n"
-
-
-def _one_line(found: re.Match[str]) -> str:
-    return found[0][0] + re.sub(r"\s*\n\s*", " ", found[1]) + found[0][-1]
 
 
 def _scope(values: Values, scope: str) -> dict[str, float]:
