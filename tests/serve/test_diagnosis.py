@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from memserve.engines import backends
+from memserve.engines import installed
 from memserve.engines.backend import server_of
 from memserve.serve import diagnosis
 from memserve.serve.diagnosis import diagnose
@@ -51,7 +51,7 @@ def test_known_last_words(line: str, meaning: str) -> None:
 
 
 def failures() -> list[Mapping[str, str]]:
-    servers = (server_of(backends.named(name)) for name in backends.plannable())
+    servers = (server_of(installed.named(name)) for name in installed.plannable())
     return [row for server in servers if server is not None for row in server.failures]
 
 
@@ -67,5 +67,5 @@ def test_silence_is_said_to_be_silence() -> None:
 
 
 def test_every_row_says_what_helps() -> None:
-    rows = json.loads(Path(diagnosis.__file__).with_name("diagnoses.json").read_text())
+    rows = json.loads(Path(diagnosis.__file__).with_name("diagnoses.json").read_text())["rows"]
     assert all(row["pattern"] and row["problem"] and row["remedy"] for row in (*rows, *failures()))

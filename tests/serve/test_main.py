@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import memserve
-from memserve.engines.backends import program_of
+from memserve.engines.installed import program_of
 from memserve.serve.health import answers
 
 if TYPE_CHECKING:

@@ -19,8 +19,10 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from memserve.engines.launch import Launcher
+    from memserve.engines.log import Log
     from memserve.engines.memory import Accountant
     from memserve.engines.server import ServerFacts
+    from memserve.engines.speed import Speed
     from memserve.protocol import Capabilities, Task
 
 
@@ -40,14 +42,29 @@ class Package(Plannable):
 
     @cached_property
     def server(self) -> ServerFacts | None:
-        """How its server listens, spans nodes and is packed; `like`: as PACKAGE/FILE says, but for this."""
+        """How its server listens, spans nodes and is packed."""
         from memserve.engines import server
 
+        rows = self._optional("server")
+        return None if rows is None else server.read(rows)
+
+    @cached_property
+    def log(self) -> Log | None:
+        """How the engine's start-up log is read; None where nobody wrote that down."""
+        return cast("Log | None", self._optional("log"))
+
+    @cached_property
+    def speed(self) -> Speed | None:
+        """How the engine spends its time; None where nobody measured it."""
+        return cast("Speed | None", self._optional("speed"))
+
+    def _optional(self, name: str) -> dict[str, Any] | None:
+        """A file's rows, with those that it leaves out from the file that it is `like` (PACKAGE/FILE)."""
         try:
-            rows = self._read("server")
+            rows = self._read(name)
         except FileNotFoundError:
             return None
-        return server.read(server.merged(self._read(rows["like"]), rows) if "like" in rows else rows)
+        return {**self._read(rows["like"]), **rows} if "like" in rows else rows
 
     def _read(self, name: str) -> dict[str, Any]:
         home = cast("str", sys.modules[self.package].__file__)

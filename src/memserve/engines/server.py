@@ -115,13 +115,6 @@ def read(rows: Mapping[str, Any]) -> ServerFacts:
     )  # fmt: skip
 
 
-def merged(base: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
-    """The rows of an engine that builds on another's: its own words first."""
-    nodes = {**base.get("nodes", {}), **own.get("nodes", {})}
-    failures = [*own.get("failures", ()), *base.get("failures", ())]
-    return {**base, **own, "nodes": nodes, "failures": failures}
-
-
 def _program(row: Mapping[str, Any]) -> Program:
     return Program(**{**row, "starts": tuple(tuple(start.split()) for start in row["starts"])})
 

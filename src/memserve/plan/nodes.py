@@ -7,7 +7,7 @@ from math import ceil
 from typing import TYPE_CHECKING, Any, Protocol
 
 from memserve import files
-from memserve.engines import backends
+from memserve.engines import installed
 from memserve.engines.backend import server_of
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ def steps(plan: Startable) -> tuple[Step, ...]:
     if plan.launch is None or not plan.command:
         return ()
     count, layout = taken(plan.machine, plan.deployment.layout), plan.deployment.layout
-    server = server_of(backends.named(plan.backend)) if count > 1 else None
+    server = server_of(installed.named(plan.backend)) if count > 1 else None
     if server is None or server.nodes is None:
         return (Step(0, tuple(plan.command), plan.env),)
     whole = layout.data > 1 and layout.tensor * layout.pipeline <= plan.machine.cards_per_node

@@ -9,7 +9,7 @@ from shutil import which
 from typing import TYPE_CHECKING, Any
 
 from memserve import registry
-from memserve.engines import backends
+from memserve.engines import installed
 from memserve.errors import BackendMissing
 from memserve.serve.server import start
 
@@ -73,7 +73,7 @@ def open_served(command: Sequence[str], model: str, task: Task, backend: str, *,
 
 def _interpreter(command: Sequence[str], backend: str) -> str | None:
     """This one, if the engine is here; else whatever program of that name there is, or what to install."""
-    package = backends.program_of(command, backend)[1].package
+    package = installed.program_of(command, backend)[1].package
     if find_spec(package) is not None:
         return sys.executable
     if command[0] != "python" and which(command[0]):

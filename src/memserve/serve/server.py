@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from memserve.engines import backends
+from memserve.engines import installed
 from memserve.engines.backend import server_of
 from memserve.errors import EngineFailed, InvalidInput, TimedOut
 from memserve.http.address import is_loopback
@@ -94,7 +94,7 @@ class Server:
         code = self._process.exit_code
         if code is None:
             return
-        server = server_of(backends.named(self.backend))
+        server = server_of(installed.named(self.backend))
         said = self._process.tail().replace(self._key, "***")
         found = diagnose(said, code, server.failures if server else ())
         how = f"with exit code {code}" if code >= 0 else f"of signal {-code}"
@@ -132,7 +132,7 @@ def start(command: Sequence[str], *, env: Mapping[str, str] | None = None, host:
     that is made up unless one is given. `python` runs it with the interpreter of another environment.
     `advise` may know a better remedy for what it died of than the general one.
     """
-    backend, program = backends.program_of(command, backend)
+    backend, program = installed.program_of(command, backend)
     if program.configured:
         raise InvalidInput(
             f"{backend} reads its address from its own configuration", hint="start the command itself"

@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from memserve.engines import backends
+from memserve.engines import installed
 from memserve.engines.backend import server_of
 from memserve.errors import InvalidInput
 from memserve.files import expanded
@@ -34,7 +34,7 @@ class Server:
     @cached_property
     def facts(self) -> ServerFacts:
         """What its backend tells."""
-        found = server_of(backends.named(self.plan.backend))
+        found = server_of(installed.named(self.plan.backend))
         if found is None:
             raise InvalidInput(f"{self.plan.backend} does not tell how its server is started")
         return found

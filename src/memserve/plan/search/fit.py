@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from memserve.memory.calibration import Calibration
     from memserve.model.spec import ModelSpec
 
-LOGGED_AS = {"ascend": "vllm-ascend"}
-
 
 def fitted(room: Plannable, model: ModelSpec, machine: Machine,
            deployment: Deployment) -> tuple[Deployment, Verdict]:  # fmt: skip
@@ -69,8 +67,7 @@ def calibrated(footprint: Footprint, machine: Machine, deployment: Deployment) -
         return footprint
     from memserve.memory.calibration import find
 
-    engine = LOGGED_AS.get(deployment.backend, deployment.backend)
-    found = find(known, engine=engine, card=machine.card.name, tensor=deployment.layout.tensor)
+    found = find(known, backend=deployment.backend, card=machine.card.name, tensor=deployment.layout.tensor)
     return footprint if found is None else found.apply(footprint)
 
 

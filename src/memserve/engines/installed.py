@@ -1,10 +1,9 @@
-"""The installed backends that run on the user's own cards: by name, by trust, by a command of theirs."""
+"""The installed backends: by name, by trust, by a command of theirs, and by what each of them tells."""
 
 from __future__ import annotations
 
-from functools import cache
 from importlib.machinery import PathFinder
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from memserve import files, registry
 from memserve.engines.backend import is_plannable, server_of
@@ -26,10 +25,10 @@ def named(name: str) -> Plannable:
 
 def can_plan(name: str) -> bool:
     """Whether a backend, ours or another's, can be planned with on the user's own cards."""
-    return _may_plan(name) and is_plannable(registry.find(name))
+    return may(name, "rules") and is_plannable(registry.find(name))
 
 
-@cache
+@registry.remembered
 def plannable() -> tuple[str, ...]:
     """Every backend that can be planned with, the most trusted first."""
     found = [name for name in registry.names() if can_plan(name)]
@@ -41,15 +40,25 @@ def rank(name: str) -> int:
     return int(named(name).rules.get("rank", UNRANKED))
 
 
-@cache
-def _may_plan(name: str) -> bool:
-    """Ours without rules are providers: asking them would load the HTTP client for nothing."""
+@registry.remembered
+def telling(part: str) -> dict[str, Any]:
+    """Backend -> its `part`, for those that have one."""
+    asked = {name: getattr(registry.find(name), part, None) for name in registry.names() if may(name, part)}
+    return {name: answer for name, answer in asked.items() if answer is not None}
+
+
+def may(name: str, part: str) -> bool:
+    """Providers' folders of our own without the part's file are left alone: they load the HTTP client."""
     package = registry.home(name) or ""
-    spec = PathFinder.find_spec(package) if package.startswith("memserve_") else None
-    if spec is None or spec.origin is None:
-        return True
-    folders = spec.submodule_search_locations or ()
-    return any(name.endswith("rules.json") for folder in folders for name in files.names(folder))
+    ours = package.startswith("memserve_")
+    return not ours or any(file.endswith(f"{part}.json") for file in _files(package))
+
+
+@registry.remembered
+def _files(package: str) -> tuple[str, ...]:
+    spec = PathFinder.find_spec(package)
+    folders = (spec.submodule_search_locations if spec else None) or ()
+    return tuple(file for folder in folders for file in files.names(folder))
 
 
 def program_of(command: Sequence[str], backend: str | None = None) -> tuple[str, Program]:
