@@ -18,9 +18,12 @@ import re
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from markdown_it import MarkdownIt
-from markdown_it.token import Token
+
+if TYPE_CHECKING:
+    from markdown_it.token import Token
 
 ROOT = Path(__file__).parents[1]
 _COMMENT = re.compile(r"<!--\s*(before|run|not run|command):\s*(.*?)\s*-->", re.DOTALL)
@@ -76,7 +79,8 @@ def _block(path: Path, token: Token, marks: dict[str, str]) -> Block:
     how = "elsewhere; .ci/run" if "command" in marks else marks.get("run", "")
     line = (token.map or [0])[0] + 1
     page = str(path.relative_to(ROOT))
-    return Block(page, line, token.info.strip(), token.content, marks.get("before", ""), how, marks.get("not run", ""))
+    before, why = marks.get("before", ""), marks.get("not run", "")
+    return Block(page, line, token.info.strip(), token.content, before, how, why)
 
 
 def every() -> list[Block]:
@@ -93,7 +97,9 @@ def main() -> None:
         row = [kinds[kind] for kind in ("run", "stand-in", "elsewhere", "not run")]
         print(f"{page:40} {sum(row):6} {row[0]:5} {row[1]:9} {row[2]:10} {row[3]:8}")
     left = [block for block in found if block.kind == "not run"]
-    print(f"\n{len(found) - len(left)} of {len(found)} are run ({1 - len(left) / len(found):.0%}); the others:")
+    print(
+        f"\n{len(found) - len(left)} of {len(found)} are run ({1 - len(left) / len(found):.0%}); the others:"
+    )
     for block in left:
         print(f"  {block.page}:{block.line}: {block.why}")
 

@@ -1,4 +1,4 @@
-"""A server on loopback for the pages' HTTP calls: chat, streams, embeddings, reranking, as the pages ask for them."""
+"""A server on loopback for the pages' HTTP calls: chat, streams, embeddings, reranking."""
 
 from __future__ import annotations
 

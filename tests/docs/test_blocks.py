@@ -25,11 +25,13 @@ if TYPE_CHECKING:
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
-REQUESTS = '{"id": "q1", "prompt": "What is the capital of France?", "max_tokens": 20}\n{"id": "q2", "prompt": "A river"}\n'
+REQUESTS = '{"id": "q1", "prompt": "What is the capital of France?"}\n{"id": "q2", "prompt": "A river"}\n'
 KEYS = ("OPENAI_API_KEY", "ANTHROPIC_API_KEY", "GEMINI_API_KEY", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
 # Commands that change the machine or need another: what they are given is looked at, they are not run.
-OTHERS = ("pip", "uv", "git", "docker", "sbatch", "kubectl", "ray", "pre-commit", "vllm", "curl", "ssh", "rsync", "sudo",
-          "npu-smi", "nvidia-smi", "pytest", "mkdocs", "zensical")  # fmt: skip
+OTHERS = (
+    "pip", "uv", "git", "docker", "sbatch", "kubectl", "ray", "pre-commit", "vllm", "curl", "ssh", "rsync",
+    "sudo", "pytest", "zensical",
+)  # fmt: skip
 SHIM = '#!/bin/sh\necho "$(basename "$0") $*" >> "$STAGE/called"\n'
 
 
@@ -64,24 +66,28 @@ def server() -> Iterator[str]:
 
 @pytest.fixture
 def stage(tmp_path: Path, server: str, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """A folder as the pages suppose it, keys that open nothing, and the loopback server for every provider."""
+    """A folder as the pages suppose it, keys that open nothing, and the loopback server as provider."""
     (tmp_path / "requests.jsonl").write_text(REQUESTS)
     for name in ("examples", "benchmarks", "docs", "tests", "tools", "src", "pyproject.toml"):
         (tmp_path / name).symlink_to(ROOT / name)
     for key in KEYS:
         monkeypatch.setenv(key, "key-of-a-page")
     for key, value in {
-        "OPENAI_BASE_URL": f"http://{server}/v1", "STAGE": str(tmp_path), "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1",
-        "XDG_CONFIG_HOME": str(tmp_path / "config"), "PYTHONWARNINGS": "ignore",
+        "OPENAI_BASE_URL": f"http://{server}/v1", "STAGE": str(tmp_path), "PYTHONPATH": str(ROOT),
+        "XDG_CONFIG_HOME": str(tmp_path / "config"), "XDG_CACHE_HOME": str(tmp_path / "cache"),
+        "HF_HUB_OFFLINE": "1", "PYTHONWARNINGS": "ignore",
     }.items():  # fmt: skip
         monkeypatch.setenv(key, value)
     monkeypatch.chdir(tmp_path)
-    return SimpleNamespace(folder=tmp_path, words=lambda text: re.sub(r"127\.0\.0\.1:\d{4,5}\b", server, text))
+    return SimpleNamespace(
+        folder=tmp_path, words=lambda text: re.sub(r"127\.0\.0\.1:\d{4,5}\b", server, text)
+    )
 
 
 @pytest.fixture
 def standing_in(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """Every engine's name opens the stand-in."""
+    monkeypatch.syspath_prepend(str(ROOT / "examples" / "plugin"))
     monkeypatch.syspath_prepend(str(HERE))
     known = registry._entries()
     registry.forget()
@@ -90,6 +96,9 @@ def standing_in(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     def begin() -> None:
         monkeypatch.setattr(registry, "_entries", lambda: stand_ins)
         registry.find.cache_clear()
+        import memserve_toy.model
+
+        monkeypatch.setattr(memserve_toy.model, "CONTEXT", 4096)
 
     yield begin
     registry.find.cache_clear()
