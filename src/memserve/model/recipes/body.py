@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from memserve.errors import ModelUnreadable
 from memserve.model.config import LARGEST, MOST_LAYERS
-from memserve.model.recipes import families, heads
+from memserve.model.recipes import families, heads, layouts, written
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -35,6 +35,8 @@ def body(
     if config.kind not in families.KNOWN and not config.known:
         return _unknown(config, folder, stored_as)
     check(config)
+    if layouts.known(config.kind):
+        return written.body(config, architecture), ""
     recipe = families.recipe(config.kind)
     if recipe is None:
         return _constructed(config, architecture), ""
