@@ -189,10 +189,10 @@ def test_a_checkpoint_that_the_card_cannot_read_leads_to_its_original() -> None:
 
 def test_the_alternatives_never_repeat_the_plan() -> None:
     from memserve.plan.library import answered
+    from memserve.plan.query import Query
     from memserve.plan.report.sections import of_answer
-    from memserve.plan.wishes import Wishes
 
-    found = answered("llama-70b", "4xV100", Wishes())
+    found = answered("llama-70b", "4xV100", Query())
     assert found.plan is not None
     assert all(one.deployment != found.plan.deployment for one in found.alternatives)
     table = next(

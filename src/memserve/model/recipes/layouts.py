@@ -1,7 +1,7 @@
 """Encoders, encoder-decoders and towers from `data/layouts.json`: their weights by name, sizes in words.
 
-A layout lists lines. `name dims ...` is a tensor; a dimension is a field of the config, a number or sums and
-products of them (`image_size/patch_size`; a list's length is `#field`, its parts are `field.0` and `field.1`).
+A layout lists lines. `name dims ...` is a tensor; a dimension is a field of the config, a number, or a sum
+or product of them (`image_size/patch_size`; a list's length is `#field`, its parts `field.0` and `field.1`).
     +  or +field    a bias vector, too (where the field is true)
     ~               a second name of the token table where `tie_word_embeddings` is true
     =               the name as it stands, without `.weight`
@@ -37,20 +37,21 @@ _FACTOR = re.compile(r"([*/]?)([^*/]+)")
 
 
 @cache
-def _table() -> dict[str, dict[str, Any]]:
+def table() -> dict[str, dict[str, Any]]:
+    """All layouts by name."""
     found: dict[str, dict[str, Any]] = json.loads(files.beside(__file__, "../data/layouts.json"))["layouts"]
     return found
 
 
 def known(kind: str) -> bool:
     """Whether a layout is written down for this `model_type`."""
-    return kind in _table()
+    return kind in table()
 
 
 @cache
 def layout(name: str) -> dict[str, Any]:
     """One layout, with what it takes over from another."""
-    row = _table()[name]
+    row = table()[name]
     if "like" not in row:
         return row
     base = layout(row["like"])
@@ -77,11 +78,16 @@ def named(config: Config, architecture: str) -> Named:
     row = layout(config.kind)
     found = Named({}, {})
     head = head_of(row, architecture)
-    base = row.get("base", "") if head != "Model" else ""
+    top = row.get("heads", {}).get(head, [])
     reader = _Reader(found, config, row.get("let", {}), head)
-    reader.lines(row["body"], base)
-    reader.lines(row.get("heads", {}).get(head, []), "")
+    reader.lines(row["body"], row.get("base", "") if top else "")
+    reader.lines(top, "")
     return found
+
+
+def size(config: Config, expression: str) -> int:
+    """A number in the words of a config."""
+    return _Reader(Named({}, {}), config, layout(config.kind).get("let", {}), "").size(expression)
 
 
 def _alternatives(name: str) -> list[str]:
@@ -110,19 +116,22 @@ class _Reader:
                 self.line(words, prefix)
 
     def line(self, words: list[str], prefix: str) -> None:
+        """One tensor, or several by braces, or a layout within this one."""
         name, *rest = words
         counted = _COUNTED.fullmatch(name)
         if counted:
             name = counted[1]
         path = ".".join(part for part in (prefix, name) if part and part != "-")
-        if rest[0][0] in "@>":
-            for index in range(self.count(counted[2])) if counted else (None,):
-                self.include(rest[0], path if index is None else f"{path}.{index}", index)
-            return
-        for one in _alternatives(path):
-            self.tensor(one, rest)
+        if counted:
+            for index in range(self.count(counted[2])):
+                self.include(rest[0], f"{path}.{index}", index)
+        elif rest[0][0] in "@>":
+            self.include(rest[0], path, self.layer)
+        else:
+            for one in _alternatives(path):
+                self.tensor(one, rest)
 
-    def include(self, word: str, path: str, index: int | None) -> None:
+    def include(self, word: str, path: str, index: int) -> None:
         """The lines of another layout, or of a nested config."""
         if self.depth >= DEEPEST:
             self.config.bad(word[1:], "is nested too deep")
@@ -132,8 +141,8 @@ class _Reader:
             if not known(config.kind):
                 self.config.bad(word[1:], f"is of a kind that is not known: {config.kind[:40]!r}")
         row = layout(config.kind if word[0] == ">" else word[1:])
-        inner = _Reader(self.found, config, {**let, **row.get("let", {})}, head, self.depth + 1)
-        inner.layer = self.layer if index is None else index
+        inner = _Reader(self.found, config, {**row.get("let", {}), **let}, head, self.depth + 1)
+        inner.layer = index
         inner.lines(row["body"], path)
 
     def tensor(self, name: str, words: list[str]) -> None:
@@ -194,12 +203,14 @@ class _Reader:
     def number(self, name: str) -> float:
         """A field that stands in a sum or product."""
         found = self.atom(name)
-        if isinstance(found, bool) or not isinstance(found, (int, float)) or not -LARGEST <= found <= LARGEST:
-            self.config.bad(name, "is missing" if found is None else f"must be a number, not {str(found)[:40]}")
-        return found
+        real = isinstance(found, (int, float)) and not isinstance(found, bool)
+        if not real or not -LARGEST <= found <= LARGEST:
+            why = "is missing" if found is None else f"must be a number, not {str(found)[:40]}"
+            self.config.bad(name, why)
+        return float(found) if isinstance(found, float) else int(found)
 
     def atom(self, name: str) -> Any:
-        """A number as written, a `let`, a field, the length or a part of a list, a field of a nested config."""
+        """A number, a `let`, a field, the length or a part of a list, a field of a nested config."""
         if name[0].isdigit():
             return float(name) if "." in name else int(name)
         if "|" in name:
