@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from memserve.engines.deployment import Footprint
+from memserve.engines.memory import Footprint
 from memserve.errors import InvalidInput
 from memserve.memory.calibration import Calibration, default_path, find, learn, load, save
 from memserve.memory.startup_log import StartupLog

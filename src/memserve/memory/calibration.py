@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
-    from memserve.engines.deployment import Footprint
+    from memserve.engines.memory import Footprint
     from memserve.memory.startup_log import StartupLog
 
 SCHEMA = 1

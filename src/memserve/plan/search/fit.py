@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from memserve.engines.backend import Plannable
-    from memserve.engines.deployment import Deployment, Footprint
+    from memserve.engines.deployment import Deployment
+    from memserve.engines.memory import Footprint
     from memserve.hardware.machine import Machine
     from memserve.memory.calibration import Calibration
     from memserve.model.spec import ModelSpec

@@ -14,7 +14,8 @@ from memserve.plan.report.sections import Section
 if TYPE_CHECKING:
     from argparse import Namespace
 
-    from memserve.engines.deployment import Deployment, Footprint
+    from memserve.engines.deployment import Deployment
+    from memserve.engines.memory import Footprint
     from memserve.hardware.machine import Card
     from memserve.memory.calibration import Calibration
     from memserve.memory.startup_log import StartupLog
