@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from memserve.engines.command import split
 from memserve.engines.unstated import completed
 from memserve.errors import InvalidInput
+from memserve.hardware.machine import GIB
 from memserve.plan.described import Checkpoint
 from memserve.plan.plan import Plan
 
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
     from memserve.hardware.machine import Machine
     from memserve.model.spec import ModelSpec
 
-GIB = 1024**3
 NEWEST = "newest"
 ROOMS = ("vllm", "sglang", "lmdeploy")
 """Rooms whose command lines can be read, in the order they are asked."""
