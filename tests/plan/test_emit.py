@@ -178,7 +178,7 @@ class TestSlurm:
         path = f"{tmp_path}{os.pathsep}{os.environ['PATH']}"
         log = tmp_path / "log"
         subprocess.run(
-            ["bash", "-c", emit.emit(plan, "slurm")], cwd=tmp_path, timeout=60, check=True,
+            ["bash", "-c", emit.emit(plan, "slurm")], cwd=tmp_path, timeout=120, check=True,
             env={"PATH": path, "LOG": str(log), "SLURM_JOB_NODELIST": "n[0-1]"},
         )  # fmt: skip
         lines = log.read_text(encoding="utf-8").splitlines()
@@ -327,7 +327,7 @@ class TestCommandLine:
 
 def planned(*words: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "memserve.plan", *words]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
 
 
 def read(plan: Any, form: str) -> Any:
