@@ -47,6 +47,10 @@ def capabilities(model: str | None, *, sampling: bool | None = None) -> Capabili
     return Capabilities(
         backend="anthropic",
         model=model,
+        chat=True,
+        max_tokens=True,
+        stop=True,
+        usage=True,
         temperature=row["temperature"],
         max_temperature=1.0,
         top_p=row["top_p"],

@@ -69,6 +69,10 @@ def capabilities(known: Model) -> Capabilities:
     return Capabilities(
         backend="bedrock",
         model=known.name,
+        chat=True,
+        max_tokens=True,
+        stop=True,
+        usage=True,
         temperature=known.temperature,
         max_temperature=1.0,
         top_p=known.top_p,

@@ -109,7 +109,13 @@ def capabilities(known: Model) -> Capabilities:
     return Capabilities(
         backend="gemini",
         model=known.name,
+        chat=True,
+        temperature=True,
         max_temperature=2.0,
+        top_p=True,
+        max_tokens=True,
+        stop=True,
+        usage=True,
         top_k=True,
         seed=True,
         max_stop=_MOST_STOPS,

@@ -13,8 +13,9 @@ if TYPE_CHECKING:
 
 INSTALL = 'pip install "memserve[lmdeploy]"'
 capabilities = Capabilities(
-    backend="lmdeploy", raw=True, top_k=True, min_p=True, seed=True, logprobs=5, schema=True, stream=True
-)
+    backend="lmdeploy", chat=True, temperature=True, top_p=True, max_tokens=True, stop=True, usage=True,
+    raw=True, top_k=True, min_p=True, seed=True, logprobs=5, schema=True, stream=True,
+)  # fmt: skip
 _MINE = ("python", "timeout", "port")
 
 

@@ -165,7 +165,7 @@ def test_a_part_of_the_suite_is_called_a_part(tmp_path: Path) -> None:
 def _with_expectations(folder: Path, rows: list[dict[str, str]]) -> None:
     """A copy of the toy package, found before the installed one, with an expectations file."""
     shutil.copytree(ROOT / "examples" / "plugin" / "memserve_toy", folder / "memserve_toy")
-    (folder / "memserve_toy" / "conformance.json").write_text(json.dumps(rows))
+    (folder / "memserve_toy" / "conformance.json").write_text(json.dumps({"rows": rows}))
 
 
 def test_an_expected_failure_that_passes_turns_red(tmp_path: Path) -> None:

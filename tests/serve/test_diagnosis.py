@@ -53,5 +53,5 @@ def test_silence_is_said_to_be_silence() -> None:
 
 
 def test_every_row_says_what_helps() -> None:
-    rows = json.loads(Path(diagnosis.__file__).with_name("diagnoses.json").read_text())
+    rows = json.loads(Path(diagnosis.__file__).with_name("diagnoses.json").read_text())["rows"]
     assert all(row["pattern"] and row["problem"] and row["remedy"] for row in rows)

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
     from memserve.engines.backend import Launcher
     from memserve.engines.deployment import Accountant
+    from memserve.engines.log import Log
+    from memserve.engines.speed import Speed
     from memserve.protocol import Capabilities, Task
 
 
@@ -34,6 +36,24 @@ class Package:
         """The room's rows: releases, refusals, architectures (PACKAGE/FILE: another's); with their source."""
         rows = self._read("rules")
         return {**rows, "architectures": self._read(rows["architectures"]) if "architectures" in rows else {}}
+
+    @cached_property
+    def log(self) -> Log | None:
+        """How the engine's start-up log is read; None where nobody wrote that down."""
+        return cast("Log | None", self._optional("log"))
+
+    @cached_property
+    def speed(self) -> Speed | None:
+        """How the engine spends its time; None where nobody measured it."""
+        return cast("Speed | None", self._optional("speed"))
+
+    def _optional(self, name: str) -> dict[str, Any] | None:
+        """A file's rows, with those that it leaves out from the file that it is `like` (PACKAGE/FILE)."""
+        try:
+            rows = self._read(name)
+        except FileNotFoundError:
+            return None
+        return {**self._read(rows["like"]), **rows} if "like" in rows else rows
 
     def _read(self, name: str) -> dict[str, Any]:
         home = cast("str", sys.modules[self.package].__file__)

@@ -92,13 +92,13 @@ def need(model: ModelSpec, *, method: str = "full", optimizer: str = "adamw", pr
     )  # fmt: skip
 
 
-def for_machine(model: ModelSpec, machine: Machine, **wishes: Any) -> TrainingNeed:
+def for_machine(model: ModelSpec, machine: Machine, **settings: Any) -> TrainingNeed:
     """The least sharding that fits on the machine's cards; ZeRO 3 with a note where nothing does."""
-    asked = wishes.pop("zero", None)
+    asked = settings.pop("zero", None)
     stages = (0, 1, 2, 3) if asked is None else (asked,)
-    tried = need(model, zero=stages[0], cards=machine.cards, **wishes)
+    tried = need(model, zero=stages[0], cards=machine.cards, **settings)
     for stage in stages:
-        tried = need(model, zero=stage, cards=machine.cards, **wishes)
+        tried = need(model, zero=stage, cards=machine.cards, **settings)
         if tried.total <= machine.card.memory:
             return tried
     over = (tried.total - machine.card.memory) / 2**30

@@ -6,13 +6,13 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from memserve.plan.plan import Candidate, Plan
+from memserve.plan.query import Query
 from memserve.plan.search import pricing, rooms
 from memserve.plan.search.checkpoints import loaded
 from memserve.plan.search.choice import ranked
 from memserve.plan.search.closest import measured, nearest, remedies
 from memserve.plan.search.offers import consider
 from memserve.plan.search.reasons import reasons_for
-from memserve.plan.wishes import Wishes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -31,7 +31,7 @@ class Answer:
 
     model: ModelSpec
     machine: Machine
-    wishes: Wishes
+    query: Query
     plan: Plan | None
     closest: Plan | None
     alternatives: tuple[Plan, ...]
@@ -46,33 +46,31 @@ class Answer:
         return () if self.plan is None else (self.plan,)
 
 
-def answer(model: ModelSpec, machine: Machine, wishes: Wishes, *, everything: bool = False) -> Answer:
+def answer(model: ModelSpec, machine: Machine, query: Query, *, everything: bool = False) -> Answer:
     """Judge every candidate and choose."""
-    found = consider(model, machine, wishes, thorough=everything)
-    best = ranked(found, model, machine, wishes)
+    found = consider(model, machine, query, thorough=everything)
+    best = ranked(found, model, machine, query)
     rejected = tuple(candidate for candidate in found if not candidate.fits)
-    maker = Maker(model, machine, wishes, rejected)
+    maker = Maker(model, machine, query, rejected)
     if not best:
         closest = nearest(rejected)
         missed = maker.plan(measured(closest, model, machine)) if closest else None
-        cures = remedies(model, machine, wishes, closest) if closest else ()
-        return Answer(model, machine, wishes, None, missed, (), rejected, tuple(cures))
+        cures = remedies(model, machine, query, closest) if closest else ()
+        return Answer(model, machine, query, None, missed, (), rejected, tuple(cures))
     others = best[1:] if everything else list(differing(best))[:FEW]
     alternatives = tuple(maker.plan(candidate, brief=True) for candidate in others)
     plan = replace(maker.plan(best[0]), alternatives=alternatives, rejected=rejected)
-    trades = traded(best, model, machine, wishes)
-    return Answer(model, machine, wishes, plan, None, alternatives, rejected, trades=trades)
+    trades = traded(best, model, machine, query)
+    return Answer(model, machine, query, plan, None, alternatives, rejected, trades=trades)
 
 
-def traded(
-    best: Sequence[Candidate], model: ModelSpec, machine: Machine, wishes: Wishes
-) -> tuple[Trade, ...]:
+def traded(best: Sequence[Candidate], model: ModelSpec, machine: Machine, query: Query) -> tuple[Trade, ...]:
     """What an objective other than quality weighs."""
-    if wishes.objective == "quality":
+    if query.objective == "quality":
         return ()
     from memserve.plan.search.pareto import front
 
-    return front(best, model, machine, wishes)
+    return front(best, model, machine, query)
 
 
 def checked(command: str, gpus: str | None, engine_version: str | None, memory_gib: float | None) -> Answer:
@@ -86,12 +84,12 @@ def checked(command: str, gpus: str | None, engine_version: str | None, memory_g
     launch = room.launch.launch(plan.model, plan.checkpoint.id, plan.machine, plan.deployment)
     largest = room.memory.largest_context(plan.model, plan.machine, plan.deployment)
     plan = replace(plan, launch=Launch(launch.install, split(command)), largest_context=largest)
-    wishes = Wishes(context=plan.context, backend=plan.backend, engine_version=plan.engine_version)
+    query = Query(context=plan.context, backend=plan.backend, engine_version=plan.engine_version)
     if plan.fits:
-        return Answer(plan.model, plan.machine, wishes, plan, None, (), ())
+        return Answer(plan.model, plan.machine, query, plan, None, (), ())
     missed = Candidate(plan.deployment, plan.verdict, plan.checkpoint)
-    cures = tuple(remedies(plan.model, plan.machine, wishes, missed))
-    return Answer(plan.model, plan.machine, wishes, None, plan, (), (missed,), cures)
+    cures = tuple(remedies(plan.model, plan.machine, query, missed))
+    return Answer(plan.model, plan.machine, query, None, plan, (), (missed,), cures)
 
 
 def differing(best: Sequence[Candidate]) -> Iterator[Candidate]:
@@ -107,9 +105,9 @@ def differing(best: Sequence[Candidate]) -> Iterator[Candidate]:
 class Maker:
     """Turns candidates into plans: launch, largest context, speed, cost, reasons."""
 
-    def __init__(self, model: ModelSpec, machine: Machine, wishes: Wishes,
+    def __init__(self, model: ModelSpec, machine: Machine, query: Query,
                  rejected: tuple[Candidate, ...]) -> None:  # fmt: skip
-        self.model, self.machine, self.wishes, self.rejected = model, machine, wishes, rejected
+        self.model, self.machine, self.query, self.rejected = model, machine, query, rejected
         self.rent = pricing.rent(machine)
 
     def plan(self, candidate: Candidate, *, brief: bool = False) -> Plan:
@@ -117,9 +115,9 @@ class Maker:
         if candidate.remote:
             from memserve.plan.search import remote
 
-            return remote.plan(candidate, self.model, self.machine, self.wishes.job)
+            return remote.plan(candidate, self.model, self.machine, self.query.job)
         room = rooms.room(candidate.backend)
-        job = self.wishes.job
+        job = self.query.job
         held = loaded(self.model, candidate.checkpoint)
         deployment = candidate.deployment
         launch = room.launch.launch(held, candidate.checkpoint.id, self.machine, deployment)
@@ -129,7 +127,7 @@ class Maker:
             model=self.model, machine=self.machine, deployment=deployment, verdict=candidate.verdict,
             checkpoint=candidate.checkpoint, launch=launch, largest_context=largest,
         )  # fmt: skip
-        reasons = reasons_for(plan, self.wishes, self.rejected) if not brief else launch.notes
+        reasons = reasons_for(plan, self.query, self.rejected) if not brief else launch.notes
         if not candidate.fits:
             return replace(plan, reasons=(candidate.reason, *reasons))
         return replace(

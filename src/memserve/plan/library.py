@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from memserve.errors import DoesNotFit, InvalidInput, UnknownName
-from memserve.plan.wishes import Wishes
+from memserve.plan.query import Query
 
 if TYPE_CHECKING:
     from os import PathLike
@@ -23,11 +23,11 @@ def best(model: str | PathLike[str] | ModelSpec, gpus: str | Machine | None = No
          data_parallel: int | None = None, kv_dtype: str | None = None,
          objective: str = "quality") -> Plan:  # fmt: skip
     """The best plan that fits; raises `DoesNotFit` with the nearest miss as `.closest`."""
-    wishes = Wishes(
+    query = Query(
         context, concurrency, backend, engine_version, quantization, tensor_parallel, pipeline_parallel,
         data_parallel, kv_dtype, objective,
     )  # fmt: skip
-    found = answered(model, gpus, wishes)
+    found = answered(model, gpus, query)
     if found.plan is None:
         raise DoesNotFit(miss(found), closest=found.closest, hint="; ".join(found.remedies) or None)
     return found.plan
@@ -43,21 +43,21 @@ def candidates(model: str | PathLike[str] | ModelSpec, gpus: str | Machine | Non
     from memserve.plan.search.choice import ranked
     from memserve.plan.search.offers import consider
 
-    wishes = Wishes(
+    query = Query(
         context, concurrency, backend, engine_version, quantization, tensor_parallel, pipeline_parallel,
         data_parallel, kv_dtype, objective,
     )  # fmt: skip
     spec, machine = model_of(model, backend), machine_of(gpus)
-    found = consider(spec, machine, wishes, thorough=True)
-    return [*ranked(found, spec, machine, wishes), *(one for one in found if not one.fits)]
+    found = consider(spec, machine, query, thorough=True)
+    return [*ranked(found, spec, machine, query), *(one for one in found if not one.fits)]
 
 
-def answered(model: str | PathLike[str] | ModelSpec, gpus: str | Machine | None, wishes: Wishes, *,
+def answered(model: str | PathLike[str] | ModelSpec, gpus: str | Machine | None, query: Query, *,
              everything: bool = False) -> Answer:  # fmt: skip
     """The whole answer, its rejections included."""
     from memserve.plan.answer import answer
 
-    return answer(model_of(model, wishes.backend), machine_of(gpus), wishes, everything=everything)
+    return answer(model_of(model, query.backend), machine_of(gpus), query, everything=everything)
 
 
 def model_of(model: str | PathLike[str] | ModelSpec, backend: str | None = None) -> ModelSpec:
@@ -96,7 +96,7 @@ def machine_of(gpus: str | Machine | None) -> Machine:
 
 
 def miss(found: Answer) -> str:
-    """One line for a caller whose wish nothing meets."""
+    """One line for a caller whose query nothing answers."""
     name = f"{found.model.id} on {found.machine.cards}x{found.machine.card.name}"
     if found.closest is None:
         return f"nothing fits {name}: no backend can be planned with"

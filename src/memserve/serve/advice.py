@@ -100,10 +100,10 @@ def _planned_smaller(answer: Mapping[str, Any], old: list[str]) -> list[str] | N
     from memserve.plan import best
 
     plan = answer["plan"]
-    wishes = {"concurrency": plan["concurrency"], "backend": plan["backend"]}
+    options = {"concurrency": plan["concurrency"], "backend": plan["backend"]}
     for machine, context in _attempts(answer):
         try:
-            found = best(answer["model"]["id"], machine, context=context, **wishes)
+            found = best(answer["model"]["id"], machine, context=context, **options)
         except DoesNotFit:
             continue
         if found.command != old:

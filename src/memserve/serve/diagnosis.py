@@ -34,7 +34,7 @@ class _Row:
 
 @cache
 def _rows() -> tuple[_Row, ...]:
-    rows = json.loads(Path(__file__).with_name("diagnoses.json").read_text(encoding="utf-8"))
+    rows = json.loads(Path(__file__).with_name("diagnoses.json").read_text(encoding="utf-8"))["rows"]
     return tuple(_Row(**{**row, "pattern": re.compile(row["pattern"], re.IGNORECASE)}) for row in rows)
 
 

@@ -50,7 +50,7 @@ class Manner:
 @cache
 def manners() -> tuple[Manner, ...]:
     """Every row."""
-    rows = json.loads(Path(__file__).with_name("manners.json").read_text(encoding="utf-8"))
+    rows = json.loads(Path(__file__).with_name("manners.json").read_text(encoding="utf-8"))["rows"]
     return tuple(Manner(**{**row, "starts": tuple(row["starts"])}) for row in rows)
 
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from memserve.hardware.machine import Machine
     from memserve.model.spec import ModelSpec
     from memserve.plan.plan import Candidate
-    from memserve.plan.wishes import Wishes
+    from memserve.plan.query import Query
 
 ROOMY = 1 / 3
 """Weights below this share of a card need no further shards: copies of the model then serve better."""
@@ -23,9 +23,9 @@ FP8_HARDWARE = 89
 
 
 def ranked(candidates: Iterable[Candidate], model: ModelSpec, machine: Machine,
-           wishes: Wishes) -> list[Candidate]:  # fmt: skip
+           query: Query) -> list[Candidate]:  # fmt: skip
     """Those that fit, the best first."""
-    rank = Rank(model, machine, wishes)
+    rank = Rank(model, machine, query)
     fitting = [candidate for candidate in candidates if candidate.fits]
     return fitting if all(one.remote for one in fitting) else sorted(fitting, key=rank)
 
@@ -33,15 +33,15 @@ def ranked(candidates: Iterable[Candidate], model: ModelSpec, machine: Machine,
 class Rank:
     """The sort key of one objective on one machine: smaller is better."""
 
-    def __init__(self, model: ModelSpec, machine: Machine, wishes: Wishes) -> None:
-        self.model, self.machine, self.wishes = model, machine, wishes
+    def __init__(self, model: ModelSpec, machine: Machine, query: Query) -> None:
+        self.model, self.machine, self.query = model, machine, query
 
     def __call__(self, candidate: Candidate) -> tuple[Any, ...]:
         """Last resorts last; then quality, or what the objective asks; then what is easiest to start."""
         effort = int(candidate.checkpoint.make is not None) + int(self.built(candidate))
         engine = rooms.room(candidate.backend).rules.get("rank", 9)
         taste = (candidate.deployment.eager, engine, preference(candidate.quantization))
-        if self.wishes.objective != "quality":
+        if self.query.objective != "quality":
             return (self.last_resort(candidate), effort, self.pace(candidate), *taste)
         stages, *layout = self.layout(candidate)
         quality = (weight_loss(candidate.checkpoint), KV.get(candidate.kv_dtype, 9))
@@ -50,8 +50,8 @@ class Rank:
     def last_resort(self, candidate: Candidate) -> int:
         """No batching, GGUF, FP8 without its hardware, a dtype too narrow: not before nothing else fits."""
         serves = rooms.room(candidate.backend).rules.get("serves", {})
-        slow = not serves.get("continuous_batching") and self.wishes.backend != candidate.backend
-        asked = self.wishes.quantization == candidate.quantization or candidate.checkpoint.stored
+        slow = not serves.get("continuous_batching") and self.query.backend != candidate.backend
+        asked = self.query.quantization == candidate.quantization or candidate.checkpoint.stored
         narrow = self.model.model_type in OVERFLOWS.get(candidate.dtype, ())
         overflows = narrow and not candidate.quantization.startswith("gguf")  # llama.cpp adds up in float32
         return int(slow) + int(self.emulated(candidate) and not asked) + 2 * int(overflows)
@@ -91,10 +91,10 @@ class Rank:
         """Seconds or dollars per answer, as predicted; by the slow end where nobody measured."""
         from memserve.plan.search import pareto
 
-        job, latency = self.wishes.job, self.wishes.objective == "latency"
-        concurrency = self.wishes.concurrency if latency else None
+        job, latency = self.query.job, self.query.objective == "latency"
+        concurrency = self.query.concurrency if latency else None
         speed = pricing.speed(self.model, self.machine, candidate, concurrency, job)
         if latency:
             return pareto.answer_s(speed, pricing.load(candidate, job)[1])
-        cards = candidate.deployment.layout.cards if self.wishes.objective == "cost" else 1
+        cards = candidate.deployment.layout.cards if self.query.objective == "cost" else 1
         return cards / pareto.tokens_per_s(speed)

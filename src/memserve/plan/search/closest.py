@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from memserve.hardware.machine import Machine
     from memserve.model.spec import ModelSpec
     from memserve.plan.plan import Candidate
-    from memserve.plan.wishes import Wishes
+    from memserve.plan.query import Query
 
 MOST_CARDS = 64
 WISH_RULES = frozenset(
@@ -74,27 +74,27 @@ def _refused_at(candidate: Candidate) -> float:
     return 3.0 if about_card(rooms.room(candidate.backend).rules, candidate.rule) else 2.0
 
 
-def remedies(model: ModelSpec, machine: Machine, wishes: Wishes, closest: Candidate) -> Iterator[str]:
+def remedies(model: ModelSpec, machine: Machine, query: Query, closest: Candidate) -> Iterator[str]:
     """Changes of one wish at a time that were tried and do fit."""
     yield from _shorter(model, machine, closest)
-    if closest.rule == "context" and wishes.job is None:
-        least = replace(wishes, context=model.max_context)
+    if closest.rule == "context" and query.job is None:
+        least = replace(query, context=model.max_context)
         fits = next(iter(ranked(consider(model, machine, least), model, machine, least)), None)
         if fits is not None:
             yield f"--context {model.max_context}: {_named(fits)} fits, and the model was made for no more"
-    for name, freed in _freed(wishes).items():
-        if freed != wishes:
+    for name, freed in _freed(query).items():
+        if freed != query:
             fits = next(iter(ranked(consider(model, machine, freed), model, machine, freed)), None)
             if fits is not None:
                 yield f"leave {name} open: {_named(fits)} fits"
                 return
     base = _unquantized(model)
     if base is not None:
-        fits = next(iter(ranked(consider(base, machine, wishes), base, machine, wishes)), None)
+        fits = next(iter(ranked(consider(base, machine, query), base, machine, query)), None)
         if fits is not None:
             yield f"plan {base.id} instead: {_named(fits)} fits"
             return
-    yield from _more_cards(model, machine, wishes)
+    yield from _more_cards(model, machine, query)
 
 
 def _unquantized(model: ModelSpec) -> ModelSpec | None:
@@ -108,16 +108,16 @@ def _unquantized(model: ModelSpec) -> ModelSpec | None:
     return load(base) if base is not None and base != model.id else None
 
 
-def _freed(wishes: Wishes) -> dict[str, Wishes]:
+def _freed(query: Query) -> dict[str, Query]:
     return {
-        "--quantization": replace(wishes, quantization=None),
-        "--tp": replace(wishes, tensor_parallel=None),
-        "--pp": replace(wishes, pipeline_parallel=None),
-        "--dp": replace(wishes, data_parallel=None),
-        "--kv-dtype": replace(wishes, kv_dtype=None),
-        "--engine-version": replace(wishes, engine_version=None),
-        "--backend": replace(wishes, backend=None, engine_version=None),
-        "the layout": replace(wishes, tensor_parallel=None, pipeline_parallel=None, data_parallel=None),
+        "--quantization": replace(query, quantization=None),
+        "--tp": replace(query, tensor_parallel=None),
+        "--pp": replace(query, pipeline_parallel=None),
+        "--dp": replace(query, data_parallel=None),
+        "--kv-dtype": replace(query, kv_dtype=None),
+        "--engine-version": replace(query, engine_version=None),
+        "--backend": replace(query, backend=None, engine_version=None),
+        "the layout": replace(query, tensor_parallel=None, pipeline_parallel=None, data_parallel=None),
     }
 
 
@@ -130,11 +130,11 @@ def _shorter(model: ModelSpec, machine: Machine, closest: Candidate) -> Iterator
         yield f"--context {largest}: {_named(closest)} holds that many tokens"
 
 
-def _more_cards(model: ModelSpec, machine: Machine, wishes: Wishes) -> Iterator[str]:
+def _more_cards(model: ModelSpec, machine: Machine, query: Query) -> Iterator[str]:
     count = machine.cards_per_node * 2
     while count <= MOST_CARDS:
         larger = replace(machine, cards_per_node=count, free_memory=None)
-        fits = next(iter(ranked(consider(model, larger, wishes), model, larger, wishes)), None)
+        fits = next(iter(ranked(consider(model, larger, query), model, larger, query)), None)
         if fits is not None:
             yield f"--gpus {count}x{machine.card.name}: {_named(fits)} fits"
             return

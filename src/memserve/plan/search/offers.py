@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from memserve.engines.deployment import Layout
     from memserve.hardware.machine import Machine
     from memserve.model.spec import ModelSpec
-    from memserve.plan.wishes import Wishes
+    from memserve.plan.query import Query
 
 DEFAULT_CONTEXT = 8192
 DTYPES = {
@@ -39,46 +39,44 @@ EXPERT_RULES = frozenset({"quantization-groups", "quantization-blocks"})
 """Refusals that whole experts per card may avoid."""
 
 
-def consider(
-    model: ModelSpec, machine: Machine, wishes: Wishes, *, thorough: bool = False
-) -> list[Candidate]:
+def consider(model: ModelSpec, machine: Machine, query: Query, *, thorough: bool = False) -> list[Candidate]:
     """All candidates of the rooms that were asked for, in no order.
 
     Unless `thorough`, pipeline stages are left out where a layout without them holds.
     """
     found: list[Candidate] = []
-    if not model.blocks or not rooms.plans_locally(wishes.backend):
+    if not model.blocks or not rooms.plans_locally(query.backend):
         from memserve.plan.search import remote
 
-        return list(remote.candidates(model, wishes))
-    for name in rooms.asked(wishes):
-        found += of_room(name, rooms.room(name), model, machine, wishes, thorough=thorough)
+        return list(remote.candidates(model, query))
+    for name in rooms.asked(query):
+        found += of_room(name, rooms.room(name), model, machine, query, thorough=thorough)
     return found
 
 
-def context_of(model: ModelSpec, wishes: Wishes) -> int:
+def context_of(model: ModelSpec, query: Query) -> int:
     """The context that is planned for."""
-    if wishes.context is not None:
-        return wishes.context
-    if wishes.job is not None:
-        return wishes.job.context
+    if query.context is not None:
+        return query.context
+    if query.job is not None:
+        return query.job.context
     return min(model.max_context or DEFAULT_CONTEXT, DEFAULT_CONTEXT)
 
 
-def of_room(name: str, room: Plannable, model: ModelSpec, machine: Machine, wishes: Wishes, *,
+def of_room(name: str, room: Plannable, model: ModelSpec, machine: Machine, query: Query, *,
             thorough: bool = False) -> Iterator[Candidate]:  # fmt: skip
     """One engine's candidates: its newest release that knows the card, and what was refused on the way."""
-    for version in versions(room.rules, wishes):
-        offer = Offer(name, room, version, model, machine, wishes, thorough=thorough)
+    for version in versions(room.rules, query):
+        offer = Offer(name, room, version, model, machine, query, thorough=thorough)
         yield from offer.candidates()
         if offer.card is None:
             return
 
 
-def versions(rules: Mapping[str, Any], wishes: Wishes) -> Sequence[str]:
+def versions(rules: Mapping[str, Any], query: Query) -> Sequence[str]:
     """The release that was asked for, else those that the planner may pin, newest first."""
-    if wishes.engine_version is not None:
-        return (wishes.engine_version,)
+    if query.engine_version is not None:
+        return (query.engine_version,)
     return [str(row["version"]) for row in offered(rules)]
 
 
@@ -95,15 +93,15 @@ class Offer:
     """One release of one engine on one machine."""
 
     def __init__(self, name: str, room: Plannable, version: str, model: ModelSpec, machine: Machine,
-                 wishes: Wishes, *, thorough: bool) -> None:  # fmt: skip
+                 query: Query, *, thorough: bool) -> None:  # fmt: skip
         self.name, self.room, self.version, self.thorough = name, room, version, thorough
-        self.model, self.machine, self.wishes = model, machine, wishes
+        self.model, self.machine, self.query = model, machine, query
         self.judge = Judge(room.rules, version, model, machine)
         self.card = self.judge.card()
         serves = dict(room.rules.get("serves", {}))
         if self.judge.known["experts"]:
             serves["data"] = False
-        self.layouts = layouts(serves, machine, wishes)
+        self.layouts = layouts(serves, machine, query)
         self.dtypes: Mapping[str, Sequence[str]] = room.rules.get("dtypes", DTYPES)
 
     def candidates(self) -> Iterator[Candidate]:
@@ -112,7 +110,7 @@ class Offer:
             found = self.checkpoints(quantization)
             for checkpoint in found:
                 yield from self.spread(checkpoint)
-            if not found and self.wishes.quantization:
+            if not found and self.query.quantization:
                 yield from self.nothing_to_load(quantization)
 
     def nothing_to_load(self, quantization: str) -> Iterator[Candidate]:
@@ -127,7 +125,7 @@ class Offer:
     def quantizations(self) -> Sequence[str]:
         """What the room offers, what the checkpoint is stored in, or what was asked for."""
         stored = self.model.quantization
-        asked = self.wishes.quantization
+        asked = self.query.quantization
         if asked is not None:
             return (asked,)
         offers = [str(word) for word in self.room.rules["quantizations"]]
@@ -142,7 +140,7 @@ class Offer:
         found = checkpoints(
             self.model, quantization, online=online, ascend=self.machine.card.vendor == "ascend"
         )
-        exotic = quantization in EXOTIC and self.wishes.quantization is None
+        exotic = quantization in EXOTIC and self.query.quantization is None
         return [one for one in found if not (exotic and one.make)]
 
     def spread(self, checkpoint: Checkpoint) -> Iterator[Candidate]:
@@ -209,10 +207,10 @@ class Offer:
 
     def deployment(self, checkpoint: Checkpoint, dtype: str, layout: Layout) -> Deployment:
         """The first form of a deployment, before memory asks for concessions."""
-        wishes = self.wishes
+        query = self.query
         return Deployment(
             backend=self.name, engine_version=self.version, quantization=checkpoint.quantization,
-            dtype=dtype, kv_dtype=wishes.kv_dtype or "auto", layout=layout,
-            context=context_of(self.model, wishes), concurrency=wishes.concurrency,
+            dtype=dtype, kv_dtype=query.kv_dtype or "auto", layout=layout,
+            context=context_of(self.model, query), concurrency=query.concurrency,
             options=(("online", "true"),) if checkpoint.online else (),
         )  # fmt: skip

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from memserve.hardware.machine import Machine
     from memserve.model.spec import ModelSpec
     from memserve.plan.plan import Candidate
-    from memserve.plan.wishes import Wishes
+    from memserve.plan.query import Query
     from memserve.speed.result import Speed
 
 
@@ -55,23 +55,23 @@ class Trade:
 
 
 def front(candidates: Iterable[Candidate], model: ModelSpec, machine: Machine,
-          wishes: Wishes) -> tuple[Trade, ...]:  # fmt: skip
+          query: Query) -> tuple[Trade, ...]:  # fmt: skip
     """The non-dominated candidates that fit on the user's cards, the fastest first; equals once."""
     found: dict[tuple[float, ...], Trade] = {}
     for candidate in candidates:
         if candidate.fits and not candidate.remote:
-            made = trade(candidate, model, machine, wishes)
+            made = trade(candidate, model, machine, query)
             found.setdefault(made.weighed, made)
     best = [one for one in found.values() if not any(other.beats(one) for other in found.values())]
     return tuple(sorted(best, key=lambda one: one.weighed))
 
 
-def trade(candidate: Candidate, model: ModelSpec, machine: Machine, wishes: Wishes) -> Trade:
+def trade(candidate: Candidate, model: ModelSpec, machine: Machine, query: Query) -> Trade:
     """A candidate's three figures."""
     held = loaded(model, candidate.checkpoint)
-    busy = pricing.speed(held, machine, candidate, None, wishes.job)
-    asked = pricing.speed(held, machine, candidate, wishes.concurrency, wishes.job)
-    output = pricing.load(candidate, wishes.job)[1]
+    busy = pricing.speed(held, machine, candidate, None, query.job)
+    asked = pricing.speed(held, machine, candidate, query.concurrency, query.job)
+    output = pricing.load(candidate, query.job)[1]
     cards, hourly = candidate.deployment.layout.cards, pricing.rent(machine)[0]
     rate, sure = busy.output_tokens_per_s.likely, tokens_per_s(busy)
     usd = None if hourly is None else hourly * cards / machine.cards / 3600 / rate * 1e6

@@ -12,15 +12,15 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from memserve.plan.plan import Candidate, Plan
-    from memserve.plan.wishes import Wishes
+    from memserve.plan.query import Query
 
 
-def reasons_for(plan: Plan, wishes: Wishes, rejected: Sequence[Candidate]) -> tuple[str, ...]:
+def reasons_for(plan: Plan, query: Query, rejected: Sequence[Candidate]) -> tuple[str, ...]:
     """Sentences for a reader, the weightiest first."""
     said = (
         *_assumed(plan), *_why_not_better(plan, rejected), *_dtype(plan, rejected),
         *_release(plan, rejected), *_checkpoint(plan), *_concessions(plan),
-        *_context(plan, wishes), *(plan.launch.notes if plan.launch else ()),
+        *_context(plan, query), *(plan.launch.notes if plan.launch else ()),
     )  # fmt: skip
     return tuple(dict.fromkeys(said))
 
@@ -91,10 +91,10 @@ def _same(held: object, asked: object) -> bool:
     return held == asked or (isinstance(held, int) and isinstance(asked, int) and held >= asked > 1)
 
 
-def _context(plan: Plan, wishes: Wishes) -> Iterator[str]:
+def _context(plan: Plan, query: Query) -> Iterator[str]:
     largest = plan.largest_context
     if largest and plan.fits:
-        chosen = "" if wishes.context else " (the default: the smaller of 8192 and the model's maximum)"
+        chosen = "" if query.context else " (the default: the smaller of 8192 and the model's maximum)"
         yield f"planned for {plan.context} tokens{chosen}; the largest context that fits is {largest}"
     taken, there = plan.deployment.layout.cards, plan.machine.cards
     if plan.fits and taken < there:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from memserve.hardware.machine import Machine
     from memserve.model.spec import ModelSpec
     from memserve.plan.job import Job
-    from memserve.plan.wishes import Wishes
+    from memserve.plan.query import Query
     from memserve.speed.prices import Price
 
 DEFAULT_CONTEXT = 8192
@@ -40,21 +40,21 @@ def price(model: str, backend: str | None) -> Price | None:
     return prices.of(model, backend)
 
 
-def candidates(model: ModelSpec, wishes: Wishes) -> Iterator[Candidate]:
+def candidates(model: ModelSpec, query: Query) -> Iterator[Candidate]:
     """The provider that was asked for, or those that list the model."""
-    if not rooms.plans_locally(wishes.backend):
-        yield candidate(str(wishes.backend), model, wishes)
+    if not rooms.plans_locally(query.backend):
+        yield candidate(str(query.backend), model, query)
     elif not model.blocks:
         found = price(model.id, None)
         if found is not None:
-            yield candidate(found.provider, model, wishes)
+            yield candidate(found.provider, model, query)
 
 
-def candidate(backend: str, model: ModelSpec, wishes: Wishes) -> Candidate:
+def candidate(backend: str, model: ModelSpec, query: Query) -> Candidate:
     """One provider. It fits: whether the key and the quota are there shows at the first call."""
-    context = wishes.context or min(model.max_context or DEFAULT_CONTEXT, DEFAULT_CONTEXT)
+    context = query.context or min(model.max_context or DEFAULT_CONTEXT, DEFAULT_CONTEXT)
     deployment = Deployment(
-        backend=backend, engine_version="", dtype=model.dtype, context=context, concurrency=wishes.concurrency
+        backend=backend, engine_version="", dtype=model.dtype, context=context, concurrency=query.concurrency
     )
     return Candidate(deployment, Verdict("runs"), Checkpoint(model.id, "none", "the provider's"), remote=True)
 

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import cache
-from importlib.machinery import PathFinder
 from typing import TYPE_CHECKING, Any, cast
 
 import memserve.registry as registry
-from memserve import files
+from memserve.engines import installed
 from memserve.engines.rules.judge import offered
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from memserve.engines.backend import Plannable
-    from memserve.plan.wishes import Wishes
+    from memserve.plan.query import Query
 
 
 def room(name: str) -> Plannable:
@@ -31,33 +29,24 @@ def plannable(backend: Any) -> bool:
 
 def local() -> list[str]:
     """Every plannable room, the most trusted first."""
-    found = [name for name in registry.names() if _may_plan(name) and plannable(registry.find(name))]
+    found = [
+        name for name in registry.names() if installed.may(name, "rules") and plannable(registry.find(name))
+    ]
     return sorted(found, key=lambda name: (room(name).rules.get("rank", 9), name))
-
-
-@cache
-def _may_plan(name: str) -> bool:
-    """Rooms of our own without rules are providers: asking them would load the HTTP client for nothing."""
-    package = registry.home(name) or ""
-    spec = PathFinder.find_spec(package) if package.startswith("memserve_") else None
-    if spec is None or spec.origin is None:
-        return True
-    folders = spec.submodule_search_locations or ()
-    return any(name.endswith("rules.json") for folder in folders for name in files.names(folder))
 
 
 def plans_locally(backend: str | None) -> bool:
     """Whether the backend that is asked for, if any, runs on the user's own cards."""
-    return backend is None or (_may_plan(backend) and plannable(registry.find(backend)))
+    return backend is None or (installed.may(backend, "rules") and plannable(registry.find(backend)))
 
 
-def asked(wishes: Wishes) -> Sequence[str]:
-    """The rooms that a wish names; with a bare engine version, those that ever offered it, else vLLM."""
-    if wishes.backend is not None:
-        return (wishes.backend,)
-    if wishes.engine_version is None:
+def asked(query: Query) -> Sequence[str]:
+    """The backends that a query names; with a bare engine version, those that ever offered it, else vLLM."""
+    if query.backend is not None:
+        return (query.backend,)
+    if query.engine_version is None:
         return local()
-    return [name for name in local() if _offers(name, wishes.engine_version)] or ["vllm"]
+    return [name for name in local() if _offers(name, query.engine_version)] or ["vllm"]
 
 
 def _offers(name: str, version: str) -> bool:

@@ -6,12 +6,12 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from memserve.engines.rules.judge import Judge, always
+from memserve.plan.query import MOST
 from memserve.plan.report.sections import Section
 from memserve.plan.search import pricing, rooms
 from memserve.plan.search.choice import FP8_HARDWARE
 from memserve.plan.search.offers import context_of, of_room, versions
 from memserve.plan.tasks import options as command_line
-from memserve.plan.wishes import MOST
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from memserve.hardware.machine import Card, Machine
     from memserve.model.spec import ModelSpec
     from memserve.plan.plan import Candidate
-    from memserve.plan.wishes import Wishes
+    from memserve.plan.query import Query
 
 COUNTS = (1, 2, 4, 8, 16)
 LEVELS = {"16 bit": ("none",), "8 bit": ("fp8", "w8a8", "int8"), "4 bit": ("gptq", "awq", "w4a16", "nf4")}
@@ -47,52 +47,52 @@ def run(options: Namespace) -> int:
     """Print the table; 0 if any card holds the model."""
     from memserve.plan.library import model_of
 
-    model, wishes = model_of(options.model), command_line.wishes(options)
-    if not model.blocks or not rooms.plans_locally(wishes.backend):
-        return provided(model, wishes, options)
-    rows = list(table(model, wishes))
+    model, query = model_of(options.model), command_line.query(options)
+    if not model.blocks or not rooms.plans_locally(query.backend):
+        return provided(model, query, options)
+    rows = list(table(model, query))
     rows.sort(key=lambda row: (row.usd_per_hour is None, row.usd_per_hour or 0.0, row.machine.cards))
     if options.json:
         from memserve.plan.report.object import write_json
 
-        write_json(table_object(model, wishes, rows))
+        write_json(table_object(model, query, rows))
     else:
         from memserve.plan.report.page import render
 
-        render(sections(model, wishes, rows))
+        render(sections(model, query, rows))
     return 0 if rows else 1
 
 
-def provided(model: ModelSpec, wishes: Wishes, options: Namespace) -> int:
+def provided(model: ModelSpec, query: Query, options: Namespace) -> int:
     """The plan of a provider, which needs no card."""
     from memserve.plan.answer import answer
     from memserve.plan.tasks.showing import show
 
-    return show(answer(model, largest(), wishes), options)
+    return show(answer(model, largest(), query), options)
 
 
-def table(model: ModelSpec, wishes: Wishes) -> Iterator[Row]:
+def table(model: ModelSpec, query: Query) -> Iterator[Row]:
     """Every card that holds the model in some number."""
     from memserve.hardware import cards
 
-    if context_of(model, wishes) > (model.max_context or MOST):
+    if context_of(model, query) > (model.max_context or MOST):
         return  # no card makes a model read further than it was made for
-    asked = rooms.asked(wishes)
+    asked = rooms.asked(query)
     for card in cards():
         if card.vendor != "cpu":
-            row = row_of(model, card, wishes, asked)
+            row = row_of(model, card, query, asked)
             if row is not None:
                 yield row
 
 
-def row_of(model: ModelSpec, card: Card, wishes: Wishes, asked: Sequence[str]) -> Row | None:
+def row_of(model: ModelSpec, card: Card, query: Query, asked: Sequence[str]) -> Row | None:
     """The smallest machine per level; a level that the card cannot run stays empty."""
     levels = {"as stored": (model.quantization.method,)} if model.quantization else LEVELS
-    if wishes.quantization:
-        levels = {wishes.quantization: (wishes.quantization,)}
+    if query.quantization:
+        levels = {query.quantization: (query.quantization,)}
     if "8 bit" in levels and not has_fp8(card):
         levels = {**levels, "8 bit": EMULATED}
-    search = Search(model, card, wishes, engines(model, card, wishes, asked))
+    search = Search(model, card, query, engines(model, card, query, asked))
     found = {
         level: search.smallest(words, model.parameters * LEAST_BYTES.get(level, 0.0))
         for level, words in levels.items()
@@ -111,25 +111,25 @@ def has_fp8(card: Card) -> bool:
     return card.sm is None or card.sm >= FP8_HARDWARE
 
 
-def engines(model: ModelSpec, card: Card, wishes: Wishes, asked: Sequence[str]) -> list[str]:
+def engines(model: ModelSpec, card: Card, query: Query, asked: Sequence[str]) -> list[str]:
     """The rooms with a release for card and model; those without batching only where no other has one."""
     from memserve.hardware.machine import Machine
 
-    able = [name for name in asked if _runs(name, model, Machine(card=card), wishes)]
+    able = [name for name in asked if _runs(name, model, Machine(card=card), query)]
     batching = [name for name in able if rooms.room(name).rules["serves"].get("continuous_batching")]
     return batching or able
 
 
-def _runs(name: str, model: ModelSpec, machine: Machine, wishes: Wishes) -> bool:
+def _runs(name: str, model: ModelSpec, machine: Machine, query: Query) -> bool:
     rules = rooms.room(name).rules
-    return any(Judge(rules, one, model, machine).model() is None for one in versions(rules, wishes))
+    return any(Judge(rules, one, model, machine).model() is None for one in versions(rules, query))
 
 
 class Search:
     """Looks for the fewest cards of one kind that hold a model."""
 
-    def __init__(self, model: ModelSpec, card: Card, wishes: Wishes, able: Sequence[str]) -> None:
-        self.model, self.card, self.wishes, self.able = model, card, wishes, able
+    def __init__(self, model: ModelSpec, card: Card, query: Query, able: Sequence[str]) -> None:
+        self.model, self.card, self.query, self.able = model, card, query, able
         self.refused: set[tuple[str, str]] = set()
         """Rooms with the quantizations that they refuse on any number of these cards."""
 
@@ -159,10 +159,10 @@ class Search:
     def of_room(self, name: str, machine: Machine, quantization: str) -> Candidate | None:
         """All cards at once, then any layout where rules forbid that."""
         room = rooms.room(name)
-        wishes = replace(self.wishes, quantization=quantization)
-        for wish in (pinned(wishes, machine, room), wishes):
+        query = replace(self.query, quantization=quantization)
+        for narrowed in (pinned(query, machine, room), query):
             judged = []
-            for one in of_room(name, room, self.model, machine, wish):
+            for one in of_room(name, room, self.model, machine, narrowed):
                 if one.fits:
                     return one
                 judged.append(one)
@@ -174,22 +174,22 @@ class Search:
         return None
 
 
-def pinned(wishes: Wishes, machine: Machine, room: Plannable) -> Wishes:
+def pinned(query: Query, machine: Machine, room: Plannable) -> Query:
     """One copy of the model over all cards."""
     cards, layers = machine.cards_per_node, room.rules["serves"].get("layers_over_cards")
     return replace(
-        wishes, tensor_parallel=wishes.tensor_parallel or (1 if layers else cards),
-        pipeline_parallel=wishes.pipeline_parallel or (cards if layers else 1), data_parallel=1,
+        query, tensor_parallel=query.tensor_parallel or (1 if layers else cards),
+        pipeline_parallel=query.pipeline_parallel or (cards if layers else 1), data_parallel=1,
     )  # fmt: skip
 
 
-def table_object(model: ModelSpec, wishes: Wishes, rows: Sequence[Row]) -> dict[str, Any]:
+def table_object(model: ModelSpec, query: Query, rows: Sequence[Row]) -> dict[str, Any]:
     """The JSON answer: the plan of the cheapest machine, and all machines."""
     from memserve.plan.answer import answer
     from memserve.plan.report.object import answer_object
 
     machine = rows[0].machine if rows else largest()
-    return {**answer_object(answer(model, machine, wishes)), "machines": [row_object(row) for row in rows]}
+    return {**answer_object(answer(model, machine, query)), "machines": [row_object(row) for row in rows]}
 
 
 def largest() -> Machine:
@@ -212,11 +212,11 @@ def row_object(row: Row) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def sections(model: ModelSpec, wishes: Wishes, rows: Sequence[Row]) -> Iterator[Section]:
+def sections(model: ModelSpec, query: Query, rows: Sequence[Row]) -> Iterator[Section]:
     """The table for a person, the cheapest first."""
     if not rows:
         yield Section(f"no single node of up to {COUNTS[-1]} cards holds {model.id}", style="bad")
-        yield from missed(model, wishes)
+        yield from missed(model, query)
         return
     levels = tuple(rows[0].counts)
     yield Section(f"the smallest machine of each card that holds {model.id}", style="good")
@@ -232,11 +232,11 @@ def sections(model: ModelSpec, wishes: Wishes, rows: Sequence[Row]) -> Iterator[
     yield Section(header=header, rows=cells)
 
 
-def missed(model: ModelSpec, wishes: Wishes) -> Iterator[Section]:
+def missed(model: ModelSpec, query: Query) -> Iterator[Section]:
     """Why not even the widest machine does, and what would."""
     from memserve.plan.answer import answer
 
-    found = answer(model, largest(), wishes)
+    found = answer(model, largest(), query)
     if found.closest is not None:
         where = f"{found.machine.cards}x{found.machine.card.name}"
         yield Section(f"the closest, {found.closest.backend} on {where}", lines=(found.closest.reason,))

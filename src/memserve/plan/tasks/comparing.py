@@ -102,7 +102,7 @@ def _provider(name: str, rates: list[float], job: Job) -> Entry:
 def _machine(spec: str, options: Namespace) -> Entry:
     from memserve.plan.library import answered
 
-    found = answered(options.model or DEFAULT_MODEL, spec, command_line.wishes(options))
+    found = answered(options.model or DEFAULT_MODEL, spec, command_line.query(options))
     name = spec.partition("@")[0]
     plan = found.plan
     if plan is None:

@@ -39,8 +39,8 @@ def plan(options: Namespace) -> int:
     """The plan for a model on a machine."""
     from memserve.plan.library import answered
 
-    wishes = command_line.wishes(options)
-    found = answered(options.model, options.gpus, wishes, everything=options.all)
+    query = command_line.query(options)
+    found = answered(options.model, options.gpus, query, everything=options.all)
     return show(found, options)
 
 

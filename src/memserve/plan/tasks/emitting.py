@@ -17,7 +17,7 @@ OTHERS = ("check", "train", "calibrate", "embedder", "plot")
 def run(options: Namespace) -> int:
     """Print the file alone, so that it can be piped; with --json, the answer and the file in it."""
     from memserve.plan.library import answered, miss
-    from memserve.plan.tasks.options import wishes
+    from memserve.plan.tasks.options import query
 
     emit.check(options.emit)
     _check_address(options.bind)
@@ -26,7 +26,7 @@ def run(options: Namespace) -> int:
         raise InvalidInput(
             f"--emit writes the file of one plan: leave {f'--{other}' if other else '--gpus any'} out"
         )
-    found = answered(options.model, options.gpus, wishes(options), everything=options.all)
+    found = answered(options.model, options.gpus, query(options), everything=options.all)
     if found.plan is None and not options.json:
         raise DoesNotFit(miss(found), closest=found.closest)
     text = None if found.plan is None else emit.emit(found.plan, options.emit, bind=options.bind)

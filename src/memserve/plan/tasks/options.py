@@ -7,7 +7,7 @@ import re
 from typing import TYPE_CHECKING, NoReturn
 
 from memserve.errors import InvalidInput
-from memserve.plan.wishes import MOST, Wishes
+from memserve.plan.query import MOST, Query
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -43,9 +43,9 @@ def _last(words: list[str]) -> str | None:
     return None if named else words.pop()
 
 
-def wishes(options: argparse.Namespace) -> Wishes:
+def query(options: argparse.Namespace) -> Query:
     """What the options ask of the planner."""
-    return Wishes(
+    return Query(
         context=options.context, concurrency=options.concurrency, backend=options.backend,
         engine_version=options.engine_version, quantization=options.quantization, tensor_parallel=options.tp,
         pipeline_parallel=options.pp, data_parallel=options.dp, kv_dtype=options.kv_dtype,

@@ -13,11 +13,11 @@ from memserve.engines.install import VISIBLE
 from memserve.plan.answer import Answer, answer
 from memserve.plan.described import GIB
 from memserve.plan.losses import weight_loss
+from memserve.plan.query import Query
 from memserve.plan.report.sections import Section, of_answer
 from memserve.plan.search import rooms
 from memserve.plan.search.checkpoints import loaded
 from memserve.plan.tasks import options as command_line
-from memserve.plan.wishes import Wishes
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -58,7 +58,7 @@ def run(options: Namespace) -> int:
 
     found = pair(
         model_of(options.model), model_of(options.embedder), machine_of(options.gpus),
-        command_line.wishes(options),
+        command_line.query(options),
     )  # fmt: skip
     if options.json:
         from memserve.plan.report.object import write_json
@@ -71,16 +71,16 @@ def run(options: Namespace) -> int:
     return 0 if found.fits else 1
 
 
-def pair(generator: ModelSpec, embedder: ModelSpec, machine: Machine, wishes: Wishes) -> Pair:
+def pair(generator: ModelSpec, embedder: ModelSpec, machine: Machine, query: Query) -> Pair:
     """The better of a card apart and a card shared."""
     beside = embedding_plan(embedder, machine)
     if beside is None:
-        return Pair(answer(generator, machine, wishes), None, shared=False)
-    shared = Pair(sharing(generator, machine, wishes, beside), on_card(beside, machine, 0), shared=True)
+        return Pair(answer(generator, machine, query), None, shared=False)
+    shared = Pair(sharing(generator, machine, query, beside), on_card(beside, machine, 0), shared=True)
     if machine.nodes > 1 or machine.cards_per_node < 2:
         return shared
     last = machine.cards_per_node - 1
-    alone = answer(generator, replace(machine, cards_per_node=last), wishes)
+    alone = answer(generator, replace(machine, cards_per_node=last), query)
     apart = Pair(alone, on_card(beside, machine, last), shared=False)
     return apart if apart.fits and (not shared.fits or _worth(apart) >= _worth(shared)) else shared
 
@@ -89,8 +89,8 @@ def embedding_plan(model: ModelSpec, machine: Machine) -> Plan | None:
     """The embedder alone on one card, with no more memory than a batch of texts needs."""
     one = replace(machine, cards_per_node=1, nodes=1)
     context = min(model.max_context or TEXT, TEXT)
-    wishes = Wishes(context=context, concurrency=BATCH, tensor_parallel=1, data_parallel=1)
-    found = answer(model, one, wishes).plan
+    query = Query(context=context, concurrency=BATCH, tensor_parallel=1, data_parallel=1)
+    found = answer(model, one, query).plan
     if found is None or found.footprint is None:
         return found
     share = needed(found) / max(1, found.footprint.total)
@@ -117,11 +117,11 @@ def needed(plan: Plan) -> int:
     return int(held.weights + held.activation + held.non_torch + held.graphs + pool) + MARGIN
 
 
-def sharing(generator: ModelSpec, machine: Machine, wishes: Wishes, beside: Plan) -> Answer:
+def sharing(generator: ModelSpec, machine: Machine, query: Query, beside: Plan) -> Answer:
     """The generator in what the embedder leaves of each card."""
     card = machine.card
     rest = replace(machine, card=replace(card, memory=max(1, card.memory - needed(beside))))
-    found = answer(generator, rest, wishes)
+    found = answer(generator, rest, query)
     if found.plan is None or found.plan.footprint is None:
         return replace(found, machine=machine)
     share = int(found.plan.footprint.usable / card.memory * 1000) / 1000

@@ -60,20 +60,20 @@ def run(options: Namespace) -> int:
 
 def read(words: Sequence[str]) -> dict[str, Any]:
     """`lora batch=4 sequence=2048` as arguments."""
-    wishes: dict[str, Any] = {}
+    settings: dict[str, Any] = {}
     for word in words:
         name, equals, value = word.partition("=")
         name = name.replace("-", "_")
         if not equals and word in METHODS:
-            wishes["method"] = word
+            settings["method"] = word
         elif not equals and name in WORDS and WORDS[name] is bool:
-            wishes[name] = True
+            settings[name] = True
         elif name in WORDS and value:
-            wishes[name] = _value(name, value)
+            settings[name] = _value(name, value)
         else:
             known = ", ".join((*METHODS, *(f"{one}=..." for one in WORDS)))
             raise InvalidInput(f"--train does not know {word[:40]!r}", hint=f"it takes {known}")
-    return wishes
+    return settings
 
 
 def _value(name: str, value: str) -> Any:

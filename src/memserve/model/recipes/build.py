@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 
 from memserve.errors import ModelUnreadable
 from memserve.model.config import LARGEST, MOST_LAYERS
-from memserve.model.recipes import families, heads
+from memserve.model.recipes import heads, index
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from memserve.model.config import Config
-    from memserve.model.recipes.anatomy import Anatomy
+    from memserve.model.recipes.inventory import Inventory
     from memserve.model.spec import Quantization
 
 REQUIRED = ("hidden_size", "num_hidden_layers", "num_attention_heads", "vocab_size")
@@ -28,20 +28,17 @@ OTHER_CLASSES: dict[str, tuple[str, dict[str, object]]] = {
 }
 
 
-def body(
+def inventory(
     config: Config, architecture: str, folder: Path | None = None, stored_as: Quantization | None = None
-) -> tuple[Anatomy, str]:
+) -> tuple[Inventory, str]:
     """Layers and weights of the class a config names, and a note on how they were found."""
-    if config.kind not in families.KNOWN and not config.known:
+    if config.kind not in index.MODULES and not config.known:
         return _unknown(config, folder, stored_as)
     check(config)
-    recipe = families.recipe(config.kind)
+    recipe = index.recipe(config.kind)
     if recipe is None:
         return _constructed(config, architecture), ""
-    architecture = architecture or "ForCausalLM"
-    style = families.style_of(config.kind)
-    tied = style.ties and config.flag("tie_word_embeddings")
-    return heads.decoder_head(config, recipe(config), architecture, style, tied), ""
+    return recipe(config, architecture), ""
 
 
 def check(config: Config) -> None:
@@ -80,8 +77,8 @@ def _sane(config: Config) -> None:
             config.bad(field, f"is out of range: {str(value)[:20]}")
 
 
-def _constructed(config: Config, architecture: str) -> Anatomy:
-    from memserve.model.recipes import census
+def _constructed(config: Config, architecture: str) -> Inventory:
+    from memserve.model.recipes import tensors
     from memserve.model.standin import archive, library
 
     name, changes = OTHER_CLASSES.get(architecture, (architecture, {}))
@@ -91,7 +88,7 @@ def _constructed(config: Config, architecture: str) -> Anatomy:
         config.bad("architectures", f"names no class that {config.kind} has")
     try:
         built = library.build(config.given, config.kind, name, **changes)
-        found = census.anatomy(built.shapes, built.aliases, built.config)
+        found = tensors.inventory(built.shapes, built.aliases, built.config)
     except ModelUnreadable:
         raise
     except Exception as error:  # the constructors raise whatever an odd value leads to
@@ -100,13 +97,13 @@ def _constructed(config: Config, architecture: str) -> Anatomy:
             f"{config.path}: no {name} can be built from this config ({why})", path=config.path
         ) from error
     masked = config.kind in archive.index()["autos"]["AutoModelForMaskedLM"] or config.kind == "dpr"
-    encoder = masked and not found.encoder and heads.kind_of(name) not in heads.GENERATIVE
+    encoder = masked and not found.encoder and heads.task_of(name) not in heads.GENERATIVE
     return _with_recipe(config, found._replace(encoder_only=encoder))
 
 
-def _unknown(config: Config, folder: Path | None, stored_as: Quantization | None) -> tuple[Anatomy, str]:
+def _unknown(config: Config, folder: Path | None, stored_as: Quantization | None) -> tuple[Inventory, str]:
     """A family that nobody here knows: by its stored tensors, else by an installed transformers."""
-    from memserve.model.recipes import counted as stored
+    from memserve.model.recipes import from_files as stored
 
     found = stored.from_tensors(folder, config.given, stored_as) if folder else None
     if found is not None:
@@ -120,25 +117,23 @@ def _unknown(config: Config, folder: Path | None, stored_as: Quantization | None
     )  # fmt: skip
 
 
-def _with_recipe(config: Config, found: Anatomy) -> Anatomy:
+def _with_recipe(config: Config, found: Inventory) -> Inventory:
     """The text part by its own recipe where the two agree to the weight: its splits are surer."""
     if "text_config" not in config.subs:
         return found
     text = config.sub("text_config")
-    recipe = families.recipe(text.kind)
+    recipe = index.recipe(text.kind)
     if recipe is None:
         return found
     try:
-        own = recipe(text)
+        own = recipe(text, "ForCausalLM")
     except ModelUnreadable:
         return found
-    tied = not any(w.part == "head" and not w.tied for w in found.top)
-    own = heads.decoder_head(text, own, "ForCausalLM", families.style_of(text.kind), tied)
     if _count(own) != _count(found):
         return found
     return own._replace(towers=found.towers)
 
 
-def _count(part: Anatomy) -> int:
+def _count(part: Inventory) -> int:
     weights = [*part.stem, *part.top, *(w for block in part.blocks for w in block.weights)]
     return sum(weight.parameters for weight in weights)

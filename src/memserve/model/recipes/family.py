@@ -34,7 +34,7 @@ class Moe(NamedTuple):
     layers: Literal["all", "first_dense", "steps", "types"] = "all"
 
 
-class Style(NamedTuple):
+class Family(NamedTuple):
     """One family of decoders."""
 
     qkv_bias: Switch = False

@@ -9,8 +9,8 @@ import re
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from memserve.model.recipes import roles
-from memserve.model.recipes.anatomy import Anatomy
+from memserve.model.recipes import tensor_roles
+from memserve.model.recipes.inventory import Inventory
 from memserve.model.spec import Block, Mixer, Weight
 
 if TYPE_CHECKING:
@@ -29,12 +29,12 @@ _HEAD_NORM = re.compile(r"(^|\.)[qk]_(norm|layernorm|ln)$")
 _STATE_MIXERS = re.compile(r"(A_log|dt_bias|conv1d|time_decay|\.x_proj|lru|short_conv|\.conv\.)")
 
 
-def anatomy(
+def inventory(
     shapes: Mapping[str, tuple[int, ...]], aliases: Mapping[str, tuple[int, ...]], config: Any
-) -> Anatomy:
+) -> Inventory:
     """A body from every weight of a model; `aliases` are tied weights, held once and read twice."""
     text = config.get_text_config(decoder=True)
-    weights = {name: roles.weight(name, shape) for name, shape in shapes.items()}
+    weights = {name: tensor_roles.weight(name, shape) for name, shape in shapes.items()}
     stacks: dict[str, dict[int, dict[str, Weight]]] = {}
     stem: list[Weight] = []
     top: list[Weight] = []
@@ -50,10 +50,12 @@ def anatomy(
         else:
             top.append(weight)
     top += [
-        replace(roles.weight(name, shape), tied=True) for name, shape in aliases.items() if "head" in name
+        replace(tensor_roles.weight(name, shape), tied=True)
+        for name, shape in aliases.items()
+        if "head" in name
     ]
     encoder, decoder = _halves(stacks, config)
-    return Anatomy(
+    return Inventory(
         _blocks(stacks.get(decoder, {}), text),
         tuple(stem),
         tuple(top),

@@ -13,7 +13,7 @@ import memserve
 from memserve import errors
 from memserve.protocol import Capabilities, Completion, Delta
 
-KNOWN = Capabilities(backend="single", engine="0", model="m", chat=True, stream=True, n=True)
+KNOWN = Capabilities(backend="single", engine="0", model="m", chat=True, max_tokens=True, stream=True, n=True)
 
 
 class Single:

@@ -1,4 +1,4 @@
-"""The pieces that models are made of, each as a tuple of weights with their split over cards."""
+"""The modules that models are made of, each as a tuple of weights with their split over cards."""
 
 from __future__ import annotations
 

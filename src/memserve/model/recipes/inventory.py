@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from memserve.model.recipes.pieces import Weights
+    from memserve.model.recipes.modules import Weights
     from memserve.model.spec import Block
 
 
-class Anatomy(NamedTuple):
+class Inventory(NamedTuple):
     """The body of a model."""
 
     blocks: tuple[Block, ...]
@@ -26,6 +26,6 @@ class Anatomy(NamedTuple):
     head_width: int | None = None
     """Width the output matrix reads, where it is not `hidden`."""
 
-    def adding(self, *, stem: Weights = (), top: Weights = (), towers: Weights = ()) -> Anatomy:
+    def adding(self, *, stem: Weights = (), top: Weights = (), towers: Weights = ()) -> Inventory:
         """The same body with more weights."""
         return self._replace(stem=(*self.stem, *stem), top=(*self.top, *top), towers=(*self.towers, *towers))

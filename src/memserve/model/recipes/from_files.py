@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from memserve.errors import ModelUnreadable
 from memserve.model.config import LARGEST, MOST_LAYERS, read_json
-from memserve.model.recipes import census
-from memserve.model.recipes.anatomy import Anatomy
+from memserve.model.recipes import tensors
+from memserve.model.recipes.inventory import Inventory
 from memserve.model.spec import Block, Mixer, Quantization, Weight
 from memserve.model.stored import packed, safetensors
 
@@ -55,7 +55,7 @@ class Plain:
 
 def from_tensors(
     folder: Path, values: Mapping[str, Any], quantization: Quantization | None
-) -> Anatomy | None:
+) -> Inventory | None:
     """A body from the headers of a folder's weights, or from their index; None where it has neither."""
     config = Plain({"model_type": "", **values})
     layers = getattr(config.get_text_config(), "num_hidden_layers", None)
@@ -64,12 +64,12 @@ def from_tensors(
         shapes = packed.unpacked(safetensors.tensors(folder), quantization, layers)
         if values.get("tie_word_embeddings") is True:
             shapes = {name: shape for name, shape in shapes.items() if not name.endswith("lm_head.weight")}
-        return census.anatomy(shapes, {}, config)
+        return tensors.inventory(shapes, {}, config)
     index = folder / safetensors.INDEX
     return _from_index(index, values) if index.is_file() else None
 
 
-def _from_index(path: Path, values: Mapping[str, Any]) -> Anatomy | None:
+def _from_index(path: Path, values: Mapping[str, Any]) -> Inventory | None:
     """Only a total is known: one layer holds everything."""
     about = read_json(path).get("metadata")
     about = about if isinstance(about, dict) else {}
@@ -80,13 +80,13 @@ def _from_index(path: Path, values: Mapping[str, Any]) -> Anatomy | None:
     if not isinstance(total, int) or not 0 < total < LARGEST**2:
         return None
     hidden = values.get("hidden_size")
-    return Anatomy(
+    return Inventory(
         (Block(Mixer("none"), ()),), (), (Weight("all", "other", (total,)),),
         hidden=hidden if isinstance(hidden, int) else 0,
     )  # fmt: skip
 
 
-def from_transformers(values: Mapping[str, Any], path: str) -> Anatomy | None:
+def from_transformers(values: Mapping[str, Any], path: str) -> Inventory | None:
     """A body built by an installed transformers on the meta device; None where it is not installed."""
     if find_spec("transformers") is None or find_spec("torch") is None:
         return None
@@ -109,10 +109,10 @@ def from_transformers(values: Mapping[str, Any], path: str) -> Anatomy | None:
             path=path,
         ) from error
     shapes = {name: tuple(weight.shape) for name, weight in model.named_parameters()}
-    return census.anatomy(shapes, {}, config)
+    return tensors.inventory(shapes, {}, config)
 
 
-def from_gguf(file: Gguf, path: str) -> tuple[Anatomy, Quantization, Plain]:
+def from_gguf(file: Gguf, path: str) -> tuple[Inventory, Quantization, Plain]:
     """A body, its storage and its settings from one GGUF file."""
     kind = str(file.metadata.get("general.architecture", ""))
     values = _gguf_settings(file, kind)
@@ -130,7 +130,7 @@ def from_gguf(file: Gguf, path: str) -> tuple[Anatomy, Quantization, Plain]:
     form = file.quantization
     plain = form in ("f16", "bf16", "f32")
     quantization = Quantization("none" if plain else f"gguf-{form}", "gguf", round(bits, 4), format=form)
-    return census.anatomy(shapes, tied, config), quantization, config
+    return tensors.inventory(shapes, tied, config), quantization, config
 
 
 def _size(shape: tuple[int, ...]) -> int:

@@ -26,7 +26,7 @@ MOST = 10**9
 
 
 @dataclass(frozen=True)
-class Wishes:
+class Query:
     """None leaves the choice to the planner."""
 
     context: int | None = None
