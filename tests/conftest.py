@@ -1,4 +1,4 @@
-"""What a plain `pytest` leaves out, and says so: slow tests (--slow), and those of an engine (--engine NAME)."""
+"""What a plain `pytest` leaves out and says so: slow tests (--slow), and an engine's (--engine NAME)."""
 
 from __future__ import annotations
 
