@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import memserve
+from memserve.engines.installed import program_of
 from memserve.serve.health import answers
-from memserve.serve.manner import manner_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -92,12 +92,12 @@ def test_the_saved_plan_alone_will_do(vllm: list[str], tmp_path: Path) -> None:
     assert _said(str(file)).returncode == 1
 
 
-def test_every_engine_that_the_planner_starts_has_a_manner() -> None:
+def test_every_engine_that_the_planner_starts_can_be_started() -> None:
     """A plan that memserve cannot start would be found out only at night; MindIE is a daemon of its own."""
     for backend, gpus in (("vllm", "1xL4"), ("sglang", "1xL4"), ("lmdeploy", "1xL4"), ("hf", "1xL4"),
                           ("llamacpp", "1xL4"), ("ascend", "1x910B2")):  # fmt: skip
         plan = memserve.plan.best("llama-8b", gpus, backend=backend)
-        assert manner_of(plan.command)
+        assert program_of(plan.command)
 
 
 @pytest.mark.parametrize(

@@ -36,7 +36,7 @@ def test_it_answers_on_loopback_with_a_key_of_its_own(vllm: list[str]) -> None:
 def test_the_key_is_in_no_argument_log_or_repr(vllm: list[str]) -> None:
     with start(vllm, timeout=120) as server:
         arguments = Path(f"/proc/{server.pid}/cmdline").read_text()
-        for text in (arguments, server.log.read_text(), repr(server), str(vars(server.manner))):
+        for text in (arguments, server.log.read_text(), repr(server), str(vars(server.program))):
             assert server.reveal_key() not in text
 
 
