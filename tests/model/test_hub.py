@@ -10,7 +10,6 @@ import pytest
 
 from memserve.model import hub
 
-pytest.importorskip("huggingface_hub")
 sys.path.insert(0, str(Path(__file__).parent))
 from hub_server import CONFIG, Hub
 
@@ -39,11 +38,8 @@ def ask(server, tmp_path):
     """The library reads its settings when it is imported, so each question is a process of its own."""
 
     def run(name, **changes):
-        kept = {
-            k: v
-            for k, v in os.environ.items()
-            if not k.lower().endswith("_proxy") and not k.startswith("HF_")
-        }
+        theirs = ("HF_", "HUGGING_FACE_", "TRANSFORMERS_", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
+        kept = {k: v for k, v in os.environ.items() if not k.upper().startswith(theirs)}
         env = {**kept, "HF_ENDPOINT": server.url, "HF_HOME": str(tmp_path), "HF_HUB_DISABLE_XET": "1",
                "HF_HUB_DOWNLOAD_TIMEOUT": "3", **changes}  # fmt: skip
         done = subprocess.run(

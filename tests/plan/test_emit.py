@@ -13,14 +13,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from extras import need
 
 from memserve.errors import InvalidInput
 from memserve.plan import best, emit
 from memserve.plan.emit import block
 from memserve.plan.nodes import steps, taken
 
-yaml = pytest.importorskip("yaml")
-jsonschema = pytest.importorskip("jsonschema")
+yaml = need("yaml", "dev")
+jsonschema = need("jsonschema", "dev")
 
 DATA = Path(__file__).parents[1] / "data"
 PLANS = {
@@ -217,7 +218,7 @@ class TestKubeRay:
 
     @pytest.mark.parametrize("name", RAY)
     def test_kubernetes_accepts_its_pods(self, name: str) -> None:
-        validate = pytest.importorskip("kubernetes_validate")
+        validate = need("kubernetes_validate", "dev")
         cluster = read(named(name), "kuberay")["spec"]["rayClusterSpec"]
         for group in (cluster["headGroupSpec"], *cluster.get("workerGroupSpecs", ())):
             pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "pod"}, **group["template"]}
