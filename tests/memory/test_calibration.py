@@ -112,10 +112,10 @@ def test_an_unwritable_place(tmp_path):
 
 
 def test_a_home_that_nobody_has_holds_no_calibration(monkeypatch):
-    from memserve.memory import calibrated
+    from memserve.memory import calibration_file
 
     def homeless():
         raise RuntimeError("Could not determine home directory.")
 
-    monkeypatch.setattr(calibrated, "default_path", homeless)
-    assert calibrated.kept() is False
+    monkeypatch.setattr(calibration_file, "default_path", homeless)
+    assert calibration_file.exists() is False

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Recipe:
+class RemoteGenerator:
     """Opens a generator in a worker. Stands for it in the caller's process, where no engine is loaded."""
 
     open: Callable[[], Any] = field(repr=False)
@@ -28,7 +28,7 @@ class Recipe:
         return self.capabilities.batches
 
 
-def recipe(generator: Any) -> Recipe:
+def remote(generator: Any) -> RemoteGenerator:
     """From a generator that memserve opened, or from anything that opens one when called."""
     from memserve.client import opener as opener_of
 
@@ -47,7 +47,7 @@ def recipe(generator: Any) -> Recipe:
         pack(opener)
     except Exception as broken:
         raise InvalidInput(f"what opens the generator cannot be sent to workers: {broken}") from broken
-    return Recipe(opener, known, {name: str(value) for name, value in own.items() if value})
+    return RemoteGenerator(opener, known, {name: str(value) for name, value in own.items() if value})
 
 
 def _capabilities(opener: Any) -> Capabilities:
