@@ -157,7 +157,7 @@ def test_rich_pages_render(capsys: pytest.CaptureFixture[str]) -> None:
     from memserve.plan.library import answered as answer_of
     from memserve.plan.query import Query
     from memserve.plan.report.sections import of_answer
-    from memserve.plan.report.terminal import show
+    from memserve.plan.page.terminal import show
 
     found = answer_of("llama-70b", "4xV100", Query())
     show(of_answer(found, why=True, everything=True))
