@@ -12,6 +12,7 @@ from memserve.engines.launch import Launch
 from memserve.engines.rules.judge import drives
 from memserve.engines.unstated import completed
 from memserve.errors import InvalidInput
+from memserve.hardware.machine import GIB
 from memserve.plan.described import Checkpoint
 from memserve.plan.plan import Plan
 
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from memserve.hardware.machine import Machine
     from memserve.model.spec import ModelSpec
 
-GIB = 1024**3
 NEWEST = "newest"
 AMPERE = 80
 
