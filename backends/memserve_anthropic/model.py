@@ -8,11 +8,9 @@ from functools import cache
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
-from memserve.http.failure import reactions
 from memserve.protocol import Capabilities
 
 if TYPE_CHECKING:
-    from memserve.http.failure import Reaction
     from memserve.protocol import FinishReason
 
 EXTRA = "anthropic_"
@@ -32,12 +30,6 @@ def finish_reasons() -> dict[str, FinishReason | None]:
     return {row["said"]: row["means"] for row in _table("finish.json")["reasons"]}
 
 
-@cache
-def codes() -> dict[str, Reaction]:
-    """The reactions to Anthropic's own error types."""
-    return reactions(_table("errors.json")["codes"])
-
-
 def capabilities(model: str | None, *, sampling: bool | None = None) -> Capabilities:
     """What a model can do; `sampling` overrules the row, for a model that is newer than the table."""
     rows = _table("models.json")["models"]
@@ -47,6 +39,10 @@ def capabilities(model: str | None, *, sampling: bool | None = None) -> Capabili
     return Capabilities(
         backend="anthropic",
         model=model,
+        chat=True,
+        max_tokens=True,
+        stop=True,
+        usage=True,
         temperature=row["temperature"],
         max_temperature=1.0,
         top_p=row["top_p"],

@@ -10,7 +10,10 @@ from memserve.protocol import Capabilities
 if TYPE_CHECKING:
     from memserve.protocol import Task
 
-capabilities = Capabilities(backend="mindie", top_k=True, seed=True, n=True, stream=True)
+capabilities = Capabilities(
+    backend="mindie", chat=True, temperature=True, top_p=True, max_tokens=True, stop=True, usage=True,
+    top_k=True, seed=True, n=True, stream=True,
+)  # fmt: skip
 
 
 def open_engine(model: str | None = None, *, task: Task = "generate", **options: Any) -> Any:

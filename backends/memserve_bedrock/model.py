@@ -9,11 +9,9 @@ from functools import cache
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
-from memserve.http.failure import reactions
 from memserve.protocol import Capabilities
 
 if TYPE_CHECKING:
-    from memserve.http.failure import Reaction
     from memserve.protocol import FinishReason
 
 EXTRA = "bedrock_"
@@ -58,17 +56,15 @@ def finish_reasons() -> dict[str, FinishReason | None]:
     return {row["said"]: row["means"] for row in _table("finish.json")["reasons"]}
 
 
-@cache
-def codes() -> dict[str, Reaction]:
-    """The reactions to AWS's error types."""
-    return reactions(_table("errors.json")["codes"])
-
-
 def capabilities(known: Model) -> Capabilities:
     """What a model can do."""
     return Capabilities(
         backend="bedrock",
         model=known.name,
+        chat=True,
+        max_tokens=True,
+        stop=True,
+        usage=True,
         temperature=known.temperature,
         max_temperature=1.0,
         top_p=known.top_p,

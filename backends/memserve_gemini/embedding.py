@@ -34,9 +34,9 @@ class EmbedEngine:
 
     def __init__(self, client: HttpClient, model: EmbeddingModel) -> None:
         self.capabilities = Capabilities(
-            backend="gemini", model=model.name, tasks=frozenset({"embed"}), chat=False, stop=False,
+            backend="gemini", model=model.name, tasks=frozenset({"embed"}),
             roles=frozenset(roles() if model.roles else ()), normalize=True, dimensions=model.dimensions,
-            usage=False, cancel=True,
+            cancel=True,
         )  # fmt: skip
         self._client = client
         self._model = model

@@ -10,11 +10,9 @@ from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from memserve.http.failure import reactions
 from memserve.protocol import Capabilities
 
 if TYPE_CHECKING:
-    from memserve.http.failure import Reaction
     from memserve.protocol import FinishReason
 
 EXTRA = "gemini_"
@@ -98,18 +96,18 @@ def finish_reasons() -> dict[str, FinishReason | None]:
     return {row["said"].lower(): row["means"] for row in _table("finish.json")["reasons"]}
 
 
-@cache
-def codes() -> dict[str, Reaction]:
-    """The reactions to Google's codes."""
-    return reactions(_table("errors.json")["codes"])
-
-
 def capabilities(known: Model) -> Capabilities:
     """What a model can do."""
     return Capabilities(
         backend="gemini",
         model=known.name,
+        chat=True,
+        temperature=True,
         max_temperature=2.0,
+        top_p=True,
+        max_tokens=True,
+        stop=True,
+        usage=True,
         top_k=True,
         seed=True,
         max_stop=_MOST_STOPS,

@@ -8,6 +8,11 @@ AT_BEST = Capabilities(
     backend="hf",
     tasks=frozenset({"generate", "embed", "rerank"}),
     chat=True,
+    temperature=True,
+    top_p=True,
+    max_tokens=True,
+    stop=True,
+    usage=True,
     raw=True,
     token_ids=True,
     top_k=True,
@@ -35,11 +40,7 @@ AT_BEST = Capabilities(
 ENCODING = Capabilities(
     backend="hf",
     tasks=frozenset({"embed"}),
-    chat=False,
-    temperature=False,
-    top_p=False,
-    max_tokens=False,
-    stop=False,
+    usage=True,
     batches=True,
 )
 """An encoder's: nothing of generation."""

@@ -106,13 +106,13 @@ def capabilities(dialect: Dialect, model: str | None, task: Task) -> Capabilitie
     """What the dialect can do with the model, for one task."""
     if task == "embed":
         return Capabilities(
-            backend="openai", engine=dialect.name, model=model, tasks=frozenset({task}), chat=False,
-            normalize=True, dimensions=dialect.dimensions, stop=False, cancel=True,
+            backend="openai", engine=dialect.name, model=model, tasks=frozenset({task}),
+            usage=True, normalize=True, dimensions=dialect.dimensions, cancel=True,
         )  # fmt: skip
     if task == "rerank":
         return Capabilities(
-            backend="openai", engine=dialect.name, model=model, tasks=frozenset({task}), chat=False,
-            stop=False, cancel=True,
+            backend="openai", engine=dialect.name, model=model, tasks=frozenset({task}),
+            usage=True, cancel=True,
         )  # fmt: skip
     return _generation(dialect, model)
 
@@ -130,6 +130,8 @@ def _generation(dialect: Dialect, model: str | None) -> Capabilities:
         tools=dialect.tools,
         temperature="temperature" not in refused,
         top_p="top_p" not in refused,
+        max_tokens=True,
+        usage=True,
         top_k=dialect.top_k is not None,
         min_p=dialect.min_p is not None,
         seed=dialect.seed,

@@ -184,21 +184,21 @@ class Capabilities:
     context: int | None = None
     """The largest prompt + answer in tokens; None: not known before a call."""
     # what a prompt may be
-    chat: bool = True
+    chat: bool = False
     raw: bool = False
     token_ids: bool = False
     images: bool = False
     tools: bool = False
     # settings that are honoured
-    temperature: bool = True
+    temperature: bool = False
     max_temperature: float | None = None
     """The hottest that is taken; None: no limit is known."""
-    top_p: bool = True
-    max_tokens: bool = True
+    top_p: bool = False
+    max_tokens: bool = False
     top_k: bool = False
     min_p: bool = False
     seed: bool = False
-    stop: bool = True
+    stop: bool = False
     max_stop: int | None = None
     n: bool = False
     max_n: int | None = None
@@ -213,7 +213,7 @@ class Capabilities:
     extras: frozenset[str] = frozenset()
     # what an answer carries
     returns_token_ids: bool = False
-    usage: bool = True
+    usage: bool = False
     deterministic: bool = False
     """Greedy answers repeat to the token, alone or in company."""
     count_tokens: bool = False

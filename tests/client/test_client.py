@@ -18,6 +18,11 @@ from memserve.protocol import Capabilities, Completion, Delta, Embeddings, Ranki
 KNOWN = Capabilities(
     backend="toy",
     model="m",
+    chat=True,
+    temperature=True,
+    top_p=True,
+    max_tokens=True,
+    stop=True,
     raw=True,
     token_ids=True,
     stream=True,

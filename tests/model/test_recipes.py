@@ -8,10 +8,10 @@ from hypothesis import strategies as st
 
 from memserve.errors import ModelUnreadable
 from memserve.model.config import Config, class_defaults
-from memserve.model.recipes import body, families
+from memserve.model.recipes import build, index
 from memserve.model.standin import library
 
-KINDS = sorted(kind for kind in families.KNOWN if not kind.endswith("vl_text") and "vl_moe" not in kind)
+KINDS = sorted(kind for kind in index.MODULES if not kind.endswith("vl_text") and "vl_moe" not in kind)
 REQUIRED = {"hidden_size": 64, "num_hidden_layers": 5, "num_attention_heads": 4, "vocab_size": 128}
 SIZES = st.sampled_from([1, 2, 4, 8, 16, 32])
 
@@ -43,7 +43,7 @@ def changes(kind):
 
 
 def counted(kind, config, architecture):
-    found, _ = body.body(Config(config, kind, kind), architecture)
+    found, _ = build.inventory(Config(config, kind, kind), architecture)
     layers = [w for block in (*found.blocks, *found.encoder) for w in block.weights]
     return sum(weight.parameters for weight in (*found.stem, *layers, *found.top, *found.towers))
 

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+from extras import need
 
 from memserve.plan.__main__ import main
 
@@ -129,7 +130,7 @@ def test_a_picture_needs_a_folder(tmp_path: Path, capsys: pytest.CaptureFixture[
 
 @pytest.mark.parametrize("ending", ["svg", "png"])
 def test_plots(ending: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    pytest.importorskip("matplotlib")
+    need("matplotlib", "plot")
     file = tmp_path / f"plan.{ending}"
     assert main(["llama-70b", "--gpus", "4xV100", "--plot", str(file)]) == 0
     head = file.read_bytes()[:200]
@@ -155,9 +156,9 @@ def test_calibration_learns_and_is_applied(tmp_path: Path, monkeypatch: pytest.M
 
 def test_rich_pages_render(capsys: pytest.CaptureFixture[str]) -> None:
     from memserve.plan.library import answered as answer_of
+    from memserve.plan.page.terminal import show
     from memserve.plan.query import Query
     from memserve.plan.report.sections import of_answer
-    from memserve.plan.page.terminal import show
 
     found = answer_of("llama-70b", "4xV100", Query())
     show(of_answer(found, why=True, everything=True))

@@ -18,7 +18,10 @@ class Toy:
     @property
     def capabilities(self) -> Capabilities:
         """At best; the engine that `open` returns knows more."""
-        return Capabilities(backend="toy", tasks=frozenset({"generate", "embed", "rerank"}))
+        return Capabilities(
+            backend="toy", tasks=frozenset({"generate", "embed", "rerank"}), chat=True, temperature=True,
+            top_p=True, max_tokens=True, stop=True, usage=True,
+        )  # fmt: skip
 
     def open(self, model: str | None = None, *, task: Task = "generate", api_key: str | None = None) -> Any:
         """Start the engine; a real one would raise BackendMissing where its package is not installed.

@@ -28,7 +28,8 @@ class ToyEngine:
 
     def __init__(self) -> None:
         self.capabilities = Capabilities(
-            backend="toy", engine="toy 1.0", device="cpu", context=model.CONTEXT, raw=True, token_ids=True,
+            backend="toy", engine="toy 1.0", device="cpu", context=model.CONTEXT, chat=True,
+            temperature=True, top_p=True, max_tokens=True, stop=True, usage=True, raw=True, token_ids=True,
             top_k=True, min_p=True, seed=True, n=True, logprobs=20, score=True, schema=True, choices=True,
             truncate=True, stream=True, returns_token_ids=True, deterministic=True, count_tokens=True,
         )  # fmt: skip

@@ -26,8 +26,8 @@ class ToyEmbedder:
 
     def __init__(self) -> None:
         self.capabilities = Capabilities(
-            backend="toy", engine="toy 1.0", device="cpu", tasks=frozenset({"embed", "rerank"}), chat=False,
-            roles=frozenset(_PROMPTS), normalize=True, dimensions=True, deterministic=True,
+            backend="toy", engine="toy 1.0", device="cpu", tasks=frozenset({"embed", "rerank"}),
+            usage=True, roles=frozenset(_PROMPTS), normalize=True, dimensions=True, deterministic=True,
         )  # fmt: skip
 
     def embed(self, texts: Sequence[str], *, role: str | None, normalize: bool | None,

@@ -6,12 +6,12 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from memserve.errors import ModelUnreadable
-from memserve.model.adapted import adapt
 from memserve.model.config import LARGEST, Config
 from memserve.model.recipes import rope
-from memserve.model.recipes.body import body
+from memserve.model.recipes.build import inventory
 from memserve.model.spec import ModelSpec
 from memserve.model.stored import quantization
+from memserve.model.translate import adapt
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -147,7 +147,7 @@ def _read(values: Mapping[str, Any], origin: Origin) -> ModelSpec:
     config = Config(adapted, model_type(adapted, path), path)
     text = text_of(config)
     stored_as = _quantization(config, text)
-    found, note = body(config, architecture_of(adapted, path), origin.folder, stored_as)
+    found, note = inventory(config, architecture_of(adapted, path), origin.folder, stored_as)
     context = after_padding(text, max_context(text) or max_context(config))
     rope_dim, rope_rows = rope.tables(text, found.rope_dim, context)
     return ModelSpec(
@@ -178,7 +178,7 @@ def _read(values: Mapping[str, Any], origin: Origin) -> ModelSpec:
 
 def from_gguf(file: Gguf, path: str) -> ModelSpec:
     """The model of a GGUF file."""
-    from memserve.model.recipes import counted as stored
+    from memserve.model.recipes import from_files as stored
 
     found, stored_as, settings = stored.from_gguf(file, path)
     config = Config(settings.values, "", path)

@@ -5,10 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from memserve.engines.deployment import Deployment, Footprint, Outcome
+from memserve.hardware.machine import GIB
 
-GIB = 1024**3
+if TYPE_CHECKING:
+    from memserve.engines.deployment import Deployment
+    from memserve.engines.memory import Footprint, Outcome
+
 MEMORY_FIELDS = ("usable", "weights", "activation", "non_torch", "graphs", "kv_cache", "free")
 
 

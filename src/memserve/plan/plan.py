@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from memserve.plan.described import GIB, Described
+from memserve.hardware.machine import GIB
+from memserve.plan.described import Described
 from memserve.plan.page.shown import Shown
 
 if TYPE_CHECKING:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from memserve import cli
 from memserve.errors import UnknownName
+from memserve.hardware.machine import GIB
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
     from memserve.speed.compression import Effect
 
 Rows = list[tuple[str, ...]]
-GIB = 1024**3
 
 
 def communication(given: Namespace) -> Rows:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from memserve.model.recipes import pieces
-from memserve.model.recipes.anatomy import Anatomy
+from memserve.model.recipes import heads, modules
+from memserve.model.recipes.inventory import Inventory
 from memserve.model.spec import Block, Mixer
 
 if TYPE_CHECKING:
     from memserve.model.config import Config
-    from memserve.model.recipes.pieces import Weights
+    from memserve.model.recipes.index import Recipe
+    from memserve.model.recipes.modules import Weights
 
 
 def _attention(
@@ -18,10 +19,10 @@ def _attention(
 ) -> Weights:
     kv = hidden if kv is None else kv
     return (
-        *pieces.linear(f"{name}.q_proj", hidden, hidden, "column", bias=bias),
-        *pieces.linear(f"{name}.k_proj", kv, hidden, "kv", bias=bias),
-        *pieces.linear(f"{name}.v_proj", kv, hidden, "kv", bias=bias),
-        *pieces.linear(f"{name}.{out}", hidden, hidden, "row", bias=bias),
+        *modules.linear(f"{name}.q_proj", hidden, hidden, "column", bias=bias),
+        *modules.linear(f"{name}.k_proj", kv, hidden, "kv", bias=bias),
+        *modules.linear(f"{name}.v_proj", kv, hidden, "kv", bias=bias),
+        *modules.linear(f"{name}.{out}", hidden, hidden, "row", bias=bias),
     )
 
 
@@ -33,7 +34,7 @@ def _mixer(config: Config, kv: int | None = None) -> Mixer:
     return Mixer("full", heads, heads if kv is None else kv, dim, dim)
 
 
-def opt(config: Config) -> Anatomy:
+def opt(config: Config, architecture: str) -> Inventory:
     """OPT: learned positions with an offset of two, embeddings that may be narrower than the layers."""
     hidden, vocabulary, width = config.size("hidden_size"), config.size("vocab_size"), config.size("ffn_dim")
     narrow = config.maybe("word_embed_proj_dim") or hidden
@@ -41,77 +42,79 @@ def opt(config: Config) -> Anatomy:
     kind = "layer" if config.flag("layer_norm_elementwise_affine", True) else "bare"
     weights = (
         *_attention("self_attn", hidden, bias=bias),
-        *pieces.plain_mlp("", hidden, width, bias=bias, names=("fc1", "fc2")),
-        *pieces.norm("self_attn_layer_norm", hidden, kind),
-        *pieces.norm("final_layer_norm", hidden, kind),
+        *modules.plain_mlp("", hidden, width, bias=bias, names=("fc1", "fc2")),
+        *modules.norm("self_attn_layer_norm", hidden, kind),
+        *modules.norm("final_layer_norm", hidden, kind),
     )
     projections: Weights = ()
     if narrow != hidden:
         projections = (
-            *pieces.linear("project_in", hidden, narrow, part="embedding"),
-            *pieces.linear("project_out", narrow, hidden, part="head"),
+            *modules.linear("project_in", hidden, narrow, part="embedding"),
+            *modules.linear("project_out", narrow, hidden, part="head"),
         )
     last = config.flag("do_layer_norm_before", True) and not config.flag("_remove_final_layer_norm")
     stem = (
-        *pieces.embedding("embed_tokens", vocabulary, narrow),
-        *pieces.positions("embed_positions", config.size("max_position_embeddings") + 2, hidden),
+        *modules.embedding("embed_tokens", vocabulary, narrow),
+        *modules.positions("embed_positions", config.size("max_position_embeddings") + 2, hidden),
         *projections,
     )
-    top = pieces.norm("final_layer_norm", hidden, kind) if last else ()
-    return Anatomy(
+    top = modules.norm("final_layer_norm", hidden, kind) if last else ()
+    body = Inventory(
         (Block(_mixer(config), weights),) * config.layers(), stem, top,
         hidden=hidden, intermediate=width, vocabulary=vocabulary, head_width=narrow,
     )  # fmt: skip
+    return heads.with_head(config, body, architecture)
 
 
-def gpt2(config: Config) -> Anatomy:
+def gpt2(config: Config, architecture: str) -> Inventory:
     """GPT-2."""
     hidden, vocabulary = config.size("hidden_size"), config.size("vocab_size")
     width = config.maybe("n_inner") or 4 * hidden
     weights = (
         *_attention("attn", hidden, bias=True, out="c_proj"),
-        *pieces.plain_mlp("mlp", hidden, width, names=("c_fc", "c_proj")),
-        *pieces.norm("ln_1", hidden, "layer"),
-        *pieces.norm("ln_2", hidden, "layer"),
+        *modules.plain_mlp("mlp", hidden, width, names=("c_fc", "c_proj")),
+        *modules.norm("ln_1", hidden, "layer"),
+        *modules.norm("ln_2", hidden, "layer"),
     )
     if config.flag("add_cross_attention"):
         weights = (
             *weights,
             *_attention("crossattention", hidden, bias=True, out="c_proj"),
-            *pieces.norm("ln_cross_attn", hidden, "layer"),
+            *modules.norm("ln_cross_attn", hidden, "layer"),
         )
     stem = (
-        *pieces.embedding("wte", vocabulary, hidden),
-        *pieces.positions("wpe", config.size("n_positions"), hidden),
+        *modules.embedding("wte", vocabulary, hidden),
+        *modules.positions("wpe", config.size("n_positions"), hidden),
     )
-    return Anatomy(
-        (Block(_mixer(config), weights),) * config.layers(), stem, pieces.norm("ln_f", hidden, "layer"),
+    body = Inventory(
+        (Block(_mixer(config), weights),) * config.layers(), stem, modules.norm("ln_f", hidden, "layer"),
         hidden=hidden, intermediate=width, vocabulary=vocabulary,
     )  # fmt: skip
+    return heads.with_head(config, body, architecture)
 
 
-def falcon(config: Config) -> Anatomy:
+def falcon(config: Config, architecture: str) -> Inventory:
     """Falcon: one or few KV heads, attention and feed-forward side by side."""
     hidden, vocabulary = config.size("hidden_size"), config.size("vocab_size")
     width = config.maybe("ffn_hidden_size") or 4 * hidden
     new, bias = config.flag("new_decoder_architecture"), config.flag("bias")
-    heads = config.size("num_attention_heads")
-    kv = heads
+    kv = config.size("num_attention_heads")
     if new:
-        kv = config.maybe("num_kv_heads") or heads
+        kv = config.maybe("num_kv_heads") or kv
     elif config.flag("multi_query", True):
         kv = 1
     mixer = _mixer(config, kv)
     weights = (
         *_attention("self_attention", hidden, bias=bias, kv=kv * mixer.head_dim, out="dense"),
-        *pieces.plain_mlp("mlp", hidden, width, bias=bias, names=("dense_h_to_4h", "dense_4h_to_h")),
+        *modules.plain_mlp("mlp", hidden, width, bias=bias, names=("dense_h_to_4h", "dense_4h_to_h")),
         *_falcon_norms(config, hidden, new),
     )
-    return Anatomy(
-        (Block(mixer, weights),) * config.layers(), pieces.embedding("word_embeddings", vocabulary, hidden),
-        pieces.norm("ln_f", hidden, "layer"), hidden=hidden, intermediate=width, vocabulary=vocabulary,
+    body = Inventory(
+        (Block(mixer, weights),) * config.layers(), modules.embedding("word_embeddings", vocabulary, hidden),
+        modules.norm("ln_f", hidden, "layer"), hidden=hidden, intermediate=width, vocabulary=vocabulary,
         rope_dim=0 if config.flag("alibi") else mixer.head_dim,
     )  # fmt: skip
+    return heads.with_head(config, body, architecture)
 
 
 def _falcon_norms(config: Config, hidden: int, new: bool) -> Weights:
@@ -121,4 +124,7 @@ def _falcon_norms(config: Config, hidden: int, new: bool) -> Weights:
         names = ["ln_attn", "ln_mlp"]
     else:
         names = ["input_layernorm"]
-    return tuple(w for name in names for w in pieces.norm(name, hidden, "layer"))
+    return tuple(w for name in names for w in modules.norm(name, hidden, "layer"))
+
+
+RECIPES: dict[str, Recipe] = {"opt": opt, "gpt2": gpt2, "falcon": falcon}

@@ -1,13 +1,13 @@
-"""Decoders: one block per distinct layer, from a config and the `Style` of its family."""
+"""Decoders: one block per distinct layer, from a config and the `Family` of its family."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
 from memserve.model.config import LARGEST
-from memserve.model.recipes import layers, pieces
-from memserve.model.recipes.anatomy import Anatomy
-from memserve.model.recipes.style import Style, on
+from memserve.model.recipes import heads, layers, modules
+from memserve.model.recipes.family import Family, on
+from memserve.model.recipes.inventory import Inventory
 from memserve.model.spec import Block, Mixer
 
 if TYPE_CHECKING:
@@ -15,11 +15,11 @@ if TYPE_CHECKING:
     from typing import TypeAlias
 
     from memserve.model.config import Config
-    from memserve.model.recipes.pieces import Weights
-    from memserve.model.recipes.style import Moe
+    from memserve.model.recipes.family import Moe
+    from memserve.model.recipes.modules import Weights
     from memserve.model.spec import MixerKind
 
-    Maker: TypeAlias = Callable[[Config, Style, str, bool], Block]
+    Maker: TypeAlias = Callable[[Config, Family, str, bool], Block]
 
 
 class Heads(NamedTuple):
@@ -40,48 +40,48 @@ def head_sizes(config: Config) -> Heads:
     return Heads(heads, kv, dim or config.size("hidden_size") // heads)
 
 
-def attention(config: Config, style: Style, size: Heads) -> Weights:
+def attention(config: Config, family: Family, size: Heads) -> Weights:
     """Grouped-query attention."""
     hidden = config.size("hidden_size")
-    bias = on(config, style.qkv_bias)
-    name = style.attention
+    bias = on(config, family.qkv_bias)
+    name = family.attention
     q, kv = size.heads * size.dim, size.kv * size.dim
     found = [
-        *pieces.linear(f"{name}.q_proj", q, hidden, "column", bias=bias),
-        *pieces.linear(f"{name}.k_proj", kv, hidden, "kv", bias=bias),
-        *pieces.linear(f"{name}.v_proj", kv, hidden, "kv", bias=bias),
-        *pieces.linear(f"{name}.{style.out_name}", hidden, q, "row", bias=on(config, style.out_bias)),
+        *modules.linear(f"{name}.q_proj", q, hidden, "column", bias=bias),
+        *modules.linear(f"{name}.k_proj", kv, hidden, "kv", bias=bias),
+        *modules.linear(f"{name}.v_proj", kv, hidden, "kv", bias=bias),
+        *modules.linear(f"{name}.{family.out_name}", hidden, q, "row", bias=on(config, family.out_bias)),
     ]
-    if style.sinks:
-        found += pieces.vector(f"{name}.sinks", size.heads, part="attention", shard="column")
-    return (*found, *_qk_norms(config, style, size))
+    if family.sinks:
+        found += modules.vector(f"{name}.sinks", size.heads, part="attention", shard="column")
+    return (*found, *_qk_norms(config, family, size))
 
 
-def _qk_norms(config: Config, style: Style, size: Heads) -> Weights:
-    if not style.qk_norm or not on(config, style.qk_norm_if):
+def _qk_norms(config: Config, family: Family, size: Heads) -> Weights:
+    if not family.qk_norm or not on(config, family.qk_norm_if):
         return ()
-    q, k = f"{style.attention}.q_norm", f"{style.attention}.k_norm"
-    if style.qk_norm == "head":
-        return (*pieces.norm(q, size.dim, style.norm), *pieces.norm(k, size.dim, style.norm))
-    if style.qk_norm == "full":
+    q, k = f"{family.attention}.q_norm", f"{family.attention}.k_norm"
+    if family.qk_norm == "head":
+        return (*modules.norm(q, size.dim, family.norm), *modules.norm(k, size.dim, family.norm))
+    if family.qk_norm == "full":
         return (
-            *pieces.norm(q, size.heads * size.dim, style.norm),
-            *pieces.norm(k, size.kv * size.dim, style.norm),
+            *modules.norm(q, size.heads * size.dim, family.norm),
+            *modules.norm(k, size.kv * size.dim, family.norm),
         )
     return (
-        *pieces.vector(q, size.heads, size.dim, part="norm", shard="column"),
-        *pieces.vector(k, size.kv, size.dim, part="norm", shard="kv"),
+        *modules.vector(q, size.heads, size.dim, part="norm", shard="column"),
+        *modules.vector(k, size.kv, size.dim, part="norm", shard="kv"),
     )
 
 
-def dense_mlp(config: Config, style: Style, width: int | None = None) -> Weights:
+def dense_mlp(config: Config, family: Family, width: int | None = None) -> Weights:
     """The feed-forward part of a dense layer."""
     hidden = config.size("hidden_size")
-    width = config.size(style.width) if width is None else width
-    bias = on(config, style.mlp_bias)
-    if style.mlp == "plain":
-        return pieces.plain_mlp("mlp", hidden, width, bias=bias, names=style.mlp_names)
-    return pieces.gated_mlp("mlp", hidden, width, bias=bias, fused=style.mlp == "fused")
+    width = config.size(family.width) if width is None else width
+    bias = on(config, family.mlp_bias)
+    if family.mlp == "plain":
+        return modules.plain_mlp("mlp", hidden, width, bias=bias, names=family.mlp_names)
+    return modules.gated_mlp("mlp", hidden, width, bias=bias, fused=family.mlp == "fused")
 
 
 def is_sparse(config: Config, moe: Moe, index: int) -> bool:
@@ -102,27 +102,27 @@ def experts(config: Config, moe: Moe, bias: bool = False) -> Weights:
     """Router, routed and shared experts of one layer."""
     hidden, count, width = config.size("hidden_size"), config.size(moe.experts), config.size(moe.width)
     found = [
-        *pieces.linear("mlp.gate", count, hidden, bias=moe.router_bias, part="router"),
-        *pieces.experts("mlp.experts", count, hidden, width, gated=moe.gated, bias=moe.expert_bias),
+        *modules.linear("mlp.gate", count, hidden, bias=moe.router_bias, part="router"),
+        *modules.experts("mlp.experts", count, hidden, width, gated=moe.gated, bias=moe.expert_bias),
     ]
     if moe.correction:
-        found += pieces.vector("mlp.gate.e_score_correction_bias", count, part="router")
+        found += modules.vector("mlp.gate.e_score_correction_bias", count, part="router")
     shared = 0
     if moe.shared_width:
         shared = config.size(moe.shared_width, 0)
     elif moe.shared_count:
         shared = width * (config.maybe(moe.shared_count) or 0)
     if shared:
-        found += pieces.gated_mlp("mlp.shared_experts", hidden, shared, bias=bias, part="shared_expert")
+        found += modules.gated_mlp("mlp.shared_experts", hidden, shared, bias=bias, part="shared_expert")
     if shared and moe.shared_gate:
-        found += pieces.linear("mlp.shared_expert_gate", 1, hidden, part="shared_expert")
+        found += modules.linear("mlp.shared_expert_gate", 1, hidden, part="shared_expert")
     return tuple(found)
 
 
-def norms(config: Config, style: Style) -> Weights:
+def norms(config: Config, family: Family) -> Weights:
     """The norms of one layer."""
     hidden = config.size("hidden_size")
-    return tuple(w for name in style.norms for w in pieces.norm(name, hidden, style.norm))
+    return tuple(w for name in family.norms for w in modules.norm(name, hidden, family.norm))
 
 
 def mixer_of(kind: str, config: Config, size: Heads) -> Mixer:
@@ -135,57 +135,59 @@ def mixer_of(kind: str, config: Config, size: Heads) -> Mixer:
     return Mixer(real, size.heads, size.kv, size.dim, size.dim, window=seen)
 
 
-def standard_block(config: Config, style: Style, kind: str, sparse: bool) -> Block:
+def standard_block(config: Config, family: Family, kind: str, sparse: bool) -> Block:
     """Attention, feed-forward, norms."""
     size = head_sizes(config)
-    return finish_block(config, style, mixer_of(kind, config, size), attention(config, style, size), sparse)
+    return finish_block(config, family, mixer_of(kind, config, size), attention(config, family, size), sparse)
 
 
-def finish_block(config: Config, style: Style, mixer: Mixer, attend: Weights, sparse: bool) -> Block:
+def finish_block(config: Config, family: Family, mixer: Mixer, attend: Weights, sparse: bool) -> Block:
     """A layer from its token mixer: feed-forward part and norms added."""
-    moe = style.moe
+    moe = family.moe
     if not (sparse and moe):
-        return Block(mixer, (*attend, *dense_mlp(config, style), *norms(config, style)))
+        return Block(mixer, (*attend, *dense_mlp(config, family), *norms(config, family)))
     count = config.size(moe.experts)
     active = min(config.size(moe.per_token, count), count)
     return Block(
         mixer,
-        (*attend, *experts(config, moe, on(config, style.mlp_bias)), *norms(config, style)),
+        (*attend, *experts(config, moe, on(config, family.mlp_bias)), *norms(config, family)),
         count,
         active,
     )
 
 
-def stack(config: Config, style: Style, make: Maker = standard_block) -> tuple[Block, ...]:
+def stack(config: Config, family: Family, make: Maker = standard_block) -> tuple[Block, ...]:
     """All layers; equal ones are one object."""
     made: dict[tuple[str, bool], Block] = {}
     found = []
-    for index, kind in enumerate(layers.kinds(config, style.windows)):
-        key = kind, bool(style.moe and is_sparse(config, style.moe, index))
+    for index, kind in enumerate(layers.kinds(config, family.windows)):
+        key = kind, bool(family.moe and is_sparse(config, family.moe, index))
         if key not in made:
-            made[key] = make(config, style, *key)
+            made[key] = make(config, family, *key)
         found.append(made[key])
     return tuple(found)
 
 
-def assemble(config: Config, style: Style, blocks: tuple[Block, ...], rope_dim: int | None = None) -> Anatomy:
+def assemble(
+    config: Config, family: Family, blocks: tuple[Block, ...], rope_dim: int | None = None
+) -> Inventory:
     """A decoder's body without its head."""
     hidden, vocabulary = config.size("hidden_size"), config.size("vocab_size")
-    stem = pieces.embedding("embed_tokens", vocabulary, hidden)
-    if style.positions:
-        rows = config.size(style.positions) + style.position_offset
-        stem = (*stem, *pieces.positions("embed_positions", rows, hidden))
-    if style.embed_norm:
-        stem = (*stem, *pieces.norm("embed_norm", hidden, style.norm))
-    top = pieces.norm(style.final_norm, hidden, style.norm) if style.final_norm else ()
+    stem = modules.embedding("embed_tokens", vocabulary, hidden)
+    if family.positions:
+        rows = config.size(family.positions) + family.position_offset
+        stem = (*stem, *modules.positions("embed_positions", rows, hidden))
+    if family.embed_norm:
+        stem = (*stem, *modules.norm("embed_norm", hidden, family.norm))
+    top = modules.norm(family.final_norm, hidden, family.norm) if family.final_norm else ()
     if rope_dim is None:
-        rope_dim = 0 if style.positions else head_sizes(config).dim
-    return Anatomy(
+        rope_dim = 0 if family.positions else head_sizes(config).dim
+    return Inventory(
         blocks, stem, top, hidden=hidden, vocabulary=vocabulary,
-        intermediate=config.maybe(style.width) or 0, rope_dim=rope_dim,
+        intermediate=config.maybe(family.width) or 0, rope_dim=rope_dim,
     )  # fmt: skip
 
 
-def decoder(config: Config, style: Style) -> Anatomy:
+def decoder(config: Config, architecture: str, family: Family) -> Inventory:
     """A decoder of standard blocks."""
-    return assemble(config, style, stack(config, style))
+    return heads.with_head(config, assemble(config, family, stack(config, family)), architecture, family)

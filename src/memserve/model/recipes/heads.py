@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from memserve.model.recipes import pieces
-from memserve.model.recipes.style import Style, on
+from memserve.model.recipes import modules
+from memserve.model.recipes.family import Family, on
 
 if TYPE_CHECKING:
     from memserve.model.config import Config
-    from memserve.model.recipes.anatomy import Anatomy
+    from memserve.model.recipes.inventory import Inventory
 
 GENERATIVE = ("ForCausalLM", "ForConditionalGeneration", "ForImageTextToText")
 
@@ -22,24 +22,26 @@ def labels(config: Config) -> int:
     return config.size("num_labels", 2)
 
 
-def kind_of(architecture: str) -> str:
+def task_of(architecture: str) -> str:
     """The part of a class name that says what it is for; empty for a bare body."""
     if architecture.endswith("LMHeadModel"):
         return "ForCausalLM"
     return architecture[architecture.rindex("For") :] if "For" in architecture else ""
 
 
-def decoder_head(config: Config, body: Anatomy, architecture: str, style: Style, tied: bool) -> Anatomy:
-    """The head of a decoder's class."""
+def with_head(config: Config, body: Inventory, architecture: str, family: Family | None = None) -> Inventory:
+    """A decoder's body with what its class adds; a config that names no class means the generating one."""
+    family = family or Family()
     hidden = body.head_width or body.hidden
-    kind = kind_of(architecture)
+    tied = family.ties and config.flag("tie_word_embeddings")
+    kind = task_of(architecture or "ForCausalLM")
     if kind in GENERATIVE:
-        bias = on(config, style.head_bias)
-        return body.adding(top=pieces.head(body.vocabulary, hidden, tied=tied, bias=bias))
+        bias = on(config, family.head_bias)
+        return body.adding(top=modules.head(body.vocabulary, hidden, tied=tied, bias=bias))
     if kind == "ForSequenceClassification":
-        return body.adding(top=pieces.linear("score", labels(config), hidden, part="head"))
+        return body.adding(top=modules.linear("score", labels(config), hidden, part="head"))
     if kind == "ForTokenClassification":
-        return body.adding(top=pieces.linear("score", labels(config), hidden, bias=True, part="head"))
+        return body.adding(top=modules.linear("score", labels(config), hidden, bias=True, part="head"))
     if kind == "ForQuestionAnswering":
-        return body.adding(top=pieces.linear("qa_outputs", 2, hidden, bias=True, part="head"))
+        return body.adding(top=modules.linear("qa_outputs", 2, hidden, bias=True, part="head"))
     return body

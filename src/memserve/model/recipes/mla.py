@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
-from memserve.model.recipes import decoder, pieces
+from memserve.model.recipes import decoder, heads, modules
+from memserve.model.recipes.family import Family, Moe
 from memserve.model.spec import Block, Mixer
 
 if TYPE_CHECKING:
     from memserve.model.config import Config
-    from memserve.model.recipes.anatomy import Anatomy
-    from memserve.model.recipes.pieces import Weights
-    from memserve.model.recipes.style import Style
+    from memserve.model.recipes.index import Recipe
+    from memserve.model.recipes.inventory import Inventory
+    from memserve.model.recipes.modules import Weights
 
 
 def attention(config: Config) -> Weights:
@@ -22,19 +24,19 @@ def attention(config: Config) -> Weights:
     bias = config.flag("attention_bias")
     q_out = heads * (nope + rope)
     if q_rank is None:
-        query = pieces.linear("self_attn.q_proj", q_out, hidden, "column")
+        query = modules.linear("self_attn.q_proj", q_out, hidden, "column")
     else:
         query = (
-            *pieces.linear("self_attn.q_a_proj", q_rank, hidden, bias=bias),
-            *pieces.norm("self_attn.q_a_layernorm", q_rank),
-            *pieces.linear("self_attn.q_b_proj", q_out, q_rank, "column"),
+            *modules.linear("self_attn.q_a_proj", q_rank, hidden, bias=bias),
+            *modules.norm("self_attn.q_a_layernorm", q_rank),
+            *modules.linear("self_attn.q_b_proj", q_out, q_rank, "column"),
         )
     return (
         *query,
-        *pieces.linear("self_attn.kv_a_proj_with_mqa", rank + rope, hidden, bias=bias),
-        *pieces.norm("self_attn.kv_a_layernorm", rank),
-        *pieces.linear("self_attn.kv_b_proj", heads * (nope + value), rank, "column"),
-        *pieces.linear("self_attn.o_proj", hidden, heads * value, "row", bias=bias),
+        *modules.linear("self_attn.kv_a_proj_with_mqa", rank + rope, hidden, bias=bias),
+        *modules.norm("self_attn.kv_a_layernorm", rank),
+        *modules.linear("self_attn.kv_b_proj", heads * (nope + value), rank, "column"),
+        *modules.linear("self_attn.o_proj", hidden, heads * value, "row", bias=bias),
     )
 
 
@@ -44,10 +46,10 @@ def indexer(config: Config) -> Weights:
     heads, q_rank = config.size("index_n_heads"), config.size("q_lora_rank")
     name = "self_attn.indexer"
     return (
-        *pieces.linear(f"{name}.wq_b", heads * width, q_rank),
-        *pieces.linear(f"{name}.wk", width, hidden),
-        *pieces.norm(f"{name}.k_norm", width, "layer"),
-        *pieces.linear(f"{name}.weights_proj", heads, hidden),
+        *modules.linear(f"{name}.wq_b", heads * width, q_rank),
+        *modules.linear(f"{name}.wk", width, hidden),
+        *modules.norm(f"{name}.k_norm", width, "layer"),
+        *modules.linear(f"{name}.weights_proj", heads, hidden),
     )
 
 
@@ -82,13 +84,13 @@ def indexer_kinds(config: Config) -> list[bool]:
     return [max(index - offset + 1, 0) % period == 0 for index in range(count)]
 
 
-def block(config: Config, style: Style, indexed: bool, sparse: bool) -> Block:
+def block(config: Config, family: Family, indexed: bool, sparse: bool) -> Block:
     """One layer of latent attention."""
     attend = (*attention(config), *(indexer(config) if indexed else ()))
-    return decoder.finish_block(config, style, mixer(config, indexed), attend, sparse)
+    return decoder.finish_block(config, family, mixer(config, indexed), attend, sparse)
 
 
-def latent(config: Config, style: Style) -> Anatomy:
+def latent(config: Config, architecture: str, family: Family) -> Inventory:
     """A decoder of latent attention throughout."""
     made: dict[tuple[bool, bool], Block] = {}
     found = []
@@ -96,8 +98,19 @@ def latent(config: Config, style: Style) -> Anatomy:
     if len(indexed) < config.layers():
         config.bad("indexer_types", "must name every layer")
     for index in range(config.layers()):
-        key = indexed[index], bool(style.moe and decoder.is_sparse(config, style.moe, index))
+        key = indexed[index], bool(family.moe and decoder.is_sparse(config, family.moe, index))
         if key not in made:
-            made[key] = block(config, style, *key)
+            made[key] = block(config, family, *key)
         found.append(made[key])
-    return decoder.assemble(config, style, tuple(found), rope_dim=config.size("qk_rope_head_dim"))
+    body = decoder.assemble(config, family, tuple(found), rope_dim=config.size("qk_rope_head_dim"))
+    return heads.with_head(config, body, architecture, family)
+
+
+MOE = Moe("n_routed_experts", shared_count="n_shared_experts", layers="first_dense")
+FAMILIES: dict[str, Family] = {
+    "deepseek_v2": Family(mlp_bias="mlp_bias", moe=MOE),
+    "deepseek_v3": Family(moe=MOE),
+    "deepseek_v32": Family(moe=MOE),
+    "glm_moe_dsa": Family(moe=MOE),
+}
+RECIPES: dict[str, Recipe] = {kind: partial(latent, family=row) for kind, row in FAMILIES.items()}

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
-from memserve.model.recipes import decoder, mla, pieces
+from memserve.model.recipes import decoder, heads, mla, modules
+from memserve.model.recipes.family import Family, Moe
 from memserve.model.spec import Block, Mixer
 
 if TYPE_CHECKING:
     from memserve.model.config import Config
-    from memserve.model.recipes.anatomy import Anatomy
-    from memserve.model.recipes.pieces import Weights
-    from memserve.model.recipes.style import Style
+    from memserve.model.recipes.index import Recipe
+    from memserve.model.recipes.inventory import Inventory
+    from memserve.model.recipes.modules import Weights
 
 
 def delta_net(config: Config, *, fused: bool) -> tuple[Mixer, Weights]:
@@ -31,13 +33,13 @@ def delta_net(config: Config, *, fused: bool) -> tuple[Mixer, Weights]:
         *(
             w
             for n, out in into.items()
-            for w in pieces.linear(f"{name}.{n}", out, hidden, "column", part="mixer")
+            for w in modules.linear(f"{name}.{n}", out, hidden, "column", part="mixer")
         ),
-        *pieces.vector(f"{name}.conv1d", convolved, 1, kernel, part="mixer", shard="column"),
-        *pieces.vector(f"{name}.dt_bias", v_heads, part="mixer", shard="column"),
-        *pieces.vector(f"{name}.A_log", v_heads, part="mixer", shard="column"),
-        *pieces.norm(f"{name}.norm", v_dim),
-        *pieces.linear(f"{name}.out_proj", hidden, values, "row", part="mixer"),
+        *modules.vector(f"{name}.conv1d", convolved, 1, kernel, part="mixer", shard="column"),
+        *modules.vector(f"{name}.dt_bias", v_heads, part="mixer", shard="column"),
+        *modules.vector(f"{name}.A_log", v_heads, part="mixer", shard="column"),
+        *modules.norm(f"{name}.norm", v_dim),
+        *modules.linear(f"{name}.out_proj", hidden, values, "row", part="mixer"),
     )
     state = ((convolved, max(kernel - 1, 0)), (v_heads, k_dim, v_dim))
     return Mixer("linear", v_heads, k_heads, k_dim, v_dim, state=state, state_dtype=_dtype(config)), weights
@@ -47,29 +49,30 @@ def _dtype(config: Config) -> str:
     return config.text("mamba_ssm_dtype") or config.text("mamba_ssm_cache_dtype")
 
 
-def gated_attention(config: Config, style: Style) -> Weights:
+def gated_attention(config: Config, family: Family) -> Weights:
     """Attention whose query projection also gives an output gate, so is twice as wide."""
     size = decoder.head_sizes(config)
-    plain = decoder.attention(config, style, size)
+    plain = decoder.attention(config, family, size)
     return tuple(
         replace(w, shape=(2 * w.shape[0], *w.shape[1:])) if w.name.startswith("self_attn.q_proj") else w
         for w in plain
     )
 
 
-def hybrid_block(config: Config, style: Style, kind: str, sparse: bool) -> Block:
+def hybrid_block(config: Config, family: Family, kind: str, sparse: bool) -> Block:
     """A delta-net layer or a gated full-attention layer."""
     if kind == "linear":
         mixer, attend = delta_net(config, fused=config.kind == "qwen3_next")
     else:
         mixer = decoder.mixer_of(kind, config, decoder.head_sizes(config))
-        attend = gated_attention(config, style)
-    return decoder.finish_block(config, style, mixer, attend, sparse)
+        attend = gated_attention(config, family)
+    return decoder.finish_block(config, family, mixer, attend, sparse)
 
 
-def hybrid(config: Config, style: Style) -> Anatomy:
+def hybrid(config: Config, architecture: str, family: Family) -> Inventory:
     """Qwen3-Next and Qwen3.5."""
-    return decoder.assemble(config, style, decoder.stack(config, style, hybrid_block))
+    body = decoder.assemble(config, family, decoder.stack(config, family, hybrid_block))
+    return heads.with_head(config, body, architecture, family)
 
 
 def _kimi_field(config: Config, inner: str, field: str) -> int:
@@ -89,14 +92,14 @@ def kimi_delta(config: Config) -> tuple[Mixer, Weights]:
         "forget_gate.f_b_proj": (wide, dim), "b_proj": (heads, hidden), "g_b_proj": (wide, dim),
     }  # fmt: skip
     weights = (
-        *(w for n, s in shapes.items() for w in pieces.linear(f"{name}.{n}", *s, "column", part="mixer")),
-        *pieces.linear(f"{name}.forget_gate.f_a_proj", dim, hidden, part="mixer"),
-        *pieces.linear(f"{name}.g_a_proj", dim, hidden, part="mixer"),
-        *pieces.vector(f"{name}.conv1d", 3 * wide, 1, kernel, part="mixer", shard="column"),
-        *pieces.vector(f"{name}.forget_gate.dt_bias", wide, part="mixer", shard="column"),
-        *pieces.vector(f"{name}.forget_gate.A_log", heads, part="mixer", shard="column"),
-        *pieces.norm(f"{name}.o_norm", dim),
-        *pieces.linear(f"{name}.o_proj", hidden, wide, "row", part="mixer"),
+        *(w for n, s in shapes.items() for w in modules.linear(f"{name}.{n}", *s, "column", part="mixer")),
+        *modules.linear(f"{name}.forget_gate.f_a_proj", dim, hidden, part="mixer"),
+        *modules.linear(f"{name}.g_a_proj", dim, hidden, part="mixer"),
+        *modules.vector(f"{name}.conv1d", 3 * wide, 1, kernel, part="mixer", shard="column"),
+        *modules.vector(f"{name}.forget_gate.dt_bias", wide, part="mixer", shard="column"),
+        *modules.vector(f"{name}.forget_gate.A_log", heads, part="mixer", shard="column"),
+        *modules.norm(f"{name}.o_norm", dim),
+        *modules.linear(f"{name}.o_proj", hidden, wide, "row", part="mixer"),
     )
     state = ((3 * wide, max(kernel - 1, 0)), (heads, dim, dim))
     return Mixer("linear", heads, heads, dim, dim, state=state, state_dtype=_dtype(config)), weights
@@ -112,7 +115,7 @@ def _kimi_kind(config: Config, index: int) -> str:
     return "full" if index and index % 4 == 0 else "linear"
 
 
-def kimi(config: Config, style: Style) -> Anatomy:
+def kimi(config: Config, architecture: str, family: Family) -> Inventory:
     """Kimi-Linear: delta attention with a latent-attention layer now and then."""
     made: dict[tuple[str, bool], Block] = {}
     found = []
@@ -121,13 +124,34 @@ def kimi(config: Config, style: Style) -> Anatomy:
         sparse = listed[index] == "sparse" if listed else index >= config.size("first_k_dense_replace", 1)
         key = _kimi_kind(config, index), sparse
         if key not in made:
-            made[key] = _kimi_block(config, style, *key)
+            made[key] = _kimi_block(config, family, *key)
         found.append(made[key])
     rope_dim = 0 if config.flag("mla_use_nope") else config.size("qk_rope_head_dim")
-    return decoder.assemble(config, style, tuple(found), rope_dim=rope_dim)
+    body = decoder.assemble(config, family, tuple(found), rope_dim=rope_dim)
+    return heads.with_head(config, body, architecture, family)
 
 
-def _kimi_block(config: Config, style: Style, kind: str, sparse: bool) -> Block:
+def _kimi_block(config: Config, family: Family, kind: str, sparse: bool) -> Block:
     if kind == "linear":
-        return decoder.finish_block(config, style, *kimi_delta(config), sparse)
-    return decoder.finish_block(config, style, mla.mixer(config, False), mla.attention(config), sparse)
+        return decoder.finish_block(config, family, *kimi_delta(config), sparse)
+    return decoder.finish_block(config, family, mla.mixer(config, False), mla.attention(config), sparse)
+
+
+FAMILIES: dict[str, Family] = {
+    "qwen3_next": Family(
+        qkv_bias="attention_bias", out_bias="attention_bias", qk_norm="head", windows="interval",
+        moe=Moe(shared_width="shared_expert_intermediate_size", shared_gate=True, layers="steps"),
+    ),
+    "qwen3_5_text": Family(
+        qkv_bias="attention_bias", out_bias="attention_bias", qk_norm="head", windows="interval"
+    ),
+    "qwen3_5_moe_text": Family(
+        qkv_bias="attention_bias", out_bias="attention_bias", qk_norm="head", windows="interval",
+        moe=Moe(shared_width="shared_expert_intermediate_size", shared_gate=True),
+        width="moe_intermediate_size",
+    ),
+}  # fmt: skip
+KIMI = Family(ties=False, moe=Moe("num_local_experts", shared_count="n_shared_experts"))
+
+RECIPES: dict[str, Recipe] = {kind: partial(hybrid, family=row) for kind, row in FAMILIES.items()}
+RECIPES["kimi_linear"] = partial(kimi, family=KIMI)

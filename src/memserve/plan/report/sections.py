@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from typing import TYPE_CHECKING, Any
 
-from memserve.plan.described import GIB
+from memserve.hardware.machine import GIB
 from memserve.plan.page.section import Section, bar
 
 if TYPE_CHECKING:

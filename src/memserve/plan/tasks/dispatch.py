@@ -49,7 +49,12 @@ def plan(options: Namespace) -> Answer:
 def check(options: Namespace) -> Answer:
     """The verdict on a command that one already has."""
     from memserve.plan.answer import checked
+    from memserve.plan.checking import check as judged
 
     if options.model is not None:
         raise InvalidInput("--check reads the model from the command: leave MODEL out")
-    return checked(options.check, options.gpus, options.engine_version, options.memory)
+    plan = judged(
+        options.check, options.gpus, engine_version=options.engine_version,
+        memory_gib_per_card=options.memory, context=options.context, concurrency=options.concurrency,
+    )  # fmt: skip
+    return checked(plan)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypedDict, cast
 
 from memserve.errors import InvalidInput
-from memserve.plan.described import GIB
+from memserve.hardware.machine import GIB
 from memserve.plan.page.section import Section, bar
 from memserve.plan.page.shown import Shown
 from memserve.plan.plan import machine_object, model_object

@@ -1,0 +1,199 @@
+"""Drives an engine that is awaited, one call a request, from sync and async code alike."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from memserve.client.background_loop import BackgroundLoop
+from memserve.client.failure import failure, method_of
+from memserve.client.semaphore import Semaphore
+from memserve.errors import MemserveError
+from memserve.protocol import Completion
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
+
+    from memserve.protocol import Delta, Request
+
+T = TypeVar("T")
+_QUEUE = 64
+_CLOSE_SECONDS = 30.0
+
+
+class AsyncDriver:
+    """Awaits an engine, with at most `concurrency` requests in flight.
+
+    An engine that says `any_loop = True` runs in the caller's own loop; any other stays on one loop of
+    the driver's, because most clients and engines are bound to the loop that they were first used in.
+    """
+
+    def __init__(self, engine: Any, concurrency: int) -> None:
+        self._engine = engine
+        self._concurrency = concurrency
+        self._native = bool(getattr(engine, "any_loop", False))
+        self._loop: BackgroundLoop | None = None
+        self._semaphore = Semaphore(concurrency)
+        self._pid = os.getpid()
+
+    def run(self, requests: Sequence[Request], *, keep_errors: bool) -> list[Completion]:
+        return self._background().run(self._all(requests, keep_errors))
+
+    async def arun(self, requests: Sequence[Request], *, keep_errors: bool) -> list[Completion]:
+        return await self._here(self._all(requests, keep_errors))
+
+    def stream(self, request: Request) -> Iterator[Delta]:
+        return pull(self._background(), lambda: self._stream(request))
+
+    async def astream(self, request: Request) -> AsyncIterator[Delta]:
+        if self._native:
+            async for delta in self._stream(request):
+                yield delta
+            return
+        loop = self._background()
+        pump = await loop.join(Pump.start(lambda: self._stream(request)))
+        try:
+            while (deltas := await loop.join(pump.take())) is not None:
+                for delta in deltas:
+                    yield delta
+        finally:
+            await loop.join(pump.stop())
+
+    def call(self, method: str, *args: Any, **named: Any) -> Any:
+        return self._background().run(self._call(method, args, named))
+
+    async def acall(self, method: str, *args: Any, **named: Any) -> Any:
+        return await self._here(self._call(method, args, named))
+
+    def close(self) -> None:
+        if self._pid != os.getpid():
+            return
+        if hasattr(self._engine, "aclose"):
+            self._background().run(asyncio.wait_for(self._engine.aclose(), _CLOSE_SECONDS))
+        elif hasattr(self._engine, "close"):
+            self._engine.close()
+        if self._loop is not None:
+            self._loop.stop()
+
+    def _background(self) -> BackgroundLoop:
+        if self._loop is None or not self._loop.alive:
+            self._loop = BackgroundLoop()
+            self._pid = os.getpid()
+        return self._loop
+
+    async def _here(self, work: Coroutine[Any, Any, T]) -> T:
+        return await (work if self._native else self._background().join(work))
+
+    async def _one(self, request: Request, keep_errors: bool) -> Completion:
+        try:
+            async with self._semaphore:
+                return await self._engine.complete(request)  # type: ignore[no-any-return]
+        except Exception as broken:
+            error = failure(self._engine, broken)
+            if keep_errors:
+                return Completion(text=None, error=error)
+            if error is broken:
+                raise
+            raise error from broken
+
+    async def _all(self, requests: Sequence[Request], keep_errors: bool) -> list[Completion]:
+        if len(requests) == 1:
+            return [await self._one(requests[0], keep_errors)]
+        answers: list[Completion | None] = [None] * len(requests)
+        queue = iter(enumerate(requests))
+
+        async def work() -> None:
+            for position, request in queue:
+                answers[position] = await self._one(request, keep_errors)
+
+        await all_or_none([work() for _ in range(min(self._concurrency, len(requests)))])
+        return [answer for answer in answers if answer is not None]
+
+    async def _stream(self, request: Request) -> AsyncIterator[Delta]:
+        try:
+            async with self._semaphore:
+                async for delta in self._engine.astream(request):
+                    yield delta
+        except Exception as broken:
+            raise failure(self._engine, broken) from (None if isinstance(broken, MemserveError) else broken)
+
+    async def _call(self, method: str, args: Any, named: Any) -> Any:
+        try:
+            found = method_of(self._engine, f"a{method}", method)
+            result = found(*args, **named)
+            return await result if hasattr(result, "__await__") else result
+        except MemserveError:
+            raise
+        except Exception as broken:
+            raise failure(self._engine, broken) from broken
+
+
+async def all_or_none(works: Sequence[Coroutine[Any, Any, None]]) -> None:
+    """Run works side by side; the first failure cancels the rest and is raised."""
+    tasks = [asyncio.ensure_future(work) for work in works]
+    try:
+        await asyncio.gather(*tasks)
+    except BaseException:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        raise
+
+
+class Pump:
+    """Runs an async iterator in one task of its own and hands its items over, with backpressure."""
+
+    def __init__(self, source: Callable[[], AsyncIterator[Any]]) -> None:
+        self._queue: asyncio.Queue[Any] = asyncio.Queue(_QUEUE)
+        self._task = asyncio.ensure_future(self._fill(source))
+
+    @classmethod
+    async def start(cls, source: Callable[[], AsyncIterator[Any]]) -> Pump:
+        """Begin, on the loop that runs this coroutine."""
+        return cls(source)
+
+    async def _fill(self, source: Callable[[], AsyncIterator[Any]]) -> None:
+        last: Any = None
+        try:
+            async for item in source():
+                await self._queue.put([item])
+        except Exception as broken:
+            last = broken
+        await self._queue.put(last)
+
+    async def take(self) -> list[Any] | None:
+        """The items that wait, at least one; None at the end."""
+        items: list[Any] = []
+        while not items or not self._queue.empty():
+            head = await self._queue.get()
+            if not isinstance(head, list):
+                await self._queue.put(head)
+                return self._end(items, head)
+            items += head
+        return items
+
+    def _end(self, items: list[Any], head: Any) -> list[Any] | None:
+        if items:
+            return items
+        if head is not None:
+            raise head
+        return None
+
+    async def stop(self) -> None:
+        """Cancel the iterator and wait for its clean-up."""
+        self._task.cancel()
+        with suppress(asyncio.CancelledError):
+            await self._task
+
+
+def pull(loop: BackgroundLoop, source: Callable[[], AsyncIterator[Any]]) -> Iterator[Any]:
+    """Iterate, from a thread, over what an async iterator on a loop yields."""
+    pump = loop.run(Pump.start(source))
+    try:
+        while (items := loop.run(pump.take())) is not None:
+            yield from items
+    finally:
+        if loop.alive:
+            loop.run(pump.stop())

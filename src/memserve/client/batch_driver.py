@@ -1,0 +1,189 @@
+"""Drives an engine that works in batches; requests that arrive while it works form the next batch."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+from collections import deque
+from concurrent.futures import Future
+from contextlib import nullcontext
+from typing import TYPE_CHECKING, Any
+
+from memserve.client.engine_lock import EngineLock
+from memserve.client.failure import failure, method_of
+from memserve.errors import Closed, EngineFailed, MemserveError
+from memserve.protocol import Completion
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+    from contextlib import AbstractContextManager
+
+    from memserve.protocol import Delta, Request
+
+_GATHER_SECONDS = 0.002
+_END = object()
+
+
+class BatchDriver:
+    """Calls a batch engine from one thread at a time.
+
+    A sync call goes straight to the engine. Awaited requests wait for a worker thread that takes up to
+    `concurrency` of them at once, so that many single awaits still make full batches. An engine that says
+    `concurrent = True` joins the calls of several threads itself: it is called without a lock.
+    """
+
+    def __init__(self, engine: Any, concurrency: int) -> None:
+        self._engine = engine
+        self._most = concurrency
+        self._concurrent = bool(getattr(engine, "concurrent", False))
+        self._lock = EngineLock()
+        self._waiting: deque[tuple[Request, Future[Completion]]] = deque()
+        self._wake = threading.Event()
+        self._worker: threading.Thread | None = None
+        self._closed = False
+        self._pid = os.getpid()
+
+    def run(self, requests: Sequence[Request], *, keep_errors: bool) -> list[Completion]:
+        try:
+            answers = self._batch(requests)
+        except MemserveError as error:
+            if not keep_errors:
+                raise
+            return [Completion(text=None, error=error)] * len(requests)
+        broken = None if keep_errors else next((a.error for a in answers if a.error is not None), None)
+        if broken is not None:
+            raise broken
+        return answers
+
+    async def arun(self, requests: Sequence[Request], *, keep_errors: bool) -> list[Completion]:
+        if len(requests) > 1:
+            return await asyncio.to_thread(self.run, requests, keep_errors=keep_errors)
+        return [await self._one(request, keep_errors) for request in requests]
+
+    def stream(self, request: Request) -> Iterator[Delta]:
+        def start() -> Iterator[Delta]:
+            deltas: Iterator[Delta] = method_of(self._engine, "stream")(request)
+            return deltas
+
+        try:
+            yield from start() if self._concurrent else self._lock.stream(start)
+        except Exception as broken:
+            raise failure(self._engine, broken) from broken
+
+    async def astream(self, request: Request) -> AsyncIterator[Delta]:
+        iterator = self.stream(request)
+        step: Callable[[], Any] = lambda: next(iterator, _END)  # noqa: E731
+        try:
+            while (delta := await _whole(step)) is not _END:
+                yield delta
+        finally:
+            await _whole(iterator.close)  # type: ignore[attr-defined]
+
+    def call(self, method: str, *args: Any, **named: Any) -> Any:
+        with self._turn():
+            try:
+                return method_of(self._engine, method)(*args, **named)
+            except MemserveError:
+                raise
+            except Exception as broken:
+                raise failure(self._engine, broken) from broken
+
+    async def acall(self, method: str, *args: Any, **named: Any) -> Any:
+        return await asyncio.to_thread(self.call, method, *args, **named)
+
+    def close(self) -> None:
+        if self._pid != os.getpid():
+            return
+        self._closed = True
+        self._wake.set()
+        if hasattr(self._engine, "interrupt"):
+            self._engine.interrupt()
+        if self._worker is not None and self._worker is not threading.current_thread():
+            self._worker.join()
+        with nullcontext() if self._concurrent else self._lock.to_close(_gone()):
+            if hasattr(self._engine, "close"):
+                self._engine.close()
+
+    def _turn(self) -> AbstractContextManager[None]:
+        return nullcontext() if self._concurrent else self._lock.acquire()
+
+    def _batch(self, requests: Sequence[Request]) -> list[Completion]:
+        if not requests:
+            return []
+        with self._turn():
+            try:
+                answers = list(self._engine.generate(requests))
+            except MemserveError:
+                raise
+            except Exception as broken:
+                raise failure(self._engine, broken) from broken
+        if len(answers) != len(requests):
+            name = self._engine.capabilities.backend
+            raise EngineFailed(f"backend {name!r} gave {len(answers)} answers to {len(requests)} requests")
+        return answers
+
+    async def _one(self, request: Request, keep_errors: bool) -> Completion:
+        future: Future[Completion] = Future()
+        self._waiting.append((request, future))
+        self._start()
+        self._wake.set()
+        answer = await asyncio.wrap_future(future)
+        if answer.error is not None and not keep_errors:
+            raise answer.error
+        return answer
+
+    def _start(self) -> None:
+        if self._worker is None or not self._worker.is_alive():
+            self._worker = threading.Thread(target=self._work, name="memserve-batches", daemon=True)
+            self._worker.start()
+
+    def _work(self) -> None:
+        while True:
+            self._wake.wait()
+            self._wake.clear()
+            threading.Event().wait(_GATHER_SECONDS)
+            while batch := self._take():
+                self._dispatch(batch)
+            if self._closed and not self._waiting:
+                return
+
+    def _take(self) -> list[tuple[Request, Future[Completion]]]:
+        batch: list[tuple[Request, Future[Completion]]] = []
+        while self._waiting and len(batch) < self._most:
+            item = self._waiting.popleft()
+            if not item[1].set_running_or_notify_cancel():
+                continue
+            if self._closed:
+                item[1].set_exception(_gone())
+            else:
+                batch.append(item)
+        return batch
+
+    def _dispatch(self, batch: list[tuple[Request, Future[Completion]]]) -> None:
+        if self._concurrent:
+            threading.Thread(target=self._answer, args=(batch,), name="memserve-batch", daemon=True).start()
+        else:
+            self._answer(batch)
+
+    def _answer(self, batch: list[tuple[Request, Future[Completion]]]) -> None:
+        try:
+            answers = self._batch([request for request, _ in batch])
+        except MemserveError as error:
+            answers = [Completion(text=None, error=error)] * len(batch)
+        for (_, future), answer in zip(batch, answers, strict=True):
+            future.set_result(answer)
+
+
+def _gone() -> Closed:
+    return Closed("the engine was closed before it answered", hint="open a new one")
+
+
+async def _whole(work: Callable[[], Any]) -> Any:
+    """Run in a thread, and see it through even when cancelled: an iterator is not closed while it works."""
+    thread = asyncio.ensure_future(asyncio.to_thread(work))
+    try:
+        return await asyncio.shield(thread)
+    except asyncio.CancelledError:
+        await asyncio.wait([thread])
+        raise

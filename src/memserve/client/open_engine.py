@@ -1,0 +1,56 @@
+"""Finds the backend that was asked for and opens its engine."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+from memserve import registry
+from memserve.errors import BackendMissing, InvalidInput, Unsupported
+from memserve.extras import install_line
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from memserve.protocol import Backend, Task
+
+
+def open_engine(model_or_plan: Any, backend: str | None, task: Task, options: Mapping[str, Any]) -> Any:
+    """An engine for one task, from a model's name, a Plan, or nothing (the embedded default)."""
+    if model_or_plan is None or isinstance(model_or_plan, str):
+        name = backend or _default()
+        return _can(name, task).open(model_or_plan, task=task, **options)
+    if hasattr(model_or_plan, "__fspath__"):
+        return open_engine(model_or_plan.__fspath__(), backend, task, options)
+    return _open_plan(model_or_plan, backend, task, options)
+
+
+def _default() -> str:
+    """The backend that says of itself that it answers when none is named."""
+    for name in registry.names():
+        with suppress(Exception):  # what does not load answers for nobody
+            if getattr(registry.find(name), "default", False):
+                return name
+    remedy = f"{install_line('embedded')}, or name a backend: backend='NAME'"
+    raise BackendMissing("default", needs="a model that runs in this process", install=remedy)
+
+
+def _can(name: str, task: Task) -> Backend:
+    """The backend of that name, if it can do the task."""
+    found = registry.find(name)
+    if task not in found.capabilities.tasks:
+        raise Unsupported(name, f"the task {task}")
+    return found
+
+
+def _open_plan(plan: Any, backend: str | None, task: Task, options: Mapping[str, Any]) -> Any:
+    if not hasattr(plan, "to_dict"):
+        raise InvalidInput(f"a model is a name, a folder or a Plan, not {type(plan).__name__}")
+    facts = plan.to_dict()
+    choice = facts.get("plan") or facts
+    name = backend or choice["backend"]
+    found = _can(name, task)
+    translate = getattr(found, "plan_options", None)
+    planned = dict(translate(facts)) if translate is not None else {}
+    model = planned.pop("model", None) or choice.get("checkpoint") or facts["model"]["id"]
+    return found.open(model, task=task, **{**planned, **options})

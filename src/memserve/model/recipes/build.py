@@ -1,0 +1,139 @@
+"""From a config to layers and weights: by a recipe where there is one, else by the real constructors."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from memserve.errors import ModelUnreadable
+from memserve.model.config import LARGEST, MOST_LAYERS
+from memserve.model.recipes import heads, index
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from memserve.model.config import Config
+    from memserve.model.recipes.inventory import Inventory
+    from memserve.model.spec import Quantization
+
+REQUIRED = ("hidden_size", "num_hidden_layers", "num_attention_heads", "vocab_size")
+LIMITS = (
+    (re.compile(r"^(num_|n_)?(\w+_)?(layers|layer|depth|depths|blocks)$"), MOST_LAYERS),
+    (re.compile(r"^(num|n)_(\w+_)?experts$"), 1 << 14),
+)
+LONGEST_LIST = 1 << 14
+# Classes of other repositories, and what they are in transformers' words: class, then fields to set.
+OTHER_CLASSES: dict[str, tuple[str, dict[str, object]]] = {
+    "Contriever": ("BertModel", {"add_pooling_layer": False}),
+}
+
+
+def inventory(
+    config: Config, architecture: str, folder: Path | None = None, stored_as: Quantization | None = None
+) -> tuple[Inventory, str]:
+    """Layers and weights of the class a config names, and a note on how they were found."""
+    if config.kind not in index.MODULES and not config.known:
+        return _unknown(config, folder, stored_as)
+    check(config)
+    recipe = index.recipe(config.kind)
+    if recipe is None:
+        return _constructed(config, architecture), ""
+    return recipe(config, architecture), ""
+
+
+def check(config: Config) -> None:
+    """Refuse a config that does not say how large the model is, or says nonsense."""
+    if config.subs:
+        flat = config.has("hidden_size") and config.has("num_hidden_layers")
+        if not flat and not any(isinstance(config.given.get(name), dict) for name in config.subs):
+            config.bad(next(iter(config.subs)), "is missing")
+        for name in config.subs:
+            if config.has(name):
+                _sane(config.sub(name))
+    elif config.known:
+        for field in REQUIRED:
+            target = config.aliases.get(field, field)
+            if config.fields.get(target) is None:
+                continue
+            if not config.has(field):
+                config.bad(target, "is missing")
+            if isinstance(config.fields[target], int) and not config.size(field):
+                config.bad(target, "must not be zero")
+    _sane(config)
+
+
+def _sane(config: Config) -> None:
+    """Every field whose class default is a whole number is a number within reason, or null."""
+    for field, default in config.fields.items():
+        value = config.given.get(field)
+        if value is None or isinstance(default, bool) or not isinstance(default, int):
+            continue
+        if isinstance(value, (bool, str, dict)):
+            config.bad(field, f"must be a whole number, not {type(value).__name__}")
+        if isinstance(value, list) and len(value) > LONGEST_LIST:
+            config.bad(field, "is too long")
+        limit = next((most for pattern, most in LIMITS if pattern.search(field)), LARGEST)
+        if isinstance(value, (int, float)) and not -limit <= value <= limit:
+            config.bad(field, f"is out of range: {str(value)[:20]}")
+
+
+def _constructed(config: Config, architecture: str) -> Inventory:
+    from memserve.model.recipes import tensors
+    from memserve.model.standin import archive, library
+
+    name, changes = OTHER_CLASSES.get(architecture, (architecture, {}))
+    if not archive.home(name, config.kind):
+        name = library.default_class(config.kind)
+    if not name:
+        config.bad("architectures", f"names no class that {config.kind} has")
+    try:
+        built = library.build(config.given, config.kind, name, **changes)
+        found = tensors.inventory(built.shapes, built.aliases, built.config)
+    except ModelUnreadable:
+        raise
+    except Exception as error:  # the constructors raise whatever an odd value leads to
+        why = f"{type(error).__name__}: {str(error)[:120]}"
+        raise ModelUnreadable(
+            f"{config.path}: no {name} can be built from this config ({why})", path=config.path
+        ) from error
+    masked = config.kind in archive.index()["autos"]["AutoModelForMaskedLM"] or config.kind == "dpr"
+    encoder = masked and not found.encoder and heads.task_of(name) not in heads.GENERATIVE
+    return _with_recipe(config, found._replace(encoder_only=encoder))
+
+
+def _unknown(config: Config, folder: Path | None, stored_as: Quantization | None) -> tuple[Inventory, str]:
+    """A family that nobody here knows: by its stored tensors, else by an installed transformers."""
+    from memserve.model.recipes import from_files as stored
+
+    found = stored.from_tensors(folder, config.given, stored_as) if folder else None
+    if found is not None:
+        return found, f"{config.kind} is not known here: counted from the stored tensors"
+    built = stored.from_transformers({**config.given, "model_type": config.kind}, config.path)
+    if built is not None:
+        return built, f"{config.kind} is not known here: built by the installed transformers"
+    raise ModelUnreadable(
+        f"{config.path}: model_type {config.kind[:60]!r} is not known", path=config.path, field="model_type",
+        hint="give a folder with the safetensors files or their index, or install torch and transformers",
+    )  # fmt: skip
+
+
+def _with_recipe(config: Config, found: Inventory) -> Inventory:
+    """The text part by its own recipe where the two agree to the weight: its splits are surer."""
+    if "text_config" not in config.subs:
+        return found
+    text = config.sub("text_config")
+    recipe = index.recipe(text.kind)
+    if recipe is None:
+        return found
+    try:
+        own = recipe(text, "ForCausalLM")
+    except ModelUnreadable:
+        return found
+    if _count(own) != _count(found):
+        return found
+    return own._replace(towers=found.towers)
+
+
+def _count(part: Inventory) -> int:
+    weights = [*part.stem, *part.top, *(w for block in part.blocks for w in block.weights)]
+    return sum(weight.parameters for weight in weights)

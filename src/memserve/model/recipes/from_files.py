@@ -1,0 +1,173 @@
+"""Models that no constructor here knows: counted from what is stored, or by an installed transformers."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
+
+from memserve.errors import ModelUnreadable
+from memserve.model.config import LARGEST, MOST_LAYERS, read_json
+from memserve.model.recipes import tensors
+from memserve.model.recipes.inventory import Inventory
+from memserve.model.spec import Block, Mixer, Quantization, Weight
+from memserve.model.stored import packed, safetensors
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from memserve.model.stored.gguf import Gguf
+
+GGUF_NAMES = {
+    "attn_q": "self_attn.q_proj", "attn_k": "self_attn.k_proj", "attn_v": "self_attn.v_proj",
+    "attn_qkv": "self_attn.qkv_proj", "attn_output": "self_attn.o_proj", "ffn_gate": "mlp.gate_proj",
+    "ffn_up": "mlp.up_proj", "ffn_down": "mlp.down_proj", "ffn_gate_exps": "mlp.experts.gate_proj",
+    "ffn_up_exps": "mlp.experts.up_proj", "ffn_down_exps": "mlp.experts.down_proj",
+    "ffn_gate_inp": "mlp.gate", "ffn_gate_shexp": "mlp.shared_experts.gate_proj",
+    "ffn_up_shexp": "mlp.shared_experts.up_proj", "ffn_down_shexp": "mlp.shared_experts.down_proj",
+    "attn_norm": "input_layernorm", "ffn_norm": "post_attention_layernorm", "attn_q_norm": "self_attn.q_norm",
+    "attn_k_norm": "self_attn.k_norm", "attn_kv_a_mqa": "self_attn.kv_a_proj_with_mqa",
+    "attn_kv_b": "self_attn.kv_b_proj", "attn_q_a": "self_attn.q_a_proj", "attn_q_b": "self_attn.q_b_proj",
+    "token_embd": "embed_tokens", "output": "lm_head", "output_norm": "norm",
+}  # fmt: skip
+
+
+class Plain:
+    """A config as a constructor would see it, without a class behind it."""
+
+    def __init__(self, values: Mapping[str, Any]) -> None:
+        self.values = values
+        self.is_encoder_decoder = bool(values.get("is_encoder_decoder", False))
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__") or name not in self.values:
+            raise AttributeError(name)
+        return self.values[name]
+
+    def get_text_config(self, **_named: Any) -> Plain:
+        """The nested config of the text side."""
+        for name in ("text_config", "llm_config", "language_config"):
+            inner = self.values.get(name)
+            if isinstance(inner, dict):
+                return Plain({"model_type": "", **inner})
+        return self
+
+
+def from_tensors(
+    folder: Path, values: Mapping[str, Any], quantization: Quantization | None
+) -> Inventory | None:
+    """A body from the headers of a folder's weights, or from their index; None where it has neither."""
+    config = Plain({"model_type": "", **values})
+    layers = getattr(config.get_text_config(), "num_hidden_layers", None)
+    files = safetensors.shards(folder)
+    if any(path.is_file() for path in files):
+        shapes = packed.unpacked(safetensors.tensors(folder), quantization, layers)
+        if values.get("tie_word_embeddings") is True:
+            shapes = {name: shape for name, shape in shapes.items() if not name.endswith("lm_head.weight")}
+        return tensors.inventory(shapes, {}, config)
+    index = folder / safetensors.INDEX
+    return _from_index(index, values) if index.is_file() else None
+
+
+def _from_index(path: Path, values: Mapping[str, Any]) -> Inventory | None:
+    """Only a total is known: one layer holds everything."""
+    about = read_json(path).get("metadata")
+    about = about if isinstance(about, dict) else {}
+    total = about.get("total_parameters")
+    if not isinstance(total, int):
+        size = about.get("total_size")
+        total = size // 2 if isinstance(size, int) else None
+    if not isinstance(total, int) or not 0 < total < LARGEST**2:
+        return None
+    hidden = values.get("hidden_size")
+    return Inventory(
+        (Block(Mixer("none"), ()),), (), (Weight("all", "other", (total,)),),
+        hidden=hidden if isinstance(hidden, int) else 0,
+    )  # fmt: skip
+
+
+def from_transformers(values: Mapping[str, Any], path: str) -> Inventory | None:
+    """A body built by an installed transformers on the meta device; None where it is not installed."""
+    if find_spec("transformers") is None or find_spec("torch") is None:
+        return None
+    import torch
+    import transformers
+
+    kind = str(values.get("model_type"))
+    given = {
+        name: value for name, value in values.items() if name not in ("model_type", "quantization_config")
+    }
+    try:
+        config = transformers.AutoConfig.for_model(kind, **given)
+        name = (values.get("architectures") or ["AutoModelForCausalLM"])[0]
+        with torch.device("meta"):
+            model = getattr(transformers, name)(config)
+        model.tie_weights()
+    except Exception as error:  # whatever an unknown family leads to
+        raise ModelUnreadable(
+            f"{path}: transformers {transformers.__version__} cannot build it either: {str(error)[:120]}",
+            path=path,
+        ) from error
+    shapes = {name: tuple(weight.shape) for name, weight in model.named_parameters()}
+    return tensors.inventory(shapes, {}, config)
+
+
+def from_gguf(file: Gguf, path: str) -> tuple[Inventory, Quantization, Plain]:
+    """A body, its storage and its settings from one GGUF file."""
+    kind = str(file.metadata.get("general.architecture", ""))
+    values = _gguf_settings(file, kind)
+    config = Plain(values)
+    layers = values["num_hidden_layers"]
+    if not isinstance(layers, int) or not 0 < layers <= MOST_LAYERS:
+        raise ModelUnreadable(f"{path}: has no {kind}.block_count", path=path, field=f"{kind}.block_count")
+    shapes = {
+        _gguf_name(name): entry.shape for name, entry in file.tensors.items() if not name.startswith("rope_")
+    }
+    tied = {} if "lm_head.weight" in shapes else {"lm_head.weight": shapes.get("embed_tokens.weight", (0, 0))}
+    count = sum(entry.bytes for entry in file.tensors.values())
+    elements = sum(1 for _ in shapes) and sum(_size(shape) for shape in shapes.values())
+    bits = 8 * count / elements if elements else 16.0
+    form = file.quantization
+    plain = form in ("f16", "bf16", "f32")
+    quantization = Quantization("none" if plain else f"gguf-{form}", "gguf", round(bits, 4), format=form)
+    return tensors.inventory(shapes, tied, config), quantization, config
+
+
+def _size(shape: tuple[int, ...]) -> int:
+    total = 1
+    for side in shape:
+        total *= side
+    return total
+
+
+def _gguf_settings(file: Gguf, kind: str) -> dict[str, Any]:
+    def get(name: str) -> Any:
+        return file.metadata.get(f"{kind}.{name}")
+
+    heads = get("attention.head_count")
+    kv = get("attention.head_count_kv")
+    tokens = file.metadata.get("tokenizer.ggml.tokens")
+    embedded = file.tensors.get("token_embd.weight")
+    vocabulary = tokens if isinstance(tokens, int) else embedded.shape[0] if embedded else 0
+    return {
+        "model_type": kind,
+        "num_hidden_layers": get("block_count"),
+        "hidden_size": get("embedding_length"),
+        "intermediate_size": get("feed_forward_length"),
+        "num_attention_heads": max(heads) if isinstance(heads, list) else heads,
+        "num_key_value_heads": max(kv) if isinstance(kv, list) else kv,
+        "head_dim": get("attention.key_length"),
+        "vocab_size": vocabulary,
+        "max_position_embeddings": get("context_length"),
+        "sliding_window": get("attention.sliding_window"),
+        "num_experts_per_tok": get("expert_used_count"),
+        "kv_lora_rank": get("attention.kv_lora_rank"),
+        "rope_parameters": {},
+    }
+
+
+def _gguf_name(name: str) -> str:
+    """A tensor's name as transformers would have it."""
+    parts = name.split(".")
+    layer, rest = (f"layers.{parts[1]}.", parts[2:]) if parts[0] == "blk" and len(parts) > 2 else ("", parts)
+    return f"{layer}{GGUF_NAMES.get(rest[0], rest[0])}{''.join(f'.{part}' for part in rest[1:])}"

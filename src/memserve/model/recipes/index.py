@@ -1,0 +1,61 @@
+"""Which module has the recipe of each `model_type`.
+
+A recipe is a function `(config, architecture) -> Inventory`: every weight of the class that a config names,
+head included. `architecture` is that class's name; empty where none is named: then the usual one.
+To add a recipe: write it in a module of this folder, list it in that module's `RECIPES`, name its type here.
+A model that sees lays out its `text_config` by that one's own recipe and adds its towers.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from importlib import import_module
+from typing import TYPE_CHECKING, TypeAlias
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from memserve.model.config import Config
+    from memserve.model.recipes.inventory import Inventory
+
+    Recipe: TypeAlias = Callable[[Config, str], Inventory]
+
+# Decoders: words that generate.
+DECODERS: dict[str, str] = {
+    "families": (
+        "llama mistral ministral mixtral qwen2 qwen2_moe qwen3 qwen3_moe gemma gemma2 gemma3_text phi3 phi"
+        " glm glm4 gpt_oss starcoder2 granite minimax_m2"
+        " qwen2_vl_text qwen2_5_vl_text qwen3_vl_text qwen3_vl_moe_text"
+    ),
+    "classic": "opt gpt2 falcon",
+    "mla": "deepseek_v2 deepseek_v3 deepseek_v32 glm_moe_dsa",
+    "recurrent": "qwen3_next qwen3_5_text qwen3_5_moe_text kimi_linear",
+}
+
+# Encoders, and encoders with a decoder: BERT and its kin, T5, Whisper.
+ENCODERS: dict[str, str] = {
+    "encoders": (
+        "bert roberta xlm-roberta camembert mpnet electra albert distilbert deberta deberta-v2 dpr modernbert"
+        " nomic_bert xlm"
+    ),
+}
+
+# Models that see or hear: a text part with towers.
+TOWERS: dict[str, str] = {}
+
+MODULES: dict[str, str] = {
+    kind: module
+    for table in (DECODERS, ENCODERS, TOWERS)
+    for module, kinds in table.items()
+    for kind in kinds.split()
+}
+
+
+@cache
+def recipe(kind: str) -> Recipe | None:
+    """The function that lays out a model of this type; None where there is none."""
+    module = MODULES.get(kind)
+    if module is None:
+        return None
+    found: dict[str, Recipe] = import_module(f"memserve.model.recipes.{module}").RECIPES
+    return found[kind]

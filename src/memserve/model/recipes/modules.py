@@ -1,0 +1,84 @@
+"""The modules that models are made of, each as a tuple of weights with their split over cards."""
+
+from __future__ import annotations
+
+from typing import TypeAlias
+
+from memserve.model.spec import Part, Shard, Weight
+
+Weights: TypeAlias = tuple[Weight, ...]
+
+
+def linear(name: str, out: int, into: int, shard: Shard = "replicated", *, bias: bool = False,
+           part: Part = "attention", count: int = 1) -> Weights:  # fmt: skip
+    """A matrix (and bias) of a quantizable multiplication; a row-split matrix keeps its bias whole."""
+    weight = Weight(name, part, (out, into), shard, count, linear=True)
+    if not bias:
+        return (weight,)
+    return (weight, Weight(f"{name}.bias", part, (out,), "replicated" if shard == "row" else shard, count))
+
+
+def vector(name: str, *shape: int, part: Part = "other", shard: Shard = "replicated",
+           count: int = 1) -> Weights:  # fmt: skip
+    """A bare parameter that no quantization touches."""
+    return (Weight(name, part, shape, shard, count),)
+
+
+def norm(name: str, width: int, kind: str = "rms", count: int = 1) -> Weights:
+    """`rms` and `scale` keep a weight, `layer` a weight and a bias, `bare` nothing."""
+    if kind == "bare":
+        return ()
+    weight = Weight(name, "norm", (width,), "replicated", count)
+    return (weight,) if kind != "layer" else (weight, Weight(f"{name}.bias", "norm", (width,), count=count))
+
+
+def embedding(name: str, rows: int, width: int) -> Weights:
+    """A token table, split by padded vocabulary rows."""
+    return (Weight(name, "embedding", (rows, width), "vocab"),)
+
+
+def positions(name: str, rows: int, width: int) -> Weights:
+    """A table of learned positions."""
+    return (Weight(name, "position", (rows, width)),)
+
+
+def head(rows: int, width: int, *, tied: bool, bias: bool = False, name: str = "lm_head") -> Weights:
+    """The output matrix; a tied one is an alias of the token table."""
+    matrix = Weight(name, "head", (rows, width), "vocab", linear=True, tied=tied)
+    return (matrix, Weight(f"{name}.bias", "head", (rows,), "vocab")) if bias else (matrix,)
+
+
+def gated_mlp(name: str, hidden: int, width: int, *, bias: bool = False, part: Part = "mlp",
+              fused: bool = False) -> Weights:  # fmt: skip
+    """SwiGLU and its kin: gate and up side by side, then down."""
+    up = (
+        [(f"{name}.gate_up_proj", 2 * width)]
+        if fused
+        else [(f"{name}.gate_proj", width), (f"{name}.up_proj", width)]
+    )
+    wide = [w for n, size in up for w in linear(n, size, hidden, "column", bias=bias, part=part)]
+    return (*wide, *linear(f"{name}.down_proj", hidden, width, "row", bias=bias, part=part))
+
+
+def plain_mlp(name: str, hidden: int, width: int, *, bias: bool = True, part: Part = "mlp",
+              names: tuple[str, str] = ("up_proj", "down_proj")) -> Weights:  # fmt: skip
+    """Two matrices with an activation between."""
+    first, second = (f"{name}.{n}" if name else n for n in names)
+    return (
+        *linear(first, width, hidden, "column", bias=bias, part=part),
+        *linear(second, hidden, width, "row", bias=bias, part=part),
+    )
+
+
+def experts(name: str, count: int, hidden: int, width: int, *, gated: bool = True,
+            bias: bool = False) -> Weights:  # fmt: skip
+    """Routed experts, each its own matrices."""
+    sides = (
+        (("gate_proj", width, hidden), ("up_proj", width, hidden)) if gated else (("up_proj", width, hidden),)
+    )
+    found: list[Weight] = []
+    for side, out, into in (*sides, ("down_proj", hidden, width)):
+        found.append(Weight(f"{name}.{side}", "expert", (out, into), "expert", count, linear=True))
+        if bias:
+            found.append(Weight(f"{name}.{side}.bias", "expert", (out,), "expert", count))
+    return tuple(found)
