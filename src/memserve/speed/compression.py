@@ -138,8 +138,8 @@ def _effect(method: str, size: Shape, form: formats.Format, speed: Speed, base: 
             note: str = "") -> Effect:  # fmt: skip
     total = size.mixing + size.dense + size.plain + size.resident + size.expert * size.experts
     now, before = speed.output_tokens_per_s.likely, (base or speed).output_tokens_per_s.likely
-    told = accuracy(method, size.id)
-    return Effect(method, total, layout.stored_bytes(size, form), speed, now / before, told, note)
+    published = accuracy(method, size.id)
+    return Effect(method, total, layout.stored_bytes(size, form), speed, now / before, published, note)
 
 
 @cache

@@ -43,7 +43,7 @@ class RequestQueue:
         return self.finished or self._is_full()
 
     def put(self, item: Item) -> bool:
-        """Add an item, waiting for room; False once nobody will take it."""
+        """Add an item, waiting for space; False once nobody will take it."""
         with self._change:
             while self._is_full() and not self._closed:
                 self._change.wait(1.0)

@@ -52,9 +52,9 @@ def remote(generator: Any) -> RemoteGenerator:
 
 def _capabilities(opener: Any) -> Capabilities:
     """What the backend that will be opened says of itself; nothing is known of another callable."""
-    told = getattr(opener, "capabilities", None)
-    if isinstance(told, Capabilities):
-        return told
+    known = getattr(opener, "capabilities", None)
+    if isinstance(known, Capabilities):
+        return known
     if not isinstance(opener, partial) or opener.keywords.get("backend") is None:
         return Capabilities(backend=getattr(opener, "__name__", "workers"), model=None)
     from dataclasses import replace
@@ -82,7 +82,7 @@ def unpack(packed: bytes) -> Any:
 
 
 def packed_answer(answer: Any) -> bytes:
-    """An answer, or the error instead of it; one that cannot travel is told in words."""
+    """An answer, or the error instead of it; one that cannot travel goes as words."""
     try:
         packed = pack(answer)
         unpack(packed)

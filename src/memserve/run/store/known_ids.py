@@ -38,7 +38,7 @@ class Action(Enum):
 
 
 class KnownIds:
-    """Ids by 64-bit hash. Two ids with one hash (3e-8 for a million) are told as a clash, never dropped."""
+    """Ids by 64-bit hash. Two ids with one hash (3e-8 for a million) count as a clash, never dropped."""
 
     def __init__(self) -> None:
         self._base = sqlite3.connect("", isolation_level=None, check_same_thread=False)
@@ -65,7 +65,7 @@ class KnownIds:
         try:
             return self._visit(item)
         except sqlite3.OperationalError as broken:
-            words = f"no room for the table of ids in the folder for temporary files: {broken}"
+            words = f"no space for the table of ids in the folder for temporary files: {broken}"
             raise StorageFull(
                 words, hint="free some space there, or set TMPDIR to another folder"
             ) from broken
