@@ -21,8 +21,8 @@ BUILD = ROOT / "build" / "site"
 OTHERS = {
     "CONTRIBUTING.md": "contributing.md", "CHANGELOG.md": "changelog.md", "SECURITY.md": "security.md",
     "CODE_OF_CONDUCT.md": "conduct.md", "examples/README.md": "examples/index.md",
-    "examples/longmemeval/README.md": "examples/longmemeval.md", "examples/plugin/README.md": "examples/plugin.md",
-    "examples/locomo/README.md": "examples/locomo.md",
+    "examples/longmemeval/README.md": "examples/longmemeval.md",
+    "examples/locomo/README.md": "examples/locomo.md", "examples/plugin/README.md": "examples/plugin.md",
 }  # fmt: skip
 _LINK = re.compile(r"(\]\()([^)#:\s]+)((?:#[^)\s]*)?\))")
 _COMMENT = re.compile(r"^<!--.*?-->\n", re.MULTILINE | re.DOTALL)
