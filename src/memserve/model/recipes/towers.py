@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from memserve.model.recipes import build, heads, layouts, tensor_roles
+from memserve.model.recipes import build, heads, index, layouts, tensor_roles
 
 if TYPE_CHECKING:
     from memserve.model.config import Config
@@ -36,7 +36,8 @@ def seeing(config: Config, architecture: str) -> Inventory:
     text = config.sub("text_config")
     text.given["tie_word_embeddings"] = tied(config, text)
     task = heads.task_of(architecture or "ForCausalLM") or "Model"
-    body, _ = build.inventory(text, task)
+    recipe = index.recipe(text.kind)
+    body = recipe(text, task) if recipe else build.inventory(text, task)[0]
     return body.adding(towers=towers(config, architecture))
 
 
