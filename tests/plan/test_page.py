@@ -25,7 +25,8 @@ CALLS = (
     ("Qwen/Qwen3-32B", "--gpus", "4xV100", "--quantization", "gguf-q5_k_m", "--why"),
 )
 PLANS = (("llama-70b", "4xV100"), ("deepseek-v3", "16x8xH100"), ("qwen3-32b", "2xL4"),
-         ("llama-8b", "8x910B4"), ("gpt-4o-mini", "cpu"), ("Qwen/Qwen3-235B-A22B", "8xH100"), ("BAAI/bge-m3", "1xT4"))  # fmt: skip
+         ("llama-8b", "8x910B4"), ("gpt-4o-mini", "cpu"), ("Qwen/Qwen3-235B-A22B", "8xH100"),
+         ("BAAI/bge-m3", "1xT4"))  # fmt: skip
 COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 
 
