@@ -1,10 +1,11 @@
-"""Tokens to text while they arrive: whole characters only, thought apart from answer, cut at a stop string."""
+"""Tokens to text while they arrive: whole characters, thought apart from answer, cut at a stop string."""
 
 from __future__ import annotations
 
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
+from memserve.protocol import Delta
 from memserve.tokens.thinking import ThoughtSplitter, beginning
 
 if TYPE_CHECKING:
@@ -97,6 +98,11 @@ class Detokenizer:
             end -= beginning(self._text, self._stops)
         piece, self._sent = self._text[self._sent : end], max(end, self._sent)
         return piece
+
+    def delta(self) -> Delta | None:
+        """What is new, thought or answer, while more is to come."""
+        piece, thought = self.fresh(last=False), self.fresh_thought()
+        return Delta(piece, reasoning=thought) if piece or thought else None
 
     def fresh_thought(self) -> str:
         """What of the thought is new since the last call."""

@@ -60,6 +60,12 @@ class Thinking:
             return {}
         return {self.switch: self.on if wanted else self.off}
 
+    def thinks(self, variables: Mapping[str, Any]) -> bool:
+        """Whether an answer may begin with a thought, once the template was written with these variables."""
+        if self.switch is None or self.switch not in variables:
+            return self.default
+        return bool(variables[self.switch] != self.off)
+
     def opened(self, prompt: str) -> bool:
         """Whether a rendered prompt ends inside a thought: the template wrote the opening tag itself."""
         return prompt.rstrip().endswith(self.family.open)
