@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from memserve.errors import Closed, EngineFailed, MemserveError
+from memserve.extras import need
 from memserve.protocol import Completion, Delta, Sample, Score, Usage
 from memserve.tokens.prompts import Prompts
 from memserve.tokens.score_pair import tokenize_pair
 from memserve_embedded.capabilities import GENERATING
 from memserve_embedded.convert import prepare
 from memserve_embedded.fetch import known, ready
-from memserve_embedded.need import need
 from memserve_embedded.sampling import choose, log_softmax, logprob
 from memserve_embedded.session import GAP, Session
 from memserve_embedded.tokenizer import EmbeddedTokenizer
@@ -251,7 +251,7 @@ def _score(session: Session, pair: ScorePair) -> Score:
 
 def generating(threads: int | None, context: int | None) -> EmbeddedGenerator:
     """Fetch the weights if they are not here yet, and start."""
-    version = need("openvino", "openvino-genai").get_version().partition("-")[0]
+    version = need("embedded", "openvino", "openvino-genai").get_version().partition("-")[0]
     folder = ready("smollm2", prepare)
     tokenizer = EmbeddedTokenizer(folder)
     context = min(context or CONTEXT, tokenizer.context)
