@@ -15,7 +15,9 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.engine("hf")
 
-BEGIN = "{{ bos_token }}{% for m in messages %}{{ m['role'] + ' ' + m['content'] + ' ' }}{% endfor %}assistant "
+BEGIN = (
+    "{{ bos_token }}{% for m in messages %}{{ m['role'] + ' ' + m['content'] + ' ' }}{% endfor %}assistant "
+)
 ALWAYS = BEGIN + "<think> "
 HYBRID = BEGIN + "{% if enable_thinking is false %}<think> </think> {% else %}<think> {% endif %}"
 
@@ -23,7 +25,8 @@ HYBRID = BEGIN + "{% if enable_thinking is false %}<think> </think> {% else %}<t
 def _model(folder: Path, template: str) -> Path:
     import tiny_hf
 
-    made = tiny_hf.causal(folder, template=template, vocab_size=130)
+    plain = len(tiny_hf.tokenizer(folder, template=template))
+    made = tiny_hf.causal(folder, template=template, vocab_size=plain + 2)
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(made)
@@ -46,12 +49,20 @@ def hybrid(tmp_path_factory: pytest.TempPathFactory) -> Iterator[memserve.client
         yield model
 
 
-def test_a_budget_ends_the_thought_and_the_answer_follows(always):
+@pytest.fixture(scope="module")
+def question(always) -> str:
+    """One on which the random model does not end by itself."""
+    import tiny_hf
+
+    answers = {word: always.generate(word, thinking=20, max_tokens=20) for word in tiny_hf.WORDS}
+    return next(word for word, answer in answers.items() if answer.finish_reason == "length" and answer.text)
+
+
+def test_a_budget_ends_the_thought_and_the_answer_follows(always, question):
     for budget in (1, 5, 17):
-        answer = always.generate("the river", thinking=budget, max_tokens=8)
-        assert answer.reasoning
-        assert "think" not in answer.reasoning + answer.text
+        answer = always.generate(question, thinking=budget, max_tokens=8)
         assert answer.text
+        assert "</think>" not in f"{answer.reasoning} {answer.text}"
         assert budget <= answer.usage.reasoning_tokens <= budget + 3
         assert answer.usage.completion_tokens <= budget + 8
 
@@ -73,16 +84,16 @@ def test_a_thought_that_does_not_end_leaves_no_text(always):
     assert answer.usage.reasoning_tokens == 4
 
 
-def test_a_grammar_binds_the_answer_alone(always):
-    answer = always.generate("green?", thinking=5, choices=["river", "bridge"], max_tokens=8)
+def test_a_grammar_binds_the_answer_alone(always, question):
+    answer = always.generate(question, thinking=5, choices=["river", "bridge"], max_tokens=8)
     assert answer.text in ("river", "bridge")
     assert answer.reasoning
 
 
-def test_a_stop_string_in_the_thought_stops_nothing(always):
-    plain = always.generate("a stone", thinking=9, max_tokens=6)
+def test_a_stop_string_in_the_thought_stops_nothing(always, question):
+    plain = always.generate(question, thinking=9, max_tokens=6)
     word = plain.reasoning.split()[0]
-    stopped = always.generate("a stone", thinking=9, max_tokens=6, stop=[word])
+    stopped = always.generate(question, thinking=9, max_tokens=6, stop=[word])
     assert stopped.reasoning == plain.reasoning
     assert word not in stopped.text
 

@@ -51,7 +51,9 @@ def test_every_family_has_a_transcript() -> None:
     assert {row[0] for row in TRANSCRIPTS} == set(FAMILIES)
 
 
-@given(st.text(alphabet="<think>/ \nab", max_size=60), st.lists(st.integers(0, 60), max_size=6), st.booleans())
+@given(
+    st.text(alphabet="<think>/ \nab", max_size=60), st.lists(st.integers(0, 60), max_size=6), st.booleans()
+)
 def test_pieces_never_change_what_comes_out(text: str, cuts: list[int], inside: bool) -> None:
     places = sorted({0, len(text), *(cut for cut in cuts if cut < len(text))})
     pieces = [text[a:b] for a, b in zip(places, places[1:], strict=False)]

@@ -63,7 +63,7 @@ class Detokenizer:
         """Tokens of the thought with its tags; None for a model that does not think."""
         if self._splitter is None:
             return None
-        if not self._thought:
+        if not self._splitter.thought:
             return 0
         return len(self._tokens) if self._thought_end is None else self._thought_end
 
@@ -89,7 +89,7 @@ class Detokenizer:
             self._text = self._decoded(self._tokens)
         elif not self.stopped:
             self._take(self._new(last=True), last=True)
-        return None if self._thought and not self.answering else self._text
+        return None if self._splitter and self._splitter.thinking else self._text
 
     def fresh(self, *, last: bool) -> str:
         """What of the answer can be shown since the last call: never the beginning of a stop string."""

@@ -118,6 +118,7 @@ class ThoughtSplitter:
         self._rest = ""
         """What may still be white space at an edge, or the beginning of a tag."""
         self._begun = False
+        self._thought_begun = inside
         self._end = ""
         """What closes the answer."""
 
@@ -130,6 +131,11 @@ class ThoughtSplitter:
     def thinking(self) -> bool:
         """Whether a thought is being written."""
         return self._state == "thought"
+
+    @property
+    def thought(self) -> bool:
+        """Whether a thought was begun, be it without words."""
+        return self._thought_begun
 
     def push(self, piece: str, *, last: bool = False) -> tuple[str, str]:
         """New thought and new answer; the last piece gives out what was held back."""
@@ -151,7 +157,7 @@ class ThoughtSplitter:
     def _start(self, *, last: bool) -> None:
         text, mark = self._rest.lstrip(), self._family.open
         if text.startswith(mark):
-            self._rest, self._state = text[len(mark) :], "thought"
+            self._rest, self._state, self._thought_begun = text[len(mark) :], "thought", True
         elif last or not mark.startswith(text):
             self._state = "answer"
 
