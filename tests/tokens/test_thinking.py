@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -9,7 +11,7 @@ from hypothesis import strategies as st
 from memserve.tokens.thinking import ThoughtSplitter, families, find, split
 
 FAMILIES = {family.name: family for family in families()}
-# What each family writes after its own template: name, answer as generated, begun inside the thought?, thought, answer.
+# Family, what the model writes, whether its template opened the thought, thought, answer.
 TRANSCRIPTS = [
     ("think", "<think>\nOkay, France.\n</think>\n\nParis", False, "Okay, France.", "Paris"),  # Qwen3, GLM-4.5
     ("think", "<think>\n\n</think>\n\nParis", False, None, "Paris"),  # Qwen3 told not to think
@@ -19,8 +21,8 @@ TRANSCRIPTS = [
      "First.\n\nSecond <b> line.", "A </think> B"),  # MiniMax-M2
     ("think", "I write about <think> and </think>.", False, None, "I write about <think> and </think>."),
     ("think", "<think>never ends", False, "never ends", ""),
-    ("harmony", "<|channel|>analysis<|message|>Simple.<|end|><|start|>assistant<|channel|>final<|message|>Paris",
-     False, "Simple.", "Paris"),  # gpt-oss
+    ("harmony", "<|channel|>analysis<|message|>Simple.<|end|><|start|>assistant"
+     "<|channel|>final<|message|>Paris", False, "Simple.", "Paris"),  # gpt-oss
     ("gemma", "<|channel>thought\nWhere is it?\n<channel|>Paris", False, "Where is it?", "Paris"),
     ("seed", "<seed:think>\nHm\n</seed:think>\nParis", False, "Hm", "Paris"),
     ("mistral", "[THINK]Let me see.[/THINK]Paris", False, "Let me see.", "Paris"),
@@ -56,7 +58,7 @@ def test_every_family_has_a_transcript() -> None:
 )
 def test_pieces_never_change_what_comes_out(text: str, cuts: list[int], inside: bool) -> None:
     places = sorted({0, len(text), *(cut for cut in cuts if cut < len(text))})
-    pieces = [text[a:b] for a, b in zip(places, places[1:], strict=False)]
+    pieces = [text[a:b] for a, b in pairwise(places)]
     assert _pieces("think", pieces, inside) == split(text, FAMILIES["think"], inside=inside)
 
 
