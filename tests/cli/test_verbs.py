@@ -89,7 +89,7 @@ def test_help_says_each_value_once(verb: str) -> None:
 def test_shells_complete_verbs_and_options(
     shell: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    pytest.importorskip("shtab")
+    pytest.importorskip("shtab", reason="shell completion is an extra: memserve[completion]")
     code, out, _ = said(capsys, "--print-completion", shell)
     assert code == 0 and "models" in out and "--quantization" in out
     if shell == "bash" and shutil.which("bash"):

@@ -32,7 +32,7 @@ COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 
 def on_terminal(words: tuple[str, ...], width: int) -> str:
     """What a terminal of that width shows, as the program wrote it."""
-    pty = pytest.importorskip("pty")
+    pty = pytest.importorskip("pty", reason="this system has no pseudo-terminals")
     main, other = pty.openpty()
     environment = {**os.environ, "COLUMNS": str(width), "TERM": "xterm-256color"}
     command = [sys.executable, "-m", "memserve.plan", *words]
