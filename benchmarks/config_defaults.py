@@ -8,8 +8,8 @@ import re
 from typing import Any
 
 DEFAULT_DROP = re.compile(
-    r"dropout|drop_path|droprate|_eps$|epsilon|initializer|init_std|token_id|token_index|_ids?$|^output_|coef|"
-    r"jitter|^summary_|use_cache|^rope_|softcap|_multiplier$|factor$|theta|scal|layerdrop|^mask_(time|feature)|"
+    r"dropout|drop_path|droprate|_eps$|epsilon|initializer|init_std|token_id|token_index|_ids?$|^output_(?!proj)|coef|"
+    r"jitter|^summary_|use_cache|^rope_|softcap|(?<!dim)_multiplier$|factor$|theta|scal|layerdrop|^mask_(time|feature)|"
     r"_loss|num_beams|_penalty|beta$|alpha$|gain|_tokens?$|sampl|temperature|_std$|activation|^hidden_act|_act$|"
     r"label2id|return_dict|problem_type|transformers_version|architectures|^dtype|chunk_size_feed"
 )
