@@ -1,4 +1,4 @@
-"""Fits src/memserve/speed/data/constants.json on the published measurements. Needs numpy and scipy.
+"""Fits the speed model's constants, the engines' speed.json, on published measurements. Needs numpy, scipy.
 
     python benchmarks/fit_speed.py            fit, then write the constants and the ranges
     python benchmarks/fit_speed.py --check    also leave out cards, models and sources in turn (20 minutes)
@@ -13,6 +13,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import subprocess
+import sys
 from collections import Counter, defaultdict
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
@@ -21,9 +23,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import speed_rows
-from speed_search import MIXES, RESERVES, SERVERS, fit, mean, predictor
+from speed_search import SERVERS, fit, mean, predictor
 
+from memserve import registry
 from memserve.speed.roofline import constants, ranges, serve
+from memserve.speed.roofline.engines import UNKNOWN
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -31,7 +35,7 @@ if TYPE_CHECKING:
     from speed_rows import Row
     from speed_search import Key, Values
 
-HOME = Path(__file__).parents[1] / "src" / "memserve" / "speed" / "data" / "constants.json"
+SHARED = Path(__file__).parents[1] / "src" / "memserve" / "speed" / "data" / "constants.json"
 LEFT_OUT = Path(__file__).with_name("speed_left_out.json")
 DATE = "2026-11-20"
 
@@ -227,7 +231,8 @@ def inside(
     for row in rows:
         if row.figure in ranges.FIGURES and not row.alike:
             seen = bool(labels[_pair(row)] - {label(row)})
-            low, high = ranges.factors(table, _pair(row)[0], row.figure, _load(row), seen=seen)
+            own = table.get(_pair(row)[0], {}) if seen else {}
+            low, high = ranges.factors(own, table["unseen"], row.figure, _load(row))
             found.append(min(low, 1.0) <= row.value / guesses[row.id] <= max(high, 1.0))
     return sum(found) / len(found)
 
@@ -245,37 +250,46 @@ def _load(row: Row) -> str:
 
 
 def write(values: Values, rows: Sequence[Row], table: dict[str, Any]) -> None:
-    """The data file that `predict` reads."""
-    engines: dict[str, dict[str, Any]] = defaultdict(dict)
-    cards: dict[str, dict[str, float]] = defaultdict(dict)
-    generations: dict[str, dict[str, float]] = defaultdict(dict)
-    for (scope, name), value in values.items():
-        number = float(f"{value:.3g}")
-        if scope.startswith("card "):
-            cards[scope.removeprefix("card ")][name] = number
-        elif scope.startswith("generation "):
-            generations[scope.removeprefix("generation ")][name] = number
-        else:
-            engines[scope][name] = number
-    engines["hf"]["overlaps"] = True
-    for flag, names in (("mixes", MIXES), ("reserves", RESERVES)):
-        for name in names:
-            engines[name][flag] = True
-    seen: dict[str, set[str]] = defaultdict(set)
-    for row in rows:
-        situation = speed_rows.situation(row)
-        seen[situation.engine].add(constants.family(situation.setup.card))
-    data = {
+    """The files that `predict` reads: what all share, each backend's speed.json, and the other engines."""
+    shared = json.loads(SHARED.read_text(encoding="utf-8"))
+    shared |= {
         "date": DATE,
         "source": SOURCE,
-        "rows": dict(Counter(speed_rows.situation(row).engine for row in rows)),
-        "engines": engines,
-        "cards": cards,
-        "generations": generations,
-        "seen": {engine: sorted(found) for engine, found in sorted(seen.items())},
-        "ranges": table,
+        "constants": _scope(values, UNKNOWN),
+        "ranges": table["unseen"],
     }
-    HOME.write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
+    shared["cards"] = {
+        scope.removeprefix("card "): _scope(values, scope)
+        for scope in dict.fromkeys(scope for scope, _ in values)
+        if scope.startswith("card ")
+    }
+    SHARED.write_text(json.dumps(shared), encoding="utf-8")
+    seen = [speed_rows.situation(row) for row in rows]
+    for engine, count in Counter(one.engine for one in seen).items():
+        file, place = home(engine)
+        data = json.loads(file.read_text(encoding="utf-8"))
+        facts = data["engines"][place] if place else data
+        flags = {name: value for name, value in facts["constants"].items() if isinstance(value, bool)}
+        facts |= {"source": SOURCE, "constants": _scope(values, engine) | flags, "rows": count}
+        facts["timed_on"] = sorted({constants.family(o.setup.card) for o in seen if o.engine == engine})
+        facts["ranges"] = table.get(engine, {})
+        for older in facts.get("generations", ()):
+            older["factors"] = _scope(values, f"generation {older['name']}")
+        data["date"] = DATE
+        file.write_text(json.dumps(data), encoding="utf-8")
+    subprocess.run([sys.executable, Path(__file__).parents[1] / "tools" / "data.py", "--write"], check=True)
+
+
+def home(engine: str) -> tuple[Path, str]:
+    """The file that holds an engine's facts, and its place in there where it holds several."""
+    package = registry.home(engine)
+    if package is None:
+        return SHARED.with_name("published.json"), engine
+    return Path(__file__).parents[1] / "backends" / package / "speed.json", ""
+
+
+def _scope(values: Values, scope: str) -> dict[str, float]:
+    return {name: float(f"{value:.3g}") for (where, name), value in values.items() if where == scope}
 
 
 def summary(

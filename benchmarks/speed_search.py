@@ -10,7 +10,7 @@ import numpy as np
 import speed_rows
 from scipy.optimize import least_squares
 
-from memserve.speed.roofline import constants
+from memserve.speed.roofline import constants, engines
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -23,20 +23,17 @@ Key = tuple[str, str]
 Values = dict[Key, float]
 
 SERVERS = ("vllm", "sglang", "trtllm")
-MIXES = {"vllm", "trtllm"}
-"""Classes whose steps read prompts and decode at once: chunked prefill, in-flight batching."""
 NOISE = 0.1
 """Repeated measurements of one configuration differ by about this much."""
 TIE = 0.1
 """How far, in log space, one server's constant is from the mean of the three: their kernels are similar."""
-RESERVES = {"trtllm", "hf", "fused", "llamacpp"}
-"""Classes that admit a request only with room for its whole answer."""
 STEP = 1e-4
 
 
 def chosen(values: Mapping[Key, float], engine: str, family: str, generation: str | None) -> Constants:
-    """Constants from fitted values, as `constants.of` builds them from the file."""
-    base = constants.Constants(overlaps=engine == "hf", mixes=engine in MIXES, reserves=engine in RESERVES)
+    """Constants from fitted values, as `constants.of` builds them from the files; flags are not fitted."""
+    known = engines.facts(engine).get("constants", {})
+    base = constants.Constants(**{name: value for name, value in known.items() if value is True})
     for scope in ("default", engine):
         base = replace(base, **{name: value for (where, name), value in values.items() if where == scope})
     for scope in (f"card {family}", f"generation {generation}"):

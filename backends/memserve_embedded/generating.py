@@ -12,9 +12,9 @@ import numpy as np
 
 from memserve.errors import Closed, EngineFailed, MemserveError
 from memserve.protocol import Completion, Delta, Sample, Score, Usage
-from memserve.tokens.pair import prepare as prepare_pair
+from memserve.tokens.detokenizer import Detokenizer
 from memserve.tokens.prompts import Prompts
-from memserve.tokens.text import Text
+from memserve.tokens.score_pair import tokenize_pair
 from memserve_embedded.capabilities import GENERATING
 from memserve_embedded.convert import prepare
 from memserve_embedded.fetch import known, ready
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from memserve.protocol import FinishReason, Prompt, Request, TokenLogprob
-    from memserve.tokens.pair import Pair
+    from memserve.tokens.score_pair import ScorePair
 
 CONTEXT = 2048
 """Unless asked: two cores read so much in seconds; the model can take 8,192."""
@@ -43,7 +43,7 @@ class Row:
 
     request: Request
     random: Random
-    text: Text
+    text: Detokenizer
     most: int
     tokens: list[int] = field(default_factory=list)
     logprobs: list[TokenLogprob] = field(default_factory=list)
@@ -105,7 +105,7 @@ class EmbeddedGenerator:
 
     def score(self, pairs: Sequence[tuple[str, str]]) -> list[Score]:
         """Log-likelihood of each continuation after its context."""
-        prepared = [prepare_pair(self._prompts, context, continuation) for context, continuation in pairs]
+        prepared = [tokenize_pair(self._prompts, context, continuation) for context, continuation in pairs]
         with self._mine() as session:
             return [_score(session, pair) for pair in prepared]
 
@@ -132,7 +132,7 @@ class EmbeddedGenerator:
         one = Asked(request, prompt, most)
         for index in range(request.n):
             random = Random() if request.seed is None else Random(f"{request.seed}/{index}")
-            one.rows.append(Row(request, random, Text(self._tokenizer, request.stop, live=live), most))
+            one.rows.append(Row(request, random, Detokenizer(self._tokenizer, request.stop, live=live), most))
         return one
 
     @contextmanager
@@ -229,7 +229,7 @@ def _usage(one: Asked) -> Usage:
     return Usage(len(one.prompt), sum(len(row.tokens) for row in one.rows), 0)
 
 
-def _score(session: Session, pair: Pair) -> Score:
+def _score(session: Session, pair: ScorePair) -> Score:
     total, greedy = 0.0, True
     for first, logits in session.read(pair.tokens):
         last = min(first + len(logits), len(pair.tokens) - 1)

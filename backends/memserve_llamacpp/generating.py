@@ -9,9 +9,9 @@ import numpy as np
 
 from memserve.errors import Closed, MemserveError
 from memserve.protocol import Completion, Delta, FinishReason, Sample, Score, TokenLogprob, Usage
-from memserve.tokens.pair import prepare
+from memserve.tokens.detokenizer import Detokenizer
 from memserve.tokens.prompts import Prompts
-from memserve.tokens.text import Text
+from memserve.tokens.score_pair import tokenize_pair
 from memserve_llamacpp import sampling
 from memserve_llamacpp.capabilities import capabilities
 from memserve_llamacpp.constraint import grammar_of
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from memserve.protocol import Prompt, Request
-    from memserve.tokens.pair import Pair
+    from memserve.tokens.score_pair import ScorePair
 
 
 PIECE = 128
@@ -34,7 +34,7 @@ PIECE = 128
 class _Answer:
     """One sample while it grows."""
 
-    text: Text
+    text: Detokenizer
     ids: list[int] = field(default_factory=list)
     told: list[TokenLogprob] = field(default_factory=list)
     finish: FinishReason = "length"
@@ -73,7 +73,7 @@ class Generating:
     def stream(self, request: Request) -> Iterator[Delta]:
         """The answer piece by piece."""
         ids, limit = self._prompts.fit(self._prompts.encode(request.prompt), request)
-        answer = _Answer(Text(self._tokenizer, request.stop, live=True))
+        answer = _Answer(Detokenizer(self._tokenizer, request.stop, live=True))
         for _ in self._grow(request, ids, limit, 0, answer):
             piece = answer.text.fresh(last=False)
             if piece:
@@ -83,7 +83,7 @@ class Generating:
 
     def score(self, pairs: Sequence[tuple[str, str]]) -> list[Score]:
         """Log-likelihoods, one token of the continuation after the other."""
-        return [self._score(prepare(self._prompts, *pair)) for pair in pairs]
+        return [self._score(tokenize_pair(self._prompts, *pair)) for pair in pairs]
 
     def count_tokens(self, prompt: Prompt) -> int:
         """Tokens of a prompt, template and BOS included."""
@@ -118,7 +118,7 @@ class Generating:
         )  # fmt: skip
 
     def _sample(self, request: Request, ids: list[int], limit: int, index: int) -> Sample:
-        answer = _Answer(Text(self._tokenizer, request.stop, live=False))
+        answer = _Answer(Detokenizer(self._tokenizer, request.stop, live=False))
         for _ in self._grow(request, ids, limit, index, answer):
             pass
         told = tuple(answer.told) if request.logprobs is not None else None
@@ -191,7 +191,7 @@ class Generating:
         pointer = self._llama._ctx.get_logits_ith(-1)
         return np.ctypeslib.as_array(pointer, shape=(self._llama.n_vocab(),)).copy()
 
-    def _score(self, pair: Pair) -> Score:
+    def _score(self, pair: ScorePair) -> Score:
         total, greedy = 0.0, True
         self._read(pair.tokens[: pair.start])
         for token in pair.tokens[pair.start :]:

@@ -6,7 +6,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from memserve import files
-from memserve.engines.deployment import Footprint
+from memserve.engines.memory import Footprint
 from memserve.memory.plain import GIB, largest_context, sequence_bytes, stage_caches
 from memserve.memory.weights import Split, stage_bytes, storage, weight_bytes
 

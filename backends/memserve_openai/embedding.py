@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from memserve.client.batch import by_tokens
+from memserve.client.text_batches import by_tokens
 from memserve.errors import BadRequest, ContextOverflow, Unsupported
 from memserve.http.body import bad, parse
 from memserve.http.chat import encode, failure_in, field

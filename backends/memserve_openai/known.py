@@ -6,7 +6,7 @@ import json
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from memserve.client.loop import Loop
+from memserve.client.background_loop import BackgroundLoop
 from memserve.errors import InvalidInput, NotFound
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ def context_of(client: HttpClient, model: str) -> int | None:
 
     A model that is not on the list is `NotFound` at once.
     """
-    loop = Loop()
+    loop = BackgroundLoop()
     try:
         status, text = loop.run(client.probe(client.address.url("models")))
     finally:

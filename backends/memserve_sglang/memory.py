@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from memserve.engines.deployment import Footprint
+from memserve.engines.memory import Footprint
 from memserve.memory.weights import Split, absorbed_bytes, rope_bytes, stage_bytes, storage
 from memserve_sglang.memory_facts import GIB, fact
 from memserve_sglang.memory_fraction import fraction

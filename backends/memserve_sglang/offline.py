@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from memserve.errors import Closed, MemserveError
 from memserve.protocol import Completion, Delta, Score
-from memserve.tokens.pair import prepare
 from memserve.tokens.prompts import Prompts
+from memserve.tokens.score_pair import tokenize_pair
 from memserve_sglang import answers, params
 from memserve_sglang.capabilities import capabilities
 from memserve_sglang.host import Host
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from memserve.protocol import Prompt, Request
-    from memserve.tokens.pair import Pair
+    from memserve.tokens.score_pair import ScorePair
 
 
 class Offline:
@@ -74,7 +74,7 @@ class Offline:
 
     def score(self, pairs: Sequence[tuple[str, str]]) -> list[Score]:
         """Log-likelihoods from the prompt's own log-probabilities."""
-        ready = [prepare(self._prompts, context, continuation) for context, continuation in pairs]
+        ready = [tokenize_pair(self._prompts, context, continuation) for context, continuation in pairs]
         outputs = self._alive().call(
             "generate", input_ids=[list(pair.tokens) for pair in ready],
             sampling_params={"max_new_tokens": 0, "temperature": 0.0},
@@ -124,7 +124,7 @@ class Offline:
         return str(self._prompts.tokenizer.decode([token]))
 
 
-def _score(pair: Pair, told: Any) -> Score:
+def _score(pair: ScorePair, told: Any) -> Score:
     chosen = told["input_token_logprobs"][-pair.count :]
     best = told["input_top_logprobs"][-pair.count :]
     greedy = all(top and top[0][1] == one[1] for one, top in zip(chosen, best, strict=True))

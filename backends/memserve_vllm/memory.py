@@ -6,7 +6,7 @@ from dataclasses import replace
 from math import ceil
 from typing import TYPE_CHECKING
 
-from memserve.engines.deployment import Footprint
+from memserve.engines.memory import Footprint
 from memserve.engines.rules.version import within
 from memserve.memory.kv import element_bytes, layer_caches
 from memserve.memory.weights import (

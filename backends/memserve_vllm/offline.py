@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from memserve.errors import ContextOverflow, MemserveError
 from memserve.protocol import Completion, Delta, Score
-from memserve.tokens.pair import prepare
 from memserve.tokens.prompts import Prompts
+from memserve.tokens.score_pair import tokenize_pair
 from memserve_vllm import adapter, answers, params, starting
 from memserve_vllm.capabilities import capabilities
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from memserve.protocol import Capabilities, Prompt, Request
-    from memserve.tokens.pair import Pair
+    from memserve.tokens.score_pair import ScorePair
 
 
 class Offline:
@@ -87,7 +87,7 @@ class Offline:
         """Log-likelihoods from the prompt's own log-probabilities."""
         from vllm import SamplingParams
 
-        ready = [prepare(self._prompts, context, continuation) for context, continuation in pairs]
+        ready = [tokenize_pair(self._prompts, context, continuation) for context, continuation in pairs]
         settings = SamplingParams(temperature=0.0, max_tokens=1, prompt_logprobs=1, detokenize=False)
         full = self._prompts.context or 0
         longest = max((len(pair.tokens) for pair in ready), default=0)
@@ -120,7 +120,7 @@ class Offline:
         return list(self._llm.generate(asked, list(settings), use_tqdm=False, lora_request=self._adapter))
 
 
-def _score(pair: Pair, told: Any) -> Score:
+def _score(pair: ScorePair, told: Any) -> Score:
     total, greedy = 0.0, True
     for place in range(pair.start, len(pair.tokens)):
         said = told[place][pair.tokens[place]]

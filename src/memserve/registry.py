@@ -7,17 +7,20 @@ from contextlib import suppress
 from functools import cache, reduce
 from importlib import import_module
 from os import scandir
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, ParamSpec, TypeVar, cast
 
 from memserve import files
 from memserve.errors import InvalidInput, UnknownName
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from memserve.protocol import Backend
 
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
 GROUP = "memserve.backends"
+_REMEMBERED: list[Any] = []
 _METADATA = (".dist-info", ".egg-info")
 
 
@@ -38,7 +41,14 @@ class Entry(NamedTuple):
         return reduce(getattr, (word.strip() for word in attributes if word), import_module(self.module))
 
 
-@cache
+def remembered(function: Callable[_P, _T]) -> Callable[_P, _T]:
+    """`functools.cache` for what depends on the installed backends: `forget` empties it."""
+    kept = cache(function)
+    _REMEMBERED.append(kept)
+    return cast("Callable[_P, _T]", kept)
+
+
+@remembered
 def _entries() -> dict[str, Entry]:
     found: dict[str, Entry] = {}
     for text in _declarations():
@@ -98,7 +108,7 @@ def home(name: str) -> str | None:
     return None if entry is None else entry.module.split(".")[0]
 
 
-@cache
+@remembered
 def find(name: str) -> Backend:
     """The backend of that name; its engine need not be installed."""
     entry = _entries().get(name)
@@ -113,6 +123,6 @@ def find(name: str) -> Backend:
 
 def forget() -> None:
     """Look again, after a package was installed in this process."""
-    _entries.cache_clear()
-    find.cache_clear()
+    for answers in _REMEMBERED:
+        answers.cache_clear()
     sys.path_importer_cache.clear()

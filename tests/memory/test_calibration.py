@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from memserve.engines.deployment import Footprint
+from memserve.engines.memory import Footprint
 from memserve.errors import InvalidInput
 from memserve.memory.calibration import Calibration, default_path, find, learn, load, save
 from memserve.memory.startup_log import StartupLog
@@ -23,7 +23,7 @@ def test_what_a_log_teaches():
     log = StartupLog("vllm", version="0.19.1", tensor=2, total=79 * GIB, weights=15 * GIB, activation=4 * GIB,
                      non_torch=2 * GIB, graphs=GIB // 2)  # fmt: skip
     learnt = learn(log, card="H100-80GB", footprint=footprint(), name="start.log", date="2026-11-20")
-    assert (learnt.engine, learnt.card, learnt.tensor, learnt.total) == ("vllm", "H100-80GB", 2, 79 * GIB)
+    assert (learnt.backend, learnt.card, learnt.tensor, learnt.total) == ("vllm", "H100-80GB", 2, 79 * GIB)
     assert (learnt.non_torch, learnt.graphs, learnt.activation) == (2 * GIB, GIB // 2, pytest.approx(0.8))
 
 
@@ -81,15 +81,15 @@ def test_profiles_are_kept_by_engine_card_and_tensor(tmp_path, monkeypatch):
     path = save(Calibration("vllm", "L4", non_torch=3))
     assert path == default_path()
     assert [one.non_torch for one in load()] == [2, 3]
-    assert find(load(), engine="vllm", card="L4", tensor=1) == Calibration("vllm", "L4", non_torch=3)
-    assert find(load(), engine="sglang", card="L4", tensor=1) is None
+    assert find(load(), backend="vllm", card="L4", tensor=1) == Calibration("vllm", "L4", non_torch=3)
+    assert find(load(), backend="sglang", card="L4", tensor=1) is None
 
 
 @pytest.mark.parametrize(
     "text",
     ["", "[]", "{}", '{"schema": 2, "profiles": []}', '{"schema": 1, "profiles": [{}]}',
      '{"schema": 1, "profiles": [3]}',
-     '{"schema": 1, "profiles": [{"engine": "vllm", "card": "L4", "total": "much"}]}'],
+     '{"schema": 1, "profiles": [{"backend": "vllm", "card": "L4", "total": "much"}]}'],
 )  # fmt: skip
 def test_a_broken_file_is_one_clear_line(tmp_path, text):
     file = tmp_path / "calibration.json"
@@ -101,7 +101,7 @@ def test_a_broken_file_is_one_clear_line(tmp_path, text):
 
 def test_unknown_fields_of_a_newer_version_are_left_alone(tmp_path):
     file = tmp_path / "calibration.json"
-    file.write_text(json.dumps({"schema": 1, "profiles": [{"engine": "vllm", "card": "L4", "new": 1}]}))
+    file.write_text(json.dumps({"schema": 1, "profiles": [{"backend": "vllm", "card": "L4", "new": 1}]}))
     assert load(file) == (Calibration("vllm", "L4"),)
 
 

@@ -25,7 +25,7 @@ def gib(size):
 
 def test_vllm_up_to_0_6_counts_blocks():
     log = parse(log_of("vllm_0.6.3"))
-    assert (log.engine, log.version, log.model) == ("vllm", "0.6.3.post1", "Qwen/Qwen2-7B")
+    assert (log.backend, log.version, log.model) == ("vllm", "0.6.3.post1", "Qwen/Qwen2-7B")
     assert (log.tensor, log.pipeline, log.context) == (2, 1, 32768)
     assert (gib(log.weights), log.kv_tokens) == (15.39, 2987 * 16)
 
@@ -60,14 +60,14 @@ def test_vllm_0_26_sums_weights_and_non_torch():
 
 def test_vllm_ascend():
     log = parse(log_of("vllm_ascend_0.23"))
-    assert log.engine == "vllm-ascend"
+    assert log.backend == "ascend"
     assert (gib(log.total), log.utilization, gib(log.weights)) == (60.96, 0.73, 27.54)
     assert (gib(log.activation), gib(log.non_torch), gib(log.graphs)) == (0.26, 0.18, 0.73)
 
 
 def test_sglang_adds_the_pools_of_a_rank():
     log = parse(log_of("sglang_0.5"))
-    assert (log.engine, log.model, log.tensor, log.utilization) == ("sglang", "Qwen/Qwen2.5-3B", 2, 0.85)
+    assert (log.backend, log.model, log.tensor, log.utilization) == ("sglang", "Qwen/Qwen2.5-3B", 2, 0.85)
     assert (gib(log.weights), gib(log.kv_bytes), gib(log.graphs)) == (5.88, 59.86, 0.56)
     assert (log.kv_tokens, log.context, log.max_sequences) == (1743556, 32768, 4096)
 
@@ -129,7 +129,7 @@ def test_the_public_logs():
     right = wrong = 0
     for line in (SHARED / "truth/memory_public_logs.jsonl").read_text("utf-8").splitlines():
         row = json.loads(line)
-        if row["engine"] not in ("vllm", "sglang", "vllm-ascend"):
+        if row["engine"] not in ("vllm", "sglang", "ascend"):
             continue
         try:
             log = parse(row["quote"].replace(" | ", "\n"))

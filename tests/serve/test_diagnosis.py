@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
+from memserve.engines import installed
+from memserve.engines.backend import server_of
 from memserve.serve import diagnosis
 from memserve.serve.diagnosis import diagnose
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 SAID = [
     ("ValueError: The model's max seq len (32768) is larger than the maximum number of tokens that can be "
@@ -35,10 +41,18 @@ SAID = [
 
 @pytest.mark.parametrize(("line", "meaning"), SAID, ids=[line[:24] for line, _ in SAID])
 def test_known_last_words(line: str, meaning: str) -> None:
-    found = diagnose(f"INFO starting\n(EngineCore pid=7) ERROR 11-20 05:29:13 [core.py:718] {line}\nbye\n")
+    found = diagnose(
+        f"INFO starting\n(EngineCore pid=7) ERROR 11-20 05:29:13 [core.py:718] {line}\nbye\n",
+        failures=failures(),
+    )
     assert meaning in found.problem
     assert found.remedy
     assert line[:60] in found.line
+
+
+def failures() -> list[Mapping[str, str]]:
+    servers = (server_of(installed.named(name)) for name in installed.plannable())
+    return [row for server in servers if server is not None for row in server.failures]
 
 
 def test_unknown_last_words_are_shown_themselves() -> None:
@@ -53,5 +67,5 @@ def test_silence_is_said_to_be_silence() -> None:
 
 
 def test_every_row_says_what_helps() -> None:
-    rows = json.loads(Path(diagnosis.__file__).with_name("diagnoses.json").read_text())
-    assert all(row["pattern"] and row["problem"] and row["remedy"] for row in rows)
+    rows = json.loads(Path(diagnosis.__file__).with_name("diagnoses.json").read_text())["rows"]
+    assert all(row["pattern"] and row["problem"] and row["remedy"] for row in (*rows, *failures()))

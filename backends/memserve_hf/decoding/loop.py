@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from memserve.errors import Cancelled
 from memserve.protocol import Delta
-from memserve.tokens.text import Text
+from memserve.tokens.detokenizer import Detokenizer
 from memserve_hf.decoding.prefixes import BLOCK
 from memserve_hf.decoding.row import Row
 from memserve_hf.decoding.sampling import choose, record
@@ -119,7 +119,7 @@ class Loop:
         request = job.request
         random = Random() if request.seed is None else Random(f"{request.seed}/{index}")
         matcher = job.grammar.matcher() if job.grammar else None
-        return Row(job, random, Text(self.tokenizer, request.stop, live=job.streamed), matcher)
+        return Row(job, random, Detokenizer(self.tokenizer, request.stop, live=job.streamed), matcher)
 
     # ------------------------------------------------------------ one token each
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from memserve.errors import MemserveError
     from memserve.protocol import FinishReason, Request, TokenLogprob
-    from memserve.tokens.text import Text
+    from memserve.tokens.detokenizer import Detokenizer
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ class Row:
 
     job: Job
     random: Random
-    text: Text
+    text: Detokenizer
     matcher: Any = None
     tokens: list[int] = field(default_factory=list)
     logprobs: list[TokenLogprob] = field(default_factory=list)

@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from memserve.protocol import Score
-from memserve.tokens.pair import prepare
+from memserve.tokens.score_pair import tokenize_pair
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from torch import Tensor
 
-    from memserve.tokens.pair import Pair
     from memserve.tokens.prompts import Prompts
+    from memserve.tokens.score_pair import ScorePair
     from memserve_hf.decoding.head import Head
 
 LOGITS = 1 << 26
@@ -28,11 +28,11 @@ class Scorer:
     def __init__(self, model: Any, head: Head, prompts: Prompts, *, device: torch.device, width: int) -> None:
         self.model, self.head, self.prompts, self.device, self.width = model, head, prompts, device, width
 
-    def prepare(self, context: str, continuation: str) -> Pair:
+    def prepare(self, context: str, continuation: str) -> ScorePair:
         """Token ids of both, with the boundary."""
-        return prepare(self.prompts, context, continuation)
+        return tokenize_pair(self.prompts, context, continuation)
 
-    def run(self, pairs: Sequence[Pair]) -> list[Score]:
+    def run(self, pairs: Sequence[ScorePair]) -> list[Score]:
         """Scores in the order of the pairs."""
         scores: dict[int, Score] = {}
         order = sorted(range(len(pairs)), key=lambda i: len(pairs[i].tokens), reverse=True)
@@ -40,7 +40,7 @@ class Scorer:
             scores.update(zip(batch, self._score([pairs[i] for i in batch]), strict=True))
         return [scores[i] for i in range(len(pairs))]
 
-    def _batches(self, pairs: Sequence[Pair], order: Sequence[int]) -> Iterator[list[int]]:
+    def _batches(self, pairs: Sequence[ScorePair], order: Sequence[int]) -> Iterator[list[int]]:
         batch: list[int] = []
         longest = count = 0
         for i in order:
@@ -53,7 +53,7 @@ class Scorer:
         if batch:
             yield batch
 
-    def _score(self, pairs: Sequence[Pair]) -> Iterator[Score]:
+    def _score(self, pairs: Sequence[ScorePair]) -> Iterator[Score]:
         count = max(pair.count for pair in pairs)
         keep = [[min(pair.start - 1 + k, len(pair.tokens) - 1) for k in range(count)] for pair in pairs]
         logits = self._logits(pairs, keep)
@@ -63,7 +63,7 @@ class Scorer:
             greedy = bool((row[: pair.count].argmax(dim=-1) == wanted[:, 0]).all())
             yield Score(float(scores.gather(1, wanted).double().sum()), pair.count, greedy)
 
-    def _logits(self, pairs: Sequence[Pair], keep: list[list[int]]) -> Tensor:
+    def _logits(self, pairs: Sequence[ScorePair], keep: list[list[int]]) -> Tensor:
         longest = max(len(pair.tokens) for pair in pairs)
         padded = [list(pair.tokens) + [pair.tokens[-1]] * (longest - len(pair.tokens)) for pair in pairs]
         mask = [[1] * len(pair.tokens) + [0] * (longest - len(pair.tokens)) for pair in pairs]

@@ -60,7 +60,7 @@ def reranker(model: Any = None, *, backend: str | None = None, concurrency: int 
 def _opened(model: Any, backend: str | None, task: Task, concurrency: Any,
             options: dict[str, Any]) -> tuple[Any, Any]:  # fmt: skip
     from memserve.client.driver import for_engine
-    from memserve.client.source import open_engine
+    from memserve.client.open_engine import open_engine
 
     if concurrency is None:
         concurrency = DEFAULT_CONCURRENCY

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Protocol
 
-from memserve.client.awaiting import AsyncDriver
-from memserve.client.batching import BatchDriver
+from memserve.client.async_driver import AsyncDriver
+from memserve.client.batch_driver import BatchDriver
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator, Sequence

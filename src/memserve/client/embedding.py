@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from memserve.client.generation import Held
+from memserve.client.handle import Handle
 from memserve.client.prompt import encodable
 from memserve.errors import EngineFailed, InvalidInput, Unsupported
 from memserve.protocol import Embeddings, Usage
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 
-class Embedder(Held):
+class Embedder(Handle):
     """One embedding model behind one backend."""
 
     def embed(self, texts: Iterable[str], *, role: str | None = None, normalize: bool | None = None,

@@ -5,75 +5,22 @@ from __future__ import annotations
 from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
-from weakref import finalize
 
-from memserve.client import constraint, prompt, setting
-from memserve.errors import Closed, InvalidInput, MemserveError, Unsupported
+from memserve.client import constraint, prompt
+from memserve.client.handle import Handle
+from memserve.client.settings import of_request, resolve
+from memserve.errors import InvalidInput, MemserveError, Unsupported
 from memserve.protocol import Completion, Raw, Request
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-    from types import TracebackType
 
-    from typing_extensions import Self
-
-    from memserve.client.driver import Driver
     from memserve.protocol import Capabilities, Delta, Prompt, Score
 
 OnError = Literal["raise", "return"]
 
 
-class Held:
-    """What every caller-facing object has in common: an engine behind a driver, and an end."""
-
-    def __init__(self, engine: Any, driver: Driver) -> None:
-        self._engine = engine
-        self._driver = driver
-        self._finish = finalize(self, driver.close)
-
-    @property
-    def capabilities(self) -> Capabilities:
-        """What the engine can do with the model at hand."""
-        capabilities: Capabilities = self._engine.capabilities
-        return capabilities
-
-    def close(self) -> None:
-        """Free the engine; again is harmless, use afterwards raises `Closed`."""
-        self._finish()
-
-    async def aclose(self) -> None:
-        """The same, from async code."""
-        import asyncio
-
-        await asyncio.to_thread(self.close)
-
-    def __enter__(self) -> Self:
-        self._open()
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
-                 trace: TracebackType | None) -> None:  # fmt: skip
-        self.close()
-
-    async def __aenter__(self) -> Self:
-        self._open()
-        return self
-
-    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None,
-                        trace: TracebackType | None) -> None:  # fmt: skip
-        await self.aclose()
-
-    def __repr__(self) -> str:
-        state = "" if self._finish.alive else ", closed"
-        known = self.capabilities
-        return f"{type(self).__name__}(backend={known.backend!r}, model={known.model!r}{state})"
-
-    def _open(self) -> None:
-        if not self._finish.alive:
-            raise Closed(f"this {type(self).__name__.lower()} was closed", hint="open a new one")
-
-
-class Generator(Held):
+class Generator(Handle):
     """One model behind one backend: sync, async, streaming and batch."""
 
     _bare: tuple[Capabilities, bool, dict[str, Any]] | None = None
@@ -153,14 +100,14 @@ class Generator(Held):
     def _resolve(self, settings: Mapping[str, Any]) -> dict[str, Any]:
         known, fill = self.capabilities, not getattr(self._engine, "fills_max_tokens", False)
         if settings:
-            return setting.resolve(settings, known, fill_max_tokens=fill)
+            return resolve(settings, known, fill_max_tokens=fill)
         if self._bare is None or self._bare[0] is not known or self._bare[1] is not fill:
-            self._bare = (known, fill, setting.resolve({}, known, fill_max_tokens=fill))
+            self._bare = (known, fill, resolve({}, known, fill_max_tokens=fill))
         return self._bare[2]
 
     def _request(self, item: Any, settings: Mapping[str, Any], resolved: Mapping[str, Any]) -> Request:
         if isinstance(item, Request):
-            own = self._resolve({**settings, **setting.of_request(item)})
+            own = self._resolve({**settings, **of_request(item)})
             return Request(prompt=prompt.check(item.prompt, self.capabilities), id=item.id, **own)
         return Request(prompt=prompt.check(item, self.capabilities), **resolved)
 

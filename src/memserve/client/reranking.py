@@ -6,13 +6,13 @@ import math
 from collections.abc import Iterable
 from typing import Any
 
-from memserve.client.generation import Held
+from memserve.client.handle import Handle
 from memserve.client.prompt import encodable
 from memserve.errors import EngineFailed, InvalidInput
 from memserve.protocol import Ranking
 
 
-class Reranker(Held):
+class Reranker(Handle):
     """One cross-encoder behind one backend."""
 
     def rerank(self, query: str, documents: Iterable[str]) -> Ranking:

@@ -1,7 +1,7 @@
 """What a backend says of itself: tests that it is known to fail, with the reason, strictly.
 
 `conformance.json` in the package that the entry point names:
-    [{"test": "test_stream.py::test_usage_comes_once", "status": "notyet", "reason": "..."}]
+    {"rows": [{"test": "test_stream.py::test_usage_comes_once", "status": "notyet", "reason": "..."}]}
 notimpl: we have not; notyet: the engine has not; never: it cannot. A test that starts to pass turns red.
 """
 
@@ -33,7 +33,7 @@ def rows_of(backend: str) -> list[dict[str, str]]:
     if found is None or found.origin is None:
         return []
     path = Path(found.origin).parent / "conformance.json"
-    rows = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
+    rows = json.loads(path.read_text(encoding="utf-8"))["rows"] if path.exists() else []
     for row in rows:
         if row.get("status") not in _STATUSES or not row.get("reason") or not row.get("test"):
             raise pytest.UsageError(

@@ -1,44 +1,53 @@
-"""What the planner asks of a backend's room, beyond opening it: rules, memory, launch."""
+"""What a backend may tell beyond opening its engine: each part is a protocol, asked for by `isinstance`."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
-from memserve.engines.launch import Launch
-from memserve.protocol import Backend
-
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from typing import TypeGuard
 
-    from memserve.engines.deployment import Accountant, Deployment
-    from memserve.hardware.machine import Machine
-    from memserve.model.spec import ModelSpec
-
-__all__ = ["Launch", "Launcher", "Plannable"]
+    from memserve.engines.launch import Launcher
+    from memserve.engines.memory import Accountant
+    from memserve.engines.server import ServerFacts
 
 
-class Launcher(Protocol):
-    """A room's `launch`."""
+@runtime_checkable
+class Plannable(Protocol):
+    """One that runs on the user's own cards. Loads without the engine installed."""
 
-    def launch(self, model: ModelSpec, checkpoint: str, machine: Machine, deployment: Deployment) -> Launch:
-        """The install line, the command and its environment for one deployment."""
+    @property
+    def rules(self) -> Mapping[str, Any]:
+        """Rows: versions, quantizations by card, layouts; each with its source."""
         ...
 
-    def parse(self, command: tuple[str, ...]) -> tuple[str, Deployment] | None:
-        """The model and the deployment that a command line asks for; None if it is not this engine's."""
+    @property
+    def memory(self) -> Accountant:
+        """How the engine divides a card's memory."""
+        ...
+
+    @property
+    def launch(self) -> Launcher:
+        """How the engine is installed and started."""
         ...
 
 
 @runtime_checkable
-class Plannable(Backend, Protocol):
-    """One engine's room, as the planner sees it. Loads without the engine installed."""
+class Servable(Protocol):
+    """One whose engine has a server: it can be started by memserve, packed, and spread over nodes."""
 
     @property
-    def rules(self) -> Mapping[str, Any]:
-        """The room's rows: versions, quantizations by card, layouts; each with its source."""
+    def server(self) -> ServerFacts | None:
+        """How the server listens, asks for keys, spans nodes and is packed; None where there is none."""
         ...
 
-    @property
-    def memory(self) -> Accountant: ...
-    @property
-    def launch(self) -> Launcher: ...
+
+def is_plannable(backend: object) -> TypeGuard[Plannable]:
+    """Whether a backend can be planned with. A class that says so is not asked for its parts, which load."""
+    return Plannable in type(backend).__mro__ or isinstance(backend, Plannable)
+
+
+def server_of(backend: object) -> ServerFacts | None:
+    """What a backend tells of its server."""
+    return backend.server if isinstance(backend, Servable) else None

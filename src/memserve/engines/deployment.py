@@ -1,15 +1,8 @@
-"""What a room's `memory` answers: how an engine would divide one card's memory at start-up."""
+"""One start of an engine: everything about it that decides its memory and its command."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
-
-if TYPE_CHECKING:
-    from memserve.hardware.machine import Machine
-    from memserve.model.spec import ModelSpec
-
-Outcome: TypeAlias = Literal["runs", "refused", "out_of_memory"]
+from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
@@ -57,46 +50,3 @@ class Deployment:
     def option(self, name: str) -> str | None:
         """The value of an engine's own flag, or None."""
         return dict(self.options).get(name)
-
-
-@dataclass(frozen=True)
-class Footprint:
-    """One card's memory in bytes, the fullest rank. weights+activation+non_torch+kv_cache <= usable."""
-
-    total: int
-    usable: int
-    weights: int
-    activation: int
-    non_torch: int
-    graphs: int
-    kv_cache: int
-    kv_tokens: int
-    """As the engine prints it, per data-parallel rank; 0 where the engine has no such pool."""
-    max_concurrency: float
-    """Requests of the full context that the KV pool holds at once."""
-    outcome: Outcome = "runs"
-    reasons: tuple[str, ...] = ()
-    error: float = 0.0
-    """Relative error bar of kv_cache + weights, from the shipped validation set."""
-
-    @property
-    def free(self) -> int:
-        """Bytes of the card that nothing claims."""
-        claimed = self.weights + self.activation + self.non_torch + self.graphs + self.kv_cache
-        return self.total - claimed
-
-    def fails(self, outcome: Outcome, reason: str) -> Footprint:
-        """The same division, judged."""
-        return replace(self, outcome=outcome, reasons=(*self.reasons, reason))
-
-
-class Accountant(Protocol):
-    """A room's `memory`. Pure arithmetic: loads no engine, and takes microseconds to a few milliseconds."""
-
-    def account(self, model: ModelSpec, machine: Machine, deployment: Deployment) -> Footprint:
-        """Divide the fullest card's memory as this engine would."""
-        ...
-
-    def largest_context(self, model: ModelSpec, machine: Machine, deployment: Deployment) -> int:
-        """The longest context that `deployment` could be started with on this machine; 0: none."""
-        ...

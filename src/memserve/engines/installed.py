@@ -1,22 +1,49 @@
-"""Asks every installed backend for one thing that it may tell: its rules, its log, its speed."""
+"""The installed backends: by name, by trust, by a command of theirs, and by what each of them tells."""
 
 from __future__ import annotations
 
-from functools import cache
 from importlib.machinery import PathFinder
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 from memserve import files, registry
+from memserve.engines.backend import is_plannable, server_of
+from memserve.errors import InvalidInput
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from memserve.engines.backend import Plannable
+    from memserve.engines.server import Program
+
+UNRANKED = 9
 
 
+def named(name: str) -> Plannable:
+    """The backend of that name; `UnknownName` if there is none."""
+    return cast("Plannable", registry.find(name))
+
+
+def can_plan(name: str) -> bool:
+    """Whether a backend, ours or another's, can be planned with on the user's own cards."""
+    return may(name, "rules") and is_plannable(registry.find(name))
+
+
+@registry.remembered
+def plannable() -> tuple[str, ...]:
+    """Every backend that can be planned with, the most trusted first."""
+    found = [name for name in registry.names() if can_plan(name)]
+    return tuple(sorted(found, key=lambda name: (rank(name), name)))
+
+
+def rank(name: str) -> int:
+    """How far the planner trusts it: 1 before 2."""
+    return int(named(name).rules.get("rank", UNRANKED))
+
+
+@registry.remembered
 def telling(part: str) -> dict[str, Any]:
     """Backend -> its `part`, for those that have one."""
-    return _telling(part, registry.names())
-
-
-@cache
-def _telling(part: str, names: tuple[str, ...]) -> dict[str, Any]:
-    asked = {name: getattr(registry.find(name), part, None) for name in names if may(name, part)}
+    asked = {name: getattr(registry.find(name), part, None) for name in registry.names() if may(name, part)}
     return {name: answer for name, answer in asked.items() if answer is not None}
 
 
@@ -27,8 +54,21 @@ def may(name: str, part: str) -> bool:
     return not ours or any(file.endswith(f"{part}.json") for file in _files(package))
 
 
-@cache
+@registry.remembered
 def _files(package: str) -> tuple[str, ...]:
     spec = PathFinder.find_spec(package)
     folders = (spec.submodule_search_locations if spec else None) or ()
     return tuple(file for folder in folders for file in files.names(folder))
+
+
+def program_of(command: Sequence[str], backend: str | None = None) -> tuple[str, Program]:
+    """The backend whose server a command starts, and how; `backend`: the one that it was planned for."""
+    known = []
+    for name in (backend,) if backend in plannable() else plannable():
+        server = server_of(named(name))
+        program = server.started_by(command) if server else None
+        if program is not None:
+            return name, program
+        known += [" ".join(start) for one in (server.programs if server else ()) for start in one.starts[:1]]
+    said = " ".join(command)[:120]
+    raise InvalidInput(f"no server is started by {said!r}", hint=f"known: {', '.join(dict.fromkeys(known))}")

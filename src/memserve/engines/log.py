@@ -26,6 +26,8 @@ class Log(TypedDict):
     """The engine's name, as people write it."""
     recognised_by: str | None
     """A regular expression that only logs of this engine hold; None: known by its figures alone."""
+    example: str
+    """A line that every such log holds: shown where a log cannot be read."""
     block_size: int
     """Tokens of a block of the KV cache, where the log does not say."""
     lines: list[Line]

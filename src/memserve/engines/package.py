@@ -1,7 +1,8 @@
-"""A room kept as a package: `rules.json`, and modules that load only when asked for.
+"""A backend kept as a package: tables, and modules that load only when asked for.
 
-`<package>.memory` holds `accountant`, `<package>.launch` holds `launcher`, `<package>.engine` holds
-`capabilities` and `open_engine`. So a planner on a laptop reads rules, memory and launch, and no engine.
+`rules.json` and `server.json` hold facts; `<package>.memory` holds `accountant`, `<package>.launch` holds
+`launcher`, `<package>.engine` holds `capabilities` and `open_engine`. So a planner on a laptop reads rules,
+memory and launch, and no engine.
 """
 
 from __future__ import annotations
@@ -12,19 +13,21 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, cast
 
 from memserve import files
+from memserve.engines.backend import Plannable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from memserve.engines.backend import Launcher
-    from memserve.engines.deployment import Accountant
+    from memserve.engines.launch import Launcher
     from memserve.engines.log import Log
+    from memserve.engines.memory import Accountant
+    from memserve.engines.server import ServerFacts
     from memserve.engines.speed import Speed
     from memserve.protocol import Capabilities, Task
 
 
-class Package:
-    """What an engine's entry point resolves to. `part` names a second room of one package (MindIE's)."""
+class Package(Plannable):
+    """What an engine's entry point resolves to. `part` names a second backend of one package (MindIE's)."""
 
     def __init__(self, name: str, package: str, *, part: str = "") -> None:
         self.name = name
@@ -33,9 +36,17 @@ class Package:
 
     @cached_property
     def rules(self) -> Mapping[str, Any]:
-        """The room's rows: releases, refusals, architectures (PACKAGE/FILE: another's); with their source."""
+        """Releases, refusals, architectures (PACKAGE/FILE: another's); with their source."""
         rows = self._read("rules")
         return {**rows, "architectures": self._read(rows["architectures"]) if "architectures" in rows else {}}
+
+    @cached_property
+    def server(self) -> ServerFacts | None:
+        """How its server listens, spans nodes and is packed."""
+        from memserve.engines import server
+
+        rows = self._optional("server")
+        return None if rows is None else server.read(rows)
 
     @cached_property
     def log(self) -> Log | None:

@@ -1,6 +1,6 @@
 """Constants of a user's own machine, learnt from a start-up log and added to later accounts.
 
-The profile is a small JSON file: {"schema": 1, "profiles": [{"engine", "card", "tensor", ...}]}.
+The profile is a small JSON file: {"schema": 1, "profiles": [{"backend", "card", "tensor", ...}]}.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
-    from memserve.engines.deployment import Footprint
+    from memserve.engines.memory import Footprint
     from memserve.memory.startup_log import StartupLog
 
 SCHEMA = 1
@@ -26,10 +26,9 @@ PLAUSIBLE_FACTOR = (0.1, 10.0)
 
 @dataclass(frozen=True)
 class Calibration:
-    """What one start taught about one engine on one kind of card. Bytes per card; None: nothing learnt."""
+    """What one start taught about one backend on one kind of card. Bytes per card; None: nothing learnt."""
 
-    engine: str
-    """vllm, vllm-ascend or sglang."""
+    backend: str
     card: str
     tensor: int = 1
     version: str | None = None
@@ -40,7 +39,7 @@ class Calibration:
     activation: float | None = None
     """Measured activation over the accounted one."""
     weights: float | None = None
-    """Measured weights over the accounted ones: told, never applied to another model."""
+    """Measured weights over the accounted ones: shown, never applied to another model."""
     log: str = ""
     date: str = ""
 
@@ -75,7 +74,7 @@ class Calibration:
 
 
 def _budgets_graphs(footprint: Footprint) -> bool:
-    """Whether this account left room for the graphs within the budget."""
+    """Whether this account left space for the graphs within the budget."""
     claimed = footprint.weights + footprint.activation + footprint.non_torch + footprint.kv_cache
     return footprint.graphs > 0 and footprint.usable - claimed >= footprint.graphs // 2
 
@@ -84,7 +83,7 @@ def learn(log: StartupLog, *, card: str, footprint: Footprint | None = None, nam
           date: str = "") -> Calibration:  # fmt: skip
     """The constants in a log; with the account of that very start, its activation factor too."""
     return Calibration(
-        engine=log.engine, card=card, tensor=log.tensor or 1, version=log.version, total=log.total,
+        backend=log.backend, card=card, tensor=log.tensor or 1, version=log.version, total=log.total,
         non_torch=_within(log.non_torch, log.total), graphs=_within(log.graphs, log.total),
         activation=_factor(log.activation, footprint.activation if footprint else None),
         weights=_factor(log.weights, footprint.weights if footprint else None), log=name, date=date,
@@ -92,7 +91,7 @@ def learn(log: StartupLog, *, card: str, footprint: Footprint | None = None, nam
 
 
 def _within(size: int | None, total: int | None) -> int | None:
-    """Negative graphs are an artefact of vLLM 0.11 and 0.12, and no constant is half a card."""
+    """Negative graphs are an artefact of some releases, and no constant is half a card."""
     if size is None or size < 0 or (total is not None and size > total // 2):
         return None
     return size
@@ -118,8 +117,8 @@ def load(path: Path | None = None) -> tuple[Calibration, ...]:
     try:
         return tuple(_profile(row) for row in _rows(json.loads(text)))
     except (ValueError, TypeError, KeyError) as error:
-        told = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise InvalidInput(f"{str(file)!r} is no calibration of memserve: {told}",
+        why = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise InvalidInput(f"{str(file)!r} is no calibration of memserve: {why}",
                            hint="delete it and run --calibrate again") from None  # fmt: skip
 
 
@@ -147,7 +146,7 @@ def _profile(row: dict[str, Any]) -> Calibration:
 
 
 def save(calibration: Calibration, path: Path | None = None) -> Path:
-    """Adds a profile, in place of an older one of the same engine, card and tensor parallelism."""
+    """Adds a profile, in place of an older one of the same backend, card and tensor parallelism."""
     file = path or default_path()
     kept = [old for old in load(file) if _key(old) != _key(calibration)]
     text = json.dumps({"schema": SCHEMA, "profiles": [asdict(one) for one in (*kept, calibration)]}, indent=1)
@@ -161,11 +160,11 @@ def save(calibration: Calibration, path: Path | None = None) -> Path:
     return file
 
 
-def find(known: Iterable[Calibration], *, engine: str, card: str, tensor: int) -> Calibration | None:
-    """The profile of this engine on this card, at this tensor parallelism; the last learnt one wins."""
-    fitting = [one for one in known if _key(one) == (engine, card, tensor)]
+def find(known: Iterable[Calibration], *, backend: str, card: str, tensor: int) -> Calibration | None:
+    """The profile of this backend on this card, at this tensor parallelism; the last learnt one wins."""
+    fitting = [one for one in known if _key(one) == (backend, card, tensor)]
     return fitting[-1] if fitting else None
 
 
 def _key(calibration: Calibration) -> tuple[str, str, int]:
-    return calibration.engine, calibration.card, calibration.tensor
+    return calibration.backend, calibration.card, calibration.tensor

@@ -11,7 +11,8 @@ from memserve.memory.weights import partition
 from memserve.model.memo import remembered
 
 if TYPE_CHECKING:
-    from memserve.engines.deployment import Accountant, Deployment, Footprint
+    from memserve.engines.deployment import Deployment
+    from memserve.engines.memory import Accountant, Footprint
     from memserve.hardware.machine import Machine
     from memserve.memory.kv import LayerCache
     from memserve.model.spec import ModelSpec

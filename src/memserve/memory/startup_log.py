@@ -1,23 +1,22 @@
-"""Reads what vLLM, vLLM-Ascend and SGLang say about memory when they start."""
+"""Reads what engines say about memory when they start, by the lines that each backend's log.json lists."""
 
 from __future__ import annotations
 
-import json
 import re
 from dataclasses import dataclass
 from functools import cache
-from importlib.resources import files
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any
 
+from memserve.engines import installed
 from memserve.errors import InvalidInput
+from memserve.hardware.machine import GIB
 
-Engine: TypeAlias = Literal["vllm", "vllm-ascend", "sglang"]
-GIB = 1024**3
+if TYPE_CHECKING:
+    from memserve.engines.log import Log
+
 MOST_BYTES = 2 * 1024**2
 """A start tells all of this within its first few thousand lines."""
-BLOCK_SIZE = {"vllm": 16, "vllm-ascend": 128, "sglang": 1}
-"""Tokens of a block where the log does not say."""
 _COLOUR = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 _RANK = re.compile(r"\b(?:TP|rank=|Worker_TP|DP)([0-9]+)")
 _FIGURES = (
@@ -31,14 +30,13 @@ _FIGURES = (
     "consumed",
     "requested",
 )
-_EXPECTED = "it should say 'Available KV cache memory: 39.28 GiB' or 'Load weight end. ... mem usage=5.88 GB'"
 
 
 @dataclass(frozen=True)
 class StartupLog:
     """One start as its log tells it. Bytes per card, the fullest rank; None: the log does not say."""
 
-    engine: Engine
+    backend: str
     version: str | None = None
     model: str | None = None
     device: str | None = None
@@ -61,12 +59,6 @@ class StartupLog:
     max_concurrency: float | None = None
 
 
-@cache
-def _lines() -> tuple[tuple[dict[str, Any], re.Pattern[str]], ...]:
-    text = files("memserve.memory").joinpath("data/startup_log.json").read_text(encoding="utf-8")
-    return tuple((row, re.compile(row["pattern"])) for row in json.loads(text)["lines"])
-
-
 def read(path: str | Path) -> StartupLog:
     """The log at the beginning of a file."""
     file = Path(path)
@@ -83,34 +75,42 @@ def read(path: str | Path) -> StartupLog:
 def parse(text: str, *, name: str = "the log") -> StartupLog:
     """The figures of one start; `InvalidInput` where there are none."""
     clean = _COLOUR.sub("", text).splitlines()
-    engine = _engine(text)
-    figures = _gather(clean, "sglang" if engine == "sglang" else "vllm")
-    if not any(field in figures for field in _FIGURES):
-        raise InvalidInput(f"{name} has no memory figures of vLLM, vLLM-Ascend or SGLang", hint=_EXPECTED)
-    return _log(engine, figures)
+    logs = installed.telling("log")
+    found = {backend: _gather(clean, log) for backend, log in logs.items() if _may_be(text, log)}
+    likely = [backend for backend, figures in found.items() if set(_FIGURES) & set(figures)]
+    if not likely:
+        raise _unread(name, list(logs.values()))
+    backend = max(likely, key=lambda one: (logs[one]["recognised_by"] is not None, len(found[one])))
+    return _log(backend, found[backend], logs[backend]["block_size"])
 
 
-def _engine(text: str) -> Engine:
-    if re.search(
-        r"Load weight (begin|end)\.|KV Cache is allocated|max_total_num_tokens|mem_fraction_static", text
-    ):
-        return "sglang"
-    return (
-        "vllm-ascend" if re.search(r"NPU graph memory|vllm_ascend|vllm-ascend|NPU blocks", text) else "vllm"
-    )
+def _unread(name: str, logs: list[Log]) -> InvalidInput:
+    ranked = sorted(logs, key=lambda log: (-len(log["lines"]), log["engine"].lower()))
+    engines = " or ".join(", ".join(log["engine"] for log in ranked).rsplit(", ", 1))
+    lines = " or ".join(dict.fromkeys(f"{log['example']!r}" for log in ranked))
+    return InvalidInput(f"{name} has no memory figures of {engines}", hint=f"it should say {lines}")
 
 
-def _gather(lines: list[str], engine: str) -> dict[str, Any]:
+def _may_be(text: str, log: Log) -> bool:
+    return log["recognised_by"] is None or re.search(log["recognised_by"], text) is not None
+
+
+def _gather(lines: list[str], log: Log) -> dict[str, Any]:
     """Field -> figure, from every row of the table that matches some line. Rows go before later ones."""
     found: dict[str, Any] = {}
-    for row, pattern in _lines():
-        if row["engine"] != engine or row["field"] in found:
+    for row in log["lines"]:
+        if row["field"] in found:
             continue
-        hits = [(_rank(line), match[1]) for line in lines for match in pattern.finditer(line)]
+        hits = [
+            (_rank(line), match[1]) for line in lines for match in _pattern(row["pattern"]).finditer(line)
+        ]
         values = [(rank, value) for rank, word in hits if (value := _value(word, row["unit"])) is not None]
         if values:
             found[row["field"]] = _picked(values, row["pick"])
     return found
+
+
+_pattern = cache(re.compile)
 
 
 def _rank(line: str) -> str:
@@ -144,18 +144,18 @@ def _picked(values: list[tuple[str, Any]], pick: str) -> Any:
     return plain[0] if pick == "first" else plain[-1]
 
 
-def _log(engine: Engine, figures: dict[str, Any]) -> StartupLog:
-    _derive(engine, figures)
-    fields = {field: figures.get(field) for field in StartupLog.__dataclass_fields__ if field != "engine"}
-    return StartupLog(engine, **fields)
+def _log(backend: str, figures: dict[str, Any], block_size: int) -> StartupLog:
+    _derive(figures, block_size)
+    fields = {field: figures.get(field) for field in StartupLog.__dataclass_fields__ if field != "backend"}
+    return StartupLog(backend, **fields)
 
 
-def _derive(engine: Engine, figures: dict[str, Any]) -> None:
-    """What the formats say only as a sum or a difference."""
+def _derive(figures: dict[str, Any], block_size: int) -> None:
+    """What some logs say only as a sum or a difference."""
     weights, peak = figures.get("weights"), figures.get("peak_torch")
-    if weights is None and "initial" in figures:  # vLLM 0.6.4
+    if weights is None and "initial" in figures:
         weights = figures["weights"] = figures["initial"] - figures.get("non_torch", 0)
-    if "consumed" in figures and weights is not None:  # vLLM 0.26: weights + non-torch
+    if "consumed" in figures and weights is not None:
         figures.setdefault("non_torch", max(0, figures["consumed"] - weights))
     if peak is not None and weights is not None:
         figures.setdefault("activation", max(0, peak - weights))
@@ -163,4 +163,4 @@ def _derive(engine: Engine, figures: dict[str, Any]) -> None:
         figures.setdefault("kv_bytes", figures["kv_k"] + figures.get("kv_v", 0))
     figures.setdefault("kv_tokens", figures.get("pool_tokens"))
     if figures["kv_tokens"] is None and "blocks" in figures:
-        figures["kv_tokens"] = figures["blocks"] * figures.get("block_size", BLOCK_SIZE[engine])
+        figures["kv_tokens"] = figures["blocks"] * figures.get("block_size", block_size)

@@ -36,7 +36,6 @@ class Row(NamedTuple):
     aliases: tuple[str, ...]
     config: dict[str, Any]
     source: str
-    date: str
     checkpoints: tuple[Checkpoint, ...] = ()
     base: str | None = None
     """For a quantized checkpoint: the model it was made from."""
@@ -55,8 +54,18 @@ def key(name: str) -> str:
 
 
 @cache
+def _file() -> tuple[str, ...]:
+    return tuple(files.beside(__file__, "data/catalogue.jsonl").splitlines())
+
+
 def _lines() -> tuple[str, ...]:
-    return tuple(line for line in files.beside(__file__, "data/catalogue.jsonl").splitlines() if line)
+    return _file()[1:]
+
+
+@cache
+def dated() -> str:
+    """When the rows were read, as the file's first line has it."""
+    return str(json.loads(_file()[0])["date"])
 
 
 @cache
@@ -99,7 +108,6 @@ def _row(number: int) -> Row:
         tuple(raw["aliases"]),
         raw["config"],
         raw["source"],
-        raw["date"],
         tuple(Checkpoint(**checkpoint) for checkpoint in raw.get("checkpoints", ())),
         raw.get("base"),
         raw.get("pooling"),

@@ -97,8 +97,8 @@ def _known(name: str) -> ModelSpec | None:
         return None
     notes = () if catalogue.key(name) == catalogue.key(row.id) else (f"{name} means {row.id}",)
     found = reader.from_config(
-        row.config, path=f"catalogue row {row.id}", name=row.id, source=f"catalogue {row.date}: {row.source}",
-        notes=notes,
+        row.config, path=f"catalogue row {row.id}", name=row.id, notes=notes,
+        source=f"catalogue {catalogue.dated()}: {row.source}",
     )  # fmt: skip
     return replace(found, pooling=row.pooling or found.pooling)
 

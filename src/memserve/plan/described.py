@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from memserve.engines.deployment import Deployment, Footprint, Outcome
+    from memserve.engines.deployment import Deployment
+    from memserve.engines.memory import Footprint, Outcome
 
 GIB = 1024**3
 MEMORY_FIELDS = ("usable", "weights", "activation", "non_torch", "graphs", "kv_cache", "free")

@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from functools import cache
 from math import ceil
 from typing import TYPE_CHECKING, Any, Protocol
 
 from memserve import files
+from memserve.engines import installed
+from memserve.engines.backend import server_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from memserve.engines.deployment import Deployment, Layout
     from memserve.engines.launch import Launch
+    from memserve.engines.server import Spread
     from memserve.hardware.machine import Machine
 
 Words = tuple[str, ...]
-RAY_WORDS = ("--distributed-executor-backend",)
-RANK_WORDS = ("--nnodes", "--node-rank", "--dist-init-addr")
+NETWORKS: dict[str, Any] = files.table(__file__, "networks.json")
+INTERFACE: str = NETWORKS["interface"]
+RAY_VERSION, RAY_PORT = NETWORKS["ray"]["version"], NETWORKS["ray"]["port"]
 
 
 @dataclass(frozen=True)
@@ -28,6 +31,8 @@ class Step:
     node: int
     command: Words
     env: Mapping[str, str] = field(default_factory=dict)
+    serves: bool = True
+    """It answers requests; others only compute, or start a node of a Ray cluster."""
 
     @property
     def joins(self) -> bool:
@@ -60,15 +65,13 @@ def steps(plan: Startable) -> tuple[Step, ...]:
     """What to run, and where: one step for a plan that one node holds, none for a provider's."""
     if plan.launch is None or not plan.command:
         return ()
-    count = taken(plan.machine, plan.deployment.layout)
-    engine = facts()["engines"].get(plan.backend) if count > 1 else None
-    if engine is None:
+    count, layout = taken(plan.machine, plan.deployment.layout), plan.deployment.layout
+    server = server_of(installed.named(plan.backend)) if count > 1 else None
+    if server is None or server.nodes is None:
         return (Step(0, tuple(plan.command), plan.env),)
-    layout = plan.deployment.layout
-    spread = _ray if engine["way"] == "ray" else _ranks
-    if layout.data > 1 and layout.tensor * layout.pipeline <= plan.machine.cards_per_node:
-        spread = _copies if engine["way"] == "ray" else _servers
-    return tuple(spread(plan, count))
+    whole = layout.data > 1 and layout.tensor * layout.pipeline <= plan.machine.cards_per_node
+    spread = _copies if whole and server.nodes.copies else _ray if server.nodes.way == "ray" else _ranks
+    return tuple(spread(plan, server.nodes, count))
 
 
 def taken(machine: Machine, layout: Layout) -> int:
@@ -81,68 +84,61 @@ def taken(machine: Machine, layout: Layout) -> int:
     return min(machine.nodes, ceil(layout.cards / machine.cards_per_node))
 
 
-def _ray(plan: Startable, count: int) -> Iterator[Step]:
+def _ray(plan: Startable, spread: Spread, count: int) -> Iterator[Step]:
     """A Ray cluster over the nodes, then one server that finds it."""
-    port = facts()["ports"]["ray"]
     start = ("ray", "start", "--disable-usage-stats")
     for node in range(count):
-        role = ("--head", f"--port={port}", "--include-dashboard=false")
-        words = role if node == 0 else (f"--address={host(0)}:{port}",)
-        yield Step(node, (*start, *words, f"--node-ip-address={host(node)}"), environment(plan, node))
-    copies = ("--data-parallel-backend", "ray") if plan.deployment.layout.data > 1 else ()
-    yield Step(0, (*plan.command, *copies), environment(plan, 0))
+        role = ("--head", f"--port={RAY_PORT}", "--include-dashboard=false")
+        words = role if node == 0 else (f"--address={host(0)}:{RAY_PORT}",)
+        env = environment(plan, spread, node)
+        yield Step(node, (*start, *words, f"--node-ip-address={host(node)}"), env, serves=False)
+    copies = spread.copies_over_ray if plan.deployment.layout.data > 1 else ()
+    yield Step(0, (*plan.command, *copies), environment(plan, spread, 0))
 
 
-def _copies(plan: Startable, count: int) -> Iterator[Step]:
-    """vLLM's own data parallelism: the first node answers for all, the others only compute."""
-    layout = plan.deployment.layout
-    each = plan.machine.cards_per_node // (layout.tensor * layout.pipeline)
-    shared = (*without(plan.command, *RAY_WORDS), "--data-parallel-address", host(0),
-              "--data-parallel-rpc-port", str(facts()["ports"]["copies"]))  # fmt: skip
-    for node in range(count):
-        here = ("--data-parallel-size-local", str(min(each, layout.data - node * each)))
-        rest = ("--data-parallel-start-rank", str(node * each), "--headless") if node else ()
-        yield Step(node, (*shared, *here, *rest), environment(plan, node))
-
-
-def _ranks(plan: Startable, count: int) -> Iterator[Step]:
+def _ranks(plan: Startable, spread: Spread, count: int) -> Iterator[Step]:
     """The same command on every node with its rank; each copy of the model has nodes of its own."""
-    layout, port = plan.deployment.layout, facts()["ports"]["sglang"]
+    layout = plan.deployment.layout
     cards = layout.tensor * layout.pipeline
     each = max(1, count // layout.data)
     each = next(number for number in range(each, cards + 1) if cards % number == 0)
-    base = without(plan.command, *RANK_WORDS, "--dp-size")
-    for first in range(0, each * layout.data, each):
-        for rank in range(each):
-            words = ("--nnodes", str(each), "--node-rank", str(rank),
-                     "--dist-init-addr", f"{host(first)}:{port}")  # fmt: skip
-            yield Step(first + rank, (*base, *words), environment(plan, first + rank))
+    base = without(plan.command, *spread.without)
+    for node in range(each * layout.data):
+        first, rank = node // each * each, node % each
+        words = filled(spread.every, head=host(first), count=each, rank=rank)
+        yield Step(node, (*base, *words), environment(plan, spread, node))
 
 
-def _servers(plan: Startable, count: int) -> Iterator[Step]:
-    """A server of its own on every node, since SGLang keeps copies within a node."""
+def _copies(plan: Startable, spread: Spread, count: int) -> Iterator[Step]:
+    """Whole copies of the model on every node: servers of their own, or one that answers for all."""
     layout = plan.deployment.layout
     each = plan.machine.cards_per_node // (layout.tensor * layout.pipeline)
-    base = without(plan.command, *RANK_WORDS, "--dp-size")
+    base = without(plan.command, *spread.without)
     for node in range(count):
-        yield Step(node, (*base, "--dp-size", str(min(each, layout.data - node * each))), plan.env)
+        template = (*spread.copies, *(spread.copies_later if node else ()))
+        words = filled(template, head=host(0), here=min(each, layout.data - node * each), first=node * each)
+        alone = bool(node and spread.copies_later)
+        yield Step(node, (*base, *words), environment(plan, spread, node), serves=not alone)
 
 
-def environment(plan: Startable, node: int) -> dict[str, str]:
+def filled(words: Words, **values: object) -> Words:
+    """A backend's words with their holes filled."""
+    return tuple(word.format(**values) for word in words)
+
+
+def environment(plan: Startable, spread: Spread, node: int) -> dict[str, str]:
     """The plan's variables and those of the network, for one node."""
-    known = facts()
-    rows = (known["vendors"].get(plan.machine.card.vendor, {}), known["engines"][plan.backend])
     values = {
-        "host": host(node), "interface": known["interface"],
+        "host": host(node), "interface": INTERFACE,
         "cards": ",".join(str(card) for card in range(plan.machine.cards_per_node)),
     }  # fmt: skip
-    network = {name: text.format(**values) for row in rows for name, text in row.get("env", {}).items()}
-    return {**plan.env, **network}
+    network = {**NETWORKS["vendors"].get(plan.machine.card.vendor, {}).get("env", {}), **spread.env}
+    return {**plan.env, **{name: text.format(**values) for name, text in network.items()}}
 
 
 def ray(*extras: str) -> str:
     """The requirement that puts one version of Ray on every node."""
-    return f"ray[{','.join(('cgraph', *extras))}]=={facts()['ray']['version']}"
+    return f"ray[{','.join(('cgraph', *extras))}]=={RAY_VERSION}"
 
 
 def host(node: int) -> str:
@@ -160,10 +156,3 @@ def without(command: list[str], *flags: str) -> Words:
         else:
             kept.append(word)
     return tuple(kept)
-
-
-@cache
-def facts() -> dict[str, Any]:
-    """How engines spread over nodes, and what their networks need."""
-    found: dict[str, Any] = files.table(__file__, "spread.json")
-    return found

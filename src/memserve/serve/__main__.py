@@ -46,8 +46,8 @@ class _Lines:
 
 def _key(started: server.Server, named: Path | None) -> str:
     """Where the key lies now; or that this engine asks for none."""
-    if not started.manner.asks_for_key:
-        return f"none, {started.manner.name} asks for none: this machine's users can call it"
+    if not started.program.asks_for_key:
+        return f"none, {started.backend} asks for none: this machine's users can call it"
     path = named or started.log.with_name("key")
     server.private(path, started.reveal_key() + "\n")
     return str(path)
@@ -69,7 +69,7 @@ def _serve(args: argparse.Namespace) -> int:
     python = _python(args, plan)
     started = server.start(
         plan["command"], env=plan.get("env") or {}, host=args.host, port=args.port, python=python,
-        timeout=args.timeout, report=_Lines(),
+        backend=plan.get("backend"), timeout=args.timeout, report=_Lines(),
         advise=lambda found: advice.instead(answer, found.memory),
     )  # fmt: skip
     with started:

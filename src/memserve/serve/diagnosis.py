@@ -1,4 +1,4 @@
-"""An engine's last words in plain ones, with what would help: rows of `diagnoses.json`."""
+"""An engine's last words in plain ones, with what would help: its backend's rows, then `diagnoses.json`."""
 
 from __future__ import annotations
 
@@ -7,6 +7,10 @@ import re
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
 
 _KILLED = 9
 _NOISE = re.compile(r"^\s*(File \"|Traceback|\^+|During handling|The above exception|warnings?\.warn)|^\s*$")
@@ -34,14 +38,19 @@ class _Row:
 
 @cache
 def _rows() -> tuple[_Row, ...]:
-    rows = json.loads(Path(__file__).with_name("diagnoses.json").read_text(encoding="utf-8"))
-    return tuple(_Row(**{**row, "pattern": re.compile(row["pattern"], re.IGNORECASE)}) for row in rows)
+    rows = json.loads(Path(__file__).with_name("diagnoses.json").read_text(encoding="utf-8"))["rows"]
+    return tuple(map(_row, rows))
 
 
-def diagnose(log: str, code: int | None = None) -> Diagnosis:
+def _row(row: Mapping[str, str]) -> _Row:
+    pattern = re.compile(row["pattern"], re.IGNORECASE)
+    return _Row(pattern, row["problem"], row["remedy"], row.get("memory", ""))
+
+
+def diagnose(log: str, code: int | None = None, failures: Iterable[Mapping[str, str]] = ()) -> Diagnosis:
     """The first row that matches any line, read from the end; else the last line that says something."""
     lines = [_PREFIX.sub("", line).strip() for line in log.splitlines() if not _NOISE.search(line)]
-    for row in _rows():
+    for row in (*map(_row, failures), *_rows()):
         for line in reversed(lines):
             if row.pattern.search(line):
                 return Diagnosis(row.problem, row.remedy, line[:300], row.memory)

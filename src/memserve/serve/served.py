@@ -9,8 +9,8 @@ from shutil import which
 from typing import TYPE_CHECKING, Any
 
 from memserve import registry
+from memserve.engines import installed
 from memserve.errors import BackendMissing
-from memserve.serve.manner import manner_of
 from memserve.serve.server import start
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ class Served:
 
     @property
     def capabilities(self) -> Capabilities:
-        """The HTTP room's, under this backend's name."""
+        """The HTTP backend's, under this backend's name."""
         over_http: Capabilities = self._engine.capabilities
         return replace(over_http, backend=self._backend)
 
@@ -57,13 +57,13 @@ class Served:
 
 def open_served(command: Sequence[str], model: str, task: Task, backend: str, *, timeout: float = 1800.0,
                 python: str | None = None, **how: Any) -> Served:  # fmt: skip
-    """Start a server and open it through the OpenAI room."""
+    """Start a server and open it through the backend that speaks to it over HTTP."""
     python = python or _interpreter(command, backend)
-    server = start(command, timeout=float(timeout), python=python, **how)
+    server = start(command, timeout=float(timeout), python=python, backend=backend, **how)
     try:
-        engine = registry.find("openai").open(
+        engine = registry.find(server.program.client).open(
             model, task=task, base_url=server.base_url, api_key=server.reveal_key(),
-            dialect=server.manner.dialect,
+            dialect=server.program.dialect,
         )  # fmt: skip
     except BaseException:
         server.stop()
@@ -73,7 +73,7 @@ def open_served(command: Sequence[str], model: str, task: Task, backend: str, *,
 
 def _interpreter(command: Sequence[str], backend: str) -> str | None:
     """This one, if the engine is here; else whatever program of that name there is, or what to install."""
-    package = manner_of(command).package
+    package = installed.program_of(command, backend)[1].package
     if find_spec(package) is not None:
         return sys.executable
     if command[0] != "python" and which(command[0]):

@@ -11,11 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from memserve.engines import installed
+from memserve.engines.backend import server_of
 from memserve.errors import EngineFailed, InvalidInput, TimedOut
 from memserve.http.address import is_loopback
 from memserve.serve.diagnosis import diagnose
 from memserve.serve.health import answers, free_port, is_free
-from memserve.serve.manner import manner_of
 from memserve.serve.process import Process
 
 if TYPE_CHECKING:
@@ -24,8 +25,8 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
+    from memserve.engines.server import Program
     from memserve.serve.diagnosis import Diagnosis
-    from memserve.serve.manner import Manner
 
 LOOPBACK = "127.0.0.1"
 START_SECONDS = 1800.0
@@ -44,16 +45,17 @@ class Progress:
 class Server:
     """A running server. A context manager: leaving it ends the process and all its children."""
 
-    def __init__(self, process: Process, manner: Manner, host: str, port: int, key: str,
+    def __init__(self, process: Process, backend: str, program: Program, where: tuple[str, int], key: str,
                  advise: Callable[[Diagnosis], str | None] | None = None) -> None:  # fmt: skip
-        self._process, self.manner, self.host, self.port = process, manner, host, port
+        self._process, self.backend, self.program = process, backend, program
+        self.host, self.port = where
         self._key, self._advise = key, advise
 
     @property
     def base_url(self) -> str:
         """Where its OpenAI-style routes begin."""
         host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"http://{host}:{self.port}{self.manner.api}"
+        return f"http://{host}:{self.port}{self.program.api}"
 
     @property
     def log(self) -> Path:
@@ -92,10 +94,12 @@ class Server:
         code = self._process.exit_code
         if code is None:
             return
-        found = diagnose(self._process.tail().replace(self._key, "***"), code)
+        server = server_of(installed.named(self.backend))
+        said = self._process.tail().replace(self._key, "***")
+        found = diagnose(said, code, server.failures if server else ())
         how = f"with exit code {code}" if code >= 0 else f"of signal {-code}"
         raise EngineFailed(
-            f"{self.manner.name} died {how}: {found.problem}: {found.line} (log: {self.log})",
+            f"{self.backend} died {how}: {found.problem}: {found.line} (log: {self.log})",
             hint=(self._advise(found) if self._advise else None) or found.remedy,
         )
 
@@ -111,15 +115,15 @@ class Server:
         self.stop()
 
     def __repr__(self) -> str:
-        return f"Server({self.manner.name!r}, {self.base_url!r}, pid={self.pid}, running={self.running})"
+        return f"Server({self.backend!r}, {self.base_url!r}, pid={self.pid}, running={self.running})"
 
     def _answers(self) -> bool:
-        return answers(self.host, self.port, self.manner.health, self._key)
+        return answers(self.host, self.port, self.program.health, self._key)
 
 
 def start(command: Sequence[str], *, env: Mapping[str, str] | None = None, host: str = LOOPBACK,
           port: int | None = None, key: str | None = None, python: str | None = None,
-          log: Path | None = None, timeout: float = START_SECONDS,
+          backend: str | None = None, log: Path | None = None, timeout: float = START_SECONDS,
           report: Callable[[Progress], None] | None = None,
           advise: Callable[[Diagnosis], str | None] | None = None) -> Server:  # fmt: skip
     """Start a server's command line and wait until it answers.
@@ -128,17 +132,21 @@ def start(command: Sequence[str], *, env: Mapping[str, str] | None = None, host:
     that is made up unless one is given. `python` runs it with the interpreter of another environment.
     `advise` may know a better remedy for what it died of than the general one.
     """
-    manner = manner_of(command)
+    backend, program = installed.program_of(command, backend)
+    if program.configured:
+        raise InvalidInput(
+            f"{backend} reads its address from its own configuration", hint="start the command itself"
+        )
     near = {"0.0.0.0": LOOPBACK, "::": "::1"}.get(host, host)
-    if not manner.asks_for_key and not (near == host and is_loopback(host)):
-        raise InvalidInput(f"{manner.name}'s server asks for no key, so it is not opened on {host}",
+    if not program.asks_for_key and not (near == host and is_loopback(host)):
+        raise InvalidInput(f"{backend}'s server asks for no key, so it is not opened on {host}",
                            hint="leave --host out, and put a proxy that asks for one before it")  # fmt: skip
     where, secret = _port(near, host, port), key or secrets.token_urlsafe(32)
-    log = log or _new_log(manner.name)
-    words = [*_run_by(command, manner, python), manner.host, host, manner.port, str(where)]
-    words += _key_words(manner, command, secret, log.parent)
-    world = {**(env or {}), **({manner.key_env: secret} if manner.key_env else {})}
-    server = Server(Process(words, world, log), manner, near, where, secret, advise)
+    log = log or _new_log(backend)
+    words = [*program.listening(_run_by(command, program, python), host, where),
+             *_key_words(program, command, secret, log.parent)]  # fmt: skip
+    world = {**(env or {}), **({program.key_env: secret} if program.key_env else {})}
+    server = Server(Process(words, world, log), backend, program, (near, where), secret, advise)
     try:
         server.wait(timeout, report)
     except BaseException:
@@ -158,15 +166,15 @@ def _port(near: str, host: str, asked: int | None) -> int:
     return asked
 
 
-def _key_words(manner: Manner, command: Sequence[str], key: str, folder: Path) -> list[str]:
+def _key_words(program: Program, command: Sequence[str], key: str, folder: Path) -> list[str]:
     """Flags for the key: in a file where the engine reads one, because every user sees arguments."""
-    if not manner.key_flag:
+    if not program.key_flag:
         return []
-    if not manner.key_config or manner.key_config in command:
-        return [manner.key_flag, key]
+    if not program.key_config or program.key_config in command:
+        return [program.key_flag, key]
     path = folder / "key.yaml"
-    private(path, f"{manner.key_flag.removeprefix('--')}: {key}\n")
-    return [manner.key_config, str(path)]
+    private(path, f"{program.key_flag.removeprefix('--')}: {key}\n")
+    return [program.key_config, str(path)]
 
 
 def private(path: Path, text: str) -> None:
@@ -178,12 +186,12 @@ def private(path: Path, text: str) -> None:
         file.write(text)
 
 
-def _run_by(command: Sequence[str], manner: Manner, python: str | None) -> list[str]:
+def _run_by(command: Sequence[str], program: Program, python: str | None) -> list[str]:
     if python is None:
         return list(command)
     if command[0] == "python":
         return [python, *command[1:]]
-    return [python, "-m", manner.module, *command[1:]] if manner.module else list(command)
+    return [python, "-m", program.module, *command[1:]] if program.module else list(command)
 
 
 def _new_log(name: str) -> Path:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from memserve.plan.emit import block
 from memserve.plan.emit.server import EVERYWHERE, LOOPBACK, SECRETS, Server, addressed
-from memserve.plan.nodes import facts, host, ray
+from memserve.plan.nodes import INTERFACE, host, ray
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -34,11 +34,11 @@ def text(server: Server, steps: Sequence[Step], bind: str) -> str:
         for node in nodes
     }
     whole = {"name": server.name, "services": services, "volumes": {"models": {}}}
-    return "".join(f"# {line}\n" for line in _comment(nodes)) + block.dump(whole)
+    return "".join(f"# {line}\n" for line in _comment(server, nodes)) + block.dump(whole)
 
 
-def _comment(nodes: Sequence[int]) -> list[str]:
-    keys = f"Keys (HF_TOKEN, VLLM_API_KEY, ...) belong into {SECRETS} beside this file."
+def _comment(server: Server, nodes: Sequence[int]) -> list[str]:
+    keys = f"Keys ({server.keys}, ...) belong into {SECRETS} beside this file."
     if len(nodes) == 1:
         return ["docker compose up -d", keys]
     return [
@@ -60,10 +60,14 @@ def _service(server: Server, steps: Sequence[Step], bind: str, *, alone: bool) -
         "ulimits": {"memlock": -1, "stack": 67108864},
         "volumes": [f"models:{CACHE}", *_folders(server)],
         **_cards(server, steps[-1].env),
-        **({"ports": [f"{bind}:{server.port}:{server.port}"]} if alone else {"network_mode": "host"}),
+        **(
+            {"ports": [f"{bind}:{server.program.default_port}:{server.program.default_port}"]}
+            if alone
+            else {"network_mode": "host"}
+        ),
         "restart": "unless-stopped" if alone else "on-failure",
     }
-    if not steps[-1].joins and "--headless" not in steps[-1].command:
+    if steps[-1].serves:
         service["healthcheck"] = _health(server)
     return service
 
@@ -92,7 +96,7 @@ def _escaped(word: str) -> str:
 
 def _variables(env: Mapping[str, str]) -> dict[str, str]:
     """Which cards are visible is said to the container runtime instead."""
-    named = facts()["interface"]
+    named = INTERFACE
     chosen = {name: value for name, value in env.items() if name != VISIBLE}
     return {
         name: f"${{MEMSERVE_INTERFACE:-{named}}}" if value == named else _escaped(value)
@@ -122,7 +126,7 @@ def _folders(server: Server) -> list[str]:
 
 
 def _health(server: Server) -> dict[str, Any]:
-    url = f"http://{LOOPBACK}:{server.port}{server.health}"
+    url = f"http://{LOOPBACK}:{server.program.default_port}{server.program.health}"
     test = f"import urllib.request as u; u.urlopen('{url}', timeout=5)"
     return {"test": ["CMD", "python3", "-c", test], "interval": "30s", "timeout": "10s",
             "start_period": LONG_START}  # fmt: skip

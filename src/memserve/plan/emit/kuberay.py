@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from memserve.errors import InvalidInput
 from memserve.plan.emit import block
 from memserve.plan.emit.server import EVERYWHERE, Server
-from memserve.plan.nodes import facts, host, ray
+from memserve.plan.nodes import RAY_VERSION, host, ray
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -26,13 +26,14 @@ COMMENT = """\
 def text(server: Server, steps: Sequence[Step], bind: str) -> str:
     """The resource; only for engines that run on Ray."""
     plan = server.plan
-    if plan.backend not in ("vllm", "ascend"):
+    spread = server.facts.nodes
+    if spread is None or spread.way != "ray":
         raise InvalidInput(
             f"KubeRay starts Ray clusters, and {plan.backend} does not run on Ray",
             hint="--emit compose or --emit slurm",
         )
     nodes = 1 + max(step.node for step in steps)
-    copies = ("--data-parallel-backend", "ray") if nodes > 1 and plan.data_parallel > 1 else ()
+    copies = spread.copies_over_ray if nodes > 1 and plan.data_parallel > 1 else ()
     command = server.listening((*plan.command, *copies), bind)
     whole = {
         "apiVersion": "ray.io/v1", "kind": "RayJob", "metadata": {"name": server.name},
@@ -43,13 +44,13 @@ def text(server: Server, steps: Sequence[Step], bind: str) -> str:
             "rayClusterSpec": _cluster(server, steps[-1].env, nodes),
         },
     }  # fmt: skip
-    return COMMENT.format(port=server.port, secret=SECRET) + block.dump(whole)
+    return COMMENT.format(port=server.program.default_port, secret=SECRET) + block.dump(whole)
 
 
 def _cluster(server: Server, env: Mapping[str, str], nodes: int) -> dict[str, Any]:
     start = _start(server)
     cluster: dict[str, Any] = {
-        "rayVersion": facts()["ray"]["version"],
+        "rayVersion": RAY_VERSION,
         "headGroupSpec": {
             "rayStartParams": {"dashboard-host": EVERYWHERE, **start},
             "template": _pod(server, env, "ray-head"),

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-import json
 import re
 from dataclasses import dataclass
-from functools import cache
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from memserve.engines import installed
+from memserve.engines.backend import server_of
+from memserve.errors import InvalidInput
 from memserve.files import expanded
 
 if TYPE_CHECKING:
+    from memserve.engines.server import Program, ServerFacts
     from memserve.plan.plan import Plan
 
 LOOPBACK, EVERYWHERE = "127.0.0.1", "0.0.0.0"
 PYTHON = "python:3.12-slim"
 SECRETS = "memserve.env"
-"""A file beside the emitted one: HF_TOKEN=..., VLLM_API_KEY=...; never part of it."""
+"""A file beside the emitted one: HF_TOKEN=..., the server's key; never part of it."""
 _NODE = re.compile(r"\bNODE_(\d+)\b")
 _PULL = "docker pull "
 
@@ -28,20 +31,23 @@ class Server:
 
     plan: Plan
 
-    @property
-    def _row(self) -> dict[str, Any]:
-        row: dict[str, Any] = rows().get(self.plan.backend, {})
-        return row
+    @cached_property
+    def facts(self) -> ServerFacts:
+        """What its backend tells."""
+        found = server_of(installed.named(self.plan.backend))
+        if found is None:
+            raise InvalidInput(f"{self.plan.backend} does not tell how its server is started")
+        return found
 
     @property
-    def port(self) -> int:
-        """Where it listens by default."""
-        return int(self._row.get("port", 8000))
+    def program(self) -> Program:
+        """The one that the plan's command starts."""
+        return self.facts.program
 
     @property
-    def health(self) -> str:
-        """The path that answers once it serves."""
-        return str(self._row.get("health", "/health"))
+    def keys(self) -> str:
+        """The variables that may carry secrets, as a comment names them."""
+        return ", ".join(name for name in ("HF_TOKEN", self.program.key_env) if name)
 
     @property
     def image(self) -> str:
@@ -49,11 +55,11 @@ class Server:
         plan, card = self.plan, self.plan.machine.card
         if plan.install.startswith(_PULL):
             return plan.install.removeprefix(_PULL)
-        named = self._row.get("images", {}).get(card.vendor)
+        named = self.facts.images.get(card.vendor)
         if named is None:
             return PYTHON
-        suffixes = self._row.get("suffixes", {})
-        ending = next((end for name, end in suffixes.items() if card.name.upper().startswith(name)), "")
+        endings = self.facts.suffixes.items()
+        ending = next((end for name, end in endings if card.name.upper().startswith(name)), "")
         return str(named).format(version=plan.engine_version) + ending
 
     @property
@@ -76,21 +82,9 @@ class Server:
 
     def listening(self, command: tuple[str, ...], address: str) -> tuple[str, ...]:
         """The command with the address and the port that it listens on."""
-        row = self._row
-        if row.get("configured"):
-            return command
-        host, port = row.get("host_flag", "--host"), row.get("port_flag", "--port")
-        return (*command, host, address, port, str(self.port))
+        return self.program.listening(command, address, self.program.default_port)
 
 
 def addressed(text: str, form: str) -> str:
     """A text in which NODE_0, NODE_1, ... became variables written in `form`."""
     return _NODE.sub(lambda found: form.format(found[0]), text)
-
-
-@cache
-def rows() -> dict[str, Any]:
-    """Ports, health paths and images by backend."""
-    text = Path(__file__).with_name("servers.json").read_text(encoding="utf-8")
-    found: dict[str, Any] = json.loads(text)
-    return found

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from memserve.engines.install import VISIBLE
 from memserve.plan.emit.server import SECRETS, Server, addressed
-from memserve.plan.nodes import facts, host
+from memserve.plan.nodes import INTERFACE, RAY_PORT, host
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -74,7 +74,7 @@ def _header(server: Server, nodes: int) -> Iterator[str]:
     yield "#SBATCH --time=24:00:00"
     yield ""
     yield f"# The engine, once, in the environment that is active at sbatch: {server.plan.install}"
-    yield f"# Keys (HF_TOKEN, VLLM_API_KEY, ...) belong into {SECRETS} in the folder of submission."
+    yield f"# Keys ({server.keys}, ...) belong into {SECRETS} in the folder of submission."
 
 
 def _addresses(steps: Sequence[Step]) -> Iterator[str]:
@@ -84,7 +84,7 @@ def _addresses(steps: Sequence[Step]) -> Iterator[str]:
     said = {
         word for step in steps for text in (*step.command, *step.env.values()) for word in NAME.findall(text)
     }
-    yield f': "${{MEMSERVE_INTERFACE:={facts()["interface"]}}}"'
+    yield f': "${{MEMSERVE_INTERFACE:={INTERFACE}}}"'
     for node in sorted({step.node for step in steps if host(step.node) in said}):
         yield f'read -r {host(node)} _ < <(on "${{hosts[{node}]}}" hostname --ip-address)'
     yield ""
@@ -98,13 +98,13 @@ def _started(server: Server, steps: Sequence[Step], bind: str) -> Iterator[str]:
         words = ("env", *variables, *command) if variables else command
         yield f'on "${{hosts[{step.node}]}}" {" ".join(_word(word) for word in words)} &'
         if step.joins and step.node == 0:
-            yield UNTIL_HEAD % _word(f"{host(0)}:{facts()['ports']['ray']}")
+            yield UNTIL_HEAD % _word(f"{host(0)}:{RAY_PORT}")
 
 
 def _word(word: str) -> str:
     """A word as bash reads it back; addresses and the interface come from variables."""
     name, sign, value = word.partition("=")
-    if sign and value == facts()["interface"]:
+    if sign and value == INTERFACE:
         return f'"{name}=$MEMSERVE_INTERFACE"'
     variable = addressed(word, "${{{0}}}")
     return shlex.quote(word) if variable == word else f'"{variable}"'

@@ -13,12 +13,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from memserve.engines.backend import Plannable
-    from memserve.engines.deployment import Deployment, Footprint
+    from memserve.engines.deployment import Deployment
+    from memserve.engines.memory import Footprint
     from memserve.hardware.machine import Machine
     from memserve.memory.calibration import Calibration
     from memserve.model.spec import ModelSpec
-
-LOGGED_AS = {"ascend": "vllm-ascend"}
 
 
 def fitted(room: Plannable, model: ModelSpec, machine: Machine,
@@ -68,8 +67,7 @@ def calibrated(footprint: Footprint, machine: Machine, deployment: Deployment) -
         return footprint
     from memserve.memory.calibration import find
 
-    engine = LOGGED_AS.get(deployment.backend, deployment.backend)
-    found = find(known, engine=engine, card=machine.card.name, tensor=deployment.layout.tensor)
+    found = find(known, backend=deployment.backend, card=machine.card.name, tensor=deployment.layout.tensor)
     return footprint if found is None else found.apply(footprint)
 
 

@@ -9,7 +9,8 @@ from memserve.plan.described import Verdict
 
 if TYPE_CHECKING:
     from memserve.engines.backend import Plannable
-    from memserve.engines.deployment import Deployment, Footprint
+    from memserve.engines.deployment import Deployment
+    from memserve.engines.memory import Footprint
     from memserve.engines.rules.judge import Refusal
     from memserve.hardware.machine import Machine
     from memserve.model.spec import ModelSpec

@@ -14,14 +14,14 @@ from memserve.plan.report.sections import Section
 if TYPE_CHECKING:
     from argparse import Namespace
 
-    from memserve.engines.deployment import Deployment, Footprint
+    from memserve.engines.deployment import Deployment
+    from memserve.engines.memory import Footprint
     from memserve.hardware.machine import Card
     from memserve.memory.calibration import Calibration
     from memserve.memory.startup_log import StartupLog
 
 LEAST = 0.85
 """Totals of one card differ less than this between drivers and engines."""
-ROOMS = {"vllm": "vllm", "vllm-ascend": "ascend", "sglang": "sglang"}
 
 
 def run(options: Namespace) -> int:
@@ -47,7 +47,7 @@ def run(options: Namespace) -> int:
         notes = [doubt] if doubt else []
         write_json({"schema": 1, "saved": path and str(path), "calibration": shown(learnt), "notes": notes})
     else:
-        render(told(learnt, path, options.calibrate, doubt))
+        render(sections(learnt, path, options.calibrate, doubt))
     return 0
 
 
@@ -59,7 +59,7 @@ def another_card(log: StartupLog, card: Card) -> str:
     return f"the log is of a card of {sizes}: its total was left out; --gpus should name the log's own card"
 
 
-def told(learnt: Calibration, path: Path | None, log: str, doubt: str) -> list[Section]:
+def sections(learnt: Calibration, path: Path | None, log: str, doubt: str) -> list[Section]:
     """What was learnt and where it is kept."""
     rows = Section(rows=tuple((name.replace("_", " "), str(value)) for name, value in shown(learnt).items()))
     if path is None:
@@ -89,8 +89,7 @@ def accounted(log: StartupLog, gpus: str, model_name: str | None) -> Footprint |
     from memserve.plan.search import rooms
 
     name = model_name or log.model
-    room = ROOMS.get(log.engine)
-    if name is None or room is None:
+    if name is None:
         return None
     try:
         model = load(name)
@@ -100,15 +99,15 @@ def accounted(log: StartupLog, gpus: str, model_name: str | None) -> Footprint |
         return None
     machine = machine_of(gpus)
     machine = replace(machine, cards_per_node=max(machine.cards_per_node, log.tensor or 1))
-    return rooms.room(room).memory.account(model, machine, started(log, room, model.max_context))
+    return rooms.room(log.backend).memory.account(model, machine, started(log, model.max_context))
 
 
-def started(log: StartupLog, room: str, longest: int | None) -> Deployment:
+def started(log: StartupLog, longest: int | None) -> Deployment:
     """The deployment that the log tells of."""
     from memserve.engines.deployment import Deployment, Layout
 
     return Deployment(
-        backend=room, engine_version=log.version or "newest", dtype="auto",
+        backend=log.backend, engine_version=log.version or "newest", dtype="auto",
         layout=Layout(tensor=log.tensor or 1, pipeline=log.pipeline or 1),
         context=log.context or longest or 8192, utilization=log.utilization,
         max_sequences=log.max_sequences, max_batched_tokens=log.max_batched_tokens,

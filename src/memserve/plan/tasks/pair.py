@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from memserve.engines.backend import server_of
 from memserve.engines.install import VISIBLE
 from memserve.plan.answer import Answer, answer
 from memserve.plan.described import GIB
@@ -31,9 +32,8 @@ BATCH = 8
 """Texts that the embedder holds at once."""
 TEXT = 2048
 """Tokens of a text, where the model takes as many."""
-PORT = "8001"
+PORT = 8001
 """The embedder's, so that both servers can run on one machine."""
-PORT_WORDS = {"lmdeploy": "--server-port"}
 MARGIN = GIB // 4
 """What a second process on a card takes beyond its own account: CUDA context rounding, fragmentation."""
 
@@ -104,7 +104,8 @@ def on_card(plan: Plan, machine: Machine, index: int) -> Plan:
         return plan
     variable = VISIBLE.get(machine.card.vendor)
     env = {**plan.launch.env, **({variable: str(index)} if variable else {})}
-    port = (PORT_WORDS.get(plan.backend, "--port"), PORT)
+    server = server_of(rooms.room(plan.backend))
+    port = (server.program.port, str(PORT)) if server and not server.program.configured else ()
     return replace(plan, launch=replace(plan.launch, env=env, command=(*plan.launch.command, *port)))
 
 

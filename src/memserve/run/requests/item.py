@@ -9,7 +9,7 @@ from hashlib import blake2b
 from operator import attrgetter
 from typing import Any
 
-from memserve.client import setting
+from memserve.client.settings import check as check_setting
 from memserve.errors import InvalidInput
 from memserve.protocol import Raw, Request
 
@@ -142,7 +142,7 @@ def _from_mapping(value: Mapping[str, Any]) -> tuple[dict[str, Any], Any, Any, A
 
 def checked(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Settings as a Request holds them; raises InvalidInput for one that is malformed."""
-    return {name: setting.check(name, value) for name, value in settings.items() if value is not None}
+    return {name: check_setting(name, value) for name, value in settings.items() if value is not None}
 
 
 def _prompt(prompt: Any) -> Any:

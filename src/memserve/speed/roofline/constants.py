@@ -7,6 +7,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from memserve import files
+from memserve.speed.roofline import engines
 
 if TYPE_CHECKING:
     from memserve.hardware.machine import Card
@@ -70,7 +71,7 @@ class Constants:
 
 @cache
 def data() -> dict[str, Any]:
-    """The whole of data/constants.json."""
+    """What all engines share: data/constants.json."""
     return dict(files.table(__file__, "../data/constants.json"))
 
 
@@ -78,10 +79,11 @@ def data() -> dict[str, Any]:
 def of(engine: str, family: str, generation: str | None = None) -> Constants:
     """The constants of an engine class on a card class; an older generation has its own factors."""
     known = {field.name for field in fields(Constants)}
-    rows = data()["engines"]
-    chosen = {**rows["default"], **rows.get(engine, {})}
+    facts = engines.facts(engine)
+    chosen: dict[str, Any] = {**data()["constants"], **facts.get("constants", {})}
     base = Constants(**{name: value for name, value in chosen.items() if name in known})
-    for factors in (data()["cards"].get(family, {}), data()["generations"].get(generation, {})):
+    older = (row["factors"] for row in facts.get("generations", ()) if row["name"] == generation)
+    for factors in (data()["cards"].get(family, {}), next(older, {})):
         base = replace(base, **{name: getattr(base, name) * factor for name, factor in factors.items()})
     return base
 

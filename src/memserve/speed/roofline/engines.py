@@ -1,18 +1,29 @@
-"""Engines by every name that callers and published tables use, and the limits of their schedulers."""
+"""Engines by every name that callers and published tables use, and the limits of their schedulers.
+
+What is known of an engine stands in its backend's folder (speed.json), or, where none of ours drives it,
+in data/published.json.
+"""
 
 from __future__ import annotations
 
 import re
 from functools import cache
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, cast
 
-from memserve import files
+from memserve import files, registry
+from memserve.engines import installed
+from memserve.hardware.machine import GIB
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from memserve.engines.speed import Generation, Limit, Sampler, Speed
     from memserve.hardware.machine import Card
 
-
-GIB = 1024**3
+UNKNOWN = "default"
+"""The class of an engine that nobody timed."""
+DEFAULT = (256, 2048)
+"""Sequences and prompt tokens in a step, where an engine does not say."""
 
 
 class Limits(NamedTuple):
@@ -25,20 +36,32 @@ class Limits(NamedTuple):
     """Memory set aside for sampling, per sequence and vocabulary entry."""
 
 
-@cache
-def _data() -> dict[str, Any]:
-    return dict(files.table(__file__, "../data/engines.json"))
+def facts(engine: str) -> Speed:
+    """What is known of a class of engines."""
+    return _classes().get(engine, {})
 
 
-@cache
+@registry.remembered
 def kind(name: str) -> str | None:
     """The class of an engine, or None for one that nobody timed; tables add versions to the name."""
     word = name.strip().lower()
-    classes = {known: str(row) for row, rows in _data()["classes"].items() for known in rows["names"]}
-    if word in classes:
-        return classes[word]
-    inside = [known for known in classes if len(known) > 3 and known in word]
-    return classes[min(inside, key=lambda known: (word.index(known), -len(known)))] if inside else None
+    names = {known: name for name, row in _classes().items() for known in (name, *row.get("names", ()))}
+    if word in names or word in registry.names():
+        return names.get(word)
+    inside = [known for known in names if len(known) > 3 and known in word]
+    return names[min(inside, key=lambda known: (word.index(known), -len(known)))] if inside else None
+
+
+def used(backend: str, card: Card) -> str:
+    """The class whose figures count on a card: on some makers' cards every engine computes alike."""
+    found = (name for name, row in _classes().items() if row.get("every_engine_on") == card.vendor)
+    return next(found, None) or kind(backend) or UNKNOWN
+
+
+@registry.remembered
+def _classes() -> dict[str, Speed]:
+    published = cast("dict[str, Speed]", files.table(__file__, "../data/published.json")["engines"])
+    return {**published, **installed.telling("speed")}
 
 
 @cache
@@ -47,36 +70,32 @@ def _release(version: str | None) -> tuple[int, ...] | None:
     return (int(found.group(1)), int(found.group(2))) if found else None
 
 
-@cache
 def generation(engine: str, version: str | None) -> str | None:
     """The name of an older generation of an engine whose constants differ, or None for the current one."""
-    release = _release(version)
-    for row in _data()["generations"]:
-        if row["class"] == engine and release and release < tuple(row["before"]):
-            return str(row["name"])
-    return None
+    rows = facts(engine).get("generations", ())
+    return next((row["name"] for row in rows if _applies(row, version)), None)
 
 
 def limits(engine: str, version: str | None, card: Card) -> Limits:
     """The scheduler's defaults of an engine class and version on a card."""
-    release = _release(version)
-    for row in _data()["limits"]:
-        if row["class"] == engine and _applies(row, release, card):
-            return Limits(row["sequences"], row["tokens"], _sampler(engine, release))
-    return Limits(256, 2048)
+    known = facts(engine)
+    for row in known.get("limits", ()):
+        if _applies(row, version) and _takes(row, card):
+            return Limits(row["sequences"], row["tokens"], _sampler(known.get("sampler", ()), version))
+    return Limits(*DEFAULT)
 
 
-def _applies(row: dict[str, Any], release: tuple[int, ...] | None, card: Card) -> bool:
-    before = row.get("before")
-    if before and not (release and release < tuple(before)):
-        return False
-    if card.memory < row.get("memory_gib", 0) * GIB:
-        return False
-    return not (row.get("not_card") and card.name.upper().startswith(row["not_card"]))
+def _applies(row: Limit | Sampler | Generation, version: str | None) -> bool:
+    before, release = row.get("before"), _release(version)
+    return not before or (release is not None and release < tuple(before))
 
 
-def _sampler(engine: str, release: tuple[int, ...] | None) -> float:
-    for row in _data()["sampler"]:
-        if row["class"] == engine and (not row.get("before") or (release and release < tuple(row["before"]))):
-            return float(row["bytes"])
-    return 0.0
+def _takes(row: Limit, card: Card) -> bool:
+    other = row.get("not_card")
+    return card.memory >= row.get("memory_gib", 0) * GIB and not (
+        other and card.name.upper().startswith(other)
+    )
+
+
+def _sampler(rows: Sequence[Sampler], version: str | None) -> float:
+    return next((row["bytes"] for row in rows if _applies(row, version)), 0.0)

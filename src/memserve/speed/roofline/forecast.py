@@ -13,6 +13,7 @@ from memserve.speed.roofline.step import Setup
 if TYPE_CHECKING:
     from os import PathLike
 
+    from memserve.engines.speed import Speed as EngineSpeed
     from memserve.hardware.machine import Card, Machine
     from memserve.model.spec import ModelSpec
 
@@ -58,11 +59,11 @@ def situate(model: shape.Shape, machine: Machine, backend: str, load: serve.Load
          "data_parallel": data_parallel, "max_sequences": max_sequences},
     )  # fmt: skip
     card = machine.card
-    name = engines.kind(backend)
-    engine = "ascend" if card.vendor == "ascend" else name or "default"
+    engine = engines.used(backend, card)
+    facts = engines.facts(engine)
     form = formats.of(quantization, model, card)
     spread = layout.spread(
-        model, machine, form, engine, tensor_parallel, pipeline_parallel, data_parallel, concurrency is None
+        model, machine, form, facts, tensor_parallel, pipeline_parallel, data_parallel, concurrency is None
     )
     limits = engines.limits(engine, engine_version, card)
     generation = engines.generation(engine, engine_version)
@@ -73,12 +74,14 @@ def situate(model: shape.Shape, machine: Machine, backend: str, load: serve.Load
         constants=constants.of(engine, constants.family(card), generation),
         tensor=spread.tensor,
         pipeline=spread.pipeline,
-        kv_bytes=_kv_bytes(kv_dtype, engine, form),
+        kv_bytes=_kv_bytes(kv_dtype, facts, form),
         link=_link(machine, spread),
         sharing=spread.experts,
     )
     limits = limits._replace(sequences=max_sequences) if max_sequences else limits
-    return Situation(engine, name is not None, generation, setup, spread, load, limits, concurrency)
+    return Situation(
+        engine, engines.kind(backend) is not None, generation, setup, spread, load, limits, concurrency
+    )
 
 
 def judge(situation: Situation) -> Speed:
@@ -129,10 +132,10 @@ def _machine(gpus: Any) -> Machine:
     return parse(gpus)
 
 
-def _kv_bytes(kv_dtype: str | None, engine: str, form: formats.Format) -> float:
-    """TensorRT-LLM's fp8 and fp4 checkpoints carry an 8-bit cache; elsewhere it is 16-bit unless asked."""
+def _kv_bytes(kv_dtype: str | None, facts: EngineSpeed, form: formats.Format) -> float:
+    """Some engines' fp8 and fp4 checkpoints carry an 8-bit cache; elsewhere it is 16-bit unless asked."""
     if kv_dtype in {None, "auto"}:
-        return 1.0 if engine == "trtllm" and form.dtype in {"float8", "float4"} else 2.0
+        return 1.0 if form.dtype in facts.get("small_cache_with", ()) else 2.0
     word = str(kv_dtype).lower()
     if "4" in word and "bf" not in word and "16" not in word:
         return 0.5 if "fp4" in word or "int4" in word else 1.0

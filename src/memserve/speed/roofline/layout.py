@@ -6,6 +6,7 @@ from math import isqrt
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
+    from memserve.engines.speed import Speed
     from memserve.hardware.machine import Machine
     from memserve.speed.roofline.formats import Format
     from memserve.speed.roofline.shape import Shape
@@ -15,10 +16,6 @@ BOARD = 8
 DOMAINS = {"GB200": 72, "GB300": 72, "A3": 16}
 WIDE = 16
 """Tensor ranks that engines still give one copy of the attention."""
-LAYERWISE = {"llamacpp", "hf"}
-"""Engines that split layers, not matrices, over their cards."""
-SHARING = {"vllm", "sglang", "trtllm", "lmdeploy", "ascend"}
-"""Engines with data-parallel attention."""
 FILL = 0.9
 
 
@@ -34,7 +31,7 @@ class Spread(NamedTuple):
     notes: tuple[str, ...] = ()
 
 
-def spread(shape: Shape, machine: Machine, form: Format, engine: str, tensor: int | None,
+def spread(shape: Shape, machine: Machine, form: Format, engine: Speed, tensor: int | None,
            pipeline: int | None = None, data: int | None = None, most: bool = False) -> Spread:  # fmt: skip
     """The layout that engines take by default, and what can be read into a layout that is named.
 
@@ -54,7 +51,7 @@ def spread(shape: Shape, machine: Machine, form: Format, engine: str, tensor: in
     tensor = max(1, min(tensor, cards))
     if shape.experts and (tensor > WIDE or (tensor > BOARD and _heads(shape) % tensor)):
         return _wide(tensor, cards)
-    if engine in LAYERWISE:
+    if engine.get("layerwise"):
         return Spread(tensor, max(1, cards // tensor), 1)
     return _filled(shape, machine, form, tensor)
 
@@ -92,9 +89,9 @@ def stored_bytes(shape: Shape, form: Format) -> float:
     return (quantized + (shape.plain + shape.resident) * max(16.0, form.bits)) / 8
 
 
-def _default(shape: Shape, machine: Machine, form: Format, engine: str) -> Spread:
+def _default(shape: Shape, machine: Machine, form: Format, engine: Speed) -> Spread:
     """All cards of a node in one tensor group, as far as the heads divide; further nodes in a pipeline."""
-    if engine in LAYERWISE:
+    if engine.get("layerwise"):
         return Spread(1, machine.cards, 1)
     tensor = 1
     while tensor * 2 <= machine.cards_per_node and _heads(shape) % (tensor * 2) == 0:
@@ -102,11 +99,11 @@ def _default(shape: Shape, machine: Machine, form: Format, engine: str) -> Sprea
     return spread(shape, machine, form, engine, tensor)
 
 
-def _sharing(shape: Shape, machine: Machine, form: Format, engine: str) -> Spread | None:
+def _sharing(shape: Shape, machine: Machine, form: Format, engine: Speed) -> Spread | None:
     """Data-parallel attention over shared experts: no tensor rank divides a latent, so it holds most."""
     cards = machine.cards_per_node
     latent = all(part.latent for part in shape.attentions) and shape.experts
-    if cards == 1 or not latent or engine not in SHARING:
+    if cards == 1 or not latent or not engine.get("shares_experts"):
         return None
     own = stored_bytes(shape, form) - shape.expert * shape.experts * form.bits / 8
     held = own + shape.expert * shape.experts * form.bits / 8 / cards

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from memserve.speed.result import Range
-from memserve.speed.roofline import constants, serve
+from memserve.speed.roofline import constants, engines, serve
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from memserve.speed.roofline.serve import Timing
     from memserve.speed.roofline.situation import Situation
 
-
 FIGURES = ("ttft", "tpot", "throughput")
+Ranges: TypeAlias = "Mapping[str, Sequence[float]]"
+"""Figure, or figure.load -> measured over predicted, 5 % and 95 %."""
 
 
 class Band(NamedTuple):
@@ -48,16 +51,15 @@ def kind(situation: Situation, timing: Timing) -> str:
 
 def band(situation: Situation, timing: Timing) -> Band:
     """The factors for a situation; wider where the engine was never timed on such a card."""
-    table: dict[str, Any] = constants.data()["ranges"]
+    facts = engines.facts(situation.engine)
     family = constants.family(situation.setup.card)
-    seen = situation.known and family in constants.data()["seen"].get(situation.engine, ())
+    timed = situation.known and family in facts.get("timed_on", ())
+    own, others = facts.get("ranges", {}) if timed else {}, constants.data()["ranges"]
     load = kind(situation, timing)
-    found = {name: factors(table, situation.engine, name, load, seen=seen) for name in FIGURES}
-    return Band(found, at_most=not seen)
+    return Band({name: factors(own, others, name, load) for name in FIGURES}, at_most=not timed)
 
 
-def factors(table: dict[str, Any], engine: str, figure: str, load: str, *, seen: bool) -> tuple[float, float]:
-    """Low and high over likely; `seen`: the engine was timed on such a card."""
-    row = table.get(engine, {}) if seen else {}
-    low, high, *_ = row.get(f"{figure}.{load}") or row.get(figure) or table["unseen"][figure]
+def factors(own: Ranges, others: Ranges, figure: str, load: str) -> tuple[float, float]:
+    """Low and high over likely: from the engine's `own` errors, else from those of engines on other cards."""
+    low, high, *_ = own.get(f"{figure}.{load}") or own.get(figure) or others[figure]
     return float(low), float(high)

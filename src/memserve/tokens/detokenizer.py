@@ -15,7 +15,7 @@ def decode(tokenizer: Any, tokens: Sequence[int]) -> str:
     return str(tokenizer.decode(list(tokens), skip_special_tokens=True, clean_up_tokenization_spaces=False))
 
 
-class Text:
+class Detokenizer:
     """The text of one answer. It decodes while tokens come only where somebody needs it to."""
 
     def __init__(self, tokenizer: Any, stops: Sequence[str], *, live: bool) -> None:

@@ -7,9 +7,9 @@ import os
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from memserve.client.background_loop import BackgroundLoop
 from memserve.client.failure import failure, method_of
-from memserve.client.gate import Gate
-from memserve.client.loop import Loop
+from memserve.client.semaphore import Semaphore
 from memserve.errors import MemserveError
 from memserve.protocol import Completion
 
@@ -34,8 +34,8 @@ class AsyncDriver:
         self._engine = engine
         self._concurrency = concurrency
         self._native = bool(getattr(engine, "any_loop", False))
-        self._loop: Loop | None = None
-        self._gate = Gate(concurrency)
+        self._loop: BackgroundLoop | None = None
+        self._semaphore = Semaphore(concurrency)
         self._pid = os.getpid()
 
     def run(self, requests: Sequence[Request], *, keep_errors: bool) -> list[Completion]:
@@ -77,9 +77,9 @@ class AsyncDriver:
         if self._loop is not None:
             self._loop.stop()
 
-    def _background(self) -> Loop:
+    def _background(self) -> BackgroundLoop:
         if self._loop is None or not self._loop.alive:
-            self._loop = Loop()
+            self._loop = BackgroundLoop()
             self._pid = os.getpid()
         return self._loop
 
@@ -88,7 +88,7 @@ class AsyncDriver:
 
     async def _one(self, request: Request, keep_errors: bool) -> Completion:
         try:
-            async with self._gate:
+            async with self._semaphore:
                 return await self._engine.complete(request)  # type: ignore[no-any-return]
         except Exception as broken:
             error = failure(self._engine, broken)
@@ -113,7 +113,7 @@ class AsyncDriver:
 
     async def _stream(self, request: Request) -> AsyncIterator[Delta]:
         try:
-            async with self._gate:
+            async with self._semaphore:
                 async for delta in self._engine.astream(request):
                     yield delta
         except Exception as broken:
@@ -188,7 +188,7 @@ class Pump:
             await self._task
 
 
-def pull(loop: Loop, source: Callable[[], AsyncIterator[Any]]) -> Iterator[Any]:
+def pull(loop: BackgroundLoop, source: Callable[[], AsyncIterator[Any]]) -> Iterator[Any]:
     """Iterate, from a thread, over what an async iterator on a loop yields."""
     pump = loop.run(Pump.start(source))
     try:

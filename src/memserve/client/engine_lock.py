@@ -1,4 +1,4 @@
-"""Whose turn it is at an engine that does one thing at a time, open streams included."""
+"""Who may use an engine that does one thing at a time, with streams open or not."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from memserve.protocol import Delta
 
 
-class Turns:
+class EngineLock:
     """One caller at a time. Nobody waits for whoever reads a stream.
 
     A stream holds the engine between two of its deltas, and its reader may be slow, gone, or the very
@@ -23,61 +23,61 @@ class Turns:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._flow: Flow | None = None
+        self._stream: OpenStream | None = None
 
     @contextmanager
-    def mine(self) -> Iterator[None]:
+    def acquire(self) -> Iterator[None]:
         """The engine, for a call that runs from its beginning to its end."""
         with self._lock:
-            if self._flow is not None:
-                self._flow.drain()
-                self._flow = None
+            if self._stream is not None:
+                self._stream.drain()
+                self._stream = None
             yield
 
     @contextmanager
-    def last(self, gone: Exception) -> Iterator[None]:
+    def to_close(self, gone: Exception) -> Iterator[None]:
         """The engine, to close it: the reader of an open stream is told why nothing more comes."""
         with self._lock:
-            if self._flow is not None:
-                self._flow.end(gone)
-                self._flow = None
+            if self._stream is not None:
+                self._stream.end(gone)
+                self._stream = None
             yield
 
     def stream(self, start: Callable[[], Iterator[Delta]]) -> Iterator[Delta]:
         """What the stream yields that `start` opens; the engine is free for others in between."""
-        with self.mine():
-            self._flow = flow = Flow(start())
+        with self.acquire():
+            self._stream = stream = OpenStream(start())
         try:
-            while self._step(flow):
-                yield flow.ready.popleft()
-            if flow.error is not None:
-                raise flow.error
+            while self._step(stream):
+                yield stream.ready.popleft()
+            if stream.error is not None:
+                raise stream.error
         finally:
-            self._leave(flow)
+            self._leave(stream)
 
-    def _step(self, flow: Flow) -> bool:
-        if not flow.ready and not flow.done:
+    def _step(self, stream: OpenStream) -> bool:
+        if not stream.ready and not stream.done:
             with self._lock:
-                if not flow.ready:
-                    flow.advance()
-        return bool(flow.ready)
+                if not stream.ready:
+                    stream.advance()
+        return bool(stream.ready)
 
-    def _leave(self, flow: Flow) -> None:
+    def _leave(self, stream: OpenStream) -> None:
         """Give the stream up; while somebody else is at the engine, it has ended already or ends there.
 
         The garbage collector may come by here in the middle of anything, so this waits for nobody.
         """
-        flow.unread = True
+        stream.unread = True
         if self._lock.acquire(blocking=False):
             try:
-                flow.end(None)
-                if self._flow is flow:
-                    self._flow = None
+                stream.end(None)
+                if self._stream is stream:
+                    self._stream = None
             finally:
                 self._lock.release()
 
 
-class Flow:
+class OpenStream:
     """An open stream: what it has given and nobody has read yet."""
 
     def __init__(self, source: Iterator[Delta]) -> None:

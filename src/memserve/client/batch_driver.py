@@ -10,8 +10,8 @@ from concurrent.futures import Future
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
+from memserve.client.engine_lock import EngineLock
 from memserve.client.failure import failure, method_of
-from memserve.client.turns import Turns
 from memserve.errors import Closed, EngineFailed, MemserveError
 from memserve.protocol import Completion
 
@@ -37,7 +37,7 @@ class BatchDriver:
         self._engine = engine
         self._most = concurrency
         self._concurrent = bool(getattr(engine, "concurrent", False))
-        self._turns = Turns()
+        self._lock = EngineLock()
         self._waiting: deque[tuple[Request, Future[Completion]]] = deque()
         self._wake = threading.Event()
         self._worker: threading.Thread | None = None
@@ -67,7 +67,7 @@ class BatchDriver:
             return deltas
 
         try:
-            yield from start() if self._concurrent else self._turns.stream(start)
+            yield from start() if self._concurrent else self._lock.stream(start)
         except Exception as broken:
             raise failure(self._engine, broken) from broken
 
@@ -101,12 +101,12 @@ class BatchDriver:
             self._engine.interrupt()
         if self._worker is not None and self._worker is not threading.current_thread():
             self._worker.join()
-        with nullcontext() if self._concurrent else self._turns.last(_gone()):
+        with nullcontext() if self._concurrent else self._lock.to_close(_gone()):
             if hasattr(self._engine, "close"):
                 self._engine.close()
 
     def _turn(self) -> AbstractContextManager[None]:
-        return nullcontext() if self._concurrent else self._turns.mine()
+        return nullcontext() if self._concurrent else self._lock.acquire()
 
     def _batch(self, requests: Sequence[Request]) -> list[Completion]:
         if not requests:

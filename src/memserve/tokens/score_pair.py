@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Pair:
+class ScorePair:
     """Token ids of context and continuation together, and where the continuation starts."""
 
     tokens: tuple[int, ...]
@@ -24,7 +24,7 @@ class Pair:
         return len(self.tokens) - self.start
 
 
-def prepare(prompts: Prompts, context: str, continuation: str) -> Pair:
+def tokenize_pair(prompts: Prompts, context: str, continuation: str) -> ScorePair:
     """Tokenize both together, so that the boundary falls where the tokenizer puts it.
 
     Spaces at the context's end belong to the continuation. An empty context is one BOS (or EOS).
@@ -41,7 +41,7 @@ def prepare(prompts: Prompts, context: str, continuation: str) -> Pair:
     limit = prompts.context
     if limit is not None and len(whole) > limit:
         raise ContextOverflow(tokens=len(whole), limit=limit)
-    return Pair(tuple(whole), start)
+    return ScorePair(tuple(whole), start)
 
 
 def _opening(prompts: Prompts) -> int:

@@ -17,7 +17,7 @@ T = TypeVar("T")
 _STOP_SECONDS = 10.0
 
 
-class Loop:
+class BackgroundLoop:
     """A daemon thread that runs one event loop until `stop`."""
 
     def __init__(self) -> None:

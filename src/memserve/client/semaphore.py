@@ -8,7 +8,7 @@ import threading
 from collections import deque
 
 
-class Gate:
+class Semaphore:
     """A semaphore that event loops share: at most so many hold it, and whoever waits longest is next."""
 
     def __init__(self, most: int) -> None:

@@ -1,0 +1,66 @@
+"""What Generator, Embedder and Reranker have in common: an engine behind a driver, and an end."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+from weakref import finalize
+
+from memserve.errors import Closed
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from typing_extensions import Self
+
+    from memserve.client.driver import Driver
+    from memserve.protocol import Capabilities
+
+
+class Handle:
+    """An engine that a caller has open: a context manager that frees it at the end."""
+
+    def __init__(self, engine: Any, driver: Driver) -> None:
+        self._engine = engine
+        self._driver = driver
+        self._finish = finalize(self, driver.close)
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What the engine can do with the model at hand."""
+        capabilities: Capabilities = self._engine.capabilities
+        return capabilities
+
+    def close(self) -> None:
+        """Free the engine; again is harmless, use afterwards raises `Closed`."""
+        self._finish()
+
+    async def aclose(self) -> None:
+        """The same, from async code."""
+        import asyncio
+
+        await asyncio.to_thread(self.close)
+
+    def __enter__(self) -> Self:
+        self._open()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
+                 trace: TracebackType | None) -> None:  # fmt: skip
+        self.close()
+
+    async def __aenter__(self) -> Self:
+        self._open()
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None,
+                        trace: TracebackType | None) -> None:  # fmt: skip
+        await self.aclose()
+
+    def __repr__(self) -> str:
+        state = "" if self._finish.alive else ", closed"
+        known = self.capabilities
+        return f"{type(self).__name__}(backend={known.backend!r}, model={known.model!r}{state})"
+
+    def _open(self) -> None:
+        if not self._finish.alive:
+            raise Closed(f"this {type(self).__name__.lower()} was closed", hint="open a new one")
