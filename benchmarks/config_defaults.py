@@ -1,4 +1,4 @@
-"""Writes src/memserve/model/data/defaults.jsonl: what transformers' configuration classes take for a missing field.
+"""Writes model/data/defaults.jsonl: what transformers' configuration classes take for a missing field.
 
 Facts of the file format, read from the classes that are installed; only fields that a recipe reads are kept.
 

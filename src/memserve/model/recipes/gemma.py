@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from memserve.model.recipes.index import Recipe
     from memserve.model.recipes.inventory import Inventory
     from memserve.model.recipes.modules import Weights
-    from memserve.model.spec import Part, Shard
+    from memserve.model.spec import Shard
 
 FAMILY = Family(
     qkv_bias="attention_bias", out_bias="attention_bias", norms=FOUR_NORMS, qk_norm="head", windows="every6"
@@ -47,24 +47,50 @@ def _experts(config: Config) -> Weights:
     )
 
 
+def without_keys(attend: Weights, *, shared: bool, same: bool = False) -> Weights:
+    """Attention that reads another layer's keys and values, or whose values are the keys."""
+    left_out = {"k_proj", "v_proj", "k_norm"} if shared else {"v_proj"} if same else set()
+    return tuple(w for w in attend if w.name.split(".")[1] not in left_out)
+
+
+def own_input(hidden: int, each: int) -> Weights:
+    """What mixes a layer's own input into it."""
+    return (
+        *modules.linear("per_layer_input_gate", each, hidden, part="other"),
+        *modules.linear("per_layer_projection", hidden, each, part="other"),
+        *modules.norm("post_per_layer_input_norm", hidden),
+    )
+
+
+def own_inputs(config: Config, each: int) -> Weights:
+    """The table with an input for each token and layer."""
+    wide = each * config.layers()
+    return (
+        *modules.embedding("embed_tokens_per_layer", config.size("vocab_size_per_layer_input"), wide),
+        *modules.linear("per_layer_model_projection", wide, config.size("hidden_size"), part="other"),
+        *modules.norm("per_layer_projection_norm", each),
+    )
+
+
+def sources(config: Config, kinds: list[str]) -> list[tuple[str, int | None]]:
+    """Each layer's kind, and which layer's keys and values it reads: the last of its kind that makes some."""
+    own = len(kinds) - config.size("num_kv_shared_layers", 0)
+    last = {kind: index for index, kind in enumerate(kinds[:own])} if own > 0 else {}
+    return [(kind, None if index < own else last.get(kind, 0)) for index, kind in enumerate(kinds)]
+
+
 def _block(config: Config, kind: str, source: int | None) -> Block:
     """A layer of Gemma 4; `source`: the layer whose keys and values it reads instead of making its own."""
     hidden, each = config.size("hidden_size"), config.maybe("hidden_size_per_layer_input")
     size = _heads(config, kind)
-    left_out = ["k_proj", "v_proj", "k_norm"] if source is not None else []
-    if kind == "full" and config.flag("attention_k_eq_v"):
-        left_out.append("v_proj")
-    attend = tuple(w for w in decoder.attention(config, FAMILY, size) if w.name.split(".")[1] not in left_out)
+    same = kind == "full" and config.flag("attention_k_eq_v")
+    attend = without_keys(decoder.attention(config, FAMILY, size), shared=source is not None, same=same)
     width = config.size("intermediate_size")
     if source is not None and config.flag("use_double_wide_mlp"):
         width *= 2
     weights = (*attend, *decoder.dense_mlp(config, FAMILY, width), *decoder.norms(config, FAMILY))
     if each:
-        weights += (
-            *modules.linear("per_layer_input_gate", each, hidden, part="other"),
-            *modules.linear("per_layer_projection", hidden, each, part="other"),
-            *modules.norm("post_per_layer_input_norm", hidden),
-        )
+        weights += own_input(hidden, each)
     mixer = replace(decoder.mixer_of(kind, config, size), shares_cache_of=source)
     if not config.flag("enable_moe_block"):
         return Block(mixer, weights)
@@ -76,20 +102,11 @@ def text(config: Config, architecture: str) -> Inventory:
     """Gemma 4's words: later layers may read the keys and values of earlier ones."""
     kinds = layers.kinds(config, FAMILY.windows)
     kinds[-1] = "full"
-    own = len(kinds) - config.size("num_kv_shared_layers", 0)
-    last = {kind: index for index, kind in enumerate(kinds[:own])} if own > 0 else {}
-    keys = [(kind, None if index < own else last.get(kind, 0)) for index, kind in enumerate(kinds)]
-    body = decoder.assemble(config, FAMILY, decoder.distinct(keys, lambda key: _block(config, *key)))
+    blocks = decoder.distinct(sources(config, kinds), lambda key: _block(config, *key))
+    body = decoder.assemble(config, FAMILY, blocks)
     each = config.maybe("hidden_size_per_layer_input")
     if each:
-        wide = each * len(kinds)
-        body = body.adding(
-            stem=(
-                *modules.embedding("embed_tokens_per_layer", config.size("vocab_size_per_layer_input"), wide),
-                *modules.linear("per_layer_model_projection", wide, config.size("hidden_size"), part="other"),
-                *modules.norm("per_layer_projection_norm", each),
-            )
-        )
+        body = body.adding(stem=own_inputs(config, each))
     return heads.with_head(config, body, architecture, FAMILY)
 
 
@@ -99,12 +116,6 @@ def _words(config: Config, architecture: str) -> Inventory:
     inner.given["tie_word_embeddings"] = config.flag("tie_word_embeddings", True)
     recipe = families.RECIPES["gemma3_text"] if inner.kind == "gemma3_text" else text
     return recipe(inner, architecture or "ForConditionalGeneration")
-
-
-def tower(weights: Weights, name: str, *, projector: bool = False) -> Weights:
-    """Weights of a tower under its name."""
-    kind: Part = "projector" if projector else "tower"
-    return tuple(replace(w, name=f"{name}.{w.name}", part=kind) for w in weights)
 
 
 def siglip(config: Config) -> Weights:
@@ -158,8 +169,8 @@ def gemma3(config: Config, architecture: str) -> Inventory:
     )
     return _words(config, architecture).adding(
         towers=(
-            *tower(siglip(seen), "vision_tower"),
-            *tower(projector, "multi_modal_projector", projector=True),
+            *modules.under("vision_tower", siglip(seen)),
+            *modules.under("multi_modal_projector", projector, "projector"),
         )
     )
 
@@ -227,8 +238,8 @@ def gemma4(config: Config, architecture: str) -> Inventory:
             projector = modules.linear("embedding_projection", body.hidden, inner.size(width))
             body = body.adding(
                 towers=(
-                    *tower(make(inner), f"{name}_tower"),
-                    *tower(projector, f"embed_{name}", projector=True),
+                    *modules.under(f"{name}_tower", make(inner)),
+                    *modules.under(f"embed_{name}", projector, "projector"),
                 )
             )
     return body
@@ -249,11 +260,11 @@ def gemma4_unified(config: Config, architecture: str) -> Inventory:
             *modules.norm("pos_norm", width, "layer"),
             *modules.linear("embedding_projection", body.hidden, inner.size("output_proj_dims")),
         )
-        body = body.adding(towers=tower(embedder, "embed_vision", projector=True))
+        body = body.adding(towers=modules.under("embed_vision", embedder, "projector"))
     if config.has("audio_config"):
         into = config.sub("audio_config").size("audio_embed_dim")
         heard = modules.linear("embedding_projection", body.hidden, into)
-        body = body.adding(towers=tower(heard, "embed_audio", projector=True))
+        body = body.adding(towers=modules.under("embed_audio", heard, "projector"))
     return body
 
 

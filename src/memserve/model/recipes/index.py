@@ -37,6 +37,7 @@ DECODERS: dict[str, str] = {
     "mamba": "mamba mamba2 falcon_mamba jamba bamba falcon_h1 granitemoehybrid nemotron_h lfm2 lfm2_moe",
     "mla": "deepseek_v2 deepseek_v3 deepseek_v32 glm_moe_dsa sarvam_mla glm4_moe_lite youtu minicpm3",
     "gemma": "gemma3 gemma4 gemma4_text gemma4_unified gemma4_unified_text",
+    "gemma3n": "gemma3n_text",
     "recurrent": "qwen3_next qwen3_5_text qwen3_5_moe_text kimi_linear",
 }
 
