@@ -2,42 +2,45 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from memserve import registry
 from memserve.errors import BackendMissing, InvalidInput, Unsupported
+from memserve.extras import install_line
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from memserve.protocol import Backend, Task
 
-EMBEDDED = "embedded"
-"""The entry point that answers when no backend is named: a model that runs in this process."""
-
 
 def open_engine(model_or_plan: Any, backend: str | None, task: Task, options: Mapping[str, Any]) -> Any:
     """An engine for one task, from a model's name, a Plan, or nothing (the embedded default)."""
     if model_or_plan is None or isinstance(model_or_plan, str):
-        found = _find(backend)
-        _can(found, backend or EMBEDDED, task)
-        return found.open(model_or_plan, task=task, **options)
+        name = backend or _default()
+        return _can(name, task).open(model_or_plan, task=task, **options)
     if hasattr(model_or_plan, "__fspath__"):
         return open_engine(model_or_plan.__fspath__(), backend, task, options)
     return _open_plan(model_or_plan, backend, task, options)
 
 
-def _find(name: str | None) -> Backend:
-    wanted = name or EMBEDDED
-    if wanted == EMBEDDED and EMBEDDED not in registry.names():
-        remedy = "pip install \"memserve[embedded]\", or name a backend: backend='openai'"
-        raise BackendMissing(EMBEDDED, needs="a model that runs in this process", install=remedy)
-    return registry.find(wanted)
+def _default() -> str:
+    """The backend that says of itself that it answers when none is named."""
+    for name in registry.names():
+        with suppress(Exception):  # what does not load answers for nobody
+            if getattr(registry.find(name), "default", False):
+                return name
+    remedy = f"{install_line('embedded')}, or name a backend: backend='NAME'"
+    raise BackendMissing("default", needs="a model that runs in this process", install=remedy)
 
 
-def _can(found: Backend, name: str, task: Task) -> None:
+def _can(name: str, task: Task) -> Backend:
+    """The backend of that name, if it can do the task."""
+    found = registry.find(name)
     if task not in found.capabilities.tasks:
         raise Unsupported(name, f"the task {task}")
+    return found
 
 
 def _open_plan(plan: Any, backend: str | None, task: Task, options: Mapping[str, Any]) -> Any:
@@ -46,8 +49,7 @@ def _open_plan(plan: Any, backend: str | None, task: Task, options: Mapping[str,
     facts = plan.to_dict()
     choice = facts.get("plan") or facts
     name = backend or choice["backend"]
-    found = _find(name)
-    _can(found, name, task)
+    found = _can(name, task)
     translate = getattr(found, "plan_options", None)
     planned = dict(translate(facts)) if translate is not None else {}
     model = planned.pop("model", None) or choice.get("checkpoint") or facts["model"]["id"]

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from memserve.engines import installed
+from memserve.plan.page.shown import Shown
 from memserve.plan.plan import Candidate, Plan
 from memserve.plan.query import Query
 from memserve.plan.search import pricing, rooms
@@ -15,18 +17,19 @@ from memserve.plan.search.offers import consider
 from memserve.plan.search.reasons import reasons_for
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from memserve.hardware.machine import Machine
     from memserve.model.spec import ModelSpec
+    from memserve.plan.page.section import Section
     from memserve.plan.search.pareto import Trade
 
 FEW = 5
 """Alternatives that are worth reading unless all were asked for."""
 
 
-@dataclass(frozen=True)
-class Answer:
+@dataclass(frozen=True, repr=False)
+class Answer(Shown):
     """What one call found. `plan` is None where nothing fits; then `closest` is set."""
 
     model: ModelSpec
@@ -39,6 +42,23 @@ class Answer:
     remedies: tuple[str, ...] = ()
     trades: tuple[Trade, ...] = ()
     """What no other candidate beats in all of throughput, latency and cost; where an objective asks."""
+
+    @property
+    def fits(self) -> bool:
+        """There is a plan."""
+        return self.plan is not None
+
+    def sections(self, *, why: bool = False, everything: bool = False) -> Iterable[Section]:
+        """The answer for a person."""
+        from memserve.plan.report.sections import of_answer
+
+        return of_answer(self, why=why, everything=everything)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The answer as JSON has it."""
+        from memserve.plan.report.object import answer_object
+
+        return answer_object(self)
 
     @property
     def plans(self) -> tuple[Plan, ...]:
@@ -73,17 +93,13 @@ def traded(best: Sequence[Candidate], model: ModelSpec, machine: Machine, query:
     return front(best, model, machine, query)
 
 
-def checked(command: str, gpus: str | None, engine_version: str | None, memory_gib: float | None) -> Answer:
+def checked(plan: Plan) -> Answer:
     """The verdict on a command, in the shape of an answer."""
-    from memserve.engines.command import split
-    from memserve.engines.launch import Launch
-    from memserve.plan.checking import check
-
-    plan = check(command, gpus, engine_version=engine_version, memory_gib_per_card=memory_gib)
-    room = rooms.room(plan.backend)
-    launch = room.launch.launch(plan.model, plan.checkpoint.id, plan.machine, plan.deployment)
-    largest = room.memory.largest_context(plan.model, plan.machine, plan.deployment)
-    plan = replace(plan, launch=Launch(launch.install, split(command)), largest_context=largest)
+    backend = installed.named(plan.backend)
+    launch = backend.launch.launch(plan.model, plan.checkpoint.id, plan.machine, plan.deployment)
+    largest = backend.memory.largest_context(plan.model, plan.machine, plan.deployment)
+    given = replace(launch, command=tuple(plan.command), env=plan.env, notes=())
+    plan = replace(plan, launch=given, largest_context=largest)
     query = Query(context=plan.context, backend=plan.backend, engine_version=plan.engine_version)
     if plan.fits:
         return Answer(plan.model, plan.machine, query, plan, None, (), ())
