@@ -48,7 +48,8 @@ def inventory(
     if found is not None:
         return found, f"{kind} has no recipe here: counted from the stored tensors"
     _sane(config)
-    return generic.inventory(config, architecture), f"{kind} has no recipe here: parameters are estimated"
+    note = f"{kind} has no recipe here: its parameters are estimated from the fields of its config"
+    return generic.inventory(config, architecture), note
 
 
 def check(config: Config) -> None:
