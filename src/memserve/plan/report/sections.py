@@ -73,8 +73,11 @@ def headline(plan: Plan) -> Section:
     machine = plan.machine
     nodes = f"{machine.nodes} nodes of " if machine.nodes > 1 else ""
     where = f"{nodes}{machine.cards_per_node}x{machine.card.name} ({machine.card.memory / GIB:.2f} GiB each)"
-    size = f", {plan.model.parameters / 1e9:.2f} B parameters" if plan.model.blocks else ""
-    return Section(f"{plan.model.id}{size}, on {where}: {_verdict(plan)}", style=style)
+    count = f"{plan.model.parameters / 1e9:.2f} B parameters"
+    size = f", {count}" if plan.model.exact else f", about {count} (estimated)"
+    return Section(
+        f"{plan.model.id}{size if plan.model.blocks else ''}, on {where}: {_verdict(plan)}", style=style
+    )
 
 
 def _verdict(plan: Plan) -> str:
