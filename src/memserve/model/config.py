@@ -47,6 +47,9 @@ class Config:
         self.aliases: dict[str, str] = row.get("map", {})
         self.subs: dict[str, list[Any]] = row.get("subs", {})
         self.fields: dict[str, Any] = row.get("fields", {})
+        for alias, field in self.aliases.items():
+            if alias in self.given:
+                self.given.setdefault(field, self.given[alias])
 
     def bad(self, field: str, why: str) -> NoReturn:
         """Refuse the config because of one field."""
@@ -160,7 +163,7 @@ class Config:
         given = self.table(field)
         if not given and field == "text_config" and self.has("hidden_size"):
             given = {name: value for name, value in self.given.items() if name != "model_type"}
-        if not given and rest:
+        if self.raw(field) is None and not given and rest:
             given = rest[0]
         written = given.get("model_type")
         if not fixed and isinstance(written, str) and written:
