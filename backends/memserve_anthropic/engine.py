@@ -6,13 +6,12 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from memserve.errors import InvalidInput, Unsupported
-from memserve.http import HttpEngine, Mask, Secret, StaticKey, connect, key, refuse_rest
+from memserve.http import HttpEngine, Mask, Secret, StaticKey, connect, key, known_errors, refuse_rest
 from memserve.http.address import named
 from memserve.http.body import bad, parse
 from memserve.http.chat import encode
 from memserve_anthropic import answer, ask
 from memserve_anthropic.model import capabilities as capabilities_of
-from memserve_anthropic.model import codes
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -80,7 +79,7 @@ def open_engine(model: str | None = None, *, task: Task = "generate", base_url: 
     url = base if base.endswith("/v1") else f"{base}/v1"
     secrets = _secrets(api_key, options, required=not base_url)
     mask = Mask(secret.reveal().removeprefix("Bearer ") for secret in secrets.values())
-    client = connect(url, StaticKey(secrets), options, mask=mask, codes=codes())
+    client = connect(url, StaticKey(secrets), options, mask=mask, errors=known_errors(__file__))
     headers = {"anthropic-version": options.get("version") or VERSION}
     if options.get("beta"):
         headers["anthropic-beta"] = ",".join(options["beta"])

@@ -8,11 +8,9 @@ from functools import cache
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
-from memserve.http.failure import reactions
 from memserve.protocol import Capabilities
 
 if TYPE_CHECKING:
-    from memserve.http.failure import Reaction
     from memserve.protocol import FinishReason
 
 EXTRA = "anthropic_"
@@ -30,12 +28,6 @@ def _table(name: str) -> dict[str, Any]:
 def finish_reasons() -> dict[str, FinishReason | None]:
     """What each stop_reason means."""
     return {row["said"]: row["means"] for row in _table("finish.json")["reasons"]}
-
-
-@cache
-def codes() -> dict[str, Reaction]:
-    """The reactions to Anthropic's own error types."""
-    return reactions(_table("errors.json")["codes"])
 
 
 def capabilities(model: str | None, *, sampling: bool | None = None) -> Capabilities:

@@ -6,12 +6,11 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from memserve.errors import InvalidInput, Unsupported
-from memserve.http import Mask, Secret, StaticKey, connect, key, refuse_rest
+from memserve.http import Mask, Secret, StaticKey, connect, key, known_errors, refuse_rest
 from memserve.http.address import named, parse
 from memserve_bedrock import credential
 from memserve_bedrock.failure import refine
 from memserve_bedrock.model import capabilities as capabilities_of
-from memserve_bedrock.model import codes
 from memserve_bedrock.model import model as model_of
 
 if TYPE_CHECKING:
@@ -39,7 +38,9 @@ def open_engine(model: str | None = None, *, task: Task = "generate", base_url: 
     region = credential.region(options, model, parse(url).host if url else "")
     mask = Mask()
     signer = _signer(api_key, options, region, mask)
-    client = connect(url or _endpoint(region), signer, options, mask=mask, codes=codes(), refine=refine)
+    client = connect(
+        url or _endpoint(region), signer, options, mask=mask, errors=known_errors(__file__, refine)
+    )
     return ConverseEngine(client, model_of(model))
 
 

@@ -9,11 +9,9 @@ from functools import cache
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
-from memserve.http.failure import reactions
 from memserve.protocol import Capabilities
 
 if TYPE_CHECKING:
-    from memserve.http.failure import Reaction
     from memserve.protocol import FinishReason
 
 EXTRA = "bedrock_"
@@ -56,12 +54,6 @@ def extras() -> dict[str, str]:
 def finish_reasons() -> dict[str, FinishReason | None]:
     """What each stopReason means."""
     return {row["said"]: row["means"] for row in _table("finish.json")["reasons"]}
-
-
-@cache
-def codes() -> dict[str, Reaction]:
-    """The reactions to AWS's error types."""
-    return reactions(_table("errors.json")["codes"])
 
 
 def capabilities(known: Model) -> Capabilities:

@@ -7,11 +7,11 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from memserve.errors import InvalidInput, Unsupported
-from memserve.http import Mask, Secret, StaticKey, connect, key, refuse_rest
+from memserve.http import Mask, Secret, StaticKey, connect, key, known_errors, refuse_rest
 from memserve.http.address import named, parse
 from memserve_gemini.failure import refine
 from memserve_gemini.model import capabilities as capabilities_of
-from memserve_gemini.model import codes, embedding_model, roles
+from memserve_gemini.model import embedding_model, roles
 from memserve_gemini.model import model as model_of
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def open_engine(model: str | None = None, *, task: Task = "generate", base_url: 
         raise InvalidInput("Gemini needs a key", hint="pass api_key= or set GEMINI_API_KEY")
     mask = Mask([secret.reveal()] if secret else [])
     signer = StaticKey({"x-goog-api-key": secret} if secret else {})
-    client = connect(url, signer, options, mask=mask, codes=codes(), refine=refine)
+    client = connect(url, signer, options, mask=mask, errors=known_errors(__file__, refine))
     if task == "embed":
         from memserve_gemini.embedding import EmbedEngine
 

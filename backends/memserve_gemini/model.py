@@ -10,11 +10,9 @@ from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from memserve.http.failure import reactions
 from memserve.protocol import Capabilities
 
 if TYPE_CHECKING:
-    from memserve.http.failure import Reaction
     from memserve.protocol import FinishReason
 
 EXTRA = "gemini_"
@@ -96,12 +94,6 @@ def extras() -> dict[str, tuple[str, ...]]:
 def finish_reasons() -> dict[str, FinishReason | None]:
     """What each finishReason means, in lower case."""
     return {row["said"].lower(): row["means"] for row in _table("finish.json")["reasons"]}
-
-
-@cache
-def codes() -> dict[str, Reaction]:
-    """The reactions to Google's codes."""
-    return reactions(_table("errors.json")["codes"])
 
 
 def capabilities(known: Model) -> Capabilities:

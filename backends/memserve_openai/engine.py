@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from memserve.errors import InvalidInput
-from memserve.http import Mask, Secret, StaticKey, connect, key, refuse_rest
+from memserve.http import Mask, Secret, StaticKey, connect, key, known_errors, refuse_rest
 from memserve.http.address import parse
 from memserve_openai.dialect import Dialect, choose
 from memserve_openai.dialect import capabilities as capabilities_of
@@ -60,7 +60,7 @@ def _client(url: str, secret: Secret | None, options: Mapping[str, Any]) -> Http
     elif basic is not None:
         headers["Authorization"] = Secret(basic)
     mask.add(*(value.reveal() for value in extra.values()))
-    return connect(url, StaticKey(headers), options, mask=mask)
+    return connect(url, StaticKey(headers), options, mask=mask, errors=known_errors(__file__))
 
 
 def _generate(client: HttpClient, dialect: Dialect, model: str, options: Mapping[str, Any]) -> Any:

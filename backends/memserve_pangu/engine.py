@@ -6,7 +6,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from memserve.errors import Unsupported
-from memserve.http import Mask, connect, refuse_rest
+from memserve.http import Mask, connect, known_errors, refuse_rest
 from memserve.http.address import named
 from memserve_pangu import credential, failure, route
 from memserve_pangu.guard import Guard, Guarded
@@ -43,7 +43,8 @@ def open_engine(model: str | None = None, *, task: Task = "generate", base_url: 
     guard = Guard()
     way_in = credential.signer(found, way.interface, region, project_id, options, mask)
     signer = Guarded(way_in, guard)
-    client = connect(way.base_url, signer, options, mask=mask, codes=failure.codes(), refine=failure.refine)
+    errors = known_errors(__file__, failure.refine)
+    client = connect(way.base_url, signer, options, mask=mask, errors=errors)
     return PanguEngine(client, way.interface, model or deployment_id, guard, signer)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from memserve.http.client import HttpClient, Pieces, Signer
 from memserve.http.connect import OPTIONS, StaticKey, connect, key, refuse_rest
 from memserve.http.engine import HttpEngine, StreamReader
+from memserve.http.error_rows import known_errors
 from memserve.http.limits import Limits
 from memserve.http.secret import Mask, Secret
 from memserve.http.sse import Event, Parser
@@ -12,5 +13,6 @@ from memserve.http.transport import Answer, Call, Transport
 
 __all__ = [
     "OPTIONS", "Answer", "Call", "Event", "HttpClient", "HttpEngine", "Limits", "Mask", "Parser", "Pieces",
-    "Secret", "Signer", "StaticKey", "StreamReader", "Transport", "connect", "key", "refuse_rest",
+    "Secret", "Signer", "StaticKey", "StreamReader", "Transport", "connect", "key", "known_errors",
+    "refuse_rest",
 ]  # fmt: skip

@@ -19,6 +19,7 @@ from memserve.errors import (
 )
 from memserve.http import body, failure
 from memserve.http.clock import within
+from memserve.http.error_rows import SHARED
 from memserve.http.retry import Attempts
 from memserve.http.throttle import Throttle
 from memserve.http.transport import Call
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 
     from memserve.http.address import Address
-    from memserve.http.failure import Reaction, Refine
+    from memserve.http.error_rows import KnownErrors
     from memserve.http.limits import Limits
     from memserve.http.secret import Mask
     from memserve.http.transport import Answer, Transport
@@ -57,17 +58,16 @@ class HttpClient:
     """Sends calls to one server and turns whatever happens into an answer or one of memserve's errors."""
 
     def __init__(self, address: Address, signer: Signer, transport: Transport, limits: Limits, mask: Mask,
-                 codes: Mapping[str, Reaction] | None = None, health: str = "/health",
-                 refine: Refine | None = None, success: int = 200) -> None:  # fmt: skip
+                 errors: KnownErrors = SHARED, health: str = "/health",
+                 success: int = 200) -> None:  # fmt: skip
         self.address = address
         self.limits = limits
         self.mask = mask
         self.on_throttle: Callable[[MemserveError], None] | None = None
         self._signer = signer
         self._transport = transport
-        self._codes = codes or {}
+        self._errors = errors
         self._health = health
-        self._refine = refine
         self._success = success
         self._throttle = Throttle()
         self._known = False
@@ -120,9 +120,7 @@ class HttpClient:
 
     def failed(self, words: failure.Words, status: int, headers: Mapping[str, str]) -> MemserveError:
         """The error of a failure that stands in a body whose status says success."""
-        return failure.of_words(
-            words, status, headers, mask=self.mask, codes=self._codes, refine=self._refine
-        )
+        return failure.of_words(words, status, headers, mask=self.mask, known=self._errors)
 
     def close(self) -> None:
         """Close the transport's connections."""
@@ -212,9 +210,7 @@ class HttpClient:
             await answer.release()
         if 200 <= answer.status < 300:
             raise body.bad(f"HTTP {answer.status} is not an answer")
-        raise failure.error_of(
-            answer.status, answer.headers, text, mask=self.mask, codes=self._codes, refine=self._refine
-        )
+        raise failure.error_of(answer.status, answer.headers, text, mask=self.mask, known=self._errors)
 
     def _refuse_page(self, answer: Answer) -> None:
         kind = answer.headers.get("content-type", "")

@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 from memserve.errors import InvalidInput, Unsupported
 from memserve.http import address as addresses
 from memserve.http.client import HttpClient
+from memserve.http.error_rows import SHARED
 from memserve.http.limits import Limits
 from memserve.http.secret import Mask, Secret
 from memserve.http.transport import Call
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from memserve.errors import AuthenticationFailed
     from memserve.http.address import Address
     from memserve.http.client import Signer
-    from memserve.http.failure import Reaction, Refine
+    from memserve.http.error_rows import KnownErrors
     from memserve.http.transport import Transport
 
 _LIMITS = {
@@ -68,11 +69,11 @@ def key(given: str | Secret | None, *variables: str) -> Secret | None:
 
 
 def connect(base_url: str, signer: Signer, options: Mapping[str, Any], *, mask: Mask,
-            codes: Mapping[str, Reaction] | None = None, health: str = "/health",
-            refine: Refine | None = None, success: int = 200) -> HttpClient:  # fmt: skip
+            errors: KnownErrors = SHARED, health: str = "/health",
+            success: int = 200) -> HttpClient:  # fmt: skip
     """The client of the server at `base_url`; `options` may hold any of OPTIONS.
 
-    `codes` and `refine` are the room's own reading of failures; `success` is the status that is an answer.
+    `errors` is the backend's own reading of failures; `success` is the status that is an answer.
     """
     address = addresses.parse(base_url)
     mask.add(*address.secrets)
@@ -80,7 +81,7 @@ def connect(base_url: str, signer: Signer, options: Mapping[str, Any], *, mask: 
     proxy = addresses.proxy_for(address)
     mask.add(*addresses.credentials(urlsplit(proxy or "")))
     transport = _transport(address, proxy, limits, options)
-    return HttpClient(address, signer, transport, limits, mask, codes, health, refine, success)
+    return HttpClient(address, signer, transport, limits, mask, errors, health, success)
 
 
 def refuse_rest(backend: str, options: Mapping[str, Any], *taken: str) -> None:
@@ -103,7 +104,7 @@ def _number(value: Any) -> Any:
 def _transport(address: Address, proxy: str | None, limits: Limits, options: Mapping[str, Any]) -> Transport:
     handed = options.get("http_client")
     if handed is not None:
-        from memserve.http.handed import transport_for
+        from memserve.http.httpx_transport import transport_for
 
         return transport_for(handed, limits.timeout)
     from memserve.http.aio import AioTransport

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 _FIRST = 0.5
 _CAP = 8.0
-_RESETS = re.compile(r"^(?:x-ratelimit-reset|anthropic-ratelimit-.*-reset|ratelimit-reset)")
+_RESETS = re.compile(r"^(?:[a-z]+-)?ratelimit-(?:.*-)?reset")
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
 _PLAIN = re.compile(r"[0-9]+(?:\.[0-9]*)?(?:[eE]\+?[0-9]+)?|\.[0-9]+")
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}

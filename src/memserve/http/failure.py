@@ -3,27 +3,24 @@
 from __future__ import annotations
 
 import json
-import re
 import time
 from dataclasses import dataclass, field, replace
-from functools import cache
-from importlib.resources import files
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 from memserve import errors
 from memserve.errors import MemserveError, Overloaded, Redirected, RemoteError
 from memserve.http import delay, overflow
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
 
+    from memserve.http.error_rows import KnownErrors, Reaction
     from memserve.http.secret import Mask
 
 _SHOWN = 500
 _OK = 200
 _MESSAGES = ("message", "error_msg", "errorMsg", "detail", "msg", "Message", "error")
 _CODES = ("code", "error_code", "errorCode", "type", "error_type", "status", "__type")
-_REQUEST_IDS = ("x-request-id", "request-id", "x-amzn-requestid", "apim-request-id")
 _STATUSES = range(400, 600)
 
 
@@ -54,57 +51,6 @@ class Words:
         return next((status for status in found if status in _STATUSES), None)
 
 
-@dataclass(frozen=True)
-class Reaction:
-    """One row: which error, and how many retries it is worth."""
-
-    error: str
-    strong: bool = True
-    retries: int | None = None
-
-
-Refine: TypeAlias = "Callable[[Words, Mapping[str, str]], Words]"
-"""A room's own reading of a failure: codes that stand in headers or deep in the body, put first."""
-
-
-@cache
-def _table() -> dict[str, Any]:
-    text = files("memserve.http").joinpath("data/reactions.json").read_text("utf-8")
-    table: dict[str, Any] = json.loads(text)
-    return table
-
-
-@cache
-def _statuses() -> dict[int, Reaction]:
-    return {r["status"]: Reaction(r["error"], retries=r.get("retries")) for r in _table()["statuses"]}
-
-
-@cache
-def _codes() -> dict[str, Reaction]:
-    return reactions(_table()["codes"])
-
-
-@cache
-def _messages() -> tuple[tuple[re.Pattern[str], Reaction], ...]:
-    rows = _table()["messages"]
-    return tuple((re.compile(r["pattern"], re.IGNORECASE | re.DOTALL), Reaction(r["error"])) for r in rows)
-
-
-@cache
-def _loading() -> re.Pattern[str]:
-    return re.compile(_table()["loading"]["pattern"], re.IGNORECASE)
-
-
-def reactions(rows: list[dict[str, Any]]) -> dict[str, Reaction]:
-    """A room's own rows of codes, in the shape of data/reactions.json."""
-    return {
-        row["code"].lower(): Reaction(
-            row["error"], row.get("strength", "strong") == "strong", row.get("retries")
-        )
-        for row in rows
-    }
-
-
 def read(body: Any) -> Words | None:
     """The failure that a parsed body speaks of; None where it speaks of none."""
     if isinstance(body, list) and body:
@@ -132,8 +78,7 @@ def _id(body: Mapping[str, Any]) -> str | None:
 
 
 def error_of(status: int, headers: Mapping[str, str], text: str, *, mask: Mask,
-             codes: Mapping[str, Reaction] | None = None, refine: Refine | None = None,
-             ) -> MemserveError:  # fmt: skip
+             known: KnownErrors) -> MemserveError:  # fmt: skip
     """The error of an answer whose status is not success."""
     if 300 <= status < 400:
         target = mask(headers.get("location", "elsewhere").partition("?")[0])
@@ -146,50 +91,29 @@ def error_of(status: int, headers: Mapping[str, str], text: str, *, mask: Mask,
     words = words or Words("")
     if not words.message:
         words = replace(words, message=" ".join(mask(text).split())[:_SHOWN])
-    return of_words(words, status, headers, mask=mask, codes=codes, refine=refine)
+    return of_words(words, status, headers, mask=mask, known=known)
 
 
 def of_words(words: Words, status: int, headers: Mapping[str, str], *, mask: Mask,
-             codes: Mapping[str, Reaction] | None = None, refine: Refine | None = None,
-             ) -> MemserveError:  # fmt: skip
+             known: KnownErrors) -> MemserveError:  # fmt: skip
     """The error of a failure in words: by its code first, then by its status."""
-    words = words if refine is None else refine(words, headers)
+    words = words if known.refine is None else known.refine(words, headers)
     message = mask(words.message)[: 4 * _SHOWN]
     meant = words.status or status if status == _OK else status
-    reaction = _reaction(words, meant, codes or {})
+    reaction = known.reaction(words, meant)
     maybe = meant in (_OK, 400, 413, 422) or 500 <= meant < 503
     certain = reaction.error == "ContextOverflow"
     if certain or (maybe and reaction.error in ("BadRequest", "ServerFailed")):
-        found = overflow.find(message, words.fields, status, certain=certain)
+        found = overflow.find(known, message, words.fields, status, certain=certain)
         if found is not None:
             return found
-    return _built(reaction, words, message, status, meant, headers, mask)
-
-
-def _reaction(words: Words, status: int, own: Mapping[str, Reaction]) -> Reaction:
-    table = {**_codes(), **own}
-    found = [table[code.lower()] for code in words.codes if code.lower() in table]
-    room = (own[code.lower()] for code in words.codes if code.lower() in own)
-    mine = next((reaction for reaction in room if reaction.strong), None)
-    if mine is not None:
-        return mine
-    for pattern, reaction in _messages():
-        if status < 500 and pattern.search(words.message):
-            return reaction
-    strong = next((reaction for reaction in found if reaction.strong), None)
-    if strong is not None:
-        return strong
-    if found and status in (_OK, 400):
-        return found[0]
-    if status in _statuses():
-        return _statuses()[status]
-    return Reaction("BadRequest" if 400 <= status < 500 else "ServerFailed")
+    return _built(reaction, words, message, status, meant, headers, mask, known)
 
 
 def _built(reaction: Reaction, words: Words, message: str, status: int, meant: int,
-           headers: Mapping[str, str], mask: Mask) -> MemserveError:  # fmt: skip
+           headers: Mapping[str, str], mask: Mask, known: KnownErrors) -> MemserveError:  # fmt: skip
     kind: type[RemoteError] = getattr(errors, reaction.error)
-    if kind is Overloaded and _loading().search(message):
+    if kind is Overloaded and known.loading and known.loading.search(message):
         kind = Loading
     now = time.time()
     throttled = issubclass(kind, errors.Throttled) or meant == 429
@@ -197,7 +121,7 @@ def _built(reaction: Reaction, words: Words, message: str, status: int, meant: i
     seconds = words.wait if seconds is None else seconds
     resets = delay.resets(headers, now) if throttled and seconds is None else []
     seconds = max(resets, default=None) if seconds is None else seconds
-    request_id = next((headers[name] for name in _REQUEST_IDS if name in headers), words.request_id)
+    request_id = next((headers[name] for name in known.request_ids if name in headers), words.request_id)
     error = kind(
         f"HTTP {status}: {message or 'the server gave no reason'}",
         status=status,

@@ -33,7 +33,12 @@ DECODERS: dict[str, str] = {
 }
 
 # Encoders, and encoders with a decoder: BERT and its kin, T5, Whisper.
-ENCODERS: dict[str, str] = {}
+ENCODERS: dict[str, str] = {
+    "encoders": (
+        "bert roberta xlm-roberta camembert mpnet electra albert distilbert deberta deberta-v2 dpr modernbert"
+        " nomic_bert xlm"
+    ),
+}
 
 # Models that see or hear: a text part with towers.
 TOWERS: dict[str, str] = {}

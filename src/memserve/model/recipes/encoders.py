@@ -1,0 +1,60 @@
+"""Encoders, and encoders with a decoder, from layouts that are written down as data."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from memserve.model.recipes import heads, layouts, tensors
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from memserve.model.config import Config
+    from memserve.model.recipes.index import Recipe
+    from memserve.model.recipes.inventory import Inventory
+
+
+class Fields:
+    """A config whose fields are attributes, as the sorting of named tensors reads it."""
+
+    def __init__(self, config: Config, facts: Mapping[str, Any]) -> None:
+        self.config = config
+        self.facts = facts
+        self.model_type = config.kind
+        self.is_encoder_decoder = config.flag("is_encoder_decoder")
+
+    def __getattr__(self, name: str) -> Any:
+        found = self.facts.get(name, self.config.raw(name))
+        if found is None:
+            raise AttributeError(name)
+        return found
+
+    def get_text_config(self, **_named: Any) -> Fields:
+        """The same: nothing is nested here."""
+        return self
+
+
+def _facts(config: Config, row: Mapping[str, Any]) -> dict[str, Any]:
+    """What the sorting needs to know and the config may leave to its class: rotation, windows."""
+    found: dict[str, Any] = {"rope_parameters": {}} if row.get("rotary") else {}
+    if "window" in row and not config.items("layer_types"):
+        period = layouts.size(config, row["full_every"])
+        kinds = ("full_attention", "sliding_attention")
+        found["layer_types"] = [
+            kinds[bool(index % period if period else 1)] for index in range(config.layers())
+        ]
+    if "window" in row:
+        found["sliding_window"] = layouts.size(config, row["window"])
+    return found
+
+
+def encoder(config: Config, architecture: str) -> Inventory:
+    """Layers and weights of a family with a layout."""
+    row = layouts.layout(config.kind)
+    found = layouts.named(config, architecture)
+    whole = tensors.inventory(found.shapes, found.aliases, Fields(config, _facts(config, row)))
+    generates = heads.task_of(architecture) in heads.GENERATIVE
+    return whole._replace(encoder_only=bool(row.get("encoder_only")) and not generates)
+
+
+RECIPES: dict[str, Recipe] = dict.fromkeys(layouts.table(), encoder)

@@ -1,0 +1,17 @@
+"""Stands in for an engine that cannot run here: the example plug-in under another's name."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from memserve_toy import Toy
+
+
+class StandIn(Toy):
+    """Takes any model and any option, as far as the page's words go."""
+
+    def open(self, model: str | None = None, *, task: Any = "generate", **options: Any) -> Any:
+        return super().open(None, task=task)
+
+
+backend = StandIn()
