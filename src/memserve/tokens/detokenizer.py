@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from memserve.tokens.tokenizer import Tokenizer
+
 _BROKEN = "\ufffd"
 
 
-def decode(tokenizer: Any, tokens: Sequence[int]) -> str:
+def decode(tokenizer: Tokenizer, tokens: Sequence[int]) -> str:
     """Text of an answer: special tokens left out, nothing tidied."""
     return str(tokenizer.decode(list(tokens), skip_special_tokens=True, clean_up_tokenization_spaces=False))
 
@@ -18,7 +20,7 @@ def decode(tokenizer: Any, tokens: Sequence[int]) -> str:
 class Detokenizer:
     """The text of one answer. It decodes while tokens come only where somebody needs it to."""
 
-    def __init__(self, tokenizer: Any, stops: Sequence[str], *, live: bool) -> None:
+    def __init__(self, tokenizer: Tokenizer, stops: Sequence[str], *, live: bool) -> None:
         self._tokenizer = tokenizer
         self._stops = tuple(stops)
         self._live = live or bool(stops)
