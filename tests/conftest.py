@@ -1,11 +1,17 @@
-"""Tests marked engine("NAME") run only in that engine's environment, chosen by --engine NAME."""
+"""What a plain `pytest` leaves out and says so: slow tests (--slow), and an engine's (--engine NAME)."""
 
 from __future__ import annotations
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+# No clock decides here: an example may take as long as a busy machine makes it.
+settings.register_profile("unhurried", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("unhurried")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--slow", action="store_true", help="run the tests marked slow, too")
     parser.addoption("--engine", help="run only the tests marked for this engine, in its environment")
 
 
@@ -17,10 +23,18 @@ def _engine_of(item: pytest.Item) -> str | None:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     wanted = config.getoption("--engine")
     if wanted:
-        config.hook.pytest_deselected(items=[item for item in items if _engine_of(item) != wanted])
-        items[:] = [item for item in items if _engine_of(item) == wanted]
+        _keep(config, items, [item for item in items if _engine_of(item) == wanted])
         return
+    if not config.getoption("--slow") and not config.getoption("-m"):
+        _keep(config, items, [item for item in items if not item.get_closest_marker("slow")])
     for item in items:
         if engine := _engine_of(item):
             reason = f"needs the {engine} environment: tests/engines/run {engine}"
             item.add_marker(pytest.mark.skip(reason=reason))
+
+
+def _keep(config: pytest.Config, items: list[pytest.Item], kept: list[pytest.Item]) -> None:
+    left_out = set(items) - set(kept)
+    if left_out:
+        config.hook.pytest_deselected(items=[item for item in items if item in left_out])
+        items[:] = kept

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from memserve.hardware.machine import GIB
 from memserve_vllm.memory import VllmAccountant
-from memserve_vllm.memory_facts import GIB, Facts
+from memserve_vllm.memory_facts import Facts
 
 if TYPE_CHECKING:
     from memserve.memory.weights import Storage

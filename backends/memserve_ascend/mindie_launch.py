@@ -1,42 +1,56 @@
-"""How MindIE is started: a daemon that reads its config.json; the plan says what to write there."""
+"""How MindIE is started: a daemon that reads its config.json, into which the settings are put first."""
 
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from memserve.engines.deployment import Deployment, Layout
 from memserve.engines.install import requirements, visible_cards
 from memserve.engines.launch import Launch
+from memserve.errors import InvalidInput
 
 if TYPE_CHECKING:
-    from memserve.engines.deployment import Deployment
     from memserve.hardware.machine import Machine
     from memserve.model.spec import ModelSpec
 
 FOLDER = "/usr/local/Ascend/mindie/latest/mindie-service"
+DAEMON = "mindieservice_daemon"
+PUT = (
+    "import json,os,pathlib,sys; os.chdir(sys.argv[1]); p=pathlib.Path('conf/config.json'); "
+    "m=lambda a,b:{**a,**{k:m(a.get(k),v) for k,v in b.items()}} if isinstance(a,dict) and isinstance(b,dict)"
+    " else [m(x,y) for x,y in zip(a,b)] if isinstance(a,list) and isinstance(b,list) and len(a)==len(b)"
+    " else b; "
+    "p.write_text(json.dumps(m(json.loads(p.read_text()),json.loads(sys.argv[2])),indent=2)); "
+    f"os.execl('bin/{DAEMON}','{DAEMON}')"
+)
+"""Merges settings into the service's config.json, whose other keys stay, and becomes the daemon."""
+START = ("python3", "-c", PUT, FOLDER)
 
 
 class MindieLauncher:
     """Starts `mindieservice_daemon`."""
 
     def launch(self, model: ModelSpec, checkpoint: str, machine: Machine, deployment: Deployment) -> Launch:
-        """The image, the daemon, and the settings of its config.json as a note."""
+        """The image, and the command that configures the daemon and starts it."""
         from memserve_ascend import mindie
 
-        settings = json.dumps(config(model, checkpoint, deployment))
         return Launch(
             install=str(mindie.rules["versions"][0]["installer"]),
-            command=(f"{FOLDER}/bin/mindieservice_daemon",),
+            command=(*START, json.dumps({"BackendConfig": config(model, checkpoint, deployment)})),
             env={"NPU_MEMORY_FRACTION": "0.8", **visible_cards(machine, deployment.layout.cards)},
-            notes=(
-                *requirements(mindie.rules, deployment, machine.card),
-                f"in {FOLDER}/conf/config.json set BackendConfig: {settings}",
-            ),
+            notes=requirements(mindie.rules, deployment, machine.card),
         )
 
     def parse(self, command: tuple[str, ...]) -> tuple[str, Deployment] | None:
-        """MindIE's settings stand in a file, so no command line is read."""
-        return None
+        """The model and the deployment that the settings of such a command ask for."""
+        if len(command) != len(START) + 1 or command[0] not in START or DAEMON not in command[2]:
+            return None
+        try:
+            settings = json.loads(command[-1])["BackendConfig"]
+            return _asked(settings["ModelDeployConfig"], settings["ScheduleConfig"])
+        except (ValueError, LookupError, TypeError) as error:
+            raise InvalidInput(f"the service's settings cannot be read: {error}") from None
 
 
 def config(model: ModelSpec, checkpoint: str, deployment: Deployment) -> dict[str, object]:
@@ -46,13 +60,26 @@ def config(model: ModelSpec, checkpoint: str, deployment: Deployment) -> dict[st
         "modelName": model.id.rsplit("/", 1)[-1], "modelWeightPath": checkpoint, "worldSize": cards,
         "backendType": "atb", "trustRemoteCode": model.remote_code, "npuMemSize": -1,
     }  # fmt: skip
+    prefill = deployment.max_batched_tokens or max(8192, deployment.context)
     return {
         "npuDeviceIds": [list(range(cards))],
         "ModelDeployConfig": {
             "maxSeqLen": deployment.context, "maxInputTokenLen": deployment.context, "ModelConfig": [served],
         },
-        "ScheduleConfig": {"cacheBlockSize": 128, "maxPrefillTokens": max(8192, deployment.context)},
+        "ScheduleConfig": {"cacheBlockSize": 128, "maxPrefillTokens": prefill},
     }  # fmt: skip
+
+
+def _asked(model: dict[str, Any], schedule: dict[str, Any]) -> tuple[str, Deployment]:
+    served = model["ModelConfig"][0]
+    return str(served["modelWeightPath"]), Deployment(
+        backend="mindie",
+        engine_version="",
+        dtype="auto",
+        layout=Layout(tensor=int(served["worldSize"])),
+        context=int(model["maxSeqLen"]),
+        max_batched_tokens=int(schedule["maxPrefillTokens"]),
+    )
 
 
 launcher = MindieLauncher()

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from memserve.engines.memory import Footprint
+from memserve.hardware.machine import GIB
 from memserve.memory.kv import element_bytes
-from memserve.memory.plain import GIB, forward_bytes, largest_context, sequence_bytes, stage_caches
+from memserve.memory.plain import forward_bytes, largest_context, sequence_bytes, stage_caches
 from memserve.memory.weights import Split, rope_bytes, stage_bytes, storage
 
 if TYPE_CHECKING:

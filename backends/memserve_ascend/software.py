@@ -8,8 +8,9 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from memserve.errors import BackendMissing
+from memserve.extras import install_line
 
-INSTALL = 'pip install "memserve[ascend]"'
+INSTALL = install_line("ascend")
 DEVICE = Path("/dev/davinci_manager")
 """There as soon as the driver is (and is passed into the container)."""
 HOMES = ("ASCEND_HOME_PATH", "ASCEND_TOOLKIT_HOME")

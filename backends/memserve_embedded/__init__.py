@@ -12,6 +12,8 @@ class EmbeddedBackend:
     """What `memserve.generator()` and `memserve.embedder()` open when nothing is named."""
 
     name = "embedded"
+    default = True
+    """It answers when no backend is named."""
 
     @property
     def capabilities(self) -> Capabilities:
@@ -21,7 +23,7 @@ class EmbeddedBackend:
         return AT_BEST
 
     def open(self, model: str | None = None, *, task: Task = "generate", **options: Any) -> Any:
-        """The embedded model for a task; a model that is named goes to the room of transformers."""
+        """The embedded model for a task; a model that is named goes to the backend hf."""
         from memserve_embedded.engine import open_engine
 
         return open_engine(model, task=task, **options)

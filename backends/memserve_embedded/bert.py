@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from memserve_embedded.need import need
+from memserve.extras import need
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -22,7 +22,7 @@ class Bert:
 
     def __init__(self, weights: Mapping[str, NDArray[np.float32]]) -> None:
         self.weights = weights
-        self.op = need("openvino.opset13", "openvino-genai")
+        self.op = need("embedded", "openvino.opset13", "openvino-genai")
 
     def graph(self) -> Any:
         """Inputs: token ids and mask [rows, tokens]. Output: one bare vector a row."""
@@ -44,7 +44,7 @@ class Bert:
         weight = op.unsqueeze(weight, op.constant(2))
         total = op.reduce_sum(op.multiply(states, weight), op.constant([1]))
         pooled = op.divide(total, op.maximum(op.reduce_sum(weight, op.constant([1])), np.float32(1e-9)))
-        return need("openvino", "openvino-genai").Model([pooled], [ids, mask], "bert")
+        return need("embedded", "openvino", "openvino-genai").Model([pooled], [ids, mask], "bert")
 
     def _embedded(self, ids: Any) -> Any:
         op, zero = self.op, self.op.constant(0)

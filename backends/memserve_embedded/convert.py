@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from memserve_embedded.need import need
+from memserve.extras import need
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -20,17 +20,17 @@ _CONTROL = 3
 def prepare(folder: Path) -> None:
     """Turn the folder's one GGUF file into openvino_model.xml, tokenizer.json and about.json."""
     source = next(folder.glob("*.gguf"))
-    genai = need("openvino_genai", "openvino-genai")
+    genai = need("embedded", "openvino_genai", "openvino-genai")
     genai.LLMPipeline(str(source), "CPU", enable_save_ov_model=True)
     _keep_few_logits(folder)
-    _tokenizer(need("gguf").GGUFReader(str(source)), folder)
+    _tokenizer(need("embedded", "gguf").GGUFReader(str(source)), folder)
     for path in (source, *folder.glob("openvino_*tokenizer.*")):
         path.unlink()
 
 
 def _keep_few_logits(folder: Path) -> None:
     """Give the graph an input `keep`: the head computes logits for so many of the last positions only."""
-    openvino, op = need("openvino"), need("openvino.opset13")
+    openvino, op = need("embedded", "openvino"), need("embedded", "openvino.opset13")
     raw, path = folder / "openvino_model.xml", folder / "model.xml"
     graph = openvino.Core().read_model(str(raw))
     head = graph.outputs[0].node.input_value(0).node
@@ -48,7 +48,7 @@ def _keep_few_logits(folder: Path) -> None:
 
 
 def _tokenizer(reader: Any, folder: Path) -> None:
-    tokenizers = need("tokenizers")
+    tokenizers = need("embedded", "tokenizers")
     fields = reader.fields
     tokens = _strings(fields["tokenizer.ggml.tokens"])
     merges = [tuple(line.split(" ", 1)) for line in _strings(fields["tokenizer.ggml.merges"])]

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from memserve.errors import Closed, InvalidInput
+from memserve.extras import need
 from memserve.protocol import Embeddings, Usage
 from memserve_embedded.bert import Bert
 from memserve_embedded.capabilities import EMBEDDING
 from memserve_embedded.fetch import known, ready
-from memserve_embedded.need import need
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -81,13 +81,13 @@ def batches(lengths: Sequence[int]) -> Iterator[list[int]]:
 
 def embedding(threads: int | None) -> EmbeddedEmbedder:
     """Fetch the weights if they are not here yet, and start."""
-    openvino = need("openvino", "openvino-genai")
+    openvino = need("embedded", "openvino", "openvino-genai")
     folder = ready("minilm", _save)
     settings: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "f32", "CACHE_DIR": str(folder / "compiled")}
     if threads:
         settings["INFERENCE_NUM_THREADS"] = threads
     compiled = openvino.Core().compile_model(str(folder / "openvino_model.xml"), "CPU", settings)
-    tokenizer = need("tokenizers").Tokenizer.from_file(str(folder / "tokenizer.json"))
+    tokenizer = need("embedded", "tokenizers").Tokenizer.from_file(str(folder / "tokenizer.json"))
     tokenizer.no_padding()
     tokenizer.enable_truncation(LONGEST)
     version = openvino.get_version().partition("-")[0]
@@ -96,7 +96,8 @@ def embedding(threads: int | None) -> EmbeddedEmbedder:
 
 def _save(folder: Path) -> None:
     """The graph in OpenVINO's own format."""
-    openvino, safetensors = need("openvino", "openvino-genai"), need("safetensors.numpy", "safetensors")
+    openvino = need("embedded", "openvino", "openvino-genai")
+    safetensors = need("embedded", "safetensors.numpy", "safetensors")
     file = folder / "model.safetensors"
     openvino.save_model(Bert(safetensors.load_file(str(file))).graph(), str(folder / "openvino_model.xml"),
                         compress_to_fp16=False)  # fmt: skip

@@ -5,8 +5,8 @@ from __future__ import annotations
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
-from memserve.errors import BackendMissing, InvalidInput, Unsupported
-from memserve_embedded.need import INSTALL
+from memserve.errors import InvalidInput, Unsupported
+from memserve.extras import missing
 
 if TYPE_CHECKING:
     from memserve.protocol import Task
@@ -26,7 +26,7 @@ def open_engine(model: str | None = None, *, task: Task = "generate", **options:
             "embedded", f"the option {next(iter(options))!r}", hint="name a backend and a model"
         )
     if find_spec("openvino") is None:
-        raise BackendMissing("embedded", needs="openvino-genai", install=INSTALL)
+        raise missing("embedded", "openvino-genai")
     if task == "generate":
         from memserve_embedded.generating import generating
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from memserve.errors import Closed, EngineFailed, MemserveError
+from memserve.extras import need
 from memserve.protocol import Completion, Delta, Sample, Score, Usage
 from memserve.tokens.detokenizer import Detokenizer
 from memserve.tokens.prompts import Prompts
@@ -18,7 +19,6 @@ from memserve.tokens.score_pair import tokenize_pair
 from memserve_embedded.capabilities import GENERATING
 from memserve_embedded.convert import prepare
 from memserve_embedded.fetch import known, ready
-from memserve_embedded.need import need
 from memserve_embedded.sampling import choose, log_softmax, logprob
 from memserve_embedded.session import GAP, Session
 from memserve_embedded.tokenizer import EmbeddedTokenizer
@@ -243,7 +243,7 @@ def _score(session: Session, pair: ScorePair) -> Score:
 
 def generating(threads: int | None, context: int | None) -> EmbeddedGenerator:
     """Fetch the weights if they are not here yet, and start."""
-    version = need("openvino", "openvino-genai").get_version().partition("-")[0]
+    version = need("embedded", "openvino", "openvino-genai").get_version().partition("-")[0]
     folder = ready("smollm2", prepare)
     tokenizer = EmbeddedTokenizer(folder)
     context = min(context or CONTEXT, tokenizer.context)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from memserve_embedded.need import need
+from memserve.extras import need
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -34,7 +34,7 @@ class Session:
     """One compiled model and the sequences that it holds; rows are padded on the left."""
 
     def __init__(self, folder: Path, threads: int | None) -> None:
-        core = need("openvino", "openvino-genai").Core()
+        core = need("embedded", "openvino", "openvino-genai").Core()
         settings: dict[str, Any] = {**EXACT, "CACHE_DIR": str(folder / "compiled")}
         if threads:
             settings["INFERENCE_NUM_THREADS"] = threads

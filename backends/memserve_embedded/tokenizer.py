@@ -6,7 +6,7 @@ import json
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from memserve_embedded.need import need
+from memserve.extras import need
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -22,7 +22,7 @@ class EmbeddedTokenizer:
         self.bos_token_id = int(about["bos"])
         self.eos_token_id = int(about["eos"])
         self.chat_template = str(about["chat_template"])
-        self._tokenizer = need("tokenizers").Tokenizer.from_file(str(folder / "tokenizer.json"))
+        self._tokenizer = need("embedded", "tokenizers").Tokenizer.from_file(str(folder / "tokenizer.json"))
 
     def encode(self, text: str, *, add_special_tokens: bool = True) -> list[int]:
         """Token ids; this checkpoint adds no BOS of its own."""
@@ -44,7 +44,7 @@ class EmbeddedTokenizer:
 
     @cached_property
     def _template(self) -> Any:
-        sandbox = need("jinja2.sandbox", "jinja2")
+        sandbox = need("embedded", "jinja2.sandbox", "jinja2")
         return sandbox.ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True).from_string(
             self.chat_template
         )

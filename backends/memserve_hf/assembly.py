@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from memserve.errors import ModelUnreadable
+from memserve.hardware.machine import GIB
 from memserve.tokens.prompts import Prompts
 from memserve_hf.capabilities import AT_BEST
 from memserve_hf.decoding import grammar
@@ -23,8 +24,8 @@ from memserve_hf.decoding.worker import Worker
 from memserve_hf.generating import GeneratingEngine
 from memserve_hf.opening import inspection
 from memserve_hf.opening.device import choose, free_bytes
-from memserve_hf.opening.engines import present
 from memserve_hf.opening.identity import identity
+from memserve_hf.opening.installed import present
 from memserve_hf.opening.loading import load_model, load_tokenizer
 from memserve_hf.opening.packing import pack
 from memserve_hf.opening.room_for import refuse_too_large, settled
@@ -158,14 +159,14 @@ def _logit_count(model: Any, vocabulary: int) -> int:
 
 def _prefix_bytes(options: Options, place: Place) -> int:
     if options.prefix_cache_gib is not None:
-        return int(options.prefix_cache_gib * 1024**3)
+        return int(options.prefix_cache_gib * GIB)
     return int((free_bytes(place.device) or 0) * PREFIX_SHARE)
 
 
 def _positions(options: Options, place: Place, config: Any, model: Any) -> int:
     """Positions of all slots together that the memory holds."""
     share = int((free_bytes(place.device) or 1 << 32) * KV_SHARE)
-    allowed = share if options.kv_gib is None else int(options.kv_gib * 1024**3)
+    allowed = share if options.kv_gib is None else int(options.kv_gib * GIB)
     heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
     width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     each: int = 2 * int(config.num_hidden_layers) * int(heads) * int(width) * model.dtype.itemsize

@@ -14,8 +14,8 @@ from memserve_hf.encoding.modules import classes, recipe
 from memserve_hf.encoding.pooling import normalized
 from memserve_hf.opening import inspection
 from memserve_hf.opening.device import choose
-from memserve_hf.opening.engines import present
 from memserve_hf.opening.identity import identity
+from memserve_hf.opening.installed import present
 from memserve_hf.opening.loading import load_model, load_tokenizer
 from memserve_hf.opening.packing import pack
 from memserve_hf.opening.release import release

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from memserve.errors import InvalidInput, Unsupported
+from memserve.extras import need
 from memserve_hf.capabilities import AT_BEST
-from memserve_hf.opening.engines import need
 from memserve_hf.options import read
 
 if TYPE_CHECKING:
@@ -20,8 +20,8 @@ def open_engine(model: str | None = None, *, task: Task = "generate", **given: A
     if model is None:
         raise InvalidInput("backend 'hf' needs a model: a folder or a hub id")
     options = read(given)
-    torch = need("torch")
-    need("transformers")
+    torch = need("hf", "torch")
+    need("hf", "transformers")
     if options.threads:
         torch.set_num_threads(options.threads)
     if task == "generate":

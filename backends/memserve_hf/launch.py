@@ -36,8 +36,10 @@ class HfLauncher:
         )
 
     def parse(self, command: tuple[str, ...]) -> tuple[str, Deployment] | None:
-        """Only vLLM's and SGLang's command lines are judged."""
-        return None
+        """The model and the deployment that a `transformers serve` line asks for."""
+        from memserve_hf.command import parse
+
+        return parse(command)
 
 
 launcher = HfLauncher()

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from memserve import files
 from memserve.engines.memory import Footprint
+from memserve.hardware.machine import GIB
 from memserve.memory.formats import DTYPE_BYTES
 from memserve.memory.plain import (
-    GIB,
     forward_bytes,
     largest_context,
     largest_matrix,

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from memserve.errors import BackendMissing, InvalidInput, Unsupported
+from memserve.errors import InvalidInput, Unsupported
+from memserve.extras import need
 from memserve_llamacpp.capabilities import capabilities
 
 if TYPE_CHECKING:
     from memserve.protocol import Task
 
 __all__ = ["capabilities", "open_engine"]
-INSTALL = 'pip install "memserve[llamacpp]"'
 
 
 def open_engine(model: str | None = None, *, task: Task = "generate", server: Any = False,
@@ -29,7 +29,7 @@ def open_engine(model: str | None = None, *, task: Task = "generate", server: An
         from memserve_llamacpp.served import serve
 
         return serve(str(locate(str(model))), task, options)
-    need()
+    need("llamacpp", "llama_cpp", "llama-cpp-python")
     if task == "generate":
         from memserve_llamacpp.generating import Generating
 
@@ -39,13 +39,3 @@ def open_engine(model: str | None = None, *, task: Task = "generate", server: An
 
         return Embedding(load(str(model), options, embedding=True), str(model))
     raise Unsupported("llamacpp", f"task={task!r}")
-
-
-def need() -> None:
-    """llama-cpp-python, or the line that installs it."""
-    from importlib import import_module
-
-    try:
-        import_module("llama_cpp")
-    except ImportError as error:
-        raise BackendMissing("llamacpp", needs="llama-cpp-python", install=INSTALL) from error

@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from memserve.errors import DoesNotFit, InvalidInput, MemserveError
+from memserve.hardware.machine import GIB
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from memserve.model.spec import ModelSpec
 
-GIB = 1024**3
 HALF = 2
 """Bytes of one number in the KV cache, as llama.cpp keeps it unless told otherwise."""
 

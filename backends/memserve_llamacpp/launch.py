@@ -37,8 +37,10 @@ class LlamacppLauncher:
         )
 
     def parse(self, command: tuple[str, ...]) -> tuple[str, Deployment] | None:
-        """Only vLLM's and SGLang's command lines are judged."""
-        return None
+        """The model and the deployment that a `llama_cpp.server` or `llama-server` line asks for."""
+        from memserve_llamacpp.command import parse
+
+        return parse(command)
 
 
 launcher = LlamacppLauncher()

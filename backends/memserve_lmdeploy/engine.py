@@ -5,13 +5,13 @@ from __future__ import annotations
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
-from memserve.errors import BackendMissing, InvalidInput, Unsupported
+from memserve.errors import InvalidInput, Unsupported
+from memserve.extras import missing
 from memserve.protocol import Capabilities
 
 if TYPE_CHECKING:
     from memserve.protocol import Task
 
-INSTALL = 'pip install "memserve[lmdeploy]"'
 capabilities = Capabilities(
     backend="lmdeploy", chat=True, temperature=True, top_p=True, max_tokens=True, stop=True, usage=True,
     raw=True, top_k=True, min_p=True, seed=True, logprobs=5, schema=True, stream=True,
@@ -29,7 +29,7 @@ def open_engine(model: str | None = None, *, task: Task = "generate", server: An
     if str(server).lower() not in ("true", "1", "yes"):
         raise Unsupported("lmdeploy", "server=False", "its engine runs in a process of its own")
     if "python" not in options and find_spec("lmdeploy") is None:
-        raise BackendMissing("lmdeploy", needs="lmdeploy", install=INSTALL)
+        raise missing("lmdeploy", "lmdeploy")
     from memserve.serve import open_served
 
     how = {name: options.pop(name) for name in _MINE if name in options}

@@ -43,8 +43,10 @@ class LmdeployLauncher:
         )
 
     def parse(self, command: tuple[str, ...]) -> tuple[str, Deployment] | None:
-        """Only vLLM's and SGLang's command lines are judged."""
-        return None
+        """The model and the deployment that a `lmdeploy serve api_server` line asks for."""
+        from memserve_lmdeploy.command import parse
+
+        return parse(command)
 
 
 launcher = LmdeployLauncher()

@@ -6,7 +6,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from memserve.engines.command import after, grammar, read
+from memserve.engines.command import grammar, read
 from memserve.engines.deployment import Deployment, Layout
 from memserve.engines.unstated import UNSTATED, method
 from memserve.errors import InvalidInput
@@ -36,7 +36,9 @@ def flags() -> Grammar:
 
 def parse(command: tuple[str, ...]) -> tuple[str, Deployment] | None:
     """The model and the deployment of a launch line; None if it starts something else."""
-    arguments = after(command, "sglang", (MODULE,))
+    from memserve_sglang import backend
+
+    arguments = backend.arguments(command)
     if arguments is None:
         return None
     words = read(arguments, flags())

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from memserve.errors import BackendMissing, InvalidInput, Unsupported
+from memserve.errors import InvalidInput, Unsupported
+from memserve.extras import need
 from memserve_sglang.capabilities import capabilities
 
 if TYPE_CHECKING:
     from memserve.protocol import Task
 
 __all__ = ["capabilities", "open_engine"]
-INSTALL = 'pip install "memserve[sglang]"'
 
 
 def open_engine(model: str | None = None, *, task: Task = "generate", server: Any = False,
@@ -27,7 +27,7 @@ def open_engine(model: str | None = None, *, task: Task = "generate", server: An
         from memserve_sglang.served import serve
 
         return serve(str(model), task, options)
-    need()
+    need("sglang", "sglang")
     if task == "generate":
         from memserve_sglang.offline import Offline
 
@@ -37,13 +37,3 @@ def open_engine(model: str | None = None, *, task: Task = "generate", server: An
 
         return Embedding.open(str(model), options)
     raise Unsupported("sglang", f"task={task!r}")
-
-
-def need() -> None:
-    """SGLang itself, or the line that installs it."""
-    from importlib import import_module
-
-    try:
-        import_module("sglang")
-    except ImportError as error:
-        raise BackendMissing("sglang", needs=str(error.name or error), install=INSTALL) from error

@@ -11,8 +11,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from memserve.engines.memory import Footprint
+from memserve.hardware.machine import GIB
 from memserve.memory.weights import Split, absorbed_bytes, rope_bytes, stage_bytes, storage
-from memserve_sglang.memory_facts import GIB, fact
+from memserve_sglang.memory_facts import fact
 from memserve_sglang.memory_fraction import fraction
 from memserve_sglang.memory_pools import pools
 

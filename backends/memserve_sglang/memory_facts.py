@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from memserve.hardware.machine import Card
 
-MIB, GIB = 1024**2, 1024**3
+MIB = 1024**2
 
 
 @cache

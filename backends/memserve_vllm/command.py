@@ -7,7 +7,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from memserve.engines.command import after, grammar, read
+from memserve.engines.command import grammar, read
 from memserve.engines.deployment import Deployment, Layout
 from memserve.engines.unstated import UNSTATED, method
 from memserve.errors import InvalidInput
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
     from memserve.engines.command import Grammar, Words
 
-MODULES = frozenset({"vllm.entrypoints.openai.api_server", "vllm.entrypoints.api_server"})
 NUMBERS = ("cpu-offload-gb", "decode-context-parallel-size")
 """Options that the account of memory reads as numbers."""
 CONSUMED = frozenset({
@@ -35,11 +34,25 @@ def flags() -> Grammar:
 
 def parse(command: tuple[str, ...]) -> tuple[str, Deployment] | None:
     """The model and the deployment of a `vllm serve` line; None if it starts something else."""
-    arguments = after(command, "vllm", MODULES)
+    from memserve_vllm import backend
+
+    arguments = backend.arguments(command)
     if arguments is None:
         return None
-    words = read(arguments, flags())
+    words = read((level(word) for word in arguments), flags())
     return model_of(words), deployment_of(words)
+
+
+def level(word: str) -> str:
+    """-O in full: a level, a key of the compilation config, or the whole of it."""
+    if not word.startswith("-O"):
+        return word
+    value = word[2:].lstrip("=")
+    if value.startswith("."):
+        return f"--compilation-config{value}"
+    if value.startswith("{"):
+        return f"--compilation-config={value}"
+    return f"--optimization-level={value}" if value else "--optimization-level"
 
 
 def model_of(words: Words) -> str:

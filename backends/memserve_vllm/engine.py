@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from memserve.errors import BackendMissing, InvalidInput, Unsupported
+from memserve.errors import InvalidInput, Unsupported
+from memserve.extras import need
 from memserve_vllm.capabilities import capabilities
 
 if TYPE_CHECKING:
     from memserve.protocol import Task
 
 __all__ = ["capabilities", "open_engine"]
-INSTALL = 'pip install "memserve[vllm]"'
 
 
 def open_engine(model: str | None = None, *, task: Task = "generate", server: Any = False,
@@ -27,7 +27,7 @@ def open_engine(model: str | None = None, *, task: Task = "generate", server: An
         from memserve_vllm.served import serve
 
         return serve(str(model), task, options)
-    need()
+    need("vllm", "vllm")
     if task == "generate":
         from memserve_vllm.offline import Offline
 
@@ -37,13 +37,3 @@ def open_engine(model: str | None = None, *, task: Task = "generate", server: An
 
         return open_pooling(str(model), task, options)
     raise Unsupported("vllm", f"task={task!r}")
-
-
-def need() -> None:
-    """vLLM itself, or the line that installs it."""
-    from importlib import import_module
-
-    try:
-        import_module("vllm")
-    except ImportError as error:
-        raise BackendMissing("vllm", needs=str(error.name or error), install=INSTALL) from error

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from memserve.engines.memory import Footprint
 from memserve.engines.rules.version import within
+from memserve.hardware.machine import GIB
 from memserve.memory.kv import element_bytes, layer_caches
 from memserve.memory.weights import (
     Split,
@@ -19,7 +20,7 @@ from memserve.memory.weights import (
 )
 from memserve.model.memo import remembered
 from memserve_vllm.memory_batch import batch
-from memserve_vllm.memory_facts import GIB, Facts
+from memserve_vllm.memory_facts import Facts
 from memserve_vllm.memory_pages import DS_MLA_TOKEN, INDEX_TOKEN, PagePlan, Pool, pool
 from memserve_vllm.memory_peak import Run, graph_bytes, graphs_inside, non_torch_bytes, peak
 

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 from memserve import files
 from memserve.engines.rules.version import within
+from memserve.hardware.machine import GIB
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from memserve.hardware.machine import Card
 
-GIB = 1024**3
 KEPT = 4096
 
 

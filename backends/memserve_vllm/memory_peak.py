@@ -6,9 +6,10 @@ from bisect import bisect_right
 from math import prod
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from memserve.hardware.machine import GIB
 from memserve.memory.formats import DTYPE_BYTES
 from memserve.model.memo import remembered
-from memserve_vllm.memory_facts import GIB, by_ranks
+from memserve_vllm.memory_facts import by_ranks
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -10,7 +10,8 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from memserve.errors import BackendMissing, EngineFailed, InvalidInput, ModelUnreadable
+from memserve.errors import EngineFailed, InvalidInput, ModelUnreadable
+from memserve.extras import missing
 from memserve.options import named, value
 
 if TYPE_CHECKING:
@@ -107,7 +108,7 @@ def _plain(error: Exception, model: str) -> Exception:
     words = str(error).strip() or type(error).__name__
     first = next((line for line in words.splitlines() if line.strip()), words)[:400]
     if isinstance(error, ImportError):
-        return BackendMissing("vllm", needs=first, install='pip install "memserve[vllm]"')
+        return missing("vllm", first)
     if isinstance(error, (OSError, KeyError)):
         return ModelUnreadable(f"vLLM cannot read {model}: {first}", path=model)
     if "unexpected keyword" in first or "validation error" in words:

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from fake_anthropic import FakeAnthropic
-from faulty_fixtures import quick, server
+from faulty_fixtures import quick, server, slept
 
 import memserve
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-__all__ = ["quick", "server"]
+__all__ = ["quick", "server", "slept"]
 
 
 @pytest.fixture(autouse=True)
@@ -36,7 +36,7 @@ def opened(quick: None) -> Iterator[Callable[..., Any]]:
     held = []
 
     def make(base_url: str, model: str = "claude-haiku-4-5", **options: Any) -> Any:
-        defaults = {"timeout": 5, "max_retries": 2, "api_key": "sk-ant-very-secret"}
+        defaults = {"timeout": 30, "max_retries": 2, "api_key": "sk-ant-very-secret"}
         held.append(
             memserve.generator(model, backend="anthropic", base_url=base_url, **{**defaults, **options})
         )

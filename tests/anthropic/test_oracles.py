@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import pytest
+from extras import need
 
 
 @pytest.fixture
 def sdk(claude):
-    why = "Anthropic's SDK is an oracle here: pip install 'memserve[oracles]'"
-    anthropic = pytest.importorskip("anthropic", reason=why)
+    anthropic = need("anthropic", "oracles")
     with anthropic.Anthropic(base_url=claude.origin, api_key=claude.key, max_retries=0, timeout=5) as client:
         yield client
 

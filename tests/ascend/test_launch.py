@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -10,6 +13,9 @@ import memserve
 from memserve.errors import InvalidInput, Unsupported
 from memserve.serve.diagnosis import diagnose
 from memserve_ascend.launch import BLOCK
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def _option(command: list[str], name: str) -> str:
@@ -67,8 +73,7 @@ def test_several_nodes_are_told_their_addresses_and_interfaces() -> None:
 
 def test_mindies_config_says_what_was_planned() -> None:
     plan = memserve.plan.best("Qwen/Qwen3-8B", "2x910B2", backend="mindie", tensor_parallel=2, context=4096)
-    said = next(reason for reason in plan.to_dict()["reasons"] if "config.json" in reason)
-    config = json.loads(said.partition("BackendConfig: ")[2])
+    config = json.loads(plan.command[-1])["BackendConfig"]
     (served,) = config["ModelDeployConfig"]["ModelConfig"]
     assert config["npuDeviceIds"] == [[0, 1]]
     assert (served["worldSize"], served["backendType"]) == (2, "atb")
@@ -77,6 +82,26 @@ def test_mindies_config_says_what_was_planned() -> None:
     assert config["ScheduleConfig"]["cacheBlockSize"] == 128
     assert config["ScheduleConfig"]["maxPrefillTokens"] >= 4096
     assert plan.env["NPU_MEMORY_FRACTION"] == "0.8"
+
+
+def test_mindies_daemon_starts_with_the_plans_settings_in_its_own_file(tmp_path: Path) -> None:
+    """The command is run as it stands, with a program in the daemon's place that shows what it would read."""
+    plan = memserve.plan.best("Qwen/Qwen3-8B", "2x910B2", backend="mindie", context=4096)
+    (tmp_path / "conf").mkdir()
+    (tmp_path / "bin").mkdir()
+    there = {"ServerConfig": {"port": 1025}, "BackendConfig": {"ModelDeployConfig": {
+        "truncation": False, "ModelConfig": [{"cpuMemSize": 5, "worldSize": 8}]}}}  # fmt: skip
+    (tmp_path / "conf" / "config.json").write_text(json.dumps(there))
+    daemon = tmp_path / "bin" / "mindieservice_daemon"
+    daemon.write_text("#!/bin/sh\ncat conf/config.json\n")
+    daemon.chmod(0o755)
+    words = [sys.executable, *plan.command[1:3], str(tmp_path), *plan.command[4:]]
+    read = json.loads(subprocess.run(words, capture_output=True, text=True, check=True, timeout=60).stdout)
+    (served,) = read["BackendConfig"]["ModelDeployConfig"]["ModelConfig"]
+    assert read["ServerConfig"] == {"port": 1025} and served["cpuMemSize"] == 5
+    assert read["BackendConfig"]["ModelDeployConfig"]["truncation"] is False
+    assert served["modelWeightPath"] == plan.checkpoint.id
+    assert served["worldSize"] == plan.tensor_parallel
 
 
 def test_mindie_is_not_opened_in_this_process() -> None:

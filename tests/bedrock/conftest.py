@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from fake_bedrock import ACCESS, SECRET, FakeBedrock
-from faulty_fixtures import quick, server
+from faulty_fixtures import quick, server, slept
 
 import memserve
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-__all__ = ["quick", "server"]
+__all__ = ["quick", "server", "slept"]
 
 
 @pytest.fixture(autouse=True)
@@ -45,7 +45,7 @@ def opened(quick: None) -> Iterator[Callable[..., Any]]:
     def make(base_url: str, model: str = "us.amazon.nova-lite-v1:0", **options: Any) -> Any:
         pair = {} if {"api_key", "profile", "bare"} & set(options) else PAIR
         options.pop("bare", None)
-        settings = {"timeout": 5, "max_retries": 2, **pair, **options}
+        settings = {"timeout": 30, "max_retries": 2, **pair, **options}
         held.append(memserve.generator(model, backend="bedrock", base_url=base_url, **settings))
         return held[-1]
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import datetime
 
 import pytest
+from extras import need
 from fake_bedrock import ACCESS, SECRET
 
 from memserve.http import Secret
 from memserve_bedrock.credential import Keys
 from memserve_bedrock.signature import authorization
 
-WHY = "AWS's SDK is an oracle here: pip install 'memserve[oracles]'"
 MODEL = "us.anthropic.claude-3-5-sonnet-20240620-v1:0"
 
 
@@ -26,7 +26,7 @@ MODEL = "us.anthropic.claude-3-5-sonnet-20240620-v1:0"
 )
 @pytest.mark.parametrize("body", [b"", b"{}", '{"text":"你好"}'.encode()])
 def test_botocore_signs_alike(session, path, body, monkeypatch):
-    auth = pytest.importorskip("botocore.auth", reason=WHY)
+    auth = need("botocore.auth", "oracles")
     from botocore.awsrequest import AWSRequest
     from botocore.credentials import Credentials
 
@@ -45,7 +45,7 @@ def test_botocore_signs_alike(session, path, body, monkeypatch):
 
 @pytest.fixture
 def sdk(bedrock):
-    boto3 = pytest.importorskip("boto3", reason=WHY)
+    boto3 = need("boto3", "oracles")
     from botocore.config import Config
 
     client = boto3.client(
@@ -94,7 +94,7 @@ def test_the_sdk_knows_our_errors(sdk):
 
 def test_botocores_own_credentials_are_borrowed(bedrock, opened, monkeypatch, tmp_path):
     """A role or single sign-on is botocore's affair; here a process hands the keys out."""
-    pytest.importorskip("botocore", reason=WHY)
+    need("botocore", "oracles")
     words = f'{{"Version": 1, "AccessKeyId": "{ACCESS}", "SecretAccessKey": "{SECRET}"}}'
     (tmp_path / "keys.json").write_text(words)
     (tmp_path / "config").write_text(f"[profile sso]\ncredential_process = cat {tmp_path}/keys.json\n")

@@ -11,8 +11,8 @@ import pytest
 import memserve
 from memserve import registry
 from memserve.errors import BackendMissing, ConnectionFailed, InvalidInput, ModelUnreadable, Unsupported
+from memserve.extras import need
 from memserve_embedded import fetch
-from memserve_embedded.need import need
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -41,14 +41,14 @@ def test_a_missing_engine_names_the_extra(make: object, monkeypatch: pytest.Monk
 
 def test_a_missing_part_of_the_engine_names_its_package() -> None:
     with pytest.raises(BackendMissing, match="needs a-package, which is not installed") as caught:
-        need("no_such_module_of_ours", "a-package")
+        need("embedded", "no_such_module_of_ours", "a-package")
     assert caught.value.install == INSTALL
 
 
 def test_its_parts_do_not_import_what_opens_them() -> None:
     """`engine` imports the parts; a part that imported `engine` would close a circle."""
     code = (
-        "import sys, memserve_embedded.need, memserve_embedded.fetch, memserve_embedded.tokenizer,"
+        "import sys, memserve_embedded.fetch, memserve_embedded.tokenizer,"
         " memserve_embedded.session, memserve_embedded.bert, memserve_embedded.convert,"
         " memserve_embedded.generating, memserve_embedded.embedding;"
         "print('memserve_embedded.engine' in sys.modules)"

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import pytest
+from extras import need
 
 from memserve.protocol import Request
 
-generating = pytest.importorskip("memserve_embedded.generating")
+generating = need("memserve_embedded.generating", "embedded")
 
 
 def asked(prompt: int, samples: int, most: int = 8):

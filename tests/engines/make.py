@@ -23,7 +23,7 @@ from typing import Any
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 DONE = "complete"
-TESTS = ["pytest>=8.3", "pytest-asyncio>=0.25", "hypothesis>=6.115", "jinja2>=3.1", "tokenizers>=0.21"]
+TESTS = ["pytest>=9.0", "pytest-asyncio>=1.3", "hypothesis>=6.115", "jinja2>=3.1", "tokenizers>=0.21"]
 
 _REQUIRES = """
 from importlib.metadata import requires

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from fake_gemini import FakeGemini
-from faulty_fixtures import quick, server
+from faulty_fixtures import quick, server, slept
 
 import memserve
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-__all__ = ["quick", "server"]
+__all__ = ["quick", "server", "slept"]
 
 
 @pytest.fixture(autouse=True)
@@ -38,7 +38,7 @@ def opened(quick: None) -> Iterator[Callable[..., Any]]:
     def make(
         base_url: str, model: str = "gemini-2.5-flash", *, task: str = "generator", **options: Any
     ) -> Any:
-        defaults = {"timeout": 5, "max_retries": 2, "api_key": "AIza-very-secret-key"}
+        defaults = {"timeout": 30, "max_retries": 2, "api_key": "AIza-very-secret-key"}
         make_one = getattr(memserve, task)
         held.append(make_one(model, backend="gemini", base_url=base_url, **{**defaults, **options}))
         return held[-1]

@@ -54,19 +54,17 @@ def test_a_wrong_key_is_a_400_here(gemini, opened):
     assert len(gemini.seen) == 1
 
 
-def test_a_minutes_quota_is_waited_out_as_the_body_says(server, opened):
+def test_a_minutes_quota_is_waited_out_as_the_body_says(server, opened, slept):
     minute = violation("GenerateRequestsPerMinutePerProjectPerModel-FreeTier")
     server.will(failing(429, "RESOURCE_EXHAUSTED", QUOTA, minute, delay("1.2s")), OK)
-    started = time.monotonic()
     assert opened(server.base_url).generate("hi").text == "ok"
-    assert 1.2 <= time.monotonic() - started < 4
+    assert 1.2 <= sum(slept) <= 1.32
 
 
-def test_a_pause_that_stands_in_the_text_alone(server, opened):
+def test_a_pause_that_stands_in_the_text_alone(server, opened, slept):
     server.will(failing(429, "RESOURCE_EXHAUSTED", f"{QUOTA} Please retry in 1.1s."), OK)
-    started = time.monotonic()
     assert opened(server.base_url).generate("hi").text == "ok"
-    assert time.monotonic() - started >= 1.1
+    assert 1.1 <= sum(slept) <= 1.21
 
 
 @pytest.mark.parametrize("seconds", ["soon", "-5s", "nans", "infs", ""])
@@ -90,10 +88,11 @@ def test_a_days_quota_is_not_waited_for(details, server, opened):
 
 
 def test_an_hour_is_too_long_and_says_until_when(server, opened):
+    began = time.time()
     server.will(failing(429, "RESOURCE_EXHAUSTED", "busy", delay("3600s")))
     with pytest.raises(errors.Throttled) as caught:
         opened(server.base_url).generate("hi")
-    assert 3500 < caught.value.retry_at - time.time() <= 3600
+    assert began + 3600 <= caught.value.retry_at <= time.time() + 3600
 
 
 def test_an_overflow_has_both_numbers(server, opened):

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import pytest
+from extras import need
 
 
 @pytest.fixture
 def sdk(gemini):
-    why = "Google's SDK is an oracle here: pip install 'memserve[oracles]'"
-    genai = pytest.importorskip("google.genai", reason=why)
+    genai = need("google.genai", "oracles")
     client = genai.Client(
         api_key=gemini.key, http_options={"base_url": gemini.origin, "api_version": "v1beta"}
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import packed_hf
 import pytest
+from extras import need
 from tiny_hf import causal, greedy
 
 import memserve
@@ -20,7 +21,7 @@ def answers(folder, **options):
 
 @pytest.mark.parametrize("method", ["nf4", "fp4", "int8"])
 def test_bitsandbytes_while_loading(tmp_path, method):
-    pytest.importorskip("bitsandbytes")
+    need("bitsandbytes", "hf")
     folder = causal(tmp_path, hidden_size=64, head_dim=16)
     assert all(len(one) for one in answers(folder, quantization=method))
 
@@ -28,7 +29,7 @@ def test_bitsandbytes_while_loading(tmp_path, method):
 @pytest.mark.filterwarnings("ignore")  # the libraries' own
 @pytest.mark.parametrize(("pack", "library"), [("awq", "gptqmodel"), ("compressed", "compressed_tensors")])
 def test_stored_in_four_bits(tmp_path, pack, library):
-    pytest.importorskip(library)
+    need(library, "gptq")
     folder = causal(tmp_path, hidden_size=128, intermediate_size=256, head_dim=32)
     getattr(packed_hf, pack)(folder)
     assert answers(folder) == greedy(folder, PROMPTS, 8)
@@ -49,7 +50,7 @@ def test_a_quantization_that_is_not_there_is_refused(tmp_path):
 
 @pytest.mark.filterwarnings("ignore::FutureWarning")  # peft's own
 def test_an_adapter_changes_the_answer_as_peft_does(tmp_path):
-    peft = pytest.importorskip("peft")
+    peft = need("peft", "hf")
     import torch
     from transformers import AutoModelForCausalLM
 

@@ -17,7 +17,7 @@ HEAVY = (
 def _modules_after(statement: str) -> list[str]:
     code = f"import sys, json; {statement}; print(json.dumps(sorted(sys.modules)))"
     words = [sys.executable, "-c", code]
-    done = subprocess.run(words, capture_output=True, text=True, check=True, timeout=60)
+    done = subprocess.run(words, capture_output=True, text=True, check=True, timeout=120)
     return list(json.loads(done.stdout.splitlines()[-1]))
 
 

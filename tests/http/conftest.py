@@ -1,5 +1,5 @@
 """The fixtures that tests of HTTP rooms share."""
 
-from faulty_fixtures import open_generator, quick, server
+from faulty_fixtures import open_generator, quick, server, slept
 
-__all__ = ["open_generator", "quick", "server"]
+__all__ = ["open_generator", "quick", "server", "slept"]

@@ -202,11 +202,10 @@ def test_an_odd_stream_is_read_right(name, server, open_generator):
 
 
 @pytest.mark.parametrize("value", ["-5", "NaN", "inf", "soon", ""])
-def test_a_senseless_retry_after_is_ignored(value, server, open_generator):
+def test_a_senseless_retry_after_is_ignored(value, server, open_generator, slept):
     server.will(failing(429, {"error": {"message": "slow down"}}, retry_after=value), OK)
-    start = time.monotonic()
     assert open_generator().generate("hi").text == "ok"
-    assert time.monotonic() - start < 2
+    assert 0 < sum(slept) < 2
 
 
 def test_a_context_overflow_has_both_numbers(server, open_generator):
@@ -260,18 +259,15 @@ def test_bytes_that_are_not_http(server, open_generator):
 
 def test_comments_do_not_keep_a_stream_alive(server, open_generator):
     server.will(drip(SSE_HEAD, b": still here\n\n", 0.05))
-    start = time.monotonic()
+    limits = {"timeout": 3600, "idle_timeout": 0.3, "first_byte_timeout": 0.4}
     with pytest.raises(errors.TimedOut):
-        list(open_generator(timeout=5, idle_timeout=0.3, first_byte_timeout=0.4, max_retries=1).stream("hi"))
-    assert time.monotonic() - start < 3
+        list(open_generator(**limits, max_retries=1).stream("hi"))
 
 
 def test_a_slow_body_ends_with_the_attempt(server, open_generator):
     server.will(drip(b"HTTP/1.1 200 OK\r\ncontent-length: 100000\r\n\r\n", b" ", 0.05))
-    start = time.monotonic()
     with pytest.raises(errors.TimedOut):
         open_generator(timeout=0.5, max_retries=1).generate("hi")
-    assert time.monotonic() - start < 3
     assert len(server.posts) == 2
 
 
@@ -280,13 +276,12 @@ def test_a_compressed_answer_is_read(server, open_generator):
     assert open_generator().generate("hi").text == "ok"
 
 
-def test_dates_are_read_against_the_servers_clock(server, open_generator):
+def test_dates_are_read_against_the_servers_clock(server, open_generator, slept):
     hour = 3600
     late = {"date": formatdate(time.time() + hour, usegmt=True)}
     server.will(failing(429, b"{}", retry_after=formatdate(time.time() + hour + 1, usegmt=True), **late), OK)
-    start = time.monotonic()
     assert open_generator().generate("hi").text == "ok"
-    assert time.monotonic() - start < 5
+    assert 0.9 <= sum(slept) <= 2.2
 
 
 def test_usage_comes_once_though_every_chunk_has_it(server, open_generator):

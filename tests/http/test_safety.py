@@ -13,6 +13,7 @@ import traceback
 import zlib
 
 import pytest
+from extras import need
 from faulty_server import SSE_HEAD, Act, FaultyServer, Wire, raw, reply
 
 import memserve
@@ -164,7 +165,7 @@ def test_a_stream_has_the_limit_too(server, open_generator):
 
 @pytest.fixture
 def authority():
-    return pytest.importorskip("trustme").CA()
+    return need("trustme", "dev").CA()
 
 
 @pytest.fixture

@@ -25,45 +25,44 @@ SLOW = {"error": {"message": "slow down", "code": "rate_limit_exceeded"}}
         ({"x_ratelimit_reset_tokens": "500ms", "x_ratelimit_reset_requests": "1ms"}, 0.5),
     ],
 )
-def test_the_pause_is_as_long_as_asked(headers, least, server, open_generator):
+def test_the_pause_is_as_long_as_asked(headers, least, server, open_generator, slept):
     server.will(reply(429, SLOW, **headers), OK)
-    start = time.monotonic()
     assert open_generator().generate("hi").text == "ok"
-    assert least <= time.monotonic() - start < least + 1.5
+    assert least <= sum(slept) <= least * 1.1
 
 
 @pytest.mark.parametrize("kind", ["seconds", "date"])
 def test_a_day_is_not_slept_away(kind, server, open_generator):
-    value = "86400" if kind == "seconds" else formatdate(time.time() + 86400, usegmt=True)
+    began = time.time()
+    value = "86400" if kind == "seconds" else formatdate(began + 86400, usegmt=True)
     server.will(reply(429, SLOW, retry_after=value), OK)
     with pytest.raises(errors.Throttled) as caught:
         open_generator().generate("hi")
-    assert caught.value.retry_at == pytest.approx(time.time() + 86400, abs=60)
+    assert began + 86399 <= caught.value.retry_at <= time.time() + 86400
     assert len(server.posts) == 1
 
 
-def test_a_reset_of_minutes_is_a_hint_that_a_retry_may_beat(server, open_generator):
+def test_a_reset_of_minutes_is_a_hint_that_a_retry_may_beat(server, open_generator, slept):
     server.will(reply(429, SLOW, x_ratelimit_reset_tokens="6m0s"), OK)
-    start = time.monotonic()
     assert open_generator().generate("hi").text == "ok"
-    assert time.monotonic() - start < 3
+    assert sum(slept) < 3
 
 
 def test_a_reset_of_minutes_says_until_when_at_last(server, open_generator):
+    began = time.time()
     server.will(reply(429, SLOW, x_ratelimit_reset_tokens="6m0s"))
     with pytest.raises(errors.Throttled) as caught:
         open_generator().generate("hi")
-    assert caught.value.retry_at == pytest.approx(time.time() + 360, abs=15)
+    assert began + 360 <= caught.value.retry_at <= time.time() + 360
     assert caught.value.retryable
     assert len(server.posts) == 3
 
 
-def test_the_largest_reset_within_the_cap_is_waited_for(server, open_generator):
+def test_the_largest_reset_within_the_cap_is_waited_for(server, open_generator, slept):
     slow = reply(429, SLOW, x_ratelimit_reset_tokens="6m0s", x_ratelimit_reset_requests="1.2s")
     server.will(slow, OK)
-    start = time.monotonic()
     assert open_generator().generate("hi").text == "ok"
-    assert 1.2 <= time.monotonic() - start < 4
+    assert 1.2 <= sum(slept) <= 1.2 * 1.1
 
 
 def test_one_throttle_pauses_everybody(server, open_generator):

@@ -6,7 +6,6 @@ import asyncio
 import gc
 import socket
 import threading
-import time
 
 import pytest
 from faulty_server import SSE_HEAD, FaultyServer, piece, raw, reply
@@ -21,26 +20,21 @@ LOADING = {"error": {"code": 503, "message": "Loading model", "type": "unavailab
 
 def test_a_server_that_never_answers(server, open_generator):
     server.will(HANG)
-    start = time.monotonic()
     with pytest.raises(errors.TimedOut):
         open_generator(timeout=0.4, max_retries=1).generate("hi")
-    assert time.monotonic() - start < 3
     assert len(server.posts) == 2
 
 
 def test_the_first_byte_has_its_own_limit(server, open_generator):
     server.will(HANG, OK)
-    start = time.monotonic()
-    assert open_generator(timeout=30, first_byte_timeout=0.3).generate("hi").text == "ok"
-    assert time.monotonic() - start < 3
+    assert open_generator(timeout=3600, first_byte_timeout=0.5).generate("hi").text == "ok"
+    assert len(server.posts) == 2
 
 
 def test_a_stream_that_stalls(server, open_generator):
     server.will(raw(SSE_HEAD + piece("half"), hang=True))
-    start = time.monotonic()
     with pytest.raises(errors.TimedOut):
-        list(open_generator(timeout=30, idle_timeout=0.3).stream("hi"))
-    assert time.monotonic() - start < 3
+        list(open_generator(timeout=3600, idle_timeout=0.3).stream("hi"))
     assert len(server.posts) == 1
 
 
@@ -78,20 +72,20 @@ def _free_port():
 
 
 def test_nobody_listens(quick):
-    with memserve.generator(
-        "m", backend="openai", base_url=f"http://127.0.0.1:{_free_port()}/v1", timeout=0.5
-    ) as g:
-        start = time.monotonic()
-        with pytest.raises(errors.ConnectionFailed, match="refused"):
-            g.generate("hi")
-        assert time.monotonic() - start < 4
+    with (
+        memserve.generator(
+            "m", backend="openai", base_url=f"http://127.0.0.1:{_free_port()}/v1", timeout=0.5
+        ) as g,
+        pytest.raises(errors.ConnectionFailed, match="refused"),
+    ):
+        g.generate("hi")
 
 
 def test_a_server_that_starts_late(quick):
     late = FaultyServer(port=_free_port()).will(OK)
     timer = threading.Timer(1.0, late.__enter__)
     with memserve.generator(
-        "m", backend="openai", base_url=late.base_url, timeout=2, max_retries=2
+        "m", backend="openai", base_url=late.base_url, timeout=30, max_retries=2
     ) as generator:
         timer.start()
         assert generator.generate("hi").text == "ok"

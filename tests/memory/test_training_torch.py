@@ -1,6 +1,7 @@
 """What torch really keeps for the backward pass, beside our count of it."""
 
 import pytest
+from extras import need
 
 from memserve.memory.activations import Keeping, layer_bytes
 
@@ -28,8 +29,8 @@ def saved_bytes(model, ids):
 
 @pytest.mark.parametrize("kind", ["llama", "qwen3", "mixtral"])
 def test_saved_tensors(kind, tmp_path):
-    torch = pytest.importorskip("torch")
-    transformers = pytest.importorskip("transformers")
+    torch = need("torch", "hf")
+    transformers = need("transformers", "hf")
     from memserve import model as models
 
     shape = {"hidden_size": 256, "intermediate_size": 688, "num_attention_heads": 8, "num_key_value_heads": 4,

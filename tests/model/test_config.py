@@ -1,9 +1,9 @@
 """A broken config is refused with its file and field: never a traceback, never a wait."""
 
 import json
-import time
 
 import pytest
+from counting import calls
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -158,14 +158,17 @@ def test_any_config_is_read_or_refused(kind, data):
         row.get("map", {}).get(k, k): v for k, v in LLAMA.items() if k not in ("model_type", "architectures")
     }
     wild = data.draw(st.dictionaries(st.sampled_from(names), WILD, max_size=5))
-    start = time.monotonic()
-    try:
-        spec = reader.from_config({**base, **wild, "model_type": kind})
-        assert spec.parameters >= 0
-    except MemserveError as error:
-        assert "\n" not in str(error)
-        assert len(str(error)) < 600
-    assert time.monotonic() - start < 2
+    found = []
+
+    def read():
+        try:
+            found.append(reader.from_config({**base, **wild, "model_type": kind}).parameters)
+        except MemserveError as error:
+            found.append(str(error))
+
+    assert calls(read) < 1_000_000
+    (answer,) = found
+    assert answer >= 0 if isinstance(answer, int) else "\n" not in answer and len(answer) < 600
 
 
 @settings(max_examples=60, deadline=None, derandomize=True)

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+from extras import need
 
 from memserve.model import load, reader
 
@@ -99,8 +100,8 @@ def test_tied_embeddings_are_read_twice_and_held_once(name):
 def test_against_transformers_itself():
     import sys
 
-    pytest.importorskip("torch")
-    transformers = pytest.importorskip("transformers")
+    need("torch", "hf")
+    transformers = need("transformers", "hf")
     if transformers.__version__ != ANSWERS["transformers"]:
         pytest.skip(f"the answers are those of transformers {ANSWERS['transformers']}")
     sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))

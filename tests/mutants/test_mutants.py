@@ -46,7 +46,7 @@ def _groups_that_fail(name: str, part: str = "") -> frozenset[str]:
         "PYTHONPATH": str(HERE),
         "MEMSERVE_HEAVY": str(HERE / "heavy"),
     }
-    subprocess.run(command, env=world, cwd=report.parent, capture_output=True, timeout=120, check=False)
+    subprocess.run(command, env=world, cwd=report.parent, capture_output=True, timeout=600, check=False)
     results = json.loads(report.read_text(encoding="utf-8"))["results"]
     return frozenset(row["group"] for row in results if row["outcome"] == "failed")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+from extras import need
 from faulty_server import GOOD_STREAM, reply, stream
 
 import memserve
@@ -15,7 +16,7 @@ OK = reply()
 
 @pytest.fixture
 def sdk(server):
-    openai = pytest.importorskip("openai", reason="the openai SDK is an oracle here: pip install openai")
+    openai = need("openai", "dev")
     with openai.OpenAI(base_url=server.base_url, api_key="k", max_retries=0, timeout=5) as client:
         yield client
 
@@ -58,7 +59,7 @@ def test_the_sdk_reads_the_same_vectors(server, sdk):
 
 
 def test_a_handed_in_client_is_used_and_stays_open(server, open_generator):
-    httpx = pytest.importorskip("httpx")
+    httpx = need("httpx", "test")
     server.will(OK, stream(*GOOD_STREAM), reply(429, b"{}", retry_after="0"), OK)
     with httpx.Client(headers={"x-mine": "yes"}) as client:
         generator = open_generator(http_client=client)
@@ -72,7 +73,7 @@ def test_a_handed_in_client_is_used_and_stays_open(server, open_generator):
 
 
 async def test_a_handed_in_async_client(server, open_generator):
-    httpx = pytest.importorskip("httpx")
+    httpx = need("httpx", "test")
     server.will(OK)
     async with httpx.AsyncClient() as client:
         generator = open_generator(http_client=client)
@@ -84,7 +85,7 @@ async def test_a_handed_in_async_client(server, open_generator):
 
 @pytest.mark.parametrize("location", ["http://evil.test/"])
 def test_a_handed_in_client_does_not_follow_redirects(location, server, open_generator):
-    httpx = pytest.importorskip("httpx")
+    httpx = need("httpx", "test")
     server.will(reply(307, b"", location=location))
     with httpx.Client(follow_redirects=True) as client, pytest.raises(errors.Redirected):
         open_generator(http_client=client).generate("hi")
@@ -92,7 +93,7 @@ def test_a_handed_in_client_does_not_follow_redirects(location, server, open_gen
 
 
 def test_a_handed_in_client_that_finds_nobody(quick):
-    httpx = pytest.importorskip("httpx")
+    httpx = need("httpx", "test")
     with (
         httpx.Client() as client,
         memserve.generator(

@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from fake_pangu import DEPLOYMENT, PROJECT, FakePangu
-from faulty_fixtures import quick, server
+from faulty_fixtures import quick, server, slept
 
 import memserve
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-__all__ = ["quick", "server"]
+__all__ = ["quick", "server", "slept"]
 LOGIN = {"user": "ann", "password": "pass-word-9", "domain": "acme"}
 
 
@@ -40,7 +40,7 @@ def opened(quick: None) -> Iterator[Callable[..., Any]]:
     def make(base_url: str, **options: Any) -> Any:
         place = {"project_id": PROJECT, "deployment_id": DEPLOYMENT}
         model = options.pop("model", None)
-        limits = {"timeout": 5, "max_retries": 2}
+        limits = {"timeout": 30, "max_retries": 2}
         held.append(
             memserve.generator(model, backend="pangu", base_url=base_url, **{**limits, **place, **options})
         )

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+from extras import need
 from fake_pangu import DEPLOYMENT, PROJECT
 
 from memserve.http import Secret
@@ -13,7 +14,6 @@ from memserve_pangu.signature import authorization, canonical
 
 VECTOR = json.loads((Path(__file__).parents[1] / "data" / "pangu" / "sign_vector.json").read_text())
 URL = "https://pangu.cn-southwest-2.myhuaweicloud.com" + VECTOR["uri"]
-WHY = "Huawei's SDK is an oracle here: pip install 'memserve[oracles]'"
 
 
 def test_the_vector_of_huaweis_sdk():
@@ -28,7 +28,7 @@ def test_the_vector_of_huaweis_sdk():
 @pytest.mark.parametrize("query", ["", "?b=2&a=1 2&a=0", "?empty=&x=%E4%BD%A0"])
 @pytest.mark.parametrize("body", [b"", b"{}", '{"messages":[{"content":"你好"}]}'.encode()])
 def test_huaweis_signer_signs_alike(path, query, body):
-    signer = pytest.importorskip("huaweicloudsdkcore.signer.signer", reason=WHY)
+    signer = need("huaweicloudsdkcore.signer.signer", "oracles")
     from urllib.parse import parse_qsl, quote
 
     from huaweicloudsdkcore.auth.credentials import BasicCredentials
@@ -50,7 +50,7 @@ def test_huaweis_signer_signs_alike(path, query, body):
 
 @pytest.fixture
 def sdk(pangu):
-    pytest.importorskip("huaweicloudsdkpangulargemodels", reason=WHY)
+    need("huaweicloudsdkpangulargemodels", "oracles")
     from huaweicloudsdkcore.auth.credentials import BasicCredentials
     from huaweicloudsdkpangulargemodels.v1 import PanguLargeModelsClient
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
+from extras import need
 
 from memserve.plan.__main__ import main
 
@@ -74,7 +75,7 @@ def test_a_moment_is_a_deadline(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_the_picture(tmp_path, capsys: pytest.CaptureFixture[str]) -> None:
-    pytest.importorskip("matplotlib")
+    need("matplotlib", "plot")
     file = tmp_path / "chart.svg"
     assert main([*WORDS, "--plot", str(file)]) == 0
     assert "<svg" in file.read_text(encoding="utf-8")

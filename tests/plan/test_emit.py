@@ -13,14 +13,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from extras import need
 
 from memserve.errors import InvalidInput
 from memserve.plan import best, emit
 from memserve.plan.emit import block
 from memserve.plan.nodes import steps, taken
 
-yaml = pytest.importorskip("yaml")
-jsonschema = pytest.importorskip("jsonschema")
+yaml = need("yaml", "dev")
+jsonschema = need("jsonschema", "dev")
 
 DATA = Path(__file__).parents[1] / "data"
 PLANS = {
@@ -178,7 +179,7 @@ class TestSlurm:
         path = f"{tmp_path}{os.pathsep}{os.environ['PATH']}"
         log = tmp_path / "log"
         subprocess.run(
-            ["bash", "-c", emit.emit(plan, "slurm")], cwd=tmp_path, timeout=60, check=True,
+            ["bash", "-c", emit.emit(plan, "slurm")], cwd=tmp_path, timeout=120, check=True,
             env={"PATH": path, "LOG": str(log), "SLURM_JOB_NODELIST": "n[0-1]"},
         )  # fmt: skip
         lines = log.read_text(encoding="utf-8").splitlines()
@@ -217,7 +218,7 @@ class TestKubeRay:
 
     @pytest.mark.parametrize("name", RAY)
     def test_kubernetes_accepts_its_pods(self, name: str) -> None:
-        validate = pytest.importorskip("kubernetes_validate")
+        validate = need("kubernetes_validate", "dev")
         cluster = read(named(name), "kuberay")["spec"]["rayClusterSpec"]
         for group in (cluster["headGroupSpec"], *cluster.get("workerGroupSpecs", ())):
             pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "pod"}, **group["template"]}
@@ -327,7 +328,7 @@ class TestCommandLine:
 
 def planned(*words: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "memserve.plan", *words]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
 
 
 def read(plan: Any, form: str) -> Any:

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+from extras import need
 
 from memserve.plan.__main__ import main
 
@@ -129,7 +130,7 @@ def test_a_picture_needs_a_folder(tmp_path: Path, capsys: pytest.CaptureFixture[
 
 @pytest.mark.parametrize("ending", ["svg", "png"])
 def test_plots(ending: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    pytest.importorskip("matplotlib")
+    need("matplotlib", "plot")
     file = tmp_path / f"plan.{ending}"
     assert main(["llama-70b", "--gpus", "4xV100", "--plot", str(file)]) == 0
     head = file.read_bytes()[:200]

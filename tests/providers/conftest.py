@@ -11,14 +11,14 @@ import fake_anthropic
 import fake_bedrock
 import fake_gemini
 import pytest
-from faulty_fixtures import quick, server
+from faulty_fixtures import quick, server, slept
 
 import memserve
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-__all__ = ["quick", "server"]
+__all__ = ["quick", "server", "slept"]
 SECRET = "very-secret-value-77"
 
 
@@ -106,7 +106,7 @@ def opened(wire: Wire, server: Any, quick: None) -> Iterator[Callable[..., Any]]
     held = []
 
     def make(**options: Any) -> Any:
-        settings = {"base_url": server.base_url, "timeout": 2, "max_retries": 2, **wire.options, **options}
+        settings = {"base_url": server.base_url, "timeout": 30, "max_retries": 2, **wire.options, **options}
         held.append(memserve.generator(wire.model, backend=wire.backend, **settings))
         return held[-1]
 

@@ -55,20 +55,19 @@ def test_a_page_of_an_error_is_kept(server, opened):  # 12
 
 
 @pytest.mark.parametrize("header", [{"retry_after": "0.3"}, {"retry_after_ms": "300"}])  # 1, 3
-def test_a_throttle_is_waited_out(header, server, opened, ok):
+def test_a_throttle_is_waited_out(header, server, opened, ok, slept):
     server.will(reply(429, b"{}", **header), ok)
-    started = time.monotonic()
     assert opened().generate("hi").text == "ok"
-    assert time.monotonic() - started >= 0.3
+    assert 0.3 <= sum(slept) <= 0.33
 
 
-def test_a_day_is_not_waited_for(server, opened):  # 4
+def test_a_day_is_not_waited_for(server, opened, slept):  # 4
+    began = time.time()
     server.will(reply(429, b"{}", retry_after="86400"))
-    started = time.monotonic()
     with pytest.raises(errors.Throttled) as caught:
         opened().generate("hi")
-    assert time.monotonic() - started < 1
-    assert caught.value.retry_at > time.time() + 80000
+    assert slept == []
+    assert began + 86400 <= caught.value.retry_at <= time.time() + 86400
 
 
 @pytest.mark.parametrize("value", ["-5", "NaN", "inf", "soon"])  # 5
@@ -137,10 +136,9 @@ def test_a_broken_archive(wire, server, opened, ok):  # 51
 
 def test_silence_has_an_end(server, opened):  # 49
     server.will(raw(b"", hang=True))
-    started = time.monotonic()
     with pytest.raises(errors.TimedOut):
         opened(timeout=0.3, max_retries=1).generate("hi")
-    assert time.monotonic() - started < 3
+    assert len(server.posts) == 2
 
 
 def test_a_connection_that_went_stale(server, opened, ok):  # 47
@@ -151,14 +149,12 @@ def test_a_connection_that_went_stale(server, opened, ok):  # 47
 
 
 def test_nobody_listens(wire):  # 82
-    started = time.monotonic()
     options = {**wire.options, "timeout": 0.5, "max_retries": 1, "base_url": "http://127.0.0.1:9"}
     with (
         memserve.generator(wire.model, backend=wire.backend, **options) as generator,
         pytest.raises(errors.ConnectionFailed),
     ):
         generator.generate("hi")
-    assert time.monotonic() - started < 6
 
 
 def test_a_good_stream(wire, server, opened):
@@ -184,10 +180,9 @@ def test_a_stream_that_breaks_later_raises(keep, wire, server, opened):
 
 def test_a_stream_that_stalls(wire, server, opened):  # 74
     server.will(raw(wire.head + wire.pieces[0], hang=True))
-    started = time.monotonic()
     with pytest.raises(errors.TimedOut):
         list(opened(idle_timeout=0.3).stream("hi"))
-    assert time.monotonic() - started < 2
+    assert len(server.posts) == 1
 
 
 def test_comments_do_not_keep_a_stream_alive(wire, server, opened):

@@ -36,7 +36,7 @@ def command(requests, out):
 def call():
     def start(words):
         environment = {**os.environ, "OPENAI_API_KEY": "sk-secret-of-the-test"}
-        done = subprocess.run(words, capture_output=True, text=True, timeout=60, env=environment)
+        done = subprocess.run(words, capture_output=True, text=True, timeout=120, env=environment)
         assert "sk-secret" not in done.stdout + done.stderr
         assert "Traceback" not in done.stderr, done.stderr
         return done.returncode, done.stderr.strip()
@@ -115,7 +115,7 @@ def test_a_budget_ends_with_one(serve, command, call, rows, out):
 def test_standard_input(serve, command, requests, rows, out):
     words = command(serve())
     words[words.index(str(requests))] = "-"
-    done = subprocess.run(words, input=b'"a"\n"b"\n', capture_output=True, timeout=60)
+    done = subprocess.run(words, input=b'"a"\n"b"\n', capture_output=True, timeout=120)
     assert done.returncode == 0, done.stderr
     assert sorted(row["text"] for row in rows(out)) == ["A", "B"]
 
@@ -127,7 +127,7 @@ def test_interrupted_is_130(serve, command, out, rows, number):
     while not server.posts:
         time.sleep(0.01)
     process.send_signal(number)
-    _, told = process.communicate(timeout=20)
+    _, told = process.communicate(timeout=120)
     assert process.returncode == 130, told
     assert len(rows(out)) == len(server.posts)
     assert "not asked" in told

@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 
 import pytest
+from waiting import HANG_SECONDS, until
 
 from memserve.errors import OutputInUse, RunError, StorageFull
 from memserve.run import run
@@ -46,7 +47,7 @@ def start(path, out, server, pause=0.0, **options):
 def finish(path, out, server, begin=start):
     """Run to the end, which must be a good one."""
     process = begin(path, out, server)
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=HANG_SECONDS)
     assert process.returncode == 0, errors
 
 
@@ -56,9 +57,7 @@ def whole_lines(out):
 
 
 def wait_for_lines(out, count):
-    deadline = time.monotonic() + 30
-    while len(whole_lines(out)) < count and time.monotonic() < deadline:
-        time.sleep(0.01)
+    until(lambda: len(whole_lines(out)) >= count, every=0.01)
 
 
 def kill_again_and_again(serve, path, out, count, kills):
@@ -109,8 +108,7 @@ def test_two_runs_on_one_output_in_one_process(fake, out):
     generator = fake(seconds=0.5)
     thread = threading.Thread(target=run, args=(["a"], out), kwargs={"generator": generator})
     thread.start()
-    while not generator.asked:
-        time.sleep(0.01)
+    until(lambda: generator.asked)
     with pytest.raises(OutputInUse):
         run(["b"], out, generator=fake())
     thread.join()
@@ -123,7 +121,7 @@ def test_a_signal_lets_what_is_in_flight_finish(serve, requests, out, number):
     process = start(path, out, server)
     wait_for_lines(out, 8)
     process.send_signal(number)
-    _, errors = process.communicate(timeout=15)
+    _, errors = process.communicate(timeout=HANG_SECONDS)
     assert process.returncode == (-number if number == signal.SIGTERM else -signal.SIGINT), errors
     assert "stopping cleanly" in errors
     assert len(whole_lines(out)) == len(server.posts) < 100
@@ -133,10 +131,11 @@ def test_a_signal_lets_what_is_in_flight_finish(serve, requests, out, number):
 
 
 def test_a_signal_breaks_off_a_reader_that_waits(serve, requests, out):
-    process = start(requests(5), out, serve(), pause=60)
-    time.sleep(1.5)
+    process = start(requests(5), out, serve(), pause=3600)
+    until(lambda: out.exists())
+    time.sleep(0.5)
     process.send_signal(signal.SIGINT)
-    process.communicate(timeout=10)
+    process.communicate(timeout=HANG_SECONDS)
     assert process.returncode == -signal.SIGINT
 
 
@@ -147,7 +146,7 @@ def test_a_file_size_limit_stops_the_run_cleanly(serve, requests, out):
         resource.setrlimit(resource.RLIMIT_FSIZE, (8192, 8192))
 
     process = start(path, out, server, preexec_fn=small)
-    _, errors = process.communicate(timeout=30)
+    _, errors = process.communicate(timeout=HANG_SECONDS)
     assert "StorageFull" in errors
     kept = {row["id"] for row in whole_lines(out)}
     assert out.read_bytes().endswith(b"\n")

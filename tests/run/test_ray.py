@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+from waiting import until
 
 import memserve
 from memserve.errors import AuthenticationFailed, BudgetSpent, InvalidInput
@@ -141,7 +142,7 @@ class TestKilled:
         words = [*which, "--ray", nodes.address, "--workers", "2", "--concurrency", "4", "--quiet"]
         command = [sys.executable, "-m", "memserve.run", str(path), "-o", str(out), *words]
         first = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-        wait_for(lambda: len(rows(out)) >= 30)
+        until(lambda: len(rows(out)) >= 30)
         first.kill()
         first.communicate()
         answered = len(rows(out))
@@ -228,7 +229,7 @@ def noting(folder, opener):
 
 def kill_one_of(folder, server, after):
     """Kill one worker process once so many answers were given; how many were given then."""
-    wait_for(lambda: len(server.answered) >= after)
+    until(lambda: len(server.answered) >= after)
     given = len(server.answered)
     os.kill(int(next(folder.glob("*.pid")).stem), signal.SIGKILL)
     assert given < 120
@@ -236,7 +237,7 @@ def kill_one_of(folder, server, after):
 
 
 def kill_node(cluster, node, server, after):
-    wait_for(lambda: len(server.answered) >= after)
+    until(lambda: len(server.answered) >= after)
     assert len(server.answered) < 120
     cluster.remove_node(node, allow_graceful=False)
 
@@ -247,10 +248,3 @@ def wait_for_silence(server):
     while seen != len(server.posts):
         seen = len(server.posts)
         time.sleep(3)
-
-
-def wait_for(condition):
-    deadline = time.monotonic() + 90
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)

@@ -7,9 +7,9 @@ import json
 import math
 import os
 import threading
-import time
 
 import pytest
+from waiting import until
 
 import memserve
 from memserve.errors import BadRequest, ConnectionFailed, InvalidInput, ServerFailed
@@ -130,10 +130,8 @@ def test_transient_failures_are_told_too(fake, out, failed):
 
 def test_a_server_that_never_worked_ends_the_run_soon(fake, out):
     generator = fake({"*": [ConnectionFailed("refused") for _ in range(100_000)]})
-    began = time.monotonic()
     with pytest.raises(memserve.errors.RunError, match="every request fails"):
         run((f"p{n}" for n in range(100_000)), out, generator=generator)
-    assert time.monotonic() - began < 10
     assert len(generator.asked) < 1000
 
 
@@ -178,9 +176,7 @@ def test_answers_are_on_disk_at_once(fake, out, rows):
 
     def requests():
         yield "first"
-        deadline = time.monotonic() + 5
-        while not rows(out) and time.monotonic() < deadline:
-            time.sleep(0.01)
+        until(lambda: rows(out))
         seen.extend(rows(out))
         yield "second"
 

@@ -29,7 +29,7 @@ def _plan(folder: Path, **fields: Any) -> str:
 
 
 def _said(*words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([*COMMAND, *words], capture_output=True, text=True, timeout=60, check=False)
+    return subprocess.run([*COMMAND, *words], capture_output=True, text=True, timeout=120, check=False)
 
 
 def test_from_plan_to_server_to_a_clean_end(vllm: list[str], tmp_path: Path) -> None:
@@ -44,7 +44,7 @@ def test_from_plan_to_server_to_a_clean_end(vllm: list[str], tmp_path: Path) -> 
     assert stat.S_IMODE(key_file.stat().st_mode) == 0o600
     assert answers("127.0.0.1", port, "/health", key)
     serving.send_signal(signal.SIGTERM)
-    out, err = serving.communicate(timeout=40)
+    out, err = serving.communicate(timeout=120)
     assert serving.returncode == 0
     assert key not in ready + out + err
     time.sleep(0.1)

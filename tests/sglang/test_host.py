@@ -7,17 +7,13 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
+from waiting import HANG_SECONDS, until
 
 from memserve.errors import EngineFailed, ModelUnreadable, Unsupported
 from memserve_sglang.host import Host
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 
 def _alive(pid: int) -> bool:
@@ -25,13 +21,6 @@ def _alive(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().split()[2] != "Z"
     except OSError:
         return False
-
-
-def _within(seconds: float, what: Callable[[], bool]) -> bool:
-    end = time.monotonic() + seconds
-    while not what() and time.monotonic() < end:
-        time.sleep(0.05)
-    return what()
 
 
 def test_it_answers_from_another_process_and_ends_with_close(sglang: Path) -> None:
@@ -91,13 +80,13 @@ def test_a_host_at_work_ends_with_its_caller(sglang: Path, monkeypatch: pytest.M
     monkeypatch.setenv("NOTE", str(note))
     code = f"from memserve_sglang.host import Host; Host({str(slow)!r}, {{}})"
     caller = subprocess.Popen([sys.executable, "-c", code])
-    assert _within(20, lambda: note.exists() and bool(note.read_text()))
+    until(lambda: note.exists() and bool(note.read_text()))
     host = int(note.read_text())
     assert _alive(host)
     caller.send_signal(signal.SIGKILL)
-    caller.wait(10)
-    assert _within(10, lambda: not _alive(host))
-    assert _within(5, lambda: not _of_group(host))
+    caller.wait(HANG_SECONDS)
+    until(lambda: not _alive(host))
+    until(lambda: not _of_group(host))
 
 
 def _of_group(group: int) -> list[str]:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import time
 from dataclasses import replace
 from itertools import pairwise
 
 import pytest
+from counting import calls
 
 from memserve.errors import InvalidInput, UnknownName
 from memserve.hardware import Link, parse
@@ -19,6 +19,7 @@ from memserve.speed.roofline import engines
 LLAMA = "meta-llama/Llama-3.1-8B-Instruct"
 LARGE = "meta-llama/Llama-3.1-70B"
 SPARSE = "deepseek-ai/DeepSeek-R1"
+MOST_CALLS = 5000
 
 
 def speed(model=LLAMA, gpus="1xH100", backend="vllm", input_tokens=1000, output_tokens=200, **words):
@@ -152,20 +153,17 @@ def test_layouts_are_read_and_the_reading_is_told():
     assert speed(concurrency=1).notes == ()
 
 
-def test_a_prediction_takes_less_than_two_milliseconds():
+def test_a_prediction_is_little_work():
     model, machine = load(SPARSE), parse("8xH200")
     speed(model, machine, concurrency=64)
-    start = time.process_time()
-    for _ in range(50):
-        speed(model, machine, concurrency=64)
-    assert (time.process_time() - start) / 50 < 0.002
+    assert calls(lambda: speed(model, machine, concurrency=64)) < MOST_CALLS
 
 
 def test_nothing_heavy_is_loaded():
     heavy = {"numpy", "scipy", "importlib.resources", "pydantic"}
     code = f"import sys, memserve.speed; print({heavy} & set(sys.modules))"
     found = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120
     )
     assert found.stdout.strip() == "set()"
 

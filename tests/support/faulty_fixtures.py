@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -25,6 +26,31 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("memserve.http.delay._FIRST", 0.01)
 
 
+class Clock:
+    """Stands in for the clock of the pause that requests share: sleeping moves it at once."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.slept: list[float] = []
+
+    def monotonic(self) -> float:
+        return self.now
+
+    async def sleep(self, seconds: float) -> None:
+        self.now += seconds
+        self.slept.append(seconds)
+        await asyncio.sleep(0)
+
+
+@pytest.fixture
+def slept(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The pauses that were made because a server asked for them, in seconds; none takes any time."""
+    clock = Clock()
+    monkeypatch.setattr("memserve.http.throttle.time", clock)
+    monkeypatch.setattr("memserve.http.throttle.asyncio", clock)
+    return clock.slept
+
+
 @pytest.fixture
 def open_generator(server: FaultyServer, quick: None) -> Iterator[Callable[..., Any]]:
     opened = []
@@ -33,7 +59,7 @@ def open_generator(server: FaultyServer, quick: None) -> Iterator[Callable[..., 
         settings = {
             "base_url": server.base_url,
             "api_key": "sk-very-secret-key",
-            "timeout": 2,
+            "timeout": 30,
             "max_retries": 2,
         }
         opened.append(memserve.generator("name", backend="openai", **{**settings, **options}))

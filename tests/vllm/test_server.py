@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from waiting import until
 
 import memserve
 from memserve.errors import EngineFailed
@@ -44,10 +44,7 @@ def test_an_adapter_through_the_server_is_the_adapter_in_process(
         assert _of(tiny)
         told = [list(one.token_ids or ()) for one in served.generate(PROMPTS, max_tokens=8)]
     assert told == greedy(tiny, PROMPTS, 8, merged)
-    end = time.monotonic() + 20
-    while _of(tiny) and time.monotonic() < end:
-        time.sleep(0.2)
-    assert _of(tiny) == []
+    until(lambda: _of(tiny) == [], every=0.2)
 
 
 def test_a_cache_that_cannot_hold_one_request_is_told_in_plain_words(

@@ -7,8 +7,8 @@ from functools import lru_cache
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
-from memserve.errors import BackendMissing, InvalidInput
-from memserve_hf.opening.engines import INSTALL, need
+from memserve.errors import InvalidInput
+from memserve.extras import missing, need
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -41,8 +41,8 @@ class Grammars:
 
     def _compile(self, kind: str, source: str) -> Grammar:
         if not available():
-            raise BackendMissing("hf", needs="xgrammar", install=INSTALL)
-        xgrammar = need("xgrammar")
+            raise missing("hf", "xgrammar")
+        xgrammar = need("hf", "xgrammar")
         compiler = self._ready(xgrammar)
         try:
             if kind == "schema":
@@ -73,7 +73,7 @@ class Grammar:
 
     def matcher(self) -> Matcher:
         """A fresh state, for one answer."""
-        xgrammar = need("xgrammar")
+        xgrammar = need("hf", "xgrammar")
         bitmask = xgrammar.allocate_token_bitmask(1, self._vocabulary)
         return Matcher(xgrammar, xgrammar.GrammarMatcher(self._compiled), bitmask)
 

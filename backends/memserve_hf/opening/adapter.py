@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from memserve.errors import ModelUnreadable
-from memserve_hf.opening.engines import need
+from memserve.extras import need
 
 if TYPE_CHECKING:
     from memserve_hf.options import Options
@@ -19,7 +19,7 @@ def adapted(model: Any, options: Options) -> Any:
     name = options.adapter
     if name is None:
         return model
-    peft = need("peft")
+    peft = need("hf", "peft")
     _no_pickle(name, allowed=options.allow_pickle)
     try:
         both: Any = peft.PeftModel.from_pretrained(model, name)

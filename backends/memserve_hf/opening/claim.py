@@ -6,7 +6,7 @@ import logging
 from typing import TYPE_CHECKING
 
 from memserve.errors import MemserveError, ModelUnreadable
-from memserve_hf.opening.engines import need
+from memserve.extras import need
 
 if TYPE_CHECKING:
     from memserve.model.spec import ModelSpec
@@ -35,7 +35,7 @@ def prove(found: Checkpoint) -> None:
 
 
 def _known_dtype(found: Checkpoint) -> None:
-    torch = need("torch")
+    torch = need("hf", "torch")
     name = (found.dtype or "auto").removeprefix("torch.")
     if name != "auto" and not isinstance(getattr(torch, name, None), torch.dtype):
         path = str(found.folder / "config.json")

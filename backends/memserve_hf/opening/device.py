@@ -7,7 +7,8 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from memserve.errors import InvalidInput, Unsupported
-from memserve_hf.opening.engines import need, present
+from memserve.extras import need
+from memserve_hf.opening.installed import present
 
 if TYPE_CHECKING:
     from memserve_hf.options import Options
@@ -34,7 +35,7 @@ class Place:
 
 def choose(options: Options, checkpoint_dtype: str | None) -> Place:
     """Decide device, dtype and attention for a checkpoint; refuses what the device cannot do."""
-    torch = need("torch")
+    torch = need("hf", "torch")
     device = options.device or _default_device(torch)
     kind = device.partition(":")[0]
     _check_device(torch, kind, device)
@@ -51,7 +52,7 @@ def _default_device(torch: Any) -> str:
     if torch.cuda.is_available():
         return "cuda:0"
     if find_spec("torch_npu") is not None:
-        need("torch_npu")
+        need("hf", "torch_npu")
         if torch.npu.is_available():
             return "npu:0"
     return "cpu"
@@ -61,7 +62,7 @@ def _check_device(torch: Any, kind: str, device: str) -> None:
     if kind == "cpu":
         return
     if kind == "npu":
-        need("torch_npu")
+        need("hf", "torch_npu")
     module = getattr(torch, kind, None)
     if module is None or not hasattr(module, "is_available"):
         raise InvalidInput(f"option device={device!r} is no device that torch knows")
@@ -101,7 +102,7 @@ def _describe(torch: Any, device: str) -> str:
 
 def free_bytes(device: str) -> int | None:
     """Free memory where the weights would go; None where nobody says."""
-    torch = need("torch")
+    torch = need("hf", "torch")
     kind = device.partition(":")[0]
     if kind in ("cuda", "npu"):
         return int(getattr(torch, kind).mem_get_info(device)[0])

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from memserve.errors import InvalidInput, ModelUnreadable, UnknownName
+from memserve.extras import need
 from memserve_hf.opening import claim
 from memserve_hf.opening.checkpoint import Checkpoint
-from memserve_hf.opening.engines import need
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -65,7 +65,7 @@ def read_json(path: Path, *, required: bool = False) -> dict[str, Any]:
 def _download(model: str, options: Options) -> Path:
     if model.startswith((".", "/", "~")) or model.count("/") > 1 or "\\" in model:
         raise UnknownName(f"no folder {model}")
-    hub = need("huggingface_hub")
+    hub = need("hf", "huggingface_hub")
     ignored = [*_SKIPPED, *(() if options.allow_pickle else _PICKLES)]
     try:
         return Path(hub.snapshot_download(model, revision=options.revision, ignore_patterns=ignored))

@@ -6,9 +6,9 @@ import logging
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from memserve.errors import BackendMissing, ModelUnreadable, Unsupported
+from memserve.errors import ModelUnreadable, Unsupported
+from memserve.extras import missing, need
 from memserve_hf.opening.adapter import adapted
-from memserve_hf.opening.engines import INSTALL, need
 from memserve_hf.opening.quantizing import config_for
 
 if TYPE_CHECKING:
@@ -23,12 +23,12 @@ log = logging.getLogger("memserve.hf")
 
 def load_tokenizer(checkpoint: Checkpoint, options: Options) -> Any:
     """The checkpoint's tokenizer, or the one that `tokenizer=` names."""
-    transformers = need("transformers")
+    transformers = need("hf", "transformers")
     source = options.tokenizer or str(checkpoint.folder)
     try:
         return transformers.AutoTokenizer.from_pretrained(source, trust_remote_code=options.trust_remote_code)
     except ImportError as error:
-        raise BackendMissing("hf", needs=first_line(error), install=INSTALL) from error
+        raise missing("hf", first_line(error)) from error
     except Exception as error:
         _refuse_remote_code(error)
         raise ModelUnreadable(
@@ -43,8 +43,8 @@ def load_model(checkpoint: Checkpoint, options: Options, place: Place, kinds: tu
 
     Weights whose names begin with one of `optional` may be missing.
     """
-    transformers = need("transformers")
-    torch = need("torch")
+    transformers = need("hf", "transformers")
+    torch = need("hf", "torch")
     settings: dict[str, Any] = {
         "dtype": getattr(torch, place.dtype),
         "attn_implementation": place.attention,
@@ -94,7 +94,7 @@ def _attempt(kind: Any, checkpoint: Checkpoint, settings: dict[str, Any], asked:
                     raise Unsupported("hf", f"attention={asked!r}", first_line(error)) from error
                 return kind.from_pretrained(folder, **{**settings, "attn_implementation": "eager"})
     except ImportError as error:
-        raise BackendMissing("hf", needs=first_line(error), install=INSTALL) from error
+        raise missing("hf", first_line(error)) from error
     except Unsupported:
         raise
     except Exception as error:
@@ -156,7 +156,7 @@ def first_line(error: BaseException) -> str:
 @contextmanager
 def quiet() -> Iterator[None]:
     """Hold back transformers' progress bars and advice while loading."""
-    bars = need("transformers.utils.logging")
+    bars = need("hf", "transformers.utils.logging")
     level, shown = bars.get_verbosity(), bars.is_progress_bar_enabled()
     bars.set_verbosity(logging.ERROR)
     bars.disable_progress_bar()

@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any
 
-from memserve.errors import BackendMissing, InvalidInput
-from memserve_hf.opening.engines import INSTALL, need, present
+from memserve.errors import InvalidInput
+from memserve.extras import missing, need
+from memserve_hf.opening.installed import present
 
 if TYPE_CHECKING:
     from memserve_hf.opening.checkpoint import Checkpoint
@@ -20,7 +21,7 @@ _NEEDED = {
     "bitsandbytes": ("bitsandbytes",),
     "compressed-tensors": ("compressed-tensors",),
 }
-_INSTALLS = dict.fromkeys(("gptq", "awq", "compressed-tensors"), 'pip install "memserve[hf,gptq]"')
+_EXTRAS = dict.fromkeys(("gptq", "awq", "compressed-tensors"), "hf,gptq")
 
 
 def stored(config: dict[str, Any]) -> str | None:
@@ -60,7 +61,7 @@ def _agree(method: str, wish: str | None, checkpoint: Checkpoint) -> None:
 def _installed(method: str) -> None:
     for package in _NEEDED.get(method, ()):
         if present(package) is None:
-            raise BackendMissing("hf", needs=package, install=_INSTALLS.get(method, INSTALL))
+            raise missing("hf", package, _EXTRAS.get(method))
     if method in ("gptq", "awq"):
         # gptqmodel asks for two loading threads however few cores there are
         os.environ.setdefault("GPTQMODEL_CPU_WORKERS", "2")
@@ -68,7 +69,7 @@ def _installed(method: str) -> None:
 
 def _bitsandbytes(wish: str, place: Place) -> Any:
     _installed("bitsandbytes")
-    transformers, torch = need("transformers"), need("torch")
+    transformers, torch = need("hf", "transformers"), need("hf", "torch")
     if wish == "int8":
         return transformers.BitsAndBytesConfig(load_in_8bit=True)
     return transformers.BitsAndBytesConfig(

@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from memserve.errors import DoesNotFit, MemserveError
+from memserve.hardware.machine import GIB
 from memserve_hf.opening.claim import FLOATS
 from memserve_hf.opening.device import free_bytes
 
@@ -15,7 +16,6 @@ if TYPE_CHECKING:
     from memserve_hf.opening.device import Place
     from memserve_hf.options import Options
 
-GIB = 1024**3
 _BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
 _COMFORT = 0.7
 """Share of the free memory that weights may take before a smaller dtype is chosen."""

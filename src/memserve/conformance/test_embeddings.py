@@ -250,11 +250,12 @@ def test_an_empty_text_has_a_finite_vector(embedder: Any) -> None:
 
 
 def test_a_string_is_never_taken_for_its_letters(embedder: Any) -> None:
+    expected = embedder.embed(["a river"]).vectors[0]
     try:
-        got = embedder.embed("a river")
+        got = embedder.embed("a river").vectors.reshape(-1)
     except (InvalidInput, TypeError):
-        return
-    assert _cosine(got.vectors.reshape(-1), embedder.embed(["a river"]).vectors[0]) >= CLOSE
+        got = None
+    assert got is None or _cosine(got, expected) >= CLOSE
 
 
 def test_vectors_equal_sentence_transformers(embedder: Any, target: Any) -> None:

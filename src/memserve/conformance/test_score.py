@@ -99,7 +99,7 @@ def test_what_greedy_says_is_scored_as_greedy(generator: Any, can: Any) -> None:
     said = answer(generator, memserve.Raw(CONTEXT), 4)
     text = said.text
     if not text or "\ufffd" in text or text != text.strip("\n") or not text.strip():
-        return
+        pytest.skip("capability score: what this model says is no text that reads back to the same tokens")
     (got,) = generator.score([(CONTEXT, text)])
     if got.tokens == said.usage.completion_tokens and said.finish_reason == "length":
         assert got.greedy in (True, None)

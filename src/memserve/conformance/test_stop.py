@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from itertools import product
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -17,6 +18,9 @@ from memserve.conformance.asking import (
     question,
     said,
 )
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 
 def test_a_stop_string_cuts(generator: Any, can: Any) -> None:
@@ -61,14 +65,20 @@ def test_every_stop_of_a_list_is_heard(generator: Any, can: Any) -> None:
 
 def test_a_stop_keeps_the_space_before_it(generator: Any, can: Any) -> None:
     need(can, "stop", "deterministic")
+    at, number, free = next(_word_ends(generator), (0, 0, ""))
+    if not at:
+        pytest.skip("capability stop: no answer of this model has a word that stands in it once")
+    assert answer(generator, question(number), 24, stop=[free[at : at + 4]]).text == free[:at]
+
+
+def _word_ends(generator: Any) -> Iterator[tuple[int, int, str]]:
+    """Where in an answer a word begins that stands in it once, which answer, and the answer."""
     for number in range(12):
         free = said(answer(generator, question(number), 24))
         spaces = [at for at in range(2, len(free)) if free[at - 1].isspace() and not free[at].isspace()]
         for at in spaces[:2]:
-            stop = free[at : at + 4]
-            if free.find(stop) == at and BROKEN not in free[: at + 4]:
-                assert answer(generator, question(number), 24, stop=[stop]).text == free[:at]
-                return
+            if free.find(free[at : at + 4]) == at and BROKEN not in free[: at + 4]:
+                yield at, number, free
 
 
 def test_stops_are_compared_letter_by_letter(generator: Any, can: Any) -> None:
@@ -90,19 +100,21 @@ def test_a_stop_in_the_prompt_is_no_stop(generator: Any, can: Any) -> None:
 
 def test_a_stop_at_the_limit_is_a_stop(generator: Any, can: Any) -> None:
     need(can, "stop", "deterministic", "max_tokens")
-    for number in range(6):
-        for limit in (5, 8, 11):
-            text = said(answer(generator, question(number), limit))
-            stop = text[-3:]
-            if (
-                len(stop) == 3
-                and stop.strip() == stop
-                and BROKEN not in stop
-                and text.find(stop) == len(text) - 3
-            ):
-                got = answer(generator, question(number), limit, stop=[stop])
-                assert (said(got), got.finish_reason) == (text[:-3], "stop")
-                return
+    number, limit, text = next(_own_ends(generator), (0, 0, ""))
+    if not text:
+        pytest.skip("capability stop: no answer of this model ends with letters that stand in it once")
+    got = answer(generator, question(number), limit, stop=[text[-3:]])
+    assert (said(got), got.finish_reason) == (text[:-3], "stop")
+
+
+def _own_ends(generator: Any) -> Iterator[tuple[int, int, str]]:
+    """Answers, with their question and limit, whose last three letters stand in them once."""
+    for number, limit in product(range(6), (5, 8, 11)):
+        text = said(answer(generator, question(number), limit))
+        stop = text[-3:]
+        plain = len(stop) == 3 and stop.strip() == stop and BROKEN not in stop
+        if plain and text.find(stop) == len(text) - 3:
+            yield number, limit, text
 
 
 def test_stops_cut_what_is_sampled(generator: Any, can: Any) -> None:

@@ -97,11 +97,14 @@ def test_parts_of_a_schema_hold_too(generator: Any, can: Any) -> None:
     try:
         got = answer(generator, "Where to go, as JSON:", 96, schema=NESTED)
     except (InvalidInput, BadRequest):
-        return
+        pytest.skip("capability schema: a nested schema is refused")
     if got.finish_reason != "stop":
         assert said(got).strip()[:1] in ("", "{")
-        return
-    value = json.loads(said(got))
+    else:
+        _judge_nested(json.loads(said(got)))
+
+
+def _judge_nested(value: Any) -> None:
     assert set(value) == {"trip"}
     assert set(value["trip"]) == {"days", "ways"}
     assert type(value["trip"]["days"]) is int

@@ -6,13 +6,13 @@ import json
 import re
 import shlex
 from dataclasses import dataclass, field
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from memserve.errors import InvalidInput
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
 LONGEST = 20_000
 MOST_COUNT = 4096
@@ -94,18 +94,6 @@ def grammar(file: Path) -> Grammar:
     return Grammar(table["aliases"], *names)
 
 
-def after(command: tuple[str, ...], program: str, modules: Collection[str]) -> tuple[str, ...] | None:
-    """What stands after `PROGRAM serve` or `python -m MODULE`; None where it starts something else."""
-    first = PurePath(command[0]).name
-    if first == program and command[1:2] == ("serve",):
-        return command[2:]
-    if first.startswith("python"):
-        for place, word in enumerate(command[:-1]):
-            if word == "-m" and command[place + 1] in modules:
-                return command[place + 2 :]
-    return None
-
-
 def integer(value: str, name: str) -> int:
     """A whole number as engines read it."""
     human = _HUMAN.match(value.strip())
@@ -122,24 +110,34 @@ def integer(value: str, name: str) -> int:
 
 def split(command: str | Sequence[str]) -> tuple[str, ...]:
     """A command's words, without what stands before the program (variables, nohup, ...)."""
-    if isinstance(command, str):
-        if len(command) > LONGEST:
-            raise InvalidInput(f"the command is {len(command):,} characters long; at most {LONGEST:,}")
-        try:
-            words = shlex.split(command.replace("\\\n", " "))
-        except ValueError as error:
-            raise InvalidInput(f"the command cannot be read: {error}", hint="close every quote") from None
-    elif isinstance(command, list | tuple):
-        words = [str(word) for word in command]
-    else:
-        raise InvalidInput(f"a command is a line or a list of words, not {type(command).__name__}")
+    return taken_apart(command)[1]
+
+
+def taken_apart(command: str | Sequence[str]) -> tuple[dict[str, str], tuple[str, ...]]:
+    """The variables that are set before the program, and the program with its words."""
+    words, variables = _words(command), {}
     while words and (_ASSIGNMENT.match(words[0]) or words[0] in _WRAPPERS):
-        words.pop(0)
+        name, sign, value = words.pop(0).partition("=")
+        if sign:
+            variables[name] = value
     if not words:
         raise InvalidInput(
             "the command is empty", hint="give for instance 'vllm serve MODEL --max-model-len 8192'"
         )
-    return tuple(words)
+    return variables, tuple(words)
+
+
+def _words(command: str | Sequence[str]) -> list[str]:
+    if isinstance(command, list | tuple):
+        return [str(word) for word in command]
+    if not isinstance(command, str):
+        raise InvalidInput(f"a command is a line or a list of words, not {type(command).__name__}")
+    if len(command) > LONGEST:
+        raise InvalidInput(f"the command is {len(command):,} characters long; at most {LONGEST:,}")
+    try:
+        return shlex.split(command.replace("\\\n", " "))
+    except ValueError as error:
+        raise InvalidInput(f"the command cannot be read: {error}", hint="close every quote") from None
 
 
 def read(words: Iterable[str], grammar: Grammar) -> Words:
@@ -164,20 +162,9 @@ def _is_option(word: str) -> bool:
 
 
 def _name(word: str, grammar: Grammar) -> tuple[str, str | None]:
-    if word.startswith("-O") and not word.startswith("--"):
-        word = _level(word[2:].lstrip("="))
     name, equals, value = word.lstrip("-").partition("=")
     name, dot, part = name.replace("_", "-").partition(".")
     return _full(name, grammar) + dot + part, value if equals else None
-
-
-def _level(text: str) -> str:
-    """vLLM's -O: a level, a key of the compilation config, or the whole of it."""
-    if text.startswith("."):
-        return f"--compilation-config{text}"
-    if text.startswith("{"):
-        return f"--compilation-config={text}"
-    return f"--optimization-level={text}" if text else "--optimization-level"
 
 
 def _full(name: str, grammar: Grammar) -> str:

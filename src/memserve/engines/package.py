@@ -16,7 +16,7 @@ from memserve import files
 from memserve.engines.backend import Plannable
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from memserve.engines.launch import Launcher
     from memserve.engines.log import Log
@@ -47,6 +47,11 @@ class Package(Plannable):
 
         rows = self._optional("server")
         return None if rows is None else server.read(rows)
+
+    def arguments(self, command: Sequence[str]) -> tuple[str, ...] | None:
+        """What follows the words that start this engine's server; None for another command."""
+        program = self.server.started_by(command) if self.server else None
+        return None if program is None else program.arguments(command)
 
     @cached_property
     def log(self) -> Log | None:

@@ -11,7 +11,9 @@ if TYPE_CHECKING:
     from memserve.model.spec import ModelSpec
 
 UNSTATED = 0
-"""`Deployment.context` of a command that names none."""
+"""`Deployment.context` of a command that names none: the engine takes the model's own."""
+UNBOUNDED = -1
+"""The same for an engine that bounds no context: it is judged by the one that a plan would assume."""
 FALLBACK_CONTEXT = 8192
 METHODS = (
     ("nvfp4", "nvfp4"), ("mxfp4", "mxfp4"), ("mxfp8", "mxfp8"), ("w4a8", "w4a8"), ("qoq", "w4a8"),
@@ -31,11 +33,23 @@ def method(word: str | None) -> str:
     return next((known for part, known in METHODS if part in plain), "none")
 
 
-def completed(deployment: Deployment, model: ModelSpec) -> Deployment:
-    """The deployment with the model's own context and storage where the command said nothing."""
+def completed(deployment: Deployment, model: ModelSpec, asked: int | None = None) -> Deployment:
+    """The deployment with the model's own context and storage where the command said nothing.
+
+    `asked` is the context that the caller has in mind, where the command bounds none.
+    """
     stored = model.quantization
-    context = deployment.context or model.max_context or FALLBACK_CONTEXT
-    quantization = stored.method if stored else deployment.quantization
+    context = deployment.context
+    if context == UNBOUNDED:
+        context = asked or min(model.max_context or FALLBACK_CONTEXT, FALLBACK_CONTEXT)
+    context = context or model.max_context or FALLBACK_CONTEXT
+    named = deployment.quantization
+    quantization = stored.method if stored and not _one_of_its_files(stored.method, named) else named
     online = stored is None and deployment.quantization != "none"
     options = (*deployment.options, ("online", "true")) if online else deployment.options
     return replace(deployment, context=context, quantization=quantization, options=options)
+
+
+def _one_of_its_files(stored: str, named: str) -> bool:
+    """A GGUF repository holds a file for each level, of which the command names one."""
+    return stored.startswith("gguf") and named.startswith("gguf")

@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from memserve.memory.kv import LayerCache
     from memserve.model.spec import ModelSpec
 
-GIB = 1024**3
-
 
 def forward_bytes(model: ModelSpec, tokens: int, element: int, ranks: int = 1) -> int:
     """The peak of one forward pass without gradients: the widest moment of one layer.

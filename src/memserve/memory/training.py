@@ -10,6 +10,7 @@ from math import prod
 from typing import TYPE_CHECKING, Any
 
 from memserve.errors import InvalidInput
+from memserve.hardware.machine import GIB
 from memserve.memory.activations import Keeping, layer_bytes
 from memserve.memory.formats import named
 from memserve.memory.weights import Split, Storage, weight_bytes
@@ -101,7 +102,7 @@ def for_machine(model: ModelSpec, machine: Machine, **settings: Any) -> Training
         tried = need(model, zero=stage, cards=machine.cards, **settings)
         if tried.total <= machine.card.memory:
             return tried
-    over = (tried.total - machine.card.memory) / 2**30
+    over = (tried.total - machine.card.memory) / GIB
     told = f"does not fit: {over:.1f} GiB per card too much on {machine.cards}x{machine.card.name}"
     return replace(tried, notes=(*tried.notes, told))
 

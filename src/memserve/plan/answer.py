@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from memserve.engines import installed
 from memserve.plan.plan import Candidate, Plan
 from memserve.plan.query import Query
 from memserve.plan.search import pricing, rooms
@@ -73,17 +74,13 @@ def traded(best: Sequence[Candidate], model: ModelSpec, machine: Machine, query:
     return front(best, model, machine, query)
 
 
-def checked(command: str, gpus: str | None, engine_version: str | None, memory_gib: float | None) -> Answer:
+def checked(plan: Plan) -> Answer:
     """The verdict on a command, in the shape of an answer."""
-    from memserve.engines.command import split
-    from memserve.engines.launch import Launch
-    from memserve.plan.checking import check
-
-    plan = check(command, gpus, engine_version=engine_version, memory_gib_per_card=memory_gib)
-    room = rooms.room(plan.backend)
-    launch = room.launch.launch(plan.model, plan.checkpoint.id, plan.machine, plan.deployment)
-    largest = room.memory.largest_context(plan.model, plan.machine, plan.deployment)
-    plan = replace(plan, launch=Launch(launch.install, split(command)), largest_context=largest)
+    backend = installed.named(plan.backend)
+    launch = backend.launch.launch(plan.model, plan.checkpoint.id, plan.machine, plan.deployment)
+    largest = backend.memory.largest_context(plan.model, plan.machine, plan.deployment)
+    given = replace(launch, command=tuple(plan.command), env=plan.env, notes=())
+    plan = replace(plan, launch=given, largest_context=largest)
     query = Query(context=plan.context, backend=plan.backend, engine_version=plan.engine_version)
     if plan.fits:
         return Answer(plan.model, plan.machine, query, plan, None, (), ())

@@ -5,65 +5,91 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from memserve.engines.command import split
+from memserve.engines import installed
+from memserve.engines.command import taken_apart
+from memserve.engines.install import VISIBLE
+from memserve.engines.launch import Launch
+from memserve.engines.rules.judge import drives
 from memserve.engines.unstated import completed
 from memserve.errors import InvalidInput
+from memserve.hardware.machine import GIB
 from memserve.plan.described import Checkpoint
 from memserve.plan.plan import Plan
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
-    from memserve.engines.backend import Plannable
     from memserve.engines.deployment import Deployment
     from memserve.hardware.machine import Machine
     from memserve.model.spec import ModelSpec
 
-GIB = 1024**3
 NEWEST = "newest"
-ROOMS = ("vllm", "sglang", "lmdeploy")
-"""Rooms whose command lines can be read, in the order they are asked."""
 AMPERE = 80
-ON_ASCEND = {"vllm": "ascend"}
-"""What the same command starts on an Ascend card."""
 
 
 def check(command: str | Sequence[str], gpus: str | Machine | None = None, *,
-          engine_version: str | None = None, memory_gib_per_card: float | None = None) -> Plan:  # fmt: skip
+          engine_version: str | None = None, memory_gib_per_card: float | None = None,
+          context: int | None = None, concurrency: int = 1) -> Plan:  # fmt: skip
     """The verdict on a launch command, with its memory even where it does not fit.
 
+    `context` and `concurrency` say what is meant to run there, for engines whose commands bound neither.
     Raises only where the command, the machine or the model cannot be read.
     """
     from memserve.model import load
     from memserve.plan.search.verdict import assess
 
     machine = _machine(gpus, memory_gib_per_card)
-    name, asked = _asked(split(command))
-    room = _room(_backend(asked, machine))
+    variables, words = taken_apart(command)
+    name, asked = _asked(words, machine)
     model = load(name)
-    deployment = _settled(asked, model, machine, room, engine_version)
-    verdict = assess(room, model, machine, deployment)
+    asked = _over_layers(replace(asked, concurrency=concurrency), machine, variables)
+    deployment = _settled(asked, model, machine, engine_version, context)
+    if model.quantization and model.quantization.method != deployment.quantization:
+        model = replace(model, quantization=None)  # the command names another of its files
+    verdict = assess(installed.named(deployment.backend), model, machine, deployment)
     deployment = replace(deployment, dtype=computed_in(deployment.dtype, model, machine))
     told = (verdict.reason,) if verdict.reason else ()
     return Plan(
         model=model, machine=machine, deployment=deployment, verdict=verdict,
         checkpoint=Checkpoint(name, deployment.quantization, online=bool(deployment.option("online"))),
-        reasons=machine.notes if verdict.fits else told,
+        launch=Launch("", words, variables), reasons=machine.notes if verdict.fits else told,
     )  # fmt: skip
 
 
-def _backend(asked: Deployment, machine: Machine) -> str:
-    return ON_ASCEND.get(asked.backend, asked.backend) if machine.card.vendor == "ascend" else asked.backend
+def _asked(words: tuple[str, ...], machine: Machine) -> tuple[str, Deployment]:
+    """What the command starts: of two engines that it starts, the one that drives these cards."""
+    read = []
+    for backend in installed.plannable():
+        found = installed.named(backend).launch.parse(words)
+        if found is not None:
+            read.append((found[0], replace(found[1], backend=backend)))
+    if not read:
+        raise InvalidInput(
+            f"not a launch command that memserve can read: {' '.join(words[:3])[:80]!r}",
+            hint="give 'vllm serve MODEL ...' or 'python -m sglang.launch_server --model-path MODEL ...'",
+        )
+    return next((one for one in read if drives(installed.named(one[1].backend).rules, machine)), read[0])
 
 
-def _settled(asked: Deployment, model: ModelSpec, machine: Machine, room: Plannable,
-             version: str | None) -> Deployment:  # fmt: skip
+def _over_layers(asked: Deployment, machine: Machine, variables: Mapping[str, str]) -> Deployment:
+    """An engine that spreads layers takes all cards that it sees and splits its context over requests."""
+    if not installed.named(asked.backend).rules.get("serves", {}).get("layers_over_cards"):
+        return asked
+    seen = variables.get(VISIBLE.get(machine.card.vendor, ""))
+    cards = len(seen.split(",")) if seen else machine.cards_per_node
+    context = asked.context // asked.concurrency if asked.context > 0 else asked.context
+    return replace(asked, layout=replace(asked.layout, pipeline=cards), context=context)
+
+
+def _settled(asked: Deployment, model: ModelSpec, machine: Machine, version: str | None,
+             context: int | None) -> Deployment:  # fmt: skip
     """The command's deployment on this machine, with nothing left open."""
-    backend = _backend(asked, machine)
-    deployment = replace(completed(asked, model), backend=backend, engine_version=version or _latest(room))
+    backend = installed.named(asked.backend)
+    known = completed(asked, model, context)
+    deployment = replace(known, engine_version=version or _latest(backend.rules))
     if not deployment.option("fit-context"):
         return deployment
-    largest = room.memory.largest_context(model, machine, deployment)
+    largest = backend.memory.largest_context(model, machine, deployment)
     return replace(deployment, context=largest or deployment.context)
 
 
@@ -86,25 +112,6 @@ def _machine(gpus: str | Machine | None, memory_gib: float | None) -> Machine:
     return replace(machine, card=replace(machine.card, memory=round(memory_gib * GIB)))
 
 
-def _asked(words: tuple[str, ...]) -> tuple[str, Deployment]:
-    for name in ROOMS:
-        found = _room(name).launch.parse(words)
-        if found is not None:
-            return found
-    raise InvalidInput(
-        f"not a launch command that memserve can read: {' '.join(words[:3])[:80]!r}",
-        hint="give 'vllm serve MODEL ...' or 'python -m sglang.launch_server --model-path MODEL ...'",
-    )
-
-
-def _room(name: str) -> Plannable:
-    from typing import cast
-
-    from memserve.registry import find
-
-    return cast("Plannable", find(name))
-
-
-def _latest(room: Plannable) -> str:
-    versions = room.rules.get("versions") or ()
-    return str(versions[0]["version"]) if versions else NEWEST
+def _latest(rules: Mapping[str, object]) -> str:
+    versions = rules.get("versions")
+    return str(versions[0]["version"]) if isinstance(versions, list) and versions else NEWEST

@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from memserve.hardware.machine import GIB
+
 if TYPE_CHECKING:
     from memserve.engines.deployment import Deployment
     from memserve.engines.memory import Footprint, Outcome
 
-GIB = 1024**3
 MEMORY_FIELDS = ("usable", "weights", "activation", "non_torch", "graphs", "kv_cache", "free")
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from memserve.plan.described import GIB, Described
+from memserve.hardware.machine import GIB
+from memserve.plan.described import Described
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from itertools import product
 from typing import TYPE_CHECKING, Any
 
+from memserve.engines import installed
 from memserve.errors import DoesNotFit, MemserveError
 
 if TYPE_CHECKING:
@@ -14,12 +17,6 @@ if TYPE_CHECKING:
 _SHARES = (0.95, 0.9, 0.85, 0.8, 0.7)
 _PARTS = (1, 2, 4)
 """Of the context, where taking less of the card does not help."""
-_FLAGS = {
-    "vllm": ("--gpu-memory-utilization", "--max-model-len"),
-    "ascend": ("--gpu-memory-utilization", "--max-model-len"),
-    "sglang": ("--mem-fraction-static", "--context-length"),
-}
-"""How the engines that claim a share of the card are told the share, and the context."""
 
 
 def instead(answer: Mapping[str, Any], short: str) -> str | None:
@@ -73,26 +70,22 @@ def _claiming_less(answer: Mapping[str, Any], old: list[str]) -> list[str] | Non
     from memserve.plan import check
 
     plan, machine = answer["plan"], _machine(answer)
-    if plan["backend"] not in _FLAGS:
+    how = {"engine_version": plan["engine_version"], "concurrency": plan["concurrency"]}
+    began = check(old, machine, context=plan["context"], **how)
+    held, launch = began.footprint, installed.named(plan["backend"]).launch
+    if held is None or held.usable == held.total:
         return _planned_smaller(answer, old)
-    share_flag, context_flag = _FLAGS[plan["backend"]]
-    claimed = plan["memory_gib_per_card"]["usable"] / answer["machine"]["memory_gib_per_card"]
-    for part in _PARTS:
-        for share in _SHARES:
-            words = _told(old, share_flag, f"{claimed * share:.2f}")
-            words = _told(words, context_flag, str(plan["context"] // part))
-            if check(words, machine, engine_version=plan["engine_version"]).fits:
-                return words
+    for part, share in product(_PARTS, _SHARES):
+        less = replace(
+            began.deployment, utilization=round(held.usable / held.total * share, 2),
+            context=plan["context"] // part,
+        )  # fmt: skip
+        words = list(launch.launch(began.model, began.checkpoint.id, machine, less).command)
+        if str(less.utilization) not in words:  # the engine is not told its share
+            return _planned_smaller(answer, old)
+        if check(words, machine, **how).fits:
+            return words
     return None
-
-
-def _told(command: Sequence[str], flag: str, value: str) -> list[str]:
-    """The command with that option, in its place or at the end."""
-    words = list(command)
-    if flag not in words:
-        return [*words, flag, value]
-    words[words.index(flag) + 1] = value
-    return words
 
 
 def _planned_smaller(answer: Mapping[str, Any], old: list[str]) -> list[str] | None:

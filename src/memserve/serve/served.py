@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from memserve import registry
 from memserve.engines import installed
 from memserve.errors import BackendMissing
+from memserve.extras import install_line
 from memserve.protocol import SupportsAsyncClose, SupportsClose
 from memserve.serve.server import start
 
@@ -95,5 +96,5 @@ def _interpreter(command: Sequence[str], backend: str) -> str | None:
         return sys.executable
     if command[0] != "python" and which(command[0]):
         return None
-    install = f'pip install "memserve[{backend}]", or pass python= with the interpreter that has it'
+    install = f"{install_line(backend)}, or pass python= with the interpreter that has it"
     raise BackendMissing(backend, needs=package, install=install)

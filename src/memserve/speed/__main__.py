@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from memserve.cli import Parser, say
 from memserve.errors import MemserveError, UnknownName
+from memserve.hardware.machine import GIB
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from memserve.speed.compression import Effect
 
 Rows = list[tuple[str, ...]]
-GIB = 1024**3
 
 
 def communication(given: Namespace) -> Rows:

@@ -10,7 +10,7 @@ conditions and its check all apply. The first row that refuses is the answer.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
 
 from memserve.engines.rules.checks import CHECKS
 from memserve.engines.rules.facts import deployment_facts, machine_facts, model_facts
@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 Open: TypeAlias = "tuple[Mapping[str, Any], Mapping[str, Any]]"
 """A row, and those of its conditions that are not yet known to hold."""
 CARD_FACTS = frozenset({"vendor", "sm", "soc", "card", "capability", "fork"})
+Subject: TypeAlias = Literal["request", "model", "card", "vendor"]
+REQUEST_CHECKS = frozenset(name for name in CHECKS if not name.startswith("architecture"))
+"""Arithmetic over what was asked for: another request on the same card would pass."""
 MODEL_CHECKS = frozenset({None, *(name for name in CHECKS if name.startswith("architecture"))})
 SPREAD_FACTS = frozenset(
     {"cards", "cards_per_node", "nodes", "tp", "pp", "dp", "expert_parallel", "attention_data", "world"}
@@ -39,6 +42,8 @@ class Refusal(NamedTuple):
     rule: str
     reason: str
     source: str
+    check: str = ""
+    """The arithmetic test that failed, if it was one."""
 
 
 class Judge:
@@ -101,9 +106,24 @@ def _about_card(row: Mapping[str, Any]) -> bool:
     return "check" not in row and CARD_FACTS.issuperset(row.get("when", ()))
 
 
-def about_card(rules: Mapping[str, Any], rule: str) -> bool:
-    """Whether the row called `rule` refuses a card, or a release on it, whatever is run."""
-    return any(_about_card(row) for row in rules["rows"] if row["id"] == rule)
+def subject(rules: Mapping[str, Any], rule: str) -> Subject:
+    """What the row called `rule` refuses: the request, the model, the card whatever is run, or its maker."""
+    rows = [row for row in rules["rows"] if row["id"] == rule]
+    if any(row.get("check") in REQUEST_CHECKS for row in rows):
+        return "request"
+    if any(_about_vendor(row) for row in rows):
+        return "vendor"
+    return "card" if any(_about_card(row) for row in rows) else "model"
+
+
+def _about_vendor(row: Mapping[str, Any]) -> bool:
+    return "check" not in row and row.get("when", {}).keys() == {"vendor"}
+
+
+def drives(rules: Mapping[str, Any], machine: Machine) -> bool:
+    """Whether any release runs on cards of this maker."""
+    vendors = (row["when"]["vendor"] for row in rules["rows"] if _about_vendor(row))
+    return not any(_holds(condition, machine.card.vendor) for condition in vendors)
 
 
 def always(rules: Mapping[str, Any], rule: str) -> bool:
@@ -142,7 +162,9 @@ def first_refusal(rows: Iterable[Open], known: Mapping[str, Any]) -> Refusal | N
         else:
             told = CHECKS[row["check"]](known) if "check" in row else {}
             if told is not None:
-                return Refusal(row["id"], row["says"].format_map({**known, **told}), row["source"])
+                return Refusal(
+                    row["id"], row["says"].format_map({**known, **told}), row["source"], row.get("check", "")
+                )
     return None
 
 

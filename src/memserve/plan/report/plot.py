@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from memserve.errors import InvalidInput
-from memserve.plan.described import GIB
+from memserve.hardware.machine import GIB
 from memserve.plan.report.sections import PARTS
 from memserve.plan.search import rooms
 from memserve.plan.search.checkpoints import loaded

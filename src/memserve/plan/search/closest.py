@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from memserve.engines.rules.judge import about_card
+from memserve.engines.rules.judge import subject
 from memserve.plan.losses import weight_loss
 from memserve.plan.search import rooms
 from memserve.plan.search.checkpoints import loaded
@@ -21,25 +21,10 @@ if TYPE_CHECKING:
     from memserve.plan.query import Query
 
 MOST_CARDS = 64
-WISH_RULES = frozenset(
-    {
-        "heads",
-        "kv-heads",
-        "world",
-        "layers",
-        "quantization-groups",
-        "quantization-blocks",
-        "context",
-        "stored-quantization",
-        "no-checkpoint",
-    }
-)
-"""Refusals of what was asked for, which another wish on the same card would lift."""
-
-WRONG_CARD_RULES = frozenset(
-    {"vllm-vendor", "vllm-cpu", "ascend-vendor", "mindie-vendor", "sglang-vendor", "lmdeploy-vendor"}
-)
-"""Another maker's engine: the least telling of all refusals."""
+REQUESTED = frozenset({"stored-quantization", "no-checkpoint"})
+"""The planner's own refusals of what was asked for."""
+REFUSED_AT = {"request": 1.0, "model": 2.0, "card": 3.0, "vendor": 4.0}
+"""Another maker's engine is the least telling of all refusals."""
 
 
 def nearest(rejected: Sequence[Candidate]) -> Candidate | None:
@@ -66,12 +51,9 @@ def _distance(candidate: Candidate) -> tuple[float, ...]:
 
 
 def _refused_at(candidate: Candidate) -> float:
-    """A wish, then what the weights or the dtype need, then the release and its card, then the maker."""
-    if candidate.rule in WISH_RULES:
-        return 1.0
-    if candidate.rule in WRONG_CARD_RULES:
-        return 4.0
-    return 3.0 if about_card(rooms.room(candidate.backend).rules, candidate.rule) else 2.0
+    """A request, then what the weights or the dtype need, then the release and its card, then the maker."""
+    own = candidate.rule in REQUESTED
+    return REFUSED_AT["request" if own else subject(rooms.room(candidate.backend).rules, candidate.rule)]
 
 
 def remedies(model: ModelSpec, machine: Machine, query: Query, closest: Candidate) -> Iterator[str]:

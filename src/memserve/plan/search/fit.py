@@ -6,7 +6,8 @@ from dataclasses import replace
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from memserve.plan.described import GIB, Verdict
+from memserve.hardware.machine import GIB
+from memserve.plan.described import Verdict
 from memserve.plan.search.verdict import weighed
 
 if TYPE_CHECKING:

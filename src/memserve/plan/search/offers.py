@@ -35,7 +35,7 @@ EXOTIC = frozenset({"nvfp4", "mxfp4", "w4a8"})
 """Planned only where a checkpoint is known, or when asked for."""
 AMPLE = 4
 """Times the requests asked for that one node of several should hold at once."""
-EXPERT_RULES = frozenset({"quantization-groups", "quantization-blocks"})
+EXPERT_CHECKS = frozenset({"groups", "blocks"})
 """Refusals that whole experts per card may avoid."""
 
 
@@ -184,7 +184,7 @@ class Offer:
     ) -> Candidate:
         """Rules, then memory."""
         refusal = self.stored_otherwise(deployment, checkpoint) or judge(deployment)
-        if refusal is not None and refusal.rule in EXPERT_RULES and judge.known["experts"]:
+        if refusal is not None and refusal.check in EXPERT_CHECKS and judge.known["experts"]:
             whole = replace(deployment, layout=replace(deployment.layout, expert=True))
             if judge(whole) is None:
                 refusal, deployment = None, whole

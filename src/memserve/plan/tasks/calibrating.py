@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from memserve.errors import InvalidInput, MemserveError
-from memserve.plan.described import GIB
+from memserve.hardware.machine import GIB
 from memserve.plan.report.page import render
 from memserve.plan.report.sections import Section
 

@@ -25,7 +25,7 @@ def run(words: Sequence[str] | None = None) -> int:
     elif options.calibrate is not None:
         task = import_module("memserve.plan.tasks.calibrating").run
     elif options.check is not None:
-        task = check
+        task = check_command
     elif options.train is not None:
         task = import_module("memserve.plan.tasks.training").run
     elif options.embedder is not None:
@@ -44,10 +44,15 @@ def plan(options: Namespace) -> int:
     return show(found, options)
 
 
-def check(options: Namespace) -> int:
+def check_command(options: Namespace) -> int:
     """The verdict on a command that one already has."""
     from memserve.plan.answer import checked
+    from memserve.plan.checking import check
 
     if options.model is not None:
         raise InvalidInput("--check reads the model from the command: leave MODEL out")
-    return show(checked(options.check, options.gpus, options.engine_version, options.memory), options)
+    plan = check(
+        options.check, options.gpus, engine_version=options.engine_version,
+        memory_gib_per_card=options.memory, context=options.context, concurrency=options.concurrency,
+    )  # fmt: skip
+    return show(checked(plan), options)

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from memserve.engines.backend import server_of
 from memserve.engines.install import VISIBLE
+from memserve.hardware.machine import GIB
 from memserve.plan.answer import Answer, answer
-from memserve.plan.described import GIB
 from memserve.plan.losses import weight_loss
 from memserve.plan.query import Query
 from memserve.plan.report.sections import Section, of_answer

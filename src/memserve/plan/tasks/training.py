@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from memserve.errors import InvalidInput
-from memserve.plan.described import GIB
+from memserve.hardware.machine import GIB
 from memserve.plan.report.sections import Section, bar
 
 if TYPE_CHECKING:

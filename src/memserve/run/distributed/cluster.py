@@ -7,7 +7,8 @@ import os
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from memserve.errors import BackendMissing, ConnectionFailed, InvalidInput
+from memserve.errors import ConnectionFailed, InvalidInput
+from memserve.extras import missing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -45,10 +46,8 @@ def _ray() -> Any:
     try:
         import ray
         import ray.data
-    except ImportError as missing:
-        raise BackendMissing(
-            "ray", needs="Ray Data, which spreads a run over machines", install="pip install 'memserve[ray]'"
-        ) from missing
+    except ImportError as error:
+        raise missing("ray", "Ray Data, which spreads a run over machines") from error
     return ray
 
 

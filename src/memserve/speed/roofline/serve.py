@@ -9,6 +9,7 @@ from __future__ import annotations
 from math import log2
 from typing import TYPE_CHECKING, NamedTuple
 
+from memserve.hardware.machine import GIB
 from memserve.speed.roofline import step
 
 if TYPE_CHECKING:
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from memserve.speed.roofline.engines import Limits
     from memserve.speed.roofline.step import Setup
 
-RESERVE = 1.5 * 1024**3
+RESERVE = 1.5 * GIB
 UTILIZATION = 0.9
 ROUNDS = 20
 CLOSE = 0.002
