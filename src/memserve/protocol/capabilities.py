@@ -50,6 +50,10 @@ class Capabilities:
     regex: bool = False
     choices: bool = False
     truncate: bool = False
+    thinking: frozenset[str] = frozenset()
+    """What `thinking` may ask for: "on", "off", "budget"."""
+    template: bool = False
+    """Variables of the chat template are passed on."""
     stream: bool = False
     extras: frozenset[str] = frozenset()
     # what an answer carries

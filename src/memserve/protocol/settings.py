@@ -46,5 +46,9 @@ class Settings(TypedDict, total=False):
     """Which of the tools the model must, may or must not ask for."""
     truncate: Truncate | None
     """A prompt that is too long is refused (the default), or cut on the left or in the middle."""
+    thinking: bool | int | None
+    """Whether the model thinks before it answers; a number bounds the tokens of its thought."""
+    template: Mapping[str, Any] | None
+    """Variables of the model's chat template."""
     extra: Mapping[str, Any] | None
     """Settings of one provider only, with its prefix: {"openai_service_tier": "flex"}."""
