@@ -25,20 +25,23 @@ def towers(config: Config, architecture: str) -> Weights:
 
 
 def tied(config: Config, text: Config) -> bool:
-    """Whether the output matrix is the token table: the whole config, its text part or either says so."""
+    """Whether the output matrix is the token table: the whole config, its text part or either says."""
     by = layouts.layout(config.kind).get("tied_by", "whole")
-    asked = {"whole": (config,), "text": (text,), "either": (config, text)}[by]
+    asked = {"whole": (config,), "text": (text,), "either": (config, text), "none": ()}[by]
     return any(one.flag("tie_word_embeddings") for one in asked)
 
 
 def seeing(config: Config, architecture: str) -> Inventory:
     """A text part with its towers."""
+    row = layouts.layout(config.kind)
+    if row.get("over_usual"):  # what is left out is this family's usual text part, not the text kind's
+        config.given["text_config"] = {**config.subs["text_config"][-1], **config.table("text_config")}
     text = config.sub("text_config")
     text.given["tie_word_embeddings"] = tied(config, text)
     task = heads.task_of(architecture or "ForCausalLM") or "Model"
     recipe = index.recipe(text.kind)
     body = recipe(text, task) if recipe else build.inventory(text, task)[0]
-    return body.adding(towers=towers(config, architecture))
+    return body if row.get("words_only") == task else body.adding(towers=towers(config, architecture))
 
 
 RECIPES: dict[str, Recipe] = dict.fromkeys(layouts.table(), seeing)
