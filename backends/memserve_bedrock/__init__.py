@@ -2,4 +2,6 @@
 
 from memserve.http.backend import HttpBackend
 
-backend = HttpBackend("bedrock", __name__)
+backend = HttpBackend(
+    "bedrock", __name__, keys=("AWS_BEARER_TOKEN_BEDROCK", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
+)

@@ -2,4 +2,4 @@
 
 from memserve.http.backend import HttpBackend
 
-backend = HttpBackend("openai", __name__)
+backend = HttpBackend("openai", __name__, keys=("OPENAI_API_KEY",))

@@ -1,21 +1,83 @@
-"""What every `python -m memserve.*` shares: a parser and a voice that say what is wrong on one line."""
+"""What every verb of the command line shares: the parser, exit codes, and errors of one line."""
 
 from __future__ import annotations
 
 import argparse
+import gc
+import io
+import os
+import re
 import sys
-from typing import NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
-from memserve.errors import InvalidInput
+from memserve.errors import DoesNotFit, InvalidInput, MemserveError, UnknownName
 
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+DONE, FAILED, MALFORMED, INTERRUPTED = 0, 1, 2, 130
 LONGEST = 300
+MOST = 10**9
+WIDTH = 100
+_COUNT = re.compile(r"(\d{1,12})([kKmM]?)")
+_UNITS = {"": 1, "k": 1024, "m": 1024**2}
+
+
+class Help(argparse.HelpFormatter):
+    """Writes `-o, --output FILE` instead of `-o FILE, --output FILE`, as Python does since 3.13."""
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, width=WIDTH)
+
+    def _format_action_invocation(self, action: argparse.Action) -> str:
+        if not action.option_strings or action.nargs == 0:
+            return super()._format_action_invocation(action)
+        value = self._format_args(action, self._get_default_metavar_for_optional(action))
+        return f"{', '.join(action.option_strings)} {value}"
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        """Descriptions and epilogs keep their lines."""
+        return "".join(indent + line for line in text.splitlines(keepends=True))
 
 
 class Parser(argparse.ArgumentParser):
     """Raises instead of printing its usage, so that a malformed call is answered on one line."""
 
+    def __init__(self, verb: str = "", description: str | None = None, **more: Any) -> None:
+        more.setdefault("prog", f"memserve {verb}".strip())
+        super().__init__(description=description, allow_abbrev=False, formatter_class=Help, **more)
+
     def error(self, message: str) -> NoReturn:
         raise InvalidInput(message, hint=f"{self.prog} --help lists the options")
+
+    def read(self, words: Sequence[str] | None = None) -> argparse.Namespace:
+        """The options of one call; a word that no option takes is refused with the nearest option."""
+        found, extra = self.parse_known_args(words)
+        if extra:
+            self.refuse(extra)
+        return found
+
+    def refuse(self, extra: Sequence[str]) -> NoReturn:
+        """Says which word is not known, and which is meant."""
+        word = next((word for word in extra if word.startswith("-")), extra[0])
+        name = word.partition("=")[0]
+        near = nearest(name, self.options()) if name.startswith("-") else ()
+        meant = f": did you mean {near[0]}?" if near else ""
+        raise UnknownName(f"unknown {'option' if name.startswith('-') else 'word'} {name[:60]!r}{meant}",
+                          suggestions=near, hint=f"{self.prog} --help lists the options")  # fmt: skip
+
+    def options(self) -> list[str]:
+        """Every option of this parser and of the tables below it."""
+        below = (action.choices or () for action in self._actions if action.nargs == argparse.PARSER)
+        parsers = [self, *(parser for choices in below for parser in dict(choices).values())]
+        return [name for parser in parsers for name in parser._option_string_actions]
+
+
+def nearest(word: str, known: Iterable[str]) -> tuple[str, ...]:
+    """Up to three names that are spelled like a word."""
+    from difflib import get_close_matches
+
+    return tuple(get_close_matches(word, list(known), n=3))
 
 
 def say(text: str) -> None:
@@ -24,3 +86,59 @@ def say(text: str) -> None:
     short = line if len(line) <= LONGEST else line[: LONGEST - 3] + "..."
     if sys.stderr is not None:
         sys.stderr.write(short.encode("utf-8", "replace").decode("utf-8") + "\n")
+
+
+def answer(task: Callable[[], int], *, failed: int = MALFORMED) -> int:
+    """The exit code of one verb's call, with one line for what went wrong.
+
+    0 done; 1 a well-formed call that cannot be met; 2 malformed. `failed` is for errors that are neither,
+    as a server's: verbs that only read words count them as malformed.
+    """
+    if sys.stdout is None:  # closed by the caller: the exit code alone answers
+        sys.stdout = io.StringIO()
+    try:
+        return task()
+    except DoesNotFit as error:
+        say(str(error))
+        return FAILED
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return DONE
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except (MemserveError, OSError, RecursionError, UnicodeError) as error:
+        say(str(error) or type(error).__name__)
+        return MALFORMED if isinstance(error, InvalidInput) else failed
+    except Exception as error:
+        if os.environ.get("MEMSERVE_DEBUG"):
+            raise
+        say(f"memserve failed ({type(error).__name__}: {error}): please report it with this command line")
+        return MALFORMED
+
+
+def short(main: Callable[[], int]) -> NoReturn:
+    """Ends this process with the exit code of a call that makes too little garbage to look for."""
+    gc.disable()
+    code = main()
+    gc.freeze()  # what ends now is not searched for garbage again
+    sys.exit(code)
+
+
+def count(text: str) -> int:
+    """A whole number above 0; 32k is 32768."""
+    found = _COUNT.fullmatch(text.strip())
+    number = int(found[1]) * _UNITS[found[2].lower()] if found else 0
+    if not 0 < number <= MOST:
+        raise argparse.ArgumentTypeError(f"a whole number above 0 is needed, not {text[:40]!r}")
+    return number
+
+
+def amount(text: str) -> float:
+    """A number above 0."""
+    try:
+        number = float(text)
+    except ValueError:
+        number = 0.0
+    if not 0 < number < MOST:
+        raise argparse.ArgumentTypeError(f"a number above 0 is needed, not {text[:40]!r}")
+    return number

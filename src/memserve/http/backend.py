@@ -6,6 +6,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, cast
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from memserve.protocol import Capabilities, Task
 
 
@@ -16,8 +18,10 @@ class HttpBackend:
     memory: None = None
     launch: None = None
 
-    def __init__(self, name: str, package: str) -> None:
+    def __init__(self, name: str, package: str, *, keys: Sequence[str] = ()) -> None:
         self.name = name
+        self.keys = keys
+        """The environment variables that hold its keys, for `memserve doctor`."""
         self._package = package
 
     @property

@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 import re
 from functools import cache
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from memserve import files
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 GROUPED = frozenset({"gptq", "awq", "w4a16", "w4a8"})
 """Methods whose tools make groups of 128 unless told otherwise, at 8 bits, too."""
@@ -98,6 +101,11 @@ def find(name: str) -> Row | None:
     """The row of an id or alias; None where the catalogue has no such model."""
     number = _index().get(key(name))
     return None if number is None else _row(number)
+
+
+def rows() -> Iterator[Row]:
+    """Every model, in the order of the file."""
+    return map(_row, range(len(_lines())))
 
 
 @cache

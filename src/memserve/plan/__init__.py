@@ -6,6 +6,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from memserve.plan.answer import Answer as Answer
     from memserve.plan.checking import check as check
     from memserve.plan.described import Checkpoint as Checkpoint
     from memserve.plan.described import Verdict as Verdict
@@ -13,11 +14,33 @@ if TYPE_CHECKING:
     from memserve.plan.library import candidates as candidates
     from memserve.plan.plan import Candidate as Candidate
     from memserve.plan.plan import Plan as Plan
+    from memserve.plan.query import PlanOptions as PlanOptions
+    from memserve.plan.query import Query as Query
+    from memserve.plan.tasks.anywhere import anywhere as anywhere
+    from memserve.plan.tasks.comparing import compare as compare
+    from memserve.plan.tasks.models import models as models
+    from memserve.plan.tasks.pair import pair as pair
+    from memserve.plan.tasks.training import TrainOptions as TrainOptions
+    from memserve.plan.tasks.training import train as train
 
 _HOMES = {
-    "best": "library", "candidates": "library", "check": "checking",
-    "Candidate": "plan", "Checkpoint": "described", "Plan": "plan", "Verdict": "described",
-}  # fmt: skip
+    "Answer": "answer",
+    "check": "checking",
+    "Checkpoint": "described",
+    "Verdict": "described",
+    "best": "library",
+    "candidates": "library",
+    "Candidate": "plan",
+    "Plan": "plan",
+    "PlanOptions": "query",
+    "Query": "query",
+    "anywhere": "tasks.anywhere",
+    "compare": "tasks.comparing",
+    "models": "tasks.models",
+    "pair": "tasks.pair",
+    "TrainOptions": "tasks.training",
+    "train": "tasks.training",
+}
 __all__ = sorted(_HOMES)
 
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from memserve.engines import installed
+from memserve.plan.page.shown import Shown
 from memserve.plan.plan import Candidate, Plan
 from memserve.plan.query import Query
 from memserve.plan.search import pricing, rooms
@@ -16,18 +17,19 @@ from memserve.plan.search.offers import consider
 from memserve.plan.search.reasons import reasons_for
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from memserve.hardware.machine import Machine
     from memserve.model.spec import ModelSpec
+    from memserve.plan.page.section import Section
     from memserve.plan.search.pareto import Trade
 
 FEW = 5
 """Alternatives that are worth reading unless all were asked for."""
 
 
-@dataclass(frozen=True)
-class Answer:
+@dataclass(frozen=True, repr=False)
+class Answer(Shown):
     """What one call found. `plan` is None where nothing fits; then `closest` is set."""
 
     model: ModelSpec
@@ -40,6 +42,23 @@ class Answer:
     remedies: tuple[str, ...] = ()
     trades: tuple[Trade, ...] = ()
     """What no other candidate beats in all of throughput, latency and cost; where an objective asks."""
+
+    @property
+    def fits(self) -> bool:
+        """There is a plan."""
+        return self.plan is not None
+
+    def sections(self, *, why: bool = False, everything: bool = False) -> Iterable[Section]:
+        """The answer for a person."""
+        from memserve.plan.report.sections import of_answer
+
+        return of_answer(self, why=why, everything=everything)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The answer as JSON has it."""
+        from memserve.plan.report.object import answer_object
+
+        return answer_object(self)
 
     @property
     def plans(self) -> tuple[Plan, ...]:

@@ -73,16 +73,21 @@ class Job:
         return told
 
 
-def read(workload: str | None, deadline: str | None, budget: float | None) -> Job | None:
+def read(workload: str | Workload | None, deadline: str | float | None, budget: float | None) -> Job:
     """The job that the options name; bounds without a workload bound nothing."""
     if workload is None:
-        if deadline is not None or budget is not None:
-            raise InvalidInput("--deadline and --budget need a --workload, as 1000:200:5000 or locomo")
-        return None
+        raise InvalidInput("--deadline and --budget need a --workload, as 1000:200:5000 or locomo")
     from memserve.speed import workloads
 
-    seconds = None if deadline is None else workloads.seconds_of(deadline)
-    return Job(workloads.find(workload), seconds, budget)
+    found = workloads.find(workload) if isinstance(workload, str) else workload
+    if not isinstance(found, workloads.Workload):
+        raise InvalidInput(f"workload must be a name, IN:OUT:N or a file, not {str(workload)[:40]!r}")
+    seconds = workloads.seconds_of(deadline) if isinstance(deadline, str) else deadline
+    for name, bound in (("deadline", seconds), ("budget", budget)):
+        number = isinstance(bound, int | float) and not isinstance(bound, bool)
+        if bound is not None and not (number and 0 < bound < float("inf")):
+            raise InvalidInput(f"{name} must be a number above 0, not {str(bound)[:40]!r}")
+    return Job(found, seconds, budget)
 
 
 def _figures(value: float) -> float:

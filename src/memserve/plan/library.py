@@ -1,4 +1,4 @@
-"""The planner as a library: `memserve.plan.best` and `memserve.plan.candidates`."""
+"""The planner as a library: what the command line answers, as values."""
 
 from __future__ import annotations
 
@@ -10,44 +10,34 @@ from memserve.plan.query import Query
 if TYPE_CHECKING:
     from os import PathLike
 
+    from typing_extensions import Unpack
+
     from memserve.hardware.machine import Machine
     from memserve.model.spec import ModelSpec
     from memserve.plan.answer import Answer
     from memserve.plan.plan import Candidate, Plan
+    from memserve.plan.query import PlanOptions
 
 
-def best(model: str | PathLike[str] | ModelSpec, gpus: str | Machine | None = None, *,
-         context: int | None = None, concurrency: int = 1, backend: str | None = None,
-         engine_version: str | None = None, quantization: str | None = None,
-         tensor_parallel: int | None = None, pipeline_parallel: int | None = None,
-         data_parallel: int | None = None, kv_dtype: str | None = None,
-         objective: str = "quality") -> Plan:  # fmt: skip
+def best(
+    model: str | PathLike[str] | ModelSpec, gpus: str | Machine | None = None, **options: Unpack[PlanOptions]
+) -> Plan:
     """The best plan that fits; raises `DoesNotFit` with the nearest miss as `.closest`."""
-    query = Query(
-        context, concurrency, backend, engine_version, quantization, tensor_parallel, pipeline_parallel,
-        data_parallel, kv_dtype, objective,
-    )  # fmt: skip
-    found = answered(model, gpus, query)
+    found = answered(model, gpus, Query.of(**options))
     if found.plan is None:
         raise DoesNotFit(miss(found), closest=found.closest, hint="; ".join(found.remedies) or None)
     return found.plan
 
 
-def candidates(model: str | PathLike[str] | ModelSpec, gpus: str | Machine | None = None, *,
-               context: int | None = None, concurrency: int = 1, backend: str | None = None,
-               engine_version: str | None = None, quantization: str | None = None,
-               tensor_parallel: int | None = None, pipeline_parallel: int | None = None,
-               data_parallel: int | None = None, kv_dtype: str | None = None,
-               objective: str = "quality") -> list[Candidate]:  # fmt: skip
+def candidates(
+    model: str | PathLike[str] | ModelSpec, gpus: str | Machine | None = None, **options: Unpack[PlanOptions]
+) -> list[Candidate]:
     """Every candidate, those that fit first and best first; each with `fits` and `reason`."""
     from memserve.plan.search.choice import ranked
     from memserve.plan.search.offers import consider
 
-    query = Query(
-        context, concurrency, backend, engine_version, quantization, tensor_parallel, pipeline_parallel,
-        data_parallel, kv_dtype, objective,
-    )  # fmt: skip
-    spec, machine = model_of(model, backend), machine_of(gpus)
+    query = Query.of(**options)
+    spec, machine = model_of(model, query.backend), machine_of(gpus)
     found = consider(spec, machine, query, thorough=True)
     return [*ranked(found, spec, machine, query), *(one for one in found if not one.fits)]
 

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from memserve.hardware.machine import GIB
 from memserve.plan.described import Described
+from memserve.plan.page.shown import Shown
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from memserve.engines.deployment import Deployment
     from memserve.engines.launch import Launch
     from memserve.hardware.machine import Machine
     from memserve.model.spec import ModelSpec
     from memserve.plan.described import Checkpoint, Verdict
+    from memserve.plan.page.section import Section
+
+SCREEN = 4000
+"""Characters of a printed plan."""
 
 
 @dataclass(frozen=True)
@@ -40,8 +45,8 @@ class Candidate(Described):
         }  # fmt: skip
 
 
-@dataclass(frozen=True)
-class Plan(Described):
+@dataclass(frozen=True, repr=False)
+class Plan(Described, Shown):
     """What to run: a candidate, how to start it, and what else was considered."""
 
     model: ModelSpec
@@ -59,8 +64,8 @@ class Plan(Described):
     workload: Mapping[str, Any] | None = None
     """Hours, energy and money of the workload that was named."""
     remote: bool = False
-    alternatives: tuple[Plan, ...] = field(default=(), repr=False)
-    rejected: tuple[Candidate, ...] = field(default=(), repr=False)
+    alternatives: tuple[Plan, ...] = ()
+    rejected: tuple[Candidate, ...] = ()
 
     @property
     def install(self) -> str:
@@ -76,6 +81,23 @@ class Plan(Described):
     def env(self) -> dict[str, str]:
         """The environment that the command needs."""
         return dict(self.launch.env) if self.launch else {}
+
+    def sections(self, *, why: bool = False, everything: bool = False, most: int = 100) -> Iterable[Section]:
+        """The plan for a person: decisions, memory, commands, at most so many reasons and alternatives."""
+        from memserve.plan.report.sections import of_plan
+
+        return of_plan(self, most=most)
+
+    def __str__(self) -> str:
+        """A screen: as many reasons as there is place for."""
+        from memserve.plan.page.shown import WIDTH
+        from memserve.plan.page.text import text
+
+        for most in (12, 6, 3, 1, 0):
+            page = text(self.sections(most=most), WIDTH).rstrip("\n")
+            if len(page) <= SCREEN:
+                break
+        return page if len(page) <= SCREEN else f"{page[: SCREEN - 4]} ..."
 
     def bare(self) -> dict[str, Any]:
         """The plan as it stands inside an answer."""

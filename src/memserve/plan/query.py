@@ -1,9 +1,9 @@
-"""What a caller asks for, checked before anything is planned."""
+"""What a caller asks of the planner, from keywords or from the command line, checked before any work."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypedDict
 
 from memserve.errors import InvalidInput, UnknownName
 from memserve.plan.losses import WEIGHTS
@@ -11,7 +11,10 @@ from memserve.plan.losses import WEIGHTS
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from typing_extensions import Self, Unpack
+
     from memserve.plan.job import Job
+    from memserve.speed.workloads import Workload
 
 OBJECTIVES = ("quality", "throughput", "latency", "cost")
 KV_DTYPES = ("auto", "float16", "bfloat16", "fp8", "fp8_e4m3", "fp8_e5m2", "int8", "int4")
@@ -21,13 +24,52 @@ QUANTIZATION_WORDS = {
     "gptq_marlin": "gptq", "awq_marlin": "awq", "gptq-int4": "gptq", "awq-int4": "awq", "modelslim": "w8a8",
     "gguf": "gguf-q4_k_m",
 }  # fmt: skip
+SHORT = {"tp": "tensor_parallel", "pp": "pipeline_parallel", "dp": "data_parallel"}
+"""The command line's names of what the answer calls by the long one."""
 DEFAULT_CONTEXT = 8192
 MOST = 10**9
 
 
+class PlanOptions(TypedDict, total=False):
+    """What can be asked of the planner; what is left out, or None, is the planner's choice."""
+
+    context: int | None
+    """Tokens of one request, prompt and answer; by default the smaller of the model's maximum and 8192."""
+    concurrency: int | None
+    """Requests of that context that must be held at once; by default 1."""
+    backend: str | None
+    """The backend to plan with: `vllm`, `sglang`, `hf`, ..."""
+    engine_version: str | None
+    """The engine's release, as `0.19.1`."""
+    quantization: str | None
+    """How the weights are held: `none` (16 bit), `gptq`, `awq`, `fp8`, `w8a8`, `gguf-q4_k_m`, ..."""
+    tensor_parallel: int | None
+    """Cards that share every layer; `tp` for short."""
+    pipeline_parallel: int | None
+    """Groups of layers, each on cards of its own; `pp` for short."""
+    data_parallel: int | None
+    """Copies of the model; `dp` for short."""
+    tp: int | None
+    """`tensor_parallel`, as the command line calls it."""
+    pp: int | None
+    """`pipeline_parallel`, as the command line calls it."""
+    dp: int | None
+    """`data_parallel`, as the command line calls it."""
+    kv_dtype: str | None
+    """What the KV cache holds: `auto`, `fp8`, `int8`, ..."""
+    objective: str | None
+    """What to rank by: `quality` (the default), `throughput`, `latency` or `cost`."""
+    workload: str | Workload | None
+    """A job to time and price: `longmemeval-s`, `locomo`, `IN:OUT:N` or a .jsonl file of requests."""
+    deadline: str | float | None
+    """When the workload must be done: `12h`, `3d`, `tomorrow 9:00`, or seconds."""
+    budget: float | None
+    """Dollars that the workload may cost."""
+
+
 @dataclass(frozen=True)
 class Query:
-    """None leaves the choice to the planner."""
+    """None leaves the choice to the planner. `Query.of` reads keywords and the command line's words."""
 
     context: int | None = None
     concurrency: int = 1
@@ -42,6 +84,18 @@ class Query:
     job: Job | None = None
     """The workload that the plan is for: bounds the context, and is timed and priced."""
 
+    @classmethod
+    def of(cls, **options: Unpack[PlanOptions]) -> Self:
+        """The query that keywords spell; an unknown one is refused with the nearest name."""
+        given: dict[str, Any] = {}
+        for name, value in options.items():
+            known_name("option", name, PlanOptions.__annotations__)
+            full = SHORT.get(name, name)
+            if value is not None and given.setdefault(full, value) != value:
+                raise InvalidInput(f"{name}={value!r} and {full}={given[full]!r} contradict each other")
+        job = {name: given.pop(name) for name in ("workload", "deadline", "budget") if name in given}
+        return cls(**given, job=_job(**job) if job else None)
+
     def __post_init__(self) -> None:
         counts = {
             "context": self.context, "concurrency": self.concurrency, "tp": self.tensor_parallel,
@@ -55,11 +109,17 @@ class Query:
             object.__setattr__(self, "backend", self.backend.strip().lower())
         if self.engine_version is not None and not 0 < len(self.engine_version.strip()) <= 80:
             raise InvalidInput("an engine version is a short word such as 0.19.1")
-        _known("objective", self.objective, OBJECTIVES)
+        known_name("objective", self.objective, OBJECTIVES)
         if self.kv_dtype is not None:
-            _known("KV dtype", self.kv_dtype, KV_DTYPES)
+            known_name("KV dtype", self.kv_dtype, KV_DTYPES)
         if self.quantization is not None:
             object.__setattr__(self, "quantization", quantization_name(self.quantization))
+
+
+def _job(workload: Any = None, deadline: Any = None, budget: Any = None) -> Job:
+    from memserve.plan.job import read
+
+    return read(workload, deadline, budget)
 
 
 def quantization_name(word: str) -> str:
@@ -70,7 +130,7 @@ def quantization_name(word: str) -> str:
         return name
     if f"gguf-{name}" in WEIGHTS:
         return f"gguf-{name}"
-    return _known("quantization", name, WEIGHTS)
+    return known_name("quantization", name, WEIGHTS)
 
 
 def _positive(name: str, count: object) -> None:
@@ -84,7 +144,8 @@ def _word(name: str, word: object) -> None:
         raise InvalidInput(f"{name} must be a word, not {str(word)[:40]!r}")
 
 
-def _known(what: str, word: str, words: Iterable[str]) -> str:
+def known_name(what: str, word: str, words: Iterable[str]) -> str:
+    """The word, if it is one of the words; refused with the nearest of them if not."""
     known = tuple(words)
     if word in known:
         return word

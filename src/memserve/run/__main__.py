@@ -1,4 +1,4 @@
-"""Ask for every request of a file:  python -m memserve.run requests.jsonl -o answers.jsonl --model M"""
+"""Ask for every request of a file:  memserve run requests.jsonl -o answers.jsonl --model M"""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from contextlib import nullcontext
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from memserve.cli import Parser, say
+from memserve import cli
 from memserve.errors import InvalidInput, MemserveError
 
 if TYPE_CHECKING:
@@ -19,18 +19,22 @@ if TYPE_CHECKING:
     from memserve.run.job import Job
     from memserve.run.summary import Summary
 
-ANSWERED, FAILED, MALFORMED, INTERRUPTED = 0, 1, 2, 130
 SETTINGS = ("max_tokens", "temperature", "top_p", "seed", "stop", "n")
 RUN = ("concurrency", "rpm", "tpm", "budget", "price", "cache", "order", "patience", "retry_failed", "resume",
        "workers")  # fmt: skip
 
 
-def parser() -> Parser:
+def parser() -> cli.Parser:
     """Every option of the command."""
-    words = Parser(prog="python -m memserve.run", description=__doc__, allow_abbrev=False)
-    words.add_argument("requests", help="a .jsonl file of requests, or - for standard input")
-    words.add_argument(
-        "-o", "--output", required=True, help="the .jsonl file of answers; an existing one is resumed"
+    words = cli.Parser("run", __doc__)
+    add = words.add_argument
+    add("requests", metavar="REQUESTS", help="a .jsonl file of requests, or - for standard input")
+    add(
+        "-o",
+        "--output",
+        required=True,
+        metavar="FILE",
+        help="the .jsonl file of answers; an existing one is resumed",
     )
     _add_generator(words.add_argument_group("who answers"))
     _add_settings(words.add_argument_group("settings that requests leave open"))
@@ -41,48 +45,49 @@ def parser() -> Parser:
 
 
 def _add_generator(group: argparse._ArgumentGroup) -> None:
-    group.add_argument("--model", help="a model's name or folder; without it, the embedded default")
-    group.add_argument("--backend", help="openai, pangu, vllm, hf, ...")
-    group.add_argument("--base-url", help="the server of an HTTP backend")
-    group.add_argument("--timeout", type=float, help="seconds for one attempt")
-    group.add_argument("--max-retries", type=int, help="attempts after the first")
-    group.add_argument(
-        "--options", nargs="*", default=[], metavar="K=V", help="any other option of the backend"
-    )
+    add = group.add_argument
+    add("--model", metavar="M", help="a model's name or folder; without it, the embedded default")
+    add("--backend", metavar="B", help="openai, pangu, vllm, hf, ...")
+    add("--base-url", metavar="URL", help="the server of an HTTP backend")
+    add("--timeout", metavar="S", type=float, help="seconds for one attempt")
+    add("--max-retries", metavar="N", type=int, help="attempts after the first")
+    add("--options", nargs="*", default=[], metavar="K=V", help="any other option of the backend")
 
 
 def _add_settings(group: argparse._ArgumentGroup) -> None:
-    group.add_argument("--max-tokens", type=int)
-    group.add_argument("--temperature", type=float)
-    group.add_argument("--top-p", type=float)
-    group.add_argument("--seed", type=int)
-    group.add_argument("--stop", action="append")
-    group.add_argument("--n", type=int)
+    add = group.add_argument
+    add("--max-tokens", metavar="N", type=int)
+    add("--temperature", metavar="T", type=float)
+    add("--top-p", metavar="P", type=float)
+    add("--seed", metavar="N", type=int)
+    add("--stop", metavar="TEXT", action="append")
+    add("--n", metavar="N", type=int)
 
 
 def _add_limits(group: argparse._ArgumentGroup) -> None:
-    group.add_argument("--concurrency", type=int, help="the most in flight; found out by trying if not given")
-    group.add_argument("--rpm", type=float, help="requests a minute")
-    group.add_argument("--tpm", type=float, help="tokens a minute")
-    group.add_argument("--budget", help="stop before more is spent on this output: 20usd, 5mtok")
-    group.add_argument("--price", type=_price, metavar="IN:OUT", help="dollars per million tokens")
-    group.add_argument("--patience", type=float, default=600.0, help="seconds to wait for a dead server")
+    add = group.add_argument
+    add("--concurrency", metavar="N", type=int, help="the most in flight; found out by trying if not given")
+    add("--rpm", metavar="N", type=float, help="requests a minute")
+    add("--tpm", metavar="N", type=float, help="tokens a minute")
+    add("--budget", metavar="B", help="stop before more is spent on this output: 20usd, 5mtok")
+    add("--price", type=_price, metavar="IN:OUT", help="dollars per million tokens")
+    add("--patience", metavar="S", type=float, default=600.0, help="seconds to wait for a dead server")
 
 
 def _add_run(group: argparse._ArgumentGroup) -> None:
-    group.add_argument("--cache", help="a file of answers shared by runs")
-    group.add_argument("--order", choices=("prefix", "given"), default="prefix")
-    group.add_argument("--retry-failed", action="store_true", help="ask again for what failed for good, too")
-    group.add_argument("--no-resume", dest="resume", action="store_false", help="set the old answers aside")
-    group.add_argument("--quiet", action="store_true", help="no progress, only the summary")
+    add = group.add_argument
+    add("--cache", metavar="FILE", help="a file of answers shared by runs")
+    add("--order", choices=("prefix", "given"), default="prefix")
+    add("--retry-failed", action="store_true", help="ask again for what failed for good, too")
+    add("--no-resume", dest="resume", action="store_false", help="set the old answers aside")
+    add("--quiet", action="store_true", help="no progress, only the summary")
 
 
 def _add_ray(group: argparse._ArgumentGroup) -> None:
-    group.add_argument("--ray", nargs="?", const="", metavar="ADDRESS", help="spread over a Ray cluster")
-    group.add_argument(
-        "--workers", type=int, help="generators, one to an actor; as many as nodes if not given"
-    )
-    group.add_argument("--worker-gpus", type=float, metavar="N", help="cards that each worker holds")
+    add = group.add_argument
+    add("--ray", nargs="?", const="", metavar="ADDRESS", help="spread over a Ray cluster")
+    add("--workers", metavar="N", type=int, help="generators, one to an actor; as many as nodes if not given")
+    add("--worker-gpus", type=float, metavar="N", help="cards that each worker holds")
 
 
 def _price(text: str) -> tuple[float, float]:
@@ -96,14 +101,7 @@ def _price(text: str) -> tuple[float, float]:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run; the exit code is 0 all answered, 1 something failed, 2 a malformed call, 130 interrupted."""
     _log_to_stderr()
-    try:
-        chosen = parser().parse_args(arguments)
-        return _run(chosen)
-    except MemserveError as broken:
-        say(f"error: {broken}")
-        return MALFORMED if isinstance(broken, InvalidInput) else FAILED
-    except KeyboardInterrupt:
-        return INTERRUPTED
+    return cli.answer(lambda: _run(parser().read(arguments)), failed=cli.FAILED)
 
 
 def _run(chosen: argparse.Namespace) -> int:
@@ -121,7 +119,7 @@ def _run(chosen: argparse.Namespace) -> int:
     with nullcontext(opener) if options.distributed else opener() as generator:
         job = Job(chosen.requests, chosen.output, generator, options)
         summary = job.execute()
-    say(str(summary))
+    cli.say(str(summary))
     return _code(job, summary)
 
 
@@ -134,13 +132,13 @@ def _spread(chosen: argparse.Namespace) -> dict[str, Any]:
 
 def _code(job: Job, summary: Summary) -> int:
     if job.interrupts and job.interrupts.caught:
-        return INTERRUPTED
+        return cli.INTERRUPTED
     if job.error:
         if not isinstance(job.error, MemserveError):
             raise job.error
-        say(f"stopped: {job.error}")
-        return FAILED
-    return FAILED if summary.failed or summary.pending else ANSWERED
+        cli.say(f"stopped: {job.error}")
+        return cli.FAILED
+    return cli.FAILED if summary.failed or summary.pending else cli.DONE
 
 
 def _backend_options(chosen: argparse.Namespace) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""python -m memserve.serve PLAN.json: start what was planned, wait until it answers, stop it with Ctrl-C."""
+"""memserve serve PLAN.json: start what was planned, wait until it answers, stop it with Ctrl-C."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from memserve.cli import Parser, say
-from memserve.errors import InvalidInput, MemserveError
+from memserve import cli
+from memserve.errors import EngineFailed
 from memserve.serve import advice, environment, planned, server
 
 if TYPE_CHECKING:
@@ -18,16 +18,18 @@ if TYPE_CHECKING:
 _REFRESH_SECONDS = 5.0
 
 
-def _parser() -> Parser:
-    parser = Parser(prog="python -m memserve.serve", description=__doc__)
-    parser.add_argument("plan", help="what memserve.plan --json printed; - for standard input")
-    parser.add_argument("--host", default=server.LOOPBACK, help="default: loopback only")
-    parser.add_argument("--port", type=int, help="default: a free one")
-    parser.add_argument("--python", help="run in the environment of this interpreter; nothing is installed")
-    parser.add_argument("--environment", type=Path, help="make, or reuse, the environment in this folder")
-    parser.add_argument("--key-file", type=Path, help="where the generated key is written (mode 600)")
-    parser.add_argument("--timeout", type=float, default=server.START_SECONDS, help="seconds to wait for it")
-    parser.add_argument("--dry-run", action="store_true", help="say what would be done")
+def parser() -> cli.Parser:
+    """Every option of the command."""
+    parser = cli.Parser("serve", __doc__)
+    add = parser.add_argument
+    add("plan", metavar="PLAN", help="what memserve.plan --json printed; - for standard input")
+    add("--host", metavar="H", default=server.LOOPBACK, help="default: loopback only")
+    add("--port", metavar="P", type=int, help="default: a free one")
+    add("--python", metavar="FILE", help="run in the environment of this interpreter; nothing is installed")
+    add("--environment", metavar="FOLDER", type=Path, help="make, or reuse, the environment in this folder")
+    add("--key-file", metavar="FILE", type=Path, help="where the generated key is written (mode 600)")
+    add("--timeout", metavar="S", type=float, default=server.START_SECONDS, help="seconds to wait for it")
+    add("--dry-run", action="store_true", help="say what would be done")
     return parser
 
 
@@ -56,8 +58,11 @@ def _key(started: server.Server, named: Path | None) -> str:
 def _python(args: argparse.Namespace, plan: dict[str, Any]) -> str | None:
     if args.python or not plan.get("install"):
         return args.python  # type: ignore[no-any-return]
-    say = lambda line: print(line, file=sys.stderr, flush=True)  # noqa: E731
-    return str(environment.make(plan["install"], folder=args.environment, report=say))
+    return str(environment.make(plan["install"], folder=args.environment, report=_progress))
+
+
+def _progress(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
 
 
 def _serve(args: argparse.Namespace) -> int:
@@ -89,17 +94,18 @@ def _interrupt(*_: object) -> None:
 def main(argv: list[str] | None = None) -> int:
     """Exit 0 after a clean stop, 1 if the engine failed, 2 for a malformed call."""
     signal.signal(signal.SIGTERM, _interrupt)
+    return cli.answer(lambda: _answer(parser().read(argv)), failed=cli.FAILED)
+
+
+def _answer(args: argparse.Namespace) -> int:
     try:
-        return _serve(_parser().parse_args(argv))
+        return _serve(args)
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
-        return 0
-    except InvalidInput as error:
-        say(f"memserve.serve: {error}")
-        return 2
-    except MemserveError as error:
-        print(f"memserve.serve: {error}", file=sys.stderr)
-        return 1
+        return cli.DONE
+    except EngineFailed as error:  # the engine's own words and what to change: more than a line
+        print(f"memserve serve: {error}", file=sys.stderr)
+        return cli.FAILED
 
 
 if __name__ == "__main__":

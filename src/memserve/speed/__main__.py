@@ -1,17 +1,15 @@
-"""`python -m memserve.speed`: what parallel layouts send, and what compression gains, in tables.
+"""What parallel layouts send, and what compression gains, in tables.
 
-python -m memserve.speed communication MODEL --cards 8 [--tokens 64] [--train] [--link NVLink4]
-python -m memserve.speed compression MODEL --gpus 1xA100 [--backend vllm] [--prune 2:4 channel:0.25]
+memserve speed communication MODEL --cards 8 [--tokens 64] [--train] [--link NVLink4]
+memserve speed compression MODEL --gpus 1xA100 [--backend vllm] [--prune 2:4 channel:0.25]
 """
 
 from __future__ import annotations
 
-import argparse
-import sys
 from typing import TYPE_CHECKING
 
-from memserve.cli import Parser, say
-from memserve.errors import MemserveError, UnknownName
+from memserve import cli
+from memserve.errors import UnknownName
 from memserve.hardware.machine import GIB
 
 if TYPE_CHECKING:
@@ -85,48 +83,48 @@ def _unknown(one: Effect) -> str:
     return "" if one.method == "none" else "no published table is known"
 
 
-def _parser() -> Parser:
-    parser = Parser(
-        prog="python -m memserve.speed",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    tables = parser.add_subparsers(required=True)
+def parser() -> cli.Parser:
+    """Every option of the command."""
+    parser = cli.Parser("speed", __doc__)
+    tables = parser.add_subparsers(required=True, metavar="TABLE")
     sent = tables.add_parser("communication", help="bytes and time per step of each parallelism")
     sent.set_defaults(table=communication)
-    sent.add_argument("model")
-    sent.add_argument("--cards", type=int, default=8)
+    sent.add_argument("model", metavar="MODEL")
+    sent.add_argument("--cards", metavar="N", type=int, default=8)
     sent.add_argument(
-        "--tokens", type=float, default=64, help="computed in a step: a batch, a chunk of a prompt"
+        "--tokens",
+        metavar="N",
+        type=float,
+        default=64,
+        help="computed in a step: a batch, a chunk of a prompt",
     )
     sent.add_argument("--train", action="store_true", help="an optimizer step instead of inference")
-    sent.add_argument("--link", help="only this one, as NVLink4, PCIe5, HCCS, Ethernet-100G")
+    sent.add_argument("--link", metavar="L", help="only this one, as NVLink4, PCIe5, HCCS, Ethernet-100G")
     small = tables.add_parser("compression", help="size and speed of quantized and pruned models")
     small.set_defaults(table=compression)
-    small.add_argument("model")
+    small.add_argument("model", metavar="MODEL")
     small.add_argument("--gpus", required=True, metavar="SPEC")
-    small.add_argument("--backend", default="vllm")
+    small.add_argument("--backend", metavar="B", default="vllm")
     small.add_argument(
         "--prune", nargs="+", default=[], metavar="P", help="unstructured:0.5, 2:4, channel:0.25, layer:8"
     )
     for name, count in (("input", 1024), ("output", 256), ("concurrency", 16)):
-        small.add_argument(f"--{name}", type=float, default=count)
+        small.add_argument(f"--{name}", metavar="N", type=float, default=count)
     return parser
 
 
 def main(words: Sequence[str] | None = None) -> int:
     """Print the table that is asked for; 2 on a malformed call."""
-    try:
-        given = _parser().parse_args(words)
-        rows: Rows = given.table(given)
-    except (MemserveError, OSError) as error:
-        say(f"memserve.speed: {error}")
-        return 2
+    return cli.answer(lambda: _print(parser().read(words)))
+
+
+def _print(given: Namespace) -> int:
+    rows: Rows = given.table(given)
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
         print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
-    return 0
+    return cli.DONE
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    cli.short(main)

@@ -1,1 +1,1 @@
-"""How an answer is told: as JSON, as a page, as a picture."""
+"""What an answer says: as JSON, section by section, as a picture."""

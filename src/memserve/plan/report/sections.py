@@ -3,47 +3,32 @@
 from __future__ import annotations
 
 import shlex
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from memserve.hardware.machine import GIB
+from memserve.plan.page.section import Section, bar
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from memserve.plan.answer import Answer
+    from memserve.plan.page.section import Row
     from memserve.plan.plan import Candidate, Plan
 
-Row = tuple[str, ...]
 PARTS = ("weights", "kv_cache", "activation", "non_torch", "graphs")
-CELLS = 40
-
-
-@dataclass(frozen=True)
-class Section:
-    """A title, rows of cells (under a header if there is one), and lines of text."""
-
-    title: str = ""
-    header: Row = ()
-    rows: tuple[Row, ...] = ()
-    lines: tuple[str, ...] = ()
-    bullets: bool = True
-    style: str = ""
-    """good or bad: how a terminal colours the title."""
+LEGEND = tuple(part.replace("_", " ") for part in PARTS)
+MOST_NODES = 2
+"""Nodes whose commands a screen shows."""
 
 
 def of_answer(answer: Answer, *, why: bool, everything: bool) -> Iterator[Section]:
     """The answer, the most important first."""
     chosen = answer.plan or answer.closest
-    yield headline(answer)
-    if chosen is not None:
-        yield Section(rows=tuple(facts(chosen)))
-        yield Section("memory per card", lines=tuple(memory(chosen)), bullets=False)
-        if answer.plan is not None:
-            yield Section("install", lines=(chosen.install,), bullets=False)
-        if answer.plan is not None and chosen.command:
-            yield started(chosen)
-        yield Section("why" if answer.plan else "why not", lines=chosen.reasons)
+    if chosen is None:
+        yield Section(f"{answer.model.id}: nothing can be planned with", style="bad")
+    else:
+        yield headline(chosen)
+        yield from chosen_plan(chosen)
     if answer.remedies:
         yield Section("what would fit", lines=answer.remedies, style="good")
     if answer.trades and answer.plan is not None:
@@ -53,25 +38,49 @@ def of_answer(answer: Answer, *, why: bool, everything: bool) -> Iterator[Sectio
         yield Section(title, pareto.HEADER, pareto.rows(answer.trades, answer.plan.deployment))
     if answer.alternatives:
         shown = (*answer.plans, *answer.alternatives) if everything else answer.alternatives
-        title = "all that fit, the plan first" if everything else "alternatives"
-        yield Section(title, PLANS, tuple(plan_row(plan) for plan in shown))
+        yield alternatives(shown, "all that fit, the plan first" if everything else "alternatives")
     if answer.rejected:
         yield rejections(answer.rejected, why=why)
 
 
-def headline(answer: Answer) -> Section:
+def of_plan(plan: Plan, *, most: int = 100) -> Iterator[Section]:
+    """One plan with what else was considered: at most so many reasons and alternatives."""
+    yield headline(plan)
+    yield from chosen_plan(plan, most=most)
+    if plan.alternatives and most:
+        yield alternatives(plan.alternatives[: min(most, 5)], "alternatives")
+    if plan.rejected:
+        yield rejections(plan.rejected, why=False)
+
+
+def chosen_plan(plan: Plan, *, most: int | None = None) -> Iterator[Section]:
+    """The decisions, the memory, what to type, and why."""
+    yield Section(rows=tuple(facts(plan)))
+    yield Section("memory per card", lines=tuple(memory(plan)), bullets=False, legend=LEGEND)
+    if plan.fits:
+        yield from commands(plan, MOST_NODES if most else None)
+    said = reasons(plan)
+    left = () if most is None or len(said) <= most else (f"... and {len(said) - most} more in plan.reasons",)
+    yield Section("why" if plan.fits else "why not", lines=(*said[:most], *left))
+
+
+def headline(plan: Plan) -> Section:
     """One line: what, where, and whether."""
-    machine = answer.machine
+    style = "good" if plan.fits else "bad"
+    if plan.remote:
+        return Section(f"{plan.model.id}, served by {plan.backend} over HTTP: {_verdict(plan)}", style=style)
+    machine = plan.machine
     nodes = f"{machine.nodes} nodes of " if machine.nodes > 1 else ""
     where = f"{nodes}{machine.cards_per_node}x{machine.card.name} ({machine.card.memory / GIB:.2f} GiB each)"
-    size = f", {answer.model.parameters / 1e9:.2f} B parameters" if answer.model.blocks else ""
-    verdict = "fits" if answer.plan else _missed(answer.closest)
-    return Section(f"{answer.model.id}{size}, on {where}: {verdict}", style="good" if answer.plan else "bad")
+    size = f", {plan.model.parameters / 1e9:.2f} B parameters" if plan.model.blocks else ""
+    return Section(f"{plan.model.id}{size}, on {where}: {_verdict(plan)}", style=style)
 
 
-def _missed(closest: Plan | None) -> str:
+def _verdict(plan: Plan) -> str:
     """Memory and rules are different news."""
-    refused = closest is not None and closest.rule not in ("", "memory")
+    if plan.fits:
+        return "takes no card" if plan.remote else "fits"
+    refused = plan.rule not in ("", "memory")
     return "a rule forbids it; the closest:" if refused else "does not fit; the closest:"
 
 
@@ -79,9 +88,10 @@ def facts(plan: Plan) -> Iterator[Row]:
     """The decisions, one a row."""
     layout = plan.deployment.layout
     yield "engine", f"{plan.backend} {plan.engine_version}".strip()
-    yield "weights", f"{plan.quantization}: {plan.checkpoint.id}"
-    yield "computes in", plan.dtype + ("" if plan.kv_dtype == "auto" else f", KV cache in {plan.kv_dtype}")
     if not plan.remote:
+        yield "weights", f"{plan.quantization}: {plan.checkpoint.id}"
+        cache = "" if plan.kv_dtype == "auto" else f", KV cache in {plan.kv_dtype}"
+        yield "computes in", plan.dtype + cache
         words = f"tensor {layout.tensor} x pipeline {layout.pipeline} x data {layout.data}"
         yield "layout", words + (", whole experts per card" if layout.expert else "")
     largest = f" (at most {plan.largest_context})" if plan.largest_context else ""
@@ -140,21 +150,29 @@ def memory(plan: Plan) -> Iterator[str]:
     yield ", ".join(named) + f", free {footprint.free / GIB:.2f} of {footprint.total / GIB:.2f} GiB"
 
 
-def bar(parts: dict[str, int], total: int) -> str:
-    """w weights, k KV cache, a activation, n non-torch, g graphs, dots what is left."""
-    signs = "".join(part[0] * round(CELLS * size / max(1, total)) for part, size in parts.items())
-    return "[" + signs[:CELLS].ljust(CELLS, ".") + "]"
-
-
-def started(plan: Plan) -> Section:
-    """The command; for more than one node each node's, in order."""
+def commands(plan: Plan, most: int | None = None) -> Iterator[Section]:
+    """What to type, in order: the checkpoint's making, the installation, each node's start."""
     from memserve.plan.nodes import steps
 
+    if plan.checkpoint.make:
+        yield Section("make the checkpoint", lines=(plan.checkpoint.make,), as_is=True)
+    if plan.install:
+        yield Section("install", lines=(plan.install,), as_is=True)
     found = steps(plan)
-    if len(found) < 2:
-        return Section("run", lines=(command(plan.command, plan.env),), bullets=False)
-    lines = (f"node {step.node}: {command(step.command, step.env)}" for step in found)
-    return Section("run, in this order (NODE_0, ... are addresses)", lines=tuple(lines), bullets=False)
+    if plan.command and len(found) < 2:
+        yield Section("run", lines=(command(plan.command, plan.env),), as_is=True)
+    elif plan.command:
+        for step in found[:most]:
+            title = f"run on node {step.node} (NODE_0, ... are addresses)"
+            yield Section(title, lines=(command(step.command, step.env),), as_is=True)
+        if most is not None and len(found) > most:
+            yield Section(f"... and on {len(found) - most} more: plan.to_dict()['nodes']")
+
+
+def reasons(plan: Plan) -> tuple[str, ...]:
+    """The plan's reasons, without a command that stands above by itself."""
+    make = plan.checkpoint.make
+    return tuple(one.replace(make, "made as above") if make else one for one in plan.reasons)
 
 
 def command(words: Sequence[str], env: Mapping[str, str]) -> str:
@@ -182,6 +200,11 @@ def plan_row(plan: Plan) -> Row:
 
 
 REJECTED: Row = ("engine", "weights", "tp x pp", "reason", "source")
+
+
+def alternatives(plans: Sequence[Plan], title: str) -> Section:
+    """Plans beside each other."""
+    return Section(title, PLANS, tuple(plan_row(plan) for plan in plans))
 
 
 def rejections(rejected: Sequence[Candidate], *, why: bool) -> Section:

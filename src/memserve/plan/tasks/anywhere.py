@@ -6,22 +6,29 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from memserve.engines.rules.judge import Judge, always
-from memserve.plan.query import MOST
-from memserve.plan.report.sections import Section
+from memserve.plan.answer import Answer, Maker, answer
+from memserve.plan.page.section import Section
+from memserve.plan.page.shown import Shown
+from memserve.plan.plan import machine_object
+from memserve.plan.query import MOST, Query
 from memserve.plan.search import pricing, rooms
 from memserve.plan.search.choice import FP8_HARDWARE
 from memserve.plan.search.offers import context_of, of_room, versions
-from memserve.plan.tasks import options as command_line
+from memserve.plan.tasks.options import asked
+from memserve.plan.tasks.showing import show
 
 if TYPE_CHECKING:
     from argparse import Namespace
     from collections.abc import Iterator, Sequence
+    from os import PathLike
+
+    from typing_extensions import Unpack
 
     from memserve.engines.backend import Plannable
     from memserve.hardware.machine import Card, Machine
     from memserve.model.spec import ModelSpec
     from memserve.plan.plan import Candidate
-    from memserve.plan.query import Query
+    from memserve.plan.query import PlanOptions
 
 COUNTS = (1, 2, 4, 8, 16)
 LEVELS = {"16 bit": ("none",), "8 bit": ("fp8", "w8a8", "int8"), "4 bit": ("gptq", "awq", "w4a16", "nf4")}
@@ -35,6 +42,7 @@ LEAST_BYTES = {"16 bit": 2.0, "8 bit": 1.0, "4 bit": 0.5}
 class Row:
     """One card: how many of it each level needs, and the engine and price of the smallest machine."""
 
+    model: ModelSpec
     card: Card
     counts: dict[str, int | None]
     smallest: Candidate
@@ -43,32 +51,54 @@ class Row:
     price_source: str
 
 
+@dataclass(frozen=True, repr=False)
+class Machines(Shown):
+    """The smallest machine of each card that holds a model, the cheapest first."""
+
+    model: ModelSpec
+    rows: tuple[Row, ...]
+    answer: Answer
+    """On the first of them, at a provider that needs none, or the closest miss on the widest."""
+
+    @property
+    def fits(self) -> bool:
+        """Some card holds the model, or none is needed."""
+        return self.answer.fits
+
+    def to_dict(self) -> dict[str, Any]:
+        """The plan of the cheapest machine, and all machines with theirs."""
+        return {
+            **self.answer.to_dict(),
+            "machines": [row_object(row, self.answer.query) for row in self.rows],
+        }
+
+    def sections(self, *, why: bool = False, everything: bool = False) -> Iterator[Section]:
+        """The table for a person; without one, the answer at a provider or the closest miss."""
+        if self.rows:
+            yield from _table(self.model, self.rows)
+        elif self.answer.fits:
+            yield from self.answer.sections(why=why, everything=everything)
+        else:
+            yield from _missed(self.answer)
+
+
 def run(options: Namespace) -> int:
     """Print the table; 0 if any card holds the model."""
+    return show(anywhere(options.model, **asked(options)), options)
+
+
+def anywhere(model: str | PathLike[str] | ModelSpec, **options: Unpack[PlanOptions]) -> Machines:
+    """The smallest machine of each card that holds a model."""
     from memserve.plan.library import model_of
 
-    model, query = model_of(options.model), command_line.query(options)
-    if not model.blocks or not rooms.plans_locally(query.backend):
-        return provided(model, query, options)
-    rows = list(table(model, query))
-    rows.sort(key=lambda row: (row.usd_per_hour is None, row.usd_per_hour or 0.0, row.machine.cards))
-    if options.json:
-        from memserve.plan.report.object import write_json
-
-        write_json(table_object(model, query, rows))
-    else:
-        from memserve.plan.report.page import render
-
-        render(sections(model, query, rows))
-    return 0 if rows else 1
-
-
-def provided(model: ModelSpec, query: Query, options: Namespace) -> int:
-    """The plan of a provider, which needs no card."""
-    from memserve.plan.answer import answer
-    from memserve.plan.tasks.showing import show
-
-    return show(answer(model, largest(), query), options)
+    query = Query.of(**options)
+    spec = model_of(model, query.backend)
+    local = bool(spec.blocks) and rooms.plans_locally(query.backend)
+    rows = sorted(
+        table(spec, query) if local else (),
+        key=lambda row: (row.usd_per_hour is None, row.usd_per_hour or 0.0, row.machine.cards),
+    )
+    return Machines(spec, tuple(rows), answer(spec, rows[0].machine if rows else largest(), query))
 
 
 def table(model: ModelSpec, query: Query) -> Iterator[Row]:
@@ -103,7 +133,7 @@ def row_of(model: ModelSpec, card: Card, query: Query, asked: Sequence[str]) -> 
     machine, candidate = min(fitting, key=lambda one: one[0].cards)
     price, source = pricing.rent(machine)
     counts = {level: one[0].cards if one else None for level, one in found.items()}
-    return Row(card, counts, candidate, machine, price, source)
+    return Row(model, card, counts, candidate, machine, price, source)
 
 
 def has_fp8(card: Card) -> bool:
@@ -183,15 +213,6 @@ def pinned(query: Query, machine: Machine, room: Plannable) -> Query:
     )  # fmt: skip
 
 
-def table_object(model: ModelSpec, query: Query, rows: Sequence[Row]) -> dict[str, Any]:
-    """The JSON answer: the plan of the cheapest machine, and all machines."""
-    from memserve.plan.answer import answer
-    from memserve.plan.report.object import answer_object
-
-    machine = rows[0].machine if rows else largest()
-    return {**answer_object(answer(model, machine, query)), "machines": [row_object(row) for row in rows]}
-
-
 def largest() -> Machine:
     """The widest machine that is tried, where the closest miss is looked for."""
     from memserve.hardware import cards
@@ -201,9 +222,11 @@ def largest() -> Machine:
     return Machine(card=widest, cards_per_node=COUNTS[-1])
 
 
-def row_object(row: Row) -> dict[str, Any]:
-    """One card's row."""
+def row_object(row: Row, query: Query) -> dict[str, Any]:
+    """One card's smallest machine, and the plan for it."""
+    plan = Maker(row.model, row.machine, query, ()).plan(row.smallest, brief=True)
     return {
+        "machine": machine_object(row.machine), "plan": plan.bare(),
         "card": row.card.name, "cards": row.machine.cards, "cards_by_level": row.counts,
         "backend": row.smallest.backend, "engine_version": row.smallest.engine_version,
         "quantization": row.smallest.quantization, "tensor_parallel": row.smallest.tensor_parallel,
@@ -212,12 +235,7 @@ def row_object(row: Row) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def sections(model: ModelSpec, query: Query, rows: Sequence[Row]) -> Iterator[Section]:
-    """The table for a person, the cheapest first."""
-    if not rows:
-        yield Section(f"no single node of up to {COUNTS[-1]} cards holds {model.id}", style="bad")
-        yield from missed(model, query)
-        return
+def _table(model: ModelSpec, rows: Sequence[Row]) -> Iterator[Section]:
     levels = tuple(rows[0].counts)
     yield Section(f"the smallest machine of each card that holds {model.id}", style="good")
     header = ("card", *(f"cards at {level}" for level in levels), "smallest runs", "$/h")
@@ -232,11 +250,9 @@ def sections(model: ModelSpec, query: Query, rows: Sequence[Row]) -> Iterator[Se
     yield Section(header=header, rows=cells)
 
 
-def missed(model: ModelSpec, query: Query) -> Iterator[Section]:
+def _missed(found: Answer) -> Iterator[Section]:
     """Why not even the widest machine does, and what would."""
-    from memserve.plan.answer import answer
-
-    found = answer(model, largest(), query)
+    yield Section(f"no single node of up to {COUNTS[-1]} cards holds {found.model.id}", style="bad")
     if found.closest is not None:
         where = f"{found.machine.cards}x{found.machine.card.name}"
         yield Section(f"the closest, {found.closest.backend} on {where}", lines=(found.closest.reason,))

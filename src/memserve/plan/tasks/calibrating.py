@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from memserve.errors import InvalidInput, MemserveError
 from memserve.hardware.machine import GIB
-from memserve.plan.report.page import render
-from memserve.plan.report.sections import Section
+from memserve.plan.page.section import Section
+from memserve.plan.page.text import write
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -47,7 +47,7 @@ def run(options: Namespace) -> int:
         notes = [doubt] if doubt else []
         write_json({"schema": 1, "saved": path and str(path), "calibration": shown(learnt), "notes": notes})
     else:
-        render(sections(learnt, path, options.calibrate, doubt))
+        write(sections(learnt, path, options.calibrate, doubt))
     return 0
 
 

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from memserve.errors import InvalidInput, UnknownName
-from memserve.plan.tasks import options as command_line
+from memserve.plan.page.section import Section
+from memserve.plan.page.shown import Shown
+from memserve.plan.query import Query
+from memserve.plan.tasks.options import asked
+from memserve.plan.tasks.showing import show
 
 if TYPE_CHECKING:
     from argparse import Namespace
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping, Sequence
+    from os import PathLike
 
+    from typing_extensions import Unpack
+
+    from memserve.model.spec import ModelSpec
     from memserve.plan.job import Job
+    from memserve.plan.query import PlanOptions
 
 DEFAULT_MODEL = "meta-llama/Llama-3.1-8B-Instruct"
 """What the cards run where no MODEL is named; the answer says so."""
@@ -42,31 +50,63 @@ class Entry:
                 "reason": self.reason or None}  # fmt: skip
 
 
+@dataclass(frozen=True, repr=False)
+class Comparison(Shown):
+    """Machines and providers for one workload, in the order they were named."""
+
+    model: str | None
+    """None where none was named: the cards run `DEFAULT_MODEL`."""
+    workload: str
+    requests: int
+    entries: tuple[Entry, ...]
+
+    @property
+    def fits(self) -> bool:
+        """The workload can be run on anything named."""
+        return any(found.job for found in self.entries)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Every entry with its hours and dollars."""
+        return {"schema": 1, "model": self.model or DEFAULT_MODEL, "workload": self.workload,
+                "compare": [found.to_dict() for found in self.entries]}  # fmt: skip
+
+    def sections(self, *, why: bool = False, everything: bool = False) -> Iterator[Section]:
+        """The table and, below it, the chart."""
+        rows = zip(_letters(self.entries), self.entries, strict=True)
+        note = "" if self.model else " (no MODEL was named)"
+        head = f"{self.workload}: {self.requests:,} requests with {self.model or DEFAULT_MODEL}{note}"
+        yield Section(head, COLUMNS, tuple(_row(letter, found) for letter, found in rows))
+        yield Section(lines=tuple(chart(self.entries)), as_is=True)
+
+
 def run(options: Namespace) -> int:
     """Print the table and the chart; 0 if the workload can be run on anything named."""
-    job = command_line.job_of(options)
-    if job is None:
-        raise InvalidInput("--compare needs a --workload, as locomo or 1000:200:5000")
     named = [] if options.gpus is None or options.gpus in options.compare else [options.gpus]
-    entries = [entry(word, options, job) for word in (*named, *options.compare)]
+    found = compare(options.model, (*named, *options.compare), **asked(options))
     if options.plot:
-        draw(entries, options.plot, job.workload.name)
-    if options.json:
-        from memserve.plan.report.object import write_json
-
-        write_json({"schema": 1, "model": options.model or DEFAULT_MODEL, "workload": job.workload.name,
-                    "compare": [found.to_dict() for found in entries]})  # fmt: skip
-    else:
-        sys.stdout.write(text(entries, options.model, job))
-    return 0 if any(found.job for found in entries) else 1
+        draw(found, options.plot)
+    return show(found, options)
 
 
-def entry(word: str, options: Namespace, job: Job) -> Entry:
+def compare(
+    model: str | PathLike[str] | ModelSpec | None, specs: Sequence[str], **options: Unpack[PlanOptions]
+) -> Comparison:
+    """A workload on each of some machines (`4xV100`) and providers (`openai:gpt-4o-mini`)."""
+    query = Query.of(**options)
+    if query.job is None:
+        raise InvalidInput("--compare needs a --workload, as locomo or 1000:200:5000")
+    entries = tuple(entry(word, model or DEFAULT_MODEL, query, query.job) for word in specs)
+    name = model if isinstance(model, str | None) else str(getattr(model, "id", model))
+    workload = query.job.workload
+    return Comparison(name, workload.name, workload.requests, entries)
+
+
+def entry(word: str, model: str | PathLike[str] | ModelSpec, query: Query, job: Job) -> Entry:
     """`provider:model` by its token price, anything else as a machine; `@` gives one's own price."""
     name, sign, own = word.partition("@")
     if ":" in name:
         return _provider(name, _rates(word, own) if sign else [], job)
-    return _machine(word, options)
+    return _machine(word, model, query)
 
 
 def _rates(word: str, own: str) -> list[float]:
@@ -99,10 +139,10 @@ def _provider(name: str, rates: list[float], job: Job) -> Entry:
     return Entry(name, f"{price.input:g} / {price.output:g} $ per Mtok", job.by(price))
 
 
-def _machine(spec: str, options: Namespace) -> Entry:
+def _machine(spec: str, model: str | PathLike[str] | ModelSpec, query: Query) -> Entry:
     from memserve.plan.library import answered
 
-    found = answered(options.model or DEFAULT_MODEL, spec, command_line.query(options))
+    found = answered(model, spec, query)
     name = spec.partition("@")[0]
     plan = found.plan
     if plan is None:
@@ -112,19 +152,7 @@ def _machine(spec: str, options: Namespace) -> Entry:
     return Entry(name, f"{plan.backend} {plan.engine_version}, {plan.quantization}, {layout}", plan.workload)
 
 
-def text(entries: list[Entry], model: str | None, job: Job) -> str:
-    """The table and, below it, the chart."""
-    rows = [COLUMNS, *(_row(letter, found) for letter, found in zip(_letters(entries), entries, strict=True))]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(COLUMNS))]
-    lines = [
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
-    ]
-    head = f"{job.workload.name}: {job.workload.requests:,} requests with {model or DEFAULT_MODEL}"
-    note = "" if model else " (no MODEL was named)"
-    return "\n".join([head + note, *lines, "", *chart(entries)]) + "\n"
-
-
-def chart(entries: list[Entry], width: int = 56, height: int = 12) -> list[str]:
+def chart(entries: Sequence[Entry], width: int = 56, height: int = 12) -> list[str]:
     """Letters by likely time and money, both logarithmic."""
     from math import log
 
@@ -144,14 +172,14 @@ def chart(entries: list[Entry], width: int = 56, height: int = 12) -> list[str]:
     return ["$ (up) against hours (right), likely values, logarithmic", *body, "  +" + "-" * width, foot]
 
 
-def draw(entries: list[Entry], file: str, workload: str) -> None:
+def draw(comparison: Comparison, file: str) -> None:
     """The chart as a picture, with the ranges."""
     from memserve.plan.report.plot import check_file, figure
 
     check_file(file)
     made = figure()
     axes = made.subplots()
-    for found in entries:
+    for found in comparison.entries:
         if found.job is None or found.job["usd"] is None:
             continue
         hours, usd = found.job["hours"], found.job["usd"]
@@ -163,13 +191,13 @@ def draw(entries: list[Entry], file: str, workload: str) -> None:
     axes.set_yscale("log")
     axes.set_xlabel("hours")
     axes.set_ylabel("$")
-    axes.set_title(workload)
+    axes.set_title(comparison.workload)
     if axes.has_data():
         axes.legend(fontsize="small")
     made.savefig(file)
 
 
-def _letters(entries: list[Entry]) -> list[str]:
+def _letters(entries: Sequence[Entry]) -> list[str]:
     return [chr(ord("A") + place % 26) for place in range(len(entries))]
 
 

@@ -11,48 +11,50 @@ from memserve.plan.tasks.showing import show
 
 if TYPE_CHECKING:
     from argparse import Namespace
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
+
+    from memserve.plan.answer import Answer
+
+TASKS = {
+    "emit": "emitting", "compare": "comparing", "calibrate": "calibrating", "check": "", "train": "training",
+    "embedder": "pair", "any": "anywhere",
+}  # fmt: skip
+"""The option that asks for each task, the first that is given wins, and the module that answers it."""
 
 
 def run(words: Sequence[str] | None = None) -> int:
     """Answer one call on stdout; 0 if a plan fits, 1 if none does."""
     options = command_line.parse(words)
-    task: Callable[[Namespace], int] = plan
-    if options.emit is not None:
-        task = import_module("memserve.plan.tasks.emitting").run
-    elif options.compare is not None:
-        task = import_module("memserve.plan.tasks.comparing").run
-    elif options.calibrate is not None:
-        task = import_module("memserve.plan.tasks.calibrating").run
-    elif options.check is not None:
-        task = check_command
-    elif options.train is not None:
-        task = import_module("memserve.plan.tasks.training").run
-    elif options.embedder is not None:
-        task = import_module("memserve.plan.tasks.pair").run
-    elif (options.gpus or "").strip().lower() == "any":
-        task = import_module("memserve.plan.tasks.anywhere").run
-    return task(options)
+    asked = {**vars(options), "any": command_line.any_machine(options) or None}
+    name = next((name for name in TASKS if asked[name] is not None), "")
+    if name and TASKS[name]:
+        return int(import_module(f"memserve.plan.tasks.{TASKS[name]}").run(options))
+    found = check(options) if name == "check" else plan(options)
+    if options.plot is not None:
+        from memserve.plan.report.plot import draw
 
-
-def plan(options: Namespace) -> int:
-    """The plan for a model on a machine."""
-    from memserve.plan.library import answered
-
-    query = command_line.query(options)
-    found = answered(options.model, options.gpus, query, everything=options.all)
+        draw(found, options.plot)
     return show(found, options)
 
 
-def check_command(options: Namespace) -> int:
+def plan(options: Namespace) -> Answer:
+    """The plan for a model on a machine."""
+    from memserve.plan.library import answered
+    from memserve.plan.query import Query
+
+    query = Query.of(**command_line.asked(options))
+    return answered(options.model, options.gpus, query, everything=options.all)
+
+
+def check(options: Namespace) -> Answer:
     """The verdict on a command that one already has."""
     from memserve.plan.answer import checked
-    from memserve.plan.checking import check
+    from memserve.plan.checking import check as judged
 
     if options.model is not None:
         raise InvalidInput("--check reads the model from the command: leave MODEL out")
-    plan = check(
+    plan = judged(
         options.check, options.gpus, engine_version=options.engine_version,
         memory_gib_per_card=options.memory, context=options.context, concurrency=options.concurrency,
     )  # fmt: skip
-    return show(checked(plan), options)
+    return checked(plan)

@@ -1,4 +1,4 @@
-"""python -m memserve.plan MODEL --emit compose|slurm|kuberay"""
+"""memserve plan MODEL --emit compose|slurm|kuberay"""
 
 from __future__ import annotations
 
@@ -17,16 +17,17 @@ OTHERS = ("check", "train", "calibrate", "embedder", "plot")
 def run(options: Namespace) -> int:
     """Print the file alone, so that it can be piped; with --json, the answer and the file in it."""
     from memserve.plan.library import answered, miss
-    from memserve.plan.tasks.options import query
+    from memserve.plan.query import Query
+    from memserve.plan.tasks.options import any_machine, asked
 
     emit.check(options.emit)
     _check_address(options.bind)
     other = next((name for name in OTHERS if getattr(options, name)), None)
-    if other or (options.gpus or "").strip().lower() == "any":
+    if other or any_machine(options):
         raise InvalidInput(
             f"--emit writes the file of one plan: leave {f'--{other}' if other else '--gpus any'} out"
         )
-    found = answered(options.model, options.gpus, query(options), everything=options.all)
+    found = answered(options.model, options.gpus, Query.of(**asked(options)), everything=options.all)
     if found.plan is None and not options.json:
         raise DoesNotFit(miss(found), closest=found.closest)
     text = None if found.plan is None else emit.emit(found.plan, options.emit, bind=options.bind)

@@ -2,37 +2,44 @@
 
 from __future__ import annotations
 
-import argparse
-import re
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, cast
 
+from memserve.cli import Parser, amount, count
 from memserve.errors import InvalidInput
-from memserve.plan.query import MOST, Query
 
 if TYPE_CHECKING:
+    import argparse
     from collections.abc import Sequence
 
-    from memserve.plan.job import Job
+    from memserve.plan.query import PlanOptions
 
-_COUNT = re.compile(r"(\d{1,12})([kKmM]?)")
-_UNITS = {"": 1, "k": 1024, "m": 1024**2}
-
-
-class Parser(argparse.ArgumentParser):
-    """Raises instead of printing its usage, so that every error is one line."""
-
-    def error(self, message: str) -> NoReturn:
-        raise InvalidInput(message, hint="python -m memserve.plan --help lists the options")
+ASKED = ("context", "concurrency", "backend", "engine_version", "quantization", "tp", "pp", "dp", "kv_dtype",
+         "objective", "workload", "deadline", "budget")  # fmt: skip
+"""Options that become a `PlanOptions`, under the same names."""
 
 
 def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
-    """The options of one call."""
-    options = parser().parse_args(words)
+    """The options of one call; a machine may stand behind MODEL without --gpus."""
+    made = parser()
+    options, extra = made.parse_known_args(words)
+    if len(extra) == 1 and options.gpus is None and _is_machine(extra[0]):
+        options.gpus, extra = extra[0], []
+    if extra:
+        made.refuse(extra)
     if options.model is None and options.train:
         options.model = _last(options.train)
     if not (options.model or options.check or options.calibrate or options.compare):
-        raise InvalidInput("no model named: python -m memserve.plan llama-70b --gpus 4xV100")
+        raise InvalidInput("no model named: memserve plan llama-70b --gpus 4xV100")
     return options
+
+
+def _is_machine(word: str) -> bool:
+    from memserve.hardware import parse as machine
+
+    try:
+        return word.lower() == "any" or bool(machine(word))
+    except InvalidInput:
+        return False
 
 
 def _last(words: list[str]) -> str | None:
@@ -43,48 +50,37 @@ def _last(words: list[str]) -> str | None:
     return None if named else words.pop()
 
 
-def query(options: argparse.Namespace) -> Query:
-    """What the options ask of the planner."""
-    return Query(
-        context=options.context, concurrency=options.concurrency, backend=options.backend,
-        engine_version=options.engine_version, quantization=options.quantization, tensor_parallel=options.tp,
-        pipeline_parallel=options.pp, data_parallel=options.dp, kv_dtype=options.kv_dtype,
-        objective=options.objective, job=job_of(options),
-    )  # fmt: skip
+def asked(options: argparse.Namespace) -> PlanOptions:
+    """What the options ask of the planner, as the library takes it."""
+    return cast("PlanOptions", {name: getattr(options, name) for name in ASKED})
 
 
-def job_of(options: argparse.Namespace) -> Job | None:
-    """The workload that the options name, with its bounds."""
-    if options.workload is None and options.deadline is None and options.budget is None:
-        return None
-    from memserve.plan import job
-
-    return job.read(options.workload, options.deadline, options.budget)
+def any_machine(options: argparse.Namespace) -> bool:
+    """Whether --gpus leaves the machine open."""
+    return (options.gpus or "").strip().lower() == "any"
 
 
 def parser() -> Parser:
     """Every option that the planner knows."""
     made = Parser(
-        prog="python -m memserve.plan",
-        allow_abbrev=False,
-        formatter_class=lambda prog: argparse.HelpFormatter(prog, width=100),
-        description="What to run on the cards at hand: engine, release, quantization, layout, command.",
+        "plan", "What to run on the cards at hand: engine, release, quantization, layout, command.",
         epilog="exit codes: 0 a plan fits; 1 nothing does, the closest miss is shown; 2 malformed call",
-    )
+    )  # fmt: skip
     made.add_argument("model", nargs="?", metavar="MODEL", help="a name, hub id, folder or config.json")
     made.add_argument(
         "--gpus", metavar="SPEC", help="4xV100, 2x8xH100, 8x910B4@12.5 ($/h), p4d.24xlarge, cpu, any"
     )
-    _wanted(made)
+    wanted(made)
     _shown(made)
     _other(made)
     return made
 
 
-def _wanted(made: Parser) -> None:
+def wanted(made: Parser) -> None:
+    """The options that become the query."""
     add = made.add_argument_group("what is wanted").add_argument
     add("--context", type=count, metavar="N", help="tokens of one request, prompt and answer")
-    add("--concurrency", type=count, default=1, metavar="N", help="requests of that context at once")
+    add("--concurrency", type=count, metavar="N", help="requests of that context at once")
     add("--backend", metavar="B", help="vllm, ascend, sglang, hf, lmdeploy, llamacpp, mindie, openai, ...")
     add("--engine-version", metavar="V", help="the engine's release")
     add("--quantization", metavar="Q", help="none, gptq, awq, nf4, int8, fp8, w8a8, gguf-q4_k_m, ...")
@@ -95,7 +91,7 @@ def _wanted(made: Parser) -> None:
     add("--workload", metavar="W", help="longmemeval-s, locomo, IN:OUT:N or a .jsonl file of requests")
     add("--deadline", metavar="T", help="with --workload: 12h, 90m, 3d, 'tomorrow 9:00'")
     add("--budget", type=amount, metavar="USD", help="with --workload: dollars")
-    add("--objective", default="quality", metavar="O", help="quality, throughput, latency or cost")
+    add("--objective", metavar="O", help="quality (the default), throughput, latency or cost")
 
 
 def _shown(made: Parser) -> None:
@@ -116,23 +112,3 @@ def _other(made: Parser) -> None:
     add("--train", nargs="*", metavar="WORD", help="full, lora or qlora, and batch=4 sequence=2048 ...")
     add("--compare", nargs="+", metavar="SPEC", help="with --workload: 4xV100 1xH100 openai:gpt-4o-mini")
     add("--calibrate", metavar="LOG", help="learn this machine's constants from a start-up log")
-
-
-def count(text: str) -> int:
-    """A whole number above 0; 32k is 32768."""
-    found = _COUNT.fullmatch(text.strip())
-    number = int(found[1]) * _UNITS[found[2].lower()] if found else 0
-    if not 0 < number <= MOST:
-        raise argparse.ArgumentTypeError(f"a whole number above 0 is needed, not {text[:40]!r}")
-    return number
-
-
-def amount(text: str) -> float:
-    """A number above 0."""
-    try:
-        number = float(text)
-    except ValueError:
-        number = 0.0
-    if not 0 < number < MOST:
-        raise argparse.ArgumentTypeError(f"a number above 0 is needed, not {text[:40]!r}")
-    return number

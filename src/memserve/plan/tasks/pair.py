@@ -14,19 +14,25 @@ from memserve.engines.install import VISIBLE
 from memserve.hardware.machine import GIB
 from memserve.plan.answer import Answer, answer
 from memserve.plan.losses import weight_loss
+from memserve.plan.page.section import Section
+from memserve.plan.page.shown import Shown
 from memserve.plan.query import Query
-from memserve.plan.report.sections import Section, of_answer
 from memserve.plan.search import rooms
 from memserve.plan.search.checkpoints import loaded
-from memserve.plan.tasks import options as command_line
+from memserve.plan.tasks.options import asked
+from memserve.plan.tasks.showing import show
 
 if TYPE_CHECKING:
     from argparse import Namespace
     from collections.abc import Iterator
+    from os import PathLike
+
+    from typing_extensions import Unpack
 
     from memserve.hardware.machine import Machine
     from memserve.model.spec import ModelSpec
     from memserve.plan.plan import Plan
+    from memserve.plan.query import PlanOptions
 
 BATCH = 8
 """Texts that the embedder holds at once."""
@@ -38,8 +44,8 @@ MARGIN = GIB // 4
 """What a second process on a card takes beyond its own account: CUDA context rounding, fragmentation."""
 
 
-@dataclass(frozen=True)
-class Pair:
+@dataclass(frozen=True, repr=False)
+class Pair(Shown):
     """Both plans; `embedder` is None where not even it fits."""
 
     generator: Answer
@@ -51,27 +57,40 @@ class Pair:
         """Both run at once."""
         return self.generator.plan is not None and self.embedder is not None
 
+    def to_dict(self) -> dict[str, Any]:
+        """The generator's answer with the embedder's plan beside it."""
+        beside = None
+        if self.embedder is not None:
+            beside = {**self.embedder.to_dict(), "placement": placement(self)}
+        return {**self.generator.to_dict(), "fits": self.fits, "embedder": beside}
+
+    def sections(self, *, why: bool = False, everything: bool = False) -> Iterator[Section]:
+        """Both, for a person."""
+        yield from self.generator.sections(why=why, everything=everything)
+        if self.embedder is None:
+            yield Section("the embedder does not fit beside it", style="bad")
+            return
+        yield Section(f"and the embedder, {placement(self)}", style="good")
+        yield from self.embedder.sections()
+
 
 def run(options: Namespace) -> int:
     """Plan both and print them; 0 if both fit."""
+    return show(pair(options.model, options.embedder, options.gpus, **asked(options)), options)
+
+
+def pair(
+    generator: str | PathLike[str] | ModelSpec, embedder: str | PathLike[str] | ModelSpec,
+    gpus: str | Machine | None = None, **options: Unpack[PlanOptions],
+) -> Pair:  # fmt: skip
+    """A generator, planned as the options say, and an embedder on the same cards."""
     from memserve.plan.library import machine_of, model_of
 
-    found = pair(
-        model_of(options.model), model_of(options.embedder), machine_of(options.gpus),
-        command_line.query(options),
-    )  # fmt: skip
-    if options.json:
-        from memserve.plan.report.object import write_json
-
-        write_json(pair_object(found))
-    else:
-        from memserve.plan.report.page import render
-
-        render(sections(found, why=options.why, everything=options.all))
-    return 0 if found.fits else 1
+    query = Query.of(**options)
+    return planned(model_of(generator, query.backend), model_of(embedder), machine_of(gpus), query)
 
 
-def pair(generator: ModelSpec, embedder: ModelSpec, machine: Machine, query: Query) -> Pair:
+def planned(generator: ModelSpec, embedder: ModelSpec, machine: Machine, query: Query) -> Pair:
     """The better of a card apart and a card shared."""
     beside = embedding_plan(embedder, machine)
     if beside is None:
@@ -153,23 +172,3 @@ def placement(found: Pair) -> str:
     if found.embedder is not None and found.embedder.footprint is None:
         return "at its provider"
     return "on the generator's first card" if found.shared else "on the last card, by itself"
-
-
-def pair_object(found: Pair) -> dict[str, Any]:
-    """The generator's answer with the embedder's plan beside it."""
-    from memserve.plan.report.object import answer_object
-
-    beside = None if found.embedder is None else {**found.embedder.to_dict(), "placement": placement(found)}
-    return {**answer_object(found.generator), "fits": found.fits, "embedder": beside}
-
-
-def sections(found: Pair, *, why: bool, everything: bool) -> Iterator[Section]:
-    """Both, for a person."""
-    yield from of_answer(found.generator, why=why, everything=everything)
-    if found.embedder is None:
-        yield Section("the embedder does not fit beside it", style="bad")
-        return
-    beside = replace(found.generator, model=found.embedder.model, plan=found.embedder, closest=None,
-                     alternatives=(), rejected=(), remedies=())  # fmt: skip
-    yield Section(f"and the embedder, {placement(found)}", style="good")
-    yield from of_answer(beside, why=False, everything=False)

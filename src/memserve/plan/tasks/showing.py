@@ -1,4 +1,4 @@
-"""An answer in the form that a call asks for: a page, JSON, a picture beside either."""
+"""A value in the form that a call asks for: a page, or one JSON object."""
 
 from __future__ import annotations
 
@@ -7,21 +7,17 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from argparse import Namespace
 
-    from memserve.plan.answer import Answer
+    from memserve.plan.page.shown import Shown
 
 
-def show(found: Answer, options: Namespace) -> int:
-    """Print the answer in the form that was asked for."""
-    if options.plot is not None:
-        from memserve.plan.report.plot import draw
-
-        draw(found, options.plot)
+def show(value: Shown, options: Namespace) -> int:
+    """Print the value; 0 if what was asked can be had."""
     if options.json:
-        from memserve.plan.report.object import answer_object, write_json
+        from memserve.plan.report.object import write_json
 
-        write_json(answer_object(found))
+        write_json(value.to_dict())
     else:
-        from memserve.plan.report.page import show as show_text
+        from memserve.plan.page.text import write
 
-        show_text(found, why=options.why, everything=options.all)
-    return 0 if found.plan else 1
+        write(value.sections(why=getattr(options, "why", False), everything=getattr(options, "all", False)))
+    return 0 if value.fits else 1

@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypedDict, cast
 
 from memserve.errors import InvalidInput
 from memserve.hardware.machine import GIB
-from memserve.plan.report.sections import Section, bar
+from memserve.plan.page.section import Section, bar
+from memserve.plan.page.shown import Shown
+from memserve.plan.plan import machine_object, model_object
+from memserve.plan.query import known_name
 
 if TYPE_CHECKING:
     from argparse import Namespace
     from collections.abc import Iterator, Sequence
+    from os import PathLike
 
+    from typing_extensions import Unpack
+
+    from memserve.hardware.machine import Card, Machine
     from memserve.memory.training import TrainingNeed
+    from memserve.model.spec import ModelSpec
 
 METHODS = ("full", "lora", "qlora")
 WORDS = {
@@ -30,35 +39,157 @@ TRUTHS = {
     "0": False,
 }
 PARTS = ("weights", "gradients", "optimizer_states", "activations", "logits", "buffers", "workspace")
+LEGEND = tuple(part.replace("_", " ") for part in PARTS[:-1])
+
+
+COUNTS = (1, 2, 4, 8, 16)
+"""Cards that `--gpus any` tries."""
+HEADER = ("machine", "GiB needed", "of", "sharding", "$/h")
+
+
+class TrainOptions(TypedDict, total=False):
+    """How a model is trained."""
+
+    method: str
+    """`full` (the default), `lora` or `qlora`."""
+    optimizer: str
+    """`adamw` (the default), `adamw8bit`, `sgd`, `adafactor`, ..."""
+    precision: str
+    """`bfloat16` (the default), `float32`, ..."""
+    zero: int | None
+    """The ZeRO stage, 0 to 3; by default the least that fits."""
+    batch: int
+    """Sequences of one card in one step."""
+    sequence: int
+    """Tokens of one sequence."""
+    checkpointing: bool
+    """Whether activations are computed again instead of kept."""
+    lora_rank: int
+    """Columns of an adapter."""
+    lora_targets: tuple[str, ...] | None
+    """Names of the layers that get an adapter; by default every linear layer."""
+
+
+@dataclass(frozen=True, repr=False)
+class Training(Shown):
+    """What training needs of each card of a machine."""
+
+    model: ModelSpec
+    machine: Machine
+    need: TrainingNeed
+
+    @property
+    def fits(self) -> bool:
+        """Every card holds its share."""
+        return self.need.total <= self.machine.card.memory
+
+    def to_dict(self) -> dict[str, Any]:
+        """The answer in the shape of a plan's."""
+        need = need_object(self.need, self.machine.card.memory)
+        return {
+            "schema": 1, "model": model_object(self.model), "machine": machine_object(self.machine),
+            "fits": self.fits, "plan": need if self.fits else None, "closest": None if self.fits else need,
+            "alternatives": [], "rejected": [],
+        }  # fmt: skip
+
+    def sections(self, *, why: bool = False, everything: bool = False) -> Iterator[Section]:
+        """The need for a person."""
+        where = f"{self.machine.cards}x{self.machine.card.name}"
+        return sections(f"{self.model.id} on {where}", self.need, self.machine.card.memory)
+
+
+@dataclass(frozen=True, repr=False)
+class Machines(Shown):
+    """The smallest machine of each card that trains a model, the cheapest first."""
+
+    model: ModelSpec
+    rows: tuple[Training, ...]
+
+    @property
+    def fits(self) -> bool:
+        """Some machine does."""
+        return bool(self.rows)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Each machine with its need."""
+        machines = [
+            {"machine": machine_object(row.machine), "plan": need_object(row.need, row.machine.card.memory),
+             "usd_per_hour": _rent(row)}
+            for row in self.rows
+        ]  # fmt: skip
+        return {
+            "schema": 1, "model": model_object(self.model), "fits": self.fits, "machines": machines,
+            "plan": machines[0]["plan"] if machines else None, "closest": None,
+            "alternatives": [], "rejected": [],
+        }  # fmt: skip
+
+    def sections(self, *, why: bool = False, everything: bool = False) -> Iterator[Section]:
+        """The table for a person."""
+        if not self.rows:
+            most = f"no single node of up to {COUNTS[-1]} cards trains {self.model.id}"
+            yield Section(most, lines=("try qlora, checkpointing or a smaller batch",), style="bad")
+            return
+        yield Section(f"the smallest machine of each card that trains {self.model.id}", style="good")
+        yield Section(header=HEADER, rows=tuple(_cells(row) for row in self.rows))
 
 
 def run(options: Namespace) -> int:
     """Answer a training question; 0 if it fits, 1 if not."""
+    from memserve.plan.tasks.options import any_machine
+    from memserve.plan.tasks.showing import show
+
+    asked = read(options.train)
+    found = anywhere(options.model, **asked) if any_machine(options) else None
+    return show(found or train(options.model, options.gpus, **asked), options)
+
+
+def train(
+    model: str | PathLike[str] | ModelSpec, gpus: str | Machine | None = None, **options: Unpack[TrainOptions]
+) -> Training:
+    """What training a model needs of each card of a machine."""
     from memserve.memory import training
     from memserve.plan.library import machine_of, model_of
 
-    model, machine = model_of(options.model), machine_of(options.gpus)
-    need = training.for_machine(model, machine, **read(options.train))
-    fits = need.total <= machine.card.memory
-    if options.json:
-        from memserve.plan.plan import machine_object, model_object
-        from memserve.plan.report.object import SCHEMA, write_json
-
-        write_json({
-            "schema": SCHEMA, "model": model_object(model), "machine": machine_object(machine), "fits": fits,
-            "plan": need_object(need, machine.card.memory) if fits else None,
-            "closest": None if fits else need_object(need, machine.card.memory),
-            "alternatives": [], "rejected": [],
-        })  # fmt: skip
-    else:
-        from memserve.plan.report.page import render
-
-        where = f"{machine.cards}x{machine.card.name}"
-        render(sections(f"{model.id} on {where}", need, machine.card.memory))
-    return 0 if fits else 1
+    spec, machine = model_of(model), machine_of(gpus)
+    for name in options:
+        known_name("option", name, TrainOptions.__annotations__)
+    return Training(spec, machine, training.for_machine(spec, machine, **options))
 
 
-def read(words: Sequence[str]) -> dict[str, Any]:
+def anywhere(model: str | PathLike[str] | ModelSpec, **options: Unpack[TrainOptions]) -> Machines:
+    """The smallest machine of each card that trains a model."""
+    from memserve.hardware import cards
+    from memserve.plan.library import model_of
+
+    spec = model_of(model)
+    found = (_smallest(spec, card, options) for card in cards() if card.vendor != "cpu")
+    rows = [row for row in found if row is not None]
+    return Machines(spec, tuple(sorted(rows, key=lambda row: (_rent(row) is None, _rent(row) or 0.0))))
+
+
+def _smallest(model: ModelSpec, card: Card, options: TrainOptions) -> Training | None:
+    from memserve.hardware.machine import Machine
+
+    tried = (train(model, Machine(card=card, cards_per_node=count), **options) for count in COUNTS)
+    return next((one for one in tried if one.fits), None)
+
+
+def _rent(row: Training) -> float | None:
+    from memserve.plan.search import pricing
+
+    return pricing.rent(row.machine)[0]
+
+
+def _cells(row: Training) -> tuple[str, ...]:
+    price = _rent(row)
+    memory = row.machine.card.memory
+    return (
+        f"{row.machine.cards}x{row.machine.card.name}", f"{row.need.total / GIB:.2f}", f"{memory / GIB:.2f}",
+        f"ZeRO {row.need.zero}", "-" if price is None else f"{price:.2f}",
+    )  # fmt: skip
+
+
+def read(words: Sequence[str]) -> TrainOptions:
     """`lora batch=4 sequence=2048` as arguments."""
     settings: dict[str, Any] = {}
     for word in words:
@@ -73,7 +204,7 @@ def read(words: Sequence[str]) -> dict[str, Any]:
         else:
             known = ", ".join((*METHODS, *(f"{one}=..." for one in WORDS)))
             raise InvalidInput(f"--train does not know {word[:40]!r}", hint=f"it takes {known}")
-    return settings
+    return cast("TrainOptions", settings)
 
 
 def _value(name: str, value: str) -> Any:
@@ -116,6 +247,6 @@ def sections(title: str, need: TrainingNeed, memory: int) -> Iterator[Section]:
     sizes = {part: getattr(need, part) for part in PARTS}
     named = (f"{part.replace('_', ' ')} {size / GIB:.2f}" for part, size in sizes.items())
     lines = (bar(sizes, memory), f"{', '.join(named)}: {need.total / GIB:.2f} of {memory / GIB:.2f} GiB")
-    yield Section("memory per card", lines=lines, bullets=False)
+    yield Section("memory per card", lines=lines, bullets=False, legend=LEGEND)
     if need.notes:
         yield Section("notes", lines=need.notes)

@@ -1,0 +1,1 @@
+"""How an answer looks: sections as text, in colours, in a notebook."""

@@ -1,0 +1,163 @@
+"""`memserve models`: the models of the catalogue that a machine holds, the best first, each with its plan."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from memserve.plan.answer import Maker
+from memserve.plan.losses import weight_loss
+from memserve.plan.page.section import Section
+from memserve.plan.page.shown import Shown
+from memserve.plan.plan import machine_object, model_object
+from memserve.plan.query import DEFAULT_CONTEXT, Query, known_name
+from memserve.plan.report.sections import PLANS, plan_row
+from memserve.plan.search.choice import ranked
+from memserve.plan.search.offers import consider
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from typing_extensions import Unpack
+
+    from memserve.hardware.machine import Machine
+    from memserve.model.spec import ModelSpec
+    from memserve.plan.plan import Plan
+    from memserve.plan.query import PlanOptions
+
+TASKS = ("generate", "embed")
+LEAST_BYTES = 0.25
+"""Of a parameter in the smallest weights that any engine loads: larger models are not tried."""
+FOUR_BITS = 36
+"""The loss of the worst 4-bit weights (losses.json)."""
+RANKED_BY = {
+    "quality": "total parameters, the largest first, and weights below 4 bits last: a rule of thumb, for no"
+    " published quality is in the catalogue; newer models are better than older ones of their size",
+    "throughput": "predicted output tokens a second of the whole machine",
+    "latency": "predicted time per output token",
+    "cost": "predicted dollars per million output tokens",
+}
+"""What `best first` means for each objective."""
+
+
+@dataclass(frozen=True, repr=False)
+class Models(Shown):
+    """Models, the best first; without a machine, the catalogue by name and no plans."""
+
+    machine: Machine | None
+    specs: tuple[ModelSpec, ...]
+    plans: tuple[Plan, ...]
+    ranked_by: str
+    context: int | None = None
+
+    @property
+    def fits(self) -> bool:
+        """There is a model."""
+        return bool(self.specs)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Every model with its plan."""
+        plans = [plan.bare() for plan in self.plans] if self.plans else [None for _ in self.specs]
+        return {
+            "schema": 1, "machine": machine_object(self.machine) if self.machine else None,
+            "ranked_by": self.ranked_by,
+            "models": [
+                {"model": {**model_object(spec), "task": task_of(spec), "max_context": spec.max_context},
+                 "plan": plan}
+                for spec, plan in zip(self.specs, plans, strict=True)
+            ],
+        }  # fmt: skip
+
+    def sections(self, *, why: bool = False, everything: bool = False) -> Iterator[Section]:
+        """One line a model."""
+        if self.machine is None:
+            yield Section(
+                f"{len(self.specs)} models are known; --gpus SPEC lists those that fit", style="good"
+            )
+            yield Section(header=("model", "task", "parameters", "active", "context"),
+                          rows=tuple(map(_known, self.specs)))  # fmt: skip
+            return
+        where = f"{self.machine.cards}x{self.machine.card.name}"
+        if not self.plans:
+            yield Section(f"no model of the catalogue fits {where}", style="bad")
+            return
+        yield Section(f"{len(self.plans)} models fit {where}", style="good")
+        least = f"; models made for fewer than {self.context} tokens are left out" if self.context else ""
+        yield Section(lines=(f"ranked by {self.ranked_by}{least}",), bullets=False)
+        rows = tuple(
+            (plan.model.id, _billions(plan.model.parameters), *plan_row(plan)) for plan in self.plans
+        )
+        yield Section(header=("model", "parameters", *PLANS), rows=rows)
+
+
+def models(
+    gpus: str | Machine | None = None, *, task: str | None = None, **options: Unpack[PlanOptions]
+) -> Models:
+    """The models that a machine holds, the best first; without a machine, every model that is known."""
+    from memserve.plan.library import machine_of
+
+    if task is not None:
+        known_name("task", task, TASKS)
+    query = Query.of(**options)
+    specs = [spec for spec in catalogue() if task in (None, task_of(spec))]
+    if gpus is None:
+        return Models(None, tuple(specs), (), "name")
+    machine = machine_of(gpus)
+    plans = [plan for spec in specs if (plan := plan_of(spec, machine, query)) is not None]
+    plans.sort(key=_key(query.objective))
+    least = None if task == "embed" else query.context or DEFAULT_CONTEXT
+    found = tuple(plan.model for plan in plans)
+    return Models(machine, found, tuple(plans), RANKED_BY[query.objective], least)
+
+
+def catalogue() -> Iterator[ModelSpec]:
+    """Every model that is known, without the quantized forms of another that is."""
+    from memserve.model import catalogue as rows
+    from memserve.model import load
+
+    for row in rows.rows():
+        spec = load(row.id)
+        if row.base is None or spec.quantization is None or rows.find(row.base) is None:
+            yield spec
+
+
+def task_of(model: ModelSpec) -> str:
+    """What a model is for."""
+    return "embed" if model.pooling or model.encoder_only else "generate"
+
+
+def plan_of(model: ModelSpec, machine: Machine, query: Query) -> Plan | None:
+    """The best plan for one model; None where the machine does not hold it."""
+    if model.parameters * LEAST_BYTES > machine.cards * machine.card.memory:
+        return None
+    if query.context is None and query.job is None and task_of(model) == "generate":
+        query = replace(query, context=DEFAULT_CONTEXT)
+    best = ranked(consider(model, machine, query), model, machine, query)
+    return Maker(model, machine, query, ()).plan(best[0], brief=True) if best else None
+
+
+def _key(objective: str) -> Any:
+    """What plans are sorted by; unknown figures come last."""
+
+    def size(plan: Plan) -> tuple[Any, ...]:
+        loss = weight_loss(plan.checkpoint)
+        return loss > FOUR_BITS, -plan.model.parameters, loss, plan.model.id
+
+    def figure(plan: Plan) -> tuple[Any, ...]:
+        speed, cost = plan.speed or {}, plan.cost or {}
+        value = {
+            "throughput": -speed.get("output_tokens_per_s", {}).get("likely", 0.0),
+            "latency": speed.get("tpot_ms", {}).get("likely"), "cost": cost.get("usd_per_mtok_output"),
+        }[objective]  # fmt: skip
+        return value is None, value or 0.0, *size(plan)
+
+    return size if objective == "quality" else figure
+
+
+def _known(spec: ModelSpec) -> tuple[str, ...]:
+    context = "-" if spec.max_context is None else str(spec.max_context)
+    return spec.id, task_of(spec), _billions(spec.parameters), _billions(spec.active_parameters), context
+
+
+def _billions(number: int) -> str:
+    return f"{number / 1e9:.2f} B"
