@@ -26,7 +26,7 @@ import speed_rows
 from speed_search import SERVERS, fit, mean, predictor
 
 from memserve import registry
-from memserve.speed.roofline import constants, ranges, serve
+from memserve.speed.roofline import constants, queueing, ranges
 from memserve.speed.roofline.engines import UNKNOWN
 
 if TYPE_CHECKING:
@@ -246,7 +246,7 @@ def _pair(row: Row) -> tuple[str, str]:
 def _load(row: Row) -> str:
     """The kind of load that a row's errors are sorted by."""
     seen = speed_rows.situation(row)
-    return ranges.kind(seen, serve.time(seen.setup, row.load, seen.limits, seen.each))
+    return ranges.kind(seen, queueing.time(seen.setup, row.load, seen.limits, seen.each))
 
 
 def write(values: Values, rows: Sequence[Row], table: dict[str, Any]) -> None:

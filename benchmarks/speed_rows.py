@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from memserve.errors import MemserveError
-from memserve.speed.roofline import engines, serve, shape
+from memserve.speed.roofline import engines, queueing, shape
 from memserve.speed.roofline.forecast import situate
 
 if TYPE_CHECKING:
@@ -51,9 +51,9 @@ class Row:
     note: str = ""
 
     @property
-    def load(self) -> serve.Load:
+    def load(self) -> queueing.Load:
         """What each request asks for."""
-        return serve.Load(self.input_tokens, self.output_tokens)
+        return queueing.Load(self.input_tokens, self.output_tokens)
 
     @property
     def family(self) -> str:
@@ -167,7 +167,7 @@ def situation(row: Row) -> Situation:
 
 def predicted(row: Row, seen: Situation) -> float:
     """The likely value of the row's figure."""
-    timing = serve.time(seen.setup, row.load, seen.limits, seen.each)
+    timing = queueing.time(seen.setup, row.load, seen.limits, seen.each)
     if row.figure == "tpot":
         return timing.tpot
     if row.figure == "ttft":
@@ -207,7 +207,7 @@ def unfit(row: Row) -> str | None:
 
 def burst(row: Row) -> bool:
     """Sent all at once, not kept in flight: no steady load, and the last answers run alone."""
-    return (situation(row).each or 0.0) > serve.MANY
+    return (situation(row).each or 0.0) > queueing.MANY
 
 
 def speculated(row: Row) -> bool:

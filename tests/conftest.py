@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import pytest
 from hypothesis import HealthCheck, settings
 
 # No clock decides here: an example may take as long as a busy machine makes it.
 settings.register_profile("unhurried", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("unhurried")
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _own_configuration(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """No test reads or writes the calibration of the machine that it runs on."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MEMSERVE_CONFIG_DIR", str(tmp_path_factory.mktemp("config")))
+        yield
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

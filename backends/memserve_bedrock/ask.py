@@ -88,6 +88,6 @@ def _piece(piece: str | Image) -> dict[str, Any]:
         return {"text": piece}
     form = _FORMATS.get(piece.media_type or "")
     if form is None:
-        told = piece.media_type or "an address"
-        raise Unsupported("bedrock", f"an image as {told}", "send png, jpeg, gif or webp as data:...;base64,")
+        kind = piece.media_type or "an address"
+        raise Unsupported("bedrock", f"an image as {kind}", "send png, jpeg, gif or webp as data:...;base64,")
     return {"image": {"format": form, "source": {"bytes": piece.data}}}

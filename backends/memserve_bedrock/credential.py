@@ -59,9 +59,9 @@ def reader(options: Mapping[str, Any]) -> Callable[[], Keys]:
 
 def region(options: Mapping[str, Any], model: str, host: str) -> str | None:
     """The region that is meant; None where nothing says so."""
-    told = options.get("region") or os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
-    if told:
-        return str(told)
+    named = options.get("region") or os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
+    if named:
+        return str(named)
     if model.startswith("arn:") and model.split(":")[3]:
         return model.split(":")[3]
     words = host.split(".")

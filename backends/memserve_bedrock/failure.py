@@ -17,8 +17,8 @@ _THROTTLE = "throttlingexception"
 
 def refine(words: Words, headers: Mapping[str, str]) -> Words:
     """The failure with its bare type first: ns#Type and Type:uri are both seen."""
-    told = headers.get("x-amzn-errortype", "")
-    found = (code.rpartition("#")[2].partition(":")[0] for code in (told, *words.codes))
+    stated = headers.get("x-amzn-errortype", "")
+    found = (code.rpartition("#")[2].partition(":")[0] for code in (stated, *words.codes))
     types = tuple(code for code in found if code)
     daily = any(code.lower() == _THROTTLE for code in types) and _DAILY.search(words.message)
     return replace(words, codes=(*(("quota_per_day",) if daily else ()), *types), wait=_wait(words, headers))
@@ -26,5 +26,5 @@ def refine(words: Words, headers: Mapping[str, str]) -> Words:
 
 def _wait(words: Words, headers: Mapping[str, str]) -> float | None:
     """x-amz-retry-after counts milliseconds."""
-    told = headers.get("x-amz-retry-after", "").strip()
-    return int(told) / 1000 if told.isascii() and told.isdigit() else words.wait
+    stated = headers.get("x-amz-retry-after", "").strip()
+    return int(stated) / 1000 if stated.isascii() and stated.isdigit() else words.wait

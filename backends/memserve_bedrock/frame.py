@@ -52,8 +52,8 @@ class Frames:
             raise ConnectionFailed("the stream ended inside a frame")
 
     def _size(self) -> int:
-        size, headers, told = _PRELUDE.unpack_from(self._buffer)
-        if zlib.crc32(self._buffer[:8]) != told:
+        size, headers, checksum = _PRELUDE.unpack_from(self._buffer)
+        if zlib.crc32(self._buffer[:8]) != checksum:
             raise bad("a frame of the stream is corrupt: its prelude's checksum is wrong")
         if not _LEAST + headers <= size:
             raise bad("a frame of the stream is shorter than its headers")

@@ -34,10 +34,10 @@ def _quotas(details: list[dict[str, Any]]) -> Iterator[str]:
 
 def _wait(words: Words, details: list[dict[str, Any]]) -> float | None:
     delays = (str(each["retryDelay"]).removesuffix("s") for each in details if "retryDelay" in each)
-    told = next(delays, None)
+    stated = next(delays, None)
     spoken = _DELAY.search(words.message)
     try:
-        seconds = float(told if told is not None else spoken.group(1) if spoken else "")
+        seconds = float(stated if stated is not None else spoken.group(1) if spoken else "")
     except ValueError:
         return words.wait
     return seconds if 0 <= seconds < math.inf else words.wait

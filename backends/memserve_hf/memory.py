@@ -9,7 +9,7 @@ from memserve import files
 from memserve.engines.memory import Footprint
 from memserve.hardware.machine import GIB
 from memserve.memory.formats import DTYPE_BYTES
-from memserve.memory.plain import (
+from memserve.memory.unmeasured import (
     forward_bytes,
     largest_context,
     largest_matrix,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from memserve import files
 from memserve.engines.memory import Footprint
 from memserve.hardware.machine import GIB
-from memserve.memory.plain import largest_context, sequence_bytes, stage_caches
+from memserve.memory.unmeasured import largest_context, sequence_bytes, stage_caches
 from memserve.memory.weights import Split, stage_bytes, storage, weight_bytes
 
 if TYPE_CHECKING:

@@ -119,7 +119,7 @@ class ChatEngine(HttpEngine):
         return asked
 
     def _refuse_cut(self, request: Request, answer: Completion) -> None:
-        """vLLM shortens an answer to the room that the prompt leaves: no answer to what was asked."""
+        """vLLM shortens an answer to what the prompt leaves: no answer to what was asked."""
         context, asked = self.capabilities.context, request.max_tokens
         prompt, made = answer.usage.prompt_tokens, answer.usage.completion_tokens
         if context is None or asked is None or prompt is None or made is None or request.n > 1:
@@ -169,7 +169,7 @@ class ChatEngine(HttpEngine):
             self._fingerprint = fingerprint
 
     def _other_model(self, answered: str | None) -> None:
-        """A router may answer with another model: that is told once, and the answer carries its name."""
+        """A router may answer with another model: that is warned of once, and the answer carries its name."""
         if answered is None:
             return
         self._seen_models.add(answered)

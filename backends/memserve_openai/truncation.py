@@ -20,44 +20,44 @@ _ROUNDS = 4
 
 
 async def fit(request: Request, tokens: Tokens) -> Request:
-    """The request with a prompt that leaves room for its answer; of messages the longest is cut."""
+    """The request with a prompt that leaves space for its answer; of messages the longest is cut."""
     count, limit = await tokens.count(request.prompt)
     if limit is None:
         return request
-    room = limit - (request.max_tokens or DEFAULT_MAX_TOKENS)
-    if count <= room:
+    space = limit - (request.max_tokens or DEFAULT_MAX_TOKENS)
+    if count <= space:
         return request
-    if room <= 0:
-        raise ContextOverflow(tokens=count + limit - room, limit=limit)
+    if space <= 0:
+        raise ContextOverflow(tokens=count + limit - space, limit=limit)
     prompt = request.prompt
     if isinstance(prompt, Raw):
         ids = await tokens.encode(prompt.text, special=True)
-        return replace(request, prompt=cut(ids, room, request.truncate))
+        return replace(request, prompt=cut(ids, space, request.truncate))
     if not isinstance(prompt, str) and isinstance(prompt[0], int):
-        return replace(request, prompt=cut(prompt, room, request.truncate))  # type: ignore[arg-type]
-    return await _fit_chat(request, tokens, count, room, limit)
+        return replace(request, prompt=cut(prompt, space, request.truncate))  # type: ignore[arg-type]
+    return await _fit_chat(request, tokens, count, space, limit)
 
 
-def cut(items: Sequence[T], room: int, policy: Truncate) -> list[T]:
+def cut(items: Sequence[T], space: int, policy: Truncate) -> list[T]:
     """So many items: the last ones ("left" is cut), or the first and the last ("middle" is cut)."""
     if policy == "left":
-        return list(items[len(items) - room :])
-    head = room - room // 2
-    return [*items[:head], *items[len(items) - room // 2 :]]
+        return list(items[len(items) - space :])
+    head = space - space // 2
+    return [*items[:head], *items[len(items) - space // 2 :]]
 
 
-async def _fit_chat(request: Request, tokens: Tokens, count: int, room: int, limit: int) -> Request:
+async def _fit_chat(request: Request, tokens: Tokens, count: int, space: int, limit: int) -> Request:
     talk: list[dict[str, Any]] = [dict(message) for message in messages(request.prompt)]
     texts = [message["content"] if isinstance(message.get("content"), str) else "" for message in talk]
     longest = max(range(len(talk)), key=lambda position: len(texts[position]))
     ids = await tokens.encode(texts[longest], special=False)
     keep = len(ids)
     for _ in range(_ROUNDS):
-        keep -= count - room
+        keep -= count - space
         if keep <= 0:
             break
         talk[longest]["content"] = await tokens.decode(cut(ids, keep, request.truncate))
         count, _ = await tokens.count(talk)
-        if count <= room:
+        if count <= space:
             return replace(request, prompt=talk)
-    raise ContextOverflow(tokens=count + limit - room, limit=limit)
+    raise ContextOverflow(tokens=count + limit - space, limit=limit)

@@ -42,7 +42,7 @@ class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def do_GET(self) -> None:
-        self._send(json.dumps({"data": [{"id": "here"}]}), "application/json")
+        self._send(json.dumps({"data": [{"id": "here"}, {"id": "Qwen/Qwen3-32B"}]}), "application/json")
 
     def do_POST(self) -> None:
         asked = json.loads(self.rfile.read(int(self.headers["content-length"])) or b"{}")

@@ -10,6 +10,8 @@ from memserve_toy import Toy
 class StandIn(Toy):
     """Takes any model and any option, as far as the page's words go."""
 
+    default = True
+
     def open(self, model: str | None = None, *, task: Any = "generate", **options: Any) -> Any:
         return super().open(None, task=task)
 

@@ -111,11 +111,10 @@ def test_an_unwritable_place(tmp_path):
         save(Calibration("vllm", "L4"), tmp_path / "file" / "calibration.json")
 
 
-def test_a_home_that_nobody_has_holds_no_calibration(monkeypatch):
-    from memserve.memory import calibrated
+def test_a_home_that_nobody_has_holds_no_calibration(tmp_path, monkeypatch):
+    from memserve.memory import calibration_file
 
-    def homeless():
-        raise RuntimeError("Could not determine home directory.")
-
-    monkeypatch.setattr(calibrated, "default_path", homeless)
-    assert calibrated.kept() is False
+    monkeypatch.delenv("MEMSERVE_CONFIG_DIR", raising=False)
+    monkeypatch.delenv("XDG_CONFIG_HOME", raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path / "nobody"))
+    assert calibration_file.exists() is False

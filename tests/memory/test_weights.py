@@ -13,7 +13,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from starts import GIB, model
 
 from memserve.memory import formats
-from memserve.memory.ignored import Ignored, within
+from memserve.memory.unquantized import Ignored, within
 from memserve.memory.weights import Split, allocated, partition, rank_share, rope_bytes, stage_bytes, storage
 from memserve.model.spec import Weight
 

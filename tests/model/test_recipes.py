@@ -11,7 +11,9 @@ from memserve.model.config import Config, class_defaults
 from memserve.model.recipes import build, index
 from memserve.model.standin import library
 
-KINDS = sorted(kind for kind in index.MODULES if not kind.endswith("vl_text") and "vl_moe" not in kind)
+KINDS = sorted(
+    kind for kind in index.MODULES if not kind.endswith("vl_text") and not class_defaults(kind).get("subs")
+)
 REQUIRED = {"hidden_size": 64, "num_hidden_layers": 5, "num_attention_heads": 4, "vocab_size": 128}
 SIZES = st.sampled_from([1, 2, 4, 8, 16, 32])
 

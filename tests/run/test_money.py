@@ -7,7 +7,7 @@ import pytest
 from memserve.errors import BudgetSpent, InvalidInput
 from memserve.protocol import Completion, Usage
 from memserve.run import run
-from memserve.run.limits import money
+from memserve.run.limits import budget
 
 
 def paid(count, prompt=1000, answer=100, cached=None):
@@ -26,13 +26,13 @@ BUDGETS = [
 
 @pytest.mark.parametrize(("text", "amount", "unit"), BUDGETS)
 def test_budgets_are_read(text, amount, unit):
-    assert money.budget(text) == money.Budget(amount, unit)
+    assert budget.budget(text) == budget.Budget(amount, unit)
 
 
 @pytest.mark.parametrize("text", ["", "-3", "0", "20eur", "many"])
 def test_what_is_no_budget(text):
     with pytest.raises(InvalidInput):
-        money.budget(text)
+        budget.budget(text)
 
 
 def test_cost_counts_cached_tokens_at_their_own_price(fake, out, rows):

@@ -1,4 +1,4 @@
-"""What every HTTP room stands on: one transport seam, server-sent events, retries, limits, secrets."""
+"""What every HTTP backend stands on: one transport seam, server-sent events, retries, limits, secrets."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the entry point of an HTTP room resolves to: nothing to plan, an engine to open."""
+"""What the entry point of an HTTP backend resolves to: nothing to plan, an engine to open."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 class HttpBackend:
-    """A room whose `<package>.engine` holds `capabilities` and `open_engine`; loaded when first asked."""
+    """A backend whose `<package>.engine` holds `capabilities` and `open_engine`; loaded when first asked."""
 
     rules: None = None
     memory: None = None

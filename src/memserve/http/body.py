@@ -60,9 +60,9 @@ class Inflater:
         while chunk:
             if self._steps[step].eof:
                 self._steps[step] = zlib.decompressobj(_WBITS_AUTO)
-            room = self._limit - self._made + 1
+            left = self._limit - self._made + 1
             try:
-                piece = self._steps[step].decompress(chunk, room)
+                piece = self._steps[step].decompress(chunk, left)
             except zlib.error:
                 raise bad("the compressed body is corrupt") from None
             pieces.append(piece)
@@ -118,7 +118,7 @@ async def beginning(answer: Answer, limit: int, enough: int, seconds: float) -> 
 
 
 def text(data: bytes, headers: Mapping[str, str]) -> str:
-    """The body's text by its charset, UTF-8 where none is named; odd bytes are replaced and told."""
+    """The body's text by its charset, UTF-8 where none is named; odd bytes are replaced and logged."""
     charset = _charset(headers)
     try:
         return data.decode(charset)
@@ -149,7 +149,7 @@ def parse(words: str) -> Any:
 
 
 def understood(read: Callable[..., T], *words: Any) -> T:
-    """What a room's `read` makes of what a server sent; a shape that it stumbles over is a BadAnswer."""
+    """What a backend's `read` makes of what a server sent; a shape that it stumbles over is a BadAnswer."""
     try:
         return read(*words)
     except MemserveError:

@@ -1,4 +1,4 @@
-"""One client for one HTTP server: attempts, limits, pauses, secrets. Rooms add what their wire says."""
+"""One client for one HTTP server: attempts, limits, pauses, secrets. Backends add what their wire says."""
 
 from __future__ import annotations
 

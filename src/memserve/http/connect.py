@@ -1,4 +1,4 @@
-"""Builds the client of one server from the options that every HTTP room takes."""
+"""Builds the client of one server from the options that every HTTP backend takes."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _LIMITS = {
     "max_wait": "max_wait",
 }
 OPTIONS = frozenset({*_LIMITS, "http_client", "ca_file", "cert_file", "key_file"})
-"""What every HTTP room takes beside base_url and api_key."""
+"""What every HTTP backend takes beside base_url and api_key."""
 
 
 class StaticKey:
@@ -85,7 +85,7 @@ def connect(base_url: str, signer: Signer, options: Mapping[str, Any], *, mask: 
 
 
 def refuse_rest(backend: str, options: Mapping[str, Any], *taken: str) -> None:
-    """Raise Unsupported for an option that neither the room nor this layer takes."""
+    """Raise Unsupported for an option that neither the backend nor this layer takes."""
     for name in options:
         if name not in OPTIONS and name not in taken:
             raise Unsupported(backend, name, "no such option")

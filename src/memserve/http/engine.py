@@ -1,4 +1,4 @@
-"""The base of every HTTP room's engine: a room says how to write a request and how to read an answer."""
+"""The base of every HTTP backend's engine, which says how to write a request and how to read an answer."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ class HttpEngine(ABC):
             yield delta
 
     def events(self, pieces: Pieces) -> AsyncIterator[Event]:
-        """The events of a streamed body: server-sent events, unless the room frames them otherwise."""
+        """The events of a streamed body: server-sent events, unless the backend frames them otherwise."""
         return sse.events(pieces, self._client.limits.event)
 
     def close(self) -> None:

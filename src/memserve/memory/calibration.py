@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
 from memserve.errors import InvalidInput
-from memserve.memory.calibrated import default_path
+from memserve.memory.calibration_file import default_path
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -103,8 +103,8 @@ def for_machine(model: ModelSpec, machine: Machine, **settings: Any) -> Training
         if tried.total <= machine.card.memory:
             return tried
     over = (tried.total - machine.card.memory) / GIB
-    told = f"does not fit: {over:.1f} GiB per card too much on {machine.cards}x{machine.card.name}"
-    return replace(tried, notes=(*tried.notes, told))
+    note = f"does not fit: {over:.1f} GiB per card too much on {machine.cards}x{machine.card.name}"
+    return replace(tried, notes=(*tried.notes, note))
 
 
 class _Targets:

@@ -6,7 +6,7 @@ from math import prod
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from memserve.memory.formats import DTYPE_BYTES, held, of_checkpoint
-from memserve.memory.ignored import Ignored
+from memserve.memory.unquantized import Ignored
 from memserve.model.memo import remembered
 
 if TYPE_CHECKING:

@@ -160,7 +160,7 @@ class Config:
         given = self.table(field)
         if not given and field == "text_config" and self.has("hidden_size"):
             given = {name: value for name, value in self.given.items() if name != "model_type"}
-        if not given and rest:
+        if self.raw(field) is None and not given and rest:
             given = rest[0]
         written = given.get("model_type")
         if not fixed and isinstance(written, str) and written:

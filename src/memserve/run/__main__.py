@@ -124,7 +124,7 @@ def _run(chosen: argparse.Namespace) -> int:
 
 
 def _spread(chosen: argparse.Namespace) -> dict[str, Any]:
-    """What Ray is told, where the run is spread."""
+    """What Ray needs to know, where the run is spread."""
     gpus = {} if chosen.worker_gpus is None else {"num_gpus": chosen.worker_gpus}
     way = None if chosen.ray is None else "ray"
     return {"distributed": way, "address": chosen.ray or None, "worker_resources": gpus}

@@ -12,18 +12,17 @@ from typing import TYPE_CHECKING, Any
 
 from memserve.errors import InvalidInput, MemserveError
 from memserve.run.asking import ask
-from memserve.run.asking.batch import Batches
+from memserve.run.asking.async_loop import AsyncLoop
 from memserve.run.asking.intake import Intake
-from memserve.run.asking.loop import Loop
-from memserve.run.distributed.loop import Distributed
-from memserve.run.distributed.recipe import recipe
+from memserve.run.asking.local_loop import LocalLoop
+from memserve.run.distributed.ray_loop import RayLoop
+from memserve.run.distributed.remote_generator import remote
 from memserve.run.identity import identity
 from memserve.run.interrupts import Interrupts, Stopped
-from memserve.run.limits import money
+from memserve.run.limits.budget import Spending, price_of
 from memserve.run.progress import Progress
 from memserve.run.requests import source
-from memserve.run.store import failures
-from memserve.run.store import seen as known
+from memserve.run.store import failures, known_ids
 from memserve.run.store.cache import Cache
 from memserve.run.store.failures import Failures
 from memserve.run.store.journal import Journal
@@ -49,7 +48,7 @@ class Job:
         self._output = Path(output)
         source.check(requests, self._output)
         if options.distributed:
-            generator = recipe(generator)
+            generator = remote(generator)
         else:
             ask.check(generator)
         if ask.batches(generator) and (options.rpm or options.tpm):
@@ -63,68 +62,70 @@ class Job:
         """Ask for everything that has no answer yet; the output is whole and unlocked afterwards."""
         options = self._options
         named = identity(self._generator)
-        price = money.price(named.get("model"), named.get("backend"), options.price)
-        purse = money.Purse(price, options.budget)
+        price = price_of(named.get("model"), named.get("backend"), options.price)
+        spending = Spending(price, options.budget)
         with ExitStack() as stack:
             journal = stack.enter_context(closing(Journal(self._output, afresh=not options.resume)))
             failed = stack.enter_context(closing(Failures(failures.beside(self._output))))
-            seen = stack.enter_context(closing(known.Seen()))
-            self._recover(journal, failed, seen, purse)
+            ids = stack.enter_context(closing(known_ids.KnownIds()))
+            self._recover(journal, failed, ids, spending)
             cache = stack.enter_context(closing(Cache(options.cache, named))) if options.cache else None
-            results = Results(journal, failed, cache, purse)
+            results = Results(journal, failed, cache, spending)
             stack.enter_context(Progress(results.counts, source.count(self._requests), options.progress))
-            intake = Intake(seen, results, options.settings)
+            intake = Intake(ids, results, options.settings)
             if options.distributed:
-                self._over_ray(intake, results, purse)
+                self._over_ray(intake, results, spending)
             elif ask.batches(self._generator):
-                self._in_batches(intake, results, purse)
+                self._in_batches(intake, results, spending)
             else:
-                self._over_the_wire(intake, results, purse)
+                self._over_the_wire(intake, results, spending)
             return results.summary(self._why())
 
-    def _recover(self, journal: Journal, failed: Failures, seen: known.Seen, purse: money.Purse) -> None:
+    def _recover(
+        self, journal: Journal, failed: Failures, ids: known_ids.KnownIds, spending: Spending
+    ) -> None:
         counting = self._options.budget is not None
 
         def answers() -> Iterator[Stamp]:
             for stamp, line in journal.recover():
                 if counting:
-                    purse.before(json.loads(line))
+                    spending.before(json.loads(line))
                 yield stamp
 
-        seen.load(known.ANSWERED, answers())
+        ids.load(known_ids.ANSWERED, answers())
         retry = self._options.retry_failed or not self._options.resume
-        failed.keep(lambda stamp: not retry and seen.state(stamp.name) is None)
-        seen.load(known.FAILED, failed.stamps())
+        failed.keep(lambda stamp: not retry and ids.state(stamp.name) is None)
+        ids.load(known_ids.FAILED, failed.stamps())
 
-    def _in_batches(self, intake: Intake, results: Results, purse: money.Purse) -> None:
-        batches = Batches(self._generator, results, purse, self._options)
+    def _in_batches(self, intake: Intake, results: Results, spending: Spending) -> None:
+        batches = LocalLoop(self._generator, results, spending, self._options)
         with Interrupts(batches.stop, most=2) as self.interrupts, suppress(Stopped):
             batches.run(intake.pending(self._requests, self.interrupts.next))
         self.error = batches.error
 
-    def _over_ray(self, intake: Intake, results: Results, purse: money.Purse) -> None:
-        spread = Distributed(self._generator, results, purse, self._options)
+    def _over_ray(self, intake: Intake, results: Results, spending: Spending) -> None:
+        spread = RayLoop(self._generator, results, spending, self._options)
         with Interrupts(spread.stop, most=2) as self.interrupts, suppress(Stopped):
             spread.run(intake.pending(self._requests, self.interrupts.next))
         self.error = spread.error
 
-    def _over_the_wire(self, intake: Intake, results: Results, purse: money.Purse) -> None:
-        loop = Loop(self._generator, results, purse, self._options, self._nudge)
+    def _over_the_wire(self, intake: Intake, results: Results, spending: Spending) -> None:
+        loop = AsyncLoop(self._generator, results, spending, self._options, self._nudge)
         thread = threading.Thread(target=_run, args=(loop,), name="memserve-run", daemon=True)
         with Interrupts(loop.stop, most=3) as self.interrupts:
             thread.start()
             try:
                 self._feed(loop, intake.pending(self._requests, self.interrupts.next))
             finally:
-                loop.handoff.finish()
+                loop.queue.finish()
                 thread.join()
         self.error = self.error or loop.error
 
-    def _feed(self, loop: Loop, items: Iterator[Item]) -> None:
+    def _feed(self, loop: AsyncLoop, items: Iterator[Item]) -> None:
         """Hand everything over; what the caller's own iterable raises stops the run and comes out of it."""
         try:
             for item in items:
-                if not loop.handoff.put(item):
+                if not loop.queue.put(item):
                     return
         except Stopped:
             pass
@@ -143,10 +144,10 @@ class Job:
         return str(self.error) if self.error else None
 
 
-def _run(loop: Loop) -> None:
+def _run(loop: AsyncLoop) -> None:
     """In a thread, where an exception would only be printed."""
     try:
         asyncio.run(loop.run())
     except BaseException as broken:
         loop.error = loop.error or broken
-        loop.handoff.close()
+        loop.queue.close()

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from memserve.errors import InvalidInput
-from memserve.run.limits.money import Budget, budget
+from memserve.run.limits.budget import Budget, budget
 from memserve.run.requests.item import SETTINGS, checked
 
 if TYPE_CHECKING:

@@ -19,7 +19,7 @@ __all__ = ["Range", "Speed", "predict", *sorted(_PARTS)]
 
 
 def __getattr__(name: str) -> Any:
-    """A part of the room that callers name without importing it: loaded when it is first used."""
+    """A part that callers name without importing it: loaded when it is first used."""
     if name in _PARTS:
         from importlib import import_module
 

@@ -25,11 +25,11 @@ Rows = list[tuple[str, ...]]
 def communication(given: Namespace) -> Rows:
     """Each kind of parallelism over each link."""
     from memserve.model import load
-    from memserve.speed import communication as room
+    from memserve.speed import communication as traffic
     from memserve.speed.roofline import shape
 
     model = shape.of(load(given.model))
-    found = room.table(model, given.cards, given.tokens, train=given.train)
+    found = traffic.table(model, given.cards, given.tokens, train=given.train)
     links = sorted({one.link for one in found})
     if given.link is not None and given.link not in links:
         raise UnknownName(f"unknown link {given.link[:40]!r}", hint=f"say {', '.join(links)}")
@@ -46,7 +46,7 @@ def compression(given: Namespace) -> Rows:
     """Each quantization, then what was asked to be pruned."""
     from memserve.hardware import parse
     from memserve.model import load
-    from memserve.speed import compression as room
+    from memserve.speed import compression as sizes
 
     model, machine = load(given.model), parse(given.gpus)
     load_words = {
@@ -54,8 +54,8 @@ def compression(given: Namespace) -> Rows:
         "output_tokens": given.output,
         "concurrency": given.concurrency,
     }
-    found = room.quantizations(model, machine, given.backend, **load_words)
-    found += [room.prune(model, machine, given.backend, pattern, **load_words) for pattern in given.prune]
+    found = sizes.quantizations(model, machine, given.backend, **load_words)
+    found += [sizes.prune(model, machine, given.backend, pattern, **load_words) for pattern in given.prune]
     head = (
         "method",
         "parameters",
@@ -69,13 +69,13 @@ def compression(given: Namespace) -> Rows:
 
 
 def _effect(one: Effect) -> tuple[str, ...]:
-    told = [
+    published = [
         f"{row.original:g} -> {row.compressed:g} {row.benchmark} ({row.model})" for row in one.accuracy[:1]
     ]
     return (
         one.method, f"{one.parameters / 1e9:.2f} B", f"{one.weight_bytes / GIB:.2f}",
         f"{one.speed.tpot_ms.likely:.2f}", f"{one.speed.output_tokens_per_s.likely:.0f}",
-        f"x{one.faster:.2f}", "; ".join([*told, *filter(None, [one.note])]) or _unknown(one),
+        f"x{one.faster:.2f}", "; ".join([*published, *filter(None, [one.note])]) or _unknown(one),
     )  # fmt: skip
 
 

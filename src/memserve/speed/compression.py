@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from memserve import files
 from memserve.errors import InvalidInput
-from memserve.speed.roofline import formats, layout, serve, shape
+from memserve.speed.roofline import formats, layout, queueing, shape
 from memserve.speed.roofline.forecast import judge, situate
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ def quantizations(model: ModelSpec, machine: Machine, backend: str, *, names: tu
                   **layout_words: Any) -> list[Effect]:  # fmt: skip
     """Size, memory and speed of a model in each quantization, the uncompressed one first."""
     bare = shape.of(model)._replace(stored=None, experts_only=False)
-    load = serve.Load(input_tokens, output_tokens)
+    load = queueing.Load(input_tokens, output_tokens)
 
     def effect(name: str, base: Speed | None) -> Effect:
         seen = situate(bare, machine, backend, load, concurrency, quantization=name, **layout_words)
@@ -78,7 +78,7 @@ def prune(model: ModelSpec, machine: Machine, backend: str, pattern: str, *, inp
           **layout_words: Any) -> Effect:  # fmt: skip
     """`unstructured:0.5`, `2:4`, `channel:0.25` (of each layer's width) or `layer:8` (whole layers)."""
     bare = shape.of(model)._replace(stored=None, experts_only=False)
-    load = serve.Load(input_tokens, output_tokens)
+    load = queueing.Load(input_tokens, output_tokens)
     base = judge(situate(bare, machine, backend, load, concurrency, **layout_words))
     smaller, bits, note = pruned(bare, pattern, machine.card.sm)
     seen = situate(smaller, machine, backend, load, concurrency, **layout_words)
@@ -138,8 +138,8 @@ def _effect(method: str, size: Shape, form: formats.Format, speed: Speed, base: 
             note: str = "") -> Effect:  # fmt: skip
     total = size.mixing + size.dense + size.plain + size.resident + size.expert * size.experts
     now, before = speed.output_tokens_per_s.likely, (base or speed).output_tokens_per_s.likely
-    told = accuracy(method, size.id)
-    return Effect(method, total, layout.stored_bytes(size, form), speed, now / before, told, note)
+    published = accuracy(method, size.id)
+    return Effect(method, total, layout.stored_bytes(size, form), speed, now / before, published, note)
 
 
 @cache

@@ -171,10 +171,10 @@ def ask(workload: Workload, price: Price, *, batch: bool = False, requests_per_m
         waits.append((workload.total_prompt + workload.total_output) / tokens_per_minute * 60)
     likely = max(waits)
     low, high = (likely / 3, likely * 3) if not batch else (likely / 3, max(likely * 3, 24 * 3600.0))
-    told = "batch interfaces promise an answer within 24 hours" if batch else (
+    note = "batch interfaces promise an answer within 24 hours" if batch else (
         f"{seconds_per_request:g} s a request is an assumption: providers state no speed"
     )  # fmt: skip
-    notes = (f"{price.source}, {price.date}", told)
+    notes = (f"{price.source}, {price.date}", note)
     return Estimate(workload, (low, likely, high), usd=(usd, usd, usd), concurrency=concurrency, notes=notes)
 
 

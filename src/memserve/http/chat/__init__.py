@@ -1,4 +1,4 @@
-"""The chat shape that OpenAI made common: written and read here for every room that speaks it."""
+"""The chat shape that OpenAI made common: written and read here for every backend that speaks it."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ def _reasons() -> dict[str, FinishReason | None]:
 
 
 def finish(said: Any, known: Mapping[str, FinishReason | None] | None = None) -> FinishReason | None:
-    """Why the answer ended; raises ServerFailed where it was broken off. `known`: a room's own words."""
+    """Why the answer ended; raises ServerFailed where it was broken off. `known`: a backend's own words."""
     if said is None or said == "":
         return None
     known = _reasons() if known is None else known
@@ -113,7 +113,7 @@ def _tool_call(position: int, call: Any) -> ToolCall:
 
 
 def logprobs(found: Any) -> tuple[TokenLogprob, ...] | None:
-    """Log-probabilities in the chat or the completions shape; NaN becomes None, -inf the floor."""
+    """Log-probabilities in the chat or the completions shape; NaN becomes None, -inf the lowest."""
     if not isinstance(found, dict):
         return None
     if isinstance(found.get("content"), list):

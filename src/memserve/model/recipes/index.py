@@ -41,7 +41,12 @@ ENCODERS: dict[str, str] = {
 }
 
 # Models that see or hear: a text part with towers.
-TOWERS: dict[str, str] = {}
+TOWERS: dict[str, str] = {
+    "towers": (
+        "qwen2_vl qwen2_5_vl qwen3_vl qwen3_vl_moe qwen3_5 qwen3_5_moe llava llava_next llava_next_video"
+        " llava_onevision mistral3 internvl idefics3 smolvlm paligemma"
+    ),
+}
 
 MODULES: dict[str, str] = {
     kind: module

@@ -85,6 +85,14 @@ def named(config: Config, architecture: str) -> Named:
     return found
 
 
+def below(config: Config, prefix: str) -> dict[str, tuple[int, ...]]:
+    """The tensors of a layout without a head, below a prefix."""
+    row = layout(config.kind)
+    found = Named({}, {})
+    _Reader(found, config, row.get("let", {}), "").lines(row["body"], prefix)
+    return found.shapes
+
+
 def size(config: Config, expression: str) -> int:
     """A number in the words of a config."""
     return _Reader(Named({}, {}), config, layout(config.kind).get("let", {}), "").size(expression)

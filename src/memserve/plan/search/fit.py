@@ -74,9 +74,9 @@ def calibrated(footprint: Footprint, machine: Machine, deployment: Deployment) -
 
 @cache
 def _calibrations() -> tuple[Calibration, ...]:
-    from memserve.memory.calibrated import kept
+    from memserve.memory.calibration_file import exists
 
-    if not kept():
+    if not exists():
         return ()
     from memserve.memory.calibration import load
 

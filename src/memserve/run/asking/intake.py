@@ -7,21 +7,21 @@ from typing import TYPE_CHECKING, Any
 from memserve.errors import InvalidInput
 from memserve.run.requests import item as items
 from memserve.run.requests import source
-from memserve.run.store.seen import Verdict
+from memserve.run.store.known_ids import Action
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
     from memserve.run.requests.item import Item
+    from memserve.run.store.known_ids import KnownIds
     from memserve.run.store.results import Results
-    from memserve.run.store.seen import Seen
 
 
 class Intake:
     """Everything that a run reads passes through here once."""
 
-    def __init__(self, seen: Seen, results: Results, settings: Mapping[str, Any]) -> None:
-        self._seen = seen
+    def __init__(self, seen: KnownIds, results: Results, settings: Mapping[str, Any]) -> None:
+        self._known = seen
         self._results = results
         self._settings = settings
 
@@ -48,21 +48,21 @@ class Intake:
         except InvalidInput as broken:
             self._results.malformed(index, line, broken)
             return None
-        item, verdict = self._seen.visit(item)
-        return item if self._count(item, verdict) else None
+        item, action = self._known.visit(item)
+        return item if self._count(item, action) else None
 
-    def _count(self, item: Item, verdict: Verdict) -> bool:
+    def _count(self, item: Item, action: Action) -> bool:
         """Whether the item is to be asked."""
         counts = self._results.counts
-        if verdict is Verdict.ANSWERED:
+        if action is Action.ANSWERED:
             counts.resumed += 1
-        elif verdict is Verdict.REPEATED:
+        elif action is Action.REPEATED:
             counts.repeated += 1
-        elif verdict is Verdict.FAILED:
+        elif action is Action.FAILED:
             counts.failed += 1
-        elif verdict is Verdict.CLASH:
+        elif action is Action.CLASH:
             self._results.failed(item, _clash(item))
-        return verdict is Verdict.ASK
+        return action is Action.ASK
 
 
 def _clash(item: Item) -> InvalidInput:

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from memserve.errors import EngineFailed, MemserveError
 from memserve.run.asking.ask import Asker
-from memserve.run.asking.batch import Batches
-from memserve.run.distributed.recipe import packed_answer, unpack
-from memserve.run.limits.money import Purse
+from memserve.run.asking.local_loop import LocalLoop
+from memserve.run.distributed.remote_generator import packed_answer, unpack
+from memserve.run.limits.budget import Spending
 from memserve.run.options import Options
 from memserve.run.requests.item import Item, digest
 
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 class Single:
     """One request at a time of many in flight, for engines behind a wire."""
 
-    def __init__(self, recipe: bytes) -> None:
-        self._asker = Asker(unpack(recipe).open(), 256)
+    def __init__(self, remote: bytes) -> None:
+        self._asker = Asker(unpack(remote).open(), 256)
 
     async def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         """The answer or the error; raising would end the whole run."""
@@ -37,8 +37,8 @@ class Single:
 class Lists:
     """A list at a time, for local engines."""
 
-    def __init__(self, recipe: bytes) -> None:
-        self._generator = unpack(recipe).open()
+    def __init__(self, remote: bytes) -> None:
+        self._generator = unpack(remote).open()
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, list[Any]]:
         """An answer or an error for each."""
@@ -46,7 +46,7 @@ class Lists:
         pairs = zip(batch["index"].tolist(), requests, strict=True)
         items = [Item(index, index, request, digest(request)) for index, request in pairs]
         kept = Kept()
-        batches = Batches(self._generator, kept, Purse(None, None), Options())  # type: ignore[arg-type]
+        batches = LocalLoop(self._generator, kept, Spending(None, None), Options())  # type: ignore[arg-type]
         batches.run(iter(items))
         left = batches.error or EngineFailed("the engine left this request out")
         rows = [kept.rows.get(item.index) or _row(item.index, left, 0.0) for item in items]

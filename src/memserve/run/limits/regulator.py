@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 
 from memserve.errors import ConnectionFailed, MemserveError, RunError, TimedOut
 from memserve.protocol import Usage
+from memserve.run.limits.circuit_breaker import CircuitBreaker
+from memserve.run.limits.error_policy import react
 from memserve.run.limits.estimate import Estimate, Tokens
-from memserve.run.limits.outage import Outage
 from memserve.run.limits.pace import Limit, Pause, Rate
-from memserve.run.limits.verdict import react
 
 if TYPE_CHECKING:
-    from memserve.run.limits.money import Purse
+    from memserve.run.limits.budget import Spending
     from memserve.run.requests.item import Item
 
 UNPROVEN_PATIENCE = 60.0
@@ -45,13 +45,13 @@ class Judgement:
 class Regulator:
     """One provider's limits, pauses and moods, and the caller's budget. Used from one thread."""
 
-    def __init__(self, purse: Purse, *, concurrency: int | None, rpm: float | None, tpm: float | None,
+    def __init__(self, spending: Spending, *, concurrency: int | None, rpm: float | None, tpm: float | None,
                  patience: float) -> None:  # fmt: skip
-        self._purse = purse
+        self._spending = spending
         self._patience = patience
         self._limit = Limit(concurrency)
         self._requests, self._tokens = Rate(rpm), Rate(tpm)
-        self._pause, self._outage = Pause(), Outage(patience)
+        self._pause, self._breaker = Pause(), CircuitBreaker(patience)
         self._estimate = Estimate()
         self._asked: dict[int, int] = {}
         self._answered_at: float | None = None
@@ -60,20 +60,20 @@ class Regulator:
     @property
     def down(self) -> bool:
         """The server is taken to be down: ask for one request at a time."""
-        return self._outage.open
+        return self._breaker.open
 
     def withdraw(self, ticket: Ticket) -> Item:
         """An attempt that was not made after all."""
-        self._purse.settle(ticket.promised, None)
+        self._spending.settle(ticket.promised, None)
         return ticket.item
 
     def wait(self, item: Item, in_flight: int) -> float:
         """Seconds to wait before asking; 0: now. Raises BudgetSpent when waiting will not help."""
-        if in_flight >= (1 if self._outage.open else self._limit.now):
+        if in_flight >= (1 if self._breaker.open else self._limit.now):
             return CHANGE
-        if not self._purse.affords(self._estimate.of(item)):
+        if not self._spending.affords(self._estimate.of(item)):
             if not in_flight:
-                raise self._purse.spent()
+                raise self._spending.spent()
             return CHANGE
         now = time.monotonic()
         return max(self._pause.delay(now), self._requests.delay(now), self._tokens.delay(now))
@@ -83,26 +83,26 @@ class Regulator:
         tokens, now = self._estimate.of(item), time.monotonic()
         self._requests.spend(now)
         self._tokens.spend(now, tokens.total)
-        return Ticket(item, now, tokens, self._purse.promise(tokens))
+        return Ticket(item, now, tokens, self._spending.promise(tokens))
 
     def answered(self, ticket: Ticket, usage: Usage) -> list[tuple[Item, Exception]]:
         """An attempt ended well; what is returned failed for reasons of its own, earlier."""
         now = time.monotonic()
         self._answered_at, self._throttled_since = now, None
         self._asked.pop(ticket.item.index, None)
-        self._purse.settle(ticket.promised, usage)
+        self._spending.settle(ticket.promised, usage)
         self._estimate.learn(ticket.item, usage)
         if usage.prompt_tokens is not None:
             counted = usage.prompt_tokens + (usage.completion_tokens or 0)
             self._tokens.correct(counted - ticket.tokens.total)
         self._limit.succeeded()
         self._pause.over()
-        return self._outage.succeeded(now)
+        return self._breaker.succeeded(now)
 
     def failed(self, ticket: Ticket, error: Exception, in_flight: int) -> Judgement:
         """An attempt ended badly."""
         ambiguous = isinstance(error, (TimedOut, ConnectionFailed))  # perhaps answered, and billed
-        self._purse.settle(ticket.promised, Usage() if ambiguous else None)
+        self._spending.settle(ticket.promised, Usage() if ambiguous else None)
         asked = self._asked.pop(ticket.item.index, 0) + 1
         reaction = react(error, worked=self._answered_at is not None, asked=asked)
         if reaction == "abort":
@@ -111,7 +111,7 @@ class Regulator:
             self._asked[ticket.item.index] = asked
             hopeless = self.throttled(error, ticket.sent)
             return Judgement(again=[ticket.item], abort=error if hopeless else None)
-        if Outage.explains(error):
+        if CircuitBreaker.explains(error):
             return self._suspect(ticket, error, in_flight)
         return Judgement(failed=[(ticket.item, error)])
 
@@ -131,16 +131,16 @@ class Regulator:
 
     def left_over(self) -> list[tuple[Item, Exception]]:
         """Failures that were held back until the end."""
-        return self._outage.release()
+        return self._breaker.release()
 
     def _suspect(self, ticket: Ticket, error: Exception, in_flight: int) -> Judgement:
-        finding = self._outage.failed(ticket.item, error, in_flight, time.monotonic())
+        finding = self._breaker.failed(ticket.item, error, in_flight, time.monotonic())
         if finding == "held":
             return Judgement()
         if finding == "hopeless":
             return Judgement(abort=_down(error))
         self._pause.until(time.monotonic(), None, ticket.sent)
-        return Judgement(again=[held for held, _ in self._outage.release()])
+        return Judgement(again=[held for held, _ in self._breaker.release()])
 
 
 def _down(error: Exception) -> MemserveError:

@@ -29,10 +29,10 @@ _log = logging.getLogger("memserve.run")
 
 
 def full(path: Path, broken: OSError) -> StorageFull | None:
-    """The error to raise if the system says that there is no room; None if it says something else."""
+    """The error to raise if the system says that there is no space; None if it says something else."""
     if broken.errno not in FULL:
         return None
-    return StorageFull(f"no room left to write {path}", hint="free some space and run again: it resumes")
+    return StorageFull(f"no space left to write {path}", hint="free some space and run again: it resumes")
 
 
 class Journal:
@@ -71,7 +71,7 @@ class Journal:
         self._flusher.start()
 
     def append(self, line: bytes) -> None:
-        """Write one or more whole lines. When the disk is full, the room that was kept for answers
+        """Write one or more whole lines. When the disk is full, the space that was kept for answers
         already on their way is used, and `full` tells; raises StorageFull when that is gone too."""
         with self._guard:
             try:
@@ -104,10 +104,10 @@ class Journal:
         self._dirty = True
 
     def _make_room(self, broken: OSError) -> None:
-        told = full(self.path, broken)
-        if told is None:
+        known = full(self.path, broken)
+        if known is None:
             raise broken
-        self.full = told
+        self.full = known
         self._reserve.unlink(missing_ok=True)
 
     def _write_last(self, line: bytes) -> None:
@@ -160,8 +160,8 @@ class Journal:
     def _set_reserve(self) -> None:
         """Keep some blocks, so that answers on their way when the disk fills up can still be written."""
         try:
-            room = os.statvfs(self.path)
-            size = min(RESERVE_BYTES, room.f_bavail * room.f_frsize // 16)
+            disk = os.statvfs(self.path)
+            size = min(RESERVE_BYTES, disk.f_bavail * disk.f_frsize // 16)
             with self._reserve.open("wb") as file:
                 os.posix_fallocate(file.fileno(), 0, max(size, 1))
         except (OSError, AttributeError):  # full already, or a system that has no such call

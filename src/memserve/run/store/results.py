@@ -13,7 +13,7 @@ from memserve.run.summary import Summary
 
 if TYPE_CHECKING:
     from memserve.protocol import Completion, Usage
-    from memserve.run.limits.money import Purse
+    from memserve.run.limits.budget import Spending
     from memserve.run.requests.item import Item
     from memserve.run.store.cache import Cache
     from memserve.run.store.failures import Failures
@@ -54,20 +54,20 @@ class Counts:
 class Results:
     """Takes outcomes from the reading thread and from the asking one."""
 
-    def __init__(self, journal: Journal, failures: Failures, cache: Cache | None, purse: Purse) -> None:
+    def __init__(self, journal: Journal, failures: Failures, cache: Cache | None, spending: Spending) -> None:
         self.counts = Counts()
         self.trouble: MemserveError | None = None
         """Why nothing more should be asked, as a full disk."""
         self._journal = journal
         self._failures = failures
         self._cache = cache
-        self._purse = purse
+        self._spending = spending
         self._model: str | None = None
         self._began = time.monotonic()
 
     def answered(self, item: Item, completion: Completion, seconds: float) -> None:
         """Write an answer down: first of all to the journal."""
-        usd = self._purse.cost(completion.usage)
+        usd = self._spending.cost(completion.usage)
         body = record.body(completion)
         self._journal.append(record.line(item, body, seconds, usd))
         self.trouble = self.trouble or self._journal.full

@@ -62,7 +62,7 @@ class Constants:
     tail: float = 6.0
     """How much longer the longest answer of such a test is than the mean: few are left at its end."""
     reserves: bool = False
-    """A request waits until the cache has room for its whole answer; others take blocks as they write."""
+    """A request waits until the cache has space for its whole answer; others take blocks as they write."""
     mixes: bool = False
     """One step reads prompts and decodes, so both use one reading of the weights."""
     overlaps: bool = False

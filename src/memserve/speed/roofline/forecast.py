@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from memserve.speed import inputs
 from memserve.speed.result import Speed
-from memserve.speed.roofline import constants, engines, formats, layout, ranges, serve, shape
+from memserve.speed.roofline import constants, engines, formats, layout, queueing, ranges, shape
 from memserve.speed.roofline.situation import Situation
 from memserve.speed.roofline.step import Setup
 
@@ -35,7 +35,7 @@ def predict(model: str | PathLike[str] | ModelSpec, gpus: str | Machine, *, back
     the most that the machine can serve. `options` are those of `situate`: pipeline_parallel,
     data_parallel, prefix_tokens (already in the cache), kv_dtype, max_sequences.
     """
-    load = serve.Load(input_tokens, output_tokens, options.pop("prefix_tokens", 0.0))
+    load = queueing.Load(input_tokens, output_tokens, options.pop("prefix_tokens", 0.0))
     spec, machine = _spec(model), _machine(gpus)
     return judge(
         situate(
@@ -45,7 +45,7 @@ def predict(model: str | PathLike[str] | ModelSpec, gpus: str | Machine, *, back
     )  # fmt: skip
 
 
-def situate(model: shape.Shape, machine: Machine, backend: str, load: serve.Load,
+def situate(model: shape.Shape, machine: Machine, backend: str, load: queueing.Load,
             concurrency: float | None = None, *, engine_version: str | None = None,
             quantization: str | None = None, tensor_parallel: int | None = None,
             pipeline_parallel: int | None = None, data_parallel: int | None = None,
@@ -86,7 +86,7 @@ def situate(model: shape.Shape, machine: Machine, backend: str, load: serve.Load
 
 def judge(situation: Situation) -> Speed:
     """Time a situation and put the ranges around it."""
-    timing = serve.time(situation.setup, situation.load, situation.limits, situation.each)
+    timing = queueing.time(situation.setup, situation.load, situation.limits, situation.each)
     rate = timing.requests_per_s * situation.load.output_tokens * situation.spread.replicas
     band = ranges.band(situation, timing)
     return Speed(
@@ -100,7 +100,7 @@ def judge(situation: Situation) -> Speed:
     )
 
 
-def _counts(load: serve.Load, concurrency: float | None) -> None:
+def _counts(load: queueing.Load, concurrency: float | None) -> None:
     inputs.number("input_tokens", load.input_tokens, most=inputs.MOST_TOKENS)
     inputs.number("prefix_tokens", load.prefix_tokens, most=inputs.MOST_TOKENS)
     inputs.number("output_tokens", load.output_tokens, above=True, most=inputs.MOST_TOKENS)

@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from memserve.speed.result import Range
-from memserve.speed.roofline import constants, engines, serve
+from memserve.speed.roofline import constants, engines, queueing
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from memserve.speed.roofline.serve import Timing
+    from memserve.speed.roofline.queueing import Timing
     from memserve.speed.roofline.situation import Situation
 
 FIGURES = ("ttft", "tpot", "throughput")
@@ -46,7 +46,7 @@ def kind(situation: Situation, timing: Timing) -> str:
     if situation.concurrency is None:
         return "most"
     waits = timing.bound != "asked"
-    return "heavy" if waits or situation.concurrency > serve.MANY else "light"
+    return "heavy" if waits or situation.concurrency > queueing.MANY else "light"
 
 
 def band(situation: Situation, timing: Timing) -> Band:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from memserve.speed.roofline import engines, layout, serve
+    from memserve.speed.roofline import engines, layout, queueing
     from memserve.speed.roofline.step import Setup
 
 
@@ -18,7 +18,7 @@ class Situation(NamedTuple):
     """An older generation of the engine, or None."""
     setup: Setup
     spread: layout.Spread
-    load: serve.Load
+    load: queueing.Load
     limits: engines.Limits
     concurrency: float | None
     """Requests in flight on the whole machine; None: as many as it takes."""

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Recipe:
+class RemoteGenerator:
     """Opens a generator in a worker. Stands for it in the caller's process, where no engine is loaded."""
 
     open: Callable[[], Any] = field(repr=False)
@@ -28,7 +28,7 @@ class Recipe:
         return self.capabilities.batches
 
 
-def recipe(generator: Any) -> Recipe:
+def remote(generator: Any) -> RemoteGenerator:
     """From a generator that memserve opened, or from anything that opens one when called."""
     from memserve.client import opener as opener_of
 
@@ -47,14 +47,14 @@ def recipe(generator: Any) -> Recipe:
         pack(opener)
     except Exception as broken:
         raise InvalidInput(f"what opens the generator cannot be sent to workers: {broken}") from broken
-    return Recipe(opener, known, {name: str(value) for name, value in own.items() if value})
+    return RemoteGenerator(opener, known, {name: str(value) for name, value in own.items() if value})
 
 
 def _capabilities(opener: Any) -> Capabilities:
     """What the backend that will be opened says of itself; nothing is known of another callable."""
-    told = getattr(opener, "capabilities", None)
-    if isinstance(told, Capabilities):
-        return told
+    known = getattr(opener, "capabilities", None)
+    if isinstance(known, Capabilities):
+        return known
     if not isinstance(opener, partial) or opener.keywords.get("backend") is None:
         return Capabilities(backend=getattr(opener, "__name__", "workers"), model=None)
     from dataclasses import replace
@@ -82,7 +82,7 @@ def unpack(packed: bytes) -> Any:
 
 
 def packed_answer(answer: Any) -> bytes:
-    """An answer, or the error instead of it; one that cannot travel is told in words."""
+    """An answer, or the error instead of it; one that cannot travel goes as words."""
     try:
         packed = pack(answer)
         unpack(packed)

@@ -43,7 +43,9 @@ def budget(text: str | float) -> Budget:
     return Budget(float(match[1]) * _UNITS[unit[0]], "tokens")
 
 
-def price(model: str | None, backend: str | None, given: tuple[float, float] | None = None) -> Price | None:
+def price_of(
+    model: str | None, backend: str | None, given: tuple[float, float] | None = None
+) -> Price | None:
     """The caller's own dollars per million (input, output), or the shipped table's; None: nobody knows."""
     from memserve.speed import prices
 
@@ -54,7 +56,7 @@ def price(model: str | None, backend: str | None, given: tuple[float, float] | N
     return prices.of(model, backend) if model else None
 
 
-class Purse:
+class Spending:
     """Spent and promised money (or tokens), against the budget if there is one."""
 
     def __init__(self, price: Price | None, limit: Budget | None) -> None:

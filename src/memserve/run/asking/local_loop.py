@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from memserve.errors import BadAnswer, EngineFailed
 from memserve.run.asking import ask
+from memserve.run.limits.error_policy import ABORT
 from memserve.run.limits.estimate import Estimate
-from memserve.run.limits.verdict import ABORT
 from memserve.run.requests import order
 from memserve.run.requests.item import chosen
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from memserve.protocol import Completion
-    from memserve.run.limits.money import Purse
+    from memserve.run.limits.budget import Spending
     from memserve.run.options import Options
     from memserve.run.requests.item import Item
     from memserve.run.store.results import Results
@@ -28,14 +28,14 @@ SHORT_SECONDS, LONG_SECONDS = 30.0, 90.0
 WINDOW_CHARACTERS = 32 << 20
 
 
-class Batches:
+class LocalLoop:
     """Hands windows of requests to an engine until there are none, or something stops it."""
 
-    def __init__(self, generator: Any, results: Results, purse: Purse, options: Options) -> None:
+    def __init__(self, generator: Any, results: Results, spending: Spending, options: Options) -> None:
         self.error: BaseException | None = None
         self._generator = generator
         self._results = results
-        self._purse = purse
+        self._spending = spending
         self._order = options.order
         self._most = options.concurrency or MOST
         self._size = min(FIRST, self._most)
@@ -75,10 +75,10 @@ class Batches:
             if item is None:
                 break
             tokens = self._estimate.of(item)
-            if not self._purse.affords(tokens):
-                self.error, self._stopping = self._purse.spent(), True
+            if not self._spending.affords(tokens):
+                self.error, self._stopping = self._spending.spent(), True
                 break
-            self._promised[item.index] = self._purse.promise(tokens)
+            self._promised[item.index] = self._spending.promise(tokens)
             window.append(item)
             characters += item.characters
         return window
@@ -120,10 +120,10 @@ class Batches:
         except ABORT as broken:
             self.error, self._stopping = broken, True
         except Exception as broken:
-            self._purse.settle(promised, None)
+            self._spending.settle(promised, None)
             self._results.failed(item, broken)
         else:
-            self._purse.settle(promised, completion.usage)
+            self._spending.settle(promised, completion.usage)
             self._estimate.learn(item, completion.usage)
             self._results.answered(item, completion, seconds)
             if self._results.trouble:

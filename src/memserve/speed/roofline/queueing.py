@@ -69,8 +69,8 @@ def capacity(setup: Setup, load: Load, limits: Limits) -> float:
 
 def time(setup: Setup, load: Load, limits: Limits, concurrency: float | None) -> Timing:
     """Settle how many sequences decode together, then read off what a client sees."""
-    room = max(1.0, capacity(setup, load, limits))
-    ceiling = {"sequences": float(limits.sequences * setup.pipeline), "memory": room}
+    held = max(1.0, capacity(setup, load, limits))
+    ceiling = {"sequences": float(limits.sequences * setup.pipeline), "memory": held}
     if concurrency is not None:
         ceiling["asked"] = float(concurrency)
     bound = min(ceiling, key=lambda name: ceiling[name])

@@ -15,8 +15,8 @@ MOST_ITEMS = 1024
 MOST_CHARACTERS = 16 << 20
 
 
-class Handoff:
-    """`put` blocks while enough is waiting; `grab` never does."""
+class RequestQueue:
+    """`put` blocks while enough is waiting; `take_all` never does."""
 
     def __init__(self, notify: Callable[[], None]) -> None:
         self._notify = notify
@@ -43,7 +43,7 @@ class Handoff:
         return self.finished or self._is_full()
 
     def put(self, item: Item) -> bool:
-        """Add an item, waiting for room; False once nobody will take it."""
+        """Add an item, waiting for space; False once nobody will take it."""
         with self._change:
             while self._is_full() and not self._closed:
                 self._change.wait(1.0)
@@ -61,7 +61,7 @@ class Handoff:
         self.finished = True
         self._notify()
 
-    def grab(self) -> list[Item]:
+    def take_all(self) -> list[Item]:
         """Everything that is waiting."""
         with self._change:
             items = list(self._waiting)

@@ -16,7 +16,7 @@ OUTAGES = (ConnectionFailed, ServerFailed, TimedOut, EngineFailed)
 Finding = Literal["held", "wait", "hopeless"]
 
 
-class Outage:
+class CircuitBreaker:
     """Holds back failures that an outage would explain, until an answer or a streak tells what they were."""
 
     def __init__(self, patience: float) -> None:

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 
-class Wake:
+class LoopEvent:
     """Cheaper than asyncio.Event with wait_for: no task for each wait."""
 
     def __init__(self) -> None:

@@ -26,6 +26,6 @@ def _place() -> str:
     return f"{base}/memserve/calibration.json"
 
 
-def kept() -> bool:
+def exists() -> bool:
     """Whether there is one; a folder that may not be read holds none."""
     return os.access(_place(), os.F_OK)

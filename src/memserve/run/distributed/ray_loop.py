@@ -13,15 +13,15 @@ from typing import TYPE_CHECKING, Any
 
 from memserve.errors import BudgetSpent
 from memserve.run.distributed.cluster import cluster, remote_arguments
-from memserve.run.distributed.recipe import pack, unpack
+from memserve.run.distributed.remote_generator import pack, unpack
 from memserve.run.limits.regulator import Regulator
 from memserve.run.requests import order
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from memserve.run.distributed.recipe import Recipe
-    from memserve.run.limits.money import Purse
+    from memserve.run.distributed.remote_generator import RemoteGenerator
+    from memserve.run.limits.budget import Spending
     from memserve.run.limits.regulator import Judgement, Ticket
     from memserve.run.options import Options
     from memserve.run.requests.item import Item
@@ -38,14 +38,16 @@ NAP_SECONDS = 0.2
 _log = logging.getLogger("memserve.run")
 
 
-class Distributed:
+class RayLoop:
     """Hands windows of requests to Ray Data until there are none, or something stops it."""
 
-    def __init__(self, recipe: Recipe, results: Results, purse: Purse, options: Options) -> None:
+    def __init__(
+        self, remote: RemoteGenerator, results: Results, spending: Spending, options: Options
+    ) -> None:
         self.error: BaseException | None = None
         """Why the run ended before its input did."""
-        self._recipe, self._results, self._options = recipe, results, options
-        self._regulator = Regulator(purse, **options.limits)
+        self._remote, self._results, self._options = remote, results, options
+        self._regulator = Regulator(spending, **options.limits)
         self._again: list[Item] = []
         self._stopping = False
 
@@ -67,7 +69,7 @@ class Distributed:
     def _window(self, items: Iterator[Item]) -> dict[int, Ticket]:
         """What is asked again first, then as much of the input as one execution bears."""
         window: dict[int, Ticket] = {}
-        size, most = 0, TASKS * (LIST if self._recipe.batches else 1)
+        size, most = 0, TASKS * (LIST if self._remote.batches else 1)
         while len(window) < (1 if self._regulator.down else most) and size < CHARACTERS:
             item = self._again.pop(0) if self._again else next(items, None)
             if item is None or not self._may_ask(item, alone=not window):
@@ -108,7 +110,7 @@ class Distributed:
 
         from memserve.run.distributed.worker import Lists, Single
 
-        lists = self._recipe.batches
+        lists = self._remote.batches
         rows = [{"index": item.index, "request": pack(item.request)} for item in items]
         asked = ray.data.from_items(rows, override_num_blocks=-(-len(rows) // (LIST if lists else 1)))
         flight = 1 if lists else self._flight(workers)
@@ -117,7 +119,7 @@ class Distributed:
         )
         how = {
             "compute": pool,
-            "fn_constructor_args": (pack(self._recipe),),
+            "fn_constructor_args": (pack(self._remote),),
             **remote_arguments(self._options),
         }
         answered = asked.map_batches(Lists, batch_size=None, **how) if lists else asked.map(Single, **how)

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from memserve.errors import Cancelled
 from memserve.run.asking.ask import Asker
-from memserve.run.asking.handoff import Handoff
-from memserve.run.asking.wake import Wake
+from memserve.run.asking.loop_event import LoopEvent
+from memserve.run.asking.request_queue import RequestQueue
 from memserve.run.limits.pace import CEILING
 from memserve.run.limits.regulator import Regulator
 from memserve.run.requests import order
@@ -20,7 +20,7 @@ from memserve.run.requests import order
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from memserve.run.limits.money import Purse
+    from memserve.run.limits.budget import Spending
     from memserve.run.limits.regulator import Ticket
     from memserve.run.options import Options
     from memserve.run.requests.item import Item
@@ -34,20 +34,20 @@ POLL_SECONDS = 1.0
 _log = logging.getLogger("memserve.run")
 
 
-class Loop:
-    """Takes items from its handoff, asks for each, and reports every outcome. Runs in a thread of its own."""
+class AsyncLoop:
+    """Takes items from its queue, asks for each, and reports every outcome. Runs in a thread of its own."""
 
-    def __init__(self, generator: Any, results: Results, purse: Purse, options: Options,
+    def __init__(self, generator: Any, results: Results, spending: Spending, options: Options,
                  stopped: Callable[[], None]) -> None:  # fmt: skip
-        self._wake = Wake()
-        self.handoff = Handoff(lambda: self._wake.call(self._wake.set))
+        self._event = LoopEvent()
+        self.queue = RequestQueue(lambda: self._event.call(self._event.set))
         self.error: BaseException | None = None
         """Why the run ended before its input did."""
         self._generator = generator
         self._results = results
         self._order = options.order
         self._stopped = stopped
-        self._regulator = Regulator(purse, **options.limits)
+        self._regulator = Regulator(spending, **options.limits)
         self._asker = Asker(generator, options.concurrency or CEILING)
         self._ready: deque[Item] = deque()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -56,14 +56,14 @@ class Loop:
     def stop(self) -> None:
         """Ask no more; a second call does not wait for what is in flight either. From any thread."""
         if self._stopping:
-            self._wake.call(self._cancel)
+            self._event.call(self._cancel)
         self._stopping = True
-        self.handoff.close()
-        self._wake.call(self._wake.set)
+        self.queue.close()
+        self._event.call(self._event.set)
 
     async def run(self) -> None:
         """Until everything is settled, or something stops it."""
-        self._wake.bind()
+        self._event.bind()
         try:
             with _listening(self._generator, self._warned):
                 await self._dispatch()
@@ -80,7 +80,7 @@ class Loop:
     async def _dispatch(self) -> None:
         while not self._stopping:
             if not self._ready:
-                if self.handoff.exhausted and not self._tasks:
+                if self.queue.exhausted and not self._tasks:
                     return
                 await self._refill()
             elif await self._may_ask(self._ready[0]) and not self._stopping:
@@ -88,20 +88,20 @@ class Loop:
 
     async def _refill(self) -> None:
         """Take what was read ahead, in the best order; or wait for something to happen."""
-        if self.handoff.waiting and not self.handoff.replete:
+        if self.queue.waiting and not self.queue.replete:
             await asyncio.sleep(FILL_SECONDS)  # the more there is, the better the order
-        found = self.handoff.grab()
+        found = self.queue.take_all()
         if found:
             self._ready.extend(order.arrange(found) if self._order == "prefix" else found)
         else:
-            await self._wake.wait(POLL_SECONDS)
+            await self._event.wait(POLL_SECONDS)
 
     async def _may_ask(self, item: Item) -> bool:
         if self._results.trouble:
             raise self._results.trouble
         seconds = self._regulator.wait(item, len(self._tasks))
         if seconds > 0:
-            await self._wake.wait(min(seconds, POLL_SECONDS))
+            await self._event.wait(min(seconds, POLL_SECONDS))
         return seconds <= 0
 
     def _start(self, item: Item) -> None:
@@ -113,7 +113,7 @@ class Loop:
         self._tasks.discard(task)
         if not task.cancelled() and (broken := task.exception()):
             self._abort(broken)
-        self._wake.set()
+        self._event.set()
 
     async def _ask(self, ticket: Ticket) -> None:
         try:
@@ -141,7 +141,7 @@ class Loop:
 
     def _warned(self, error: Exception) -> None:
         """The client was throttled and asks again by itself: slow down, so that it happens less."""
-        self._wake.call(lambda: self._regulator.throttled(error))
+        self._event.call(lambda: self._regulator.throttled(error))
 
     def _abort(self, error: BaseException) -> None:
         self.error = self.error or error

@@ -24,7 +24,7 @@ CACHE_KIB = 12 * 1024
 ANSWERED, FAILED, ASKED = 1, 2, 3
 
 
-class Verdict(Enum):
+class Action(Enum):
     """What to do with a request that was just read."""
 
     ASK = "ask"
@@ -37,8 +37,8 @@ class Verdict(Enum):
     """Another request has this id."""
 
 
-class Seen:
-    """Ids by 64-bit hash. Two ids with one hash (3e-8 for a million) are told as a clash, never dropped."""
+class KnownIds:
+    """Ids by 64-bit hash. Two ids with one hash (3e-8 for a million) count as a clash, never dropped."""
 
     def __init__(self) -> None:
         self._base = sqlite3.connect("", isolation_level=None, check_same_thread=False)
@@ -60,28 +60,28 @@ class Seen:
         row = self._row(_hash(name))
         return None if row is None else int(row[1])
 
-    def visit(self, item: Item) -> tuple[Item, Verdict]:
+    def visit(self, item: Item) -> tuple[Item, Action]:
         """Judge a request, and enter it as asked. An item without an id of its own may get a numbered one."""
         try:
             return self._visit(item)
         except sqlite3.OperationalError as broken:
-            words = f"no room for the table of ids in the folder for temporary files: {broken}"
+            words = f"no space for the table of ids in the folder for temporary files: {broken}"
             raise StorageFull(
                 words, hint="free some space there, or set TMPDIR to another folder"
             ) from broken
 
-    def _visit(self, item: Item) -> tuple[Item, Verdict]:
+    def _visit(self, item: Item) -> tuple[Item, Action]:
         if not item.named:
             item = self._numbered(item)
         key, request = _hash(record.name_of(item.id)), _short(item.digest)
         if self._cursor.execute(
             "INSERT OR IGNORE INTO seen VALUES (?, ?, ?)", (key, request, ASKED)
         ).rowcount:
-            return item, Verdict.ASK
-        verdict = _judge(self._row(key), request)
-        if verdict in (Verdict.ANSWERED, Verdict.FAILED):
+            return item, Action.ASK
+        action = _judge(self._row(key), request)
+        if action in (Action.ANSWERED, Action.FAILED):
             self._cursor.execute("UPDATE seen SET request = ?, state = ? WHERE id = ?", (request, ASKED, key))
-        return item, verdict
+        return item, action
 
     def close(self) -> None:
         """Drop the table."""
@@ -99,11 +99,11 @@ class Seen:
         return item if n == 0 else replace(item, id=f"{item.id}-{n}")
 
 
-def _judge(row: Any, request: int) -> Verdict:
+def _judge(row: Any, request: int) -> Action:
     known, state = row
     if known is not None and known != request:
-        return Verdict.CLASH
-    return {ANSWERED: Verdict.ANSWERED, FAILED: Verdict.FAILED}.get(state, Verdict.REPEATED)
+        return Action.CLASH
+    return {ANSWERED: Action.ANSWERED, FAILED: Action.FAILED}.get(state, Action.REPEATED)
 
 
 def _hash(name: bytes) -> int:
