@@ -30,18 +30,15 @@ DOCUMENTATION = frozenset({"note", "notes", "source", "sources", "says", "printe
 PACKAGES = "packages of others that importing memserve must not load, by the names that the contract has"
 PROVIDERS = "prices are what a provider asks, by the provider's name"
 HEAVY = ("vllm", "sglang", "lmdeploy", "openai")
+PROVIDERS_NAMED = ("maas", "pangu", "anthropic", "openai", "gemini", "bedrock")
 LEFT = (
     "speed/__main__.py: vllm", "speed/economics.py: bedrock", "speed/economics.py: sglang",
     "speed/genai.py: bedrock", "speed/genai.py: gemini",
 )  # fmt: skip
 ALLOWED = {
-    **{
-        f"conformance/test_entrance.py: {name}": PACKAGES for name in ("vllm", "sglang", "lmdeploy", "openai")
-    },
-    **{
-        f"speed/data/prices.json: {name}": PROVIDERS
-        for name in ("maas", "pangu", "anthropic", "openai", "gemini", "bedrock")
-    },
+    **{f"conformance/test_entrance.py: {name}": PACKAGES for name in HEAVY},
+    **dict.fromkeys(LEFT, "moves out with the speed model's own table"),
+    **{f"speed/data/prices.json: {name}": PROVIDERS for name in PROVIDERS_NAMED},
 }
 """FILE: NAME -> why it must stand there."""
 
@@ -126,11 +123,13 @@ def test_what_is_allowed_is_there() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "count"),
-    [
-        ("x = 'vllm'", 1), ("x = 'say vllm serve'", 1), ("import sglang", 1), ("memserve_hf = 1", 1),
-        ("def ask_openai(): pass", 1), ("'''vllm'''", 0), ("parse(help='vllm')", 0), ("vendor = 'ascend'", 0),
-    ],
-)  # fmt: skip
-def test_a_name_is_found_where_it_counts(text: str, count: int) -> None:
-    assert len(set(in_python(text))) == count
+    "text",
+    ["x = 'vllm'", "x = 'say vllm serve'", "import sglang", "memserve_hf = 1", "def ask_openai(): pass"],
+)
+def test_a_name_is_found_where_it_counts(text: str) -> None:
+    assert set(in_python(text))
+
+
+@pytest.mark.parametrize("text", ["'''vllm'''", "parse(help='vllm')", "vendor = 'ascend'", "x = 'HF_TOKEN'"])
+def test_texts_for_people_and_makers_do_not_count(text: str) -> None:
+    assert not set(in_python(text))
