@@ -13,7 +13,6 @@ import numpy as np
 from memserve.errors import Closed, EngineFailed, MemserveError
 from memserve.extras import need
 from memserve.protocol import Completion, Delta, Sample, Score, Usage
-from memserve.tokens.detokenizer import Detokenizer
 from memserve.tokens.prompts import Prompts
 from memserve.tokens.score_pair import tokenize_pair
 from memserve_embedded.capabilities import GENERATING
@@ -27,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from memserve.protocol import FinishReason, Prompt, Request, TokenLogprob
+    from memserve.tokens.detokenizer import Detokenizer
     from memserve.tokens.score_pair import ScorePair
 
 CONTEXT = 2048
@@ -68,7 +68,10 @@ class EmbeddedGenerator:
 
     def __init__(self, session: Session, tokenizer: EmbeddedTokenizer, engine: str, context: int) -> None:
         weights = known("smollm2")
-        self.capabilities = replace(GENERATING, engine=engine, model=weights.model, context=context)
+        self.capabilities = replace(
+            GENERATING, engine=engine, model=weights.model, context=context, thinking=frozenset({"off"}),
+            template=True,
+        )  # fmt: skip
         self.identity = {"package": weights.package, "version": weights.version}
         self._session: Session | None = session
         self._tokenizer = tokenizer
@@ -99,9 +102,10 @@ class EmbeddedGenerator:
             for _ in self._run(session, [(one, row)]):
                 if row.finish:
                     row.text.finish()
-                    yield Delta(row.text.fresh(last=True), row.finish, _usage(one))
-                elif piece := row.text.fresh(last=False):
-                    yield Delta(piece)
+                    piece = row.text.fresh(last=True)
+                    yield Delta(piece, row.finish, _usage(one), row.text.fresh_thought())
+                elif delta := row.text.delta():
+                    yield delta
 
     def score(self, pairs: Sequence[tuple[str, str]]) -> list[Score]:
         """Log-likelihood of each continuation after its context."""
@@ -126,13 +130,14 @@ class EmbeddedGenerator:
 
     def _asked(self, request: Request, *, live: bool = False) -> Asked:
         try:
-            prompt, most = self._prompts.fit(self._prompts.encode(request.prompt), request)
+            prepared = self._prompts.prepare(request)
         except MemserveError as error:
             return Asked(request, [], 0, error)
-        one = Asked(request, prompt, most)
+        one = Asked(request, prepared.ids, prepared.most)
         for index in range(request.n):
             random = Random() if request.seed is None else Random(f"{request.seed}/{index}")
-            one.rows.append(Row(request, random, Detokenizer(self._tokenizer, request.stop, live=live), most))
+            text = self._prompts.detokenizer(request, prepared, live=live)
+            one.rows.append(Row(request, random, text, prepared.most))
         return one
 
     @contextmanager
@@ -170,7 +175,8 @@ class EmbeddedGenerator:
             places = list(range(len(rows)))
 
     def _take(self, row: Row, logits: Any) -> int:
-        token = choose(logits, row.request, row.random)
+        forced = row.text.forced()
+        token = choose(logits, row.request, row.random) if forced is None else forced
         row.tokens.append(token)
         if row.request.logprobs is not None:
             row.logprobs.append(logprob(logits, token, row.request.logprobs, self._tokenizer))
@@ -191,6 +197,7 @@ class EmbeddedGenerator:
         first = samples[0]
         return Completion(
             first.text, first.finish_reason, first.token_ids, first.logprobs, usage=_usage(one),
+            reasoning=first.reasoning,
             samples=samples if len(samples) > 1 else (), model=self.capabilities.model,
             request_id=one.request.id,
         )  # fmt: skip
@@ -222,7 +229,8 @@ def portions(group: Sequence[Asked]) -> Iterator[list[tuple[Asked, Row]]]:
 
 def _sample(row: Row) -> Sample:
     logprobs = tuple(row.logprobs) if row.request.logprobs is not None else None
-    return Sample(row.text.finish(), row.finish, tuple(row.tokens), logprobs)
+    text = row.text.finish()
+    return Sample(text, row.finish, tuple(row.tokens), logprobs, reasoning=row.text.reasoning)
 
 
 def _usage(one: Asked) -> Usage:

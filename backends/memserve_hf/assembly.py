@@ -116,6 +116,8 @@ def _capabilities(found: Checkpoint, place: Place, prompts: Prompts, *, fast: bo
         device=place.described,
         context=prompts.context,
         chat=prompts.chat,
+        thinking=prompts.thinking_modes,
+        template=prompts.chat,
         schema=constrained,
         regex=constrained,
         choices=constrained,

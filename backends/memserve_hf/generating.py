@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from functools import partial
 from queue import Empty
 from typing import TYPE_CHECKING, Any
 
 from memserve.errors import Cancelled, Closed, MemserveError
 from memserve.protocol import Completion, Sample
+from memserve.tokens.prompts import Prepared
 from memserve_hf.decoding.prefixes import names
 from memserve_hf.decoding.row import Job, Settings, usage
 from memserve_hf.opening.release import release
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from memserve.protocol import Capabilities, Delta, Prompt, Request, Score
+    from memserve.tokens.detokenizer import Detokenizer
     from memserve.tokens.prompts import Prompts
     from memserve_hf.decoding.grammar import Grammars
     from memserve_hf.decoding.loop import Loop
@@ -24,6 +27,8 @@ if TYPE_CHECKING:
     from memserve_hf.decoding.worker import Worker
 
 POLL_SECONDS = 1.0
+NOTHING = Prepared([], 1)
+"""Of a request that never reaches the model."""
 
 
 class GeneratingEngine:
@@ -93,21 +98,26 @@ class GeneratingEngine:
         except Closed:
             raise
         except MemserveError as error:
-            job = Job(request, [], Settings(1))
+            job = Job(request, [], Settings(1), self._text(request, NOTHING))
             job.close(error)
             return [job]
 
     def _jobs(self, request: Request, *, streamed: bool = False) -> list[Job]:
         """One job, or several where not all samples have room side by side."""
-        prompt, most = self._prompts.fit(self._prompts.encode(request.prompt), request)
+        prepared = self._prompts.prepare(request)
+        prompt, most = prepared.ids, prepared.most
         settings, grammar = Settings.of(request, most), self._grammars.of(request)
+        text = self._text(request, prepared, live=streamed)
         known = names(prompt) if self._prefixes else ()
         share = self._loop.share(len(prompt) + most)
         return [
-            Job(request, prompt, settings, grammar, streamed, first=first,
+            Job(request, prompt, settings, text, grammar, streamed, first=first,
                 count=min(share, request.n - first), names=known)
             for first in range(0, request.n, share)
         ]  # fmt: skip
+
+    def _text(self, request: Request, prepared: Prepared, *, live: bool = False) -> Callable[[], Detokenizer]:
+        return partial(self._prompts.detokenizer, request, prepared, live=live)
 
     def _next(self, job: Job) -> Delta | None:
         while True:
@@ -131,7 +141,7 @@ class GeneratingEngine:
         samples = tuple(_sample(row) for job in parts for row in job.rows)
         first = samples[0]
         return Completion(
-            first.text, first.finish_reason, first.token_ids, first.logprobs,
+            first.text, first.finish_reason, first.token_ids, first.logprobs, reasoning=first.reasoning,
             usage=usage(parts), samples=samples if len(samples) > 1 else (), model=model,
             request_id=request.id,
         )  # fmt: skip
@@ -139,4 +149,5 @@ class GeneratingEngine:
 
 def _sample(row: Row) -> Sample:
     logprobs = tuple(row.logprobs) if row.job.settings.logprobs is not None else None
-    return Sample(row.text.finish(), row.finish, tuple(row.tokens), logprobs)
+    text = row.text.finish()
+    return Sample(text, row.finish, tuple(row.tokens), logprobs, reasoning=row.text.reasoning)

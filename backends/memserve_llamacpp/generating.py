@@ -9,7 +9,6 @@ import numpy as np
 
 from memserve.errors import Closed, MemserveError
 from memserve.protocol import Completion, Delta, FinishReason, Sample, Score, TokenLogprob, Usage
-from memserve.tokens.detokenizer import Detokenizer
 from memserve.tokens.prompts import Prompts
 from memserve.tokens.score_pair import tokenize_pair
 from memserve_llamacpp import sampling
@@ -23,6 +22,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from memserve.protocol import Prompt, Request
+    from memserve.tokens.detokenizer import Detokenizer
+    from memserve.tokens.prompts import Prepared
     from memserve.tokens.score_pair import ScorePair
 
 
@@ -62,7 +63,8 @@ class Generating:
         self.capabilities = replace(
             capabilities, engine=f"llama-cpp-python {llama_cpp.__version__}", model=model,
             device="gpu" if llama_cpp.llama_supports_gpu_offload() else "cpu", tasks=frozenset({"generate"}),
-            context=llama.n_ctx(), chat=self._prompts.chat, roles=frozenset(), normalize=False,
+            context=llama.n_ctx(), chat=self._prompts.chat, thinking=self._prompts.thinking_modes,
+            template=self._prompts.chat, roles=frozenset(), normalize=False,
             dimensions=False,
         )  # fmt: skip
 
@@ -72,14 +74,14 @@ class Generating:
 
     def stream(self, request: Request) -> Iterator[Delta]:
         """The answer piece by piece."""
-        ids, limit = self._prompts.fit(self._prompts.encode(request.prompt), request)
-        answer = _Answer(Detokenizer(self._tokenizer, request.stop, live=True))
-        for _ in self._grow(request, ids, limit, 0, answer):
-            piece = answer.text.fresh(last=False)
-            if piece:
-                yield Delta(piece)
+        prepared = self._prompts.prepare(request)
+        answer = _Answer(self._prompts.detokenizer(request, prepared, live=True))
+        for _ in self._grow(request, prepared, 0, answer):
+            if delta := answer.text.delta():
+                yield delta
         answer.text.finish()
-        yield Delta(answer.text.fresh(last=True), answer.finish, Usage(len(ids), len(answer.ids)))
+        spent = Usage(len(prepared.ids), len(answer.ids), None, answer.text.reasoning_tokens)
+        yield Delta(answer.text.fresh(last=True), answer.finish, spent, answer.text.fresh_thought())
 
     def score(self, pairs: Sequence[tuple[str, str]]) -> list[Score]:
         """Log-likelihoods, one token of the continuation after the other."""
@@ -101,34 +103,38 @@ class Generating:
 
     def _completion(self, request: Request) -> Completion:
         try:
-            ids, limit = self._prompts.fit(self._prompts.encode(request.prompt), request)
+            prepared = self._prompts.prepare(request)
             count = request.n if request.temperature else 1
-            samples = [self._sample(request, ids, limit, index) for index in range(count)]
+            drawn = [self._sample(request, prepared, index) for index in range(count)]
         except Closed:
             raise
         except MemserveError as error:
             return Completion(text=None, error=error, request_id=request.id)
+        samples = [sample for sample, _ in drawn]
         used = sum(len(sample.token_ids or ()) for sample in samples)
+        thoughts = [spent for _, spent in drawn if spent is not None]
+        usage = Usage(len(prepared.ids), used, None, sum(thoughts) if thoughts else None)
         samples *= request.n // count  # n greedy answers are one answer
         first = samples[0]
         return Completion(
             text=first.text, finish_reason=first.finish_reason, token_ids=first.token_ids,
-            logprobs=first.logprobs, usage=Usage(len(ids), used), request_id=request.id,
+            logprobs=first.logprobs, reasoning=first.reasoning, usage=usage, request_id=request.id,
             samples=tuple(samples) if request.n > 1 else (), model=self.capabilities.model,
         )  # fmt: skip
 
-    def _sample(self, request: Request, ids: list[int], limit: int, index: int) -> Sample:
-        answer = _Answer(Detokenizer(self._tokenizer, request.stop, live=False))
-        for _ in self._grow(request, ids, limit, index, answer):
+    def _sample(self, request: Request, prepared: Prepared, index: int) -> tuple[Sample, int | None]:
+        """One sample, and the tokens of its thought."""
+        answer = _Answer(self._prompts.detokenizer(request, prepared, live=False))
+        for _ in self._grow(request, prepared, index, answer):
             pass
         told = tuple(answer.told) if request.logprobs is not None else None
-        return Sample(answer.text.finish(), answer.finish, tuple(answer.ids), told)
+        text = answer.text.finish()
+        sample = Sample(text, answer.finish, tuple(answer.ids), told, reasoning=answer.text.reasoning)
+        return sample, answer.text.reasoning_tokens
 
-    def _grow(
-        self, request: Request, ids: list[int], limit: int, index: int, answer: _Answer
-    ) -> Iterator[None]:
+    def _grow(self, request: Request, prepared: Prepared, index: int, answer: _Answer) -> Iterator[None]:
         """Add tokens until the model ends, a stop string is complete or the limit is reached."""
-        for token, logits in self._tokens(request, ids, index):
+        for token, logits in self._tokens(request, prepared.ids, index, answer.text):
             self._go_on()
             answer.ids.append(token)
             if request.logprobs is not None:
@@ -140,26 +146,42 @@ class Generating:
             if answer.text.stopped:
                 answer.finish = "stop"
             yield
-            if answer.text.stopped or len(answer.ids) >= limit:
+            if answer.text.stopped or len(answer.ids) >= prepared.most:
                 return
 
-    def _tokens(self, request: Request, ids: list[int], index: int) -> Iterator[tuple[int, Any]]:
+    def _tokens(
+        self, request: Request, ids: list[int], index: int, text: Detokenizer
+    ) -> Iterator[tuple[int, Any]]:
+        """Tokens with the logits that they were chosen by; a grammar binds the answer, not the thought."""
         grammar = grammar_of(request)
-        if grammar is not None:
-            heat = {
-                "temp": request.temperature or 0.0,
-                "top_k": request.top_k or 0,
-                "top_p": request.top_p or 1.0,
-            }
-            self._read(ids[:-1])
-            for token in self._llama.generate(ids, min_p=request.min_p or 0.0, grammar=grammar, **heat):
-                yield int(token), self._logits()
+        made: list[int] = []
+        if grammar is None or not text.answering:
+            for token, logits in self._free(request, ids, index, text):
+                yield token, logits
+                made.append(token)
+                if grammar is not None and text.answering:
+                    break
+        if grammar is None:
             return
+        ids = [*ids, *made]
+        heat = {
+            "temp": request.temperature or 0.0,
+            "top_k": request.top_k or 0,
+            "top_p": request.top_p or 1.0,
+        }
+        self._read(ids[:-1])
+        for token in self._llama.generate(ids, min_p=request.min_p or 0.0, grammar=grammar, **heat):
+            yield int(token), self._logits()
+
+    def _free(
+        self, request: Request, ids: list[int], index: int, text: Detokenizer
+    ) -> Iterator[tuple[int, Any]]:
         sampler = sampling.Sampler(request, index)
         self._read(ids)
         while True:
             logits = self._logits()
-            token = sampler.pick(logits)
+            forced = text.forced()
+            token = sampler.pick(logits) if forced is None else forced
             yield token, logits
             self._llama.eval([token])
 

@@ -64,6 +64,10 @@ class Request:
     tools: tuple[Mapping[str, Any], ...] = ()
     tool_choice: str | Mapping[str, Any] | None = None
     truncate: Truncate = "refuse"
+    thinking: bool | int | None = None
+    """None: as the model does unasked. A number: at most so many tokens of thought, besides `max_tokens`."""
+    template: Mapping[str, Any] = field(default_factory=dict)
+    """Variables of the model's chat template."""
     extra: Mapping[str, Any] = field(default_factory=dict)
     """Settings of one provider only, spelled with its prefix: {"openai_service_tier": "flex"}."""
 
@@ -75,6 +79,8 @@ class Usage:
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
     cached_tokens: int | None = None
+    reasoning_tokens: int | None = None
+    """Of the completion's, those of the thought before the answer."""
 
 
 @dataclass(frozen=True)
@@ -209,6 +215,10 @@ class Capabilities:
     regex: bool = False
     choices: bool = False
     truncate: bool = False
+    thinking: frozenset[str] = frozenset()
+    """What `thinking` may ask for: "on", "off", "budget"."""
+    template: bool = False
+    """Variables of the chat template are passed on."""
     stream: bool = False
     extras: frozenset[str] = frozenset()
     # what an answer carries

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 from memserve.errors import Cancelled
 from memserve.protocol import Delta
-from memserve.tokens.detokenizer import Detokenizer
 from memserve_hf.decoding.prefixes import BLOCK
 from memserve_hf.decoding.row import Row
 from memserve_hf.decoding.sampling import choose, record
@@ -119,19 +118,19 @@ class Loop:
         request = job.request
         random = Random() if request.seed is None else Random(f"{request.seed}/{index}")
         matcher = job.grammar.matcher() if job.grammar else None
-        return Row(job, random, Detokenizer(self.tokenizer, request.stop, live=job.streamed), matcher)
+        return Row(job, random, job.text(), matcher)
 
     # ------------------------------------------------------------ one token each
 
     def _advance(self, logits: Tensor, rows: Sequence[Row]) -> None:
         constrained = self._constrain(logits, rows)
-        tokens = choose(constrained, rows)
+        tokens = [_forced(row, token) for row, token in zip(rows, choose(constrained, rows), strict=True)]
         record(logits, rows, tokens, self.tokenizer)
         for row, token in zip(rows, tokens, strict=True):
             self._take(row, token)
 
     def _constrain(self, logits: Tensor, rows: Sequence[Row]) -> Tensor:
-        bound = [i for i, row in enumerate(rows) if row.matcher is not None]
+        bound = [i for i, row in enumerate(rows) if row.matcher is not None and row.text.answering]
         if not bound:
             return logits
         logits = logits.clone()
@@ -141,7 +140,7 @@ class Loop:
 
     def _take(self, row: Row, token: int) -> None:
         row.tokens.append(token)
-        if row.matcher is not None:
+        if row.matcher is not None and row.text.answering:
             row.matcher.accept(token)
         if token in self.ends:
             row.finish = "stop"
@@ -159,11 +158,10 @@ class Loop:
     def _send(self, row: Row) -> None:
         if row.finish:
             row.text.finish()
-        piece = row.text.fresh(last=row.finish is not None)
-        if piece and not row.finish:
-            row.job.deltas.put(Delta(piece))
-        elif row.finish:
-            row.job.deltas.put(Delta(piece, row.finish, row.job.usage))
+            piece, thought = row.text.fresh(last=True), row.text.fresh_thought()
+            row.job.deltas.put(Delta(piece, row.finish, row.job.usage, thought))
+        elif delta := row.text.delta():
+            row.job.deltas.put(delta)
 
     def _leave(self, row: Row) -> None:
         self.stepper.drop(row)
@@ -177,6 +175,12 @@ class Loop:
         for job in [job for job in self.waiting if job.cancelled]:
             self.waiting.remove(job)
             job.close(Cancelled("the request was given up"))
+
+
+def _forced(row: Row, token: int) -> int:
+    """The token that was chosen, or the one that ends a thought which used up its budget."""
+    forced = row.text.forced()
+    return token if forced is None else forced
 
 
 class Group:

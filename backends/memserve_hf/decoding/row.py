@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from memserve.protocol import DEFAULT_TEMPERATURE, DEFAULT_TOP_P, Delta, Usage
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from random import Random
 
     from memserve.errors import MemserveError
@@ -55,6 +55,8 @@ class Job:
     request: Request
     prompt: list[int]
     settings: Settings
+    text: Callable[[], Detokenizer]
+    """Makes what turns one sample's tokens into text."""
     grammar: Any = None
     """A compiled grammar that every row gets a matcher of."""
     streamed: bool = False
@@ -85,9 +87,11 @@ class Job:
 
 def usage(parts: Sequence[Job]) -> Usage:
     """The same of a request whose samples were drawn in several parts."""
-    made = sum(len(row.tokens) for job in parts for row in job.rows)
+    rows = [row for job in parts for row in job.rows]
     cached = min((row.cached for row in parts[0].rows), default=0)
-    return Usage(len(parts[0].prompt), made, cached)
+    thoughts = [spent for row in rows if (spent := row.text.reasoning_tokens) is not None]
+    made = sum(len(row.tokens) for row in rows)
+    return Usage(len(parts[0].prompt), made, cached, sum(thoughts) if thoughts else None)
 
 
 @dataclass(eq=False)

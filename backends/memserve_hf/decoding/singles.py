@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from inspect import signature
 from typing import TYPE_CHECKING, Any
 
 import torch
+
+from memserve_hf.decoding.cache_argument import cache_argument
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -15,17 +16,13 @@ if TYPE_CHECKING:
     from memserve_hf.decoding.head import Head
     from memserve_hf.decoding.row import Job, Row
 
-CACHES = ("past_key_values", "cache_params")
-"""What models call their cache, as an argument and in their output."""
-
 
 class Singles:
     """Every row with the cache that the model itself makes; without one, each pass reads all tokens."""
 
     def __init__(self, model: Any, head: Head, *, device: torch.device, cached: bool = True) -> None:
         self.model, self.head, self.device = model, head, device
-        known = signature(model.forward).parameters
-        self.name = next((name for name in CACHES if name in known), None) if cached else None
+        self.name = cache_argument(model) if cached else None
         self.rows: list[Row] = []
         self._caches: dict[int, Any] = {}
 

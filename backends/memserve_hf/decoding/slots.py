@@ -94,7 +94,7 @@ class SlotLayer(CacheLayerMixin):  # type: ignore[misc]
 
 
 class SlotCache(Cache):  # type: ignore[misc]
-    """All layers; passed to the model as `past_key_values`."""
+    """All layers; passed to the model as its cache."""
 
     def __init__(self, layers: int) -> None:
         self.aim = Aim()

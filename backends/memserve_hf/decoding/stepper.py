@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 
+from memserve_hf.decoding.cache_argument import cache_argument
 from memserve_hf.decoding.masks import Masks
 from memserve_hf.decoding.prefixes import BLOCK, Prefixes
 from memserve_hf.decoding.slots import SlotCache
@@ -67,6 +68,7 @@ class Slots:
         boolean = kind == "sdpa" and device.type != "cpu"
         self.masks = Masks(config, model.dtype, boolean=boolean)
         self.cache = SlotCache(config.num_hidden_layers)
+        self.argument = str(cache_argument(model))
         self.prefixes = Prefixes(prefix_bytes)
         self.rows: list[Row] = []
         self.most = sys.maxsize
@@ -166,8 +168,8 @@ class Slots:
                 input_ids=torch.tensor(tokens, device=self.device),
                 attention_mask=self._mask(starts, width, positions),
                 position_ids=positions.clamp(max=self.context - 1),
-                past_key_values=self.cache,
                 use_cache=True,
+                **{self.argument: self.cache},
             ).logits
         return self.head.trim(logits, keep)
 

@@ -108,6 +108,13 @@ def _policy(name: str, value: Any) -> str:
     return str(value)
 
 
+def _thinking(name: str, value: Any) -> bool | int:
+    if isinstance(value, bool):
+        return value
+    tokens = _whole(0)(name, value)
+    return tokens or False
+
+
 _CHECKS: dict[str, Callable[[str, Any], Any]] = {
     "max_tokens": _whole(1),
     "temperature": _number(0, math.inf),
@@ -124,6 +131,8 @@ _CHECKS: dict[str, Callable[[str, Any], Any]] = {
     "tools": _tools,
     "tool_choice": _tool_choice,
     "truncate": _policy,
+    "thinking": _thinking,
+    "template": _mapping,
     "extra": _mapping,
 }
 _PLAIN = (
@@ -138,7 +147,7 @@ _PLAIN = (
     "regex",
     "choices",
 )
-_BLANK = {f.name: f.default for f in fields(Request) if f.name not in ("prompt", "id", "extra")}
+_BLANK = {f.name: f.default for f in fields(Request) if f.name not in ("prompt", "id", "extra", "template")}
 
 
 def check(name: str, value: Any) -> Any:
@@ -167,7 +176,8 @@ def of_request(request: Request) -> dict[str, Any]:
     """The settings that a caller's own Request carries beyond the blank ones."""
     own = {name: getattr(request, name) for name in _BLANK}
     own = {name: value for name, value in own.items() if value != _BLANK[name]}
-    return {**own, "extra": request.extra} if request.extra else own
+    mappings = {"extra": request.extra, "template": request.template}
+    return {**own, **{name: value for name, value in mappings.items() if value}}
 
 
 def _refuse(values: Mapping[str, Any], capabilities: Capabilities) -> None:
@@ -181,9 +191,22 @@ def _refuse(values: Mapping[str, Any], capabilities: Capabilities) -> None:
         raise InvalidInput("tool_choice is given without tools")
     if values.get("truncate", "refuse") != "refuse" and not capabilities.truncate:
         raise Unsupported(capabilities.backend, f"truncate={values['truncate']!r}", _whose(capabilities))
+    _refuse_thinking(values, capabilities)
     together = [name for name in ("schema", "regex", "choices") if name in values]
     if len(together) > 1:
         raise InvalidInput(f"{' and '.join(together)} exclude each other")
+
+
+def _refuse_thinking(values: Mapping[str, Any], capabilities: Capabilities) -> None:
+    if values.get("template") and not capabilities.template:
+        raise Unsupported(capabilities.backend, "template", _whose(capabilities))
+    wanted = values.get("thinking")
+    if wanted is None:
+        return
+    mode = ("on" if wanted else "off") if isinstance(wanted, bool) else "budget"
+    if mode not in capabilities.thinking:
+        known = ", ".join(sorted(capabilities.thinking)) or "none"
+        raise Unsupported(capabilities.backend, f"thinking={wanted!r}", f"it can be asked for: {known}")
 
 
 def _refuse_counts(values: Mapping[str, Any], capabilities: Capabilities) -> None:

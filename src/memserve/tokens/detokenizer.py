@@ -1,11 +1,17 @@
-"""Tokens to text while they arrive: whole characters only, cut at the first stop string."""
+"""Tokens to text while they arrive: whole characters, thought apart from answer, cut at a stop string."""
 
 from __future__ import annotations
 
+from itertools import groupby
 from typing import TYPE_CHECKING, Any
+
+from memserve.protocol import Delta
+from memserve.tokens.thinking import ThoughtSplitter, beginning
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from memserve.tokens.thinking import Thinking
 
 _BROKEN = "\ufffd"
 
@@ -16,18 +22,60 @@ def decode(tokenizer: Any, tokens: Sequence[int]) -> str:
 
 
 class Detokenizer:
-    """The text of one answer. It decodes while tokens come only where somebody needs it to."""
+    """The text of one answer. It decodes while tokens come only where somebody needs it to.
 
-    def __init__(self, tokenizer: Any, stops: Sequence[str], *, live: bool) -> None:
+    Stop strings are looked for in the answer, not in the thought before it.
+    """
+
+    def __init__(self, tokenizer: Any, stops: Sequence[str], *, live: bool,
+                 thinking: Thinking | None = None, inside: bool = False,
+                 budget: int | None = None) -> None:  # fmt: skip
         self._tokenizer = tokenizer
         self._stops = tuple(stops)
-        self._live = live or bool(stops)
+        self._live = live or bool(stops) or thinking is not None
         self._tokens: list[int] = []
         self._start = 0
         self._read = 0
         self._text = ""
         self._sent = 0
         self.stopped = False
+        self._thinking = thinking
+        self._splitter = ThoughtSplitter(thinking.family, inside=inside) if thinking else None
+        self._thought = ""
+        self._thought_sent = 0
+        self._thought_end: int | None = None
+        """Tokens made when the answer began."""
+        self._budget = budget
+        self._closing: list[int] = []
+
+    @property
+    def answering(self) -> bool:
+        """Whether the answer has begun: a grammar binds it alone."""
+        return self._splitter is None or self._splitter.answering
+
+    @property
+    def reasoning(self) -> str | None:
+        """The thought so far; None where there is none."""
+        return self._thought or None
+
+    @property
+    def reasoning_tokens(self) -> int | None:
+        """Tokens of the thought with its tags; None for a model that does not think."""
+        if self._splitter is None:
+            return None
+        if not self._splitter.thought:
+            return 0
+        return len(self._tokens) if self._thought_end is None else self._thought_end
+
+    def forced(self) -> int | None:
+        """The token that must come next, where the thought has used up its budget."""
+        if self._closing:
+            return self._closing.pop(0)
+        spent = self._splitter is not None and self._splitter.thinking and self._budget is not None
+        if not spent or len(self._tokens) < (self._budget or 0) or self._thinking is None:
+            return None
+        self._closing = self._tokenizer.encode(self._thinking.closing, add_special_tokens=False)
+        return self._closing.pop(0)
 
     def push(self, token: int) -> None:
         """Take one more token; `stopped` tells whether a stop string is complete."""
@@ -35,21 +83,38 @@ class Detokenizer:
         if self._live and not self.stopped:
             self._take(self._new())
 
-    def finish(self) -> str:
-        """The whole text, once no token will follow."""
+    def finish(self) -> str | None:
+        """The whole answer, once no token will follow; None where all of it was thought."""
         if not self._live:
-            self._text = decode(self._tokenizer, self._tokens)
+            self._text = self._decoded(self._tokens)
         elif not self.stopped:
-            self._take(self._new(last=True))
-        return self._text
+            self._take(self._new(last=True), last=True)
+        return None if self._splitter and self._splitter.thinking else self._text
 
     def fresh(self, *, last: bool) -> str:
-        """What can be shown since the last call: never the beginning of a stop string."""
-        end = len(self._text) if last or self.stopped else len(self._text) - self._held()
+        """What of the answer can be shown since the last call: never the beginning of a stop string."""
+        end = len(self._text)
+        if not last and not self.stopped:
+            end -= beginning(self._text, self._stops)
         piece, self._sent = self._text[self._sent : end], max(end, self._sent)
         return piece
 
-    def _take(self, new: str) -> None:
+    def delta(self) -> Delta | None:
+        """What is new, thought or answer, while more is to come."""
+        piece, thought = self.fresh(last=False), self.fresh_thought()
+        return Delta(piece, reasoning=thought) if piece or thought else None
+
+    def fresh_thought(self) -> str:
+        """What of the thought is new since the last call."""
+        piece, self._thought_sent = self._thought[self._thought_sent :], len(self._thought)
+        return piece
+
+    def _take(self, new: str, *, last: bool = False) -> None:
+        if self._splitter is not None:
+            thought, new = self._splitter.push(new, last=last)
+            self._thought += thought
+            if self._thought_end is None and self._splitter.answering:
+                self._thought_end = len(self._tokens)
         if not new:
             return
         start = max(0, len(self._text) - max((len(stop) for stop in self._stops), default=0) + 1)
@@ -61,17 +126,18 @@ class Detokenizer:
 
     def _new(self, *, last: bool = False) -> str:
         """Text of the tokens since the last whole character, seen in their context."""
-        before = decode(self._tokenizer, self._tokens[self._start : self._read])
-        both = decode(self._tokenizer, self._tokens[self._start :])
+        before = self._decoded(self._tokens[self._start : self._read])
+        both = self._decoded(self._tokens[self._start :])
         if len(both) <= len(before) or (both.endswith(_BROKEN) and not last):
             return ""
         self._start, self._read = self._read, len(self._tokens)
         return both[len(before) :]
 
-    def _held(self) -> int:
-        """Length of the longest ending that a stop string could begin with."""
-        longest = max((len(stop) for stop in self._stops), default=1) - 1
-        for length in range(min(longest, len(self._text)), 0, -1):
-            if any(stop.startswith(self._text[-length:]) for stop in self._stops):
-                return length
-        return 0
+    def _decoded(self, tokens: Sequence[int]) -> str:
+        """Their text, with the tags of a thought that decoding would leave out as special."""
+        kept = self._thinking.kept if self._thinking else {}
+        if not any(token in kept for token in tokens):
+            return decode(self._tokenizer, tokens)
+        runs = groupby(tokens, key=kept.get)
+        parts = (mark * len(list(run)) if mark else decode(self._tokenizer, list(run)) for mark, run in runs)
+        return "".join(parts)

@@ -2,17 +2,34 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from memserve.errors import ContextOverflow, InvalidInput, ModelUnreadable, Unsupported
 from memserve.protocol import DEFAULT_MAX_TOKENS, Raw
+from memserve.tokens import thinking
+from memserve.tokens.detokenizer import Detokenizer
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from memserve.protocol import Prompt, Request
+    from memserve.tokens.thinking import Thinking
 
 _SAID = "memserve proves this template"
+NONE: dict[str, Any] = {}
+
+
+class Prepared(NamedTuple):
+    """A request's token ids, the most tokens that may answer it, and how its answer is read."""
+
+    ids: list[int]
+    most: int
+    thinking: Thinking | None = None
+    inside: bool = False
+    """The prompt ends inside a thought."""
+    budget: int | None = None
+    """The most tokens of thought."""
 
 
 class Prompts:
@@ -26,15 +43,49 @@ class Prompts:
         self._parts = False
         self.chat = bool(getattr(tokenizer, "chat_template", None))
 
+    @cached_property
+    def thinking(self) -> Thinking | None:
+        """How the checkpoint thinks before it answers; None: it does not, or has no template."""
+        template = getattr(self.tokenizer, "chat_template", None)
+        if not self.chat or not isinstance(template, str):
+            return None
+        return thinking.find(template, self._tried_with, self.tokenizer)
+
+    @property
+    def thinking_modes(self) -> frozenset[str]:
+        """What a caller may ask of this checkpoint's thinking; one that never thinks can be told not to."""
+        if self.thinking is None:
+            return frozenset({"off"} if self.chat else ())
+        return self.thinking.modes
+
+    def prepare(self, request: Request) -> Prepared:
+        """The prompt as the request's settings want it written, shortened if that was asked for."""
+        prompt = request.prompt
+        if _is_plain(prompt):
+            return Prepared(*self.fit(self.encode(prompt), request))
+        how, wanted = self.thinking, request.thinking
+        variables = {**(how.variables(wanted) if how else {}), **request.template}
+        text = self._chat(_messages(prompt), variables)
+        if how is None or not how.thinks(variables):
+            return Prepared(*self.fit(self.bare(text), request))
+        budget = wanted if wanted and not isinstance(wanted, bool) else None
+        ids, most = self.fit(self.bare(text), request, budget or 0)
+        return Prepared(ids, most, how, how.opened(text), budget)
+
+    def detokenizer(self, request: Request, prepared: Prepared, *, live: bool) -> Detokenizer:
+        """What turns one answer's tokens into text, apart from its thought."""
+        return Detokenizer(
+            self.tokenizer, request.stop, live=live, thinking=prepared.thinking, inside=prepared.inside,
+            budget=prepared.budget,
+        )  # fmt: skip
+
     def encode(self, prompt: Prompt) -> list[int]:
         """Token ids of any kind of prompt."""
         if isinstance(prompt, Raw):
             return self.plain(prompt.text)
-        if isinstance(prompt, str):
-            return self._chat([{"role": "user", "content": prompt}])
-        if prompt and isinstance(prompt[0], int):
+        if not isinstance(prompt, str) and prompt and isinstance(prompt[0], int):
             return self._ids(prompt)  # type: ignore[arg-type]
-        return self._chat(prompt)  # type: ignore[arg-type]
+        return self.bare(self._chat(_messages(prompt)))
 
     def plain(self, text: str) -> list[int]:
         """Text as the tokenizer takes it: its BOS where it adds one, never two."""
@@ -45,9 +96,12 @@ class Prompts:
         """Text without any added token."""
         return list(self.tokenizer.encode(text, add_special_tokens=False))
 
-    def fit(self, ids: list[int], request: Request) -> tuple[list[int], int]:
-        """The prompt, shortened if that was asked for, and the most tokens that may answer it."""
-        asked = request.max_tokens
+    def fit(self, ids: list[int], request: Request, thought: int = 0) -> tuple[list[int], int]:
+        """The prompt, shortened if that was asked for, and the most tokens that may answer it.
+
+        `thought`: tokens of thought that were asked for besides the answer's.
+        """
+        asked = (request.max_tokens or (DEFAULT_MAX_TOKENS if thought else 0)) + thought or None
         if not ids:
             raise InvalidInput("the prompt has no tokens")
         if self.context is None:
@@ -73,26 +127,26 @@ class Prompts:
             raise InvalidInput(f"token id {wrong} is outside the vocabulary of {self.vocabulary:,}")
         return list(ids)
 
-    def _chat(self, messages: Sequence[Mapping[str, Any]]) -> list[int]:
+    def _chat(self, messages: Sequence[Mapping[str, Any]], variables: Mapping[str, Any] = NONE) -> str:
         if not self.chat:
             raise Unsupported(
                 self.backend, "chat messages", "the checkpoint has no chat template",
                 hint="pass memserve.Raw(text) or token ids",
             )  # fmt: skip
         plain = [{**message, "content": self._content(message.get("content"))} for message in messages]
-        text = self._render(plain)
-        return self.bare(text)
+        return self._render(plain, variables)
 
     def _content(self, content: Any) -> Any:
         """Text as the template reads it: a string, or parts where it loops over parts."""
         text = _flat(content)
         return [{"type": "text", "text": text}] if self._parts and text is not None else text
 
-    def _render(self, messages: Sequence[Mapping[str, Any]]) -> str:
+    def _render(self, messages: Sequence[Mapping[str, Any]], variables: Mapping[str, Any]) -> str:
         from jinja2.exceptions import TemplateError
 
+        settings = {"tokenize": False, "add_generation_prompt": True, **variables}
         try:
-            text = self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+            text = self.tokenizer.apply_chat_template(messages, **settings)
         except TemplateError as error:
             raise InvalidInput(f"the model's chat template refuses these messages: {error}") from error
         except Exception as error:
@@ -108,6 +162,13 @@ class Prompts:
             return
         if (broken := self._tried(parts=False)) and self._tried(parts=True):
             raise broken
+
+    def _tried_with(self, variables: Mapping[str, Any]) -> str | None:
+        """A plain conversation as the template writes it with these variables; None where it fails."""
+        try:
+            return self._chat([{"role": "user", "content": _SAID}], variables)
+        except (InvalidInput, ModelUnreadable):
+            return None
 
     def _tried(self, *, parts: bool) -> ModelUnreadable | None:
         """What is wrong with the template where messages come so; None where they come through."""
@@ -130,6 +191,15 @@ class Prompts:
             f"the chat template in {self.path} fails: {type(error).__name__}: {error}",
             path=self.path, field="chat_template",
         )  # fmt: skip
+
+
+def _is_plain(prompt: Prompt) -> bool:
+    """Raw text or token ids: no template, and so nothing known of a thought."""
+    return isinstance(prompt, Raw) or (not isinstance(prompt, str) and isinstance(prompt[0], int))
+
+
+def _messages(prompt: Prompt) -> Sequence[Mapping[str, Any]]:
+    return [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt  # type: ignore[return-value]
 
 
 def _flat(content: Any) -> Any:

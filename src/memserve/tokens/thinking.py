@@ -1,0 +1,207 @@
+"""Thoughts of models that think before they answer: how a checkpoint marks them, and cutting them out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+from memserve import files
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    Render = Callable[[Mapping[str, Any]], str | None]
+    """A plain conversation as the template writes it with some variables set; None where it refuses them."""
+
+
+@dataclass(frozen=True)
+class Family:
+    """The tags of one family: a row of thinking.json."""
+
+    name: str
+    open: str
+    closes: tuple[str, ...]
+    closing: str = ""
+    """What ends a thought that used up its budget, where it is more than the tag on a line of its own."""
+    answer_ends: str = ""
+    """What closes the answer, where the family brackets it, too."""
+    found_by: tuple[str, ...] = ()
+    """What of it stands in a template, if not the tags."""
+    source: str = ""
+
+
+@dataclass(frozen=True)
+class Thinking:
+    """How one checkpoint thinks."""
+
+    family: Family
+    switch: str | None = None
+    """The template's variable; None: the model thinks whatever is asked."""
+    on: Any = True
+    off: Any = False
+    default: bool = True
+    kept: Mapping[int, str] = field(default_factory=dict)
+    """Tokens of the tags that decoding leaves out as special, with their text."""
+
+    @property
+    def closing(self) -> str:
+        """What is written to end a thought that used up its budget."""
+        return self.family.closing or f"\n{self.family.closes[0]}\n\n"
+
+    @property
+    def modes(self) -> frozenset[str]:
+        """What can be asked for: "on", "off", "budget"."""
+        return frozenset({"on", "budget"} if self.switch is None else {"on", "off", "budget"})
+
+    def variables(self, wanted: bool | int | None) -> dict[str, Any]:
+        """The template's variables for a request's `thinking`."""
+        if wanted is None or self.switch is None:
+            return {}
+        return {self.switch: self.on if wanted else self.off}
+
+    def thinks(self, variables: Mapping[str, Any]) -> bool:
+        """Whether an answer may begin with a thought, once the template was written with these variables."""
+        if self.switch is None or self.switch not in variables:
+            return self.default
+        return bool(variables[self.switch] != self.off)
+
+    def opened(self, prompt: str) -> bool:
+        """Whether a rendered prompt ends inside a thought: the template wrote the opening tag itself."""
+        return prompt.rstrip().endswith(self.family.open)
+
+
+@cache
+def families() -> tuple[Family, ...]:
+    """Every row, in the order in which they are tried."""
+    rows = files.table(__file__, "data/thinking.json")["families"]
+    lists = ("closes", "found_by")
+    return tuple(Family(**{**row, **{name: tuple(row.get(name, ())) for name in lists}}) for row in rows)
+
+
+def find(template: str, render: Render, tokenizer: Any) -> Thinking | None:
+    """How the checkpoint with this template thinks; None: it does not."""
+    family = next((one for one in families() if _fits(one, template)), None)
+    if family is None:
+        return None
+    kept = _kept(family, tokenizer)
+    plain = render({})
+    for row in files.table(__file__, "data/thinking.json")["switches"]:
+        name = row["variable"]
+        if name not in template:
+            continue
+        on, off = render({name: row["on"]}), render({name: row["off"]})
+        if on is not None and off is not None and on != off:
+            return Thinking(family, name, row["on"], row["off"], plain != off, kept)
+    return Thinking(family, kept=kept)
+
+
+def _fits(family: Family, template: str) -> bool:
+    if family.found_by:
+        return all(mark in template for mark in family.found_by)
+    return any(mark in template for mark in (family.open, *family.closes))
+
+
+def _kept(family: Family, tokenizer: Any) -> dict[int, str]:
+    words = (family.open, *family.closes)
+    ids = {token for word in words for token in tokenizer.encode(word, add_special_tokens=False)}
+    hidden = (token for token in ids if not tokenizer.decode([token], skip_special_tokens=True))
+    return {token: tokenizer.decode([token], skip_special_tokens=False) for token in hidden}
+
+
+class ThoughtSplitter:
+    """Cuts one answer into thought and answer while it arrives, at whatever place the pieces break."""
+
+    def __init__(self, family: Family, *, inside: bool) -> None:
+        self._family = family
+        self._state = "thought" if inside else "start"
+        self._rest = ""
+        """What may still be white space at an edge, or the beginning of a tag."""
+        self._begun = False
+        self._thought_begun = inside
+        self._end = ""
+        """What closes the answer."""
+
+    @property
+    def answering(self) -> bool:
+        """Whether the thought is over, or there was none."""
+        return self._state not in ("start", "thought")
+
+    @property
+    def thinking(self) -> bool:
+        """Whether a thought is being written."""
+        return self._state == "thought"
+
+    @property
+    def thought(self) -> bool:
+        """Whether a thought was begun, be it without words."""
+        return self._thought_begun
+
+    def push(self, piece: str, *, last: bool = False) -> tuple[str, str]:
+        """New thought and new answer; the last piece gives out what was held back."""
+        self._rest += piece
+        thought = answer = ""
+        while True:
+            before = self._state
+            if before == "start":
+                self._start(last=last)
+            elif before == "thought":
+                thought += self._thought(last=last)
+            elif before == "gap":
+                self._gap()
+            else:
+                answer += self._answer(last=last)
+            if self._state == before:
+                return thought, answer
+
+    def _start(self, *, last: bool) -> None:
+        text, mark = self._rest.lstrip(), self._family.open
+        if text.startswith(mark):
+            self._rest, self._state, self._thought_begun = text[len(mark) :], "thought", True
+        elif last or not mark.startswith(text):
+            self._state = "answer"
+
+    def _thought(self, *, last: bool) -> str:
+        text = self._rest if self._begun else self._rest.lstrip()
+        hits = [(at, -len(mark), mark) for mark in self._family.closes if (at := text.find(mark)) >= 0]
+        if hits:
+            at, _, mark = min(hits)
+            self._rest, self._state = text[at + len(mark) :], "gap"
+            self._end = self._family.answer_ends
+            return text[:at].rstrip()
+        held = 0 if last else beginning(text, self._family.closes)
+        kept = text[: len(text) - held].rstrip()
+        self._rest, self._begun = text[len(kept) :], self._begun or bool(kept)
+        return kept
+
+    def _gap(self) -> None:
+        self._rest = self._rest.lstrip()
+        if self._rest:
+            self._state = "answer"
+
+    def _answer(self, *, last: bool) -> str:
+        text, self._rest = self._rest, ""
+        if not self._end:
+            return text
+        if self._end in text:
+            self._state = "over"
+            return text[: text.index(self._end)].rstrip()
+        held = 0 if last else beginning(text, (self._end,))
+        kept = text[: len(text) - held].rstrip()
+        self._rest = "" if last else text[len(kept) :]
+        return kept
+
+
+def beginning(text: str, marks: Sequence[str]) -> int:
+    """Length of the longest ending of a text with which one of the marks could begin."""
+    longest = min(max((len(mark) for mark in marks), default=1) - 1, len(text))
+    for length in range(longest, 0, -1):
+        if any(mark.startswith(text[-length:]) for mark in marks):
+            return length
+    return 0
+
+
+def split(text: str, family: Family, *, inside: bool = False) -> tuple[str | None, str]:
+    """The thought of a whole answer, None where there is none, and the answer."""
+    thought, answer = ThoughtSplitter(family, inside=inside).push(text, last=True)
+    return thought or None, answer
