@@ -1,4 +1,4 @@
-"""Parameter counts: memserve without torch beside transformers on the meta device.
+"""Parameter counts: our recipes beside transformers on the meta device.
 
     python benchmarks/parameters.py             # compares with tests/data/parameters.json, seconds, no torch
     python benchmarks/parameters.py --live      # builds every model anew; needs torch and transformers
@@ -21,10 +21,10 @@ from typing import Any
 ROOT = Path(__file__).parent.parent
 ANSWERS = ROOT / "tests" / "data" / "parameters.json"
 SHARED = Path(os.environ.get("MEMSERVE_SHARED", ROOT.parent / "shared"))
+sys.path.insert(0, str(ROOT / "tests" / "support"))
 REQUIRED = ("hidden_size", "num_hidden_layers", "num_attention_heads", "vocab_size")
-TABLES = ("MODEL_FOR_CAUSAL_LM", "MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM", "MODEL_FOR_IMAGE_TEXT_TO_TEXT",
-          "MODEL_FOR_MASKED_LM", "MODEL_FOR_SPEECH_SEQ_2_SEQ", "MODEL")  # fmt: skip
 SECONDS = 90
+NEAR = 0.03
 
 
 def published() -> dict[str, dict[str, Any]]:
@@ -33,32 +33,16 @@ def published() -> dict[str, dict[str, Any]]:
     return {path.parent.name: json.loads(path.read_text(encoding="utf-8")) for path in files}
 
 
-def ours(config: dict[str, Any]) -> int | str:
-    """memserve's count, or why there is none."""
+def ours(config: dict[str, Any]) -> tuple[int, bool] | str:
+    """memserve's count and whether it is exact, or why there is none."""
     from memserve.errors import MemserveError
     from memserve.model import reader
 
     try:
-        return reader.from_config(config).parameters
+        found = reader.from_config(config)
     except MemserveError as error:
         return str(error)[:100]
-
-
-def built(config: dict[str, Any]) -> int:
-    """transformers' count: the class named in `architectures` on the meta device, tied weights once."""
-    import torch
-    import transformers
-    from transformers.models.auto.configuration_auto import CONFIG_MAPPING
-
-    kind = config["model_type"]
-    values = {
-        name: value for name, value in config.items() if name not in ("quantization_config", "model_type")
-    }
-    settings = CONFIG_MAPPING[kind].from_dict(json.loads(json.dumps(values)))
-    with torch.device("meta"):
-        model = getattr(transformers, config["architectures"][0])(settings)
-    model.tie_weights()
-    return sum(weight.numel() for weight in model.parameters())
+    return found.parameters, found.exact
 
 
 def sparse(kind: str, architecture: str) -> dict[str, Any]:
@@ -79,10 +63,11 @@ def sparse(kind: str, architecture: str) -> dict[str, Any]:
 
 def architectures() -> list[tuple[str, str]]:
     """Every model type with every class of the tables above."""
+    import oracle
     from transformers.models.auto import modeling_auto
 
     found: dict[tuple[str, str], None] = {}
-    for table in TABLES:
+    for table in oracle.TABLES:
         for kind, names in getattr(modeling_auto, f"{table}_MAPPING_NAMES").items():
             for name in [names] if isinstance(names, str) else names:
                 found[kind, name] = None
@@ -94,43 +79,62 @@ def _late(*_args: object) -> None:
 
 
 def live() -> dict[str, Any]:
-    """transformers' answers for every config it can build."""
+    """transformers' answers: published configs, least ones of each class, drawn ones of each recipe."""
+    import oracle
     import transformers
 
+    from memserve.model.recipes import index
+
     signal.signal(signal.SIGALRM, _late)
-    rows: list[dict[str, Any]] = []
     counts: dict[str, int] = {}
+    rows: list[dict[str, Any]] = []
     for folder, config in published().items():
         with suppress(Exception):
-            counts[folder] = built(config)
+            counts[folder] = oracle.parameters(config)
     for kind, architecture in architectures():
         signal.alarm(SECONDS)
         with suppress(Exception):
             config = sparse(kind, architecture)
-            rows.append({"config": config, "parameters": built(config)})
+            rows.append({"config": config, "parameters": oracle.parameters(config)})
         signal.alarm(0)
-    return {"transformers": transformers.__version__, "published": counts, "defaults": rows}
+    drawn = [
+        {"config": config, "parameters": count}
+        for kind in sorted(index.MODULES)
+        if oracle.known(kind)
+        for config, count in oracle.configs(kind)
+    ]
+    return {"transformers": transformers.__version__, "published": counts, "defaults": rows, "drawn": drawn}
 
 
 def compare(answers: dict[str, Any]) -> list[str]:
-    """One line for every disagreement."""
+    """A table of how many agree, and one line for every exact count that does not."""
     configs = published()
-    pairs = [(name, configs[name], count) for name, count in answers["published"].items() if name in configs]
-    pairs += [
-        (
-            f"{row['config']['model_type']} {row['config']['architectures'][0]}",
-            row["config"],
-            row["parameters"],
-        )
-        for row in answers["defaults"]
+    known = [
+        {"config": configs[name], "parameters": count}
+        for name, count in answers["published"].items()
+        if name in configs
     ]
-    wrong = [
-        f"{name}: {found} instead of {count}"
-        for name, config, count in pairs
-        if (found := ours(config)) != count
-    ]
-    print(f"transformers {answers['transformers']}: {len(pairs) - len(wrong)} of {len(pairs)} exact")
+    wrong: list[str] = []
+    print(f"transformers {answers['transformers']}")
+    print(f"{'configs':12}" + "".join(f"{verdict:>8}" for verdict in VERDICTS))
+    for title, rows in (("published", known), ("defaults", answers["defaults"]), ("drawn", answers["drawn"])):
+        judged = [judge(row["config"], row["parameters"], wrong) for row in rows]
+        print(f"{title:12}" + "".join(f"{judged.count(verdict):8}" for verdict in VERDICTS))
     return wrong
+
+
+VERDICTS = ("exact", "near", "far", "refused")
+
+
+def judge(config: dict[str, Any], count: int, wrong: list[str]) -> str:
+    """How our count stands beside transformers'."""
+    found = ours(config)
+    if isinstance(found, str):
+        return "refused"
+    ours_, exact = found
+    if exact and ours_ != count:
+        wrong.append(f"{config['model_type']} {config['architectures'][0]}: {ours_} instead of {count}")
+    return "exact" if exact else "near" if abs(ours_ / max(count, 1) - 1) <= NEAR else "far"
 
 
 def main() -> int:

@@ -92,11 +92,24 @@ def test_an_empty_folder(tmp_path):
         load(tmp_path)
 
 
-def test_an_unknown_family(tmp_path):
+def test_an_unknown_family_is_estimated(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps({**LLAMA, "model_type": "nobody_knows"}))
-    with pytest.raises(ModelUnreadable, match="nobody_knows") as caught:
-        load(tmp_path)
-    assert "safetensors" in str(caught.value)
+    spec = load(tmp_path)
+    assert not spec.exact
+    assert load_parameters(LLAMA) == pytest.approx(spec.parameters, rel=0.03)
+    assert "estimated" in " ".join(spec.notes)
+
+
+def load_parameters(config):
+    return reader.from_config(config).parameters
+
+
+@pytest.mark.parametrize("field", ["hidden_size", "num_hidden_layers", "num_attention_heads", "vocab_size"])
+def test_an_unknown_family_must_say_how_large_it_is(field):
+    config = {name: value for name, value in LLAMA.items() if name != field} | {"model_type": "nobody_knows"}
+    with pytest.raises(ModelUnreadable, match=field) as caught:
+        reader.from_config(config)
+    assert "\n" not in str(caught.value)
 
 
 def test_a_typing_error_is_met_with_names():

@@ -4,13 +4,11 @@ import json
 from pathlib import Path
 
 import pytest
-from extras import need
 
+from memserve.errors import ModelUnreadable
 from memserve.model import load, reader
 
 ANSWERS = json.loads((Path(__file__).parents[1] / "data" / "parameters.json").read_text(encoding="utf-8"))
-# Shapes that depend on the values of tensors: refused, never guessed.
-REFUSED = {"HieraModel", "HieraForPreTraining", "InklingModel", "InklingForConditionalGeneration"}
 
 
 def named(row):
@@ -23,47 +21,40 @@ def test_published_configs(folder):
     assert load(name).parameters == ANSWERS["published"][folder]
 
 
-def of_every_model_type():
-    """One architecture of each model type, the generating one where there is one."""
-    first = {}
-    for row in ANSWERS["defaults"]:
-        first.setdefault(row["config"]["model_type"], row)
-    return list(first.values())
-
-
-@pytest.mark.parametrize(
-    "rows",
-    [
-        pytest.param(of_every_model_type()[::3], id="some"),
-        pytest.param(ANSWERS["defaults"], id="all", marks=pytest.mark.slow),
-    ],
-)
-def test_default_configs(rows):
-    wrong = []
+def judged(rows):
+    """Counts that are called exact and are not, and how many are exact and how many estimated."""
+    wrong, exact, estimated = [], 0, 0
     for row in rows:
-        if named(row) in REFUSED:
+        try:
+            found = reader.from_config(row["config"])
+        except ModelUnreadable:
             continue
-        found = reader.from_config(row["config"]).parameters
-        if found != row["parameters"]:
-            wrong.append((named(row), found, row["parameters"]))
+        exact, estimated = exact + found.exact, estimated + (not found.exact)
+        if found.exact and found.parameters != row["parameters"]:
+            wrong.append((named(row), found.parameters, row["parameters"]))
+    return wrong, exact, estimated
+
+
+def test_the_least_config_of_each_class():
+    wrong, exact, estimated = judged(ANSWERS["defaults"])
     assert wrong == []
+    assert exact >= 250
+    assert estimated >= 200
+
+
+def test_drawn_configs_of_each_recipe():
+    wrong, exact, estimated = judged(ANSWERS["drawn"])
+    assert wrong == []
+    assert estimated == 0
+    assert exact == len(ANSWERS["drawn"]) >= 900
 
 
 def test_the_answers_cover_what_was_promised():
     kinds = {row["config"]["model_type"] for row in ANSWERS["defaults"]}
     assert len(ANSWERS["published"]) >= 200
     assert len(kinds) >= 400
-    assert {"bert", "xlm-roberta", "modernbert", "t5", "mpnet", "whisper", "mamba", "jamba", "bloom"} <= kinds
-
-
-@pytest.mark.parametrize("architecture", ["HieraModel", "InklingModel"])
-def test_what_needs_values_is_refused(architecture):
-    from memserve.errors import ModelUnreadable
-
-    rows = [row for row in ANSWERS["defaults"] if named(row) == architecture]
-    for row in rows:
-        with pytest.raises(ModelUnreadable, match=architecture):
-            reader.from_config(row["config"])
+    drawn = {row["config"]["model_type"] for row in ANSWERS["drawn"]}
+    assert {"bert", "gemma4", "glm4_moe", "deepseek_v4", "laguna", "jamba", "mamba"} <= drawn
 
 
 @pytest.mark.parametrize(
@@ -93,21 +84,3 @@ def test_tied_embeddings_are_read_twice_and_held_once(name):
     assert [weight.tied for weight in heads] == [True]
     assert heads[0].parameters == 0
     assert spec.tied_embeddings
-
-
-@pytest.mark.slow
-@pytest.mark.engine("hf")
-def test_against_transformers_itself():
-    import sys
-
-    need("torch", "hf")
-    transformers = need("transformers", "hf")
-    if transformers.__version__ != ANSWERS["transformers"]:
-        pytest.skip(f"the answers are those of transformers {ANSWERS['transformers']}")
-    sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
-    import parameters
-
-    sample = [row for row in ANSWERS["defaults"] if named(row).endswith("ForCausalLM")][::4]
-    assert len(sample) > 30
-    for row in sample:
-        assert parameters.built(row["config"]) == row["parameters"], named(row)

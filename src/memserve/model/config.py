@@ -47,6 +47,9 @@ class Config:
         self.aliases: dict[str, str] = row.get("map", {})
         self.subs: dict[str, list[Any]] = row.get("subs", {})
         self.fields: dict[str, Any] = row.get("fields", {})
+        for alias, field in self.aliases.items():
+            if alias in self.given:
+                self.given.setdefault(field, self.given[alias])
 
     def bad(self, field: str, why: str) -> NoReturn:
         """Refuse the config because of one field."""

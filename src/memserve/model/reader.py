@@ -168,6 +168,7 @@ def _read(values: Mapping[str, Any], origin: Origin) -> ModelSpec:
         rope_dim=rope_dim,
         rope_rows=rope_rows,
         quantization=stored_as,
+        exact=found.exact,
         encoder_only=found.encoder_only,
         mtp_layers=mtp_layers(text),
         remote_code="auto_map" in values,

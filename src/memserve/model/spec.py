@@ -137,6 +137,8 @@ class ModelSpec:
     rope_rows: int = 0
     """Positions for which engines build a cos/sin table."""
     quantization: Quantization | None = None
+    exact: bool = True
+    """False: `parameters` is an estimate, within a few per cent, of a family that has no recipe."""
     encoder_only: bool = False
     pooling: str | None = None
     mtp_layers: int = 0

@@ -93,7 +93,6 @@ ADAPTERS: dict[str, Callable[[Mapping[str, Any]], Values]] = {
     "internlm2": _renamed("llama", "LlamaForCausalLM"),
     "internlm": _renamed("llama", "LlamaForCausalLM", attention_bias="bias"),
     "mimo": _renamed("qwen2", "Qwen2ForCausalLM"),
-    "exaone": _renamed("llama", "LlamaForCausalLM", num_hidden_layers="num_layers", head_dim="head_dim"),
     "baichuan": _renamed("llama", "LlamaForCausalLM"),
     "minicpm": _minicpm,
     "internvl_chat": _internvl,

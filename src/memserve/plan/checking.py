@@ -48,11 +48,11 @@ def check(command: str | Sequence[str], gpus: str | Machine | None = None, *,
         model = replace(model, quantization=None)  # the command names another of its files
     verdict = assess(installed.named(deployment.backend), model, machine, deployment)
     deployment = replace(deployment, dtype=computed_in(deployment.dtype, model, machine))
-    told = (verdict.reason,) if verdict.reason else ()
+    told = (*((verdict.reason,) if verdict.reason else ()), *(() if model.exact else model.notes))
     return Plan(
         model=model, machine=machine, deployment=deployment, verdict=verdict,
         checkpoint=Checkpoint(name, deployment.quantization, online=bool(deployment.option("online"))),
-        launch=Launch("", words, variables), reasons=machine.notes if verdict.fits else told,
+        launch=Launch("", words, variables), reasons=(*told, *machine.notes) if verdict.fits else told,
     )  # fmt: skip
 
 

@@ -134,6 +134,7 @@ def model_object(model: ModelSpec) -> dict[str, Any]:
         "id": model.id, "architecture": model.architecture or None,
         "parameters": model.parameters if model.blocks else None,
         "active_parameters": model.active_parameters if model.blocks else None,
+        "exact": model.exact,
         "source": model.source, "notes": list(model.notes),
     }  # fmt: skip
 

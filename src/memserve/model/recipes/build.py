@@ -1,4 +1,4 @@
-"""From a config to layers and weights: by a recipe where there is one, else by the real constructors."""
+"""From a config to layers and weights: by a recipe, by the stored tensors, or by an estimate."""
 
 from __future__ import annotations
 
@@ -22,23 +22,34 @@ LIMITS = (
     (re.compile(r"^(num|n)_(\w+_)?experts$"), 1 << 14),
 )
 LONGEST_LIST = 1 << 14
-# Classes of other repositories, and what they are in transformers' words: class, then fields to set.
-OTHER_CLASSES: dict[str, tuple[str, dict[str, object]]] = {
-    "Contriever": ("BertModel", {"add_pooling_layer": False}),
-}
+LETTERS_FIELD = "sliding_window_pattern"
+"""A number, or a letter for each layer: `LLLG`."""
+# To become recipes; until then the reduced constructors count them.
+STILL = frozenset(("qwen2_vl", "qwen2_5_vl", "qwen3_5", "qwen3_5_moe", "qwen3_vl", "qwen3_vl_moe",
+                   "llava", "llava_next", "mistral3", "internvl", "llama4", "t5", "whisper"))  # fmt: skip
+OTHER_CLASSES: dict[str, tuple[str, dict[str, object]]] = {}
 
 
 def inventory(
     config: Config, architecture: str, folder: Path | None = None, stored_as: Quantization | None = None
 ) -> tuple[Inventory, str]:
     """Layers and weights of the class a config names, and a note on how they were found."""
-    if config.kind not in index.MODULES and not config.known:
-        return _unknown(config, folder, stored_as)
-    check(config)
     recipe = index.recipe(config.kind)
-    if recipe is None:
+    if recipe is not None:
+        check(config)
+        return recipe(config, architecture), ""
+    if config.kind in STILL:
+        check(config)
         return _constructed(config, architecture), ""
-    return recipe(config, architecture), ""
+    from memserve.model.recipes import from_files, generic
+
+    kind = config.kind[:60]
+    found = from_files.from_tensors(folder, config.given, stored_as) if folder else None
+    if found is not None:
+        return found, f"{kind} has no recipe here: counted from the stored tensors"
+    _sane(config)
+    note = f"{kind} has no recipe here: its parameters are estimated from the fields of its config"
+    return generic.inventory(config, architecture), note
 
 
 def check(config: Config) -> None:
@@ -66,7 +77,8 @@ def _sane(config: Config) -> None:
     """Every field whose class default is a whole number is a number within reason, or null."""
     for field, default in config.fields.items():
         value = config.given.get(field)
-        if value is None or isinstance(default, bool) or not isinstance(default, int):
+        letters = field == LETTERS_FIELD and isinstance(value, str)
+        if value is None or isinstance(default, bool) or not isinstance(default, int) or letters:
             continue
         if isinstance(value, (bool, str, dict)):
             config.bad(field, f"must be a whole number, not {type(value).__name__}")
@@ -99,22 +111,6 @@ def _constructed(config: Config, architecture: str) -> Inventory:
     masked = config.kind in archive.index()["autos"]["AutoModelForMaskedLM"] or config.kind == "dpr"
     encoder = masked and not found.encoder and heads.task_of(name) not in heads.GENERATIVE
     return _with_recipe(config, found._replace(encoder_only=encoder))
-
-
-def _unknown(config: Config, folder: Path | None, stored_as: Quantization | None) -> tuple[Inventory, str]:
-    """A family that nobody here knows: by its stored tensors, else by an installed transformers."""
-    from memserve.model.recipes import from_files as stored
-
-    found = stored.from_tensors(folder, config.given, stored_as) if folder else None
-    if found is not None:
-        return found, f"{config.kind} is not known here: counted from the stored tensors"
-    built = stored.from_transformers({**config.given, "model_type": config.kind}, config.path)
-    if built is not None:
-        return built, f"{config.kind} is not known here: built by the installed transformers"
-    raise ModelUnreadable(
-        f"{config.path}: model_type {config.kind[:60]!r} is not known", path=config.path, field="model_type",
-        hint="give a folder with the safetensors files or their index, or install torch and transformers",
-    )  # fmt: skip
 
 
 def _with_recipe(config: Config, found: Inventory) -> Inventory:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from memserve.model.recipes import heads, modules
+from memserve.model.recipes.family import Family
 from memserve.model.recipes.inventory import Inventory
 from memserve.model.spec import Block, Mixer
 
@@ -67,11 +68,12 @@ def opt(config: Config, architecture: str) -> Inventory:
 
 
 def gpt2(config: Config, architecture: str) -> Inventory:
-    """GPT-2."""
+    """GPT-2, and BigCode's with one key head."""
     hidden, vocabulary = config.size("hidden_size"), config.size("vocab_size")
     width = config.maybe("n_inner") or 4 * hidden
+    mixer = _mixer(config, 1 if config.flag("multi_query") else None)
     weights = (
-        *_attention("attn", hidden, bias=True, out="c_proj"),
+        *_attention("attn", hidden, bias=True, kv=mixer.kv_heads * mixer.head_dim, out="c_proj"),
         *modules.plain_mlp("mlp", hidden, width, names=("c_fc", "c_proj")),
         *modules.norm("ln_1", hidden, "layer"),
         *modules.norm("ln_2", hidden, "layer"),
@@ -87,7 +89,7 @@ def gpt2(config: Config, architecture: str) -> Inventory:
         *modules.positions("wpe", config.size("n_positions"), hidden),
     )
     body = Inventory(
-        (Block(_mixer(config), weights),) * config.layers(), stem, modules.norm("ln_f", hidden, "layer"),
+        (Block(mixer, weights),) * config.layers(), stem, modules.norm("ln_f", hidden, "layer"),
         hidden=hidden, intermediate=width, vocabulary=vocabulary,
     )  # fmt: skip
     return heads.with_head(config, body, architecture)
@@ -127,4 +129,84 @@ def _falcon_norms(config: Config, hidden: int, new: bool) -> Weights:
     return tuple(w for name in names for w in modules.norm(name, hidden, "layer"))
 
 
-RECIPES: dict[str, Recipe] = {"opt": opt, "gpt2": gpt2, "falcon": falcon}
+def bloom(config: Config, architecture: str) -> Inventory:
+    """BLOOM: no positions, a norm behind the token table."""
+    hidden, vocabulary = config.size("hidden_size"), config.size("vocab_size")
+    weights = (
+        *_attention("self_attention", hidden, bias=True, out="dense"),
+        *modules.plain_mlp("mlp", hidden, 4 * hidden, names=("dense_h_to_4h", "dense_4h_to_h")),
+        *modules.norm("input_layernorm", hidden, "layer"),
+        *modules.norm("post_attention_layernorm", hidden, "layer"),
+    )
+    stem = (
+        *modules.embedding("word_embeddings", vocabulary, hidden),
+        *modules.norm("word_embeddings_layernorm", hidden, "layer"),
+    )
+    body = Inventory(
+        (Block(_mixer(config), weights),) * config.layers(), stem, modules.norm("ln_f", hidden, "layer"),
+        hidden=hidden, intermediate=4 * hidden, vocabulary=vocabulary,
+    )  # fmt: skip
+    return heads.with_head(config, body, architecture)
+
+
+def mpt(config: Config, architecture: str) -> Inventory:
+    """MPT: no biases."""
+    hidden, vocabulary = config.size("hidden_size"), config.size("vocab_size")
+    width = 4 * hidden
+    weights = (
+        *_attention("attn", hidden, bias=False),
+        *modules.plain_mlp("ffn", hidden, width, bias=False),
+        *modules.norm("norm_1", hidden),
+        *modules.norm("norm_2", hidden),
+    )
+    body = Inventory(
+        (Block(_mixer(config), weights),) * config.layers(), modules.embedding("wte", vocabulary, hidden),
+        modules.norm("norm_f", hidden), hidden=hidden, intermediate=width, vocabulary=vocabulary,
+    )  # fmt: skip
+    return heads.with_head(config, body, architecture)
+
+
+def gptj(config: Config, architecture: str) -> Inventory:
+    """GPT-J and CodeGen: attention and feed-forward side by side, a head with a bias."""
+    hidden, vocabulary = config.size("hidden_size"), config.size("vocab_size")
+    width = config.maybe("n_inner") or 4 * hidden
+    weights = (
+        *_attention("attn", hidden, bias=False),
+        *modules.plain_mlp("mlp", hidden, width, names=("fc_in", "fc_out")),
+        *modules.norm("ln_1", hidden, "layer"),
+    )
+    mixer = _mixer(config)
+    body = Inventory(
+        (Block(mixer, weights),) * config.layers(), modules.embedding("wte", vocabulary, hidden),
+        modules.norm("ln_f", hidden, "layer"), hidden=hidden, intermediate=width, vocabulary=vocabulary,
+        rope_dim=config.maybe("rotary_dim") or mixer.head_dim,
+    )  # fmt: skip
+    return heads.with_head(config, body, architecture, Family(head_bias=True))
+
+
+def gpt_neo(config: Config, architecture: str) -> Inventory:
+    """GPT-Neo: only the output of attention has a bias."""
+    hidden, vocabulary = config.size("hidden_size"), config.size("vocab_size")
+    width = config.maybe("intermediate_size") or 4 * hidden
+    weights = (
+        *_attention("attn", hidden, bias=False),
+        *modules.vector("attn.out_proj.bias", hidden, part="attention"),
+        *modules.plain_mlp("mlp", hidden, width, names=("c_fc", "c_proj")),
+        *modules.norm("ln_1", hidden, "layer"),
+        *modules.norm("ln_2", hidden, "layer"),
+    )
+    stem = (
+        *modules.embedding("wte", vocabulary, hidden),
+        *modules.positions("wpe", config.size("max_position_embeddings"), hidden),
+    )
+    body = Inventory(
+        (Block(_mixer(config), weights),) * config.layers(), stem, modules.norm("ln_f", hidden, "layer"),
+        hidden=hidden, intermediate=width, vocabulary=vocabulary,
+    )  # fmt: skip
+    return heads.with_head(config, body, architecture)
+
+
+RECIPES: dict[str, Recipe] = {
+    "opt": opt, "gpt2": gpt2, "falcon": falcon, "bloom": bloom, "mpt": mpt,
+    "gptj": gptj, "codegen": gptj, "gpt_neo": gpt_neo, "gpt_bigcode": gpt2,
+}  # fmt: skip

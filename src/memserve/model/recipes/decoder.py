@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from memserve.model.config import LARGEST
 from memserve.model.recipes import heads, layers, modules
@@ -11,7 +11,7 @@ from memserve.model.recipes.inventory import Inventory
 from memserve.model.spec import Block, Mixer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Hashable, Sequence
     from typing import TypeAlias
 
     from memserve.model.config import Config
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from memserve.model.spec import MixerKind
 
     Maker: TypeAlias = Callable[[Config, Family, str, bool], Block]
+
+Key = TypeVar("Key", bound="Hashable")
 
 
 class Heads(NamedTuple):
@@ -40,18 +42,29 @@ def head_sizes(config: Config) -> Heads:
     return Heads(heads, kv, dim or config.size("hidden_size") // heads)
 
 
+def value_width(config: Config, family: Family, size: Heads) -> int:
+    """Channels of a value head."""
+    return (config.maybe(family.value_dim) if family.value_dim else None) or size.dim
+
+
 def attention(config: Config, family: Family, size: Heads) -> Weights:
     """Grouped-query attention."""
     hidden = config.size("hidden_size")
     bias = on(config, family.qkv_bias)
     name = family.attention
     q, kv = size.heads * size.dim, size.kv * size.dim
+    value = value_width(config, family, size)
     found = [
         *modules.linear(f"{name}.q_proj", q, hidden, "column", bias=bias),
         *modules.linear(f"{name}.k_proj", kv, hidden, "kv", bias=bias),
-        *modules.linear(f"{name}.v_proj", kv, hidden, "kv", bias=bias),
-        *modules.linear(f"{name}.{family.out_name}", hidden, q, "row", bias=on(config, family.out_bias)),
+        *modules.linear(f"{name}.v_proj", size.kv * value, hidden, "kv", bias=bias),
+        *modules.linear(
+            f"{name}.{family.out_name}", hidden, size.heads * value, "row", bias=on(config, family.out_bias)
+        ),
     ]
+    if family.gate:
+        wide = size.heads if family.gate == "head" else q
+        found += modules.linear(f"{name}.g_proj", wide, hidden, "column")
     if family.sinks:
         found += modules.vector(f"{name}.sinks", size.heads, part="attention", shard="column")
     return (*found, *_qk_norms(config, family, size))
@@ -90,7 +103,12 @@ def is_sparse(config: Config, moe: Moe, index: int) -> bool:
     if listed and index < len(listed):
         return bool(listed[index] == "sparse")
     if moe.layers == "first_dense":
-        return index >= config.size("first_k_dense_replace", 0)
+        return index >= (moe.first if isinstance(moe.first, int) else config.size(moe.first, 0))
+    if moe.layers == "interval":
+        every, last = config.size("moe_layer_interval", 1), config.raw("moe_layer_end_index", -1)
+        last = last if isinstance(last, int) and last >= 0 else config.layers() - 1
+        inside = config.size("moe_layer_start_index", 0) <= index <= last
+        return inside and every > 0 and (index + 1) % every == 0
     if moe.layers == "steps":
         step = config.size("decoder_sparse_step", 1)
         listed_dense = config.items("mlp_only_layers") or []
@@ -105,7 +123,7 @@ def experts(config: Config, moe: Moe, bias: bool = False) -> Weights:
         *modules.linear("mlp.gate", count, hidden, bias=moe.router_bias, part="router"),
         *modules.experts("mlp.experts", count, hidden, width, gated=moe.gated, bias=moe.expert_bias),
     ]
-    if moe.correction:
+    if on(config, moe.correction):
         found += modules.vector("mlp.gate.e_score_correction_bias", count, part="router")
     shared = 0
     if moe.shared_width:
@@ -119,26 +137,36 @@ def experts(config: Config, moe: Moe, bias: bool = False) -> Weights:
     return tuple(found)
 
 
+def _length(config: Config, field: str) -> int:
+    """The length of an extra vector."""
+    return 1 if field == "1" else head_sizes(config).dim if field == "head_dim" else config.size(field)
+
+
 def norms(config: Config, family: Family) -> Weights:
-    """The norms of one layer."""
+    """The norms of one layer, and its extra vectors."""
     hidden = config.size("hidden_size")
-    return tuple(w for name in family.norms for w in modules.norm(name, hidden, family.norm))
+    flag = config.flag(family.norm_switch.lstrip("-"), True) if family.norm_switch else True
+    kept = flag != family.norm_switch.startswith("-")
+    names = (*family.norms, *(family.switched_norms if kept else ()))
+    extras = (w for name, field in family.extras for w in modules.vector(name, _length(config, field)))
+    return (*(w for name in names for w in modules.norm(name, hidden, family.norm)), *extras)
 
 
-def mixer_of(kind: str, config: Config, size: Heads) -> Mixer:
+def mixer_of(kind: str, config: Config, size: Heads, value: int | None = None) -> Mixer:
     """What a layer of grouped-query attention caches."""
     window = {"sliding": "sliding_window", "chunked": "attention_chunk_size"}.get(kind)
     seen = config.maybe(window) if window else None
     if window and (not seen or seen >= config.size("max_position_embeddings", LARGEST)):
         kind, seen = "full", None
     real: MixerKind = "sliding" if kind == "sliding" else "chunked" if kind == "chunked" else "full"
-    return Mixer(real, size.heads, size.kv, size.dim, size.dim, window=seen)
+    return Mixer(real, size.heads, size.kv, size.dim, value or size.dim, window=seen)
 
 
 def standard_block(config: Config, family: Family, kind: str, sparse: bool) -> Block:
     """Attention, feed-forward, norms."""
     size = head_sizes(config)
-    return finish_block(config, family, mixer_of(kind, config, size), attention(config, family, size), sparse)
+    mixer = mixer_of(kind, config, size, value_width(config, family, size))
+    return finish_block(config, family, mixer, attention(config, family, size), sparse)
 
 
 def finish_block(config: Config, family: Family, mixer: Mixer, attend: Weights, sparse: bool) -> Block:
@@ -156,16 +184,19 @@ def finish_block(config: Config, family: Family, mixer: Mixer, attend: Weights, 
     )
 
 
+def distinct(keys: Sequence[Key], make: Callable[[Key], Block]) -> tuple[Block, ...]:
+    """One layer for each key; equal keys share one object."""
+    made = {key: make(key) for key in dict.fromkeys(keys)}
+    return tuple(made[key] for key in keys)
+
+
 def stack(config: Config, family: Family, make: Maker = standard_block) -> tuple[Block, ...]:
-    """All layers; equal ones are one object."""
-    made: dict[tuple[str, bool], Block] = {}
-    found = []
-    for index, kind in enumerate(layers.kinds(config, family.windows)):
-        key = kind, bool(family.moe and is_sparse(config, family.moe, index))
-        if key not in made:
-            made[key] = make(config, family, *key)
-        found.append(made[key])
-    return tuple(found)
+    """All layers."""
+    keys = [
+        (kind, bool(family.moe and is_sparse(config, family.moe, index)))
+        for index, kind in enumerate(layers.kinds(config, family.windows))
+    ]
+    return distinct(keys, lambda key: make(config, family, *key))
 
 
 def assemble(

@@ -27,11 +27,13 @@ class Moe(NamedTuple):
     """Field with the number of shared experts, each as wide as a routed one."""
     shared_gate: bool = False
     router_bias: bool = False
-    correction: bool = False
+    correction: Switch = False
     """The router's score correction is a parameter, not a buffer."""
     expert_bias: bool = False
     gated: bool = True
-    layers: Literal["all", "first_dense", "steps", "types"] = "all"
+    layers: Literal["all", "first_dense", "steps", "interval"] = "all"
+    first: str | int = "first_k_dense_replace"
+    """With `first_dense`: how many layers in front have no experts, or the field that says it."""
 
 
 class Family(NamedTuple):
@@ -43,9 +45,15 @@ class Family(NamedTuple):
     """A norm over each head's width, over all heads together, or with a weight for each head."""
     qk_norm_if: Switch = True
     sinks: bool = False
-    fused_qkv: bool = False
     norm: Literal["rms", "layer", "scale", "bare"] = "rms"
     norms: tuple[str, ...] = TWO_NORMS
+    switched_norms: tuple[str, ...] = ()
+    norm_switch: str = ""
+    """Field that turns `switched_norms` on; with a `-` in front, off."""
+    gate: Literal["", "head", "full"] = ""
+    """Attention's output gate: a value for each head, or for each channel."""
+    extras: tuple[tuple[str, str], ...] = ()
+    """Further vectors of a layer: name, and the field with their length (`1`: one number)."""
     final_norm: str = "norm"
     mlp: Literal["gated", "fused", "plain"] = "gated"
     mlp_bias: Switch = False
@@ -53,6 +61,8 @@ class Family(NamedTuple):
     width: str = "intermediate_size"
     moe: Moe | None = None
     head_bias: Switch = False
+    value_dim: str = ""
+    """Field with the width of a value head, where it is not the key's."""
     windows: str = "none"
     """Rule for layers without full attention where the config has no `layer_types`; see `layers`."""
     positions: str = ""

@@ -1,8 +1,7 @@
-"""Models that no constructor here knows: counted from what is stored, or by an installed transformers."""
+"""Models counted from what is stored: safetensors headers, an index of them, a GGUF file."""
 
 from __future__ import annotations
 
-from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from memserve.errors import ModelUnreadable
@@ -74,7 +73,8 @@ def _from_index(path: Path, values: Mapping[str, Any]) -> Inventory | None:
     about = read_json(path).get("metadata")
     about = about if isinstance(about, dict) else {}
     total = about.get("total_parameters")
-    if not isinstance(total, int):
+    exact = isinstance(total, int)
+    if not exact:
         size = about.get("total_size")
         total = size // 2 if isinstance(size, int) else None
     if not isinstance(total, int) or not 0 < total < LARGEST**2:
@@ -82,34 +82,8 @@ def _from_index(path: Path, values: Mapping[str, Any]) -> Inventory | None:
     hidden = values.get("hidden_size")
     return Inventory(
         (Block(Mixer("none"), ()),), (), (Weight("all", "other", (total,)),),
-        hidden=hidden if isinstance(hidden, int) else 0,
+        hidden=hidden if isinstance(hidden, int) else 0, exact=exact,
     )  # fmt: skip
-
-
-def from_transformers(values: Mapping[str, Any], path: str) -> Inventory | None:
-    """A body built by an installed transformers on the meta device; None where it is not installed."""
-    if find_spec("transformers") is None or find_spec("torch") is None:
-        return None
-    import torch
-    import transformers
-
-    kind = str(values.get("model_type"))
-    given = {
-        name: value for name, value in values.items() if name not in ("model_type", "quantization_config")
-    }
-    try:
-        config = transformers.AutoConfig.for_model(kind, **given)
-        name = (values.get("architectures") or ["AutoModelForCausalLM"])[0]
-        with torch.device("meta"):
-            model = getattr(transformers, name)(config)
-        model.tie_weights()
-    except Exception as error:  # whatever an unknown family leads to
-        raise ModelUnreadable(
-            f"{path}: transformers {transformers.__version__} cannot build it either: {str(error)[:120]}",
-            path=path,
-        ) from error
-    shapes = {name: tuple(weight.shape) for name, weight in model.named_parameters()}
-    return tensors.inventory(shapes, {}, config)
 
 
 def from_gguf(file: Gguf, path: str) -> tuple[Inventory, Quantization, Plain]:

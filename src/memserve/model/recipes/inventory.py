@@ -23,6 +23,8 @@ class Inventory(NamedTuple):
     tied: bool = False
     rope_dim: int = 0
     encoder_only: bool = False
+    exact: bool = True
+    """False: estimated from the fields of a family that has no recipe."""
     head_width: int | None = None
     """Width the output matrix reads, where it is not `hidden`."""
 

@@ -16,11 +16,16 @@ if TYPE_CHECKING:
     from memserve.model.recipes.modules import Weights
 
 
+def value_width(config: Config) -> int:
+    """Channels of a value head: hidden / heads unless written."""
+    return config.maybe("v_head_dim") or config.size("hidden_size") // decoder.head_sizes(config).heads
+
+
 def attention(config: Config) -> Weights:
     """Latent queries and keys; the down-projections live whole on every card."""
     hidden, heads, rank = (config.size(f) for f in ("hidden_size", "num_attention_heads", "kv_lora_rank"))
     nope, rope = config.size("qk_nope_head_dim"), config.size("qk_rope_head_dim")
-    value, q_rank = config.size("v_head_dim"), config.maybe("q_lora_rank")
+    value, q_rank = value_width(config), config.maybe("q_lora_rank")
     bias = config.flag("attention_bias")
     q_out = heads * (nope + rope)
     if q_rank is None:
@@ -60,7 +65,7 @@ def mixer(config: Config, indexed: bool) -> Mixer:
         heads=config.size("num_attention_heads"),
         kv_heads=1,
         head_dim=config.size("qk_nope_head_dim") + config.size("qk_rope_head_dim"),
-        value_dim=config.size("v_head_dim"),
+        value_dim=value_width(config),
         kv_lora_rank=config.size("kv_lora_rank"),
         rope_dim=config.size("qk_rope_head_dim"),
         index_dim=config.size("index_head_dim") if indexed else 0,
@@ -92,17 +97,15 @@ def block(config: Config, family: Family, indexed: bool, sparse: bool) -> Block:
 
 def latent(config: Config, architecture: str, family: Family) -> Inventory:
     """A decoder of latent attention throughout."""
-    made: dict[tuple[bool, bool], Block] = {}
-    found = []
     indexed = indexer_kinds(config)
     if len(indexed) < config.layers():
         config.bad("indexer_types", "must name every layer")
-    for index in range(config.layers()):
-        key = indexed[index], bool(family.moe and decoder.is_sparse(config, family.moe, index))
-        if key not in made:
-            made[key] = block(config, family, *key)
-        found.append(made[key])
-    body = decoder.assemble(config, family, tuple(found), rope_dim=config.size("qk_rope_head_dim"))
+    keys = [
+        (indexed[index], bool(family.moe and decoder.is_sparse(config, family.moe, index)))
+        for index in range(config.layers())
+    ]
+    found = decoder.distinct(keys, lambda key: block(config, family, *key))
+    body = decoder.assemble(config, family, found, rope_dim=config.size("qk_rope_head_dim"))
     return heads.with_head(config, body, architecture, family)
 
 
@@ -112,5 +115,9 @@ FAMILIES: dict[str, Family] = {
     "deepseek_v3": Family(moe=MOE),
     "deepseek_v32": Family(moe=MOE),
     "glm_moe_dsa": Family(moe=MOE),
+    "sarvam_mla": Family(moe=MOE),
+    "glm4_moe_lite": Family(moe=MOE._replace(first=1)),
+    "youtu": Family(),
+    "minicpm3": Family(mlp_bias="mlp_bias"),
 }
 RECIPES: dict[str, Recipe] = {kind: partial(latent, family=row) for kind, row in FAMILIES.items()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TypeAlias
 
 from memserve.model.spec import Part, Shard, Weight
@@ -46,6 +47,11 @@ def head(rows: int, width: int, *, tied: bool, bias: bool = False, name: str = "
     """The output matrix; a tied one is an alias of the token table."""
     matrix = Weight(name, "head", (rows, width), "vocab", linear=True, tied=tied)
     return (matrix, Weight(f"{name}.bias", "head", (rows,), "vocab")) if bias else (matrix,)
+
+
+def under(name: str, weights: Weights, part: Part = "tower") -> Weights:
+    """The weights of a tower or a projector, under its name."""
+    return tuple(replace(w, name=f"{name}.{w.name}", part=part) for w in weights)
 
 
 def gated_mlp(name: str, hidden: int, width: int, *, bias: bool = False, part: Part = "mlp",

@@ -117,17 +117,14 @@ def _kimi_kind(config: Config, index: int) -> str:
 
 def kimi(config: Config, architecture: str, family: Family) -> Inventory:
     """Kimi-Linear: delta attention with a latent-attention layer now and then."""
-    made: dict[tuple[str, bool], Block] = {}
-    found = []
-    for index in range(config.layers()):
-        listed = config.items("mlp_layer_types")
-        sparse = listed[index] == "sparse" if listed else index >= config.size("first_k_dense_replace", 1)
-        key = _kimi_kind(config, index), sparse
-        if key not in made:
-            made[key] = _kimi_block(config, family, *key)
-        found.append(made[key])
+    listed, first = config.items("mlp_layer_types"), config.size("first_k_dense_replace", 1)
+    keys = [
+        (_kimi_kind(config, index), listed[index] == "sparse" if listed else index >= first)
+        for index in range(config.layers())
+    ]
+    found = decoder.distinct(keys, lambda key: _kimi_block(config, family, *key))
     rope_dim = 0 if config.flag("mla_use_nope") else config.size("qk_rope_head_dim")
-    body = decoder.assemble(config, family, tuple(found), rope_dim=rope_dim)
+    body = decoder.assemble(config, family, found, rope_dim=rope_dim)
     return heads.with_head(config, body, architecture, family)
 
 

@@ -1,0 +1,169 @@
+"""Any model whose config says how large it is: an estimate from the fields, in the common decoder's words.
+
+What a config cannot say (a bias here, a norm there) is guessed from its kin, so `exact` is False.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from memserve.model.config import Config
+from memserve.model.recipes import decoder, heads, index, mla, modules
+from memserve.model.recipes.family import Family, Moe
+from memserve.model.spec import Block
+
+if TYPE_CHECKING:
+    from memserve.model.recipes.inventory import Inventory
+    from memserve.model.recipes.modules import Weights
+
+NAMES: dict[str, tuple[str, ...]] = {
+    "hidden_size": ("d_model", "n_embd", "dim", "model_dim", "embed_dim", "encoder_hidden_size"),
+    "num_hidden_layers": ("n_layer", "n_layers", "num_layers", "decoder_layers", "encoder_layers", "depth"),
+    "num_attention_heads": ("n_head", "n_heads", "num_heads", "decoder_attention_heads",
+                            "encoder_attention_heads", "attention_heads"),
+    "vocab_size": ("padded_vocab_size", "n_vocab", "unpadded_vocab_size"),
+    "num_key_value_heads": ("num_kv_heads", "n_kv_heads", "multi_query_group_num", "num_query_groups"),
+    "head_dim": ("kv_channels", "attention_head_dim", "d_kv"),
+    "intermediate_size": ("ffn_hidden_size", "ffn_dim", "n_inner", "d_ff", "decoder_ffn_dim",
+                          "encoder_ffn_dim", "inner_dim", "mlp_dim"),
+    "num_experts": ("num_local_experts", "n_routed_experts", "moe_num_experts", "num_moe_experts"),
+    "num_experts_per_tok": ("moe_topk", "moe_k", "top_k_experts", "moe_top_k", "num_experts_per_token"),
+    "moe_intermediate_size": ("expert_ffn_hidden_size", "moe_ffn_hidden_size"),
+    "n_shared_experts": ("num_shared_experts", "moe_num_shared_experts"),
+    "shared_expert_intermediate_size": ("moe_shared_expert_intermediate_size", "shared_intermediate_size"),
+    "first_k_dense_replace": ("num_dense_layers", "moe_layer_start_index"),
+    "max_position_embeddings": ("n_positions", "max_seq_len", "seq_length", "max_sequence_length"),
+    "attention_bias": ("add_qkv_bias", "qkv_bias", "use_qkv_bias", "use_bias", "bias"),
+    "mlp_bias": ("use_bias", "bias", "add_bias_linear"),
+    "hidden_act": ("hidden_activation", "activation_function", "activation", "mlp_hidden_act"),
+    "qk_norm": ("use_qk_norm", "qk_layernorm", "use_qk_layernorm"),
+}  # fmt: skip
+"""Llama's word for a field, and others' words for it."""
+REQUIRED = ("hidden_size", "num_hidden_layers", "num_attention_heads", "vocab_size")
+TEXT = ("text_config", "llm_config", "language_config", "thinker_config", "decoder")
+TOWERS = ("vision_config", "audio_config", "speech_config", "vision_tower_config", "vit_config", "encoder")
+TWO_MATRICES = frozenset(
+    {"gelu", "gelu_new", "gelu_fast", "relu", "relu2", "quick_gelu", "squared_relu", "xielu"}
+)
+"""Activations between two matrices; the others stand in a gate."""
+
+
+def text_field(config: Config) -> str:
+    """The field with the nested config of the language side; empty: the config itself."""
+    return next((name for name in TEXT if isinstance(config.given.get(name), dict)), "")
+
+
+def _translated(config: Config) -> Config:
+    """The same config in Llama's words, refused where it does not say how large the model is."""
+    values: dict[str, Any] = dict(config.given)
+    for name, others in NAMES.items():
+        found = next((config.raw(one) for one in (name, *others) if config.raw(one) is not None), None)
+        if found is not None:
+            values[name] = found
+    same = Config(values, "", config.path, config.prefix)
+    for name in REQUIRED:
+        if not same.maybe(name):
+            same.bad(name, "is missing" if not same.has(name) else "must not be zero")
+    return same
+
+
+def _family(config: Config) -> Family:
+    """How the layers look, as far as the fields tell."""
+    plain = config.raw("hidden_act") in TWO_MATRICES or not config.has("intermediate_size")
+    encoder = config.has("type_vocab_size")
+    biased = encoder or config.flag("attention_bias")
+    moe = None
+    if config.maybe("num_experts"):
+        shared = "shared_expert_intermediate_size" if config.maybe("shared_expert_intermediate_size") else ""
+        moe = Moe(
+            width="moe_intermediate_size" if config.maybe("moe_intermediate_size") else "intermediate_size",
+            shared_width=shared, shared_count="" if shared else "n_shared_experts", layers="first_dense",
+            gated=not plain,
+        )  # fmt: skip
+    return Family(
+        qkv_bias=biased, out_bias=encoder, mlp_bias=encoder or config.flag("mlp_bias"),
+        qk_norm="head" if config.raw("qk_norm") is True else "", norm="layer" if encoder else "rms",
+        mlp="plain" if plain else "gated", moe=moe, windows="window", embed_norm=encoder,
+        positions="max_position_embeddings" if encoder else "",
+    )  # fmt: skip
+
+
+def _words(config: Config, architecture: str) -> Inventory:
+    """A decoder or an encoder of common layers."""
+    same = _translated(config)
+    if not same.has("intermediate_size"):
+        same.given["intermediate_size"] = 4 * same.size("hidden_size")
+    family = _family(same)
+    if same.maybe("kv_lora_rank"):
+        return mla.latent(same, architecture, family)
+    same.given["layer_types"] = None if _odd(same) else same.given.get("layer_types")
+    body = decoder.assemble(same, family, decoder.stack(same, family))
+    found = heads.with_head(same, body, architecture, family)
+    if not config.flag("is_encoder_decoder"):
+        return found._replace(encoder_only=same.has("type_vocab_size"))
+    return _with_encoder(config, same, family, found)
+
+
+def _odd(config: Config) -> bool:
+    """Layer kinds that are no attention, or no list of words."""
+    listed = config.given.get("layer_types")
+    known = ("full_attention", "sliding_attention", "chunked_attention", "attention")
+    return not isinstance(listed, list) or any(kind not in known for kind in listed)
+
+
+def _with_encoder(config: Config, same: Config, family: Family, found: Inventory) -> Inventory:
+    """An encoder of the same layers, and a second attention in each layer of the decoder."""
+    count = next(
+        (n for n in (config.maybe("encoder_layers"), config.maybe("num_layers")) if n), same.layers()
+    )
+    block = found.blocks[0]
+    attend = decoder.attention(same, family._replace(attention="encoder_attn"), decoder.head_sizes(same))
+    crossed = {one: Block(one.mixer, (*one.weights, *attend), one.experts, one.experts_per_token)
+               for one in dict.fromkeys(found.blocks)}  # fmt: skip
+    return found._replace(
+        blocks=tuple(crossed[one] for one in found.blocks),
+        encoder=(block,) * min(count, len(found.blocks) * 8),
+    )
+
+
+def _tower(config: Config, name: str, into: int) -> Weights:
+    """A vision or audio encoder of common layers, and the matrix that leads to the words."""
+    sizes = {
+        field: next((size for one in (field, *NAMES[field]) if (size := config.maybe(one))), 0)
+        for field in ("hidden_size", "num_hidden_layers", "intermediate_size")
+    }
+    hidden, layers = sizes["hidden_size"], sizes["num_hidden_layers"]
+    if not hidden or not layers:
+        return ()
+    width = sizes["intermediate_size"] or 4 * hidden
+    patch = config.first("patch_size") if isinstance(config.raw("patch_size"), int) else 16
+    found = (
+        *modules.vector("patch_embedding", hidden, config.size("num_channels", 3), patch, patch),
+        *modules.linear("self_attn.qkv_proj", 3 * hidden, hidden, "column", bias=True, count=layers),
+        *modules.linear("self_attn.out_proj", hidden, hidden, "row", bias=True, count=layers),
+        *modules.linear("mlp.fc1", width, hidden, "column", bias=True, count=layers),
+        *modules.linear("mlp.fc2", hidden, width, "row", bias=True, count=layers),
+        *modules.norm("norms", hidden, "layer", 2 * layers),
+    )
+    return (
+        *modules.under(name, found),
+        *modules.under(f"{name}.projector", modules.linear("linear", into, hidden), part="projector"),
+    )
+
+
+def inventory(config: Config, architecture: str) -> Inventory:
+    """The estimate: the text part by its recipe where it has one, towers by their sizes."""
+    field = text_field(config)
+    inner = config.sub(field) if field else config
+    nested = text_field(inner) if field else ""
+    if nested:
+        inner = inner.sub(nested)
+    if field and "tie_word_embeddings" in config.given:
+        inner.given.setdefault("tie_word_embeddings", config.flag("tie_word_embeddings"))
+    own = index.recipe(inner.kind) if field else None
+    class_name = "ForCausalLM" if field and heads.task_of(architecture) else architecture
+    found = own(inner, class_name) if own else _words(inner, class_name)
+    for name in TOWERS:
+        if name != field and isinstance(config.given.get(name), dict):
+            found = found.adding(towers=_tower(config.sub(name), name.removesuffix("_config"), found.hidden))
+    return found._replace(exact=False)
