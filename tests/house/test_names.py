@@ -31,13 +31,8 @@ PACKAGES = "packages of others that importing memserve must not load, by the nam
 PROVIDERS = "prices are what a provider asks, by the provider's name"
 HEAVY = ("vllm", "sglang", "lmdeploy", "openai")
 PROVIDERS_NAMED = ("maas", "pangu", "anthropic", "openai", "gemini", "bedrock")
-LEFT = (
-    "speed/__main__.py: vllm", "speed/economics.py: bedrock", "speed/economics.py: sglang",
-    "speed/genai.py: bedrock", "speed/genai.py: gemini",
-)  # fmt: skip
 ALLOWED = {
     **{f"conformance/test_entrance.py: {name}": PACKAGES for name in HEAVY},
-    **dict.fromkeys(LEFT, "moves out with the speed model's own table"),
     **{f"speed/data/prices.json: {name}": PROVIDERS for name in PROVIDERS_NAMED},
 }
 """FILE: NAME -> why it must stand there."""
@@ -57,8 +52,9 @@ def names() -> frozenset[str]:
 
 def named(text: str) -> set[str]:
     """The names that a text holds as words."""
-    whole = set(re.findall(r"[a-z0-9_]+", text.lower()))
-    parts = {part for word in whole if "hf_" not in word for part in word.split("_")}  # hf_ is the hub's own
+    text = re.sub(r"hf(?=\\?\.co|_)", "", text.lower())  # the hub's own: hf.co, HF_TOKEN
+    whole = set(re.findall(r"[a-z0-9_]+", text))
+    parts = {part for word in whole for part in word.split("_")}
     return (whole | parts) & names()
 
 
