@@ -24,17 +24,19 @@ OTHERS = {
     "examples/longmemeval/README.md": "examples/longmemeval.md",
     "examples/locomo/README.md": "examples/locomo.md", "examples/plugin/README.md": "examples/plugin.md",
 }  # fmt: skip
-_LINK = re.compile(r"(\]\()([^)#:\s]+)((?:#[^)\s]*)?\))")
+_LINK = re.compile(r"\[([^\[\]]*)\]\(([^)#:\s]+)(#[^)\s]*)?\)")
 _COMMENT = re.compile(r"^<!--.*?-->\n", re.MULTILINE | re.DOTALL)
 
 
 def placed(text: str, here: str, there: str) -> str:
-    """A page's text after it moved: links lead where they led."""
+    """A page's text after it moved: links lead where they led, what is not on the site is only named."""
 
     def link(found: re.Match[str]) -> str:
         target = os.path.normpath(ROOT / Path(here).parent / found[2])
         on_site = OTHERS.get(os.path.relpath(target, ROOT)) or _docs(target)
-        return found[1] + os.path.relpath(on_site, Path(there).parent) + found[3] if on_site else found[0]
+        if not on_site:
+            return found[1]
+        return f"[{found[1]}]({os.path.relpath(on_site, Path(there).parent)}{found[3] or ''})"
 
     return _LINK.sub(link, _COMMENT.sub("", text))
 

@@ -15,6 +15,7 @@ import yaml
 import memserve
 
 ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 def _load(name: str) -> Any:
@@ -71,6 +72,23 @@ def test_every_page_is_in_the_navigation() -> None:
     pages = {str(path.relative_to(ROOT / "docs")) for path in (ROOT / "docs").rglob("*.md")}
     named = set(re.findall(r"[\w/.-]+\.md", str(yaml.safe_load(words)["nav"])))
     assert pages - named == set()
+
+
+def test_the_picture_is_what_the_planner_prints() -> None:
+    picture = _load("picture")
+    kept = picture.words(picture.PICTURE.read_text(encoding="utf-8"))
+    assert len(kept) > 40
+    assert kept == picture.words(picture.drawn()), "python docs/picture.py"
+
+
+@pytest.mark.slow
+def test_readmes_table_of_planners_is_what_the_benchmark_prints() -> None:
+    words = [sys.executable, str(ROOT / "benchmarks" / "memory.py")]
+    printed = subprocess.run(words, capture_output=True, text=True, check=True, timeout=300).stdout
+    rows = re.findall(r"^\| ([\w-]+[\w. -]*) \| ([\d.]+ %) \| ([\d.]+ %|no figure) \|$", README, re.MULTILINE)
+    assert len(rows) >= 5
+    lines = [" ".join(line.split()) for line in printed.splitlines()]
+    assert [row for row in rows if " ".join(row) not in lines] == []
 
 
 @pytest.mark.slow

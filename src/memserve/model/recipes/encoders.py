@@ -21,7 +21,6 @@ class Fields:
         self.config = config
         self.facts = facts
         self.model_type = config.kind
-        self.is_encoder_decoder = config.flag("is_encoder_decoder")
 
     def __getattr__(self, name: str) -> Any:
         found = self.facts.get(name, self.config.raw(name))
@@ -52,7 +51,10 @@ def encoder(config: Config, architecture: str) -> Inventory:
     """Layers and weights of a family with a layout."""
     row = layouts.layout(config.kind)
     found = layouts.named(config, architecture)
-    whole = tensors.inventory(found.shapes, found.aliases, Fields(config, _facts(config, row)))
+    halves = (any(half in name for name in found.shapes) for half in ("encoder.", "decoder."))
+    both = config.flag("is_encoder_decoder") and all(halves)
+    facts = {**_facts(config, row), "is_encoder_decoder": both}
+    whole = tensors.inventory(found.shapes, found.aliases, Fields(config, facts))
     generates = heads.task_of(architecture) in heads.GENERATIVE
     return whole._replace(encoder_only=bool(row.get("encoder_only")) and not generates)
 

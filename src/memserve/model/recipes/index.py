@@ -45,7 +45,7 @@ DECODERS: dict[str, str] = {
 ENCODERS: dict[str, str] = {
     "encoders": (
         "bert roberta xlm-roberta camembert mpnet electra albert distilbert deberta deberta-v2 dpr modernbert"
-        " nomic_bert xlm"
+        " nomic_bert xlm t5 mt5 umt5 bart mbart pegasus m2m_100 marian whisper"
     ),
 }
 

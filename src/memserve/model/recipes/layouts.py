@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 DEEPEST = 12
 _COUNTED = re.compile(r"([^\[]*)\[(.+)\]")
-_BRACES = re.compile(r"(.*)\{(.+)\}(.*)")
+_BRACES = re.compile(r"(.*)\{([^{]+)\}(.*)")
 _CONDITION = re.compile(r"(!?)([^=!:<>]+)(?:(!?=|:|<>|>)(.*))?")
 _PLAIN = re.compile(r"[^+\-*/]+")
 _TERM = re.compile(r"([+-]?)([^+-]+)")
@@ -101,7 +101,9 @@ def size(config: Config, expression: str) -> int:
 def _alternatives(name: str) -> list[str]:
     """`a.{b,c}` as `a.b` and `a.c`."""
     parts = _BRACES.fullmatch(name)
-    return [f"{parts[1]}{one}{parts[3]}" for one in parts[2].split(",")] if parts else [name]
+    if parts is None:
+        return [name]
+    return [found for one in parts[2].split(",") for found in _alternatives(f"{parts[1]}{one}{parts[3]}")]
 
 
 class _Reader:
@@ -133,10 +135,11 @@ class _Reader:
         if counted:
             for index in range(self.count(counted[2])):
                 self.include(rest[0], f"{path}.{index}", index)
-        elif rest[0][0] in "@>":
-            self.include(rest[0], path, self.layer)
-        else:
-            for one in _alternatives(path):
+            return
+        for one in _alternatives(path):
+            if rest[0][0] in "@>":
+                self.include(rest[0], one, self.layer)
+            else:
                 self.tensor(one, rest)
 
     def include(self, word: str, path: str, index: int) -> None:
@@ -157,7 +160,7 @@ class _Reader:
         """One tensor with its bias."""
         flags = [word for word in words if word[0] in "+~="]
         shape = tuple(self.size(word) for word in words if word[0] not in "+~=")
-        tied = "~" in flags and self.config.flag("tie_word_embeddings", True)
+        tied = "~" in flags and bool(self.value("tied"))
         target = self.found.aliases if tied else self.found.shapes
         target[name if "=" in flags else f"{name}.weight"] = shape
         if any(flag == "+" or (flag[0] == "+" and self.config.flag(flag[1:])) for flag in flags):
@@ -225,7 +228,7 @@ class _Reader:
             return next((found for found in map(self.atom, name.split("|")) if found is not None), None)
         if name[0] == "#":
             found = self.atom(name[1:])
-            return len(found) if isinstance(found, (list, dict)) else int(found is not None)
+            return len(found) if isinstance(found, (list, dict)) else None if found is None else 1
         if name in self.let:
             return self.value(self.let[name])
         if name in BUILT_IN:
