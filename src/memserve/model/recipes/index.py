@@ -53,7 +53,7 @@ ENCODERS: dict[str, str] = {
 TOWERS: dict[str, str] = {
     "towers": (
         "qwen2_vl qwen2_5_vl qwen3_vl qwen3_vl_moe qwen3_5 qwen3_5_moe llava llava_next llava_next_video"
-        " llava_onevision mistral3 internvl idefics3 smolvlm paligemma"
+        " llava_onevision mistral3 internvl idefics3 smolvlm paligemma llama4"
     ),
 }
 
