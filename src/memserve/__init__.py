@@ -5,14 +5,17 @@ Nothing heavy is loaded here: every public name is fetched when it is first used
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from memserve import lazy
 
+TYPE_CHECKING = False  # what checkers take for true; importing `typing` would be most of this module's cost
 if TYPE_CHECKING:
     from memserve import errors as errors
     from memserve import hardware as hardware
+    from memserve import memory as memory
     from memserve import model as model
     from memserve import plan as plan
+    from memserve import protocol as protocol
+    from memserve import registry as registry
     from memserve import run as run
     from memserve import speed as speed
     from memserve.client import embedder as embedder
@@ -22,6 +25,7 @@ if TYPE_CHECKING:
     from memserve.protocol import Completion as Completion
     from memserve.protocol import Delta as Delta
     from memserve.protocol import Embeddings as Embeddings
+    from memserve.protocol import Ranking as Ranking
     from memserve.protocol import Raw as Raw
     from memserve.protocol import Request as Request
     from memserve.protocol import Score as Score
@@ -29,27 +33,15 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
+_VALUES = (
+    "Capabilities", "Completion", "Delta", "Embeddings", "Ranking", "Raw", "Request", "Score", "Usage",
+)  # fmt: skip
+_PARTS = ("errors", "hardware", "memory", "model", "plan", "protocol", "registry", "run", "speed")
 _HOMES = {
-    **dict.fromkeys(("embedder", "generator", "reranker"), "memserve.client"),
-    **dict.fromkeys(
-        ("Capabilities", "Completion", "Delta", "Embeddings", "Raw", "Request", "Score", "Usage"),
-        "memserve.protocol",
-    ),
+    **dict.fromkeys(("embedder", "generator", "reranker"), "client"),
+    **dict.fromkeys(_VALUES, "protocol"),
+    **dict(zip(_PARTS, _PARTS, strict=True)),
 }
-_ROOMS = frozenset({"errors", "hardware", "memory", "model", "plan", "protocol", "registry", "run", "speed"})
-__all__ = ["__version__", *sorted(_HOMES), *sorted(_ROOMS)]
-
-
-def __getattr__(name: str) -> Any:
-    if name in _HOMES:
-        value = getattr(import_module(_HOMES[name]), name)
-    elif name in _ROOMS:
-        value = import_module(f"memserve.{name}")
-    else:
-        raise AttributeError(f"module 'memserve' has no attribute {name!r}")
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)
+__all__ = ["__version__", *sorted(_HOMES)]
+if not TYPE_CHECKING:
+    __getattr__, __dir__ = lazy.attach(__name__, _HOMES)

@@ -61,10 +61,12 @@ class Parser(argparse.ArgumentParser):
         """Says which word is not known, and which is meant."""
         word = next((word for word in extra if word.startswith("-")), extra[0])
         name = word.partition("=")[0]
-        near = nearest(name, self.options()) if name.startswith("-") else ()
+        if not name.startswith("-"):
+            raise InvalidInput(f"one word too many: {word[:60]!r}", hint="quote a value that holds blanks")
+        near = nearest(name, self.options())
         meant = f": did you mean {near[0]}?" if near else ""
-        raise UnknownName(f"unknown {'option' if name.startswith('-') else 'word'} {name[:60]!r}{meant}",
-                          suggestions=near, hint=f"{self.prog} --help lists the options")  # fmt: skip
+        hint = f"{self.prog} --help lists the options"
+        raise UnknownName(f"unknown option {name[:60]!r}{meant}", suggestions=near, hint=hint)
 
     def options(self) -> list[str]:
         """Every option of this parser and of the tables below it."""

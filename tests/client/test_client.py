@@ -195,9 +195,10 @@ def test_prepare_fills_the_defaults_in(generator):
     assert (request.temperature, request.top_p, request.max_tokens, request.stop) == (0.0, 1.0, 512, ("x",))
 
 
-def test_an_engine_may_fill_max_tokens_itself(toy, engine, generator):
+def test_an_engine_may_fill_max_tokens_itself(toy, engine):
     engine.fills_max_tokens = True
-    assert generator.prepare("a").max_tokens is None
+    with memserve.generator("m", backend="toy") as generator:
+        assert generator.prepare("a").max_tokens is None
 
 
 def test_one_failure_is_raised_or_returned(generator):

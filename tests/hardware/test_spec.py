@@ -109,3 +109,14 @@ def test_any_near_spec_is_a_machine_or_one_line(text):
 def test_a_remark_in_brackets_is_no_second_card():
     assert parse("2xAscend A3 die (Atlas 800I A3, 64 GB per die)").card.name == "A3"
     assert parse("8xNVIDIA A100 (40 GB, size inferred)").card.name == "A100-40GB"
+
+
+@pytest.mark.parametrize(
+    ("spec", "cards", "name"),
+    [("4 V100", 4, "V100-32GB"), ("2L4", 2, "L4"), ("4x V100", 4, "V100-32GB"), ("8 910B4", 8, "910B4"),
+     ("2 4090", 2, "RTX4090"), ("8H100-80GB", 8, "H100-80GB"), ("7900XTX", 1, "RX7900XTX"),
+     ("2080Ti", 1, "RTX2080Ti"), ("910B4", 1, "910B4")],
+)  # fmt: skip
+def test_counts_without_a_sign(spec: str, cards: int, name: str) -> None:
+    found = parse(spec)
+    assert (found.cards, found.card.name) == (cards, name)

@@ -13,7 +13,8 @@ from faulty_server import ANSWER, Wire, raw, reply
 
 import memserve
 from memserve import errors
-from memserve.http import Mask
+from memserve.http import Mask, known_errors
+from memserve.http.failure import error_of
 
 WORDS = "The reason is this"
 KEY = "sk-a+b/c=d&e"
@@ -134,3 +135,35 @@ def test_a_shape_that_nobody_expects_is_a_bad_answer(logprobs, server, open_gene
 def test_an_odd_charset_ends_in_an_answer_or_a_memserve_error(charset, server, open_generator):
     server.will(reply(200, ANSWER, content_type=f"application/json; charset={charset}"))
     assert open_generator().generate("hi").text == "ok"
+
+
+ROWS = {
+    "codes": [{"code": "E42", "error": "ContextOverflow"}, {"code": "server_error", "error": "Throttled"}],
+    "messages": [{"pattern": "purse is empty", "error": "QuotaExceeded"}],
+    "overflows": [
+        {"pattern": r"(?P<prompt>\d+) words and (?P<answer>\d+) more in a shelf of (?P<limit>\d+)"}
+    ],
+    "request_ids": ["x-shelf"],
+}
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "kind"),
+    [
+        (500, {"code": "E42", "message": "20 words and 5 more in a shelf of 16"}, errors.ContextOverflow),
+        (400, {"message": "20 words and 5 more in a shelf of 16"}, errors.ContextOverflow),
+        (400, {"message": "the purse is empty"}, errors.QuotaExceeded),
+        (500, {"code": "server_error", "message": "slow"}, errors.Throttled),
+        (400, {"code": "insufficient_quota", "message": "no"}, errors.QuotaExceeded),
+        (503, {"message": "later"}, errors.Overloaded),
+    ],
+)
+def test_a_backends_own_rows_go_before_the_shared_ones(status, body, kind, tmp_path):
+    (tmp_path / "errors.json").write_text(json.dumps(ROWS))
+    known = known_errors(str(tmp_path / "engine.py"))
+    found = error_of(status, {"x-shelf": "id-1"}, json.dumps({"error": body}), mask=Mask(), known=known)
+    assert type(found) is kind
+    if kind is errors.ContextOverflow:
+        assert (found.tokens, found.limit) == (25, 16)
+    else:
+        assert found.request_id == "id-1"

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import memserve
-from memserve.client.prompt import is_many
+from memserve.client.prompts import is_many
 
 Patch = Callable[[], None]
 MUTANTS: dict[str, tuple[str, Patch]] = {}

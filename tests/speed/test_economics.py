@@ -12,8 +12,8 @@ from memserve.speed import economics
     [
         ("dense bf16 989", 0.9205), ("dense fp8 1979", 0.4600), ("sparsity 3958", 0.2300),
         ("on demand, dense", 1.2882),
-        ("a human", 2666.6667), ("1,000 samples", 27.5), ("on Bedrock", 0.0275), ("SGLang, 4000", 0.0245),
-        ("SGLang, 6000", 0.0163),
+        ("a human", 2666.6667), ("1,000 samples", 27.5), ("on that API", 0.0275), ("server, 4000", 0.0245),
+        ("server, 6000", 0.0163),
     ],
 )  # fmt: skip
 def test_the_sums(part, usd):

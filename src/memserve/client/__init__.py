@@ -10,11 +10,14 @@ from memserve.errors import InvalidInput
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from os import PathLike
 
+    from memserve.client.driver import Driver
     from memserve.client.embedding import Embedder
     from memserve.client.generation import Generator
+    from memserve.client.open_engine import Planned
     from memserve.client.reranking import Reranker
-    from memserve.protocol import Task
+    from memserve.protocol import Engine, Task
 
 DEFAULT_CONCURRENCY = 256
 __all__ = ["embedder", "generator", "opener", "reranker"]
@@ -22,8 +25,8 @@ _openers: WeakKeyDictionary[Generator, Callable[[], Generator]] = WeakKeyDiction
 """Beside the generators, since options may hold a key and no attribute of theirs may."""
 
 
-def generator(model_or_plan: Any = None, *, backend: str | None = None, concurrency: int | None = None,
-              **options: Any) -> Generator:  # fmt: skip
+def generator(model_or_plan: str | PathLike[str] | Planned | None = None, *, backend: str | None = None,
+              concurrency: int | None = None, **options: Any) -> Generator:  # fmt: skip
     """Open a model for text generation: a name, a folder or a Plan; None: the embedded default.
 
     `concurrency` is the most requests in flight; every other option goes to the backend.
@@ -31,8 +34,9 @@ def generator(model_or_plan: Any = None, *, backend: str | None = None, concurre
     from memserve.client.generation import Generator
 
     opened = Generator(*_opened(model_or_plan, backend, "generate", concurrency, options))
-    again = {"backend": backend, "concurrency": concurrency, **options}
-    _openers[opened] = partial(generator, model_or_plan, **again)
+    _openers[opened] = partial(
+        generator, model_or_plan, backend=backend, concurrency=concurrency, **options
+    )  # fmt: skip
     return opened
 
 
@@ -41,24 +45,24 @@ def opener(opened: Generator) -> Callable[[], Generator] | None:
     return _openers.get(opened)
 
 
-def embedder(model: Any = None, *, backend: str | None = None, concurrency: int | None = None,
-             **options: Any) -> Embedder:  # fmt: skip
+def embedder(model: str | PathLike[str] | Planned | None = None, *, backend: str | None = None,
+             concurrency: int | None = None, **options: Any) -> Embedder:  # fmt: skip
     """Open a model for embeddings."""
     from memserve.client.embedding import Embedder
 
     return Embedder(*_opened(model, backend, "embed", concurrency, options))
 
 
-def reranker(model: Any = None, *, backend: str | None = None, concurrency: int | None = None,
-             **options: Any) -> Reranker:  # fmt: skip
+def reranker(model: str | PathLike[str] | Planned | None = None, *, backend: str | None = None,
+             concurrency: int | None = None, **options: Any) -> Reranker:  # fmt: skip
     """Open a cross-encoder."""
     from memserve.client.reranking import Reranker
 
     return Reranker(*_opened(model, backend, "rerank", concurrency, options))
 
 
-def _opened(model: Any, backend: str | None, task: Task, concurrency: Any,
-            options: dict[str, Any]) -> tuple[Any, Any]:  # fmt: skip
+def _opened(model: object, backend: str | None, task: Task, concurrency: object,
+            options: dict[str, Any]) -> tuple[Engine, Driver]:  # fmt: skip
     from memserve.client.driver import for_engine
     from memserve.client.open_engine import open_engine
 

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections.abc import Awaitable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from memserve.client import offers
 from memserve.client.background_loop import BackgroundLoop
-from memserve.client.failure import failure, method_of
 from memserve.client.semaphore import Semaphore
 from memserve.errors import MemserveError
-from memserve.protocol import Completion
+from memserve.protocol import Completion, RunsOnAnyLoop, SupportsAsyncClose, SupportsClose
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 
-    from memserve.protocol import Delta, Request
+    from memserve.protocol import Delta, Engine, Request
 
 T = TypeVar("T")
 _QUEUE = 64
@@ -30,10 +31,11 @@ class AsyncDriver:
     the driver's, because most clients and engines are bound to the loop that they were first used in.
     """
 
-    def __init__(self, engine: Any, concurrency: int) -> None:
+    def __init__(self, engine: Engine, concurrency: int) -> None:
         self._engine = engine
         self._concurrency = concurrency
-        self._native = bool(getattr(engine, "any_loop", False))
+        self._native = isinstance(engine, RunsOnAnyLoop) and engine.any_loop
+        self._complete = offers.complete(engine)
         self._loop: BackgroundLoop | None = None
         self._semaphore = Semaphore(concurrency)
         self._pid = os.getpid()
@@ -61,18 +63,18 @@ class AsyncDriver:
         finally:
             await loop.join(pump.stop())
 
-    def call(self, method: str, *args: Any, **named: Any) -> Any:
-        return self._background().run(self._call(method, args, named))
+    def call(self, work: Callable[[], T | Awaitable[T]]) -> T:
+        return self._background().run(self._call(work))
 
-    async def acall(self, method: str, *args: Any, **named: Any) -> Any:
-        return await self._here(self._call(method, args, named))
+    async def acall(self, work: Callable[[], T | Awaitable[T]]) -> T:
+        return await self._here(self._call(work))
 
     def close(self) -> None:
         if self._pid != os.getpid():
             return
-        if hasattr(self._engine, "aclose"):
+        if isinstance(self._engine, SupportsAsyncClose):
             self._background().run(asyncio.wait_for(self._engine.aclose(), _CLOSE_SECONDS))
-        elif hasattr(self._engine, "close"):
+        elif isinstance(self._engine, SupportsClose):
             self._engine.close()
         if self._loop is not None:
             self._loop.stop()
@@ -89,9 +91,9 @@ class AsyncDriver:
     async def _one(self, request: Request, keep_errors: bool) -> Completion:
         try:
             async with self._semaphore:
-                return await self._engine.complete(request)  # type: ignore[no-any-return]
+                return await self._complete(request)
         except Exception as broken:
-            error = failure(self._engine, broken)
+            error = offers.failure(self._engine, broken)
             if keep_errors:
                 return Completion(text=None, error=error)
             if error is broken:
@@ -114,20 +116,20 @@ class AsyncDriver:
     async def _stream(self, request: Request) -> AsyncIterator[Delta]:
         try:
             async with self._semaphore:
-                async for delta in self._engine.astream(request):
+                async for delta in offers.astream(self._engine)(request):
                     yield delta
         except Exception as broken:
-            raise failure(self._engine, broken) from (None if isinstance(broken, MemserveError) else broken)
+            cause = None if isinstance(broken, MemserveError) else broken
+            raise offers.failure(self._engine, broken) from cause
 
-    async def _call(self, method: str, args: Any, named: Any) -> Any:
+    async def _call(self, work: Callable[[], T | Awaitable[T]]) -> T:
         try:
-            found = method_of(self._engine, f"a{method}", method)
-            result = found(*args, **named)
-            return await result if hasattr(result, "__await__") else result
+            result = work()
+            return await result if isinstance(result, Awaitable) else result
         except MemserveError:
             raise
         except Exception as broken:
-            raise failure(self._engine, broken) from broken
+            raise offers.failure(self._engine, broken) from broken
 
 
 async def all_or_none(works: Sequence[Coroutine[Any, Any, None]]) -> None:

@@ -6,23 +6,25 @@ import asyncio
 import os
 import threading
 from collections import deque
+from collections.abc import Awaitable
 from concurrent.futures import Future
 from contextlib import nullcontext
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
+from memserve.client import offers
 from memserve.client.engine_lock import EngineLock
-from memserve.client.failure import failure, method_of
 from memserve.errors import Closed, EngineFailed, MemserveError
-from memserve.protocol import Completion
+from memserve.protocol import Completion, JoinsCalls, SupportsClose, SupportsInterrupt
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator, Sequence
     from contextlib import AbstractContextManager
 
-    from memserve.protocol import Delta, Request
+    from memserve.protocol import Delta, Engine, Request
 
 _GATHER_SECONDS = 0.002
 _END = object()
+T = TypeVar("T")
 
 
 class BatchDriver:
@@ -33,10 +35,11 @@ class BatchDriver:
     `concurrent = True` joins the calls of several threads itself: it is called without a lock.
     """
 
-    def __init__(self, engine: Any, concurrency: int) -> None:
+    def __init__(self, engine: Engine, concurrency: int) -> None:
         self._engine = engine
         self._most = concurrency
-        self._concurrent = bool(getattr(engine, "concurrent", False))
+        self._concurrent = isinstance(engine, JoinsCalls) and engine.concurrent
+        self._generate = offers.generate(engine)
         self._lock = EngineLock()
         self._waiting: deque[tuple[Request, Future[Completion]]] = deque()
         self._wake = threading.Event()
@@ -63,13 +66,12 @@ class BatchDriver:
 
     def stream(self, request: Request) -> Iterator[Delta]:
         def start() -> Iterator[Delta]:
-            deltas: Iterator[Delta] = method_of(self._engine, "stream")(request)
-            return deltas
+            return offers.stream(self._engine)(request)
 
         try:
             yield from start() if self._concurrent else self._lock.stream(start)
         except Exception as broken:
-            raise failure(self._engine, broken) from broken
+            raise offers.failure(self._engine, broken) from broken
 
     async def astream(self, request: Request) -> AsyncIterator[Delta]:
         iterator = self.stream(request)
@@ -80,29 +82,30 @@ class BatchDriver:
         finally:
             await _whole(iterator.close)  # type: ignore[attr-defined]
 
-    def call(self, method: str, *args: Any, **named: Any) -> Any:
+    def call(self, work: Callable[[], T | Awaitable[T]]) -> T:
         with self._turn():
             try:
-                return method_of(self._engine, method)(*args, **named)
+                result = work()
+                return asyncio.run(_awaited(result)) if isinstance(result, Awaitable) else result
             except MemserveError:
                 raise
             except Exception as broken:
-                raise failure(self._engine, broken) from broken
+                raise offers.failure(self._engine, broken) from broken
 
-    async def acall(self, method: str, *args: Any, **named: Any) -> Any:
-        return await asyncio.to_thread(self.call, method, *args, **named)
+    async def acall(self, work: Callable[[], T | Awaitable[T]]) -> T:
+        return await asyncio.to_thread(self.call, work)
 
     def close(self) -> None:
         if self._pid != os.getpid():
             return
         self._closed = True
         self._wake.set()
-        if hasattr(self._engine, "interrupt"):
+        if isinstance(self._engine, SupportsInterrupt):
             self._engine.interrupt()
         if self._worker is not None and self._worker is not threading.current_thread():
             self._worker.join()
         with nullcontext() if self._concurrent else self._lock.to_close(_gone()):
-            if hasattr(self._engine, "close"):
+            if isinstance(self._engine, SupportsClose):
                 self._engine.close()
 
     def _turn(self) -> AbstractContextManager[None]:
@@ -113,11 +116,11 @@ class BatchDriver:
             return []
         with self._turn():
             try:
-                answers = list(self._engine.generate(requests))
+                answers = list(self._generate(requests))
             except MemserveError:
                 raise
             except Exception as broken:
-                raise failure(self._engine, broken) from broken
+                raise offers.failure(self._engine, broken) from broken
         if len(answers) != len(requests):
             name = self._engine.capabilities.backend
             raise EngineFailed(f"backend {name!r} gave {len(answers)} answers to {len(requests)} requests")
@@ -173,6 +176,10 @@ class BatchDriver:
             answers = [Completion(text=None, error=error)] * len(batch)
         for (_, future), answer in zip(batch, answers, strict=True):
             future.set_result(answer)
+
+
+async def _awaited(result: Awaitable[T]) -> T:
+    return await result
 
 
 def _gone() -> Closed:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING
 
+from memserve.client import offers
 from memserve.client.handle import Handle
-from memserve.client.prompt import encodable
+from memserve.client.prompts import strings
 from memserve.errors import EngineFailed, InvalidInput, Unsupported
 from memserve.protocol import Embeddings, Usage
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Awaitable, Callable, Iterable
 
 
 class Embedder(Handle):
@@ -22,8 +24,8 @@ class Embedder(Handle):
         checked = self._checked(texts, role, normalize, dimensions)
         if not checked:
             return self._none(dimensions)
-        named = {"role": role, "normalize": normalize, "dimensions": dimensions}
-        return self._proven(self._driver.call("embed", checked, **named), len(checked), dimensions)
+        work = self._work(checked, role, normalize, dimensions)
+        return self._proven(self._driver.call(work), len(checked), dimensions)
 
     async def aembed(self, texts: Iterable[str], *, role: str | None = None, normalize: bool | None = None,
                      dimensions: int | None = None) -> Embeddings:  # fmt: skip
@@ -31,19 +33,19 @@ class Embedder(Handle):
         checked = self._checked(texts, role, normalize, dimensions)
         if not checked:
             return self._none(dimensions)
+        work = self._work(checked, role, normalize, dimensions)
+        return self._proven(await self._driver.acall(work), len(checked), dimensions)
+
+    def _work(self, texts: list[str], role: str | None, normalize: bool | None,
+              dimensions: int | None) -> Callable[[], Embeddings | Awaitable[Embeddings]]:  # fmt: skip
         named = {"role": role, "normalize": normalize, "dimensions": dimensions}
-        return self._proven(await self._driver.acall("embed", checked, **named), len(checked), dimensions)
+        return partial(offers.embed(self._engine), texts, **named)
 
     def _checked(self, texts: Iterable[str], role: str | None, normalize: bool | None,
                  dimensions: int | None) -> list[str]:  # fmt: skip
-        self._open()
-        if not hasattr(texts, "__iter__"):
-            raise InvalidInput(f"embed takes a list of strings, not {type(texts).__name__}")
-        words = [texts] if isinstance(texts, str) else list(texts)
-        for position, text in enumerate(words):
-            if not isinstance(text, str):
-                raise InvalidInput(f"text {position} is a string, not {type(text).__name__}")
-            encodable(text, f"text {position}")
+        self._check_open()
+        listed = [texts] if isinstance(texts, str) else texts
+        words = strings(listed, "embed takes a list of strings", "text")
         known = self.capabilities
         if role is not None and role not in known.roles:
             roles = ", ".join(sorted(known.roles)) or "none"
@@ -68,7 +70,7 @@ class Embedder(Handle):
             np.empty((0, dimensions or 0), np.float32), Usage(prompt_tokens=0), self.capabilities.model
         )
 
-    def _proven(self, answer: Any, count: int, dimensions: int | None) -> Embeddings:
+    def _proven(self, answer: Embeddings, count: int, dimensions: int | None) -> Embeddings:
         import numpy as np
 
         vectors = answer.vectors
@@ -78,5 +80,4 @@ class Embedder(Handle):
             raise EngineFailed(f"backend {backend!r} gave vectors of shape {vectors.shape}, not {asked}")
         if not np.isfinite(vectors).all():
             raise EngineFailed(f"backend {backend!r} gave a vector that is not finite")
-        embeddings: Embeddings = answer
-        return embeddings
+        return answer

@@ -2,64 +2,93 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Literal
+from functools import partial
+from typing import TYPE_CHECKING, Any, overload
 
-from memserve.client import constraint, prompt
+from memserve.client import offers, prompts
 from memserve.client.handle import Handle
 from memserve.client.settings import of_request, resolve
+from memserve.client.work import Work
 from memserve.errors import InvalidInput, MemserveError, Unsupported
-from memserve.protocol import Completion, Raw, Request
+from memserve.protocol import FillsMaxTokens, HasIdentity, Raw, Request, TellsThrottles
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+    from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 
-    from memserve.protocol import Capabilities, Delta, Prompt, Score
+    from typing_extensions import Unpack
 
-OnError = Literal["raise", "return"]
+    from memserve.client.driver import Driver
+    from memserve.protocol import (
+        Capabilities,
+        Completion,
+        Delta,
+        Engine,
+        OnError,
+        Prompt,
+        PromptLike,
+        Score,
+        Settings,
+    )
 
 
 class Generator(Handle):
     """One model behind one backend: sync, async, streaming and batch."""
 
-    _bare: tuple[Capabilities, bool, dict[str, Any]] | None = None
+    _default: tuple[Capabilities, dict[str, Any]] | None = None
     """The settings of a call that names none, worked out once."""
+
+    def __init__(self, engine: Engine, driver: Driver) -> None:
+        super().__init__(engine, driver)
+        self._fill = not (isinstance(engine, FillsMaxTokens) and engine.fills_max_tokens)
 
     @property
     def identity(self) -> dict[str, str]:
         """What answers, without any secret: backend, model, address, revision, as far as they are known."""
         known = self.capabilities
         own = {"backend": known.backend, "engine": known.engine, "model": known.model}
-        own.update(getattr(self._engine, "identity", {}))
+        if isinstance(self._engine, HasIdentity):
+            own.update(self._engine.identity)
         return {name: value for name, value in own.items() if value}
 
     @property
     def on_throttle(self) -> Callable[[MemserveError], None] | None:
         """Called, in whatever thread, for each throttle or overload that is about to be retried."""
-        hook: Callable[[MemserveError], None] | None = getattr(self._engine, "on_throttle", None)
-        return hook
+        return self._engine.on_throttle if isinstance(self._engine, TellsThrottles) else None
 
     @on_throttle.setter
     def on_throttle(self, hook: Callable[[MemserveError], None] | None) -> None:
-        with suppress(AttributeError):  # an engine in this process is never throttled and may have slots
+        if isinstance(self._engine, TellsThrottles):  # an engine in this process is never throttled
             self._engine.on_throttle = hook
 
-    def generate(self, prompt: Any, *, on_error: OnError = "raise", **settings: Any) -> Any:
+    @overload
+    def generate(self, prompt: PromptLike, *, on_error: OnError = "raise",  # type: ignore[overload-overlap]
+                 **settings: Unpack[Settings]) -> Completion: ...  # fmt: skip
+    @overload
+    def generate(self, prompt: Iterable[PromptLike], *, on_error: OnError = "raise",
+                 **settings: Unpack[Settings]) -> list[Completion]: ...  # fmt: skip
+    def generate(self, prompt: PromptLike | Iterable[PromptLike], *, on_error: OnError = "raise",
+                 **settings: Unpack[Settings]) -> Completion | list[Completion]:  # fmt: skip
         """One prompt gives a Completion; a list of prompts gives a list in the same order."""
         work = self._work(prompt, on_error, settings)
         return work.result(self._driver.run(work.requests, keep_errors=work.keep))
 
-    async def agenerate(self, prompt: Any, *, on_error: OnError = "raise", **settings: Any) -> Any:
+    @overload
+    async def agenerate(self, prompt: PromptLike, *, on_error: OnError = "raise",  # type: ignore[overload-overlap]
+                        **settings: Unpack[Settings]) -> Completion: ...  # fmt: skip
+    @overload
+    async def agenerate(self, prompt: Iterable[PromptLike], *, on_error: OnError = "raise",
+                        **settings: Unpack[Settings]) -> list[Completion]: ...  # fmt: skip
+    async def agenerate(self, prompt: PromptLike | Iterable[PromptLike], *, on_error: OnError = "raise",
+                        **settings: Unpack[Settings]) -> Completion | list[Completion]:  # fmt: skip
         """`generate`, awaited."""
         work = self._work(prompt, on_error, settings)
         return work.result(await self._driver.arun(work.requests, keep_errors=work.keep))
 
-    def stream(self, prompt: Prompt | Request, **settings: Any) -> Iterator[Delta]:
+    def stream(self, prompt: PromptLike, **settings: Unpack[Settings]) -> Iterator[Delta]:
         """The answer piece by piece; a stream that breaks raises."""
         return self._read(self._streamed(prompt, settings))
 
-    def astream(self, prompt: Prompt | Request, **settings: Any) -> AsyncIterator[Delta]:
+    def astream(self, prompt: PromptLike, **settings: Unpack[Settings]) -> AsyncIterator[Delta]:
         """`stream`, awaited."""
         return self._aread(self._streamed(prompt, settings))
 
@@ -75,64 +104,65 @@ class Generator(Handle):
         finally:
             await deltas.aclose()  # type: ignore[attr-defined]
 
-    def score(self, pairs: Sequence[tuple[Any, Any]]) -> list[Score]:
+    def score(self, pairs: Iterable[tuple[str | Raw, str]]) -> list[Score]:
         """The log-likelihood of each continuation after its context."""
         checked = self._pairs(pairs)
-        return list(self._driver.call("score", checked)) if checked else []
+        return list(self._driver.call(partial(offers.score(self._engine), checked))) if checked else []
 
-    async def ascore(self, pairs: Sequence[tuple[Any, Any]]) -> list[Score]:
+    async def ascore(self, pairs: Iterable[tuple[str | Raw, str]]) -> list[Score]:
         """`score`, awaited."""
         checked = self._pairs(pairs)
-        return list(await self._driver.acall("score", checked)) if checked else []
+        return list(await self._driver.acall(partial(offers.score(self._engine), checked))) if checked else []
 
     def count_tokens(self, text: Prompt) -> int:
         """How many tokens the model's own tokenizer makes of a prompt."""
-        self._open()
+        self._check_open()
         if not self.capabilities.count_tokens:
             raise Unsupported(self.capabilities.backend, "count_tokens")
-        return int(self._driver.call("count_tokens", prompt.check(text, self.capabilities)))
+        checked = prompts.check(text, self.capabilities)
+        return self._driver.call(partial(offers.count_tokens(self._engine), checked))
 
-    def prepare(self, prompt: Prompt | Request, **settings: Any) -> Request:
+    def prepare(self, prompt: PromptLike, **settings: Unpack[Settings]) -> Request:
         """The request that `generate` would hand to the engine, checked and with its defaults."""
-        self._open()
+        self._check_open()
         return self._request(prompt, settings, self._resolve(settings))
 
-    def _resolve(self, settings: Mapping[str, Any]) -> dict[str, Any]:
-        known, fill = self.capabilities, not getattr(self._engine, "fills_max_tokens", False)
+    def _resolve(self, settings: Mapping[str, object]) -> dict[str, Any]:
+        known = self.capabilities
         if settings:
-            return resolve(settings, known, fill_max_tokens=fill)
-        if self._bare is None or self._bare[0] is not known or self._bare[1] is not fill:
-            self._bare = (known, fill, resolve({}, known, fill_max_tokens=fill))
-        return self._bare[2]
+            return resolve(settings, known, fill_max_tokens=self._fill)
+        if self._default is None or self._default[0] is not known:
+            self._default = (known, resolve({}, known, fill_max_tokens=self._fill))
+        return self._default[1]
 
-    def _request(self, item: Any, settings: Mapping[str, Any], resolved: Mapping[str, Any]) -> Request:
+    def _request(self, item: object, settings: Mapping[str, object], resolved: Mapping[str, Any]) -> Request:
         if isinstance(item, Request):
             own = self._resolve({**settings, **of_request(item)})
-            return Request(prompt=prompt.check(item.prompt, self.capabilities), id=item.id, **own)
-        return Request(prompt=prompt.check(item, self.capabilities), **resolved)
+            return Request(prompt=prompts.check(item.prompt, self.capabilities), id=item.id, **own)
+        return Request(prompt=prompts.check(item, self.capabilities), **resolved)
 
-    def _streamed(self, item: Any, settings: Mapping[str, Any]) -> Request:
+    def _streamed(self, item: PromptLike, settings: Settings) -> Request:
         if not self.capabilities.stream:
             raise Unsupported(self.capabilities.backend, "stream")
-        if not isinstance(item, Request) and prompt.is_many(item):
+        if not isinstance(item, Request) and prompts.is_many(item):
             raise InvalidInput("a stream answers one prompt, not a list of prompts")
         request = self.prepare(item, **settings)
         if request.n > 1:
             raise Unsupported(self.capabilities.backend, "n", "a stream carries one sample")
         return request
 
-    def _work(self, item: Any, on_error: str, settings: Mapping[str, Any]) -> _Work:
-        self._open()
+    def _work(self, item: object, on_error: OnError, settings: Mapping[str, object]) -> Work:
+        self._check_open()
         if on_error not in ("raise", "return"):
             raise InvalidInput(f"on_error is 'raise' or 'return', not {on_error!r}")
         keep = on_error == "return"
         resolved = self._resolve(settings)
-        if not prompt.is_many(item):
-            return _Work([self._request(item, settings, resolved)], keep, many=False)
-        items = item.tolist() if hasattr(item, "tolist") else list(item)
-        return _Work([self._kept(each, settings, resolved, keep) for each in items], keep, many=True)
+        items = prompts.many(item)
+        if items is None:
+            return Work([self._request(item, settings, resolved)], keep, many=False)
+        return Work([self._kept(each, settings, resolved, keep) for each in items], keep, many=True)
 
-    def _kept(self, item: Any, settings: Mapping[str, Any], resolved: Mapping[str, Any],
+    def _kept(self, item: object, settings: Mapping[str, object], resolved: Mapping[str, Any],
               keep: bool) -> Request | MemserveError:  # fmt: skip
         try:
             return self._request(item, settings, resolved)
@@ -141,50 +171,21 @@ class Generator(Handle):
                 return error
             raise
 
-    def _pairs(self, pairs: Sequence[tuple[Any, Any]]) -> list[tuple[Any, Any]]:
-        self._open()
+    def _pairs(self, pairs: Iterable[tuple[str | Raw, str]]) -> list[tuple[str, str]]:
+        self._check_open()
         if not self.capabilities.score:
             raise Unsupported(self.capabilities.backend, "score")
-        checked = [tuple(pair) if isinstance(pair, (tuple, list)) else () for pair in pairs]
-        if any(len(pair) != 2 or not pair[1] for pair in checked):
-            raise InvalidInput("score takes pairs of a context and a continuation that is not empty")
-        plain = [(self._plain(context), continuation) for context, continuation in checked]
-        wrong = next((part for pair in plain for part in pair if not isinstance(part, str)), None)
-        if wrong is not None or any(None in pair for pair in plain):
-            raise InvalidInput(f"score takes plain text on both sides, not {type(wrong).__name__}")
-        for pair in plain:
-            prompt.encodable("".join(pair), "a pair to score")
-        return plain
-
-    @staticmethod
-    def _plain(context: Any) -> Any:
-        return context.text if isinstance(context, Raw) else context
+        return [_pair(pair) for pair in pairs]
 
 
-class _Work:
-    """The requests of one call, with the errors of prompts that were refused beforehand."""
-
-    def __init__(self, items: Sequence[Request | MemserveError], keep: bool, *, many: bool) -> None:
-        self._items = items
-        self._many = many
-        self.keep = keep
-        self.requests = [item for item in items if isinstance(item, Request)]
-
-    def result(self, answers: Sequence[Completion]) -> Any:
-        if not self._many:
-            return self._judged(self.requests[0], answers[0])
-        incoming = iter(answers)
-        return [
-            self._judged(item, next(incoming))
-            if isinstance(item, Request)
-            else Completion(text=None, error=item)
-            for item in self._items
-        ]
-
-    def _judged(self, request: Request, answer: Completion) -> Completion:
-        error = constraint.broken(request, answer)
-        if error is None:
-            return answer
-        if not self.keep:
-            raise error
-        return replace(answer, text=None, samples=(), error=error)
+def _pair(pair: object) -> tuple[str, str]:
+    if not isinstance(pair, (tuple, list)) or len(pair) != 2 or not pair[1]:
+        raise InvalidInput("score takes pairs of a context and a continuation that is not empty")
+    context, continuation = pair
+    if isinstance(context, Raw):
+        context = context.text
+    for part in (context, continuation):
+        if not isinstance(part, str):
+            raise InvalidInput(f"score takes plain text on both sides, not {type(part).__name__}")
+    prompts.encodable(context + continuation, "a pair to score")
+    return context, continuation

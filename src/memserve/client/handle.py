@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, NoReturn, SupportsIndex
 from weakref import finalize
 
-from memserve.errors import Closed
+from memserve.errors import Closed, InvalidInput
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -13,13 +13,13 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from memserve.client.driver import Driver
-    from memserve.protocol import Capabilities
+    from memserve.protocol import Capabilities, Engine
 
 
 class Handle:
     """An engine that a caller has open: a context manager that frees it at the end."""
 
-    def __init__(self, engine: Any, driver: Driver) -> None:
+    def __init__(self, engine: Engine, driver: Driver) -> None:
         self._engine = engine
         self._driver = driver
         self._finish = finalize(self, driver.close)
@@ -27,8 +27,7 @@ class Handle:
     @property
     def capabilities(self) -> Capabilities:
         """What the engine can do with the model at hand."""
-        capabilities: Capabilities = self._engine.capabilities
-        return capabilities
+        return self._engine.capabilities
 
     def close(self) -> None:
         """Free the engine; again is harmless, use afterwards raises `Closed`."""
@@ -41,7 +40,7 @@ class Handle:
         await asyncio.to_thread(self.close)
 
     def __enter__(self) -> Self:
-        self._open()
+        self._check_open()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
@@ -49,18 +48,25 @@ class Handle:
         self.close()
 
     async def __aenter__(self) -> Self:
-        self._open()
+        self._check_open()
         return self
 
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None,
                         trace: TracebackType | None) -> None:  # fmt: skip
         await self.aclose()
 
+    def __reduce_ex__(self, protocol: SupportsIndex) -> NoReturn:
+        kind = type(self).__name__.lower()
+        raise InvalidInput(
+            f"a {kind} holds an open engine: it cannot be pickled or copied",
+            hint=f"send what opens it: functools.partial(memserve.{kind}, 'model', backend=...)",
+        )
+
     def __repr__(self) -> str:
         state = "" if self._finish.alive else ", closed"
         known = self.capabilities
         return f"{type(self).__name__}(backend={known.backend!r}, model={known.model!r}{state})"
 
-    def _open(self) -> None:
+    def _check_open(self) -> None:
         if not self._finish.alive:
             raise Closed(f"this {type(self).__name__.lower()} was closed", hint="open a new one")

@@ -2,26 +2,36 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from memserve import registry
 from memserve.errors import BackendMissing, InvalidInput, Unsupported
 from memserve.extras import install_line
+from memserve.protocol import SupportsPlanOptions
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from memserve.protocol import Backend, Task
+    from memserve.protocol import Backend, Engine, Task
 
 
-def open_engine(model_or_plan: Any, backend: str | None, task: Task, options: Mapping[str, Any]) -> Any:
+@runtime_checkable
+class Planned(Protocol):
+    """A Plan, of which only its `to_dict` is asked."""
+
+    def to_dict(self) -> dict[str, Any]: ...
+
+
+def open_engine(model_or_plan: object, backend: str | None, task: Task,
+                options: Mapping[str, Any]) -> Engine:  # fmt: skip
     """An engine for one task, from a model's name, a Plan, or nothing (the embedded default)."""
     if model_or_plan is None or isinstance(model_or_plan, str):
         name = backend or _default()
         return _can(name, task).open(model_or_plan, task=task, **options)
-    if hasattr(model_or_plan, "__fspath__"):
-        return open_engine(model_or_plan.__fspath__(), backend, task, options)
+    if isinstance(model_or_plan, os.PathLike):
+        return open_engine(os.fspath(model_or_plan), backend, task, options)
     return _open_plan(model_or_plan, backend, task, options)
 
 
@@ -43,14 +53,13 @@ def _can(name: str, task: Task) -> Backend:
     return found
 
 
-def _open_plan(plan: Any, backend: str | None, task: Task, options: Mapping[str, Any]) -> Any:
-    if not hasattr(plan, "to_dict"):
+def _open_plan(plan: object, backend: str | None, task: Task, options: Mapping[str, Any]) -> Engine:
+    if not isinstance(plan, Planned):
         raise InvalidInput(f"a model is a name, a folder or a Plan, not {type(plan).__name__}")
     facts = plan.to_dict()
     choice = facts.get("plan") or facts
     name = backend or choice["backend"]
     found = _can(name, task)
-    translate = getattr(found, "plan_options", None)
-    planned = dict(translate(facts)) if translate is not None else {}
+    planned = dict(found.plan_options(facts)) if isinstance(found, SupportsPlanOptions) else {}
     model = planned.pop("model", None) or choice.get("checkpoint") or facts["model"]["id"]
     return found.open(model, task=task, **{**planned, **options})

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
-from typing import Any
+from functools import partial
+from typing import TYPE_CHECKING
 
+from memserve.client import offers
 from memserve.client.handle import Handle
-from memserve.client.prompt import encodable
+from memserve.client.prompts import encodable, strings
 from memserve.errors import EngineFailed, InvalidInput
 from memserve.protocol import Ranking
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 
 class Reranker(Handle):
@@ -18,28 +22,27 @@ class Reranker(Handle):
     def rerank(self, query: str, documents: Iterable[str]) -> Ranking:
         """The relevance of each document to the query, in the order of the documents."""
         texts = self._checked(query, documents)
-        return self._proven(self._driver.call("rerank", query, texts), len(texts)) if texts else Ranking(())
+        if not texts:
+            return Ranking(())
+        work = partial(offers.rerank(self._engine), query, texts)
+        return self._proven(self._driver.call(work), len(texts))
 
     async def arerank(self, query: str, documents: Iterable[str]) -> Ranking:
         """`rerank`, awaited."""
         texts = self._checked(query, documents)
         if not texts:
             return Ranking(())
-        return self._proven(await self._driver.acall("rerank", query, texts), len(texts))
+        work = partial(offers.rerank(self._engine), query, texts)
+        return self._proven(await self._driver.acall(work), len(texts))
 
     def _checked(self, query: str, documents: Iterable[str]) -> list[str]:
-        self._open()
-        if isinstance(documents, (str, bytes)) or not isinstance(documents, Iterable):
-            raise InvalidInput(f"documents is a list of strings, not {type(documents).__name__}")
-        texts = list(documents)
-        for text in (query, *texts):
-            if not isinstance(text, str):
-                raise InvalidInput(f"the query and every document are strings, not {type(text).__name__}")
-            encodable(text, "a text to rank")
-        return texts
+        self._check_open()
+        if not isinstance(query, str):
+            raise InvalidInput(f"the query is a string, not {type(query).__name__}")
+        encodable(query, "the query")
+        return strings(documents, "documents is a list of strings", "document")
 
-    def _proven(self, answer: Any, count: int) -> Ranking:
-        ranking: Ranking = answer
+    def _proven(self, ranking: Ranking, count: int) -> Ranking:
         if len(ranking.scores) != count:
             name = self.capabilities.backend
             raise EngineFailed(f"backend {name!r} gave {len(ranking.scores)} scores to {count} documents")

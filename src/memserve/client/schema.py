@@ -13,7 +13,7 @@ _NAMED = ("properties", "patternProperties", "$defs", "definitions")
 _SINGLE = ("items", "additionalProperties", "not", "if", "then", "else", "contains", "propertyNames")
 
 
-def check(schema: Any, where: str = "schema") -> None:
+def check(schema: object, where: str = "schema") -> None:
     """Raise InvalidInput where the schema, or a part of it, cannot be meant."""
     if isinstance(schema, bool):
         return
@@ -34,7 +34,7 @@ def check(schema: Any, where: str = "schema") -> None:
             check(schema[name], f"{where}.{name}")
 
 
-def _types(kind: Any, where: str) -> None:
+def _types(kind: object, where: str) -> None:
     kinds = [kind] if isinstance(kind, str) else kind
     if kinds is None:
         return

@@ -25,8 +25,8 @@ MOST_SAMPLES = 65_536
 """Of one request: more is a slip of the pen that would keep an engine busy for days."""
 
 
-def _whole(least: int, most: int | None = None) -> Callable[[str, Any], int]:
-    def check(name: str, value: Any) -> int:
+def _whole(least: int, most: int | None = None) -> Callable[[str, object], int]:
+    def check(name: str, value: object) -> int:
         if isinstance(value, bool) or not hasattr(value, "__index__"):
             raise InvalidInput(f"{name} is a whole number, not {value!r}")
         if index(value) < least:
@@ -38,8 +38,8 @@ def _whole(least: int, most: int | None = None) -> Callable[[str, Any], int]:
     return check
 
 
-def _number(low: float, high: float, *, open_low: bool = False) -> Callable[[str, Any], float]:
-    def check(name: str, value: Any) -> float:
+def _number(low: float, high: float, *, open_low: bool = False) -> Callable[[str, object], float]:
+    def check(name: str, value: object) -> float:
         if isinstance(value, (bool, str)) or not hasattr(value, "__float__"):
             raise InvalidInput(f"{name} is a number, not {value!r}")
         number = float(value)
@@ -51,14 +51,14 @@ def _number(low: float, high: float, *, open_low: bool = False) -> Callable[[str
     return check
 
 
-def _seed(name: str, value: Any) -> int:
+def _seed(name: str, value: object) -> int:
     number = _whole(-_SEED_RANGE)(name, value)
     if number >= _SEED_RANGE:
         raise InvalidInput(f"{name} fits into 64 bits, unlike {value!r}")
     return number
 
 
-def _words(name: str, value: Any) -> tuple[str, ...]:
+def _words(name: str, value: object) -> tuple[str, ...]:
     words = (value,) if isinstance(value, str) else value
     if not isinstance(words, Sequence) or not all(isinstance(word, str) for word in words):
         raise InvalidInput(f"{name} is a string or a list of strings, not {value!r}")
@@ -67,55 +67,55 @@ def _words(name: str, value: Any) -> tuple[str, ...]:
     return tuple(words)
 
 
-def _choices(name: str, value: Any) -> tuple[str, ...]:
+def _choices(name: str, value: object) -> tuple[str, ...]:
     words = _words(name, value)
     if isinstance(value, str) or not words:
         raise InvalidInput(f"{name} is a list of at least one string, not {value!r}")
     return words
 
 
-def _mapping(name: str, value: Any) -> Mapping[str, Any]:
+def _mapping(name: str, value: object) -> Mapping[str, Any]:
     if not isinstance(value, Mapping):
         raise InvalidInput(f"{name} is a mapping, not {type(value).__name__}")
     return value
 
 
-def _schema(name: str, value: Any) -> Mapping[str, Any]:
-    schema.check(_mapping(name, value), name)
-    checked: Mapping[str, Any] = value
+def _schema(name: str, value: object) -> Mapping[str, Any]:
+    checked = _mapping(name, value)
+    schema.check(checked, name)
     return checked
 
 
-def _regex(name: str, value: Any) -> str:
+def _regex(name: str, value: object) -> str:
     if not isinstance(value, str) or not value:
         raise InvalidInput(f"{name} is a regular expression, not {value!r}")
     return value
 
 
-def _tools(name: str, value: Any) -> tuple[Mapping[str, Any], ...]:
+def _tools(name: str, value: object) -> tuple[Mapping[str, Any], ...]:
     if isinstance(value, (str, Mapping)) or not isinstance(value, Sequence):
         raise InvalidInput(f"{name} is a list of mappings, not {type(value).__name__}")
     return tuple(_mapping(f"{name}[{i}]", tool) for i, tool in enumerate(value))
 
 
-def _tool_choice(name: str, value: Any) -> str | Mapping[str, Any]:
+def _tool_choice(name: str, value: object) -> str | Mapping[str, Any]:
     return value if isinstance(value, str) else _mapping(name, value)
 
 
-def _policy(name: str, value: Any) -> str:
+def _policy(name: str, value: object) -> str:
     if value not in _POLICIES:
         raise InvalidInput(f"{name} is one of {', '.join(_POLICIES)}, not {value!r}")
     return str(value)
 
 
-def _thinking(name: str, value: Any) -> bool | int:
+def _thinking(name: str, value: object) -> bool | int:
     if isinstance(value, bool):
         return value
     tokens = _whole(0)(name, value)
     return tokens or False
 
 
-_CHECKS: dict[str, Callable[[str, Any], Any]] = {
+_CHECKS: dict[str, Callable[[str, object], Any]] = {
     "max_tokens": _whole(1),
     "temperature": _number(0, math.inf),
     "top_p": _number(0, 1, open_low=True),
@@ -150,12 +150,12 @@ _PLAIN = (
 _BLANK = {f.name: f.default for f in fields(Request) if f.name not in ("prompt", "id", "extra", "template")}
 
 
-def check(name: str, value: Any) -> Any:
+def check(name: str, value: object) -> Any:
     """A setting as a `Request` holds it, or InvalidInput where no backend could take it."""
     return _CHECKS[name](name, value)
 
 
-def resolve(given: Mapping[str, Any], capabilities: Capabilities, *,
+def resolve(given: Mapping[str, object], capabilities: Capabilities, *,
             fill_max_tokens: bool = True) -> dict[str, Any]:  # fmt: skip
     """What goes into a `Request`, or InvalidInput (malformed) or Unsupported (refused) before any work."""
     asked = {name: value for name, value in given.items() if value is not None}

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from memserve import lazy
 
 if TYPE_CHECKING:
     from memserve.hardware import instances as instances
@@ -27,19 +28,8 @@ _HOMES = {
     "Link": "machine",
     "Machine": "machine",
     "parse": "spec",
+    "instances": "instances",
 }
-__all__ = [*sorted(_HOMES), "instances"]
-
-
-def __getattr__(name: str) -> Any:
-    if name == "instances":
-        return import_module(f"{__name__}.instances")
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)
+__all__ = sorted(_HOMES)
+if not TYPE_CHECKING:
+    __getattr__, __dir__ = lazy.attach(__name__, _HOMES)

@@ -1,4 +1,4 @@
-"""Reads a machine's spec: 4xV100, 2x8xH100, 8x910B4@12.5, p4d.24xlarge, cpu."""
+"""Reads a machine's spec: 4xV100, 4 V100, 2x8xH100, 8x910B4@12.5, p4d.24xlarge, cpu."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ MOST_NODES = 1024
 MOST_USD = 1e6
 GIVEN = "the price given"
 _COUNT = re.compile(r"^\s*([+-]?[0-9]+(?:\.[0-9]+)?)\s*[xX×*]\s*(.*)$", re.DOTALL)
+_UNMARKED = re.compile(r"^\s*([0-9]{1,4})\s*(\S.*)$", re.DOTALL)
+"""`4 V100` and `2L4`: read as a count only where what follows is a name."""
 _ASIDE = re.compile(r"\([^()]*\)")
 _GRAMMAR = "write for instance 4xV100-32GB, 2x8xH100 (nodes x cards), 8x910B4, p4d.24xlarge or cpu"
 
@@ -54,12 +56,18 @@ def _split(text: str) -> tuple[list[int], str]:
     counts: list[int] = []
     rest = text
     while not _known(rest):
-        match = _COUNT.match(rest)
+        match = _COUNT.match(rest) or _unmarked(rest)
         if match is None:
             break
         counts.append(_count(match.group(1), text))
         rest = match.group(2)
     return counts, rest.strip()
+
+
+def _unmarked(text: str) -> re.Match[str] | None:
+    """A count without a sign behind it, before the name of a card."""
+    match = _UNMARKED.match(text)
+    return match if match and _known(match[2]) else None
 
 
 def _count(word: str, text: str) -> int:

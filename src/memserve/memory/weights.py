@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from memserve.model.spec import Block, ModelSpec, Weight
 
 VOCABULARY_STEP = 64
-"""vLLM and SGLang pad the vocabulary to a multiple of 64 before they split it."""
+"""Engines pad the vocabulary to a multiple of 64 before they split it."""
 LARGE, SEGMENT, REST = 10 << 20, 2 << 20, 1 << 20
 """c10/cuda/CUDACachingAllocator.cpp: kMinLargeAlloc, kRoundLarge, kSmallSize."""
 _FUSED = {
@@ -229,7 +229,7 @@ def ledger(model: ModelSpec) -> Ledger:
 
 
 def partition(layers: int, stages: int) -> tuple[int, ...]:
-    """Layers per pipeline stage as vLLM and SGLang deal them: the remainder to the last stages but one."""
+    """Layers per pipeline stage as engines deal them: the remainder to the last stages but one."""
     sizes = [layers // stages] * stages
     for back in range(2, layers % stages + 2):
         sizes[-back] += 1
@@ -260,7 +260,7 @@ def _stage_bytes(model: ModelSpec, split: Split, held_in: Storage, stages: int) 
 
 
 def rope_bytes(model: ModelSpec, element: int = 2) -> int:
-    """The cos/sin table that vLLM counts among the weights of every GPU: positions x rotary width."""
+    """The cos/sin table that some engines count among the weights of every card: positions x rotary width."""
     return model.rope_rows * model.rope_dim * element
 
 

@@ -73,17 +73,19 @@ def dated() -> str:
 
 @cache
 def _index() -> dict[str, int]:
-    """Keys of ids, then of aliases, each with its line."""
+    """Keys of ids, then of aliases, then of ids without their owner, each with its line."""
     ids: dict[str, int] = {}
+    bare: dict[str, int] = {}
     aliases: dict[str, int] = {}
     for number, line in enumerate(_lines()):
         head = _HEAD.match(line)
         if head is None:
             continue
         ids[key(head[1])] = number
+        bare.setdefault(key(head[1].rpartition("/")[2]), number)
         for alias in re.findall(r'"([^"]+)"', head[2]):
             aliases.setdefault(key(alias), number)
-    return {**aliases, **ids}
+    return {**bare, **aliases, **ids}
 
 
 @cache
@@ -123,12 +125,13 @@ def _row(number: int) -> Row:
 
 
 def made_from(name: str) -> tuple[Row, Checkpoint] | None:
-    """The row that lists a quantized checkpoint which has no row of its own, and that checkpoint."""
+    """The row that lists a checkpoint which has no row of its own, named with or without its owner."""
     wanted, spelled = key(name), name.strip().lower()
     for number, line in enumerate(_lines()):
         if spelled in line.lower():
             for checkpoint in _row(number).checkpoints:
-                if key(checkpoint.id) == wanted:
+                bare = checkpoint.id if "/" in name else checkpoint.id.rpartition("/")[2]
+                if key(bare) == wanted:
                     return _row(number), checkpoint
     return None
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import replace
 from functools import lru_cache, partial
 from typing import TYPE_CHECKING
@@ -20,6 +21,10 @@ if TYPE_CHECKING:
     from memserve.model.spec import ModelSpec
 
 LONGEST_NAME = 4096
+PAGE = re.compile(
+    r"https?://(?:www\.)?(?:huggingface\.co|hf\.co|modelscope\.cn/models)/([\w.-]+/[\w.-]+)(?:[/?#].*)?"
+)
+"""A model's page on a hub, which names the model."""
 POOLING = {
     "pooling_mode_cls_token": "cls", "pooling_mode_mean_tokens": "mean", "pooling_mode_lasttoken": "last",
     "pooling_mode_max_tokens": "max", "pooling_mode_weightedmean_tokens": "weighted_mean",
@@ -35,6 +40,8 @@ def find(name_or_path: str | os.PathLike[str]) -> ModelSpec:
     text = os.fspath(name_or_path) if isinstance(name_or_path, str | os.PathLike) else None
     if not isinstance(text, str) or not text.strip() or len(text) > LONGEST_NAME or "\0" in text:
         raise InvalidInput("a model is a name, a hub id, a folder or a config.json")
+    page = PAGE.fullmatch(text.strip())
+    text = page[1] if page else text
     found = _at(text) if files.lies(text) else None
     return found or _known(text) or _quantized(text) or _remote(text)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from memserve.run.answers import answers
 from memserve.run.summary import Summary
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
     from pathlib import Path
 
-    from memserve.protocol import Generator, Prompt, Request
+    from memserve.protocol import Generator, Prompt, Request, Settings
     from memserve.run.options import Order
 
 __all__ = ["Summary", "answers", "run"]
@@ -22,8 +22,8 @@ def run(requests_or_path: str | Path | Iterable[Request | Mapping[str, Any] | Pr
         concurrency: int | None = None, rpm: float | None = None, tpm: float | None = None,
         retry_failed: bool = False, cache: str | Path | None = None, budget: str | float | None = None,
         price: tuple[float, float] | None = None, order: Order = "prefix", patience: float = 600.0,
-        settings: Mapping[str, Any] | None = None, progress: bool | None = None,
-        distributed: str | None = None, address: str | None = None, workers: int | None = None,
+        settings: Settings | None = None, progress: bool | None = None,
+        distributed: Literal["ray"] | None = None, address: str | None = None, workers: int | None = None,
         worker_resources: Mapping[str, Any] | None = None) -> Summary:  # fmt: skip
     """Ask for every request that has no answer in `output` yet, and write each answer down as it comes.
 

@@ -9,7 +9,7 @@ from contextlib import nullcontext
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from memserve import cli
+from memserve import cli, registry
 from memserve.errors import InvalidInput, MemserveError
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def parser() -> cli.Parser:
 def _add_generator(group: argparse._ArgumentGroup) -> None:
     add = group.add_argument
     add("--model", metavar="M", help="a model's name or folder; without it, the embedded default")
-    add("--backend", metavar="B", help="openai, pangu, vllm, hf, ...")
+    add("--backend", metavar="B", help=", ".join(registry.names()))
     add("--base-url", metavar="URL", help="the server of an HTTP backend")
     add("--timeout", metavar="S", type=float, help="seconds for one attempt")
     add("--max-retries", metavar="N", type=int, help="attempts after the first")

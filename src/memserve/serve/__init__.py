@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from memserve import lazy
 
 if TYPE_CHECKING:
-    from memserve.serve.served import Served, open_served
-    from memserve.serve.server import Server, start
+    from memserve.serve.served import Served as Served
+    from memserve.serve.served import open_served as open_served
+    from memserve.serve.server import Server as Server
+    from memserve.serve.server import start as start
 
-__all__ = ["Served", "Server", "open_served", "start"]
 _HOMES = {"Served": "served", "Server": "server", "open_served": "served", "start": "server"}
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module 'memserve.serve' has no attribute {name!r}")
-    from importlib import import_module
-
-    return getattr(import_module(f"memserve.serve.{_HOMES[name]}"), name)
+__all__ = sorted(_HOMES)
+if not TYPE_CHECKING:
+    __getattr__, __dir__ = lazy.attach(__name__, _HOMES)

@@ -12,20 +12,30 @@ from memserve import registry
 from memserve.engines import installed
 from memserve.errors import BackendMissing
 from memserve.extras import install_line
+from memserve.protocol import SupportsAsyncClose, SupportsClose
 from memserve.serve.server import start
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
+    from memserve.errors import MemserveError
     from memserve.protocol import Capabilities, Completion, Request, Task
     from memserve.serve.server import Server
 
 
+_OPTIONAL = (
+    "any_loop", "fills_max_tokens", "identity", "astream", "ascore", "acount_tokens", "aembed", "arerank",
+)  # fmt: skip
+
+
 class Served:
-    """Drives a server over HTTP and ends it with `close`. Everything not said here is the HTTP engine's."""
+    """Drives a server over HTTP and ends it with `aclose`. What is optional is the HTTP engine's own."""
 
     def __init__(self, server: Server, engine: Any, backend: str) -> None:
         self._server, self._engine, self._backend = server, engine, backend
+        for name in _OPTIONAL:  # held, not looked up: `isinstance` asks what an object itself has
+            if hasattr(engine, name):
+                setattr(self, name, getattr(engine, name))
 
     @property
     def capabilities(self) -> Capabilities:
@@ -42,15 +52,22 @@ class Served:
             raise
         return answer
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._engine, name)
+    @property
+    def on_throttle(self) -> Callable[[MemserveError], None] | None:
+        """The HTTP engine's."""
+        hook: Callable[[MemserveError], None] | None = getattr(self._engine, "on_throttle", None)
+        return hook
+
+    @on_throttle.setter
+    def on_throttle(self, hook: Callable[[MemserveError], None] | None) -> None:
+        self._engine.on_throttle = hook
 
     async def aclose(self) -> None:
         """Close the connections, then end the server."""
         try:
-            if hasattr(self._engine, "aclose"):
+            if isinstance(self._engine, SupportsAsyncClose):
                 await self._engine.aclose()
-            elif hasattr(self._engine, "close"):
+            elif isinstance(self._engine, SupportsClose):
                 self._engine.close()
         finally:
             self._server.stop()

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from memserve import lazy
 from memserve.speed.result import Range, Speed
 from memserve.speed.roofline.forecast import predict
 
@@ -14,14 +15,7 @@ if TYPE_CHECKING:
     from memserve.speed import prices as prices
     from memserve.speed import workloads as workloads
 
-_PARTS = frozenset({"communication", "compression", "cost", "prices", "workloads"})
-__all__ = ["Range", "Speed", "predict", *sorted(_PARTS)]
-
-
-def __getattr__(name: str) -> Any:
-    """A part that callers name without importing it: loaded when it is first used."""
-    if name in _PARTS:
-        from importlib import import_module
-
-        return import_module(f"memserve.speed.{name}")
-    raise AttributeError(f"module 'memserve.speed' has no attribute {name!r}")
+_PARTS = ("communication", "compression", "cost", "prices", "workloads")
+__all__ = ["Range", "Speed", "predict", *_PARTS]
+if not TYPE_CHECKING:
+    __getattr__, __dir__ = lazy.attach(__name__, dict(zip(_PARTS, _PARTS, strict=True)))

@@ -47,15 +47,17 @@ def compression(given: Namespace) -> Rows:
     from memserve.hardware import parse
     from memserve.model import load
     from memserve.speed import compression as sizes
+    from memserve.speed.roofline import engines
 
     model, machine = load(given.model), parse(given.gpus)
+    backend = given.backend or engines.most_measured()
     load_words = {
         "input_tokens": given.input,
         "output_tokens": given.output,
         "concurrency": given.concurrency,
     }
-    found = sizes.quantizations(model, machine, given.backend, **load_words)
-    found += [sizes.prune(model, machine, given.backend, pattern, **load_words) for pattern in given.prune]
+    found = sizes.quantizations(model, machine, backend, **load_words)
+    found += [sizes.prune(model, machine, backend, pattern, **load_words) for pattern in given.prune]
     head = (
         "method",
         "parameters",
@@ -104,7 +106,7 @@ def parser() -> cli.Parser:
     small.set_defaults(table=compression)
     small.add_argument("model", metavar="MODEL")
     small.add_argument("--gpus", required=True, metavar="SPEC")
-    small.add_argument("--backend", metavar="B", default="vllm")
+    small.add_argument("--backend", metavar="B", help="default: the one that was measured most")
     small.add_argument(
         "--prune", nargs="+", default=[], metavar="P", help="unstructured:0.5, 2:4, channel:0.25, layer:8"
     )

@@ -27,7 +27,7 @@ QUANTIZATIONS = ("none", "fp8", "w8a8", "int8", "w8a16", "gptq", "awq", "w4a16",
 HALF_BITS = 16 * 0.5 + 2 * 0.5
 """2:4 keeps half the 16-bit values with two index bits each, as NVIDIA's sparse tensor cores store them."""
 SPARSE_KERNELS = {80, 86, 87, 89, 90}
-"""Compute capabilities whose 2:4 kernels vLLM and cuSPARSELt have (Ampere to Hopper)."""
+"""Compute capabilities whose 2:4 kernels exist (Ampere to Hopper)."""
 
 
 @dataclass(frozen=True)

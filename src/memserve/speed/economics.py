@@ -76,19 +76,19 @@ def _people() -> list[Line]:
 
 def _samples() -> list[Line]:
     total = 1000 * 2500
-    bedrock = cost.api_usd(total / 3, total * 2 / 3, usd_per_mtok_input=3, usd_per_mtok_output=15)
+    asked = cost.api_usd(total / 3, total * 2 / 3, usd_per_mtok_input=3, usd_per_mtok_output=15)
     found = [
         Line(
-            "1,000 samples of 2,500 tokens, 1:2, at 3/15 $ (Bedrock)",
-            bedrock,
+            "1,000 samples of 2,500 tokens, 1:2, at 3/15 $ (an API)",
+            asked,
             "$",
             "2,500 is in and out together",
         ),
-        Line("one such sample on Bedrock", bedrock / 1000, "$/sample"),
+        Line("one such sample on that API", asked / 1000, "$/sample"),
     ]
     for hourly, where in ((98.0, "at the claimed 98 $/h"), (63.296, "p5en.48xlarge on demand, 2026-07-20")):
         for pace in (4000, 6000):
-            what = f"one sample on SGLang, {pace} samples an hour"
+            what = f"one sample on a rented server, {pace} samples an hour"
             found.append(Line(what, hourly / pace, "$/sample", where))
     return found
 

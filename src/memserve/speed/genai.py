@@ -5,20 +5,21 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
-PROVIDERS = {"bedrock": "aws", "gemini": "google", "azure": "azure"}
-"""Our backend names where genai-prices uses another."""
 PROBE = 1_000
 """Tokens asked for: few enough that no long-context tier applies."""
 
 
-def figures(provider: str | None, name: str) -> dict[str, Any] | None:
-    """A model's first-tier price in a `Price`'s words; None where genai-prices does not know it either."""
+def figures(provider: str | None, name: str, called: Mapping[str, str]) -> dict[str, Any] | None:
+    """A model's first-tier price in a `Price`'s words; None where genai-prices does not know it either.
+
+    `called`: providers that genai-prices knows under another name.
+    """
     from genai_prices import Usage, __version__, calc_price
 
     def usd(**tokens: int) -> float:
-        found = calc_price(Usage(**tokens), name, provider_id=PROVIDERS.get(provider or "", provider))
+        found = calc_price(Usage(**tokens), name, provider_id=called.get(provider or "", provider))
         return float(found.total_price) * 1_000_000 / PROBE
 
     try:

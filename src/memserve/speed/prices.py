@@ -132,5 +132,5 @@ def _from_genai_prices(provider: str | None, name: str) -> Price | None:
         return None
     from memserve.speed.genai import figures
 
-    found = figures(provider, name)
+    found = figures(provider, name, _data()["called"])
     return None if found is None else Price(**found)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from itertools import groupby
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from memserve.protocol import Delta
 from memserve.tokens.thinking import ThoughtSplitter, beginning
@@ -12,11 +12,12 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from memserve.tokens.thinking import Thinking
+    from memserve.tokens.tokenizer import Tokenizer
 
 _BROKEN = "\ufffd"
 
 
-def decode(tokenizer: Any, tokens: Sequence[int]) -> str:
+def decode(tokenizer: Tokenizer, tokens: Sequence[int]) -> str:
     """Text of an answer: special tokens left out, nothing tidied."""
     return str(tokenizer.decode(list(tokens), skip_special_tokens=True, clean_up_tokenization_spaces=False))
 
@@ -27,7 +28,7 @@ class Detokenizer:
     Stop strings are looked for in the answer, not in the thought before it.
     """
 
-    def __init__(self, tokenizer: Any, stops: Sequence[str], *, live: bool,
+    def __init__(self, tokenizer: Tokenizer, stops: Sequence[str], *, live: bool,
                  thinking: Thinking | None = None, inside: bool = False,
                  budget: int | None = None) -> None:  # fmt: skip
         self._tokenizer = tokenizer

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from memserve.protocol import Prompt, Request
     from memserve.tokens.thinking import Thinking
+    from memserve.tokens.tokenizer import Tokenizer
 
 _SAID = "memserve proves this template"
 NONE: dict[str, Any] = {}
@@ -35,7 +36,7 @@ class Prepared(NamedTuple):
 class Prompts:
     """Encodes for one tokenizer and one context length."""
 
-    def __init__(self, tokenizer: Any, *, vocabulary: int, context: int | None, path: str,
+    def __init__(self, tokenizer: Tokenizer, *, vocabulary: int, context: int | None, path: str,
                  backend: str) -> None:  # fmt: skip
         self.tokenizer, self.vocabulary, self.context, self.path = tokenizer, vocabulary, context, path
         self.backend = backend
@@ -174,9 +175,8 @@ class Prompts:
         """What is wrong with the template where messages come so; None where they come through."""
         self._parts = parts
         message = {"role": "user", "content": self._content(_SAID)}
-        settings = {"tokenize": False, "add_generation_prompt": True}
         try:
-            text = str(self.tokenizer.apply_chat_template([message], **settings))
+            text = self.tokenizer.apply_chat_template([message], tokenize=False, add_generation_prompt=True)
         except Exception as error:
             return self._broken(error)
         if _SAID in text and not (parts and str(message["content"]) in text):
@@ -209,7 +209,7 @@ def _flat(content: Any) -> Any:
     return "".join(str(part.get("text", "")) for part in content)
 
 
-def _added_bos(tokenizer: Any) -> list[int]:
+def _added_bos(tokenizer: Tokenizer) -> list[int]:
     """The BOS that the tokenizer itself puts before plain text, if it does."""
-    bos = getattr(tokenizer, "bos_token_id", None)
+    bos = tokenizer.bos_token_id
     return [bos] if bos is not None and list(tokenizer.encode("x"))[:1] == [bos] else []

@@ -67,7 +67,7 @@ def _cards(axes: Any, plan: Plan) -> None:
     axes.axvline(footprint.usable / GIB, color="black", linestyle="--", label="budget")
     axes.set_xlim(0, footprint.total / GIB)
     axes.set_xlabel("GiB of a card (the fullest rank)")
-    axes.legend(fontsize="x-small")
+    axes.legend(fontsize="x-small", loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=3)
 
 
 def _capacity(axes: Any, plan: Plan) -> None:
@@ -82,6 +82,9 @@ def _capacity(axes: Any, plan: Plan) -> None:
     axes.axhline(plan.concurrency, color="black", linestyle="--", label=f"{plan.concurrency} wanted")
     axes.set_xscale("log", base=2)
     axes.set_yscale("symlog", linthresh=1)
+    axes.set_ylim(bottom=0)
+    axes.xaxis.set_major_formatter(lambda tokens, _: f"{tokens / 1024:g}k")
+    axes.yaxis.set_major_formatter(lambda requests, _: f"{requests:g}")
     axes.set_xlabel("context (tokens of one request)")
     axes.set_ylabel("requests that the KV cache holds at once")
     axes.legend(fontsize="x-small")

@@ -56,7 +56,8 @@ def of_plan(plan: Plan, *, most: int = 100) -> Iterator[Section]:
 def chosen_plan(plan: Plan, *, most: int | None = None) -> Iterator[Section]:
     """The decisions, the memory, what to type, and why."""
     yield Section(rows=tuple(facts(plan)))
-    yield Section("memory per card", lines=tuple(memory(plan)), bullets=False, legend=LEGEND)
+    if not plan.remote:
+        yield Section("memory per card", lines=tuple(memory(plan)), bullets=False, legend=LEGEND)
     if plan.fits:
         yield from commands(plan, MOST_NODES if most else None)
     said = reasons(plan)
@@ -165,11 +166,12 @@ def commands(plan: Plan, most: int | None = None) -> Iterator[Section]:
     if plan.command and len(found) < 2:
         yield Section("run", lines=(command(plan.command, plan.env),), as_is=True)
     elif plan.command:
-        for step in found[:most]:
+        shown = found if most is None or len(found) <= most else (*found[: most - 1], found[-1])
+        for step in shown:
             title = f"run on node {step.node} (NODE_0, ... are addresses)"
             yield Section(title, lines=(command(step.command, step.env),), as_is=True)
-        if most is not None and len(found) > most:
-            yield Section(f"... and on {len(found) - most} more: plan.to_dict()['nodes']")
+        if len(shown) < len(found):
+            yield Section(f"... and {len(found) - len(shown)} more before the last: plan.to_dict()['nodes']")
 
 
 def reasons(plan: Plan) -> tuple[str, ...]:

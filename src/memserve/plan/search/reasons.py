@@ -95,6 +95,7 @@ def _context(plan: Plan, query: Query) -> Iterator[str]:
     largest = plan.largest_context
     if largest and plan.fits:
         chosen = "" if query.context else " (the default: the smaller of 8192 and the model's maximum)"
+        chosen = " (the workload's longest request)" if query.job and not query.context else chosen
         yield f"planned for {plan.context} tokens{chosen}; the largest context that fits is {largest}"
     taken, there = plan.deployment.layout.cards, plan.machine.cards
     if plan.fits and taken < there:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, cast
 
 from memserve.cli import Parser, amount, count
@@ -16,6 +17,9 @@ if TYPE_CHECKING:
 ASKED = ("context", "concurrency", "backend", "engine_version", "quantization", "tp", "pp", "dp", "kv_dtype",
          "objective", "workload", "deadline", "budget")  # fmt: skip
 """Options that become a `PlanOptions`, under the same names."""
+
+_COUNTED = re.compile(r"\d+\s*[xX×*]\s*\w")
+"""`4xV999`: a machine, and its card is unknown."""
 
 
 def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
@@ -36,8 +40,10 @@ def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
 def _is_machine(word: str) -> bool:
     from memserve.hardware import parse as machine
 
+    if word.lower() == "any" or _COUNTED.match(word):
+        return True
     try:
-        return word.lower() == "any" or bool(machine(word))
+        return bool(machine(word))
     except InvalidInput:
         return False
 

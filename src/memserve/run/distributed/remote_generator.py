@@ -39,7 +39,7 @@ def remote(generator: Any) -> RemoteGenerator:
     if opener is None or not callable(opener):
         raise InvalidInput(
             f"workers cannot open a {type(generator).__name__} of their own",
-            hint="pass what opens it: functools.partial(memserve.generator, 'model', backend='openai')",
+            hint="pass what opens it: functools.partial(memserve.generator, 'model', backend='NAME')",
         )
     known = generator.capabilities if generates else _capabilities(opener)
     own = generator.identity if generates else {"backend": known.backend, "model": known.model}

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from memserve.client.containers import plain
 from memserve.errors import InvalidInput
 from memserve.protocol import Raw, Request
 
@@ -15,30 +16,35 @@ _KINDS = "a string, Raw(text), a list of messages or a list of token ids"
 _IMAGE_PARTS = frozenset({"image", "image_url", "input_image"})
 
 
-def is_many(prompt: Any) -> bool:
+def is_many(prompt: object) -> bool:
     """True for a list of prompts; False for one prompt, which may itself be a list."""
+    return many(prompt) is not None
+
+
+def many(prompt: object) -> Collection[object] | None:
+    """The prompts of a list of prompts; None for one prompt, which may itself be a list."""
     if isinstance(prompt, (str, Raw, Request)):
-        return False
-    if isinstance(prompt, Mapping):
+        return None
+    items = plain(prompt)
+    if isinstance(items, str):
+        return None
+    if isinstance(items, Mapping):
         raise InvalidInput("a prompt is not a single message", hint="put the message into a list")
-    if hasattr(prompt, "ndim"):
-        return int(prompt.ndim) > 1
-    if not isinstance(prompt, Iterable) or isinstance(prompt, (bytes, bytearray)):
+    if not isinstance(items, Iterable) or isinstance(items, (bytes, bytearray)):
         raise InvalidInput(f"a prompt is {_KINDS}, not {type(prompt).__name__}")
-    if not isinstance(prompt, Sequence):
-        return True
-    return not prompt or not (_is_id(prompt[0]) or isinstance(prompt[0], Mapping))
+    if not isinstance(items, Sequence):
+        return list(items)
+    return None if items and (_is_id(items[0]) or isinstance(items[0], Mapping)) else items
 
 
-def check(prompt: Any, capabilities: Capabilities) -> Prompt:
+def check(prompt: object, capabilities: Capabilities) -> Prompt:
     """The prompt, proven well-formed and of a kind that the backend takes."""
+    prompt = plain(prompt)
     if isinstance(prompt, str):
         return _text(prompt, capabilities.chat, "chat prompts", capabilities)
     if isinstance(prompt, Raw):
         _text(prompt.text, capabilities.raw, "raw prompts", capabilities)
         return prompt
-    if hasattr(prompt, "tolist"):
-        prompt = prompt.tolist()
     if isinstance(prompt, Mapping) or not isinstance(prompt, Sequence) or isinstance(prompt, bytes):
         raise InvalidInput(f"a prompt is {_KINDS}, not {type(prompt).__name__}")
     if not prompt:
@@ -54,7 +60,7 @@ def _mixture(items: Sequence[Any]) -> str:
     return " and ".join(sorted({type(item).__name__ for item in items}))
 
 
-def _is_id(item: Any) -> bool:
+def _is_id(item: object) -> bool:
     return hasattr(item, "__index__") and not isinstance(item, bool)
 
 
@@ -65,12 +71,27 @@ def _supported(allowed: bool, setting: str, capabilities: Capabilities) -> None:
         raise Unsupported(capabilities.backend, setting)
 
 
-def _text(text: Any, allowed: bool, setting: str, capabilities: Capabilities) -> str:
+def _text(text: object, allowed: bool, setting: str, capabilities: Capabilities) -> str:
     if not isinstance(text, str):
         raise InvalidInput(f"a prompt's text is a string, not {type(text).__name__}")
     _supported(allowed, setting, capabilities)
     encodable(text)
     return text
+
+
+def strings(texts: object, what: str, each: str) -> list[str]:
+    """A list of strings out of any container of them."""
+    items = plain(texts)
+    if isinstance(items, (str, bytes)) or not isinstance(items, Iterable):
+        raise InvalidInput(f"{what}, not {type(texts).__name__}")
+    checked = []
+    for position, item in enumerate(items):
+        text = plain(item)
+        if not isinstance(text, str):
+            raise InvalidInput(f"{each} {position} is a string, not {type(text).__name__}")
+        encodable(text, f"{each} {position}")
+        checked.append(text)
+    return checked
 
 
 def encodable(text: str, what: str = "a prompt") -> None:
@@ -112,7 +133,7 @@ def _message(position: int, message: Mapping[str, Any], capabilities: Capabiliti
         _parts(position, content, capabilities)
 
 
-def _parts(position: int, content: Any, capabilities: Capabilities) -> None:
+def _parts(position: int, content: object, capabilities: Capabilities) -> None:
     if not isinstance(content, Sequence) or not all(isinstance(part, Mapping) for part in content):
         raise InvalidInput(f"message {position}: content is a string or a list of parts")
     for part in content:

@@ -1,0 +1,28 @@
+"""Packages whose public names are loaded when they are first used, so that importing one stays cheap."""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+
+TYPE_CHECKING = False  # what checkers take for true
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+
+def attach(package: str, homes: Mapping[str, str]) -> tuple[Callable[[str], object], Callable[[], list[str]]]:
+    """A package's `__getattr__` and `__dir__`: `homes` says in which module each public name is.
+
+    A module that stands for itself has its own name as its home. Call this where TYPE_CHECKING is false
+    only: a checker that sees a `__getattr__` believes in every misspelt name.
+    """
+
+    def getattr_(name: str) -> object:
+        if name not in homes:
+            raise AttributeError(f"module {package!r} has no attribute {name!r}")
+        home = import_module(f"{package}.{homes[name]}")
+        value = home if homes[name] == name else getattr(home, name)
+        setattr(sys.modules[package], name, value)
+        return value
+
+    return getattr_, lambda: sorted({*vars(sys.modules[package]), *homes})

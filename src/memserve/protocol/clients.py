@@ -1,0 +1,67 @@
+"""What a caller holds: made by `memserve.generator`, `memserve.embedder` and `memserve.reranker`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol, overload
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterable, Iterator
+
+    from typing_extensions import Unpack
+
+    from memserve.protocol.capabilities import Capabilities
+    from memserve.protocol.settings import Settings
+    from memserve.protocol.values import (
+        Completion,
+        Delta,
+        Embeddings,
+        OnError,
+        Prompt,
+        PromptLike,
+        Ranking,
+        Raw,
+        Score,
+    )
+
+
+class Generator(Protocol):
+    """One model behind one backend. A context manager."""
+
+    @property
+    def capabilities(self) -> Capabilities: ...
+    @overload
+    def generate(self, prompt: PromptLike, *, on_error: OnError = ...,  # type: ignore[overload-overlap]
+                 **settings: Unpack[Settings]) -> Completion: ...  # fmt: skip
+    @overload
+    def generate(self, prompt: Iterable[PromptLike], *, on_error: OnError = ...,
+                 **settings: Unpack[Settings]) -> list[Completion]: ...  # fmt: skip
+    @overload
+    async def agenerate(self, prompt: PromptLike, *, on_error: OnError = ...,  # type: ignore[overload-overlap]
+                        **settings: Unpack[Settings]) -> Completion: ...  # fmt: skip
+    @overload
+    async def agenerate(self, prompt: Iterable[PromptLike], *, on_error: OnError = ...,
+                        **settings: Unpack[Settings]) -> list[Completion]: ...  # fmt: skip
+    def stream(self, prompt: PromptLike, **settings: Unpack[Settings]) -> Iterator[Delta]: ...
+    def astream(self, prompt: PromptLike, **settings: Unpack[Settings]) -> AsyncIterator[Delta]: ...
+    def score(self, pairs: Iterable[tuple[str | Raw, str]]) -> list[Score]: ...
+    def count_tokens(self, text: Prompt) -> int: ...
+    def close(self) -> None: ...
+
+
+class Embedder(Protocol):
+    """One embedding model behind one backend. A context manager."""
+
+    @property
+    def capabilities(self) -> Capabilities: ...
+    def embed(self, texts: Iterable[str], *, role: str | None = None, normalize: bool | None = None,
+              dimensions: int | None = None) -> Embeddings: ...  # fmt: skip
+    def close(self) -> None: ...
+
+
+class Reranker(Protocol):
+    """One cross-encoder behind one backend. A context manager."""
+
+    @property
+    def capabilities(self) -> Capabilities: ...
+    def rerank(self, query: str, documents: Iterable[str]) -> Ranking: ...
+    def close(self) -> None: ...

@@ -1,0 +1,236 @@
+"""What a backend's author writes: one required method, and what an engine may add to it.
+
+Each thing that may be added is a protocol of its own, which the client asks for with `isinstance`; what a
+caller may then use of it stands in `Capabilities`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+
+    from memserve.errors import MemserveError
+    from memserve.protocol.capabilities import Capabilities
+    from memserve.protocol.values import Completion, Delta, Embeddings, Prompt, Ranking, Request, Score, Task
+
+# ---------------------------------------------------------------- required
+
+
+@runtime_checkable
+class Engine(Protocol):
+    """What every engine has, whatever its task."""
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What the engine can do with the model at hand."""
+        ...
+
+
+@runtime_checkable
+class BatchEngine(Engine, Protocol):
+    """An engine in this process: many requests in, as many answers out, in their order."""
+
+    def generate(self, requests: Sequence[Request]) -> Sequence[Completion]:
+        """Answer every request; a request that fails alone comes back with its `error` set."""
+        ...
+
+
+@runtime_checkable
+class AsyncEngine(Engine, Protocol):
+    """An engine behind a wire: one request, awaited; the caller decides how many at once."""
+
+    async def complete(self, request: Request) -> Completion:
+        """Answer one request or raise."""
+        ...
+
+
+@runtime_checkable
+class SupportsEmbed(Protocol):
+    """An embedding engine in this process: what its only method is."""
+
+    def embed(self, texts: Sequence[str], *, role: str | None, normalize: bool | None,
+              dimensions: int | None) -> Embeddings:  # fmt: skip
+        """One vector per text, in order."""
+        ...
+
+
+@runtime_checkable
+class SupportsAsyncEmbed(Protocol):
+    """An embedding engine behind a wire."""
+
+    async def aembed(self, texts: Sequence[str], *, role: str | None, normalize: bool | None,
+                     dimensions: int | None) -> Embeddings:  # fmt: skip
+        """One vector per text, in order."""
+        ...
+
+
+@runtime_checkable
+class SupportsRerank(Protocol):
+    """A cross-encoder in this process."""
+
+    def rerank(self, query: str, documents: Sequence[str]) -> Ranking:
+        """One score per document, in order."""
+        ...
+
+
+@runtime_checkable
+class SupportsAsyncRerank(Protocol):
+    """A cross-encoder behind a wire."""
+
+    async def arerank(self, query: str, documents: Sequence[str]) -> Ranking:
+        """One score per document, in order."""
+        ...
+
+
+# ---------------------------------------------------------------- what an engine may add
+
+
+@runtime_checkable
+class SupportsStream(Protocol):
+    """A batch engine that can give an answer piece by piece."""
+
+    def stream(self, request: Request) -> Iterator[Delta]:
+        """The answer in pieces; usage and finish reason with the last."""
+        ...
+
+
+@runtime_checkable
+class SupportsAsyncStream(Protocol):
+    """An awaited engine that can give an answer piece by piece."""
+
+    def astream(self, request: Request) -> AsyncIterator[Delta]:
+        """The answer in pieces; usage and finish reason with the last."""
+        ...
+
+
+@runtime_checkable
+class SupportsScore(Protocol):
+    """An engine that knows how likely a given text is."""
+
+    def score(self, pairs: Sequence[tuple[str, str]]) -> Sequence[Score]:
+        """The log-likelihood of each continuation after its context."""
+        ...
+
+
+@runtime_checkable
+class SupportsAsyncScore(Protocol):
+    """The same, awaited."""
+
+    async def ascore(self, pairs: Sequence[tuple[str, str]]) -> Sequence[Score]:
+        """The log-likelihood of each continuation after its context."""
+        ...
+
+
+@runtime_checkable
+class SupportsCountTokens(Protocol):
+    """An engine that has the model's own tokenizer."""
+
+    def count_tokens(self, prompt: Prompt) -> int:
+        """Tokens of a prompt, template included."""
+        ...
+
+
+@runtime_checkable
+class SupportsAsyncCountTokens(Protocol):
+    """An engine whose server counts."""
+
+    async def acount_tokens(self, prompt: Prompt) -> int:
+        """Tokens of a prompt, template included."""
+        ...
+
+
+@runtime_checkable
+class SupportsClose(Protocol):
+    """An engine that holds something."""
+
+    def close(self) -> None:
+        """Free it."""
+        ...
+
+
+@runtime_checkable
+class SupportsAsyncClose(Protocol):
+    """The same, awaited on the engine's own loop."""
+
+    async def aclose(self) -> None:
+        """Free it."""
+        ...
+
+
+@runtime_checkable
+class SupportsInterrupt(Protocol):
+    """A batch engine whose work can be cut short."""
+
+    def interrupt(self) -> None:
+        """From any thread, before `close`: what runs ends soon, with `Closed`."""
+        ...
+
+
+@runtime_checkable
+class RunsOnAnyLoop(Protocol):
+    """`any_loop = True`: an awaited engine for any event loop; any other stays on one."""
+
+    any_loop: bool
+
+
+@runtime_checkable
+class JoinsCalls(Protocol):
+    """`concurrent = True`: a batch engine that joins calls from several threads itself."""
+
+    concurrent: bool
+
+
+@runtime_checkable
+class FillsMaxTokens(Protocol):
+    """`fills_max_tokens = True`: a request's max_tokens stays None where the caller gave none."""
+
+    fills_max_tokens: bool
+
+
+@runtime_checkable
+class HasIdentity(Protocol):
+    """An engine that knows more of what answers than its capabilities say."""
+
+    @property
+    def identity(self) -> Mapping[str, str]:
+        """Address, revision, dtype, ...; never a secret."""
+        ...
+
+
+@runtime_checkable
+class TellsThrottles(Protocol):
+    """An engine that retries by itself."""
+
+    on_throttle: Callable[[MemserveError], None] | None
+    """Called for each throttle that is about to be retried."""
+
+
+# ---------------------------------------------------------------- the backend
+
+
+@runtime_checkable
+class Backend(Protocol):
+    """What an entry point of the group `memserve.backends` resolves to.
+
+    The planner asks more (`rules`, `memory`, `launch`): see `memserve.engines.backend.Plannable`.
+    """
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What the backend can do at best, before a model is named; loads no engine."""
+        ...
+
+    def open(self, model: str | None = None, *, task: Task = "generate", **options: Any) -> Engine:
+        """Start an engine for one task; raises `BackendMissing` with the install line."""
+        ...
+
+
+@runtime_checkable
+class SupportsPlanOptions(Protocol):
+    """A backend that a Plan can be opened with."""
+
+    def plan_options(self, plan: dict[str, Any]) -> Mapping[str, Any]:
+        """The options of `open` that start what the plan (its `to_dict()`) says."""
+        ...

@@ -1,0 +1,193 @@
+"""The values that pass between a caller and an engine."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from math import isfinite
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+from memserve.errors import MemserveError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+FinishReason: TypeAlias = Literal["stop", "length", "content_filter", "tool_calls"]
+Truncate: TypeAlias = Literal["refuse", "left", "middle"]
+Task: TypeAlias = Literal["generate", "embed", "rerank"]
+OnError: TypeAlias = Literal["raise", "return"]
+
+DEFAULT_MAX_TOKENS = 512
+DEFAULT_TEMPERATURE = 0.0
+DEFAULT_TOP_P = 1.0
+
+
+@dataclass(frozen=True)
+class Raw:
+    """Text without the chat template, tokenized as the checkpoint's own tokenizer does for plain text.
+
+    Exactly one BOS: added where the tokenizer adds one, and never doubled when the text brings its own.
+    Token ids, in contrast, go to the model exactly as they stand.
+    """
+
+    text: str
+
+
+Message: TypeAlias = "Mapping[str, Any]"
+Prompt: TypeAlias = "str | Raw | Sequence[Message] | Sequence[int]"
+"""One prompt, as an engine gets it: one user message, plain text, a conversation, or token ids."""
+PromptLike: TypeAlias = "Prompt | Request | NDArray[np.integer[Any]]"
+"""One prompt, as a caller may pass it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """One generation. `None` means that the caller left the choice to memserve's defaults."""
+
+    prompt: Prompt
+    id: str | None = None
+    max_tokens: int | None = None
+    temperature: float | None = None
+    top_p: float | None = None
+    top_k: int | None = None
+    min_p: float | None = None
+    seed: int | None = None
+    stop: tuple[str, ...] = ()
+    n: int = 1
+    logprobs: int | None = None
+    schema: Mapping[str, Any] | None = None
+    regex: str | None = None
+    choices: tuple[str, ...] | None = None
+    tools: tuple[Mapping[str, Any], ...] = ()
+    tool_choice: str | Mapping[str, Any] | None = None
+    truncate: Truncate = "refuse"
+    thinking: bool | int | None = None
+    """None: as the model does unasked. A number: at most so many tokens of thought, besides `max_tokens`."""
+    template: Mapping[str, Any] = field(default_factory=dict)
+    """Variables of the model's chat template."""
+    extra: Mapping[str, Any] = field(default_factory=dict)
+    """Settings of one provider only, spelled with its prefix: {"openai_service_tier": "flex"}."""
+
+
+class Value:
+    """An answer, or a part of one."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """The same as plain values that JSON can hold; None stands where nothing is known."""
+        return {name: _plain(value) for name, value in vars(self).items()}
+
+
+def _plain(value: object) -> Any:
+    if isinstance(value, Value):
+        return value.to_dict()
+    if isinstance(value, MemserveError):
+        return {"type": type(value).__name__, "message": str(value), "retryable": value.retryable}
+    if isinstance(value, float):
+        return value if isfinite(value) else None
+    if isinstance(value, (list, tuple)):
+        return [_plain(part) for part in value]
+    return value.tolist() if hasattr(value, "tolist") else value
+
+
+@dataclass(frozen=True)
+class Usage(Value):
+    """Tokens as the engine counted them, without padding. None: the engine did not say."""
+
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    cached_tokens: int | None = None
+    reasoning_tokens: int | None = None
+    """Of the completion's, those of the thought before the answer."""
+
+
+@dataclass(frozen=True)
+class TokenLogprob(Value):
+    """One generated token with its natural-log probability and its strongest rivals."""
+
+    token: str
+    logprob: float | None
+    """None: the server sent no number (NaN); -9999.0 is the floor for "impossible"."""
+    token_id: int | None = None
+    top: tuple[tuple[str, float], ...] = ()
+
+
+@dataclass(frozen=True)
+class ToolCall(Value):
+    """A call that the model asks for. `arguments` is the JSON text as it was sent."""
+
+    id: str
+    name: str
+    arguments: str
+
+
+@dataclass(frozen=True)
+class Sample(Value):
+    """One of the n answers to one request."""
+
+    text: str | None
+    finish_reason: FinishReason | None = None
+    token_ids: tuple[int, ...] | None = None
+    logprobs: tuple[TokenLogprob, ...] | None = None
+    tool_calls: tuple[ToolCall, ...] = ()
+    reasoning: str | None = None
+    refusal: str | None = None
+    """The model's own words where it refused to answer; `text` is None then."""
+
+
+@dataclass(frozen=True)
+class Completion(Value):
+    """The answer to one request; with n > 1 its own fields are those of the first sample."""
+
+    text: str | None
+    finish_reason: FinishReason | None = None
+    token_ids: tuple[int, ...] | None = None
+    logprobs: tuple[TokenLogprob, ...] | None = None
+    tool_calls: tuple[ToolCall, ...] = ()
+    reasoning: str | None = None
+    refusal: str | None = None
+    usage: Usage = Usage()
+    samples: tuple[Sample, ...] = ()
+    model: str | None = None
+    request_id: str | None = None
+    error: MemserveError | None = None
+
+
+@dataclass(frozen=True)
+class Delta(Value):
+    """A piece of a streamed answer. `usage` comes once, with the last piece, where it is known."""
+
+    text: str = ""
+    finish_reason: FinishReason | None = None
+    usage: Usage | None = None
+    reasoning: str = ""
+    tool_calls: tuple[ToolCall, ...] = ()
+    """Whole calls, with the last piece."""
+
+
+@dataclass(frozen=True)
+class Score(Value):
+    """The log-likelihood of a continuation after its context; `greedy`: argmax would have said the same."""
+
+    logprob: float
+    tokens: int
+    greedy: bool | None = None
+
+
+@dataclass(frozen=True)
+class Embeddings(Value):
+    """Vectors in the order of the texts: float32, [n, d]."""
+
+    vectors: NDArray[np.float32]
+    usage: Usage = Usage()
+    model: str | None = None
+
+
+@dataclass(frozen=True)
+class Ranking(Value):
+    """Relevance of each document to the query, in the order of the documents."""
+
+    scores: tuple[float, ...]
+    usage: Usage = Usage()
+    model: str | None = None
