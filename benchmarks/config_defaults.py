@@ -16,10 +16,6 @@ from pathlib import Path
 from typing import Any
 
 MODEL = Path(__file__).parent.parent / "src" / "memserve" / "model"
-OFTEN = ("tie_word_embeddings", "sliding_window", "kv_lora_rank", "q_lora_rank", "qk_nope_head_dim",
-         "qk_rope_head_dim", "v_head_dim", "is_encoder_decoder", "encoder_layers", "patch_size", "num_channels",
-         "type_vocab_size", "pad_token_id")  # fmt: skip
-"""Further fields that an estimate reads."""
 NOTE = "What a configuration's class takes for a field that config.json leaves out."
 
 
@@ -30,29 +26,20 @@ def words() -> set[str]:
 
 
 def rows() -> dict[str, dict[str, Any]]:
-    """Of families with a recipe all that is read, of others what an estimate needs."""
-    from memserve.model.recipes import generic, index
+    """Defaults, aliases and nested configs of each family that has a recipe, and of the ones nested in it."""
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+
+    from memserve.model.recipes import index
 
     found: dict[str, dict[str, Any]] = {}
     known = words()
-    for kind in CONFIG_MAPPING:
-        if kind in index.MODULES:
+    left = [kind for kind in CONFIG_MAPPING if kind in index.MODULES]
+    while left:
+        kind = left.pop(0)
+        if kind in CONFIG_MAPPING and kind not in found:
             add(found, kind, CONFIG_MAPPING[kind], CONFIG_MAPPING, known)
-    nested = [part[0] for row in found.values() for part in row.get("subs", {}).values()]
-    for kind in nested:
-        if kind in CONFIG_MAPPING:
-            add(found, kind, CONFIG_MAPPING[kind], CONFIG_MAPPING, known)
-    few = {*generic.NAMES, *(name for others in generic.NAMES.values() for name in others), *OFTEN}
-    for kind in CONFIG_MAPPING:
-        add(found, kind, CONFIG_MAPPING[kind], CONFIG_MAPPING, few)
-    named = {part[0] for row in found.values() for part in row.get("subs", {}).values()}
-    words_of = {"vocab_size", *generic.NAMES["vocab_size"]}
-    return {
-        kind: row
-        for kind, row in found.items()
-        if kind in index.MODULES or kind in named or "subs" in row or words_of & row["fields"].keys()
-    }
+            left += [part[0] for part in found[kind].get("subs", {}).values()]
+    return found
 
 
 def add(rows: dict[str, dict[str, Any]], name: str, cls: Any, mapping: Any, known: set[str]) -> None:
