@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
@@ -21,6 +23,14 @@ def _own_configuration(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Non
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MEMSERVE_CONFIG_DIR", str(tmp_path_factory.mktemp("config")))
         yield
+
+
+if sys.platform == "emscripten":
+
+    def _no_processes(*_words: object, **_options: object) -> None:
+        pytest.skip("Python under WebAssembly starts no processes")
+
+    subprocess.Popen.__init__ = _no_processes
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -1,6 +1,7 @@
 """Makes the environment of a real engine, once, and prints its interpreter.
 
 python tests/engines/make.py NAME
+python tests/engines/make.py --prepare NAME ...     the environments alone, ahead of time; nothing is printed
 
 The engines cannot share one environment (their torch and transformers pins exclude each other), so each
 has its own, under $MEMSERVE_ENGINES or the user's cache, named by its recipe in environments.json. memserve
@@ -9,6 +10,7 @@ itself is installed anew each time, from this checkout.
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
@@ -17,12 +19,17 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 DONE = "complete"
+RECIPES = json.loads((HERE / "environments.json").read_text())
 TESTS = ["pytest>=9.0", "pytest-asyncio>=1.3", "hypothesis>=6.115", "jinja2>=3.1", "tokenizers>=0.21"]
 
 _REQUIRES = """
@@ -95,9 +102,17 @@ def step(python: str, row: dict[str, Any]) -> None:
         pip(python, row["pip"], pin=row.get("pin"), no_deps=row.get("no_deps", False))
 
 
-def make(name: str) -> Path:
-    """The interpreter of that engine's environment, with this checkout's memserve in it."""
-    recipe = json.loads((HERE / "environments.json").read_text())[name]
+@contextmanager
+def alone(name: str) -> Iterator[None]:
+    """Nobody else makes this environment meanwhile."""
+    home().mkdir(parents=True, exist_ok=True)
+    with (home() / f"{name}.lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def prepare(name: str, recipe: dict[str, Any]) -> Path:
+    """The interpreter of that engine's environment, made where it is not there yet."""
     mark = hashlib.sha256(json.dumps([recipe["steps"], sys.version_info[:2]]).encode()).hexdigest()[:10]
     place = home() / f"{name}-{mark}"
     python = place / "bin" / "python"
@@ -109,6 +124,14 @@ def make(name: str) -> Path:
             print(f"{name}: {str(row)[:100]}", file=sys.stderr, flush=True)
             step(str(python), row)
         (place / DONE).touch()
+    return python
+
+
+def make(name: str) -> Path:
+    """The same, with this checkout's memserve in it."""
+    recipe = RECIPES[name]
+    with alone(name):
+        python = prepare(name, recipe)
     install = ["aiohttp>=3.11", "numpy>=1.26", "nvidia-ml-py>=12.560", "rich>=13.7", *TESTS]
     pip(str(python), [*install, *recipe.get("also", ())])
     pip(str(python), ["--force-reinstall", str(ROOT)], no_deps=True)
@@ -116,6 +139,12 @@ def make(name: str) -> Path:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) != 2 or sys.argv[1] not in json.loads((HERE / "environments.json").read_text()):
+    words = sys.argv[1:]
+    if words[:1] == ["--prepare"] and RECIPES.keys() >= {*words[1:]}:
+        for name in words[1:]:
+            with alone(name):
+                prepare(name, RECIPES[name])
+    elif len(words) == 1 and words[0] in RECIPES:
+        print(make(words[0]))
+    else:
         raise SystemExit(__doc__)
-    print(make(sys.argv[1]))

@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 import zipfile
+from contextlib import redirect_stdout
 from pathlib import Path
 
 from make import home
@@ -108,4 +109,6 @@ def main() -> Path:
 
 
 if __name__ == "__main__":
-    print(main())
+    with redirect_stdout(sys.stderr):  # what libraries say while they convert is no path
+        folder = main()
+    print(folder)
