@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import re
 from functools import cache
-from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
+from memserve import files
 from memserve.protocol import Capabilities
 
 if TYPE_CHECKING:
@@ -20,8 +19,7 @@ _SAMPLING = ("temperature", "top_p", "top_k")
 
 @cache
 def _table(name: str) -> dict[str, Any]:
-    table: dict[str, Any] = json.loads(files("memserve_anthropic").joinpath(name).read_text("utf-8"))
-    return table
+    return dict(files.table(__file__, name))
 
 
 @cache

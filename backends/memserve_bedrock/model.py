@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import re
 from dataclasses import dataclass
 from functools import cache
-from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
+from memserve import files
 from memserve.protocol import Capabilities
 
 if TYPE_CHECKING:
@@ -33,8 +32,7 @@ class Model:
 
 @cache
 def _table(name: str) -> dict[str, Any]:
-    table: dict[str, Any] = json.loads(files("memserve_bedrock").joinpath(name).read_text("utf-8"))
-    return table
+    return dict(files.table(__file__, name))
 
 
 def model(name: str | None) -> Model:

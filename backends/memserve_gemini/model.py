@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import re
 from dataclasses import dataclass
 from functools import cache
-from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
+from memserve import files
 from memserve.protocol import Capabilities
 
 if TYPE_CHECKING:
@@ -53,8 +52,7 @@ class EmbeddingModel:
 
 @cache
 def _table(name: str) -> dict[str, Any]:
-    table: dict[str, Any] = json.loads(files("memserve_gemini").joinpath(name).read_text("utf-8"))
-    return table
+    return dict(files.table(__file__, name))
 
 
 def path_of(name: str) -> str:

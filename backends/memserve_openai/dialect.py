@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import re
 from dataclasses import dataclass, field, fields
 from functools import cache
-from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
+from memserve import files
 from memserve.errors import UnknownName
 from memserve.protocol import Capabilities
 
@@ -66,9 +65,7 @@ class Dialect:
 
 @cache
 def _table() -> dict[str, Any]:
-    text = files("memserve_openai").joinpath("dialects.json").read_text("utf-8")
-    table: dict[str, Any] = json.loads(text)
-    return table
+    return dict(files.table(__file__, "dialects.json"))
 
 
 def names() -> tuple[str, ...]:

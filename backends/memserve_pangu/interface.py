@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from functools import cache
-from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
+from memserve import files
 from memserve.protocol import Capabilities
 
 if TYPE_CHECKING:
@@ -37,7 +36,7 @@ class Interface:
 @cache
 def interfaces() -> dict[str, Interface]:
     """Every interface by its name."""
-    rows = json.loads(files("memserve_pangu").joinpath("interfaces.json").read_text("utf-8"))["interfaces"]
+    rows = files.table(__file__, "interfaces.json")["interfaces"]
     return {row["name"]: _interface(row) for row in rows}
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Literal, Protocol, TypedDict, runtime_checkable
 
 
-class Line(TypedDict):
+class LogLine(TypedDict):
     """One line of a log and the figure in it."""
 
     field: str
@@ -19,7 +19,7 @@ class Line(TypedDict):
     """The releases that print it."""
 
 
-class Log(TypedDict):
+class LogFormat(TypedDict):
     """How one engine's start-up log is read."""
 
     engine: str
@@ -30,7 +30,7 @@ class Log(TypedDict):
     """A line that every such log holds: shown where a log cannot be read."""
     block_size: int
     """Tokens of a block of the KV cache, where the log does not say."""
-    lines: list[Line]
+    lines: list[LogLine]
     """In the order of their weight: of two lines with the same field the earlier counts."""
 
 
@@ -39,4 +39,4 @@ class Logged(Protocol):
     """A backend whose engine's log can be read."""
 
     @property
-    def log(self) -> Log | None: ...
+    def log(self) -> LogFormat | None: ...

@@ -19,10 +19,10 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from memserve.engines.launch import Launcher
-    from memserve.engines.log import Log
+    from memserve.engines.log import LogFormat
     from memserve.engines.memory import Accountant
     from memserve.engines.server import ServerFacts
-    from memserve.engines.speed import Speed
+    from memserve.engines.speed import EngineSpeed
     from memserve.protocol import Capabilities, Task
 
 
@@ -54,14 +54,14 @@ class Package(Plannable):
         return None if program is None else program.arguments(command)
 
     @cached_property
-    def log(self) -> Log | None:
+    def log(self) -> LogFormat | None:
         """How the engine's start-up log is read; None where nobody wrote that down."""
-        return cast("Log | None", self._optional("log"))
+        return cast("LogFormat | None", self._optional("log"))
 
     @cached_property
-    def speed(self) -> Speed | None:
+    def speed(self) -> EngineSpeed | None:
         """How the engine spends its time; None where nobody measured it."""
-        return cast("Speed | None", self._optional("speed"))
+        return cast("EngineSpeed | None", self._optional("speed"))
 
     def _optional(self, name: str) -> dict[str, Any] | None:
         """A file's rows, with those that it leaves out from the file that it is `like` (PACKAGE/FILE)."""

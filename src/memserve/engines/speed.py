@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Protocol, TypedDict, runtime_checkable
 
 
-class Limit(TypedDict, total=False):
+class LimitRow(TypedDict, total=False):
     """What the scheduler allows at once; of several rows the first that applies counts."""
 
     sequences: int
@@ -23,7 +23,7 @@ class Limit(TypedDict, total=False):
     source: str
 
 
-class Sampler(TypedDict, total=False):
+class SamplerRow(TypedDict, total=False):
     """Memory set aside for sampling, per sequence and vocabulary entry."""
 
     bytes: float
@@ -41,7 +41,7 @@ class Generation(TypedDict):
     source: str
 
 
-class Speed(TypedDict, total=False):
+class EngineSpeed(TypedDict, total=False):
     """How one engine spends its time."""
 
     source: str
@@ -56,8 +56,8 @@ class Speed(TypedDict, total=False):
     """It has data-parallel attention over shared experts."""
     small_cache_with: list[str]
     """Data types of weights whose checkpoints carry an 8-bit KV cache."""
-    limits: list[Limit]
-    sampler: list[Sampler]
+    limits: list[LimitRow]
+    sampler: list[SamplerRow]
     generations: list[Generation]
     constants: dict[str, float]
     """Fields of `memserve.speed.roofline.constants.Constants`; all others are everybody's."""
@@ -74,4 +74,4 @@ class Timed(Protocol):
     """A backend that tells how fast its engine is."""
 
     @property
-    def speed(self) -> Speed | None: ...
+    def speed(self) -> EngineSpeed | None: ...

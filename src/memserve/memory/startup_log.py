@@ -13,7 +13,7 @@ from memserve.errors import InvalidInput
 from memserve.hardware.machine import GIB
 
 if TYPE_CHECKING:
-    from memserve.engines.log import Log
+    from memserve.engines.log import LogFormat
 
 MOST_BYTES = 2 * 1024**2
 """A start tells all of this within its first few thousand lines."""
@@ -84,18 +84,18 @@ def parse(text: str, *, name: str = "the log") -> StartupLog:
     return _log(backend, found[backend], logs[backend]["block_size"])
 
 
-def _unread(name: str, logs: list[Log]) -> InvalidInput:
+def _unread(name: str, logs: list[LogFormat]) -> InvalidInput:
     ranked = sorted(logs, key=lambda log: (-len(log["lines"]), log["engine"].lower()))
     engines = " or ".join(", ".join(log["engine"] for log in ranked).rsplit(", ", 1))
     lines = " or ".join(dict.fromkeys(f"{log['example']!r}" for log in ranked))
     return InvalidInput(f"{name} has no memory figures of {engines}", hint=f"it should say {lines}")
 
 
-def _may_be(text: str, log: Log) -> bool:
+def _may_be(text: str, log: LogFormat) -> bool:
     return log["recognised_by"] is None or re.search(log["recognised_by"], text) is not None
 
 
-def _gather(lines: list[str], log: Log) -> dict[str, Any]:
+def _gather(lines: list[str], log: LogFormat) -> dict[str, Any]:
     """Field -> figure, from every row of the table that matches some line. Rows go before later ones."""
     found: dict[str, Any] = {}
     for row in log["lines"]:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, replace
 from functools import cache
-from importlib.resources import files
 from math import prod
 from typing import TYPE_CHECKING, Any
 
+from memserve import files
 from memserve.errors import InvalidInput
 from memserve.hardware.machine import GIB
 from memserve.memory.activations import Keeping, layer_bytes
@@ -62,9 +61,7 @@ class TrainingNeed:
 @cache
 def facts() -> dict[str, Any]:
     """The rows of data/training.json."""
-    text = files("memserve.memory").joinpath("data/training.json").read_text(encoding="utf-8")
-    read: dict[str, Any] = json.loads(text)
-    return read
+    return dict(files.table(__file__, "data/training.json"))
 
 
 def need(model: ModelSpec, *, method: str = "full", optimizer: str = "adamw", precision: str = "bfloat16",

@@ -1,7 +1,8 @@
-"""What parallel layouts send, and what compression gains, in tables.
+"""What parallel layouts send, what compression gains, and the sums that are quoted, in tables.
 
 memserve speed communication MODEL --cards 8 [--tokens 64] [--train] [--link NVLink4]
-memserve speed compression MODEL --gpus 1xA100 [--backend vllm] [--prune 2:4 channel:0.25]
+memserve speed compression MODEL --gpus 1xA100 [--backend B] [--prune 2:4 channel:0.25]
+memserve speed economics [--cny-per-usd 7.1] [--purchase-usd 300000]
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from memserve.errors import UnknownName
 from memserve.hardware.machine import GIB
 
 if TYPE_CHECKING:
-    from argparse import Namespace
+    from argparse import ArgumentParser, Namespace
     from collections.abc import Sequence
 
     from memserve.speed.communication import Traffic
@@ -52,9 +53,7 @@ def compression(given: Namespace) -> Rows:
     model, machine = load(given.model), parse(given.gpus)
     backend = given.backend or engines.most_measured()
     load_words = {
-        "input_tokens": given.input,
-        "output_tokens": given.output,
-        "concurrency": given.concurrency,
+        n: getattr(given, n.partition("_")[0]) for n in ("input_tokens", "output_tokens", "concurrency")
     }
     found = sizes.quantizations(model, machine, backend, **load_words)
     found += [sizes.prune(model, machine, backend, pattern, **load_words) for pattern in given.prune]
@@ -85,34 +84,66 @@ def _unknown(one: Effect) -> str:
     return "" if one.method == "none" else "no published table is known"
 
 
+def economics(given: Namespace) -> Rows:
+    """Each quoted sum, with yuan beside dollars where a rate is given."""
+    from memserve.speed import cost
+    from memserve.speed import economics as quoted
+
+    sums = quoted.sums()
+    if given.purchase_usd is not None:
+        sums.append(quoted.owning(**{name: getattr(given, name) for name in quoted.OWNING}))
+    rows: Rows = [("what", "costs", "", "remark")]
+    for one in sums:
+        yuan = ""
+        if given.cny_per_usd is not None:
+            cny = cost.in_cny(one.usd, cny_per_usd=given.cny_per_usd)
+            yuan = f"{cny:,.4f} {one.unit.replace('$', 'CNY')}"
+        rows.append((one.what, f"{one.usd:,.4f} {one.unit}", yuan, one.remark))
+    return rows
+
+
 def parser() -> cli.Parser:
     """Every option of the command."""
     parser = cli.Parser("speed", __doc__)
     tables = parser.add_subparsers(required=True, metavar="TABLE")
-    sent = tables.add_parser("communication", help="bytes and time per step of each parallelism")
-    sent.set_defaults(table=communication)
-    sent.add_argument("model", metavar="MODEL")
-    sent.add_argument("--cards", metavar="N", type=int, default=8)
-    sent.add_argument(
-        "--tokens",
-        metavar="N",
-        type=float,
-        default=64,
-        help="computed in a step: a batch, a chunk of a prompt",
-    )
-    sent.add_argument("--train", action="store_true", help="an optimizer step instead of inference")
-    sent.add_argument("--link", metavar="L", help="only this one, as NVLink4, PCIe5, HCCS, Ethernet-100G")
-    small = tables.add_parser("compression", help="size and speed of quantized and pruned models")
-    small.set_defaults(table=compression)
-    small.add_argument("model", metavar="MODEL")
-    small.add_argument("--gpus", required=True, metavar="SPEC")
-    small.add_argument("--backend", metavar="B", help="default: the one that was measured most")
-    small.add_argument(
-        "--prune", nargs="+", default=[], metavar="P", help="unstructured:0.5, 2:4, channel:0.25, layer:8"
-    )
-    for name, count in (("input", 1024), ("output", 256), ("concurrency", 16)):
-        small.add_argument(f"--{name}", metavar="N", type=float, default=count)
+    _add_communication(tables.add_parser("communication", help="bytes and time per step of each parallelism"))
+    _add_compression(tables.add_parser("compression", help="size and speed of quantized and pruned models"))
+    _add_economics(tables.add_parser("economics", help="sums that are quoted, and what they rest on"))
     return parser
+
+
+def _add_communication(sent: ArgumentParser) -> None:
+    add = sent.add_argument
+    sent.set_defaults(table=communication)
+    add("model", metavar="MODEL")
+    add("--cards", metavar="N", type=int, default=8)
+    add("--tokens", metavar="N", type=float, default=64, help="in a step: a batch, a chunk of a prompt")
+    add("--train", action="store_true", help="an optimizer step instead of inference")
+    add("--link", metavar="L", help="only this one, as NVLink4, PCIe5, HCCS, Ethernet-100G")
+
+
+def _add_compression(small: ArgumentParser) -> None:
+    add = small.add_argument
+    small.set_defaults(table=compression)
+    add("model", metavar="MODEL")
+    add("--gpus", required=True, metavar="SPEC")
+    add("--backend", metavar="B", help="default: the one that was measured most")
+    prune = "unstructured:0.5, 2:4, channel:0.25, layer:8"
+    add("--prune", nargs="+", default=[], metavar="P", help=prune)
+    for name, count in (("input", 1024), ("output", 256), ("concurrency", 16)):
+        add(f"--{name}", metavar="N", type=float, default=count)
+
+
+def _add_economics(quoted: ArgumentParser) -> None:
+    quoted.set_defaults(table=economics)
+    for name, value, text in (
+        ("cny-per-usd", None, "yuan for a dollar: no rate is built in"),
+        ("purchase-usd", None, "own it for so much, against renting"),
+        ("rent-usd-per-hour", 55.04, "p5.48xlarge, 2026-07-20: 55.04"), ("years", 4.0, "of use"),
+        ("busy-share", 0.5, "of these years"), ("watts", 5600.0, "eight H100 SXM: 5,600"),
+        ("usd-per-kwh", 0.0, "of power"),
+    ):  # fmt: skip
+        quoted.add_argument(f"--{name}", metavar="N", type=float, default=value, help=text)
 
 
 def main(words: Sequence[str] | None = None) -> int:

@@ -6,9 +6,9 @@ import json
 import logging
 import math
 from functools import cache
-from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
+from memserve import files
 from memserve.errors import ServerFailed
 from memserve.http.body import bad
 from memserve.protocol import TokenLogprob, ToolCall, Usage
@@ -27,7 +27,7 @@ _WORD = 32
 
 @cache
 def _reasons() -> dict[str, FinishReason | None]:
-    rows = json.loads(files("memserve.http.chat").joinpath("finish.json").read_text("utf-8"))["reasons"]
+    rows = files.table(__file__, "finish.json")["reasons"]
     return {row["said"]: row["means"] for row in rows}
 
 

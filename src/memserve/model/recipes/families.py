@@ -72,6 +72,7 @@ ROUTED = "n_routed_experts"
 
 DECODERS.update({
     "ministral3": DECODERS["mistral"],
+    "glm4v_text": DECODERS["glm4"]._replace(qkv_bias=True),
     "glm4_moe": Family(
         qkv_bias="attention_bias", qk_norm="head", qk_norm_if="use_qk_norm",
         moe=Moe(ROUTED, shared_count="n_shared_experts", layers="first_dense"),
@@ -177,6 +178,8 @@ for _kind, _base in {
     "exaone": "llama",
     "internlm3": "llama",
     "sarvam_moe": "glm4_moe",
+    "glm4v_moe_text": "glm4_moe",
+    "qwen2_5_omni_text": "qwen2",
 }.items():
     DECODERS[_kind] = DECODERS[_base]
 

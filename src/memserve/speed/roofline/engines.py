@@ -17,7 +17,7 @@ from memserve.hardware.machine import GIB
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from memserve.engines.speed import Generation, Limit, Sampler, Speed
+    from memserve.engines.speed import EngineSpeed, Generation, LimitRow, SamplerRow
     from memserve.hardware.machine import Card
 
 UNKNOWN = "default"
@@ -26,7 +26,7 @@ DEFAULT = (256, 2048)
 """Sequences and prompt tokens in a step, where an engine does not say."""
 
 
-class Limits(NamedTuple):
+class SchedulerLimits(NamedTuple):
     """What a scheduler allows at once."""
 
     sequences: int
@@ -36,7 +36,7 @@ class Limits(NamedTuple):
     """Memory set aside for sampling, per sequence and vocabulary entry."""
 
 
-def facts(engine: str) -> Speed:
+def facts(engine: str) -> EngineSpeed:
     """What is known of a class of engines."""
     return _classes().get(engine, {})
 
@@ -54,7 +54,7 @@ def kind(name: str) -> str | None:
 
 def most_measured() -> str:
     """The backend whose figures rest on the most published measurements."""
-    timed: dict[str, Speed] = installed.telling("speed")
+    timed: dict[str, EngineSpeed] = installed.telling("speed")
     return max(timed, key=lambda name: timed[name].get("rows", 0))
 
 
@@ -65,8 +65,8 @@ def used(backend: str, card: Card) -> str:
 
 
 @registry.remembered
-def _classes() -> dict[str, Speed]:
-    published = cast("dict[str, Speed]", files.table(__file__, "../data/published.json")["engines"])
+def _classes() -> dict[str, EngineSpeed]:
+    published = cast("dict[str, EngineSpeed]", files.table(__file__, "../data/published.json")["engines"])
     return {**published, **installed.telling("speed")}
 
 
@@ -82,26 +82,28 @@ def generation(engine: str, version: str | None) -> str | None:
     return next((row["name"] for row in rows if _applies(row, version)), None)
 
 
-def limits(engine: str, version: str | None, card: Card) -> Limits:
+def limits(engine: str, version: str | None, card: Card) -> SchedulerLimits:
     """The scheduler's defaults of an engine class and version on a card."""
     known = facts(engine)
     for row in known.get("limits", ()):
         if _applies(row, version) and _takes(row, card):
-            return Limits(row["sequences"], row["tokens"], _sampler(known.get("sampler", ()), version))
-    return Limits(*DEFAULT)
+            return SchedulerLimits(
+                row["sequences"], row["tokens"], _sampler(known.get("sampler", ()), version)
+            )
+    return SchedulerLimits(*DEFAULT)
 
 
-def _applies(row: Limit | Sampler | Generation, version: str | None) -> bool:
+def _applies(row: LimitRow | SamplerRow | Generation, version: str | None) -> bool:
     before, release = row.get("before"), _release(version)
     return not before or (release is not None and release < tuple(before))
 
 
-def _takes(row: Limit, card: Card) -> bool:
+def _takes(row: LimitRow, card: Card) -> bool:
     other = row.get("not_card")
     return card.memory >= row.get("memory_gib", 0) * GIB and not (
         other and card.name.upper().startswith(other)
     )
 
 
-def _sampler(rows: Sequence[Sampler], version: str | None) -> float:
+def _sampler(rows: Sequence[SamplerRow], version: str | None) -> float:
     return next((row["bytes"] for row in rows if _applies(row, version)), 0.0)

@@ -13,7 +13,7 @@ from memserve.speed.roofline.step import Setup
 if TYPE_CHECKING:
     from os import PathLike
 
-    from memserve.engines.speed import Speed as EngineSpeed
+    from memserve.engines.speed import EngineSpeed
     from memserve.hardware.machine import Card, Machine
     from memserve.model.spec import ModelSpec
 

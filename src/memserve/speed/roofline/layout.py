@@ -6,7 +6,7 @@ from math import isqrt
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from memserve.engines.speed import Speed
+    from memserve.engines.speed import EngineSpeed
     from memserve.hardware.machine import Machine
     from memserve.speed.roofline.formats import Format
     from memserve.speed.roofline.shape import Shape
@@ -31,7 +31,7 @@ class Spread(NamedTuple):
     notes: tuple[str, ...] = ()
 
 
-def spread(shape: Shape, machine: Machine, form: Format, engine: Speed, tensor: int | None,
+def spread(shape: Shape, machine: Machine, form: Format, engine: EngineSpeed, tensor: int | None,
            pipeline: int | None = None, data: int | None = None, most: bool = False) -> Spread:  # fmt: skip
     """The layout that engines take by default, and what can be read into a layout that is named.
 
@@ -89,7 +89,7 @@ def stored_bytes(shape: Shape, form: Format) -> float:
     return (quantized + (shape.plain + shape.resident) * max(16.0, form.bits)) / 8
 
 
-def _default(shape: Shape, machine: Machine, form: Format, engine: Speed) -> Spread:
+def _default(shape: Shape, machine: Machine, form: Format, engine: EngineSpeed) -> Spread:
     """All cards of a node in one tensor group, as far as the heads divide; further nodes in a pipeline."""
     if engine.get("layerwise"):
         return Spread(1, machine.cards, 1)
@@ -99,7 +99,7 @@ def _default(shape: Shape, machine: Machine, form: Format, engine: Speed) -> Spr
     return spread(shape, machine, form, engine, tensor)
 
 
-def _sharing(shape: Shape, machine: Machine, form: Format, engine: Speed) -> Spread | None:
+def _sharing(shape: Shape, machine: Machine, form: Format, engine: EngineSpeed) -> Spread | None:
     """Data-parallel attention over shared experts: no tensor rank divides a latent, so it holds most."""
     cards = machine.cards_per_node
     latent = all(part.latent for part in shape.attentions) and shape.experts

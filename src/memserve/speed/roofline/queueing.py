@@ -14,7 +14,7 @@ from memserve.speed.roofline import step
 
 if TYPE_CHECKING:
     from memserve.speed.roofline.constants import Constants
-    from memserve.speed.roofline.engines import Limits
+    from memserve.speed.roofline.engines import SchedulerLimits
     from memserve.speed.roofline.step import Setup
 
 RESERVE = 1.5 * GIB
@@ -58,7 +58,7 @@ class Timing(NamedTuple):
     """What keeps the batch from growing: asked, sequences, memory, tokens."""
 
 
-def capacity(setup: Setup, load: Load, limits: Limits) -> float:
+def capacity(setup: Setup, load: Load, limits: SchedulerLimits) -> float:
     """Sequences whose cache fits beside the weights; 0 where not even the weights fit."""
     weights = step.weight_bytes(setup, None) / setup.pipeline
     sampler = limits.sampler_bytes * limits.sequences * setup.shape.vocabulary
@@ -67,7 +67,7 @@ def capacity(setup: Setup, load: Load, limits: Limits) -> float:
     return max(0.0, free) / max(1.0, step.kv_bytes_per_sequence(setup, held))
 
 
-def time(setup: Setup, load: Load, limits: Limits, concurrency: float | None) -> Timing:
+def time(setup: Setup, load: Load, limits: SchedulerLimits, concurrency: float | None) -> Timing:
     """Settle how many sequences decode together, then read off what a client sees."""
     held = max(1.0, capacity(setup, load, limits))
     ceiling = {"sequences": float(limits.sequences * setup.pipeline), "memory": held}
@@ -83,7 +83,7 @@ def time(setup: Setup, load: Load, limits: Limits, concurrency: float | None) ->
     return found._replace(requests_per_s=rate)
 
 
-def _settled(setup: Setup, load: Load, limits: Limits, inside: float, asked: float | None,
+def _settled(setup: Setup, load: Load, limits: SchedulerLimits, inside: float, asked: float | None,
              bound: str) -> Timing:  # fmt: skip
     k = setup.constants
     later = max(load.output_tokens - 1, 1e-9)
@@ -150,7 +150,7 @@ def _most(prompt: float, overlap: float, decoding: float, own: float, later: flo
     return 1 / max(prompt + share - overlap * min(prompt, share), 1e-9)
 
 
-def prompt_time(setup: Setup, load: Load, limits: Limits, inside: float) -> float:
+def prompt_time(setup: Setup, load: Load, limits: SchedulerLimits, inside: float) -> float:
     """Seconds that one prompt takes of the replica, read in chunks of the scheduler's size.
 
     Prompts that arrive in the same step share its fixed costs.

@@ -19,7 +19,7 @@ class Situation(NamedTuple):
     setup: Setup
     spread: layout.Spread
     load: queueing.Load
-    limits: engines.Limits
+    limits: engines.SchedulerLimits
     concurrency: float | None
     """Requests in flight on the whole machine; None: as many as it takes."""
 
