@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from memserve.engines.deployment import Layout as Layout
     from memserve.engines.launch import Launch as Launch
     from memserve.engines.launch import Launcher as Launcher
-    from memserve.engines.log import Log as Log
     from memserve.engines.log import Logged as Logged
     from memserve.engines.memory import Accountant as Accountant
     from memserve.engines.memory import Footprint as Footprint
@@ -33,7 +32,6 @@ _HOMES = {
     "Layout": "deployment",
     "Launch": "launch",
     "Launcher": "launch",
-    "Log": "log",
     "Logged": "log",
     "Accountant": "memory",
     "Footprint": "memory",
