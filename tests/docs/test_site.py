@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import importlib.util
+import inspect
 import re
 import subprocess
 import sys
 from pathlib import Path
-from types import FunctionType
 from typing import Any
 
 import pytest
@@ -50,7 +50,7 @@ def test_every_public_call_has_its_sentence(reference: Any) -> None:
     for package in reference.packages():
         module = sys.modules[package]
         found = {name: getattr(module, name) for name in module.__all__}
-        calls = {name: value for name, value in found.items() if isinstance(value, (type, FunctionType))}
+        calls = {name: v for name, v in found.items() if inspect.isroutine(v) or inspect.isclass(v)}
         silent += [f"{package}.{name}" for name, value in calls.items() if not value.__doc__]
     assert silent == []
 
