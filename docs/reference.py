@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, get_overloads
 
 import memserve
 from memserve import errors, files, hardware, registry
+from memserve.__main__ import VERBS
 from memserve.model import catalogue
 
 if TYPE_CHECKING:
@@ -96,11 +97,7 @@ def _members(found: type) -> str:
 
 def command_line() -> str:
     """What each verb says to --help."""
-    verbs = sorted(path.parent.name for path in SOURCE.glob("*/__main__.py"))
-    modules = [
-        *(["memserve"] if (SOURCE / "__main__.py").exists() else []),
-        *(f"memserve.{verb}" for verb in verbs),
-    ]
+    modules = ["memserve", *(f"memserve.{verb}" for verb in VERBS)]
     world = {**os.environ, "COLUMNS": "110", "NO_COLOR": "1"}
     parts = ["# Command line"]
     for module in modules:
