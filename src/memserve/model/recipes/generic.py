@@ -60,6 +60,7 @@ def _translated(config: Config) -> Config:
         found = next((config.raw(one) for one in (name, *others) if config.raw(one) is not None), None)
         if found is not None:
             values[name] = found
+    values.setdefault("tie_word_embeddings", True)  # what transformers does not write down
     same = Config(values, "", config.path, config.prefix)
     for name in REQUIRED:
         if not same.maybe(name):
@@ -159,7 +160,7 @@ def inventory(config: Config, architecture: str) -> Inventory:
     if nested:
         inner = inner.sub(nested)
     if field and "tie_word_embeddings" in config.given:
-        inner.given.setdefault("tie_word_embeddings", config.flag("tie_word_embeddings"))
+        inner.given["tie_word_embeddings"] = config.given["tie_word_embeddings"]
     own = index.recipe(inner.kind) if field else None
     class_name = "ForCausalLM" if field and heads.task_of(architecture) else architecture
     found = own(inner, class_name) if own else _words(inner, class_name)
