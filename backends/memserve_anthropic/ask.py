@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from memserve.errors import Unsupported
-from memserve.http.chat import talk
+from memserve.http.chat import message_parts
 from memserve.protocol import DEFAULT_MAX_TOKENS
 from memserve_anthropic.model import EXTRA
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from memserve.http.chat.talk import Image, Turn
+    from memserve.http.chat.message_parts import Image, Turn
     from memserve.protocol import Prompt, Request
 
 _CHOICES = {"auto": "auto", "none": "none", "required": "any", "function": "tool"}
@@ -20,8 +20,8 @@ _CHOICES = {"auto": "auto", "none": "none", "required": "any", "function": "tool
 
 def prompt(words: Prompt) -> dict[str, Any]:
     """The messages and the system text of a prompt."""
-    spoken = talk.read(words, "anthropic")
-    pairs = talk.merged(_turn(turn) for turn in spoken.turns)
+    spoken = message_parts.read(words, "anthropic")
+    pairs = message_parts.merged(_turn(turn) for turn in spoken.turns)
     found: dict[str, Any] = {
         "messages": [{"role": role, "content": _short(blocks)} for role, blocks in pairs]
     }
@@ -41,7 +41,7 @@ def settings(request: Request) -> dict[str, Any]:
     if request.tools:
         found["tools"] = [_tool(tool) for tool in request.tools]
     if request.tool_choice is not None:
-        kind, function = talk.choice(request.tool_choice)
+        kind, function = message_parts.choice(request.tool_choice)
         found["tool_choice"] = {"type": _CHOICES[kind], **({"name": function} if function else {})}
     found.update(extra)
     if request.schema is not None:
@@ -70,7 +70,7 @@ def _turn(turn: Turn) -> tuple[str, list[dict[str, Any]]]:
         return "user", [result]
     blocks = [_piece(piece) for piece in turn.pieces if piece or not turn.calls]
     for call in turn.calls:
-        known = {"id": call.id, "name": call.name, "input": talk.arguments(call)}
+        known = {"id": call.id, "name": call.name, "input": message_parts.arguments(call)}
         blocks.append({"type": "tool_use", **known})
     return turn.role, blocks
 
@@ -89,6 +89,6 @@ def _piece(piece: str | Image) -> dict[str, Any]:
 def _tool(described: Mapping[str, Any]) -> dict[str, Any]:
     if "function" not in described:
         return dict(described)
-    tool = talk.tool(described)
+    tool = message_parts.tool(described)
     about = {"description": tool.description} if tool.description else {}
     return {"name": tool.name, **about, "input_schema": tool.parameters}

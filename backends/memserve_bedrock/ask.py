@@ -6,13 +6,13 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from memserve.errors import Unsupported
-from memserve.http.chat import fill, talk
+from memserve.http.chat import fill, message_parts
 from memserve_bedrock.model import extras
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from memserve.http.chat.talk import Image, Turn
+    from memserve.http.chat.message_parts import Image, Turn
     from memserve.protocol import Prompt, Request
     from memserve_bedrock.model import Model
 
@@ -28,8 +28,8 @@ _FORMATS = {
 
 def prompt(words: Prompt) -> dict[str, Any]:
     """The messages and the system text of a prompt; the roles alternate, as Converse wants them."""
-    spoken = talk.read(words, "bedrock")
-    pairs = talk.merged(_turn(turn) for turn in spoken.turns)
+    spoken = message_parts.read(words, "bedrock")
+    pairs = message_parts.merged(_turn(turn) for turn in spoken.turns)
     found: dict[str, Any] = {"messages": [{"role": role, "content": blocks} for role, blocks in pairs]}
     return {**found, "system": [{"text": spoken.system}]} if spoken.system else found
 
@@ -59,7 +59,7 @@ def settings(request: Request, model: Model) -> dict[str, Any]:
 def _tools(request: Request) -> dict[str, Any]:
     found: dict[str, Any] = {"tools": [_tool(described) for described in request.tools]}
     if request.tool_choice is not None:
-        kind, name = talk.choice(request.tool_choice)
+        kind, name = message_parts.choice(request.tool_choice)
         if kind not in _CHOICES:
             raise Unsupported("bedrock", f"tool_choice={kind!r}", "leave the tools out instead")
         found["toolChoice"] = {_CHOICES[kind]: {"name": name} if name else {}}
@@ -67,7 +67,7 @@ def _tools(request: Request) -> dict[str, Any]:
 
 
 def _tool(described: Mapping[str, Any]) -> dict[str, Any]:
-    tool = talk.tool(described)
+    tool = message_parts.tool(described)
     about = {"description": tool.description} if tool.description else {}
     return {"toolSpec": {"name": tool.name, **about, "inputSchema": {"json": tool.parameters}}}
 
@@ -78,7 +78,7 @@ def _turn(turn: Turn) -> tuple[str, list[dict[str, Any]]]:
         return "user", [{"toolResult": result}]
     blocks = [_piece(piece) for piece in turn.pieces if piece or not turn.calls]
     for call in turn.calls:
-        known = {"toolUseId": call.id, "name": call.name, "input": talk.arguments(call)}
+        known = {"toolUseId": call.id, "name": call.name, "input": message_parts.arguments(call)}
         blocks.append({"toolUse": known})
     return turn.role, blocks
 

@@ -6,13 +6,13 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from memserve.errors import InvalidInput
-from memserve.http.chat import talk
+from memserve.http.chat import message_parts
 from memserve_gemini.model import extras
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from memserve.http.chat.talk import Image, Turn
+    from memserve.http.chat.message_parts import Image, Turn
     from memserve.protocol import Prompt, Request, ToolCall
     from memserve_gemini.model import Model
 
@@ -29,9 +29,9 @@ _PLAIN = {
 
 def prompt(words: Prompt, model: Model) -> dict[str, Any]:
     """The contents and the system instruction of a prompt."""
-    spoken = talk.read(words, "gemini")
+    spoken = message_parts.read(words, "gemini")
     names = {call.id: call.name for turn in spoken.turns for call in turn.calls}
-    pairs = talk.merged((_ROLES[turn.role], _parts(turn, names, model)) for turn in spoken.turns)
+    pairs = message_parts.merged((_ROLES[turn.role], _parts(turn, names, model)) for turn in spoken.turns)
     found: dict[str, Any] = {"contents": [{"role": role, "parts": parts} for role, parts in pairs]}
     if spoken.system:
         found["systemInstruction"] = {"parts": [{"text": spoken.system}]}
@@ -75,14 +75,14 @@ def _tools(request: Request, model: Model) -> dict[str, Any]:
         declared = [_declaration(described, model) for described in request.tools]
         found["tools"] = [{"functionDeclarations": declared}]
     if request.tool_choice is not None:
-        kind, name = talk.choice(request.tool_choice)
+        kind, name = message_parts.choice(request.tool_choice)
         only = {"allowedFunctionNames": [name]} if name else {}
         found["toolConfig"] = {"functionCallingConfig": {"mode": _CHOICES[kind], **only}}
     return found
 
 
 def _declaration(described: Mapping[str, Any], model: Model) -> dict[str, Any]:
-    tool = talk.tool(described)
+    tool = message_parts.tool(described)
     about = {"description": tool.description} if tool.description else {}
     return {"name": tool.name, **about, model.parameters or "parameters": tool.parameters}
 
@@ -107,7 +107,7 @@ def _response(turn: Turn, names: Mapping[str, str]) -> dict[str, Any]:
 
 
 def _call(call: ToolCall, model: Model) -> dict[str, Any]:
-    known = {"id": call.id, "name": call.name, "args": talk.arguments(call)}
+    known = {"id": call.id, "name": call.name, "args": message_parts.arguments(call)}
     signature = {"thoughtSignature": model.signature} if model.signature else {}
     return {"functionCall": known, **signature}
 

@@ -6,6 +6,12 @@ from pathlib import Path
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors
 
 SPECIAL = ["<s>", "</s>", "<|system|>", "<|user|>", "<|assistant|>"]
+CONFIG = {
+    "architectures": ["ToyForCausalLM"], "model_type": "llama", "dtype": "float16", "hidden_size": 64,
+    "intermediate_size": 128, "num_hidden_layers": 4, "num_attention_heads": 4, "num_key_value_heads": 4,
+    "vocab_size": 261, "max_position_embeddings": 512,
+}  # fmt: skip
+"""What the planner reads: the toy has no weights, but it is planned as if it had these."""
 TEMPLATE = (
     "{{ bos_token }}{% for message in messages %}"
     "{{ '<|' + message['role'] + '|>' + message['content'] + eos_token }}{% endfor %}"
@@ -35,6 +41,7 @@ def main(folder: Path) -> None:
     words = {"bos_token": "<s>", "eos_token": "</s>", "chat_template": TEMPLATE}
     prompts = {"prompts": {"query": "search for ", "document": "a text about "}}
     (folder / "config_sentence_transformers.json").write_text(json.dumps(prompts) + "\n")
+    (folder / "config.json").write_text(json.dumps(CONFIG, indent=1) + "\n")
     (folder / "tokenizer_config.json").write_text(json.dumps(words, indent=1) + "\n")
 
 

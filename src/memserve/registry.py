@@ -6,6 +6,7 @@ import sys
 from contextlib import suppress
 from functools import cache, reduce
 from importlib import import_module
+from importlib.machinery import PathFinder
 from os import scandir
 from typing import TYPE_CHECKING, Any, NamedTuple, ParamSpec, TypeVar, cast
 
@@ -106,6 +107,20 @@ def home(name: str) -> str | None:
     """The package that a backend comes from, without importing it; None where there is no such backend."""
     entry = _entries().get(name)
     return None if entry is None else entry.module.split(".")[0]
+
+
+@remembered
+def files_of(package: str) -> tuple[str, ...]:
+    """The files in a backend's folder, by their paths; its package is not imported."""
+    spec = PathFinder.find_spec(package)
+    folders = (spec.submodule_search_locations if spec else None) or ()
+    return tuple(f"{folder}/{file}" for folder in folders for file in files.names(folder))
+
+
+def tables(name: str) -> Iterator[str]:
+    """The files of that name in the folders of installed backends: what they add to the core's facts."""
+    for package in dict.fromkeys(home(backend) or "" for backend in names()):
+        yield from (file for file in files_of(package) if file.endswith(f"/{name}"))
 
 
 @remembered

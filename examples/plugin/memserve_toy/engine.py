@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
-from memserve.errors import ContextOverflow, InvalidInput, MemserveError
+from memserve.errors import ContextOverflow, InvalidInput, MemserveError, ModelUnreadable
 from memserve.protocol import (
     Capabilities,
     Completion,
@@ -17,10 +18,28 @@ from memserve.protocol import (
     Request,
     Sample,
     Score,
+    Task,
     TokenLogprob,
     Usage,
 )
 from memserve_toy import model
+
+capabilities = Capabilities(backend="toy", tasks=frozenset({"generate", "embed", "rerank"}))
+"""At best; the engine that is opened knows more."""
+
+
+def open_engine(model: str | None = None, *, task: Task = "generate", api_key: str | None = None) -> Any:
+    """Start the engine; a real one would raise BackendMissing where its package is not installed.
+
+    The toy needs neither weights nor a key: a folder must only be there, and a key is not kept.
+    """
+    if model is not None and not (Path(model) / "tokenizer.json").exists():
+        raise ModelUnreadable(f"{model}: no tokenizer.json in it", path=model)
+    if task == "generate":
+        return ToyEngine()
+    from memserve_toy.vectors import ToyEmbedder
+
+    return ToyEmbedder()
 
 
 class ToyEngine:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from importlib.machinery import PathFinder
 from typing import TYPE_CHECKING, Any, cast
 
-from memserve import files, registry
+from memserve import registry
 from memserve.engines.backend import is_plannable, server_of
 from memserve.errors import InvalidInput
 
@@ -51,14 +50,7 @@ def may(name: str, part: str) -> bool:
     """Providers' folders of our own without the part's file are left alone: they load the HTTP client."""
     package = registry.home(name) or ""
     ours = package.startswith("memserve_")
-    return not ours or any(file.endswith(f"{part}.json") for file in _files(package))
-
-
-@registry.remembered
-def _files(package: str) -> tuple[str, ...]:
-    spec = PathFinder.find_spec(package)
-    folders = (spec.submodule_search_locations if spec else None) or ()
-    return tuple(file for folder in folders for file in files.names(folder))
+    return not ours or any(file.endswith(f"{part}.json") for file in registry.files_of(package))
 
 
 def program_of(command: Sequence[str], backend: str | None = None) -> tuple[str, Program]:

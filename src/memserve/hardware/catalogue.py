@@ -1,13 +1,13 @@
-"""The cards we know: data/cards.json read once, and found by any name that people or engines use."""
+"""The cards we know, ours and those that backends bring, found by any name that people or engines use."""
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import replace
-from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from memserve import files
+from memserve import files, registry
 from memserve.errors import InvalidInput, UnknownName
 from memserve.hardware.machine import GIB, Card, Link
 
@@ -30,19 +30,19 @@ def key(name: str) -> str:
     return _BLANKS.sub("", _MAKERS.sub("", name.lower()))
 
 
-@cache
-def _read() -> dict[str, Any]:
-    read: dict[str, Any] = files.table(__file__, "data/cards.json")
-    return read
-
-
+@registry.remembered
 def rows() -> list[dict[str, Any]]:
-    """The rows of data/cards.json, in their order."""
-    found: list[dict[str, Any]] = _read()["cards"]
-    return found
+    """The rows of data/cards.json in their order, then those of cards.json in backends' folders."""
+    own = files.table(__file__, "data/cards.json")
+    others = (json.loads(files.text(path)) for path in registry.tables("cards.json"))
+    return [
+        {**row, "sources": [table["sources"][name] for name in row["sources"]]}
+        for table in (own, *others)
+        for row in table["cards"]
+    ]
 
 
-@cache
+@registry.remembered
 def _index() -> dict[str, int]:
     """Every spelling -> the row's number. A card's own name wins over another's alias."""
     found: dict[str, int] = {}
@@ -57,7 +57,7 @@ def _index() -> dict[str, int]:
     return found
 
 
-@cache
+@registry.remembered
 def cards() -> tuple[Card, ...]:
     """Every card, in the catalogue's order."""
     return tuple(_card(number) for number in range(len(rows())))
@@ -117,7 +117,7 @@ def with_memory(machine: Machine, gib_per_card: float) -> Machine:
     return replace(machine, card=seen, free_memory=None)
 
 
-@cache
+@registry.remembered
 def _card(number: int) -> Card:
     row = rows()[number]
     capability = row.get("capability")
@@ -136,7 +136,7 @@ def _card(number: int) -> Card:
         network=_network(row.get("network_gb_s")),
         tdp_watts=row.get("tdp_w"),
         memory_measured=row["memory"] == "measured",
-        sources=tuple(_read()["sources"][name] for name in row["sources"]),
+        sources=tuple(row["sources"]),
         notes=tuple(row.get("notes", ())),
     )
 

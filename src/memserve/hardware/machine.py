@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-Vendor: TypeAlias = Literal["nvidia", "amd", "ascend", "intel", "habana", "google", "apple", "cpu"]
+Vendor: TypeAlias = str
+"""nvidia, amd, ascend, intel, habana, google, apple, cpu; or whose cards an installed backend brings."""
 GIB = 1024**3
 
 

@@ -9,7 +9,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from memserve.errors import BadAnswer, MemserveError, RemoteError
-from memserve.http.clock import within
+from memserve.http.time_limit import within
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping

@@ -18,10 +18,10 @@ from memserve.errors import (
     TimedOut,
 )
 from memserve.http import body, failure
-from memserve.http.clock import within
 from memserve.http.error_rows import SHARED
 from memserve.http.retry import Attempts
 from memserve.http.throttle import Throttle
+from memserve.http.time_limit import within
 from memserve.http.transport import Call
 
 if TYPE_CHECKING:

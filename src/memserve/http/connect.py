@@ -107,7 +107,7 @@ def _transport(address: Address, proxy: str | None, limits: Limits, options: Map
         from memserve.http.httpx_transport import transport_for
 
         return transport_for(handed, limits.timeout)
-    from memserve.http.aio import AioTransport
+    from memserve.http.aiohttp_transport import AioTransport
 
     tls = _tls(options) if address.tls else None
     return AioTransport(

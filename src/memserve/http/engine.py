@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from memserve.errors import RemoteError, Unsupported
 from memserve.http import body, sse
-from memserve.http.clock import within
+from memserve.http.time_limit import within
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping

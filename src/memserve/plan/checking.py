@@ -29,7 +29,7 @@ AMPERE = 80
 
 def check(command: str | Sequence[str], gpus: str | Machine | None = None, *,
           engine_version: str | None = None, memory_gib_per_card: float | None = None,
-          context: int | None = None, concurrency: int = 1) -> Plan:  # fmt: skip
+          context: int | None = None, concurrency: int | None = None) -> Plan:  # fmt: skip
     """The verdict on a launch command, with its memory even where it does not fit.
 
     `context` and `concurrency` say what is meant to run there, for engines whose commands bound neither.
@@ -42,7 +42,7 @@ def check(command: str | Sequence[str], gpus: str | Machine | None = None, *,
     variables, words = taken_apart(command)
     name, asked = _asked(words, machine)
     model = load(name)
-    asked = _over_layers(replace(asked, concurrency=concurrency), machine, variables)
+    asked = _over_layers(replace(asked, concurrency=concurrency or 1), machine, variables)
     deployment = _settled(asked, model, machine, engine_version, context)
     if model.quantization and model.quantization.method != deployment.quantization:
         model = replace(model, quantization=None)  # the command names another of its files

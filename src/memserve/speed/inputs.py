@@ -17,9 +17,9 @@ def number(name: str, value: object, *, least: float = 0.0, above: bool = False,
     found = _float(value)
     if found is None or not least <= found < float("inf") or (above and found == least):
         bounds = "a positive number" if above else "zero or a positive number"
-        raise InvalidInput(f"{name} must be {bounds}, not {_told(value)}")
+        raise InvalidInput(f"{name} must be {bounds}, not {_shown(value)}")
     if found > most:
-        raise InvalidInput(f"{name} must be at most {most:g}, not {_told(value)}")
+        raise InvalidInput(f"{name} must be at most {most:g}, not {_shown(value)}")
     return found
 
 
@@ -29,17 +29,17 @@ def degree(name: str, value: object, *, needed: bool = False) -> None:
         return
     found = _float(value)
     if found is None or not 1 <= found <= MOST_CARDS or found != int(found):
-        raise InvalidInput(f"{name} must be a whole number above 0, not {_told(value)}")
+        raise InvalidInput(f"{name} must be a whole number above 0, not {_shown(value)}")
 
 
 def word(name: str, value: object, *, needed: bool = False) -> None:
     """Refuses what is no word; None leaves the choice open unless the word is needed."""
     if (value is None and not needed) or isinstance(value, str):
         return
-    raise InvalidInput(f"{name} must be a word, not {_told(value)}")
+    raise InvalidInput(f"{name} must be a word, not {_shown(value)}")
 
 
-def _told(value: object) -> str:
+def _shown(value: object) -> str:
     """A value as an error shows it; numbers too long to print are cut by their kind."""
     try:
         return repr(value)[:40]

@@ -130,7 +130,7 @@ def _table() -> dict[tuple[str, str], Price]:
 def _from_genai_prices(provider: str | None, name: str) -> Price | None:
     if find_spec("genai_prices") is None:
         return None
-    from memserve.speed.genai import figures
+    from memserve.speed.genai_prices import figures
 
     found = figures(provider, name, _data()["called"])
     return None if found is None else Price(**found)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from memserve.errors import ConnectionFailed, ContentRefused
 from memserve.http import body
 from memserve.http.chat import answer, field
-from memserve.http.chat.unfold import Unfolder
+from memserve.http.chat.cumulative import Unfolder
 from memserve.http.engine import StreamReader
 from memserve.protocol import Delta, ToolCall, Usage
 

@@ -21,6 +21,7 @@ class Fields:
         self.config = config
         self.facts = facts
         self.model_type = config.kind
+        self.is_encoder_decoder = False
 
     def __getattr__(self, name: str) -> Any:
         found = self.facts.get(name, self.config.raw(name))
@@ -29,8 +30,8 @@ class Fields:
         return found
 
     def get_text_config(self, **_named: Any) -> Fields:
-        """The same: nothing is nested here."""
-        return self
+        """The words of a pair of encoders; else the same."""
+        return Fields(self.config.sub("text_config"), {}) if "text_config" in self.config.subs else self
 
 
 def _facts(config: Config, row: Mapping[str, Any]) -> dict[str, Any]:
@@ -53,10 +54,13 @@ def encoder(config: Config, architecture: str) -> Inventory:
     found = layouts.named(config, architecture)
     halves = (any(half in name for name in found.shapes) for half in ("encoder.", "decoder."))
     both = config.flag("is_encoder_decoder") and all(halves)
-    facts = {**_facts(config, row), "is_encoder_decoder": both}
-    whole = tensors.inventory(found.shapes, found.aliases, Fields(config, facts))
+    fields = Fields(config, _facts(config, row))
+    fields.is_encoder_decoder = both
+    whole = tensors.inventory(found.shapes, found.aliases, fields)
     generates = heads.task_of(architecture) in heads.GENERATIVE
-    return whole._replace(encoder_only=bool(row.get("encoder_only")) and not generates)
+    encodes = bool(row.get("encoder_only")) and not generates
+    # A class of the repository's own (Jina's bert, say) may have other layers under a known name.
+    return whole._replace(encoder_only=encodes, exact="auto_map" not in config.given)
 
 
 RECIPES: dict[str, Recipe] = dict.fromkeys(layouts.table(), encoder)

@@ -6,7 +6,8 @@ or product of them (`image_size/patch_size`; a list's length is `#field`, its pa
     ~               a second name of the token table where `tie_word_embeddings` is true
     =               the name as it stands, without `.weight`
     ?field, ?!field, ?field=word|word, ?field!=word      first on a line: only where that holds; also
-    ?field:part (a list or text that has the word), ?field>number, ?field<>field (differs)
+    ?field:part (a list or text that has the word), ?field>number, ?field<>field (differs),
+    ?value@field (is in that list)
     name[count] @layout      the lines of another layout, once or `count` times (`layer` is the index)
     name >field              the layout of a nested config
 """
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 DEEPEST = 12
 _COUNTED = re.compile(r"([^\[]*)\[(.+)\]")
 _BRACES = re.compile(r"(.*)\{([^{]+)\}(.*)")
-_CONDITION = re.compile(r"(!?)([^=!:<>]+)(?:(!?=|:|<>|>)(.*))?")
+_CONDITION = re.compile(r"(!?)([^=!:<>@]+)(?:(!?=|:|<>|>|@)(.*))?")
 _PLAIN = re.compile(r"[^+\-*/]+")
 _TERM = re.compile(r"([+-]?)([^+-]+)")
 _FACTOR = re.compile(r"([*/]?)([^*/]+)")
@@ -110,7 +111,7 @@ class _Reader:
     """Writes down the tensors of lines with the sizes of one config."""
 
     def __init__(
-        self, found: Named, config: Config, let: Mapping[str, str], head: str, depth: int = 0
+        self, found: Named, config: Config, let: Mapping[str, Any], head: str, depth: int = 0
     ) -> None:
         self.found, self.config, self.let, self.head, self.depth = found, config, let, head, depth
         self.layer = 0
@@ -230,7 +231,8 @@ class _Reader:
             found = self.atom(name[1:])
             return len(found) if isinstance(found, (list, dict)) else None if found is None else 1
         if name in self.let:
-            return self.value(self.let[name])
+            set_here = self.let[name]
+            return self.value(set_here) if isinstance(set_here, str) else set_here
         if name in BUILT_IN:
             return BUILT_IN[name](self)
         first, _, rest = name.partition(".")
@@ -252,6 +254,7 @@ COMPARED: dict[str | None, Callable[[_Reader, Any, str], bool]] = {
     "!=": lambda _reader, found, wanted: str(found) not in wanted.split("|"),
     ":": lambda _reader, found, wanted: wanted in str(found),
     ">": lambda reader, found, wanted: found is not None and reader.number(wanted) < found,
+    "@": lambda reader, found, wanted: found in (reader.atom(wanted) or ()),
     "<>": lambda reader, found, wanted: found != reader.value(wanted),
 }
 BUILT_IN: dict[str, Callable[[_Reader], Any]] = {

@@ -28,7 +28,7 @@ def cluster(options: Options) -> Iterator[int]:
         _join(ray, options.address)
     try:
         workers = options.workers or sum(node["Alive"] for node in ray.nodes())
-        _check_room(ray.cluster_resources(), workers, remote_arguments(options))
+        _check_resources(ray.cluster_resources(), workers, remote_arguments(options))
         with _quiet(ray):
             yield workers
     finally:
@@ -63,7 +63,7 @@ def _join(ray: Any, address: str | None) -> None:
         ) from broken
 
 
-def _check_room(resources: dict[str, float], workers: int, each: dict[str, Any]) -> None:
+def _check_resources(resources: dict[str, float], workers: int, each: dict[str, Any]) -> None:
     """Ray would wait for ever for what the cluster does not have."""
     wanted = {_NAMES[name]: amount for name, amount in each.items() if name in _NAMES and amount}
     wanted |= each.get("resources") or {}

@@ -77,7 +77,7 @@ class Journal:
             try:
                 self._write(line)
             except OSError as broken:
-                self._make_room(broken)
+                self._free_reserve(broken)
                 self._write_last(line)
 
     def close(self) -> None:
@@ -103,7 +103,7 @@ class Journal:
         self._size += done
         self._dirty = True
 
-    def _make_room(self, broken: OSError) -> None:
+    def _free_reserve(self, broken: OSError) -> None:
         known = full(self.path, broken)
         if known is None:
             raise broken
