@@ -26,13 +26,19 @@ def words() -> set[str]:
 
 
 def rows() -> dict[str, dict[str, Any]]:
-    """Defaults, aliases and nested configs of every config class."""
+    """Defaults, aliases and nested configs of each family that has a recipe, and of the ones nested in it."""
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+
+    from memserve.model.recipes import index
 
     found: dict[str, dict[str, Any]] = {}
     known = words()
-    for kind in CONFIG_MAPPING:
-        add(found, kind, CONFIG_MAPPING[kind], CONFIG_MAPPING, known)
+    left = [kind for kind in CONFIG_MAPPING if kind in index.MODULES]
+    while left:
+        kind = left.pop(0)
+        if kind in CONFIG_MAPPING and kind not in found:
+            add(found, kind, CONFIG_MAPPING[kind], CONFIG_MAPPING, known)
+            left += [part[0] for part in found[kind].get("subs", {}).values()]
     return found
 
 
@@ -72,7 +78,8 @@ def fields(cls: Any, known: set[str]) -> dict[str, Any]:
         value = None if field.default is dataclasses.MISSING else field.default
         if field.default_factory is not dataclasses.MISSING:
             value = field.default_factory()
-        found[field.name] = plain(value)
+        if plain(value) is not None:
+            found[field.name] = plain(value)
     return found
 
 

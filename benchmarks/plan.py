@@ -48,6 +48,8 @@ CASES = (
     ("Qwen/Qwen3-235B-A22B", "8xH100"), ("deepseek-v3", "2x8xH100"), ("deepseek-r1", "4x8xA100"),
     ("meta-llama/Llama-3.1-405B-Instruct", "2x8xH100"), ("llama-70b", "8x910B4"), ("llama-70b", "4xT4"),
 )  # fmt: skip
+METADATA = "import importlib.metadata"
+"""The yardstick: a plan costs at most three times as much above an empty process."""
 WIDTH = max(map(len, CALLS))
 PEERS = {
     "hf-mem": ("hf_mem", "import hf_mem"),
@@ -70,6 +72,7 @@ def commands(peers: bool) -> dict[str, list[str]]:
     python = sys.executable
     found = {
         "python -c pass": [python, "-c", "pass"],
+        METADATA: [python, "-c", METADATA],
         "import memserve": [python, "-c", "import memserve"],
         **{call: [python, "-m", "memserve.plan", *shlex.split(call)] for call in CALLS},
     }
@@ -94,10 +97,12 @@ def start_ups(rounds: int, peers: bool) -> None:
             for name, command in every.items():
                 measured[name].append(cpu_ms(command, env))
     empty = measured["python -c pass"]
-    print(f"{'process':{WIDTH}} {'CPU ms':>8} {'above':>8} {'lowest above':>13}")
+    yard = median(measured[METADATA]) - median(empty)
+    print(f"{'process':{WIDTH}} {'CPU ms':>8} {'above':>8} {'lowest above':>13} {'of metadata':>12}")
     for name, values in measured.items():
         above = median(values) - median(empty)
-        print(f"{name:{WIDTH}} {median(values):8.1f} {above:8.1f} {min(values) - min(empty):13.1f}")
+        lowest = min(values) - min(empty)
+        print(f"{name:{WIDTH}} {median(values):8.1f} {above:8.1f} {lowest:13.1f} {above / yard:11.2f}x")
 
 
 def warm(rounds: int) -> None:

@@ -5,24 +5,30 @@ python docs/reference.py FOLDER
 
 from __future__ import annotations
 
+import ast
 import inspect
 import json
 import os
 import subprocess
 import sys
+import textwrap
+import typing
 from dataclasses import fields, is_dataclass
 from importlib import import_module
+from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_overloads
+from typing import TYPE_CHECKING, Any, ForwardRef, is_typeddict
 
 import memserve
 from memserve import errors, files, hardware, registry
+from memserve.__main__ import VERBS
 from memserve.model import catalogue
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
 ROOT = Path(__file__).parents[1]
+_overloads = getattr(typing, "get_overloads", lambda _: [])  # Python 3.10 has none
 SOURCE = ROOT / "src" / "memserve"
 
 
@@ -63,10 +69,10 @@ def api() -> str:
 def _entry(name: str, found: Any) -> str:
     if inspect.isclass(found):
         return f"### {name}\n\n{_doc(found)}\n\n{_members(found)}".rstrip()
-    if callable(found):
-        shown = "\n".join(_signature(name, call) for call in (get_overloads(found) or [found]))
+    if inspect.isroutine(found):
+        shown = "\n".join(_signature(name, call) for call in (_overloads(found) or [found]))
         return f"### {name}\n\n```python\n{shown}\n```\n\n{_doc(found)}"
-    return f"### {name}\n\n`{found!r}`"
+    return f"### {name}\n\n`{str(found).replace('typing.', '')}`"
 
 
 def _signature(name: str, found: Callable[..., Any]) -> str:
@@ -82,8 +88,11 @@ def _doc(found: object) -> str:
 
 def _members(found: type) -> str:
     parts = []
-    if is_dataclass(found):
-        parts.append(table(["field", "type"], [(f"`{f.name}`", f"`{f.type}`") for f in fields(found)]))
+    if is_dataclass(found) or is_typeddict(found):
+        types = {f.name: f.type for f in fields(found)} if is_dataclass(found) else found.__annotations__
+        said = _sentences(found)
+        rows = [(f"`{name}`", f"`{_type(kind)}`", said.get(name, "")) for name, kind in types.items()]
+        parts.append(table(["field", "type", ""], rows))
     own = [
         (f"`{_signature(name, value) if inspect.isfunction(value) else name}`", _doc(value).split("\n")[0])
         for name, value in inspect.getmembers(
@@ -94,13 +103,32 @@ def _members(found: type) -> str:
     return "\n\n".join([*parts, *([table(["member", ""], own)] if own else [])])
 
 
+def _type(kind: Any) -> str:
+    shown = kind.__forward_arg__ if isinstance(kind, ForwardRef) else str(kind)
+    return shown.removeprefix("NotRequired[").removesuffix("]") if shown.startswith("NotRequired[") else shown
+
+
+def _sentences(found: type) -> dict[str, str]:
+    """The text below each field in the source."""
+    try:
+        body = ast.parse(textwrap.dedent(inspect.getsource(found))).body[0]
+    except (OSError, TypeError, SyntaxError):
+        return {}
+    lines = body.body if isinstance(body, ast.ClassDef) else []
+    found_in: dict[str, str] = {}
+    for field, text in pairwise(lines):
+        if (
+            isinstance(field, ast.AnnAssign)
+            and isinstance(text, ast.Expr)
+            and isinstance(text.value, ast.Constant)
+        ):
+            found_in[ast.unparse(field.target)] = " ".join(str(text.value.value).split())
+    return found_in
+
+
 def command_line() -> str:
     """What each verb says to --help."""
-    verbs = sorted(path.parent.name for path in SOURCE.glob("*/__main__.py"))
-    modules = [
-        *(["memserve"] if (SOURCE / "__main__.py").exists() else []),
-        *(f"memserve.{verb}" for verb in verbs),
-    ]
+    modules = ["memserve", *(f"memserve.{verb}" for verb in VERBS)]
     world = {**os.environ, "COLUMNS": "110", "NO_COLOR": "1"}
     parts = ["# Command line"]
     for module in modules:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from memserve_toy import Toy
+from memserve.engines.package import Package
 
 
-class StandIn(Toy):
+class StandIn(Package):
     """Takes any model and any option, as far as the page's words go."""
 
     default = True
@@ -16,4 +16,4 @@ class StandIn(Toy):
         return super().open(None, task=task)
 
 
-backend = StandIn()
+backend = StandIn("toy", "memserve_toy")

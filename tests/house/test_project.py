@@ -53,6 +53,5 @@ def test_fragments_name_their_kind() -> None:
 
 def test_no_binary_file_is_large() -> None:
     """A reviewer can read what is here: text, or a small file."""
-    going = {"constructors.dat"}  # replaced by recipes of our own
-    large = [path for path in _tracked() if path.stat().st_size > 64 * 1024 and path.name not in going]
+    large = [path for path in _tracked() if path.stat().st_size > 64 * 1024]
     assert [str(path.relative_to(ROOT)) for path in large if b"\0" in path.read_bytes()[:8192]] == []

@@ -1,6 +1,7 @@
 """The hub, served on loopback: what is there, and every way it can fail."""
 
 import json
+import math
 import os
 import subprocess
 import sys
@@ -11,7 +12,7 @@ import pytest
 from memserve.model import hub
 
 sys.path.insert(0, str(Path(__file__).parent))
-from hub_server import CONFIG, Hub
+from hub_server import CONFIG, TABLE, Hub
 
 ASK = """
 import json, sys
@@ -19,7 +20,8 @@ from memserve.errors import MemserveError
 from memserve.model import load
 try:
     spec = load(sys.argv[1])
-    answer = {"id": spec.id, "parameters": spec.parameters, "source": spec.source}
+    answer = {"id": spec.id, "parameters": spec.parameters, "source": spec.source,
+              "exact": spec.exact}
 except MemserveError as error:
     answer = {"error": type(error).__name__, "text": str(error)}
 print(json.dumps(answer))
@@ -115,3 +117,9 @@ def test_the_newest_snapshot_is_taken(tmp_path, monkeypatch):
     (refs / "main").write_text("old")
     assert hub.cached("a/b").name == "old"
     assert hub.cached("a/c") is None
+
+
+def test_a_family_without_a_recipe_is_counted_by_range_requests(ask):
+    answer = ask("owner/fresh")
+    assert answer["exact"]
+    assert answer["parameters"] == sum(math.prod(shape) for shape in TABLE.values())

@@ -1,4 +1,4 @@
-"""config.json of a hub id: from the local cache, else from the hub through huggingface_hub (optional)."""
+"""config.json and tensor headers of a hub id: from the local cache, else through huggingface_hub."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import socket
 from importlib.util import find_spec
 from pathlib import Path
 from threading import Thread
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn, TypeVar
 from urllib.parse import urlsplit
 
 from memserve.errors import (
@@ -19,11 +19,19 @@ from memserve.errors import (
     UnknownName,
 )
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from memserve.model.stored.safetensors import Tensor
+
+T = TypeVar("T")
 ID = re.compile(r"^[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}$")
 KNOCK_SECONDS = 1.5
 ANSWER_SECONDS = 5.0
 LIMIT_SECONDS = 9.0
-FILES = ("config.json", "model.safetensors.index.json", "hf_quant_config.json")
+FILES = ("config.json", "hf_quant_config.json")
+HEADER_SECONDS = 30.0
+LARGEST_SIDE = 1 << 40
 
 
 def is_id(name: str) -> bool:
@@ -54,6 +62,11 @@ def available() -> bool:
     return not offline and find_spec("huggingface_hub") is not None
 
 
+def endpoint() -> str:
+    """Where the hub is asked."""
+    return os.environ.get("HF_ENDPOINT", "https://huggingface.co").rstrip("/")
+
+
 def _knock(endpoint: str) -> None:
     """Raise within a moment where nobody can answer: a name server that hangs would cost many seconds."""
     parts = urlsplit(endpoint)
@@ -78,14 +91,14 @@ def _knock(endpoint: str) -> None:
 
 def fetched(name: str) -> Path:
     """The folder with a model's config.json, downloaded now."""
-    endpoint = os.environ.get("HF_ENDPOINT", "https://huggingface.co").rstrip("/")
+    asked = endpoint()
     if not any(os.environ.get(word) for word in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy")):
-        _knock(endpoint)
-    found = _download(name, FILES[0], endpoint)
+        _knock(asked)
+    found = _download(name, FILES[0], asked)
     if isinstance(found, Exception):
-        _translate(name, endpoint, found)
+        _translate(name, asked, found)
     for extra in FILES[1:]:
-        _download(name, extra, endpoint)  # most models have no such file
+        _download(name, extra, asked)  # most models have no such file
     return found.parent
 
 
@@ -93,18 +106,46 @@ def _download(name: str, file: str, endpoint: str) -> Path | Exception:
     """One small file or what went wrong, within the limit: the library itself retries for a minute."""
     from huggingface_hub import hf_hub_download
 
-    outcome: list[Path | Exception] = []
+    def work() -> Path:
+        return Path(hf_hub_download(name, file, etag_timeout=ANSWER_SECONDS, endpoint=endpoint))
 
-    def work() -> None:
+    return _within(LIMIT_SECONDS, work)
+
+
+def _within(seconds: float, work: Callable[[], T]) -> T | Exception:
+    """What the work gives, or raises, within so many seconds."""
+    outcome: list[T | Exception] = []
+
+    def run() -> None:
         try:
-            outcome.append(Path(hf_hub_download(name, file, etag_timeout=ANSWER_SECONDS, endpoint=endpoint)))
+            outcome.append(work())
         except Exception as error:  # the library has its own tree, and its transport's below it
             outcome.append(error)
 
-    thread = Thread(target=work, daemon=True)
+    thread = Thread(target=run, daemon=True)
     thread.start()
-    thread.join(LIMIT_SECONDS)
-    return outcome[0] if outcome else TimeoutError(f"no answer in {LIMIT_SECONDS:.0f} s")
+    thread.join(seconds)
+    return outcome[0] if outcome else TimeoutError(f"no answer in {seconds:.0f} s")
+
+
+def headers(name: str) -> dict[str, Tensor]:
+    """Names and shapes of a model's stored tensors, by range requests; empty where none are to be had."""
+    from huggingface_hub import HfApi
+    from huggingface_hub.utils import disable_progress_bars
+
+    from memserve.model.stored.safetensors import Tensor
+
+    disable_progress_bars()
+    found = _within(HEADER_SECONDS, lambda: HfApi(endpoint=endpoint()).get_safetensors_metadata(name))
+    if isinstance(found, Exception):
+        return {}  # the config alone still gives an estimate
+    tensors = {}
+    for file in found.files_metadata.values():
+        for tensor, about in file.tensors.items():
+            if not all(isinstance(side, int) and 0 <= side <= LARGEST_SIDE for side in about.shape):
+                return {}
+            tensors[tensor] = Tensor(str(about.dtype), tuple(about.shape))
+    return tensors
 
 
 def _translate(name: str, endpoint: str, error: Exception) -> NoReturn:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from memserve.errors import ModelUnreadable
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
+    from memserve.model.recipes.build import Headers
     from memserve.model.spec import Quantization
     from memserve.model.stored.gguf import Gguf
 
@@ -77,8 +79,8 @@ def after_padding(config: Config, positions: int | None) -> int | None:
 
 def text_of(config: Config) -> Config:
     """The nested config of the language side, or the config itself."""
-    for name in ("text_config", "decoder", "thinker_config"):
-        if name in config.subs:
+    for name in ("text_config", "decoder", "thinker_config", "llm_config", "language_config"):
+        if name in config.subs or (not config.known and isinstance(config.given.get(name), dict)):
             return text_of(config.sub(name))
     return config
 
@@ -119,7 +121,7 @@ class Origin(NamedTuple):
     name: str = ""
     source: str = ""
     notes: tuple[str, ...] = ()
-    folder: Path | None = None
+    headers: Headers | None = None
 
 
 def from_config(values: Mapping[str, Any], *, path: str = "config.json", name: str = "", source: str = "",
@@ -128,16 +130,21 @@ def from_config(values: Mapping[str, Any], *, path: str = "config.json", name: s
     return _read(values, Origin(path, name, source, notes))
 
 
-def from_folder(folder: Path, values: Mapping[str, Any], path: str, name: str) -> ModelSpec:
-    """The model of a folder: its config, what is told beside it, and the headers of its weights."""
+def from_folder(
+    folder: Path, values: Mapping[str, Any], path: str, name: str, remote: Headers | None = None
+) -> ModelSpec:
+    """The model of a folder: its config, what stands beside it, and the headers of its weights.
+
+    `remote` reads the headers where the weights are not in the folder.
+    """
     from memserve.model.stored import safetensors
 
     if not values.get("quantization_config"):
         values = {**values, "quantization_config": safetensors.settings(folder) or None}
-    found = _read(values, Origin(path, name, folder=folder))
-    if not any(shard.is_file() for shard in safetensors.shards(folder)):
-        return found
-    return replace(found, stored=safetensors.by_dtype(safetensors.tensors(folder)))
+    here = any(shard.is_file() for shard in safetensors.shards(folder))
+    headers = partial(safetensors.tensors, folder) if here else remote
+    found = _read(values, Origin(path, name, headers=headers))
+    return replace(found, stored=safetensors.by_dtype(safetensors.tensors(folder))) if here else found
 
 
 def _read(values: Mapping[str, Any], origin: Origin) -> ModelSpec:
@@ -147,7 +154,7 @@ def _read(values: Mapping[str, Any], origin: Origin) -> ModelSpec:
     config = Config(adapted, model_type(adapted, path), path)
     text = text_of(config)
     stored_as = _quantization(config, text)
-    found, note = inventory(config, architecture_of(adapted, path), origin.folder, stored_as)
+    found, note = inventory(config, architecture_of(adapted, path), origin.headers, stored_as)
     context = after_padding(text, max_context(text) or max_context(config))
     rope_dim, rope_rows = rope.tables(text, found.rope_dim, context)
     return ModelSpec(

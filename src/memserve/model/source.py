@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from dataclasses import replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING
 
 from memserve import files
@@ -17,6 +17,7 @@ from memserve.model.spec import Quantization
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from memserve.model.recipes.build import Headers
     from memserve.model.spec import ModelSpec
 
 LONGEST_NAME = 4096
@@ -65,7 +66,7 @@ def _file(path: Path) -> ModelSpec:
     return reader.from_config(read_json(path), path=str(path), name=path.parent.name or str(path))
 
 
-def _folder(folder: Path, name: str = "") -> ModelSpec:
+def _folder(folder: Path, name: str = "", remote: Headers | None = None) -> ModelSpec:
     config = folder / "config.json"
     if not config.is_file():
         files = sorted(folder.glob("*.gguf"))
@@ -75,7 +76,7 @@ def _folder(folder: Path, name: str = "") -> ModelSpec:
         raise ModelUnreadable(
             f"{folder}: holds no config.json", path=str(folder), field="config.json", hint=hint
         )
-    found = reader.from_folder(folder, read_json(config), str(config), name or str(folder))
+    found = reader.from_folder(folder, read_json(config), str(config), name or str(folder), remote)
     return replace(found, pooling=_pooling(folder) or found.pooling)
 
 
@@ -142,4 +143,5 @@ def _remote(name: str) -> ModelSpec:
             f"unknown model {name[:80]!r}{meant}", suggestions=near,
             hint="for other models of the hub: pip install 'memserve[hub]', or give a folder",
         )  # fmt: skip
-    return replace(_folder(folder, name), id=name, source=f"hub: {name}")
+    remote = partial(hub.headers, name) if hub.available() else None
+    return replace(_folder(folder, name, remote), id=name, source=f"hub: {name}")

@@ -1,21 +1,21 @@
-"""Models counted from what is stored: safetensors headers, an index of them, a GGUF file."""
+"""Models counted from what is stored: headers of safetensors files, a GGUF file."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
 from memserve.errors import ModelUnreadable
-from memserve.model.config import LARGEST, MOST_LAYERS, read_json
+from memserve.model.config import MOST_LAYERS
 from memserve.model.recipes import tensors
-from memserve.model.recipes.inventory import Inventory
-from memserve.model.spec import Block, Mixer, Quantization, Weight
-from memserve.model.stored import packed, safetensors
+from memserve.model.spec import Quantization
+from memserve.model.stored import packed
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from pathlib import Path
 
+    from memserve.model.recipes.inventory import Inventory
     from memserve.model.stored.gguf import Gguf
+    from memserve.model.stored.safetensors import Tensor
 
 GGUF_NAMES = {
     "attn_q": "self_attn.q_proj", "attn_k": "self_attn.k_proj", "attn_v": "self_attn.v_proj",
@@ -53,37 +53,15 @@ class Plain:
 
 
 def from_tensors(
-    folder: Path, values: Mapping[str, Any], quantization: Quantization | None
-) -> Inventory | None:
-    """A body from the headers of a folder's weights, or from their index; None where it has neither."""
+    stored: Mapping[str, Tensor], values: Mapping[str, Any], quantization: Quantization | None
+) -> Inventory:
+    """A body from the names and shapes in the headers of safetensors files."""
     config = Plain({"model_type": "", **values})
     layers = getattr(config.get_text_config(), "num_hidden_layers", None)
-    files = safetensors.shards(folder)
-    if any(path.is_file() for path in files):
-        shapes = packed.unpacked(safetensors.tensors(folder), quantization, layers)
-        if values.get("tie_word_embeddings") is True:
-            shapes = {name: shape for name, shape in shapes.items() if not name.endswith("lm_head.weight")}
-        return tensors.inventory(shapes, {}, config)
-    index = folder / safetensors.INDEX
-    return _from_index(index, values) if index.is_file() else None
-
-
-def _from_index(path: Path, values: Mapping[str, Any]) -> Inventory | None:
-    """Only a total is known: one layer holds everything."""
-    about = read_json(path).get("metadata")
-    about = about if isinstance(about, dict) else {}
-    total = about.get("total_parameters")
-    exact = isinstance(total, int)
-    if not exact:
-        size = about.get("total_size")
-        total = size // 2 if isinstance(size, int) else None
-    if not isinstance(total, int) or not 0 < total < LARGEST**2:
-        return None
-    hidden = values.get("hidden_size")
-    return Inventory(
-        (Block(Mixer("none"), ()),), (), (Weight("all", "other", (total,)),),
-        hidden=hidden if isinstance(hidden, int) else 0, exact=exact,
-    )  # fmt: skip
+    shapes = packed.unpacked(stored, quantization, layers)
+    if values.get("tie_word_embeddings") is True:
+        shapes = {name: shape for name, shape in shapes.items() if not name.endswith("lm_head.weight")}
+    return tensors.inventory(shapes, {}, config)
 
 
 def from_gguf(file: Gguf, path: str) -> tuple[Inventory, Quantization, Plain]:
