@@ -10,14 +10,22 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
 
-def attach(package: str, homes: Mapping[str, str]) -> tuple[Callable[[str], object], Callable[[], list[str]]]:
+def attach(package: str, homes: Mapping[str, str], renamed: Mapping[str, tuple[str, str]] | None = None,
+           ) -> tuple[Callable[[str], object], Callable[[], list[str]]]:  # fmt: skip
     """A package's `__getattr__` and `__dir__`: `homes` says in which module each public name is.
 
-    A module that stands for itself has its own name as its home. Call this where TYPE_CHECKING is false
-    only: a checker that sees a `__getattr__` believes in every misspelt name.
+    A module that stands for itself has its own name as its home. `renamed` holds old names, each with the new
+    one and the release that drops the old. Call this where TYPE_CHECKING is false only: a checker that sees
+    a `__getattr__` believes in every misspelt name.
     """
 
     def getattr_(name: str) -> object:
+        if renamed and name in renamed:
+            from memserve.deprecation import warn_deprecated
+
+            new, release = renamed[name]
+            warn_deprecated(f"{package}.{name}", instead=f"{package}.{new}", removed_in=release)
+            return getattr(sys.modules[package], new)
         if name not in homes:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
         home = import_module(f"{package}.{homes[name]}")

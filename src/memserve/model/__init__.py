@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from memserve import lazy
+
 if TYPE_CHECKING:
     from os import PathLike
 
-    from memserve.model.spec import ModelSpec
+    from memserve.model.spec import ModelSpec as ModelSpec
 
-__all__ = ["load"]
+__all__ = ["ModelSpec", "load"]
+if not TYPE_CHECKING:
+    __getattr__, __dir__ = lazy.attach(__name__, {"ModelSpec": "spec"})
 
 
 def load(name_or_path: str | PathLike[str]) -> ModelSpec:

@@ -1,1 +1,27 @@
-"""Text to token ids and back, the same for every engine in this process: what local rooms stand on."""
+"""Text to token ids and back, the same for every engine in this process: what local backends stand on."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from memserve import lazy
+
+if TYPE_CHECKING:
+    from memserve.tokens.detokenizer import Detokenizer as Detokenizer
+    from memserve.tokens.prompts import Prepared as Prepared
+    from memserve.tokens.prompts import Prompts as Prompts
+    from memserve.tokens.score_pair import ScorePair as ScorePair
+    from memserve.tokens.score_pair import tokenize_pair as tokenize_pair
+    from memserve.tokens.tokenizer import Tokenizer as Tokenizer
+
+_HOMES = {
+    "Detokenizer": "detokenizer",
+    "Prepared": "prompts",
+    "Prompts": "prompts",
+    "ScorePair": "score_pair",
+    "tokenize_pair": "score_pair",
+    "Tokenizer": "tokenizer",
+}
+__all__ = sorted(_HOMES)
+if not TYPE_CHECKING:
+    __getattr__, __dir__ = lazy.attach(__name__, _HOMES)

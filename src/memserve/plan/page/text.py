@@ -70,10 +70,9 @@ def _table(section: Section, width: int | None) -> Iterator[tuple[str, str]]:
         kept -= 1
     for number, row in enumerate(rows):
         yield "row" if number else "header", _aligned(row[:kept], widths)
-        for name, cell in zip(section.header[kept:], row[kept:], strict=True) if number else ():
-            if cell.strip("-"):
-                line = f"{name}: {cell}" if name else cell
-                yield from (("row", part) for part in _wrapped(line, width, DEEPER, DEEPER + "  "))
+        named = zip(section.header[kept:], row[kept:], strict=True) if number else ()
+        below = "; ".join(f"{name}: {cell}" if name else cell for name, cell in named if cell.strip("-"))
+        yield from (("row", part) for part in (_wrapped(below, width, DEEPER, DEEPER) if below else ()))
 
 
 def _pair(row: Row, widths: Sequence[int], width: int | None) -> Sequence[str]:

@@ -141,7 +141,8 @@ def _key(objective: str) -> Any:
 
     def size(plan: Plan) -> tuple[Any, ...]:
         loss = weight_loss(plan.checkpoint)
-        return loss > FOUR_BITS, -plan.model.parameters, loss, plan.model.id
+        small = loss > FOUR_BITS or plan.checkpoint.bits < 4
+        return small, -plan.model.parameters, loss, plan.model.id
 
     def figure(plan: Plan) -> tuple[Any, ...]:
         speed, cost = plan.speed or {}, plan.cost or {}
