@@ -104,3 +104,18 @@ def test_a_tower_that_nobody_knows_is_estimated():
 )
 def test_sizes_are_sums_of_products(words, value):
     assert layouts.size(Config(BERT, "bert", "config.json"), words) == value
+
+
+def test_a_class_of_its_own_under_a_known_name_is_an_estimate():
+    found = reader.from_config({**BERT, "auto_map": {"AutoModel": "own--modeling.JinaBertModel"}})
+    assert not found.exact
+    assert any("estimated" in note for note in found.notes)
+
+
+def test_nomic_before_its_port():
+    old = {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_inner": 48, "n_positions": 64, "vocab_size": 9}
+    new = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 48}
+    kind = {"model_type": "nomic_bert", "architectures": ["NomicBertModel"], "vocab_size": 9}
+    found = reader.from_config({**kind, **old, "auto_map": {}})
+    assert found.exact
+    assert found.parameters == reader.from_config({**kind, **new}).parameters

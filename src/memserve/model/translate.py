@@ -81,6 +81,16 @@ def _internvl(given: Mapping[str, Any]) -> Values:
     }
 
 
+def _nomic(given: Mapping[str, Any]) -> Values:
+    """Nomic's encoder before its port, in GPT-2's words."""
+    words = {
+        "hidden_size": "n_embd", "num_hidden_layers": "n_layer", "num_attention_heads": "n_head",
+        "intermediate_size": "n_inner", "max_position_embeddings": "n_positions",
+    }  # fmt: skip
+    changed = {new: given[old] for new, old in words.items() if old in given}
+    return {**changed, **{name: value for name, value in given.items() if name != "auto_map"}}
+
+
 VISION_FIELDS = (
     "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "image_size",
     "patch_size", "norm_type", "num_channels",
@@ -96,6 +106,7 @@ ADAPTERS: dict[str, Callable[[Mapping[str, Any]], Values]] = {
     "baichuan": _renamed("llama", "LlamaForCausalLM"),
     "minicpm": _minicpm,
     "internvl_chat": _internvl,
+    "nomic_bert": _nomic,
     "aquila": _renamed("llama", "LlamaForCausalLM"),
 }
 

@@ -36,10 +36,12 @@ def inventory(
 
     `headers` reads the names and shapes of the stored tensors; asked only where no recipe knows the family.
     """
-    recipe = index.recipe(config.kind)
+    recipe, own = index.recipe(config.kind), None
     if recipe is not None:
         check(config)
-        return recipe(config, architecture), ""
+        own = recipe(config, architecture)
+        if own.exact:
+            return own, ""
     from memserve.model.recipes import from_files, generic
 
     kind = config.kind[:60]
@@ -49,7 +51,7 @@ def inventory(
         return found, f"{kind} has no recipe here: counted from the stored tensors"
     _sane(config)
     note = f"{kind} has no recipe here: its parameters are estimated from the fields of its config"
-    return generic.inventory(config, architecture), note
+    return own or generic.inventory(config, architecture), note
 
 
 def check(config: Config) -> None:

@@ -58,7 +58,9 @@ def encoder(config: Config, architecture: str) -> Inventory:
     fields.is_encoder_decoder = both
     whole = tensors.inventory(found.shapes, found.aliases, fields)
     generates = heads.task_of(architecture) in heads.GENERATIVE
-    return whole._replace(encoder_only=bool(row.get("encoder_only")) and not generates)
+    encodes = bool(row.get("encoder_only")) and not generates
+    # A class of the repository's own (Jina's bert, say) may have other layers under a known name.
+    return whole._replace(encoder_only=encodes, exact="auto_map" not in config.given)
 
 
 RECIPES: dict[str, Recipe] = dict.fromkeys(layouts.table(), encoder)
