@@ -65,11 +65,17 @@ asked = st.tuples(
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True)
 @given(
     model=st.sampled_from(MODELS), card=st.sampled_from(CARDS), nodes=st.sampled_from(["", "2x"]),
-    cards=st.integers(1, 8), wishes=asked,
+    cards=st.integers(1, 8), options=asked,
 )  # fmt: skip
 def test_well_formed_calls_answer_with_one_object(model: str, card: str, nodes: str, cards: int,
-                                                  wishes: tuple[list[str], ...]) -> None:  # fmt: skip
-    words = [model, "--gpus", f"{nodes}{cards}x{card}", *(word for wish in wishes for word in wish), "--json"]
+                                                  options: tuple[list[str], ...]) -> None:  # fmt: skip
+    words = [
+        model,
+        "--gpus",
+        f"{nodes}{cards}x{card}",
+        *(word for option in options for word in option),
+        "--json",
+    ]
     code, out, err = spoken(words)
     assert code in (0, 1), (words, err)
     answer = json.loads(out)

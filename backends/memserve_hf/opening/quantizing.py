@@ -34,27 +34,27 @@ def stored(config: dict[str, Any]) -> str | None:
 
 
 def config_for(checkpoint: Checkpoint, options: Options, place: Place) -> dict[str, Any]:
-    """Arguments of `from_pretrained`; refuses a wish that the checkpoint contradicts."""
-    method, wish = stored(checkpoint.config), options.quantization
+    """Arguments of `from_pretrained`; refuses a quantization that the checkpoint contradicts."""
+    method, asked = stored(checkpoint.config), options.quantization
     if method:
-        _agree(method, wish, checkpoint)
+        _agree(method, asked, checkpoint)
         _installed(method)
         return {}
-    if wish in (None, "none"):
+    if asked in (None, "none"):
         return {}
-    if wish not in _BITSANDBYTES:
+    if asked not in _BITSANDBYTES:
         raise InvalidInput(
-            f"{checkpoint.name} is not stored as {wish}",
-            hint=f"name a {wish} checkpoint, or quantization='nf4' to quantize while loading",
+            f"{checkpoint.name} is not stored as {asked}",
+            hint=f"name a {asked} checkpoint, or quantization='nf4' to quantize while loading",
         )
-    return {"quantization_config": _bitsandbytes(str(wish), place)}
+    return {"quantization_config": _bitsandbytes(str(asked), place)}
 
 
-def _agree(method: str, wish: str | None, checkpoint: Checkpoint) -> None:
-    same = wish is None or wish == method or (method == "bitsandbytes" and wish in _BITSANDBYTES)
+def _agree(method: str, asked: str | None, checkpoint: Checkpoint) -> None:
+    same = asked is None or asked == method or (method == "bitsandbytes" and asked in _BITSANDBYTES)
     if not same:
         raise InvalidInput(
-            f"{checkpoint.name} is stored as {method}, not {wish}", hint="leave quantization out"
+            f"{checkpoint.name} is stored as {method}, not {asked}", hint="leave quantization out"
         )
 
 
@@ -67,11 +67,11 @@ def _installed(method: str) -> None:
         os.environ.setdefault("GPTQMODEL_CPU_WORKERS", "2")
 
 
-def _bitsandbytes(wish: str, place: Place) -> Any:
+def _bitsandbytes(asked: str, place: Place) -> Any:
     _installed("bitsandbytes")
     transformers, torch = need("hf", "transformers"), need("hf", "torch")
-    if wish == "int8":
+    if asked == "int8":
         return transformers.BitsAndBytesConfig(load_in_8bit=True)
     return transformers.BitsAndBytesConfig(
-        load_in_4bit=True, bnb_4bit_quant_type=wish, bnb_4bit_compute_dtype=getattr(torch, place.dtype)
+        load_in_4bit=True, bnb_4bit_quant_type=asked, bnb_4bit_compute_dtype=getattr(torch, place.dtype)
     )

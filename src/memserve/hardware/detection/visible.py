@@ -37,10 +37,10 @@ def _variables(vendor: str, env: Mapping[str, str]) -> list[str]:
     return found
 
 
-def _chosen(devices: tuple[Seen, ...], wish: str) -> tuple[Seen, ...]:
+def _chosen(devices: tuple[Seen, ...], asked: str) -> tuple[Seen, ...]:
     """As the drivers do: the list ends at the first entry that names no device, or one named before."""
     chosen: list[Seen] = []
-    for word in _words(wish):
+    for word in _words(asked):
         device = _device(devices, word)
         if device is None or device in chosen:
             break
@@ -48,9 +48,9 @@ def _chosen(devices: tuple[Seen, ...], wish: str) -> tuple[Seen, ...]:
     return tuple(chosen)
 
 
-def _words(wish: str) -> list[str]:
+def _words(asked: str) -> list[str]:
     words: list[str] = []
-    for word in wish.split(","):
+    for word in asked.split(","):
         span = re.fullmatch(r"\s*([0-9]{1,3})\s*-\s*([0-9]{1,3})\s*", word)
         words += [str(n) for n in range(int(span[1]), int(span[2]) + 1)] if span else [word.strip()]
     return words

@@ -168,6 +168,23 @@ DECODERS.update({
         qk_norm="head", width="dense_intermediate_size",
         moe=Moe("num_local_experts", width="intermediate_size", shared_width="shared_intermediate_size"),
     ),
+    "mellum": BIASED._replace(qk_norm="head", moe=Moe("num_local_experts")),
+    "kolibri1": Family(
+        qk_norm="head", windows="pattern4",
+        norms=(*TWO_NORMS, "post_self_attn_layernorm", "post_mlp_layernorm"),
+        moe=Moe("num_local_experts", shared_width="shared_expert_intermediate_size"),
+        width="moe_intermediate_size",
+    ),
+    "granitemoe_swa": BIASED._replace(
+        sinks=True, windows="first4",
+        moe=Moe("num_local_experts", width="intermediate_size", shared_width="shared_intermediate_size"),
+    ),
+    "biogpt": Family(
+        qkv_bias=True, out_bias=True, out_name="out_proj", norm="layer",
+        norms=("self_attn_layer_norm", "final_layer_norm"), mlp="plain", mlp_bias=True,
+        mlp_names=("fc1", "fc2"), positions="max_position_embeddings", position_offset=2,
+        final_norm="layer_norm",
+    ),
     "gpt_neox": Family(
         qkv_bias="attention_bias", out_bias="attention_bias", norm="layer", attention="attention",
         out_name="dense", mlp="plain", mlp_bias=True, mlp_names=("dense_h_to_4h", "dense_4h_to_h"),
@@ -176,6 +193,7 @@ DECODERS.update({
 })  # fmt: skip
 for _kind, _base in {
     "exaone": "llama",
+    "iquestcoder": "llama",
     "internlm3": "llama",
     "sarvam_moe": "glm4_moe",
     "glm4v_moe_text": "glm4_moe",

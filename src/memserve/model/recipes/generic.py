@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from memserve.model.config import Config
+from memserve.model.config import LARGEST, MOST_LAYERS, Config
 from memserve.model.recipes import decoder, heads, index, mla, modules
 from memserve.model.recipes.family import Family, Moe
 from memserve.model.spec import Block
@@ -40,6 +40,16 @@ NAMES: dict[str, tuple[str, ...]] = {
 }  # fmt: skip
 """Llama's word for a field, and others' words for it."""
 REQUIRED = ("hidden_size", "num_hidden_layers", "num_attention_heads", "vocab_size")
+LATENT = ("kv_lora_rank", "qk_nope_head_dim", "qk_rope_head_dim", "v_head_dim")
+"""Fields that latent attention needs."""
+ALONE = (*LATENT, "q_lora_rank", "sliding_window", "type_vocab_size", "layer_types", "tie_word_embeddings",
+         "id2label", "num_labels")  # fmt: skip
+"""Fields that all call the same."""
+TYPES: dict[str, type] = {
+    "attention_bias": bool, "mlp_bias": bool, "qk_norm": bool, "hidden_act": str, "layer_types": list,
+    "tie_word_embeddings": bool, "id2label": dict,
+}  # fmt: skip
+"""What a field must be to be read; the others are sizes."""
 TEXT = ("text_config", "llm_config", "language_config", "thinker_config", "decoder")
 TOWERS = ("vision_config", "audio_config", "speech_config", "vision_tower_config", "vit_config", "encoder")
 TWO_MATRICES = frozenset(
@@ -55,17 +65,31 @@ def text_field(config: Config) -> str:
 
 def _translated(config: Config) -> Config:
     """The same config in Llama's words, refused where it does not say how large the model is."""
-    values: dict[str, Any] = dict(config.given)
-    for name, others in NAMES.items():
-        found = next((config.raw(one) for one in (name, *others) if config.raw(one) is not None), None)
+    values: dict[str, Any] = {"tie_word_embeddings": True}  # what transformers does not write down
+    for name, others in {**NAMES, **dict.fromkeys(ALONE, ())}.items():
+        spelled = (_usable(config.raw(one), TYPES.get(name, int)) for one in (name, *others))
+        found = next((value for value in spelled if value is not None), None)
         if found is not None:
             values[name] = found
-    values.setdefault("tie_word_embeddings", True)  # what transformers does not write down
     same = Config(values, "", config.path, config.prefix)
     for name in REQUIRED:
         if not same.maybe(name):
-            same.bad(name, "is missing" if not same.has(name) else "must not be zero")
+            config.bad(
+                name, "is missing" if config.raw(name) is None else "must be a whole number above zero"
+            )
+    heads_, hidden = same.size("num_attention_heads"), same.size("hidden_size")
+    if heads_ > hidden and not same.has("head_dim"):
+        config.bad("num_attention_heads", f"must not be above the hidden size, {hidden}")
     return same
+
+
+def _usable(value: Any, wanted: type) -> Any:
+    """The value where it is of the wanted kind; of a list of sizes, one for each layer, the middle one."""
+    if wanted is int and isinstance(value, list) and value and all(type(one) is int for one in value):
+        value = sorted(value)[len(value) // 2]
+    if wanted is int:
+        return value if type(value) is int and 0 < value <= LARGEST else None
+    return value if isinstance(value, wanted) else None
 
 
 def _family(config: Config) -> Family:
@@ -85,7 +109,7 @@ def _family(config: Config) -> Family:
         qkv_bias=biased, out_bias=encoder, mlp_bias=encoder or config.flag("mlp_bias"),
         qk_norm="head" if config.raw("qk_norm") is True else "", norm="layer" if encoder else "rms",
         mlp="plain" if plain else "gated", moe=moe, windows="window", embed_norm=encoder,
-        positions="max_position_embeddings" if encoder else "",
+        positions="max_position_embeddings" if encoder and config.has("max_position_embeddings") else "",
     )  # fmt: skip
 
 
@@ -95,12 +119,13 @@ def _words(config: Config, architecture: str) -> Inventory:
     if not same.has("intermediate_size"):
         same.given["intermediate_size"] = 4 * same.size("hidden_size")
     family = _family(same)
-    if same.maybe("kv_lora_rank"):
+    if all(same.maybe(field) for field in LATENT):
         return mla.latent(same, architecture, family)
-    same.given["layer_types"] = None if _odd(same) else same.given.get("layer_types")
+    if _odd(same):
+        same.given.pop("layer_types", None)
     body = decoder.assemble(same, family, decoder.stack(same, family))
     found = heads.with_head(same, body, architecture, family)
-    if not config.flag("is_encoder_decoder"):
+    if config.raw("is_encoder_decoder") is not True:
         return found._replace(encoder_only=same.has("type_vocab_size"))
     return _with_encoder(config, same, family, found)
 
@@ -109,14 +134,15 @@ def _odd(config: Config) -> bool:
     """Layer kinds that are no attention, or no list of words."""
     listed = config.given.get("layer_types")
     known = ("full_attention", "sliding_attention", "chunked_attention", "attention")
-    return not isinstance(listed, list) or any(kind not in known for kind in listed)
+    if not isinstance(listed, list) or len(listed) < config.layers():
+        return True
+    return any(kind not in known for kind in listed)
 
 
 def _with_encoder(config: Config, same: Config, family: Family, found: Inventory) -> Inventory:
     """An encoder of the same layers, and a second attention in each layer of the decoder."""
-    count = next(
-        (n for n in (config.maybe("encoder_layers"), config.maybe("num_layers")) if n), same.layers()
-    )
+    listed = (_usable(config.raw(name), int) for name in ("encoder_layers", "num_layers"))
+    count = next((one for one in listed if one), same.layers())
     block = found.blocks[0]
     attend = decoder.attention(same, family._replace(attention="encoder_attn"), decoder.head_sizes(same))
     crossed = {one: Block(one.mixer, (*one.weights, *attend), one.experts, one.experts_per_token)
@@ -129,17 +155,17 @@ def _with_encoder(config: Config, same: Config, family: Family, found: Inventory
 
 def _tower(config: Config, name: str, into: int) -> Weights:
     """A vision or audio encoder of common layers, and the matrix that leads to the words."""
-    sizes = {
-        field: next((size for one in (field, *NAMES[field]) if (size := config.maybe(one))), 0)
-        for field in ("hidden_size", "num_hidden_layers", "intermediate_size")
-    }
-    hidden, layers = sizes["hidden_size"], sizes["num_hidden_layers"]
+
+    def size(name: str, usual: int = 0) -> int:
+        spelled = (_usable(config.raw(one), int) for one in (name, *NAMES.get(name, ())))
+        return next((one for one in spelled if one), usual)
+
+    hidden, layers = size("hidden_size"), min(size("num_hidden_layers"), MOST_LAYERS)
     if not hidden or not layers:
         return ()
-    width = sizes["intermediate_size"] or 4 * hidden
-    patch = config.first("patch_size") if isinstance(config.raw("patch_size"), int) else 16
+    width, patch = size("intermediate_size", 4 * hidden), size("patch_size", 16)
     found = (
-        *modules.vector("patch_embedding", hidden, config.size("num_channels", 3), patch, patch),
+        *modules.vector("patch_embedding", hidden, size("num_channels", 3), patch, patch),
         *modules.linear("self_attn.qkv_proj", 3 * hidden, hidden, "column", bias=True, count=layers),
         *modules.linear("self_attn.out_proj", hidden, hidden, "row", bias=True, count=layers),
         *modules.linear("mlp.fc1", width, hidden, "column", bias=True, count=layers),

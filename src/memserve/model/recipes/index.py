@@ -28,14 +28,17 @@ DECODERS: dict[str, str] = {
         " exaone exaone4 exaone_moe olmo olmo2 olmo3 olmoe flex_olmo phimoe seed_oss smollm3 stablelm cohere"
         " cohere2 afmoe apertus arcee aria_text bitnet cwm ernie4_5 ernie4_5_moe granite_swa granitemoe"
         " granitemoeshared helium hunyuan_v1_dense hunyuan_v1_moe jais2 hyperclovax nanochat nemotron"
-        " persimmon vaultgemma diffllama minimax_m3_vl_text gpt_neox internlm3 qwen2_vl_text qwen2_5_vl_text"
+        " persimmon vaultgemma diffllama minimax_m3_vl_text gpt_neox internlm3 iquestcoder mellum"
+        " kolibri1 granitemoe_swa biogpt qwen2_vl_text qwen2_5_vl_text"
         " qwen3_vl_text qwen3_vl_moe_text glm4v_text glm4v_moe_text qwen2_5_omni_text"
     ),
     "classic": "opt gpt2 falcon bloom mpt gptj codegen gpt_neo gpt_bigcode",
     "varied": "laguna llama4_text mimo_v2_flash",
     "deepseek_v4": "deepseek_v4",
     "mamba": "mamba mamba2 falcon_mamba jamba bamba falcon_h1 granitemoehybrid nemotron_h lfm2 lfm2_moe",
-    "mla": "deepseek_v2 deepseek_v3 deepseek_v32 glm_moe_dsa sarvam_mla glm4_moe_lite youtu minicpm3",
+    "mla": (
+        "deepseek_v2 deepseek_v3 deepseek_v32 glm_moe_dsa sarvam_mla mistral4 glm4_moe_lite youtu minicpm3"
+    ),
     "gemma": "gemma3 gemma4 gemma4_text gemma4_unified gemma4_unified_text",
     "gemma3n": "gemma3n_text",
     "recurrent": "qwen3_next qwen3_5_text qwen3_5_moe_text kimi_linear",

@@ -116,6 +116,7 @@ FAMILIES: dict[str, Family] = {
     "deepseek_v32": Family(moe=MOE),
     "glm_moe_dsa": Family(moe=MOE),
     "sarvam_mla": Family(moe=MOE),
+    "mistral4": Family(moe=MOE),
     "glm4_moe_lite": Family(moe=MOE._replace(first=1)),
     "youtu": Family(),
     "minicpm3": Family(mlp_bias="mlp_bias"),

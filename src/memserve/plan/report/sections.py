@@ -128,18 +128,18 @@ def money(plan: Plan) -> Iterator[Row]:
         yield "price", f"{rates} $ per million tokens in / out"
 
 
-def work(told: Mapping[str, Any]) -> str:
+def work(job: Mapping[str, Any]) -> str:
     """Time, money and the bounds of a workload."""
-    hours, usd = told["hours"], told["usd"]
-    said = f"{told['name']}: {hours['likely']:.2f} h ({hours['low']:.2f} to {hours['high']:.2f})"
+    hours, usd = job["hours"], job["usd"]
+    said = f"{job['name']}: {hours['likely']:.2f} h ({hours['low']:.2f} to {hours['high']:.2f})"
     said += f", {usd['likely']:.2f} $" if usd else ""
-    said += f", {told['kwh']:.2f} kWh" if told["kwh"] else ""
+    said += f", {job['kwh']:.2f} kWh" if job["kwh"] else ""
     answers = {True: "within", False: "beyond", None: "perhaps within"}
-    if "within_deadline" in told:
-        said += f"; {answers[told['within_deadline']]} the deadline"
-        said += f" ({told['machines_for_deadline']} such machines make it)"
-    if "within_budget" in told:
-        said += f"; {answers[told['within_budget']]} the budget"
+    if "within_deadline" in job:
+        said += f"; {answers[job['within_deadline']]} the deadline"
+        said += f" ({job['machines_for_deadline']} such machines make it)"
+    if "within_budget" in job:
+        said += f"; {answers[job['within_budget']]} the budget"
     return said
 
 
