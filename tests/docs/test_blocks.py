@@ -73,7 +73,8 @@ def stage(tmp_path: Path, server: str, monkeypatch: pytest.MonkeyPatch) -> Any:
     for key in KEYS:
         monkeypatch.setenv(key, "key-of-a-page")
     for key, value in {
-        "OPENAI_BASE_URL": f"http://{server}/v1", "STAGE": str(tmp_path), "PYTHONPATH": str(ROOT),
+        "OPENAI_BASE_URL": f"http://{server}/v1", "STAGE": str(tmp_path),
+        "PYTHONPATH": f"{ROOT}:{ROOT / 'examples' / 'plugin'}",
         "XDG_CONFIG_HOME": str(tmp_path / "config"), "XDG_CACHE_HOME": str(tmp_path / "cache"),
         "HF_HUB_OFFLINE": "1", "PYTHONWARNINGS": "ignore",
     }.items():  # fmt: skip

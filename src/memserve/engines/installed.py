@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 from memserve import registry
 from memserve.engines.backend import is_plannable, server_of
+from memserve.engines.log import Logged
+from memserve.engines.speed import Timed
 from memserve.errors import InvalidInput
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from memserve.engines.backend import Plannable
+    from memserve.engines.log import LogFormat
     from memserve.engines.server import Program
+    from memserve.engines.speed import EngineSpeed
+    from memserve.protocol import Backend
 
 UNRANKED = 9
 
@@ -40,10 +45,21 @@ def rank(name: str) -> int:
 
 
 @registry.remembered
-def telling(part: str) -> dict[str, Any]:
-    """Backend -> its `part`, for those that have one."""
-    asked = {name: getattr(registry.find(name), part, None) for name in registry.names() if may(name, part)}
-    return {name: answer for name, answer in asked.items() if answer is not None}
+def logs() -> dict[str, LogFormat]:
+    """How the start-up logs of the backends' engines are read, where that is known."""
+    found = {name: one.log for name, one in _that_may("log") if isinstance(one, Logged)}
+    return {name: log for name, log in found.items() if log is not None}
+
+
+@registry.remembered
+def speeds() -> dict[str, EngineSpeed]:
+    """How the backends' engines spend their time, where that is known."""
+    found = {name: one.speed for name, one in _that_may("speed") if isinstance(one, Timed)}
+    return {name: speed for name, speed in found.items() if speed is not None}
+
+
+def _that_may(part: str) -> Iterator[tuple[str, Backend]]:
+    return ((name, registry.find(name)) for name in registry.names() if may(name, part))
 
 
 def may(name: str, part: str) -> bool:

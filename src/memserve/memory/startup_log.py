@@ -75,7 +75,7 @@ def read(path: str | Path) -> StartupLog:
 def parse(text: str, *, name: str = "the log") -> StartupLog:
     """The figures of one start; `InvalidInput` where there are none."""
     clean = _COLOUR.sub("", text).splitlines()
-    logs = installed.telling("log")
+    logs = installed.logs()
     found = {backend: _gather(clean, log) for backend, log in logs.items() if _may_be(text, log)}
     likely = [backend for backend, figures in found.items() if set(_FIGURES) & set(figures)]
     if not likely:
@@ -87,7 +87,7 @@ def parse(text: str, *, name: str = "the log") -> StartupLog:
 def _unread(name: str, logs: list[LogFormat]) -> InvalidInput:
     ranked = sorted(logs, key=lambda log: (-len(log["lines"]), log["engine"].lower()))
     engines = " or ".join(", ".join(log["engine"] for log in ranked).rsplit(", ", 1))
-    lines = " or ".join(dict.fromkeys(f"{log['example']!r}" for log in ranked))
+    lines = " or ".join(list(dict.fromkeys(f"{log['example']!r}" for log in ranked))[:2])
     return InvalidInput(f"{name} has no memory figures of {engines}", hint=f"it should say {lines}")
 
 

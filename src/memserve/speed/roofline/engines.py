@@ -54,7 +54,7 @@ def kind(name: str) -> str | None:
 
 def most_measured() -> str:
     """The backend whose figures rest on the most published measurements."""
-    timed: dict[str, EngineSpeed] = installed.telling("speed")
+    timed = installed.speeds()
     return max(timed, key=lambda name: timed[name].get("rows", 0))
 
 
@@ -67,7 +67,7 @@ def used(backend: str, card: Card) -> str:
 @registry.remembered
 def _classes() -> dict[str, EngineSpeed]:
     published = cast("dict[str, EngineSpeed]", files.table(__file__, "../data/published.json")["engines"])
-    return {**published, **installed.telling("speed")}
+    return {**published, **installed.speeds()}
 
 
 @cache
