@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from memserve.engines import installed
 from memserve.engines.deployment import Deployment, Layout
 from memserve.engines.rules.checks import CHECKS
 from memserve.engines.rules.facts import deployment_facts, machine_facts, model_facts
@@ -16,7 +17,6 @@ from memserve.engines.rules.judge import Judge, judge, offered, release
 from memserve.engines.rules.version import version_key, within
 from memserve.hardware import Machine, card, cards
 from memserve.model import load
-from memserve.plan.search import rooms
 
 DATA = Path(__file__).parents[1] / "data" / "plan"
 ROOMS = ("vllm", "sglang", "ascend", "mindie", "lmdeploy", "hf", "llamacpp")
@@ -30,7 +30,7 @@ def _deployment(backend: str, version: str, quantization: str, **more: Any) -> D
 
 def _refusal(backend: str, version: str, quantization: str, card_name: str, model: str = "llama-8b",
              cards: int = 8, **more: Any) -> str | None:  # fmt: skip
-    rules = rooms.room(backend).rules
+    rules = installed.named(backend).rules
     machine = Machine(card(card_name), cards_per_node=cards)
     refusal = judge(rules, load(model), machine, _deployment(backend, version, quantization, **more))
     return refusal.rule if refusal else None
@@ -43,7 +43,7 @@ def test_every_row_is_complete(name: str) -> None:
         *deployment_facts(_deployment(name, "1", "none")),
     }  # fmt: skip
     seen = set()
-    for row in rooms.room(name).rules["rows"]:
+    for row in installed.named(name).rules["rows"]:
         assert row["id"] not in seen
         seen.add(row["id"])
         assert row["says"] and row["source"], row["id"]
@@ -59,14 +59,14 @@ def test_sentences_name_only_what_is_known(name: str) -> None:
         *deployment_facts(_deployment(name, "1", "none")),
     }  # fmt: skip
     told = {"lacking", "since", "last", "width", "whole", "group", "block", "share", "kv_heads"}
-    for row in rooms.room(name).rules["rows"]:
+    for row in installed.named(name).rules["rows"]:
         asked = {field for _, field, _, _ in Formatter().parse(row["says"]) if field}
         assert asked <= (facts | told if "check" in row else facts), row["id"]
 
 
 @pytest.mark.parametrize("name", ROOMS)
 def test_releases_are_newest_first_and_pinned(name: str) -> None:
-    releases = offered(rooms.room(name).rules)
+    releases = offered(installed.named(name).rules)
     keys = [version_key(row["version"]) for row in releases]
     assert keys == sorted(keys, reverse=True)
     assert all(row["source"] for row in releases)
@@ -122,7 +122,7 @@ def test_vllm_rules_move_with_the_release(version: str, quantization: str, card_
     ],
 )
 def test_layouts(backend: str, model: str, layout: Layout, quantization: str, rule: str | None) -> None:
-    version = str(offered(rooms.room(backend).rules)[0]["version"])
+    version = str(offered(installed.named(backend).rules)[0]["version"])
     assert _refusal(backend, version, quantization, "H100", model, layout=layout) == rule
 
 
@@ -152,7 +152,7 @@ def test_ascend_has_its_own_quantizations(name: str) -> None:
 def test_every_card_gets_a_verdict_from_every_room() -> None:
     model = load("llama-8b")
     for name in ROOMS:
-        rules = rooms.room(name).rules
+        rules = installed.named(name).rules
         for one in cards():
             Judge(rules, str(offered(rules)[0]["version"]), model, Machine(one)).card()
 
@@ -171,7 +171,7 @@ def test_versions_are_lenient() -> None:
     assert version_key("0.26.1rc1.dev156+g0eec856cc") == version_key("0.26.1")
     assert version_key("2025") == version_key("Jan 2025 main") == version_key(None)
     assert within("0.5.4", "0.5.0", "0.6.0") and not within("0.6.0", "0.5.0", "0.6.0")
-    assert release(rooms.room("vllm").rules, "0.25.1")["version"] == "0.19.1"
+    assert release(installed.named("vllm").rules, "0.25.1")["version"] == "0.19.1"
 
 
 @pytest.mark.parametrize(("bits", "expected"), [(8, "gptq-4bit"), (4, None)])

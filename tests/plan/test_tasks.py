@@ -140,18 +140,19 @@ def test_plots(ending: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
 
 def test_calibration_learns_and_is_applied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
                                            capsys: pytest.CaptureFixture[str]) -> None:  # fmt: skip
-    from memserve.plan.search import fit
 
     monkeypatch.setenv("MEMSERVE_CONFIG_DIR", str(tmp_path))
+    from memserve.plan.search import judging
+
     logs = sorted(STARTUP.glob("*vllm*")) or sorted(STARTUP.iterdir())
     assert logs, "start-up logs are part of the tests' data"
-    fit._calibrations.cache_clear()
+    judging._calibrations.cache_clear()
     assert main(["--calibrate", str(logs[0]), "--gpus", "1xH100", "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
     assert Path(told["saved"]).is_relative_to(tmp_path) and told["calibration"]["card"] == "H100-80GB"
-    fit._calibrations.cache_clear()
-    assert len(fit._calibrations()) == 1
-    fit._calibrations.cache_clear()
+    judging._calibrations.cache_clear()
+    assert len(judging._calibrations()) == 1
+    judging._calibrations.cache_clear()
 
 
 def test_rich_pages_render(capsys: pytest.CaptureFixture[str]) -> None:

@@ -8,12 +8,12 @@ from memserve import lazy
 
 if TYPE_CHECKING:
     from memserve.plan.answer import Answer as Answer
+    from memserve.plan.candidate import Candidate as Candidate
+    from memserve.plan.candidate import Checkpoint as Checkpoint
+    from memserve.plan.candidate import Verdict as Verdict
     from memserve.plan.checking import check as check
-    from memserve.plan.described import Checkpoint as Checkpoint
-    from memserve.plan.described import Verdict as Verdict
     from memserve.plan.library import best as best
     from memserve.plan.library import candidates as candidates
-    from memserve.plan.plan import Candidate as Candidate
     from memserve.plan.plan import Plan as Plan
     from memserve.plan.query import PlanOptions as PlanOptions
     from memserve.plan.query import Query as Query
@@ -27,11 +27,11 @@ if TYPE_CHECKING:
 _HOMES = {
     "Answer": "answer",
     "check": "checking",
-    "Checkpoint": "described",
-    "Verdict": "described",
+    "Checkpoint": "candidate",
+    "Verdict": "candidate",
     "best": "library",
     "candidates": "library",
-    "Candidate": "plan",
+    "Candidate": "candidate",
     "Plan": "plan",
     "PlanOptions": "query",
     "Query": "query",

@@ -6,10 +6,11 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from memserve.engines import installed
+from memserve.plan.candidate import Candidate
 from memserve.plan.page.shown import Shown
-from memserve.plan.plan import Candidate, Plan
+from memserve.plan.plan import Plan
 from memserve.plan.query import Query
-from memserve.plan.search import pricing, rooms
+from memserve.plan.search import pricing
 from memserve.plan.search.checkpoints import loaded
 from memserve.plan.search.choice import ranked
 from memserve.plan.search.closest import measured, nearest, remedies
@@ -132,13 +133,13 @@ class Maker:
             from memserve.plan.search import remote
 
             return remote.plan(candidate, self.model, self.machine, self.query.job)
-        room = rooms.room(candidate.backend)
+        backend = installed.named(candidate.backend)
         job = self.query.job
         held = loaded(self.model, candidate.checkpoint)
         deployment = candidate.deployment
-        launch = room.launch.launch(held, candidate.checkpoint.id, self.machine, deployment)
+        launch = backend.launch.launch(held, candidate.checkpoint.id, self.machine, deployment)
         asked = candidate.footprint is not None and not brief
-        largest = room.memory.largest_context(held, self.machine, deployment) if asked else None
+        largest = backend.memory.largest_context(held, self.machine, deployment) if asked else None
         plan = Plan(
             model=self.model, machine=self.machine, deployment=deployment, verdict=candidate.verdict,
             checkpoint=candidate.checkpoint, launch=launch, largest_context=largest,

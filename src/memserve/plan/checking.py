@@ -13,7 +13,7 @@ from memserve.engines.rules.judge import drives
 from memserve.engines.unstated import completed
 from memserve.errors import InvalidInput
 from memserve.hardware.machine import GIB
-from memserve.plan.described import Checkpoint
+from memserve.plan.candidate import Checkpoint
 from memserve.plan.plan import Plan
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ def check(command: str | Sequence[str], gpus: str | Machine | None = None, *,
     Raises only where the command, the machine or the model cannot be read.
     """
     from memserve.model import load
-    from memserve.plan.search.verdict import assess
+    from memserve.plan.search.judging import assess
 
     machine = _machine(gpus, memory_gib_per_card)
     variables, words = taken_apart(command)

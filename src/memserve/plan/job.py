@@ -11,7 +11,7 @@ from memserve.errors import InvalidInput
 if TYPE_CHECKING:
     from memserve.hardware.machine import Machine
     from memserve.model.spec import ModelSpec
-    from memserve.plan.described import Described
+    from memserve.plan.candidate import Judged
     from memserve.speed.prices import Price
     from memserve.speed.workloads import Estimate, Workload
 
@@ -35,7 +35,7 @@ class Job:
         tokens = self.workload.prompt_tokens + self.workload.output_tokens
         return ceil(tokens / STEP) * STEP
 
-    def on(self, model: ModelSpec, machine: Machine, plan: Described,
+    def on(self, model: ModelSpec, machine: Machine, plan: Judged,
            usd_per_hour: float | None) -> dict[str, Any]:  # fmt: skip
         """The job on the user's own cards."""
         from memserve.speed import workloads

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from memserve.hardware.machine import Machine
     from memserve.model.spec import ModelSpec
     from memserve.plan.answer import Answer
-    from memserve.plan.plan import Candidate, Plan
+    from memserve.plan.candidate import Candidate
+    from memserve.plan.plan import Plan
     from memserve.plan.query import PlanOptions
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from memserve import files
 
 if TYPE_CHECKING:
-    from memserve.plan.described import Checkpoint
+    from memserve.plan.candidate import Checkpoint
 
 _DATA = files.table(__file__, "losses.json")
 WEIGHTS: dict[str, int] = _DATA["weights"]

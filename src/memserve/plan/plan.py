@@ -1,4 +1,4 @@
-"""The planner's answer in values: a candidate, and a plan with its launch."""
+"""The planner's answer in values: a plan with its launch."""
 
 from __future__ import annotations
 
@@ -6,54 +6,28 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from memserve.hardware.machine import GIB
-from memserve.plan.described import Described
+from memserve.plan.candidate import Judged
 from memserve.plan.page.shown import Shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from memserve.engines.deployment import Deployment
     from memserve.engines.launch import Launch
     from memserve.hardware.machine import Machine
     from memserve.model.spec import ModelSpec
-    from memserve.plan.described import Checkpoint, Verdict
+    from memserve.plan.candidate import Candidate
     from memserve.plan.page.section import Section
 
 SCREEN = 4000
 """Characters of a printed plan."""
 
 
-@dataclass(frozen=True)
-class Candidate(Described):
-    """One combination of engine, release, quantization and layout, judged."""
-
-    deployment: Deployment
-    verdict: Verdict
-    checkpoint: Checkpoint
-    remote: bool = False
-    """Served by an HTTP provider: no memory, no layout."""
-
-    def to_dict(self) -> dict[str, Any]:
-        """As a line of `rejected`."""
-        return {
-            "backend": self.backend, "engine_version": self.engine_version or None,
-            "quantization": self.quantization, "dtype": self.dtype,
-            "tensor_parallel": None if self.remote else self.tensor_parallel,
-            "pipeline_parallel": None if self.remote else self.pipeline_parallel,
-            "data_parallel": None if self.remote else self.data_parallel,
-            "outcome": self.outcome, "rule": self.rule, "reason": self.reason, "source": self.source,
-        }  # fmt: skip
-
-
 @dataclass(frozen=True, repr=False)
-class Plan(Described, Shown):
+class Plan(Judged, Shown):
     """What to run: a candidate, how to start it, and what else was considered."""
 
     model: ModelSpec
     machine: Machine
-    deployment: Deployment
-    verdict: Verdict
-    checkpoint: Checkpoint
     launch: Launch | None = None
     reasons: tuple[str, ...] = ()
     """Why this one, what was assumed and what is lost; for one that does not fit, why not."""

@@ -1,6 +1,6 @@
 """Judges one deployment by an engine's rows: each row says when it refuses, in a sentence, with its source.
 
-A room's `rules` is a mapping. `versions`: the releases that the planner may pin, newest first.
+A backend's `rules` is a mapping. `versions`: the releases that the planner may pin, newest first.
 `architectures`: which releases know which model classes. `rows`: refusals, each with `id`, `when`, `check`,
 `since`, `before`, `says`, `source` and `read` (the date).
 `when` maps facts to conditions: a value, a list of values, {"not": [...]}, {"below": n} or {"at_least": n};
@@ -134,7 +134,7 @@ def always(rules: Mapping[str, Any], rule: str) -> bool:
 
 def judge(rules: Mapping[str, Any], model: ModelSpec, machine: Machine,
           deployment: Deployment) -> Refusal | None:  # fmt: skip
-    """The first rule of a room that refuses this deployment on this machine; None: rules allow it."""
+    """The first rule of a backend that refuses this deployment on this machine; None: rules allow it."""
     return Judge(rules, deployment.engine_version, model, machine)(deployment)
 
 

@@ -6,10 +6,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from memserve.engines import installed
 from memserve.errors import InvalidInput
 from memserve.hardware.machine import GIB
 from memserve.plan.report.sections import PARTS
-from memserve.plan.search import rooms
 from memserve.plan.search.checkpoints import loaded
 
 if TYPE_CHECKING:
@@ -73,9 +73,9 @@ def _cards(axes: Any, plan: Plan) -> None:
 def _capacity(axes: Any, plan: Plan) -> None:
     """Requests at once against the context."""
     contexts = _contexts(plan)
-    room, model = rooms.room(plan.backend), loaded(plan.model, plan.checkpoint)
+    backend, model = installed.named(plan.backend), loaded(plan.model, plan.checkpoint)
     held = [
-        room.memory.account(model, plan.machine, replace(plan.deployment, context=context)).max_concurrency
+        backend.memory.account(model, plan.machine, replace(plan.deployment, context=context)).max_concurrency
         for context in contexts
     ]
     axes.plot(contexts, [requests * plan.data_parallel for requests in held], marker="o", markersize=3)

@@ -12,8 +12,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from memserve.plan.answer import Answer
+    from memserve.plan.candidate import Candidate
     from memserve.plan.page.section import Row
-    from memserve.plan.plan import Candidate, Plan
+    from memserve.plan.plan import Plan
 
 PARTS = ("weights", "kv_cache", "activation", "non_torch", "graphs")
 LEGEND = tuple(part.replace("_", " ") for part in PARTS)

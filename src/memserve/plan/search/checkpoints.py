@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from memserve import files
 from memserve.model.memo import remembered
-from memserve.plan.described import Checkpoint
+from memserve.plan.candidate import Checkpoint
 
 if TYPE_CHECKING:
     from memserve.model import catalogue

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from memserve.engines import installed
 from memserve.engines.rules.judge import release
 from memserve.plan.losses import KV, OVERFLOWS, preference, weight_loss
-from memserve.plan.search import pricing, rooms
+from memserve.plan.search import pricing
 from memserve.plan.search.offers import squeezed
 
 if TYPE_CHECKING:
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
 
     from memserve.hardware.machine import Machine
     from memserve.model.spec import ModelSpec
-    from memserve.plan.plan import Candidate
+    from memserve.plan.candidate import Candidate
     from memserve.plan.query import Query
 
 ROOMY = 1 / 3
@@ -39,7 +40,7 @@ class Rank:
     def __call__(self, candidate: Candidate) -> tuple[Any, ...]:
         """Last resorts last; then quality, or what the objective asks; then what is easiest to start."""
         effort = int(candidate.checkpoint.make is not None) + int(self.built(candidate))
-        engine = rooms.room(candidate.backend).rules.get("rank", 9)
+        engine = installed.named(candidate.backend).rules.get("rank", 9)
         taste = (candidate.deployment.eager, engine, preference(candidate.quantization))
         if self.query.objective != "quality":
             return (self.last_resort(candidate), effort, self.pace(candidate), *taste)
@@ -49,7 +50,7 @@ class Rank:
 
     def last_resort(self, candidate: Candidate) -> int:
         """No batching, GGUF, FP8 without its hardware, a dtype too narrow: not before nothing else fits."""
-        serves = rooms.room(candidate.backend).rules.get("serves", {})
+        serves = installed.named(candidate.backend).rules.get("serves", {})
         slow = not serves.get("continuous_batching") and self.query.backend != candidate.backend
         asked = self.query.quantization == candidate.quantization or candidate.checkpoint.stored
         narrow = self.model.model_type in OVERFLOWS.get(candidate.dtype, ())
@@ -58,7 +59,7 @@ class Rank:
 
     def built(self, candidate: Candidate) -> bool:
         """An engine without packages for this maker's cards: building it is as much work as a checkpoint."""
-        row = release(rooms.room(candidate.backend).rules, candidate.engine_version)
+        row = release(installed.named(candidate.backend).rules, candidate.engine_version)
         return "install" in row.get("on", {}).get(self.machine.card.vendor, {})
 
     def emulated(self, candidate: Candidate) -> bool:
@@ -82,7 +83,7 @@ class Rank:
 
     def idle(self, candidate: Candidate) -> int:
         """Cards of the last node that nothing uses, for engines that gain by each."""
-        serves = rooms.room(candidate.backend).rules.get("serves", {})
+        serves = installed.named(candidate.backend).rules.get("serves", {})
         if not serves.get("tensor_parallel"):
             return 0
         return -candidate.deployment.layout.cards % self.machine.cards_per_node

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
+from memserve.engines import installed
 from memserve.engines.rules.judge import subject
 from memserve.plan.losses import weight_loss
-from memserve.plan.search import rooms
 from memserve.plan.search.checkpoints import loaded
 from memserve.plan.search.choice import ranked
 from memserve.plan.search.offers import consider
@@ -17,8 +17,10 @@ if TYPE_CHECKING:
 
     from memserve.hardware.machine import Machine
     from memserve.model.spec import ModelSpec
-    from memserve.plan.plan import Candidate
+    from memserve.plan.candidate import Candidate
     from memserve.plan.query import Query
+
+    Change: TypeAlias = tuple[str, ModelSpec, Machine, Query]
 
 MOST_CARDS = 64
 REQUESTED = frozenset({"stored-quantization", "no-checkpoint"})
@@ -36,14 +38,14 @@ def measured(candidate: Candidate, model: ModelSpec, machine: Machine) -> Candid
     """The nearest miss with the memory that it would take, where a rule spoke before memory was asked."""
     if candidate.remote or candidate.footprint is not None:
         return candidate
-    memory = rooms.room(candidate.backend).memory
+    memory = installed.named(candidate.backend).memory
     footprint = memory.account(loaded(model, candidate.checkpoint), machine, candidate.deployment)
     return replace(candidate, verdict=replace(candidate.verdict, footprint=footprint))
 
 
 def _distance(candidate: Candidate) -> tuple[float, ...]:
     footprint = candidate.footprint
-    engine = rooms.room(candidate.backend).rules.get("rank", 9)
+    engine = installed.named(candidate.backend).rules.get("rank", 9)
     if footprint is None:
         return (_refused_at(candidate), engine, weight_loss(candidate.checkpoint))
     over = (footprint.weights + footprint.activation + footprint.non_torch) / max(1, footprint.usable)
@@ -53,30 +55,35 @@ def _distance(candidate: Candidate) -> tuple[float, ...]:
 def _refused_at(candidate: Candidate) -> float:
     """A request, then what the weights or the dtype need, then the release and its card, then the maker."""
     own = candidate.rule in REQUESTED
-    return REFUSED_AT["request" if own else subject(rooms.room(candidate.backend).rules, candidate.rule)]
+    return REFUSED_AT["request" if own else subject(installed.named(candidate.backend).rules, candidate.rule)]
 
 
 def remedies(model: ModelSpec, machine: Machine, query: Query, closest: Candidate) -> Iterator[str]:
-    """Changes of one wish at a time that were tried and do fit."""
+    """Changes of the call that were tried and do fit: a shorter context, then the first other change."""
     yield from _shorter(model, machine, closest)
+    for words, spec, place, asked in _changes(model, machine, query, closest):
+        best = next(iter(ranked(consider(spec, place, asked), spec, place, asked)), None)
+        if best is not None:
+            yield words.format(_named(best))
+            return
+
+
+def _changes(model: ModelSpec, machine: Machine, query: Query, closest: Candidate) -> Iterator[Change]:
+    """One change at a time, in words and as the call that it makes."""
     if closest.rule == "context" and query.job is None:
-        least = replace(query, context=model.max_context)
-        fits = next(iter(ranked(consider(model, machine, least), model, machine, least)), None)
-        if fits is not None:
-            yield f"--context {model.max_context}: {_named(fits)} fits, and the model was made for no more"
+        words = f"--context {model.max_context}: {{}} fits, and the model was made for no more"
+        yield words, model, machine, replace(query, context=model.max_context)
     for name, freed in _freed(query).items():
         if freed != query:
-            fits = next(iter(ranked(consider(model, machine, freed), model, machine, freed)), None)
-            if fits is not None:
-                yield f"leave {name} open: {_named(fits)} fits"
-                return
+            yield f"leave {name} open: {{}} fits", model, machine, freed
     base = _unquantized(model)
     if base is not None:
-        fits = next(iter(ranked(consider(base, machine, query), base, machine, query)), None)
-        if fits is not None:
-            yield f"plan {base.id} instead: {_named(fits)} fits"
-            return
-    yield from _more_cards(model, machine, query)
+        yield f"plan {base.id} instead: {{}} fits", base, machine, query
+    count = machine.cards_per_node * 2
+    while count <= MOST_CARDS:
+        larger = replace(machine, cards_per_node=count, free_memory=None)
+        yield f"--gpus {count}x{machine.card.name}: {{}} fits", model, larger, query
+        count *= 2
 
 
 def _unquantized(model: ModelSpec) -> ModelSpec | None:
@@ -106,21 +113,10 @@ def _freed(query: Query) -> dict[str, Query]:
 def _shorter(model: ModelSpec, machine: Machine, closest: Candidate) -> Iterator[str]:
     if closest.footprint is None:
         return
-    memory = rooms.room(closest.backend).memory
+    memory = installed.named(closest.backend).memory
     largest = memory.largest_context(loaded(model, closest.checkpoint), machine, closest.deployment)
     if 0 < largest < closest.context:
         yield f"--context {largest}: {_named(closest)} holds that many tokens"
-
-
-def _more_cards(model: ModelSpec, machine: Machine, query: Query) -> Iterator[str]:
-    count = machine.cards_per_node * 2
-    while count <= MOST_CARDS:
-        larger = replace(machine, cards_per_node=count, free_memory=None)
-        fits = next(iter(ranked(consider(model, larger, query), model, larger, query)), None)
-        if fits is not None:
-            yield f"--gpus {count}x{machine.card.name}: {_named(fits)} fits"
-            return
-        count *= 2
 
 
 def _named(candidate: Candidate) -> str:

@@ -5,15 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from memserve.engines import installed
 from memserve.engines.deployment import Deployment
 from memserve.engines.rules.judge import Judge, Refusal, offered
-from memserve.plan.described import Checkpoint
-from memserve.plan.plan import Candidate
-from memserve.plan.search import rooms
+from memserve.plan.candidate import Candidate, Checkpoint
+from memserve.plan.search import backends
 from memserve.plan.search.checkpoints import checkpoints, known_methods, loaded
-from memserve.plan.search.fit import fitted
+from memserve.plan.search.judging import fitted, refused
 from memserve.plan.search.layouts import layouts
-from memserve.plan.search.verdict import refused
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -40,17 +39,17 @@ EXPERT_CHECKS = frozenset({"groups", "blocks"})
 
 
 def consider(model: ModelSpec, machine: Machine, query: Query, *, thorough: bool = False) -> list[Candidate]:
-    """All candidates of the rooms that were asked for, in no order.
+    """All candidates of the backends that were asked for, in no order.
 
     Unless `thorough`, pipeline stages are left out where a layout without them holds.
     """
     found: list[Candidate] = []
-    if not model.blocks or not rooms.plans_locally(query.backend):
+    if not model.blocks or not backends.plans_locally(query.backend):
         from memserve.plan.search import remote
 
         return list(remote.candidates(model, query))
-    for name in rooms.asked(query):
-        found += of_room(name, rooms.room(name), model, machine, query, thorough=thorough)
+    for name in backends.asked(query):
+        found += of_backend(name, installed.named(name), model, machine, query, thorough=thorough)
     return found
 
 
@@ -63,11 +62,11 @@ def context_of(model: ModelSpec, query: Query) -> int:
     return min(model.max_context or DEFAULT_CONTEXT, DEFAULT_CONTEXT)
 
 
-def of_room(name: str, room: Plannable, model: ModelSpec, machine: Machine, query: Query, *,
+def of_backend(name: str, backend: Plannable, model: ModelSpec, machine: Machine, query: Query, *,
             thorough: bool = False) -> Iterator[Candidate]:  # fmt: skip
     """One engine's candidates: its newest release that knows the card, and what was refused on the way."""
-    for version in versions(room.rules, query):
-        offer = Offer(name, room, version, model, machine, query, thorough=thorough)
+    for version in versions(backend.rules, query):
+        offer = Offer(name, backend, version, model, machine, query, thorough=thorough)
         yield from offer.candidates()
         if offer.card is None:
             return
@@ -92,17 +91,17 @@ def squeezed(candidate: Candidate, machine: Machine) -> bool:
 class Offer:
     """One release of one engine on one machine."""
 
-    def __init__(self, name: str, room: Plannable, version: str, model: ModelSpec, machine: Machine,
+    def __init__(self, name: str, backend: Plannable, version: str, model: ModelSpec, machine: Machine,
                  query: Query, *, thorough: bool) -> None:  # fmt: skip
-        self.name, self.room, self.version, self.thorough = name, room, version, thorough
+        self.name, self.backend, self.version, self.thorough = name, backend, version, thorough
         self.model, self.machine, self.query = model, machine, query
-        self.judge = Judge(room.rules, version, model, machine)
+        self.judge = Judge(backend.rules, version, model, machine)
         self.card = self.judge.card()
-        serves = dict(room.rules.get("serves", {}))
+        serves = dict(backend.rules.get("serves", {}))
         if self.judge.known["experts"]:
             serves["data"] = False
         self.layouts = layouts(serves, machine, query)
-        self.dtypes: Mapping[str, Sequence[str]] = room.rules.get("dtypes", DTYPES)
+        self.dtypes: Mapping[str, Sequence[str]] = backend.rules.get("dtypes", DTYPES)
 
     def candidates(self) -> Iterator[Candidate]:
         """Each quantization over each layout."""
@@ -123,12 +122,12 @@ class Offer:
         return self.all_refused(asked, self.model.dtype, self.card or refusal)
 
     def quantizations(self) -> Sequence[str]:
-        """What the room offers, what the checkpoint is stored in, or what was asked for."""
+        """What the backend offers, what the checkpoint is stored in, or what was asked for."""
         stored = self.model.quantization
         asked = self.query.quantization
         if asked is not None:
             return (asked,)
-        offers = [str(word) for word in self.room.rules["quantizations"]]
+        offers = [str(word) for word in self.backend.rules["quantizations"]]
         if stored is None:
             return offers
         others = [method for method in known_methods(self.model) if method in offers]
@@ -136,7 +135,7 @@ class Offer:
 
     def checkpoints(self, quantization: str) -> list[Checkpoint]:
         """What can be loaded; formats that nobody makes at home count only where a checkpoint is known."""
-        online = quantization in self.room.rules.get("online", ())
+        online = quantization in self.backend.rules.get("online", ())
         found = checkpoints(
             self.model, quantization, online=online, ascend=self.machine.card.vendor == "ascend"
         )
@@ -190,7 +189,7 @@ class Offer:
                 refusal, deployment = None, whole
         if refusal is not None:
             return Candidate(deployment, refused(refusal), checkpoint)
-        best, verdict = fitted(self.room, model, self.machine, deployment)
+        best, verdict = fitted(self.backend, model, self.machine, deployment)
         return Candidate(best, verdict, checkpoint)
 
     def stored_otherwise(self, deployment: Deployment, checkpoint: Checkpoint) -> Refusal | None:

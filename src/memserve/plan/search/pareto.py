@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from memserve.hardware.machine import Machine
     from memserve.model.spec import ModelSpec
-    from memserve.plan.plan import Candidate
+    from memserve.plan.candidate import Candidate
     from memserve.plan.query import Query
     from memserve.speed.result import Speed
 

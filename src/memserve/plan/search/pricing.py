@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from memserve.hardware.machine import Machine
     from memserve.model.spec import ModelSpec
-    from memserve.plan.described import Described
+    from memserve.plan.candidate import Judged
     from memserve.plan.job import Job
     from memserve.speed.result import Speed
 
@@ -17,7 +17,7 @@ OUTPUT_TOKENS = 256
 """The load of the figures where no workload is named."""
 
 
-def load(candidate: Described, job: Job | None) -> tuple[float, float]:
+def load(candidate: Judged, job: Job | None) -> tuple[float, float]:
     """Prompt and output tokens of the requests that figures are given for."""
     if job is not None:
         return job.workload.prompt_tokens, job.workload.output_tokens
@@ -25,7 +25,7 @@ def load(candidate: Described, job: Job | None) -> tuple[float, float]:
     return prompt, min(OUTPUT_TOKENS, max(1, candidate.context - prompt))
 
 
-def speed(model: ModelSpec, machine: Machine, candidate: Described, concurrency: int | None,
+def speed(model: ModelSpec, machine: Machine, candidate: Judged, concurrency: int | None,
           job: Job | None = None) -> Speed:  # fmt: skip
     """A candidate's speed; None for `concurrency` asks for the most it can serve."""
     from memserve.speed import predict
@@ -40,7 +40,7 @@ def speed(model: ModelSpec, machine: Machine, candidate: Described, concurrency:
     )  # fmt: skip
 
 
-def speed_object(model: ModelSpec, machine: Machine, candidate: Described,
+def speed_object(model: ModelSpec, machine: Machine, candidate: Judged,
                  job: Job | None = None) -> dict[str, Any]:  # fmt: skip
     """`speed` of the JSON answer: at the concurrency asked for, with the load it holds for."""
     found = speed(model, machine, candidate, candidate.concurrency, job)
@@ -52,7 +52,7 @@ def speed_object(model: ModelSpec, machine: Machine, candidate: Described,
     }  # fmt: skip
 
 
-def cost_object(model: ModelSpec, machine: Machine, candidate: Described,
+def cost_object(model: ModelSpec, machine: Machine, candidate: Judged,
                 rented: tuple[float | None, str], job: Job | None = None) -> dict[str, Any]:  # fmt: skip
     """`cost` of the JSON answer: renting the machine, and what its output costs when it is kept busy."""
     hourly, source = rented

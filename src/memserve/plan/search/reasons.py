@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from memserve.engines import installed
 from memserve.engines.rules.judge import offered
 from memserve.plan.losses import weight_loss
-from memserve.plan.search import rooms
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from memserve.plan.plan import Candidate, Plan
+    from memserve.plan.candidate import Candidate
+    from memserve.plan.plan import Plan
     from memserve.plan.query import Query
 
 
@@ -59,7 +60,7 @@ def _likeness(candidate: Candidate, plan: Plan) -> tuple[bool, int]:
 
 
 def _release(plan: Plan, rejected: Sequence[Candidate]) -> Iterator[str]:
-    newest = str(offered(rooms.room(plan.backend).rules)[0]["version"])
+    newest = str(offered(installed.named(plan.backend).rules)[0]["version"])
     if newest == plan.engine_version:
         return
     for candidate in rejected:
@@ -80,7 +81,7 @@ def _checkpoint(plan: Plan) -> Iterator[str]:
 
 def _concessions(plan: Plan) -> Iterator[str]:
     deployment = plan.deployment
-    for concession in rooms.room(plan.backend).rules.get("concessions", ()):
+    for concession in installed.named(plan.backend).rules.get("concessions", ()):
         words = {name: value for name, value in concession.items() if name != "note"}
         if words and all(_same(getattr(deployment, name), value) for name, value in words.items()):
             yield f"to fit: {concession['note']}"

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from memserve.engines.deployment import Deployment
-from memserve.plan.described import Checkpoint, Verdict
-from memserve.plan.plan import Candidate, Plan
-from memserve.plan.search import rooms
+from memserve.plan.candidate import Candidate, Checkpoint, Verdict
+from memserve.plan.plan import Plan
+from memserve.plan.search import backends
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,7 +25,7 @@ def hosted(name: str, backend: str | None) -> ModelSpec | None:
     """A model that is known by its price alone: no shapes; None where no provider lists it."""
     from memserve.model.spec import ModelSpec
 
-    local = rooms.plans_locally(backend)
+    local = backends.plans_locally(backend)
     found = price(name, None if local else backend)
     if found is None and local:
         return None
@@ -42,7 +42,7 @@ def price(model: str, backend: str | None) -> Price | None:
 
 def candidates(model: ModelSpec, query: Query) -> Iterator[Candidate]:
     """The provider that was asked for, or those that list the model."""
-    if not rooms.plans_locally(query.backend):
+    if not backends.plans_locally(query.backend):
         yield candidate(str(query.backend), model, query)
     elif not model.blocks:
         found = price(model.id, None)

@@ -5,15 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from memserve.engines import installed
 from memserve.engines.rules.judge import Judge, always
 from memserve.plan.answer import Answer, Maker, answer
 from memserve.plan.page.section import Section
 from memserve.plan.page.shown import Shown
 from memserve.plan.plan import machine_object
 from memserve.plan.query import MOST, Query
-from memserve.plan.search import pricing, rooms
+from memserve.plan.search import backends, pricing
 from memserve.plan.search.choice import FP8_HARDWARE
-from memserve.plan.search.offers import context_of, of_room, versions
+from memserve.plan.search.offers import context_of, of_backend, versions
 from memserve.plan.tasks.options import asked
 from memserve.plan.tasks.showing import show
 
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from memserve.engines.backend import Plannable
     from memserve.hardware.machine import Card, Machine
     from memserve.model.spec import ModelSpec
-    from memserve.plan.plan import Candidate
+    from memserve.plan.candidate import Candidate
     from memserve.plan.query import PlanOptions
 
 COUNTS = (1, 2, 4, 8, 16)
@@ -93,7 +94,7 @@ def anywhere(model: str | PathLike[str] | ModelSpec, **options: Unpack[PlanOptio
 
     query = Query.of(**options)
     spec = model_of(model, query.backend)
-    local = bool(spec.blocks) and rooms.plans_locally(query.backend)
+    local = bool(spec.blocks) and backends.plans_locally(query.backend)
     rows = sorted(
         table(spec, query) if local else (),
         key=lambda row: (row.usd_per_hour is None, row.usd_per_hour or 0.0, row.machine.cards),
@@ -107,7 +108,7 @@ def table(model: ModelSpec, query: Query) -> Iterator[Row]:
 
     if context_of(model, query) > (model.max_context or MOST):
         return  # no card makes a model read further than it was made for
-    asked = rooms.asked(query)
+    asked = backends.asked(query)
     for card in cards():
         if card.vendor != "cpu":
             row = row_of(model, card, query, asked)
@@ -142,16 +143,16 @@ def has_fp8(card: Card) -> bool:
 
 
 def engines(model: ModelSpec, card: Card, query: Query, asked: Sequence[str]) -> list[str]:
-    """The rooms with a release for card and model; those without batching only where no other has one."""
+    """The engines with a release for card and model; those without batching only where no other has one."""
     from memserve.hardware.machine import Machine
 
     able = [name for name in asked if _runs(name, model, Machine(card=card), query)]
-    batching = [name for name in able if rooms.room(name).rules["serves"].get("continuous_batching")]
+    batching = [name for name in able if installed.named(name).rules["serves"].get("continuous_batching")]
     return batching or able
 
 
 def _runs(name: str, model: ModelSpec, machine: Machine, query: Query) -> bool:
-    rules = rooms.room(name).rules
+    rules = installed.named(name).rules
     return any(Judge(rules, one, model, machine).model() is None for one in versions(rules, query))
 
 
@@ -181,32 +182,32 @@ class Search:
         """A candidate over all cards that fits, of the most trusted engine that has one."""
         for name in self.able:
             if (name, quantization) not in self.refused:
-                found = self.of_room(name, machine, quantization)
+                found = self.of_backend(name, machine, quantization)
                 if found is not None:
                     return found
         return None
 
-    def of_room(self, name: str, machine: Machine, quantization: str) -> Candidate | None:
+    def of_backend(self, name: str, machine: Machine, quantization: str) -> Candidate | None:
         """All cards at once, then any layout where rules forbid that."""
-        room = rooms.room(name)
+        backend = installed.named(name)
         query = replace(self.query, quantization=quantization)
-        for narrowed in (pinned(query, machine, room), query):
+        for narrowed in (pinned(query, machine, backend), query):
             judged = []
-            for one in of_room(name, room, self.model, machine, narrowed):
+            for one in of_backend(name, backend, self.model, machine, narrowed):
                 if one.fits:
                     return one
                 judged.append(one)
             if judged and judged[-1].footprint is not None:
                 break  # the rules allow all cards at once, and not even so does it fit
-            if all(always(room.rules, one.verdict.rule) for one in judged):
+            if all(always(backend.rules, one.verdict.rule) for one in judged):
                 self.refused.add((name, quantization))
                 break
         return None
 
 
-def pinned(query: Query, machine: Machine, room: Plannable) -> Query:
+def pinned(query: Query, machine: Machine, backend: Plannable) -> Query:
     """One copy of the model over all cards."""
-    cards, layers = machine.cards_per_node, room.rules["serves"].get("layers_over_cards")
+    cards, layers = machine.cards_per_node, backend.rules["serves"].get("layers_over_cards")
     return replace(
         query, tensor_parallel=query.tensor_parallel or (1 if layers else cards),
         pipeline_parallel=query.pipeline_parallel or (cards if layers else 1), data_parallel=1,

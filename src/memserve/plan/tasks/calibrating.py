@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from memserve.engines import installed
 from memserve.errors import InvalidInput, MemserveError
 from memserve.hardware.machine import GIB
 from memserve.plan.page.section import Section
@@ -86,7 +87,6 @@ def accounted(log: StartupLog, gpus: str, model_name: str | None) -> Footprint |
     """Our own account of that very start; None where its model is not known."""
     from memserve.model import load
     from memserve.plan.library import machine_of
-    from memserve.plan.search import rooms
 
     name = model_name or log.model
     if name is None:
@@ -99,7 +99,7 @@ def accounted(log: StartupLog, gpus: str, model_name: str | None) -> Footprint |
         return None
     machine = machine_of(gpus)
     machine = replace(machine, cards_per_node=max(machine.cards_per_node, log.tensor or 1))
-    return rooms.room(log.backend).memory.account(model, machine, started(log, model.max_context))
+    return installed.named(log.backend).memory.account(model, machine, started(log, model.max_context))
 
 
 def started(log: StartupLog, longest: int | None) -> Deployment:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from memserve.engines import installed
 from memserve.engines.backend import server_of
 from memserve.engines.install import VISIBLE
 from memserve.hardware.machine import GIB
@@ -17,7 +18,6 @@ from memserve.plan.losses import weight_loss
 from memserve.plan.page.section import Section
 from memserve.plan.page.shown import Shown
 from memserve.plan.query import Query
-from memserve.plan.search import rooms
 from memserve.plan.search.checkpoints import loaded
 from memserve.plan.tasks.options import asked
 from memserve.plan.tasks.showing import show
@@ -123,7 +123,7 @@ def on_card(plan: Plan, machine: Machine, index: int) -> Plan:
         return plan
     variable = VISIBLE.get(machine.card.vendor)
     env = {**plan.launch.env, **({variable: str(index)} if variable else {})}
-    server = server_of(rooms.room(plan.backend))
+    server = server_of(installed.named(plan.backend))
     port = (server.program.port, str(PORT)) if server and not server.program.configured else ()
     return replace(plan, launch=replace(plan.launch, env=env, command=(*plan.launch.command, *port)))
 
@@ -151,11 +151,11 @@ def sharing(generator: ModelSpec, machine: Machine, query: Query, beside: Plan) 
 
 def _fixed(plan: Plan, deployment: Any) -> Plan:
     """The plan with another budget, accounted and launched anew."""
-    from memserve.plan.search.fit import held
+    from memserve.plan.search.judging import held
 
-    room, model = rooms.room(plan.backend), loaded(plan.model, plan.checkpoint)
-    launch = room.launch.launch(model, plan.checkpoint.id, plan.machine, deployment)
-    verdict = held(room, model, plan.machine, deployment)
+    backend, model = installed.named(plan.backend), loaded(plan.model, plan.checkpoint)
+    launch = backend.launch.launch(model, plan.checkpoint.id, plan.machine, deployment)
+    verdict = held(backend, model, plan.machine, deployment)
     return replace(plan, deployment=deployment, verdict=verdict, launch=launch)
 
 

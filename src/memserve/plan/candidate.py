@@ -1,9 +1,9 @@
-"""What is planned with, and what is said of it: a checkpoint, a verdict, and the words of the JSON answer."""
+"""A candidate: one deployment with its weights and its verdict, in the words of the JSON answer."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from memserve.hardware.machine import GIB
 
@@ -51,15 +51,17 @@ class Verdict:
         return self.outcome == "runs"
 
 
-class Described:
-    """Reads a deployment's words under the names of the JSON answer."""
+@dataclass(frozen=True, repr=False)
+class Judged:
+    """A deployment and its verdict, under the names of the JSON answer: what candidates and plans share."""
 
     deployment: Deployment
     verdict: Verdict
+    checkpoint: Checkpoint
 
     @property
     def backend(self) -> str:
-        """The room's name."""
+        """Whose engine it starts."""
         return self.deployment.backend
 
     @property
@@ -151,6 +153,25 @@ class Described:
     def memory_gib_per_card(self) -> dict[str, float] | None:
         """The fullest card's memory in GiB; None for HTTP providers."""
         return None if self.footprint is None else gib(self.footprint)
+
+
+@dataclass(frozen=True)
+class Candidate(Judged):
+    """One combination of engine, release, quantization and layout, judged."""
+
+    remote: bool = False
+    """Served by an HTTP provider: no memory, no layout."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """As a line of `rejected`."""
+        return {
+            "backend": self.backend, "engine_version": self.engine_version or None,
+            "quantization": self.quantization, "dtype": self.dtype,
+            "tensor_parallel": None if self.remote else self.tensor_parallel,
+            "pipeline_parallel": None if self.remote else self.pipeline_parallel,
+            "data_parallel": None if self.remote else self.data_parallel,
+            "outcome": self.outcome, "rule": self.rule, "reason": self.reason, "source": self.source,
+        }  # fmt: skip
 
 
 def gib(footprint: Footprint) -> dict[str, float]:

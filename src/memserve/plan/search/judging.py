@@ -1,4 +1,4 @@
-"""Asks memory whether a deployment holds, and concedes step by step what the engine lets one concede."""
+"""The verdict on one deployment: rules first, then memory, asked for less where the engine concedes it."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from dataclasses import replace
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
+from memserve.engines.rules.judge import Judge
 from memserve.hardware.machine import GIB
-from memserve.plan.described import Verdict
-from memserve.plan.search.verdict import weighed
+from memserve.plan.candidate import Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -16,25 +16,26 @@ if TYPE_CHECKING:
     from memserve.engines.backend import Plannable
     from memserve.engines.deployment import Deployment
     from memserve.engines.memory import Footprint
+    from memserve.engines.rules.judge import Refusal
     from memserve.hardware.machine import Machine
     from memserve.memory.calibration import Calibration
     from memserve.model.spec import ModelSpec
 
 
-def fitted(room: Plannable, model: ModelSpec, machine: Machine,
+def fitted(backend: Plannable, model: ModelSpec, machine: Machine,
            deployment: Deployment) -> tuple[Deployment, Verdict]:  # fmt: skip
     """The least conceded form that holds; if none does, the last one tried and why not."""
     verdict = Verdict("out_of_memory", "memory")
-    for form in forms(room.rules, deployment):
-        verdict = held(room, model, machine, form)
+    for form in forms(backend.rules, deployment):
+        verdict = held(backend, model, machine, form)
         deployment = form
-        if verdict.fits or hopeless(verdict, room.rules):
+        if verdict.fits or hopeless(verdict, backend.rules):
             break
     return deployment, verdict
 
 
 def forms(rules: Mapping[str, Any], deployment: Deployment) -> Iterator[Deployment]:
-    """The deployment as asked, then with each concession of the room's `concessions`."""
+    """The deployment as asked, then with each concession that its rules list."""
     for concession in rules.get("concessions", ({},)):
         form = {name: value for name, value in concession.items() if name != "note"}
         if form.get("max_sequences"):
@@ -42,9 +43,9 @@ def forms(rules: Mapping[str, Any], deployment: Deployment) -> Iterator[Deployme
         yield replace(deployment, **form)
 
 
-def held(room: Plannable, model: ModelSpec, machine: Machine, deployment: Deployment) -> Verdict:
+def held(backend: Plannable, model: ModelSpec, machine: Machine, deployment: Deployment) -> Verdict:
     """Memory's verdict, and whether the pool holds the requests that are wanted at once."""
-    footprint = calibrated(room.memory.account(model, machine, deployment), machine, deployment)
+    footprint = calibrated(backend.memory.account(model, machine, deployment), machine, deployment)
     verdict = weighed(footprint, deployment)
     if not verdict.fits:
         return verdict
@@ -88,3 +89,24 @@ def hopeless(verdict: Verdict, rules: Mapping[str, Any]) -> bool:
     footprint = verdict.footprint
     shares = (concession.get("utilization") or 0.0 for concession in rules.get("concessions", ({},)))
     return footprint is not None and footprint.weights > footprint.total * (max(shares) or 1.0)
+
+
+def assess(backend: Plannable, model: ModelSpec, machine: Machine, deployment: Deployment) -> Verdict:
+    """Would this deployment start here? Memory is stated even where a rule refuses."""
+    refusal = Judge(backend.rules, deployment.engine_version, model, machine)(deployment)
+    footprint = backend.memory.account(model, machine, deployment)
+    return refused(refusal, footprint) if refusal else weighed(footprint, deployment)
+
+
+def refused(refusal: Refusal, footprint: Footprint | None = None) -> Verdict:
+    """A rule's verdict."""
+    return Verdict("refused", refusal.rule, refusal.reason, refusal.source, footprint)
+
+
+def weighed(footprint: Footprint, deployment: Deployment) -> Verdict:
+    """Memory's verdict."""
+    if footprint.outcome == "runs":
+        return Verdict("runs", footprint=footprint)
+    reason = "; ".join(footprint.reasons) or "the card's memory does not hold it"
+    source = f"memserve's account of {deployment.backend} {deployment.engine_version}"
+    return Verdict(footprint.outcome, "memory", reason, source, footprint)

@@ -12,8 +12,6 @@ if TYPE_CHECKING:
 
     from memserve.plan.query import Query
 
-room = installed.named
-
 
 def plans_locally(backend: str | None) -> bool:
     """Whether the backend that is asked for, if any, runs on the user's own cards."""
