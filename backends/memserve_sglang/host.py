@@ -75,6 +75,8 @@ class Host:
     def _say(self, message: Any) -> None:
         try:
             self._pipe.send(message)
+        except (BrokenPipeError, ConnectionResetError) as error:
+            raise self._died() from error
         except (OSError, ValueError) as error:
             raise EngineFailed("SGLang's process has ended", hint="its own output says why") from error
 
@@ -89,7 +91,7 @@ class Host:
 
     def _died(self) -> EngineFailed:
         with suppress(subprocess.TimeoutExpired):
-            self._child.wait(_LOOK_SECONDS)
+            self._child.wait(_STOP_SECONDS)
         words = "SGLang's process died while it worked"
         if self._child.returncode == -signal.SIGKILL:
             return EngineFailed(f"{words}, killed by the system", hint="most often main memory ran out")

@@ -36,7 +36,7 @@ class EngineLock:
 
     @contextmanager
     def to_close(self, gone: Exception) -> Iterator[None]:
-        """The engine, to close it: the reader of an open stream is told why nothing more comes."""
+        """The engine, to close it: the reader of an open stream learns why nothing more comes."""
         with self._lock:
             if self._stream is not None:
                 self._stream.end(gone)

@@ -16,11 +16,11 @@ def by_tokens(texts: Sequence[str], *, items: int, tokens: int,
     """
     sizes = [count(text) for text in texts]
     batches: list[list[int]] = []
-    room = 0
+    left = 0
     for position in sorted(range(len(texts)), key=lambda i: -sizes[i]):
-        if not batches or len(batches[-1]) >= items or sizes[position] > room:
+        if not batches or len(batches[-1]) >= items or sizes[position] > left:
             batches.append([])
-            room = tokens
+            left = tokens
         batches[-1].append(position)
-        room -= sizes[position]
+        left -= sizes[position]
     return batches

@@ -109,18 +109,18 @@ class Prompts:
             return ids, asked or DEFAULT_MAX_TOKENS
         least = asked or 1
         if len(ids) + least > self.context:
-            room = self.context - (asked or min(DEFAULT_MAX_TOKENS, self.context // 2))
-            if request.truncate == "refuse" or room < 1:
+            space = self.context - (asked or min(DEFAULT_MAX_TOKENS, self.context // 2))
+            if request.truncate == "refuse" or space < 1:
                 raise ContextOverflow(tokens=len(ids) + least, limit=self.context)
-            ids = self._shorten(ids, room, request.truncate)
+            ids = self._shorten(ids, space, request.truncate)
         return ids, asked or min(DEFAULT_MAX_TOKENS, self.context - len(ids))
 
-    def _shorten(self, ids: list[int], room: int, policy: str) -> list[int]:
+    def _shorten(self, ids: list[int], space: int, policy: str) -> list[int]:
         """Left: the oldest tokens go. Middle: the beginning and the end stay. A leading BOS always stays."""
-        head = self.bos if self.bos and ids[:1] == self.bos and room > 1 else []
-        body, room = ids[len(head) :], room - len(head)
-        first = room // 2 if policy == "middle" else 0
-        return head + body[:first] + body[len(body) - (room - first) :]
+        head = self.bos if self.bos and ids[:1] == self.bos and space > 1 else []
+        body, space = ids[len(head) :], space - len(head)
+        first = space // 2 if policy == "middle" else 0
+        return head + body[:first] + body[len(body) - (space - first) :]
 
     def _ids(self, ids: Sequence[int]) -> list[int]:
         wrong = next((i for i in ids if not 0 <= i < self.vocabulary), None)
