@@ -51,7 +51,7 @@ def test_the_price_is_of_the_cards_named():
 
 
 def test_every_price_of_every_machine_adds_up():
-    """Over all cards and counts: a share of one instance at its own price, the exact size where one is sold."""
+    """Over all cards and counts: a share of one instance at its own price, of the exact size where sold."""
     sold = [found for found in map(instances.find, instances.names()) if found.card.vendor != "cpu"]
     cards = {found.card.name: found.card for found in sold}
     checked = 0
@@ -85,7 +85,8 @@ def test_yuan_where_only_yuan_are_asked():
 @pytest.mark.parametrize(
     ("name", "card", "cards"),
     [("a2-highgpu-4g", "A100-40GB", 4), ("a2-ultragpu-1g", "A100-80GB", 1), ("a3-highgpu-8g", "H100-80GB", 8),
-     ("g2-standard-8", "L4", 1), ("n1-standard-8+1xT4", "T4", 1), ("n1-standard-8+2xV100-16GB", "V100-16GB", 2)],
+     ("g2-standard-8", "L4", 1),
+     ("n1-standard-8+1xT4", "T4", 1), ("n1-standard-8+2xV100-16GB", "V100-16GB", 2)],
 )  # fmt: skip
 def test_the_names_of_google_cloud(name, card, cards):
     machine = parse(name)
