@@ -39,9 +39,9 @@ def plannable() -> tuple[str, ...]:
     return tuple(sorted(found, key=lambda name: (rank(name), name)))
 
 
-def rank(name: str) -> int:
+def rank(name: str) -> float:
     """How far the planner trusts it: 1 before 2."""
-    return int(named(name).rules.get("rank", UNRANKED))
+    return float(named(name).rules.get("rank", UNRANKED))
 
 
 @registry.remembered
