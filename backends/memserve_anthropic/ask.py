@@ -80,10 +80,7 @@ def _piece(piece: str | Image) -> dict[str, Any]:
         return {"type": "text", "text": piece}
     if piece.url is not None:
         return {"type": "image", "source": {"type": "url", "url": piece.url}}
-    return {
-        "type": "image",
-        "source": {"type": "base64", "media_type": piece.media_type, "data": piece.data},
-    }
+    return {"type": "image", "source": {"type": "base64", "media_type": piece.media_type, "data": piece.data}}
 
 
 def _tool(described: Mapping[str, Any]) -> dict[str, Any]:

@@ -18,14 +18,14 @@ if TYPE_CHECKING:
 capabilities = replace(vllm.capabilities, backend="ascend")
 
 
-def open_engine(model: str | None = None, *, task: Task = "generate", server: Any = False,
+def open_engine(model: str | None = None, *, task: Task = "generate", server: bool = False,
                 **options: Any) -> Any:  # fmt: skip
     """An engine for one task; options are vLLM's engine arguments, or `server=True` and `python=`."""
     if model is None:
         raise InvalidInput("backend 'ascend' needs a model: a folder or a hub id")
     ranks = int(options.get("tensor_parallel_size") or 1) * int(options.get("pipeline_parallel_size") or 1)
-    options = {"block_size": BLOCK, **options}
-    if str(server).lower() in ("true", "1", "yes"):
+    options.setdefault("block_size", BLOCK)
+    if server:
         return serve(str(model), task, options, backend="ascend", env=settings(ranks))
     software.need()
     for name, value in settings(ranks).items():

@@ -15,10 +15,18 @@ if TYPE_CHECKING:
 capabilities = AT_BEST
 
 
-def open_engine(model: str | None = None, *, task: Task = "generate", **given: Any) -> Any:
-    """An engine for a task, from a folder or a hub id; options are `memserve_hf.options.Options`."""
+def open_engine(model: str | None = None, *, task: Task = "generate", server: bool = False,
+                **given: Any) -> Any:  # fmt: skip
+    """An engine for a task, from a folder or a hub id; options are `memserve_hf.options.Options`.
+
+    `server=True` starts `transformers serve` as a process of its own; `python=` names its interpreter.
+    """
     if model is None:
         raise InvalidInput("backend 'hf' needs a model: a folder or a hub id")
+    if server:
+        from memserve_hf.served import serve
+
+        return serve(str(model), task, given)
     options = read(given)
     torch = need("hf", "torch")
     need("hf", "transformers")

@@ -22,15 +22,14 @@ class HfLauncher:
         """The install line, the command and its environment."""
         from memserve_hf import backend
 
-        options = {
-            "quantization": WORDS.get(deployment.quantization) if deployment.option("online") else None,
-            "dtype": deployment.dtype,
-            "device": "cpu" if machine.card.vendor == "cpu" else "auto",
-            "trust-remote-code": model.remote_code,
-        }
+        command = serve_command(
+            checkpoint, quantization=deployment.quantization if deployment.option("online") else None,
+            dtype=deployment.dtype, device="cpu" if machine.card.vendor == "cpu" else None,
+            trust=model.remote_code,
+        )  # fmt: skip
         return Launch(
             install=install_line(backend.rules, deployment, machine.card),
-            command=("transformers", "serve", checkpoint, *words(options)),
+            command=command,
             env=visible_cards(machine, deployment.layout.cards),
             notes=requirements(backend.rules, deployment, machine.card),
         )
@@ -40,6 +39,16 @@ class HfLauncher:
         from memserve_hf.command import parse
 
         return parse(command)
+
+
+def serve_command(checkpoint: str, *, quantization: str | None, dtype: str | None, device: str | None,
+                  trust: bool) -> tuple[str, ...]:  # fmt: skip
+    """`transformers serve` with the few options that it has."""
+    options = {
+        "quantization": WORDS.get(quantization or ""), "dtype": dtype, "device": device or "auto",
+        "trust-remote-code": trust,
+    }  # fmt: skip
+    return ("transformers", "serve", checkpoint, *words(options))
 
 
 launcher = HfLauncher()

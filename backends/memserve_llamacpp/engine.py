@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 __all__ = ["capabilities", "open_engine"]
 
 
-def open_engine(model: str | None = None, *, task: Task = "generate", server: Any = False,
+def open_engine(model: str | None = None, *, task: Task = "generate", server: bool = False,
                 **options: Any) -> Any:  # fmt: skip
     """An engine for one task; options are those of `llama_cpp.Llama`, as keywords or strings.
 
@@ -23,12 +23,12 @@ def open_engine(model: str | None = None, *, task: Task = "generate", server: An
     """
     if model is None:
         raise InvalidInput("backend 'llamacpp' needs a model: a .gguf file, or a folder that holds one")
-    from memserve_llamacpp.loading import load, locate
+    from memserve_llamacpp.loading import load
 
-    if str(server).lower() in ("true", "1", "yes"):
+    if server:
         from memserve_llamacpp.served import serve
 
-        return serve(str(locate(str(model))), task, options)
+        return serve(str(model), task, options)
     need("llamacpp", "llama_cpp", "llama-cpp-python")
     if task == "generate":
         from memserve_llamacpp.generating import Generating

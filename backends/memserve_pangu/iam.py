@@ -39,11 +39,7 @@ class Login:
 
     def body(self) -> bytes:
         """The request for a token."""
-        user = {
-            "name": self.user,
-            "password": self.password.reveal(),
-            "domain": {"name": self.domain},
-        }
+        user = {"name": self.user, "password": self.password.reveal(), "domain": {"name": self.domain}}
         identity = {"methods": ["password"], "password": {"user": user}}
         return encode({"auth": {"identity": identity, "scope": {"project": {"name": self.project}}}})
 

@@ -1,5 +1,22 @@
 """SGLang's room: what it supports on which card, its memory, how it is launched and driven."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
 from memserve.engines.package import Package
 
-backend = Package("sglang", __name__)
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+class SglangPackage(Package):
+    """A package whose command names the model by an option."""
+
+    def plan_options(self, facts: Mapping[str, Any]) -> dict[str, Any]:
+        """Options of `open` for a plan."""
+        options = super().plan_options(facts)
+        return {"model": options.pop("model_path", None), **options}
+
+
+backend = SglangPackage("sglang", __name__)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 __all__ = ["capabilities", "open_engine"]
 
 
-def open_engine(model: str | None = None, *, task: Task = "generate", server: Any = False,
+def open_engine(model: str | None = None, *, task: Task = "generate", server: bool = False,
                 **options: Any) -> Any:  # fmt: skip
     """An engine for one task; options are vLLM's own engine arguments, as keywords or strings.
 
@@ -23,7 +23,7 @@ def open_engine(model: str | None = None, *, task: Task = "generate", server: An
     """
     if model is None:
         raise InvalidInput("backend 'vllm' needs a model: a folder or a hub id")
-    if str(server).lower() in ("true", "1", "yes"):
+    if server:
         from memserve_vllm.served import serve
 
         return serve(str(model), task, options)

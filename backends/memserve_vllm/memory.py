@@ -10,14 +10,7 @@ from memserve.engines.memory import Footprint
 from memserve.engines.rules.version import within
 from memserve.hardware.machine import GIB
 from memserve.memory.kv import element_bytes, layer_caches
-from memserve.memory.weights import (
-    Split,
-    absorbed_bytes,
-    partition,
-    rope_bytes,
-    stage_bytes,
-    storage,
-)
+from memserve.memory.weights import Split, absorbed_bytes, partition, rope_bytes, stage_bytes, storage
 from memserve.model.memo import remembered
 from memserve_vllm.memory_batch import batch
 from memserve_vllm.memory_facts import Facts

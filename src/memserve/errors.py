@@ -110,6 +110,7 @@ class BackendMissing(MemserveError):
     def __init__(self, backend: str, *, needs: str, install: str) -> None:
         super().__init__(f"backend {backend!r} needs {needs}, which is not installed", hint=f"run: {install}")
         self.backend = backend
+        self.needs = needs
         self.install = install
 
 

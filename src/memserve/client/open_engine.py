@@ -62,4 +62,9 @@ def _open_plan(plan: object, backend: str | None, task: Task, options: Mapping[s
     found = _can(name, task)
     planned = dict(found.plan_options(facts)) if isinstance(found, SupportsPlanOptions) else {}
     model = planned.pop("model", None) or choice.get("checkpoint") or facts["model"]["id"]
-    return found.open(model, task=task, **{**planned, **options})
+    try:
+        return found.open(model, task=task, **{**planned, **options})
+    except BackendMissing as missing:
+        if not choice.get("install") or name != choice["backend"]:
+            raise
+        raise BackendMissing(name, needs=missing.needs, install=choice["install"]) from missing

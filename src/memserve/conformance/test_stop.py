@@ -7,17 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from memserve.conformance.asking import (
-    BROKEN,
-    answer,
-    common,
-    heat,
-    long_answer,
-    need,
-    piece,
-    question,
-    said,
-)
+from memserve.conformance.asking import BROKEN, answer, common, heat, long_answer, need, piece, question, said
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

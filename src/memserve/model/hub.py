@@ -11,13 +11,7 @@ from threading import Thread
 from typing import TYPE_CHECKING, NoReturn, TypeVar
 from urllib.parse import urlsplit
 
-from memserve.errors import (
-    ConnectionFailed,
-    ModelUnreadable,
-    PermissionDenied,
-    TimedOut,
-    UnknownName,
-)
+from memserve.errors import ConnectionFailed, ModelUnreadable, PermissionDenied, TimedOut, UnknownName
 
 if TYPE_CHECKING:
     from collections.abc import Callable

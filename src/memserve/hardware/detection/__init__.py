@@ -23,11 +23,7 @@ def detect(*, env: Mapping[str, str] | None = None, nvml: Any = None, torch_npu:
     """
     environment = os.environ if env is None else env
     notes: list[str] = []
-    looks = {
-        "nvidia": lambda: nvidia.look(nvml),
-        "ascend": lambda: ascend.look(torch_npu),
-        "amd": amd.look,
-    }
+    looks = {"nvidia": lambda: nvidia.look(nvml), "ascend": lambda: ascend.look(torch_npu), "amd": amd.look}
     for vendor, look in looks.items():
         report = look()
         devices, hidden = visible.narrow(report.devices, vendor, environment)

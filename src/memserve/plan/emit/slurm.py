@@ -51,14 +51,7 @@ def text(server: Server, steps: Sequence[Step], bind: str) -> str:
     """The script. Submit it where the engine's environment is active: sbatch --export=ALL FILE."""
     nodes = len({step.node for step in steps})
     return "\n".join(
-        (
-            *_header(server, nodes),
-            HEAD + RUN,
-            *_addresses(steps),
-            *_started(server, steps, bind),
-            WAIT,
-            "",
-        )
+        (*_header(server, nodes), HEAD + RUN, *_addresses(steps), *_started(server, steps, bind), WAIT, "")
     )
 
 
