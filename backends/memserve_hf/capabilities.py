@@ -31,6 +31,7 @@ AT_BEST = Capabilities(
     returns_token_ids=True,
     deterministic=True,
     count_tokens=True,
+    tokenizer=True,
     cancel=True,
     batches=True,
     roles=frozenset({"query", "document"}),

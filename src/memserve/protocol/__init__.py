@@ -33,6 +33,7 @@ from memserve.protocol.engines import (
     SupportsRerank,
     SupportsScore,
     SupportsStream,
+    SupportsTokenizer,
     TellsThrottles,
 )
 from memserve.protocol.settings import Settings
@@ -53,6 +54,7 @@ from memserve.protocol.values import (
     Request,
     Sample,
     Score,
+    ScorePrompts,
     Task,
     TokenLogprob,
     ToolCall,
@@ -89,6 +91,7 @@ __all__ = [
     "RunsOnAnyLoop",
     "Sample",
     "Score",
+    "ScorePrompts",
     "Settings",
     "SupportsAsyncClose",
     "SupportsAsyncCountTokens",
@@ -104,6 +107,7 @@ __all__ = [
     "SupportsRerank",
     "SupportsScore",
     "SupportsStream",
+    "SupportsTokenizer",
     "Task",
     "TellsThrottles",
     "TokenLogprob",
