@@ -197,8 +197,8 @@ class Journal:
         """The answers of a file that was deleted under the run are still there until it is closed."""
         path, number = self.path, 0
         while os.path.lexists(path):
+            path = self.path.with_name(f"{self.path.name}.rescued{f'-{number}' if number else ''}")
             number += 1
-            path = self.path.with_name(f"{self.path.name}.rescued-{number}")
         os.lseek(self._descriptor, 0, os.SEEK_SET)
         with os.fdopen(os.dup(self._descriptor), "rb") as source, os.fdopen(files.create(path), "wb") as file:
             shutil.copyfileobj(source, file)
