@@ -28,6 +28,10 @@ class Job:
     """Seconds."""
     budget: float | None = None
     """Dollars."""
+    rpm: float | None = None
+    """Requests a minute that a provider takes."""
+    tpm: float | None = None
+    """Tokens a minute that a provider takes."""
 
     @property
     def context(self) -> int:
@@ -51,7 +55,8 @@ class Job:
         """The job at a provider."""
         from memserve.speed import workloads
 
-        return self._told(workloads.ask(self.workload, price))
+        found = workloads.ask(self.workload, price, requests_per_minute=self.rpm, tokens_per_minute=self.tpm)
+        return self._told(found)
 
     def _told(self, estimate: Estimate) -> dict[str, Any]:
         from memserve.speed import workloads as made
@@ -63,6 +68,7 @@ class Job:
             "hours": _range(hours), "gpu_hours": estimate.gpu_hours, "kwh": estimate.kwh,
             "usd": None if estimate.usd is None else _range([_figures(usd) for usd in estimate.usd]),
             "concurrency": estimate.concurrency, "at_most": estimate.at_most, "notes": list(estimate.notes),
+            "assumptions": [one._asdict() for one in estimate.assumptions],
         }  # fmt: skip
         if self.deadline is not None:
             told["within_deadline"] = made.within_deadline(estimate, self.deadline)
@@ -73,21 +79,24 @@ class Job:
         return told
 
 
-def read(workload: str | Workload | None, deadline: str | float | None, budget: float | None) -> Job:
+def read(workload: str | Workload | None = None, deadline: str | float | None = None,
+         budget: float | None = None, rpm: float | None = None, tpm: float | None = None) -> Job:  # fmt: skip
     """The job that the options name; bounds without a workload bound nothing."""
     if workload is None:
-        raise InvalidInput("--deadline and --budget need a --workload, as 1000:200:5000 or locomo")
+        raise InvalidInput(
+            "--deadline, --budget, --rpm and --tpm need a --workload, as locomo or 1000:200:50"
+        )
     from memserve.speed import workloads
 
     found = workloads.find(workload) if isinstance(workload, str) else workload
     if not isinstance(found, workloads.Workload):
         raise InvalidInput(f"workload must be a name, IN:OUT:N or a file, not {str(workload)[:40]!r}")
     seconds = workloads.seconds_of(deadline) if isinstance(deadline, str) else deadline
-    for name, bound in (("deadline", seconds), ("budget", budget)):
+    for name, bound in (("deadline", seconds), ("budget", budget), ("rpm", rpm), ("tpm", tpm)):
         number = isinstance(bound, int | float) and not isinstance(bound, bool)
         if bound is not None and not (number and 0 < bound < float("inf")):
             raise InvalidInput(f"{name} must be a number above 0, not {str(bound)[:40]!r}")
-    return Job(found, seconds, budget)
+    return Job(found, seconds, budget, rpm, tpm)
 
 
 def _figures(value: float) -> float:
