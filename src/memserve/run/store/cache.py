@@ -5,28 +5,22 @@ digest (the prompt and every chosen setting). Only normal finishes of repeatable
 error, a refusal, a truncated answer, or a sample drawn without a seed.
 """
 
-from __future__ import annotations
-
 import json
 import logging
 import os
 import sqlite3
 import threading
 import time
+from collections.abc import Mapping
 from contextlib import suppress
 from hashlib import blake2b
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 from memserve.errors import InvalidInput, StorageFull
-from memserve.protocol import DEFAULT_MAX_TOKENS, DEFAULT_TEMPERATURE, DEFAULT_TOP_P
+from memserve.protocol import DEFAULT_MAX_TOKENS, DEFAULT_TEMPERATURE, DEFAULT_TOP_P, Completion, Request
+from memserve.run.requests.item import Item
 from memserve.run.store import files
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from pathlib import Path
-
-    from memserve.protocol import Completion, Request
-    from memserve.run.requests.item import Item
 
 WRITE_SECONDS = 0.5
 _TABLE = "CREATE TABLE IF NOT EXISTS answers (key BLOB PRIMARY KEY, body BLOB, mark BLOB) WITHOUT ROWID"

@@ -1,18 +1,14 @@
 """The files of a run: different ones, on this machine, readable by their owner, touched only if ours."""
 
-from __future__ import annotations
-
 import errno
 import os
 import re
 import stat
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from memserve.errors import InvalidInput, RunError
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 BINARY = getattr(os, "O_BINARY", 0)
 """Windows would write two bytes for a line end."""
