@@ -7,6 +7,7 @@ from memserve.engines.rules.judge import offered
 from memserve.plan.candidate import Candidate
 from memserve.plan.losses import steps, weight_loss
 from memserve.plan.plan import Plan
+from memserve.plan.query import Query
 from memserve.plan.search.choice import Rank
 from memserve.plan.search.offers import unoffered
 
