@@ -74,7 +74,7 @@ def test_no_reason_is_false_when_its_subject_is_asked_for(seed: int) -> None:
             asked = question.best(quantization=quantization)
             assert (asked is not None) == bool(said[2]), (question, said.string)
             told += 1
-    assert told > EACH
+    assert told > EACH / 4
 
 
 def test_what_is_rejected_says_what_it_speaks_of() -> None:

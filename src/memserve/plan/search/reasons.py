@@ -52,7 +52,7 @@ def _why_not(plan: Plan, rank: Rank, every: Sequence[Candidate]) -> str:
         return ""  # of equally many bits, with a KV cache that was not tried
     told = max((one for one in every if _same_release(one, plan)), key=lambda one: _likeness(one, plan))
     layout = told.deployment.layout
-    return told.reason + ("" if _likeness(told, plan)[0] else f" (tp {layout.tensor} pp {layout.pipeline})")
+    return told.reason + ("" if _likeness(told, plan)[1] else f" (tp {layout.tensor} pp {layout.pipeline})")
 
 
 def _same_release(one: Candidate, plan: Plan) -> bool:
@@ -67,11 +67,12 @@ def _dtype(plan: Plan, rejected: Sequence[Candidate]) -> Iterator[str]:
             yield f"computes in {plan.dtype}: {candidate.reason}"
 
 
-def _likeness(candidate: Candidate, plan: Plan) -> tuple[bool, bool, int]:
-    """The refusal that tells most is that of the plan's own layout and cache, else of the widest."""
+def _likeness(candidate: Candidate, plan: Plan) -> tuple[bool, bool, bool, int]:
+    """The refusal that tells most is that of the plan's own dtype, layout and cache, else of the widest."""
     layout, chosen = candidate.deployment.layout, plan.deployment.layout
     alike = (layout.tensor, layout.pipeline) == (chosen.tensor, chosen.pipeline)
-    return alike, candidate.kv_dtype == plan.kv_dtype, layout.tensor * layout.pipeline
+    cards = layout.tensor * layout.pipeline
+    return candidate.dtype == plan.dtype, alike, candidate.kv_dtype == plan.kv_dtype, cards
 
 
 def _release(plan: Plan, rejected: Sequence[Candidate]) -> Iterator[str]:
