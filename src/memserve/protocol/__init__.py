@@ -8,6 +8,7 @@ what callers hold, so that sync, async, streaming and batch behave the same ever
 
 from __future__ import annotations
 
+from memserve.protocol.attempts import AttemptObserver, observer
 from memserve.protocol.capabilities import Capabilities
 from memserve.protocol.clients import Embedder, Generator, Reranker
 from memserve.protocol.engines import (
@@ -33,7 +34,6 @@ from memserve.protocol.engines import (
     SupportsRerank,
     SupportsScore,
     SupportsStream,
-    TellsThrottles,
 )
 from memserve.protocol.settings import Settings
 from memserve.protocol.values import (
@@ -65,6 +65,7 @@ __all__ = [
     "DEFAULT_TEMPERATURE",
     "DEFAULT_TOP_P",
     "AsyncEngine",
+    "AttemptObserver",
     "Backend",
     "BatchEngine",
     "Capabilities",
@@ -105,9 +106,9 @@ __all__ = [
     "SupportsScore",
     "SupportsStream",
     "Task",
-    "TellsThrottles",
     "TokenLogprob",
     "ToolCall",
     "Truncate",
     "Usage",
+    "observer",
 ]
