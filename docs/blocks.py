@@ -7,7 +7,7 @@ A comment before a block says how it is run; without one it is run as it stands:
     <!-- before: CODE -->       Python that is run first, not shown on the page
     <!-- run: stand-in -->      the engine is replaced by the example plug-in
     <!-- run: exit 1 -->        the command's exit code
-    <!-- run: slow -->          left out by pytest -m "not slow"
+    <!-- run: slow -->          left out unless pytest --slow
     <!-- run: elsewhere; W -->  another test or .ci/run runs it: W
     <!-- not run: WHY -->
 """

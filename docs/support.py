@@ -14,7 +14,7 @@ from typing import Any
 PAGE = Path(__file__).with_name("support.md")
 FIELDS = (
     "chat", "raw", "token_ids", "temperature", "top_k", "min_p", "seed", "stop", "n", "logprobs", "score",
-    "schema", "regex", "choices", "truncate", "stream", "deterministic", "count_tokens",
+    "schema", "regex", "choices", "truncate", "stream", "deterministic", "count_tokens", "tokenizer",
 )  # fmt: skip
 HEAD = """# What each backend does, and what was judged
 

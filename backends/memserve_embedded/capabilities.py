@@ -29,6 +29,7 @@ GENERATING = Capabilities(
     returns_token_ids=True,
     deterministic=True,
     count_tokens=True,
+    tokenizer=True,
     cancel=True,
     batches=True,
     notes=("SmolLM2-135M-Instruct in 4 bits: real text, not good text",),

@@ -14,7 +14,7 @@ from memserve.errors import Closed, EngineFailed, MemserveError
 from memserve.extras import need
 from memserve.protocol import Completion, Delta, Sample, Score, Usage
 from memserve.tokens.prompts import Prompts
-from memserve.tokens.score_pair import tokenize_pair
+from memserve.tokens.tokenizing import Tokenizing
 from memserve_embedded.capabilities import GENERATING
 from memserve_embedded.convert import prepare
 from memserve_embedded.fetch import known, ready
@@ -25,7 +25,7 @@ from memserve_embedded.tokenizer import EmbeddedTokenizer
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from memserve.protocol import FinishReason, Prompt, Request, TokenLogprob
+    from memserve.protocol import FinishReason, Request, ScorePrompts, TokenLogprob
     from memserve.tokens.detokenizer import Detokenizer
     from memserve.tokens.score_pair import ScorePair
 
@@ -61,7 +61,7 @@ class Asked:
     rows: list[Row] = field(default_factory=list)
 
 
-class EmbeddedGenerator:
+class EmbeddedGenerator(Tokenizing):
     """One small model in this process. Calls take turns."""
 
     fills_max_tokens = True
@@ -107,15 +107,11 @@ class EmbeddedGenerator:
                 elif delta := row.text.delta():
                     yield delta
 
-    def score(self, pairs: Sequence[tuple[str, str]]) -> list[Score]:
+    def score(self, pairs: Sequence[ScorePrompts]) -> list[Score]:
         """Log-likelihood of each continuation after its context."""
-        prepared = [tokenize_pair(self._prompts, context, continuation) for context, continuation in pairs]
+        prepared = self._pairs(pairs)
         with self._mine() as session:
             return [_score(session, pair) for pair in prepared]
-
-    def count_tokens(self, prompt: Prompt) -> int:
-        """Tokens that a prompt comes to, template included."""
-        return len(self._prompts.encode(prompt))
 
     def interrupt(self) -> None:
         """End what runs after its current token, with `Closed`."""
@@ -239,8 +235,8 @@ def _usage(one: Asked) -> Usage:
 
 def _score(session: Session, pair: ScorePair) -> Score:
     total, greedy = 0.0, True
-    for first, logits in session.read(pair.tokens):
-        last = min(first + len(logits), len(pair.tokens) - 1)
+    for first, logits in session.read(pair.read):
+        last = first + len(logits)
         start = max(first, pair.start - 1)
         if start < last:
             own, wanted = logits[start - first : last - first], np.array(pair.tokens[start + 1 : last + 1])

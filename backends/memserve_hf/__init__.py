@@ -1,29 +1,27 @@
 """transformers' room: any model, any card, no paged cache."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import Any
 
 from memserve.engines.package import Package
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-_WHILE_LOADING = ("nf4", "fp4", "int8")
+_WHILE_LOADING = {"bnb-4bit": "nf4", "bnb-8bit": "int8"}
+_KEPT = ("model", "device", "trust_remote_code", "env")
 
 
 class HfPackage(Package):
-    """The room, which can also open what a plan names."""
+    """The package, whose own options differ from those of its server."""
 
     def plan_options(self, facts: Mapping[str, Any]) -> dict[str, Any]:
         """Options of `open` for a plan, as `Plan.to_dict()` gives it."""
         plan = facts.get("plan") or facts
         options = {"dtype": plan["dtype"], "context": plan["context"]}
-        if plan["quantization"] in _WHILE_LOADING:
-            options["quantization"] = plan["quantization"]
         if plan["pipeline_parallel"] > 1:
             options["device_map"] = "auto"
-        return options
+        said = super().plan_options(facts)
+        if "quantization" in said:
+            options["quantization"] = _WHILE_LOADING[said["quantization"]]
+        return {**options, **{name: said[name] for name in _KEPT if name in said}}
 
 
 backend = HfPackage("hf", __name__)

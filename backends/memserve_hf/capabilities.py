@@ -31,6 +31,7 @@ AT_BEST = Capabilities(
     returns_token_ids=True,
     deterministic=True,
     count_tokens=True,
+    tokenizer=True,
     cancel=True,
     batches=True,
     roles=frozenset({"query", "document"}),
@@ -39,10 +40,5 @@ AT_BEST = Capabilities(
     notes=("greedy answers repeat to the token in float32; half precision rounds differently in company",),
 )
 
-ENCODING = Capabilities(
-    backend="hf",
-    tasks=frozenset({"embed"}),
-    usage=True,
-    batches=True,
-)
+ENCODING = Capabilities(backend="hf", tasks=frozenset({"embed"}), usage=True, batches=True)
 """An encoder's: nothing of generation."""

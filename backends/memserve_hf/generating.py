@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from memserve.errors import Cancelled, Closed, MemserveError
 from memserve.protocol import Completion, Sample
 from memserve.tokens.prompts import Prepared
+from memserve.tokens.tokenizing import Tokenizing
 from memserve_hf.decoding.prefixes import names
 from memserve_hf.decoding.row import Job, Settings, usage
 from memserve_hf.opening.release import release
@@ -17,7 +18,7 @@ from memserve_hf.opening.release import release
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from memserve.protocol import Capabilities, Delta, Prompt, Request, Score
+    from memserve.protocol import Capabilities, Delta, Request, Score, ScorePrompts
     from memserve.tokens.detokenizer import Detokenizer
     from memserve.tokens.prompts import Prompts
     from memserve_hf.decoding.grammar import Grammars
@@ -31,7 +32,7 @@ NOTHING = Prepared([], 1)
 """Of a request that never reaches the model."""
 
 
-class GeneratingEngine:
+class GeneratingEngine(Tokenizing):
     """One causal model. Calls from several threads are decoded together."""
 
     concurrent = True
@@ -74,14 +75,10 @@ class GeneratingEngine:
         finally:
             job.cancelled = True
 
-    def score(self, pairs: Sequence[tuple[str, str]]) -> list[Score]:
+    def score(self, pairs: Sequence[ScorePrompts]) -> list[Score]:
         """Log-likelihood of each continuation after its context."""
-        prepared = [self._scorer.prepare(context, continuation) for context, continuation in pairs]
+        prepared = self._pairs(pairs)
         return self._worker.call(lambda: self._scorer.run(prepared))
-
-    def count_tokens(self, prompt: Prompt) -> int:
-        """Tokens that a prompt comes to, template and BOS included."""
-        return len(self._prompts.encode(prompt))
 
     def close(self) -> None:
         """End the worker and give the memory back; a second call does nothing."""

@@ -1,20 +1,16 @@
 """Opens a GGUF file with llama.cpp: in this process, or as a server that memserve starts and watches."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from memserve.errors import InvalidInput, Unsupported
 from memserve.extras import need
+from memserve.protocol import Task
 from memserve_llamacpp.capabilities import capabilities
-
-if TYPE_CHECKING:
-    from memserve.protocol import Task
 
 __all__ = ["capabilities", "open_engine"]
 
 
-def open_engine(model: str | None = None, *, task: Task = "generate", server: Any = False,
+def open_engine(model: str | None = None, *, task: Task = "generate", server: bool = False,
                 **options: Any) -> Any:  # fmt: skip
     """An engine for one task; options are those of `llama_cpp.Llama`, as keywords or strings.
 
@@ -23,12 +19,12 @@ def open_engine(model: str | None = None, *, task: Task = "generate", server: An
     """
     if model is None:
         raise InvalidInput("backend 'llamacpp' needs a model: a .gguf file, or a folder that holds one")
-    from memserve_llamacpp.loading import load, locate
+    from memserve_llamacpp.loading import load
 
-    if str(server).lower() in ("true", "1", "yes"):
+    if server:
         from memserve_llamacpp.served import serve
 
-        return serve(str(locate(str(model))), task, options)
+        return serve(str(model), task, options)
     need("llamacpp", "llama_cpp", "llama-cpp-python")
     if task == "generate":
         from memserve_llamacpp.generating import Generating

@@ -10,7 +10,7 @@ import numpy as np
 from memserve.errors import Closed, MemserveError
 from memserve.protocol import Completion, Delta, FinishReason, Sample, Score, TokenLogprob, Usage
 from memserve.tokens.prompts import Prompts
-from memserve.tokens.score_pair import tokenize_pair
+from memserve.tokens.tokenizing import Tokenizing
 from memserve_llamacpp import sampling
 from memserve_llamacpp.capabilities import capabilities
 from memserve_llamacpp.constraint import grammar_of
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from memserve.protocol import Prompt, Request
+    from memserve.protocol import Request, ScorePrompts
     from memserve.tokens.detokenizer import Detokenizer
     from memserve.tokens.prompts import Prepared
     from memserve.tokens.score_pair import ScorePair
@@ -41,7 +41,7 @@ class _Answer:
     finish: FinishReason = "length"
 
 
-class Generating:
+class Generating(Tokenizing):
     """Satisfies memserve.protocol.BatchEngine."""
 
     fills_max_tokens = True
@@ -83,13 +83,9 @@ class Generating:
         spent = Usage(len(prepared.ids), len(answer.ids), None, answer.text.reasoning_tokens)
         yield Delta(answer.text.fresh(last=True), answer.finish, spent, answer.text.fresh_thought())
 
-    def score(self, pairs: Sequence[tuple[str, str]]) -> list[Score]:
+    def score(self, pairs: Sequence[ScorePrompts]) -> list[Score]:
         """Log-likelihoods, one token of the continuation after the other."""
-        return [self._score(tokenize_pair(self._prompts, *pair)) for pair in pairs]
-
-    def count_tokens(self, prompt: Prompt) -> int:
-        """Tokens of a prompt, template and BOS included."""
-        return len(self._prompts.encode(prompt))
+        return [self._score(pair) for pair in self._pairs(pairs)]
 
     def interrupt(self) -> None:
         """End what runs after its current token, with `Closed`."""
@@ -216,11 +212,14 @@ class Generating:
     def _score(self, pair: ScorePair) -> Score:
         total, greedy = 0.0, True
         self._read(pair.tokens[: pair.start])
-        for token in pair.tokens[pair.start :]:
+        for place in range(pair.start, len(pair.tokens)):
+            token = pair.tokens[place]
             row = sampling.logprobs(self._logits())
             total += float(row[token])
             greedy = greedy and int(np.argmax(row)) == token
-            self._llama.eval([token])
+            if place + 1 < len(pair.tokens):
+                self._go_on()
+                self._llama.eval([token])
         return Score(total, pair.count, greedy)
 
     def _word(self, token: int) -> str:

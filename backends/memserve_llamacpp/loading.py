@@ -1,41 +1,47 @@
 """A GGUF file found and loaded."""
 
-from __future__ import annotations
-
 import inspect
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from memserve.errors import EngineFailed, InvalidInput, ModelUnreadable
+from memserve.extras import need
 from memserve.options import named, value
 from memserve_llamacpp.fitting import refuse_too_large
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
 SPELLINGS = {"max_model_len": "n_ctx", "context": "n_ctx", "threads": "n_threads"}
+REPOSITORY = "hf_model_repo_id"
+"""llama_cpp.server's option for a repository on the hub; the model is then a pattern of its files."""
 WHOLE_MODEL = -1
 """llama.cpp's words for: every layer on the card, where the build has one."""
 
 
-def locate(model: str) -> Path:
+def locate(model: str, repository: str | None = None) -> Path:
     """The file itself; a folder must hold exactly one (the first of a split counts)."""
+    if repository:
+        hub = need("llamacpp", "huggingface_hub")
+        return _only(Path(hub.snapshot_download(repository, allow_patterns=[model])), model)
     path = Path(model).expanduser()
     if path.is_file():
         return path
     if not path.is_dir():
         raise ModelUnreadable(f"no file or folder {model}", path=model)
-    found = sorted(path.glob("*.gguf"))
+    return _only(path, "*.gguf")
+
+
+def _only(path: Path, pattern: str) -> Path:
+    found = sorted(path.glob(pattern))
     first = [file for file in found if "-of-" not in file.name or "-00001-of-" in file.name]
     if len(first) != 1:
         names = ", ".join(file.name for file in first) or "none"
-        raise ModelUnreadable(f"{model} must hold one GGUF file, not: {names}", path=model)
+        raise ModelUnreadable(f"{path} must hold one GGUF file, not: {names}", path=str(path))
     return first[0]
 
 
 def load(model: str, options: Mapping[str, Any], **more: Any) -> Any:
     """A `llama_cpp.Llama` with the model's own context unless told otherwise."""
-    path = locate(model)
+    path = locate(model, options.get(REPOSITORY))
     with path.open("rb") as file:
         magic = file.read(4)
     if magic != b"GGUF":
@@ -69,5 +75,6 @@ def _adapted(llama: Any) -> Any:
 
 def _arguments(loader: Any, options: Mapping[str, Any]) -> dict[str, Any]:
     known = set(inspect.signature(loader.__init__).parameters) - {"self", "kwargs", "model_path", "verbose"}
-    found = named("llamacpp", options, known, spellings=SPELLINGS)
+    own = {name: value for name, value in options.items() if name != REPOSITORY}
+    found = named("llamacpp", own, known, spellings=SPELLINGS)
     return {name: value(word) for name, word in found.items()}

@@ -1,27 +1,23 @@
 """llama.cpp's server as a process that memserve starts, watches and stops."""
 
-from __future__ import annotations
+from collections.abc import Mapping
+from typing import Any
 
-from typing import TYPE_CHECKING, Any
-
-from memserve.serve import open_served
-from memserve_llamacpp.loading import SPELLINGS
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from memserve.protocol import Task
-
-_MINE = ("python", "timeout", "port")
+from memserve.protocol import Task
+from memserve.serve.served import apart, open_served
+from memserve_llamacpp.loading import REPOSITORY, SPELLINGS, locate
 
 
 def serve(model: str, task: Task, options: Mapping[str, Any]) -> Any:
     """Start `llama_cpp.server` with its own options as flags, and drive it over HTTP."""
-    how = {name: options[name] for name in _MINE if name in options}
-    command = ["python", "-m", "llama_cpp.server", "--model", model]
-    for name, value in options.items():
-        if name not in _MINE and value is not None:
-            command += ["--" + SPELLINGS.get(name, name), str(value)]
+    how, own = apart(options)
+    repository = own.pop(REPOSITORY, None)
+    place = {REPOSITORY: repository, "model": model} if repository else {"model": str(locate(model))}
+    flags = {**place, **{SPELLINGS.get(name, name): value for name, value in own.items()}}
     if task == "embed":
-        command += ["--embedding", "true"]
+        flags["embedding"] = True
+    command = ["python", "-m", "llama_cpp.server"]
+    for name, value in flags.items():
+        if value is not None:
+            command += [f"--{name}", str(value).lower() if isinstance(value, bool) else str(value)]
     return open_served(command, model, task, "llamacpp", **how)

@@ -31,17 +31,19 @@ class GgufTokenizer:
         return str(raw.decode("utf-8", "replace"))
 
     def apply_chat_template(
-        self, messages: Sequence[Any], *, tokenize: bool, add_generation_prompt: bool
+        self, messages: Sequence[Any], *, tokenize: bool, add_generation_prompt: bool, **variables: Any
     ) -> str:
         """The rendered template; `tokenize` is there for the shared signature and must be False."""
+        words = {"bos_token": self._word(self.bos_token_id), "eos_token": self._word(self.eos_token_id)}
         if self._template is None:
             self._template = _compile(str(self.chat_template))
         return str(
             self._template.render(
-                messages=list(messages), add_generation_prompt=add_generation_prompt,
-                bos_token=self._word(self.bos_token_id), eos_token=self._word(self.eos_token_id),
+                messages=list(messages),
+                add_generation_prompt=add_generation_prompt,
+                **{**words, **variables},
             )
-        )  # fmt: skip
+        )
 
     def ends(self) -> frozenset[int]:
         """Every token that the file says ends an answer."""

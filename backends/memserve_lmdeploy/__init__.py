@@ -2,4 +2,4 @@
 
 from memserve.engines.package import Package
 
-backend = Package("lmdeploy", __name__)
+backend = Package("lmdeploy", __name__, served=True)

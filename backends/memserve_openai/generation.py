@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping, Sequence
 
     from memserve.http import Call, HttpClient, StreamReader
-    from memserve.protocol import Capabilities, Completion, Delta, Prompt, Request, Score
+    from memserve.protocol import Capabilities, Completion, Delta, Prompt, Request, Score, ScorePrompts
 
 log = logging.getLogger("memserve.openai")
 _PLAIN = ("temperature", "top_p", "seed")
@@ -56,7 +56,7 @@ class ChatEngine(HttpEngine):
         """Tokens of a prompt, template and BOS included."""
         return (await self._tokens().count(prompt))[0]
 
-    async def ascore(self, pairs: Sequence[tuple[str, str]]) -> list[Score]:
+    async def ascore(self, pairs: Sequence[ScorePrompts]) -> list[Score]:
         """The log-likelihood of each continuation."""
         from memserve_openai.scoring import score
 

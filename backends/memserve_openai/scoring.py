@@ -9,24 +9,23 @@ from memserve.errors import InvalidInput
 from memserve.http.body import bad, parse
 from memserve.http.chat import encode, failure_in
 from memserve.http.chat.field import number
-from memserve.protocol import Score
+from memserve.protocol import Raw, Score
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from memserve.http import HttpClient
+    from memserve.protocol import ScorePrompts
     from memserve_openai.tokens import Tokens
 
 _PARALLEL = 32
 
 
-async def score(
-    pairs: Sequence[tuple[Any, Any]], client: HttpClient, tokens: Tokens, model: str
-) -> list[Score]:
+async def score(pairs: Sequence[ScorePrompts], client: HttpClient, tokens: Tokens, model: str) -> list[Score]:
     """One Score per pair, in order."""
     gate = asyncio.Semaphore(_PARALLEL)
 
-    async def one(pair: tuple[Any, Any]) -> Score:
+    async def one(pair: ScorePrompts) -> Score:
         async with gate:
             ids, start = await _split(pair, tokens)
             return await _score(ids, start, client, model)
@@ -34,14 +33,17 @@ async def score(
     return list(await asyncio.gather(*map(one, pairs)))
 
 
-async def _split(pair: tuple[Any, Any], tokens: Tokens) -> tuple[list[int], int]:
+async def _split(pair: ScorePrompts, tokens: Tokens) -> tuple[list[int], int]:
     """The ids of context and continuation, and where the continuation begins.
 
-    Spaces at the end of the context belong to the continuation, as its tokens carry them.
+    Spaces at the end of a text belong to the continuation, as its tokens carry them; ids stay as they are.
     """
     context, continuation = pair
-    if not isinstance(context, str):
-        return [*context, *continuation], len(context)
+    if not isinstance(context, str) or not isinstance(continuation, str):
+        before = await tokens.prompt(Raw(context) if isinstance(context, str) else context)
+        words = isinstance(continuation, str)
+        after = await tokens.encode(str(continuation), special=False) if words else continuation
+        return [*before, *map(int, after)], len(before)
     bare = context.rstrip()
     ids = await tokens.encode(context + continuation, special=True)
     start = len(await tokens.encode(bare, special=True))

@@ -27,19 +27,20 @@ class Tokens:
         if not isinstance(prompt, (str, Raw)) and prompt and isinstance(prompt[0], int):
             found = await self._ask("tokenize", {"prompt": ""})
             return len(prompt), _limit(found)
-        text = {"prompt": prompt.text} if isinstance(prompt, Raw) else {"messages": messages(prompt)}
-        found = await self._ask("tokenize", text)
+        found = await self._ask("tokenize", _fields(prompt))
         if not isinstance(found.get("count"), int):
             raise bad("the server's tokenizer gave no count")
         return found["count"], _limit(found)
 
+    async def prompt(self, prompt: Prompt) -> list[int]:
+        """The token ids of any prompt, template and BOS included."""
+        if not isinstance(prompt, (str, Raw)) and prompt and isinstance(prompt[0], int):
+            return [int(i) for i in prompt]  # type: ignore[arg-type]
+        return _ids(await self._ask("tokenize", _fields(prompt)))
+
     async def encode(self, text: str, *, special: bool) -> list[int]:
         """The token ids of a text, with or without the BOS that the tokenizer adds."""
-        found = await self._ask("tokenize", {"prompt": text, "add_special_tokens": special})
-        ids = found.get("tokens")
-        if not isinstance(ids, list) or not all(isinstance(i, int) for i in ids):
-            raise bad("the server's tokenizer gave no tokens")
-        return ids
+        return _ids(await self._ask("tokenize", {"prompt": text, "add_special_tokens": special}))
 
     async def decode(self, ids: Sequence[int]) -> str:
         """The text of token ids."""
@@ -57,6 +58,17 @@ class Tokens:
 
         body = encode({"model": self._model, **fields})
         return await self._client.fetch(self._client.call(self._client.address.url(f"/{route}"), body), read)
+
+
+def _fields(prompt: Prompt) -> dict[str, Any]:
+    return {"prompt": prompt.text} if isinstance(prompt, Raw) else {"messages": messages(prompt)}
+
+
+def _ids(found: Mapping[str, Any]) -> list[int]:
+    ids = found.get("tokens")
+    if not isinstance(ids, list) or not all(isinstance(i, int) for i in ids):
+        raise bad("the server's tokenizer gave no tokens")
+    return ids
 
 
 def _limit(found: Mapping[str, Any]) -> int | None:

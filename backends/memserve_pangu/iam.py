@@ -4,22 +4,18 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import datetime, timezone
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from memserve.errors import AuthenticationFailed, RemoteError
-from memserve.http import Call
+from memserve.http import Call, HttpClient, Secret
 from memserve.http.body import bad, parse
 from memserve.http.chat import encode
 from memserve.http.delay import date
 from memserve_pangu.flight import Flight
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from memserve.http import HttpClient, Secret
 
 log = logging.getLogger("memserve.pangu")
 _DAY = 24 * 3600.0
@@ -39,11 +35,7 @@ class Login:
 
     def body(self) -> bytes:
         """The request for a token."""
-        user = {
-            "name": self.user,
-            "password": self.password.reveal(),
-            "domain": {"name": self.domain},
-        }
+        user = {"name": self.user, "password": self.password.reveal(), "domain": {"name": self.domain}}
         identity = {"methods": ["password"], "password": {"user": user}}
         return encode({"auth": {"identity": identity, "scope": {"project": {"name": self.project}}}})
 

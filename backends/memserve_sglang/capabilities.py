@@ -8,7 +8,7 @@ capabilities = Capabilities(
     backend="sglang", tasks=frozenset({"generate", "embed"}), chat=True, temperature=True, top_p=True,
     max_tokens=True, stop=True, usage=True, raw=True, token_ids=True, top_k=True, min_p=True, seed=True,
     n=True, logprobs=20, score=True, schema=True, regex=True, choices=True, truncate=True, stream=True,
-    returns_token_ids=True, deterministic=True, count_tokens=True, batches=True, cancel=True,
+    returns_token_ids=True, deterministic=True, count_tokens=True, tokenizer=True, batches=True, cancel=True,
     normalize=True, dimensions=True, roles=frozenset({"query", "document"}),
     notes=("a seed is honoured with enable_deterministic_inference=True only",),
 )  # fmt: skip

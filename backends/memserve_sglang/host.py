@@ -5,23 +5,19 @@ process itself, and its settings are global. In a host of its own none of this r
 talk over a pipe; when the caller ends, the pipe closes and the host ends.
 """
 
-from __future__ import annotations
-
 import os
 import signal
 import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from multiprocessing.connection import Connection
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from weakref import finalize
 
 from memserve.errors import EngineFailed, MemserveError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
 
 _LAST = "last"
 _STOP_SECONDS = 30.0
@@ -75,6 +71,8 @@ class Host:
     def _say(self, message: Any) -> None:
         try:
             self._pipe.send(message)
+        except (BrokenPipeError, ConnectionResetError) as error:
+            raise self._died() from error
         except (OSError, ValueError) as error:
             raise EngineFailed("SGLang's process has ended", hint="its own output says why") from error
 
@@ -89,7 +87,7 @@ class Host:
 
     def _died(self) -> EngineFailed:
         with suppress(subprocess.TimeoutExpired):
-            self._child.wait(_LOOK_SECONDS)
+            self._child.wait(_STOP_SECONDS)
         words = "SGLang's process died while it worked"
         if self._child.returncode == -signal.SIGKILL:
             return EngineFailed(f"{words}, killed by the system", hint="most often main memory ran out")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from memserve.errors import Closed, MemserveError
 from memserve.protocol import Completion, Delta, Score
 from memserve.tokens.prompts import Prompts
-from memserve.tokens.score_pair import tokenize_pair
+from memserve.tokens.tokenizing import Tokenizing
 from memserve_sglang import answers, params
 from memserve_sglang.capabilities import capabilities
 from memserve_sglang.host import Host
@@ -16,14 +16,16 @@ from memserve_sglang.host import Host
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from memserve.protocol import Prompt, Request
+    from memserve.protocol import Request, ScorePrompts
     from memserve.tokens.score_pair import ScorePair
 
 
-class Offline:
+class Offline(Tokenizing):
     """Satisfies memserve.protocol.BatchEngine: SGLang schedules whatever one call brings."""
 
     fills_max_tokens = True
+    _unscored = 2
+    """SGLang reads the last token, too, and takes no prompt as long as its context."""
 
     def __init__(self, host: Host, model: str) -> None:
         self._host: Host | None = host
@@ -72,19 +74,15 @@ class Offline:
             finish = answers.reason(chunk)[1]
             yield Delta(text, finish, answers.usage([chunk]) if finish else None)
 
-    def score(self, pairs: Sequence[tuple[str, str]]) -> list[Score]:
+    def score(self, pairs: Sequence[ScorePrompts]) -> list[Score]:
         """Log-likelihoods from the prompt's own log-probabilities."""
-        ready = [tokenize_pair(self._prompts, context, continuation) for context, continuation in pairs]
+        ready = self._pairs(pairs)
         outputs = self._alive().call(
             "generate", input_ids=[list(pair.tokens) for pair in ready],
             sampling_params={"max_new_tokens": 0, "temperature": 0.0},
             return_logprob=True, logprob_start_len=[pair.start - 1 for pair in ready], top_logprobs_num=1,
         )  # fmt: skip
         return [_score(pair, one["meta_info"]) for pair, one in zip(ready, outputs, strict=True)]
-
-    def count_tokens(self, prompt: Prompt) -> int:
-        """Tokens of a prompt, template and BOS included."""
-        return len(self._prompts.encode(prompt))
 
     def close(self) -> None:
         """End the child processes."""

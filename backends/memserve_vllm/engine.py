@@ -1,20 +1,16 @@
 """Opens a model with vLLM: in this process, or as a server that memserve starts and watches."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from memserve.errors import InvalidInput, Unsupported
 from memserve.extras import need
+from memserve.protocol import Task
 from memserve_vllm.capabilities import capabilities
-
-if TYPE_CHECKING:
-    from memserve.protocol import Task
 
 __all__ = ["capabilities", "open_engine"]
 
 
-def open_engine(model: str | None = None, *, task: Task = "generate", server: Any = False,
+def open_engine(model: str | None = None, *, task: Task = "generate", server: bool = False,
                 **options: Any) -> Any:  # fmt: skip
     """An engine for one task; options are vLLM's own engine arguments, as keywords or strings.
 
@@ -23,7 +19,7 @@ def open_engine(model: str | None = None, *, task: Task = "generate", server: An
     """
     if model is None:
         raise InvalidInput("backend 'vllm' needs a model: a folder or a hub id")
-    if str(server).lower() in ("true", "1", "yes"):
+    if server:
         from memserve_vllm.served import serve
 
         return serve(str(model), task, options)

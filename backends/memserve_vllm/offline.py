@@ -6,24 +6,26 @@ from dataclasses import replace
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
-from memserve.errors import ContextOverflow, MemserveError
+from memserve.errors import MemserveError
 from memserve.protocol import Completion, Delta, Score
 from memserve.tokens.prompts import Prompts
-from memserve.tokens.score_pair import tokenize_pair
+from memserve.tokens.tokenizing import Tokenizing
 from memserve_vllm import adapter, answers, params, starting
 from memserve_vllm.capabilities import capabilities
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from memserve.protocol import Capabilities, Prompt, Request
+    from memserve.protocol import Capabilities, Request, ScorePrompts
     from memserve.tokens.score_pair import ScorePair
 
 
-class Offline:
+class Offline(Tokenizing):
     """Satisfies memserve.protocol.BatchEngine: vLLM schedules whatever one call brings."""
 
     fills_max_tokens = True
+    _unscored = 2
+    """vLLM reads the last token, too, and cannot score without generating one."""
 
     def __init__(self, llm: Any, model: str, version: str, adapted: str | None = None) -> None:
         config = llm.llm_engine.vllm_config.model_config
@@ -83,22 +85,14 @@ class Offline:
             if not finished:
                 engine.abort_request([name])
 
-    def score(self, pairs: Sequence[tuple[str, str]]) -> list[Score]:
+    def score(self, pairs: Sequence[ScorePrompts]) -> list[Score]:
         """Log-likelihoods from the prompt's own log-probabilities."""
         from vllm import SamplingParams
 
-        ready = [tokenize_pair(self._prompts, context, continuation) for context, continuation in pairs]
+        ready = self._pairs(pairs)
         settings = SamplingParams(temperature=0.0, max_tokens=1, prompt_logprobs=1, detokenize=False)
-        full = self._prompts.context or 0
-        longest = max((len(pair.tokens) for pair in ready), default=0)
-        if longest >= full:  # vLLM cannot score without generating one token
-            raise ContextOverflow(tokens=longest + 1, limit=full)
         outputs = self._run([list(pair.tokens) for pair in ready], [settings] * len(ready))
         return [_score(pair, output.prompt_logprobs) for pair, output in zip(ready, outputs, strict=True)]
-
-    def count_tokens(self, prompt: Prompt) -> int:
-        """Tokens of a prompt, template and BOS included."""
-        return len(self._prompts.encode(prompt))
 
     def close(self) -> None:
         """End the engine and give its memory back."""

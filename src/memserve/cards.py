@@ -9,7 +9,7 @@ from memserve import cli
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from memserve.hardware.machine import Card
+    from memserve.hardware.machine import Card, Rent
 
 HEADER = ("card", "vendor", "GiB", "GB/s", "16-bit TFLOPS", "capability", "$/h")
 
@@ -45,29 +45,29 @@ def _run(words: Sequence[str] | None) -> int:
 
 def card_object(card: Card) -> dict[str, Any]:
     """One card as JSON has it."""
-    price, source = _price(card)
+    rent = _rent(card)
     return {
         "name": card.name, "vendor": card.vendor, "memory_gib": round(card.memory / 2**30, 2),
         "memory_measured": card.memory_measured, "nominal_gb": card.nominal_gb,
         "bandwidth_bytes_per_s": card.bandwidth, "flops": dict(card.flops),
         "capability": list(card.capability) if card.capability else None, "soc": card.soc,
-        "link": card.link.kind if card.link else None, "usd_per_hour": price, "price_source": source or None,
+        "link": card.link.kind if card.link else None, "usd_per_hour": rent.usd_per_hour,
+        "price_source": rent.source or None,
         "sources": list(card.sources), "notes": list(card.notes),
     }  # fmt: skip
 
 
-def _price(card: Card) -> tuple[float | None, str]:
+def _rent(card: Card) -> Rent:
     """The list price of one such card for an hour, where one is known."""
-    from memserve.hardware.machine import Machine
-    from memserve.plan.search.pricing import rent
+    from memserve.hardware import Machine, instances
 
-    return rent(Machine(card=card))
+    return instances.rent(Machine(card=card))
 
 
 def _row(card: Card) -> tuple[str, ...]:
     rate = max(card.flops.get("float16", 0.0), card.flops.get("bfloat16", 0.0))
     capability = ".".join(map(str, card.capability)) if card.capability else card.soc or "-"
-    price = _price(card)[0]
+    price = _rent(card).usd_per_hour
     return (
         card.name, card.vendor, f"{card.memory / 2**30:.2f}", f"{card.bandwidth / 1e9:.0f}",
         f"{rate / 1e12:.0f}" if rate else "-", capability, "-" if price is None else f"{price:.2f}",

@@ -32,12 +32,8 @@ MemserveError                    .retryable, .hint
     └── ContentRefused           the provider's policy refused the input or the answer
 """
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
+from collections.abc import Sequence
+from typing import Any
 
 
 class MemserveError(Exception):
@@ -110,6 +106,7 @@ class BackendMissing(MemserveError):
     def __init__(self, backend: str, *, needs: str, install: str) -> None:
         super().__init__(f"backend {backend!r} needs {needs}, which is not installed", hint=f"run: {install}")
         self.backend = backend
+        self.needs = needs
         self.install = install
 
 

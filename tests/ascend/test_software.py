@@ -12,13 +12,14 @@ from memserve.errors import BackendMissing
 from memserve_ascend import software
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 INSTALL = r"memserve\[ascend\]"
 
 
 @pytest.fixture
-def node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A machine with the driver, CANN, torch_npu and vllm_ascend, each in a place of its own."""
     (tmp_path / "davinci_manager").touch()
     (tmp_path / "cann" / "lib64").mkdir(parents=True)
@@ -27,12 +28,15 @@ def node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (tmp_path / "site" / name).mkdir(parents=True)
         (tmp_path / "site" / name / "__init__.py").write_text("")
         monkeypatch.delitem(sys.modules, name, raising=False)
+    before = {*sys.modules}
     monkeypatch.setattr(software, "DEVICE", tmp_path / "davinci_manager")
     monkeypatch.setenv("ASCEND_HOME_PATH", str(tmp_path / "cann"))
     monkeypatch.delenv("ASCEND_TOOLKIT_HOME", raising=False)
     monkeypatch.delenv("LD_LIBRARY_PATH", raising=False)
     monkeypatch.syspath_prepend(str(tmp_path / "site"))
-    return tmp_path
+    yield tmp_path
+    for name in {"torch_npu", "vllm_ascend"} & ({*sys.modules} - before):
+        del sys.modules[name]
 
 
 def _told() -> str:

@@ -116,7 +116,8 @@ def test_doctor_tells_whether_a_key_is_set_and_never_the_key(
 ) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "sk-do-not-print-me")
     monkeypatch.delenv("GEMINI_API_KEY", raising=False)
-    code, out, _ = said(capsys, "doctor", "--json")
+    code, out, err = said(capsys, "doctor", "--json")
+    assert err == ""
     told = json.loads(out)
     parts = {part["name"]: part for part in told["parts"]}
     assert code == 0 and told["python"]["python"] and told["machine"]["cores"] >= 1

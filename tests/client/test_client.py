@@ -383,7 +383,7 @@ async def _none(embedder):
 
 
 @pytest.mark.parametrize(
-    "pair", [(1, 2), (None, "a"), ("a", 3), ([1, 2], "a"), ("a\ud800", "b"), ("a",), "ab"]
+    "pair", [(1, 2), (None, "a"), ("a", 3), ([1, "b"], "a"), ("a", [1, "b"]), ("a\ud800", "b"), ("a",), "ab"]
 )
 def test_what_is_no_pair_of_texts_is_refused(generator, engine, pair):
     engine.capabilities = replace(KNOWN, score=True)

@@ -48,6 +48,21 @@ def test_a_sum_of_steps_is_the_score(generator) -> None:
     assert again.logprob == pytest.approx(sum(one.logprob for one in told.logprobs), abs=1e-2)
 
 
+def test_ids_read_back_and_a_text_is_the_sum_of_its_windows(generator) -> None:
+    for text in ("The café runs\n\n  past 12 bridges \u2603 \U0001f30a", " ", "<|im_start|>user", ""):
+        assert generator.decode(generator.encode(text)) == text
+    text = "The river runs past an old stone bridge."
+    ids, bos = generator.encode(text), generator.encode("<|im_start|>")
+    pairs = [(bos, ids[:4]), (ids[3:4], ids[4:8]), (ids[4:8], ids[8:])]
+    assert len(ids) == 9
+    score = generator.score_text([text], window=4)[0]
+    assert score.tokens == 9
+    assert score.logprob == pytest.approx(sum(one.logprob for one in generator.score(pairs)), abs=1e-3)
+    whole = generator.score_text([text, ""])
+    assert whole[0].logprob == pytest.approx(generator.score([("", text)])[0].logprob, abs=1e-3)
+    assert (whole[1].logprob, whole[1].tokens) == (0.0, 0)
+
+
 def test_a_schema_is_refused_before_any_work(generator) -> None:
     with pytest.raises(Unsupported, match="schema"):
         generator.generate("x", schema={"type": "object"})

@@ -1,7 +1,9 @@
+from itertools import product
+
 import pytest
 
 from memserve.errors import InvalidInput, UnknownName
-from memserve.hardware import instances, parse
+from memserve.hardware import Machine, instances, parse
 
 
 def test_every_row_names_a_card_and_prices_are_dated():
@@ -36,11 +38,77 @@ def test_unknown():
         instances.find("g6.xlarg")
 
 
-def test_cheapest_way_to_rent():
-    found = instances.cheapest(parse("8xH100"))
-    assert found is not None
-    assert (found[0].name, found[1]) == ("p5.48xlarge", 1)
-    small = instances.cheapest(parse("1xV100-16GB"))
-    assert small is not None and small[0].usd_per_hour == 3.06
-    assert instances.cheapest(parse("8xRTX4090")) is None
-    assert instances.cheapest(parse("64xH100")) is None
+def test_the_price_is_of_the_cards_named():
+    eight = instances.rent(parse("8xH100"))
+    assert (eight.instance, eight.cards, eight.share, eight.usd_per_hour) == ("p5.48xlarge", 8, 1, 55.04)
+    assert instances.rent(parse("1xV100-16GB")).usd_per_hour == 3.06
+    one = instances.rent(parse("1xB200"))
+    assert (one.instance, one.cards, one.share) == ("p6-b200.48xlarge", 8, 0.125)
+    assert one.usd_per_hour == pytest.approx(113.9328 / 8)
+    assert one.whole_usd_per_hour == pytest.approx(113.9328)
+    for unsold in ("8xRTX4090", "64xH100"):
+        assert instances.rent(parse(unsold)).usd_per_hour is None
+
+
+def test_every_price_of_every_machine_adds_up():
+    """Over all cards and counts: a share of one instance at its own price, of the exact size where sold."""
+    sold = [found for found in map(instances.find, instances.names()) if found.card.vendor != "cpu"]
+    cards = {found.card.name: found.card for found in sold}
+    checked = 0
+    for card, nodes, count in product(cards.values(), (1, 2), (1, 2, 3, 4, 8, 16)):
+        rent = instances.rent(Machine(card, count, nodes))
+        if rent.usd_per_hour is None:
+            continue
+        found = instances.find(str(rent.instance))
+        assert rent.cards == found.cards * nodes and rent.share == pytest.approx(count / found.cards)
+        assert rent.usd_per_hour == pytest.approx(found.usd_per_hour * nodes * rent.share, abs=1e-5)
+        assert rent.region and rent.date and found.card == card
+        exact = {one.cards for one in sold if one.card == card and one.usd_per_hour is not None}
+        assert rent.share == 1 or count not in exact
+        checked += 1
+    assert checked > 100
+
+
+@pytest.mark.parametrize("price", ["0", "12.5"])
+def test_a_machine_of_ones_own_costs_what_is_said(price):
+    rent = instances.rent(parse(f"1xRTX4090@{price}"))
+    assert (rent.usd_per_hour, rent.instance, rent.share) == (float(price), None, 1)
+    with pytest.raises(InvalidInput, match="not a price"):
+        parse("1xRTX4090@-1")
+
+
+def test_yuan_where_only_yuan_are_asked():
+    rent = instances.rent(parse("1x910B2"))
+    assert (rent.usd_per_hour, rent.cny_per_hour, rent.instance) == (None, 25.28, "pak3.4xlarge.8")
+
+
+@pytest.mark.parametrize(
+    ("name", "card", "cards"),
+    [("a2-highgpu-4g", "A100-40GB", 4), ("a2-ultragpu-1g", "A100-80GB", 1), ("a3-highgpu-8g", "H100-80GB", 8),
+     ("g2-standard-8", "L4", 1),
+     ("n1-standard-8+1xT4", "T4", 1), ("n1-standard-8+2xV100-16GB", "V100-16GB", 2)],
+)  # fmt: skip
+def test_the_names_of_google_cloud(name, card, cards):
+    machine = parse(name)
+    assert (machine.card.name, machine.cards) == (card, cards)
+    assert machine.host_memory and machine.usd_per_hour is None
+
+
+@pytest.mark.parametrize(
+    ("name", "gib"),
+    [
+        ("t3.xlarge", 16),
+        ("n1-standard-8", 30),
+        ("c7.4xlarge.2", 32),
+        ("c7.xlarge.4", 16),
+        ("s7.2xlarge.2", 16),
+    ],
+)
+def test_an_instance_without_cards_is_a_cpu(name, gib):
+    machine = parse(name)
+    assert machine.card.vendor == "cpu" and machine.card.memory == machine.host_memory == gib * 2**30
+
+
+def test_more_cores_read_faster():
+    small, large = parse("t3.medium").card, parse("n1-standard-32").card
+    assert small.bandwidth < large.bandwidth and small.flops["float32"] < large.flops["float32"]

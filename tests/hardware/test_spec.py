@@ -43,7 +43,7 @@ def test_a_bare_name_says_what_it_means():
 def test_an_instance_type_brings_its_price():
     machine = parse("2xp4d.24xlarge")
     assert machine.usd_per_hour == pytest.approx(2 * 21.957642)
-    assert "2026-07-20" in machine.price_source
+    assert "2026-07-20" in machine.rent.date
     assert machine.origin == "p4d.24xlarge"
 
 

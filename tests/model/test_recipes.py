@@ -10,11 +10,17 @@ LEAST = 4
 """Configs of a family that must have been compared."""
 
 
+NESTED = {"llama4", "mllama_text_model", "qwen2_5_omni_text", "qwen3_5", "qwen3_5_moe"}
+"""What these plain draws cannot build; test_layouts.py draws whole models for them."""
+
+
 @pytest.mark.engine("hf")
-@pytest.mark.parametrize("kind", sorted(index.MODULES))
+@pytest.mark.parametrize("kind", sorted(index.MODULES.keys() - NESTED))
 def test_a_recipe_counts_as_transformers(kind):
     if not oracle.known(kind):
         pytest.skip(f"this transformers has no {kind}")
+    if oracle.usual_class(kind) is None:
+        pytest.skip(f"{kind} is a part of other models, judged with them")
     tried = oracle.configs(kind)
     wrong = [
         (config, found.parameters, count)

@@ -103,6 +103,12 @@ def test_the_score_is_that_of_the_continuation(vllm):
     assert vllm.score([]) == []
 
 
+def test_ids_and_messages_before_a_continuation_stay_as_they_are(vllm):
+    chat = [{"role": "user", "content": "a"}]
+    scores = vllm.score([([1, 97, 98], "cd"), ([1, 97, 98], [99, 100]), ("ab", [99, 100]), (chat, "cd")])
+    assert [one.logprob for one in scores] == [-3.0 - 4.0, -3.0 - 4.0, -3.0 - 4.0, -4.0 - 5.0]
+
+
 @pytest.mark.parametrize("pairs", [[("a", "")], [("a",)], ["ab"]])
 def test_malformed_pairs(pairs, vllm):
     with pytest.raises(errors.InvalidInput):

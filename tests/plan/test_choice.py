@@ -224,3 +224,8 @@ def test_models_of_another_type_are_refused(model: Any) -> None:
 
 def test_backends_ignore_case() -> None:
     assert memserve.plan.best("llama-8b", "1xL4", backend=" VLLM ").backend == "vllm"
+
+
+def test_a_bare_release_that_nobody_lists_is_the_most_trusted_engines() -> None:
+    plan = memserve.plan.best("llama-8b", "1xL4", engine_version="0.25.1")
+    assert (plan.backend, plan.engine_version) == ("vllm", "0.25.1")

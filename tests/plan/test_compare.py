@@ -85,3 +85,40 @@ def test_the_machine_at_hand_is_compared_first(capsys: pytest.CaptureFixture[str
     words = ["llama-8b", "--gpus", "1xL4", "--compare", "1xH100", "--workload", "locomo", "--json"]
     assert main(words) == 0
     assert [row["name"] for row in json.loads(capsys.readouterr().out)["compare"]] == ["1xL4", "1xH100"]
+
+
+def test_one_unknown_price_does_not_end_a_comparison(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["1xRTX4090@0", "openai:nonesuch", "openai:gpt-4o-mini", "--workload", "locomo"]
+    assert main(["--compare", *words, "--json"]) == 0
+    own, unknown, known = json.loads(capsys.readouterr().out)["compare"]
+    assert own["workload"]["usd"]["likely"] == 0 and own["cost"]["usd_per_hour"] == 0
+    assert not unknown["fits"] and "@IN/OUT" in unknown["reason"]
+    assert known["workload"]["usd"]["likely"] > 0
+    assert main(["--compare", *words]) == 0
+    assert "no price is known" in capsys.readouterr().out
+
+
+def test_the_instance_stands_on_the_page(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["llama-8b", "--gpus", "1xB200"]) == 0
+    page = " ".join(capsys.readouterr().out.split())
+    for word in (
+        "14.24 $/h",
+        "1 of the 8 cards of p6-b200.48xlarge",
+        "113.93 $/h",
+        "us-east-1",
+        "2026-07-20",
+    ):
+        assert word in page
+
+
+def test_hours_of_a_provider_are_derived_or_called_assumed(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["gpt-4o-mini", "--workload", "longmemeval-s"]
+    assert main([*words, "--json"]) == 0
+    plan = json.loads(capsys.readouterr().out)["plan"]
+    assert {one["name"] for one in plan["assumptions"]} >= {"seconds_per_request", "concurrency"}
+    assert main(words) == 0
+    assert "assumed: seconds per request 10" in capsys.readouterr().out
+    assert main([*words, "--tpm", "200000", "--json"]) == 0
+    plan = json.loads(capsys.readouterr().out)["plan"]
+    assert plan["workload"]["hours"]["likely"] == pytest.approx(57.75e6 / 200000 / 60, rel=1e-3)
+    assert plan["assumptions"] == []

@@ -97,7 +97,8 @@ def test_every_engine_that_the_planner_starts_can_be_started() -> None:
     for backend, gpus in (("vllm", "1xL4"), ("sglang", "1xL4"), ("lmdeploy", "1xL4"), ("hf", "1xL4"),
                           ("llamacpp", "1xL4"), ("ascend", "1x910B2")):  # fmt: skip
         plan = memserve.plan.best("llama-8b", gpus, backend=backend)
-        assert program_of(plan.command)
+        assert program_of(plan.command, backend)[0] == backend
+    assert program_of(["vllm", "serve", "x"])[0] == "vllm"
 
 
 @pytest.mark.parametrize(

@@ -105,7 +105,7 @@ def test_a_server_that_asks_for_no_key_stays_on_loopback(host: str) -> None:
 
 def test_silence_ends_in_a_time_out_with_the_last_line(vllm: list[str]) -> None:
     with pytest.raises(TimedOut, match="loading shard 1 of 9"):
-        start(vllm, env={"MOOD": "hangs"}, timeout=1.5)
+        start(vllm, env={"MOOD": "hangs"}, timeout=5)
 
 
 def test_progress_is_reported(vllm: list[str]) -> None:
@@ -140,7 +140,7 @@ def test_what_a_dead_engine_leaves_behind_is_ended(vllm: list[str], tmp_path: Pa
     child = int(note.read_text())
     os.kill(server.pid, signal.SIGKILL)
     until(lambda: not _alive(child))
-    assert not server.running
+    until(lambda: not server.running)
     with pytest.raises(EngineFailed, match="signal 9"):
         server.check()
     server.stop()

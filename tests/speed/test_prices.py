@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from memserve.errors import InvalidInput
@@ -45,3 +47,28 @@ def test_wrong_counts_and_missing_batch_prices_are_refused():
         price.usd(Usage(5, 0), batch=True)
     with pytest.raises(InvalidInput, match="cached"):
         price.usd(Usage(5, 0, 6))
+
+
+@pytest.mark.parametrize(
+    ("name", "usd"),
+    [("openai:gpt-3.5-turbo", 0.5), ("gpt-4-turbo", 10), ("gpt-4", 30), ("o1", 15), ("gemini-1.5-pro", 1.25),
+     ("anthropic:claude-3-opus", 15), ("claude-3-haiku", 0.25), ("bedrock:claude-3-5-sonnet", 3),
+     ("anthropic:claude-3-5-sonnet-latest", 3), ("anthropic:claude-sonnet-4", 3), ("claude-haiku-4-5", 1)],
+)  # fmt: skip
+def test_models_that_papers_name(name, usd):
+    price = prices.of(name)
+    assert price is not None and price.input == usd
+
+
+def test_every_release_is_found_by_its_everyday_name():
+    """The newest release of a model is what its bare name means, and no other model's."""
+    dated = re.compile(r"(?:(?:us\.)?anthropic\.)?(.+?)-(20\d{6}|20\d\d-\d\d-\d\d)(?:-v\d+:\d+)?")
+    releases = {}
+    for name in prices.names():
+        provider, _, model = name.partition(":")
+        if match := dated.fullmatch(model):
+            releases.setdefault((provider, match[1]), []).append((match[2], model))
+    assert len(releases) >= 15
+    for (provider, bare), found in releases.items():
+        price = prices.of(f"{provider}:{bare}")
+        assert price is not None and price.model in {bare, max(found)[1]}

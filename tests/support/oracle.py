@@ -13,6 +13,7 @@ VARIED = 8
 """Configs tried for each family."""
 TABLES = ("MODEL_FOR_CAUSAL_LM", "MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM", "MODEL_FOR_IMAGE_TEXT_TO_TEXT",
           "MODEL_FOR_MASKED_LM", "MODEL_FOR_SPEECH_SEQ_2_SEQ", "MODEL")  # fmt: skip
+SEEING = "MODEL_FOR_IMAGE_TEXT_TO_TEXT"
 SIZES = (1, 2, 4, 8, 16, 32)
 SMALL = {"hidden_size": 64, "num_hidden_layers": 5, "num_attention_heads": 4, "vocab_size": 128}
 FOUR = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts", "zero_expert_num")
@@ -56,10 +57,11 @@ def known(kind):
 
 
 def usual_class(kind):
-    """The class that generates, else the one that fills in words, else the bare one."""
+    """The class that generates, else that fills in words, else the bare one; None: a part of others."""
     from transformers.models.auto import modeling_auto
 
-    for table in TABLES:
+    seeing = getattr(_mapping()[kind], "sub_configs_defaults", None)
+    for table in (SEEING, *TABLES) if seeing else TABLES:
         name = getattr(modeling_auto, f"{table}_MAPPING_NAMES").get(kind)
         if name:
             return name if isinstance(name, str) else name[0]

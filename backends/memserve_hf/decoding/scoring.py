@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from memserve.protocol import Score
-from memserve.tokens.score_pair import tokenize_pair
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -27,10 +26,6 @@ class Scorer:
 
     def __init__(self, model: Any, head: Head, prompts: Prompts, *, device: torch.device, width: int) -> None:
         self.model, self.head, self.prompts, self.device, self.width = model, head, prompts, device, width
-
-    def prepare(self, context: str, continuation: str) -> ScorePair:
-        """Token ids of both, with the boundary."""
-        return tokenize_pair(self.prompts, context, continuation)
 
     def run(self, pairs: Sequence[ScorePair]) -> list[Score]:
         """Scores in the order of the pairs."""
@@ -55,7 +50,7 @@ class Scorer:
 
     def _score(self, pairs: Sequence[ScorePair]) -> Iterator[Score]:
         count = max(pair.count for pair in pairs)
-        keep = [[min(pair.start - 1 + k, len(pair.tokens) - 1) for k in range(count)] for pair in pairs]
+        keep = [[min(pair.start - 1 + k, len(pair.read) - 1) for k in range(count)] for pair in pairs]
         logits = self._logits(pairs, keep)
         for row, pair in zip(logits, pairs, strict=True):
             wanted = torch.tensor(pair.tokens[pair.start :], device=row.device)[:, None]
@@ -64,15 +59,14 @@ class Scorer:
             yield Score(float(scores.gather(1, wanted).double().sum()), pair.count, greedy)
 
     def _logits(self, pairs: Sequence[ScorePair], keep: list[list[int]]) -> Tensor:
-        longest = max(len(pair.tokens) for pair in pairs)
-        padded = [list(pair.tokens) + [pair.tokens[-1]] * (longest - len(pair.tokens)) for pair in pairs]
-        mask = [[1] * len(pair.tokens) + [0] * (longest - len(pair.tokens)) for pair in pairs]
+        longest = max(len(pair.read) for pair in pairs)
+        gaps = [longest - len(pair.read) for pair in pairs]
+        padded = [[*pair.read, *[pair.tokens[-1]] * gap] for pair, gap in zip(pairs, gaps, strict=True)]
+        mask = [[1] * (longest - gap) + [0] * gap for gap in gaps]
         with self.head.keeping(keep):
             logits = self.model(
                 input_ids=torch.tensor(padded, device=self.device),
-                attention_mask=torch.tensor(mask, device=self.device)
-                if longest > min(map(sum, mask))
-                else None,
+                attention_mask=torch.tensor(mask, device=self.device) if any(gaps) else None,
                 use_cache=False,
             ).logits
         return self.head.trim(logits, keep)

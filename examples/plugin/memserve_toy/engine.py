@@ -18,6 +18,7 @@ from memserve.protocol import (
     Request,
     Sample,
     Score,
+    ScorePrompts,
     Task,
     TokenLogprob,
     Usage,
@@ -45,12 +46,16 @@ def open_engine(model: str | None = None, *, task: Task = "generate", api_key: s
 class ToyEngine:
     """Satisfies memserve.protocol.BatchEngine."""
 
+    prefix_token = model.BOS
+    score_window = model.CONTEXT - 1
+
     def __init__(self) -> None:
         self.capabilities = Capabilities(
             backend="toy", engine="toy 1.0", device="cpu", context=model.CONTEXT, chat=True,
             temperature=True, top_p=True, max_tokens=True, stop=True, usage=True, raw=True, token_ids=True,
             top_k=True, min_p=True, seed=True, n=True, logprobs=20, score=True, schema=True, choices=True,
             truncate=True, stream=True, returns_token_ids=True, deterministic=True, count_tokens=True,
+            tokenizer=True,
         )  # fmt: skip
 
     def generate(self, requests: Sequence[Request]) -> list[Completion]:
@@ -67,13 +72,21 @@ class ToyEngine:
             yield Delta(text[at : at + 2])
         yield Delta("", whole.finish_reason, whole.usage)
 
-    def score(self, pairs: Sequence[tuple[str, str]]) -> list[Score]:
+    def score(self, pairs: Sequence[ScorePrompts]) -> list[Score]:
         """The log-likelihood of each continuation; a context's trailing space belongs to what follows."""
         return [_score(context, continuation) for context, continuation in pairs]
 
     def count_tokens(self, prompt: Prompt) -> int:
         """Tokens of a prompt, template included."""
         return len(_tokens(prompt))
+
+    def encode(self, text: str) -> list[int]:
+        """Bytes are tokens."""
+        return list(text.encode())
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Bytes back to text."""
+        return model.decode(ids)
 
     def close(self) -> None:
         """Nothing is held."""
@@ -180,11 +193,18 @@ def _instance(schema: Mapping[str, Any]) -> Any:
     return simple[kind]
 
 
-def _score(context: str, continuation: str) -> Score:
+def _score(context: Prompt, continuation: str | Sequence[int]) -> Score:
+    if not isinstance(context, str) or not isinstance(continuation, str):
+        before = model.encode(context) if isinstance(context, str) else _tokens(context)
+        more = continuation.encode() if isinstance(continuation, str) else continuation
+        return _of_ids(before, more)
     spaces = re.search(r"\s*$", context)
     tail = spaces.group() if spaces else ""
     tokens = model.encode(context[: len(context) - len(tail)])
-    more = (tail + continuation).encode()
+    return _of_ids(tokens, (tail + continuation).encode())
+
+
+def _of_ids(tokens: list[int], more: Sequence[int]) -> Score:
     if len(tokens) + len(more) > model.CONTEXT:
         raise ContextOverflow(tokens=len(tokens) + len(more), limit=model.CONTEXT)
     logprob, greedy = _sum(tokens, more)

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import threading
 from collections import deque
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
-    from memserve.protocol import Delta
+from memserve.protocol import Delta
 
 
 class EngineLock:
@@ -36,7 +34,7 @@ class EngineLock:
 
     @contextmanager
     def to_close(self, gone: Exception) -> Iterator[None]:
-        """The engine, to close it: the reader of an open stream is told why nothing more comes."""
+        """The engine, to close it: the reader of an open stream learns why nothing more comes."""
         with self._lock:
             if self._stream is not None:
                 self._stream.end(gone)

@@ -5,12 +5,12 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any, overload
 
-from memserve.client import offers, prompts
+from memserve.client import offers, prompts, scoring
 from memserve.client.handle import Handle
 from memserve.client.settings import of_request, resolve
 from memserve.client.work import Work
 from memserve.errors import InvalidInput, MemserveError, Unsupported
-from memserve.protocol import FillsMaxTokens, HasIdentity, Raw, Request
+from memserve.protocol import FillsMaxTokens, HasIdentity, Request
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
@@ -27,7 +27,9 @@ if TYPE_CHECKING:
         Prompt,
         PromptLike,
         Score,
+        ScorePrompts,
         Settings,
+        SupportsTokenizer,
     )
 
 
@@ -94,15 +96,43 @@ class Generator(Handle):
         finally:
             await deltas.aclose()  # type: ignore[attr-defined]
 
-    def score(self, pairs: Iterable[tuple[str | Raw, str]]) -> list[Score]:
-        """The log-likelihood of each continuation after its context."""
+    def score(self, pairs: Iterable[ScorePrompts]) -> list[Score]:
+        """The log-likelihood of each continuation after its context.
+
+        A context is plain text (no template), messages, or token ids; a continuation text or token ids.
+        """
         checked = self._pairs(pairs)
         return list(self._driver.call(partial(offers.score(self._engine), checked))) if checked else []
 
-    async def ascore(self, pairs: Iterable[tuple[str | Raw, str]]) -> list[Score]:
+    async def ascore(self, pairs: Iterable[ScorePrompts]) -> list[Score]:
         """`score`, awaited."""
         checked = self._pairs(pairs)
         return list(await self._driver.acall(partial(offers.score(self._engine), checked))) if checked else []
+
+    def score_text(self, texts: Iterable[str], *, window: int | None = None) -> list[Score]:
+        """The log-likelihood of each whole text, in windows of so many tokens (None: the model's context).
+
+        Each token is predicted once, the first from BOS (or EOS), as lm-eval's `loglikelihood_rolling` does.
+        """
+        parts = self._windows(texts, window)
+        scores = iter(self.score([pair for several in parts for pair in several]))
+        return [scoring.total([next(scores) for _ in several]) for several in parts]
+
+    async def ascore_text(self, texts: Iterable[str], *, window: int | None = None) -> list[Score]:
+        """`score_text`, awaited."""
+        parts = self._windows(texts, window)
+        scores = iter(await self.ascore([pair for several in parts for pair in several]))
+        return [scoring.total([next(scores) for _ in several]) for several in parts]
+
+    def encode(self, text: str) -> list[int]:
+        """The model's own token ids of a text: no template, no BOS; `decode` gives the text back."""
+        [checked] = prompts.strings([text], "encode takes a text", "text")
+        return self._driver.call(partial(self._tokenizer().encode, checked))
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """The text of token ids, special tokens spelled out."""
+        checked = scoring.ids(ids, self.capabilities)
+        return self._driver.call(partial(self._tokenizer().decode, checked))
 
     def count_tokens(self, text: Prompt) -> int:
         """How many tokens the model's own tokenizer makes of a prompt."""
@@ -161,21 +191,18 @@ class Generator(Handle):
                 return error
             raise
 
-    def _pairs(self, pairs: Iterable[tuple[str | Raw, str]]) -> list[tuple[str, str]]:
+    def _pairs(self, pairs: Iterable[ScorePrompts]) -> list[ScorePrompts]:
         self._check_open()
         if not self.capabilities.score:
             raise Unsupported(self.capabilities.backend, "score")
-        return [_pair(pair) for pair in pairs]
+        return [scoring.pair(pair, self.capabilities) for pair in pairs]
 
+    def _windows(self, texts: Iterable[str], window: int | None) -> list[list[ScorePrompts]]:
+        engine = self._tokenizer()
+        width = scoring.width(engine, window)
+        checked = prompts.strings(texts, "score_text takes a list of texts", "text")
+        return [list(scoring.windows(engine, text, width)) for text in checked]
 
-def _pair(pair: object) -> tuple[str, str]:
-    if not isinstance(pair, (tuple, list)) or len(pair) != 2 or not pair[1]:
-        raise InvalidInput("score takes pairs of a context and a continuation that is not empty")
-    context, continuation = pair
-    if isinstance(context, Raw):
-        context = context.text
-    for part in (context, continuation):
-        if not isinstance(part, str):
-            raise InvalidInput(f"score takes plain text on both sides, not {type(part).__name__}")
-    prompts.encodable(context + continuation, "a pair to score")
-    return context, continuation
+    def _tokenizer(self) -> SupportsTokenizer:
+        self._check_open()
+        return offers.tokenizer(self._engine)

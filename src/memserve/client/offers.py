@@ -18,6 +18,7 @@ from memserve.protocol import (
     SupportsRerank,
     SupportsScore,
     SupportsStream,
+    SupportsTokenizer,
 )
 
 if TYPE_CHECKING:
@@ -96,6 +97,13 @@ def count_tokens(engine: Engine) -> Callable[..., int | Awaitable[int]]:
     if isinstance(engine, SupportsCountTokens):
         return engine.count_tokens
     raise _lacks(engine, "count_tokens")
+
+
+def tokenizer(engine: Engine) -> SupportsTokenizer:
+    """What has the model's own tokenizer."""
+    if isinstance(engine, SupportsTokenizer):
+        return engine
+    raise _lacks(engine, "encode, decode and score_text")
 
 
 def failure(engine: Engine, broken: Exception) -> MemserveError:

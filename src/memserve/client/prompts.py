@@ -50,7 +50,7 @@ def check(prompt: object, capabilities: Capabilities) -> Prompt:
     if not prompt:
         raise InvalidInput("a prompt is empty: no message and no token id")
     if all(_is_id(item) for item in prompt):
-        return _ids(prompt, capabilities)
+        return token_ids(prompt, capabilities)
     if all(isinstance(item, Mapping) for item in prompt):
         return _messages(prompt, capabilities)
     raise InvalidInput(f"a prompt is {_KINDS}, not a mixture of {_mixture(prompt)}")
@@ -104,7 +104,10 @@ def encodable(text: str, what: str = "a prompt") -> None:
         raise InvalidInput(f"{what} holds half a character (a lone surrogate) at {broken.start}") from None
 
 
-def _ids(prompt: Sequence[Any], capabilities: Capabilities) -> list[int]:
+def token_ids(prompt: Sequence[Any], capabilities: Capabilities) -> list[int]:
+    """Token ids, proven to be such."""
+    if not all(_is_id(item) for item in prompt):
+        raise InvalidInput(f"token ids are whole numbers, not {_mixture(prompt)}")
     _supported(capabilities.token_ids, "token ids as a prompt", capabilities)
     ids = [int(item) for item in prompt]
     if min(ids) < 0:

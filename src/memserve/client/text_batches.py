@@ -1,11 +1,6 @@
 """Cuts a list of texts into batches of bounded length, the long ones together."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence
 
 
 def by_tokens(texts: Sequence[str], *, items: int, tokens: int,
@@ -16,11 +11,11 @@ def by_tokens(texts: Sequence[str], *, items: int, tokens: int,
     """
     sizes = [count(text) for text in texts]
     batches: list[list[int]] = []
-    room = 0
+    left = 0
     for position in sorted(range(len(texts)), key=lambda i: -sizes[i]):
-        if not batches or len(batches[-1]) >= items or sizes[position] > room:
+        if not batches or len(batches[-1]) >= items or sizes[position] > left:
             batches.append([])
-            room = tokens
+            left = tokens
         batches[-1].append(position)
-        room -= sizes[position]
+        left -= sizes[position]
     return batches

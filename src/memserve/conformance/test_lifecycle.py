@@ -51,6 +51,8 @@ def test_use_after_close_is_refused(target: Any, generator: Any) -> None:
         uses.append(lambda: held.score([("a", " b")]))
     if can.count_tokens:
         uses.append(lambda: held.count_tokens(worded(can, "x")))
+    if can.tokenizer:
+        uses += [lambda: held.encode("x"), lambda: held.decode([1])]
     for use in uses:
         with pytest.raises(Closed):
             use()

@@ -116,6 +116,27 @@ def test_an_unlikely_continuation_is_not_greedy(generator: Any, can: Any) -> Non
     assert len({round(one.logprob, 3) for one in scores}) > 1
 
 
+def test_ids_and_text_are_scored_alike(generator: Any, can: Any) -> None:
+    need(can, "score", "tokenizer", "token_ids")
+    before = generator.encode("The river")
+    by_ids, mixed_up = generator.score([(before, generator.encode(" runs")), (before, " runs")])
+    assert by_ids.tokens >= 1
+    assert by_ids == mixed_up
+
+
+def test_a_whole_text_is_the_sum_of_its_windows(generator: Any, can: Any) -> None:
+    need(can, "score", "tokenizer", "token_ids")
+    text = CONTEXT + " and the seven green lamps stand"
+    ids = generator.encode(text)
+    (whole,), (halves,) = generator.score_text([text]), generator.score_text([text], window=4)
+    assert whole.tokens == halves.tokens == len(ids)
+    parts = [(ids[max(0, min(at, len(ids) - 4) - 1) : at], ids[at : at + 4]) for at in range(4, len(ids), 4)]
+    (first,) = generator.score_text([generator.decode(ids[:4])], window=4)
+    if first.tokens == 4:
+        rest = sum(one.logprob for one in generator.score(parts))
+        assert abs(halves.logprob - first.logprob - rest) <= 0.05 + 0.01 * abs(halves.logprob)
+
+
 def test_no_pairs_no_scores(generator: Any, can: Any) -> None:
     need(can, "score")
     assert generator.score([]) == []

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+import memserve
 from memserve.conformance.asking import answer, awaited, heat, limited, need, question, streamed, worded
 from memserve.errors import InvalidInput, Unsupported
 
@@ -92,6 +93,19 @@ def test_counting_is_honoured_or_refused(generator: Any, can: Any) -> None:
     else:
         with pytest.raises(Unsupported):
             generator.count_tokens(question(1))
+
+
+def test_the_tokenizer_is_lent_or_refused(generator: Any, can: Any) -> None:
+    if not can.tokenizer:
+        with pytest.raises(Unsupported):
+            generator.encode("x")
+        with pytest.raises(Unsupported):
+            generator.score_text(["x"])
+        pytest.skip("capability tokenizer: refused, as it should be")
+    ids = generator.encode("The river runs, 12 lamps")
+    assert generator.encode(generator.decode(ids)) == ids
+    if can.count_tokens and can.raw:
+        assert generator.count_tokens(memserve.Raw("The river runs, 12 lamps")) - len(ids) in (0, 1)
 
 
 def test_the_task_is_among_the_capabilities(can: Any) -> None:

@@ -1,17 +1,12 @@
 """What every engine's launch shares: install lines, the cards that a plan takes, option words."""
 
-from __future__ import annotations
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-from typing import TYPE_CHECKING, Any
-
+from memserve.engines.deployment import Deployment
 from memserve.engines.rules.judge import release
 from memserve.engines.rules.version import NEWEST, version_key
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from memserve.engines.deployment import Deployment
-    from memserve.hardware.machine import Card, Machine
+from memserve.hardware.machine import Card, Machine
 
 VISIBLE = {
     "nvidia": "CUDA_VISIBLE_DEVICES",
@@ -96,6 +91,24 @@ def words(options: Mapping[str, object]) -> tuple[str, ...]:
             continue
         said += [f"--{name}"] if value is True else [f"--{name}", str(value)]
     return tuple(said)
+
+
+def options_of(command_words: Sequence[str]) -> tuple[tuple[str, ...], dict[str, Any]]:
+    """The reverse: bare words, and options under the names that a call takes; a bare flag is True."""
+    bare: list[str] = []
+    options: dict[str, Any] = {}
+    name = ""
+    for word in command_words:
+        if word.startswith("--"):
+            flag, equals, value = word[2:].partition("=")
+            name = flag.replace("-", "_")
+            options[name] = value if equals else True
+            name = "" if equals else name
+        elif name:
+            options[name], name = word, ""
+        else:
+            bare.append(word)
+    return tuple(bare), options
 
 
 def _quoted(package: str) -> str:

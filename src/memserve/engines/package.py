@@ -7,32 +7,35 @@ memory and launch, and no engine.
 
 from __future__ import annotations
 
+import os
 import sys
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, cast
 
 from memserve import files
 from memserve.engines.backend import Plannable
+from memserve.engines.install import options_of
+from memserve.engines.launch import Launcher
+from memserve.engines.log import LogFormat
+from memserve.engines.memory import Accountant
+from memserve.engines.speed import EngineSpeed
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from memserve.engines.launch import Launcher
-    from memserve.engines.log import LogFormat
-    from memserve.engines.memory import Accountant
     from memserve.engines.server import ServerFacts
-    from memserve.engines.speed import EngineSpeed
     from memserve.protocol import Capabilities, Task
 
 
 class Package(Plannable):
     """What an engine's entry point resolves to. `part` names a second backend of one package (MindIE's)."""
 
-    def __init__(self, name: str, package: str, *, part: str = "") -> None:
+    def __init__(self, name: str, package: str, *, part: str = "", served: bool = False) -> None:
         self.name = name
         self.package = package
         self.part = part
+        self.served = served
+        """Whether its engine runs as a server where `server` is not said."""
 
     @cached_property
     def rules(self) -> Mapping[str, Any]:
@@ -91,9 +94,27 @@ class Package(Plannable):
         """What the backend can do at best, before a model is named; loads no engine."""
         return cast("Capabilities", self._module("engine").capabilities)
 
-    def open(self, model: str | None = None, *, task: Task = "generate", **options: Any) -> Any:
-        """Start an engine for one task; raises `BackendMissing` with the install line."""
+    def open(self, model: str | None = None, *, task: Task = "generate", server: Any = None,
+             env: Mapping[str, str] | None = None, **options: Any) -> Any:  # fmt: skip
+        """Start an engine for one task; raises `BackendMissing` with the install line.
+
+        `env` is given to its server; in this process it fills in what is not set.
+        """
+        served = self.served if server is None else str(server).lower() in ("true", "1", "yes")
+        if served and env:
+            options["env"] = env
+        for name, text in ({} if served else env or {}).items():
+            os.environ.setdefault(name, text)
+        if served or server is not None:
+            options["server"] = served
         return self._module("engine").open_engine(model, task=task, **options)
+
+    def plan_options(self, facts: Mapping[str, Any]) -> dict[str, Any]:
+        """Options of `open` for a plan, as `Plan.to_dict()` gives it: all that its command says."""
+        plan = facts.get("plan") or facts
+        bare, options = options_of(self.arguments(plan.get("command") or ("",)) or ())
+        named = {"model": bare[0]} if bare else {}
+        return {**named, **options, **({"env": plan["env"]} if plan.get("env") else {})}
 
     def _module(self, name: str) -> Any:
         return import_module(f"{self.package}.{self.part}{name}")

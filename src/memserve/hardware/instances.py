@@ -8,10 +8,16 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from memserve import files
 from memserve.errors import InvalidInput, UnknownName
 from memserve.hardware import catalogue
-from memserve.hardware.machine import GIB, Machine
+from memserve.hardware.machine import GIB, Machine, Rent
+from memserve.hardware.processor import processor
 
 if TYPE_CHECKING:
     from memserve.hardware.machine import Card
+
+
+CPU = "CPU"
+APART = "the price of a host and of the cards in it stand apart in the list: give your own with @"
+UNSOLD = "no instance with these cards is priced in memserve's data"
 
 
 class Instance(NamedTuple):
@@ -27,6 +33,7 @@ class Instance(NamedTuple):
     source: str = ""
     host_memory: int | None = None
     note: str = ""
+    cny_per_hour: float | None = None
 
 
 @cache
@@ -65,33 +72,52 @@ def find(name: str) -> Instance:
 def machine(name: str, nodes: int = 1) -> Machine:
     """One or more nodes of an instance type."""
     found = find(name)
-    price = found.usd_per_hour
+    what = f"{found.cards}x{found.card.name}"
     return Machine(
         card=found.card,
         cards_per_node=found.cards,
         nodes=nodes,
         host_memory=found.host_memory,
         network=found.card.network if nodes > 1 else None,
-        usd_per_hour=None if price is None else price * nodes,
-        price_source=_told(found),
+        rent=_rent(found, nodes, found.cards * nodes),
         origin=found.name,
-        notes=(f"{found.name} is {found.cards}x{found.card.name} ({found.cloud})",),
+        notes=(f"{found.name} is {what} ({found.cloud})",),
     )
 
 
-def cheapest(wanted: Machine) -> tuple[Instance, int] | None:
-    """The cheapest way to rent what was named: an instance type and how many of it; None: nobody sells it.
+def rent(wanted: Machine) -> Rent:
+    """What the cards named cost an hour, and as a part of what; no figure where nobody sells them."""
+    if wanted.rent is not None:
+        return wanted.rent
+    return _cheapest(wanted.card.name, wanted.cards_per_node, wanted.nodes) or Rent(source=UNSOLD)
 
-    A node of the wanted machine must fit into one instance.
-    """
+
+@cache
+def _cheapest(card: str, per_node: int, nodes: int) -> Rent | None:
+    """An instance of exactly so many cards, else the cheapest with more; in dollars, else in yuan."""
     offers = [
-        (found, wanted.nodes)
-        for name in names()
-        if (found := find(name)).card.name == wanted.card.name
-        and found.cards >= wanted.cards_per_node
-        and found.usd_per_hour is not None
+        found
+        for rows in _rows().values()
+        if rows[0]["card"] == card and (found := find(rows[0]["instance"])).cards >= per_node
     ]
-    return min(offers, key=lambda offer: (offer[0].usd_per_hour or 0.0) * offer[1], default=None)
+    for currency in ("usd_per_hour", "cny_per_hour"):
+        sold = [found for found in offers if getattr(found, currency) is not None]
+        if sold:
+            best = min(sold, key=lambda found: (found.cards != per_node, getattr(found, currency)))
+            return _rent(best, nodes, per_node * nodes)
+    return None
+
+
+def _rent(found: Instance, count: int, used: int) -> Rent:
+    """So many instances of one type, of which so many cards are used."""
+    cards = found.cards * count
+    share = used / cards
+
+    def part(price: float | None) -> float | None:
+        return None if price is None else round(price * count * share, 6)
+
+    return Rent(part(found.usd_per_hour), part(found.cny_per_hour), found.name, cards, share, found.cloud,
+                found.region or None, found.date or None, _told(found, count))  # fmt: skip
 
 
 def _worth(row: dict[str, Any]) -> tuple[int, float]:
@@ -104,21 +130,31 @@ def _instance(row: dict[str, Any]) -> Instance:
     return Instance(
         cloud=row["cloud"],
         name=row["instance"],
-        card=catalogue.card(row["card"]),
+        card=_card(row),
         cards=row["count"],
         usd_per_hour=row.get("usd_per_hour") if row["kind"] == "on-demand" else None,
         region=row.get("region", ""),
         date=row.get("date", ""),
         source=row["source"],
-        host_memory=host * GIB if host else None,
+        host_memory=int(host * GIB) if host else None,
         note=row.get("note", ""),
+        cny_per_hour=row.get("cny_per_hour"),
     )
 
 
-def _told(found: Instance) -> str:
-    if found.usd_per_hour is None:
-        return ""
-    return f"{found.cloud} {found.region} on demand, {found.date}: {found.source}"
+def _card(row: dict[str, Any]) -> Card:
+    """The row's card; a CPU's memory and rates follow from the instance's size."""
+    if row["card"] != CPU:
+        return catalogue.card(row["card"])
+    return processor(row["vcpus"] / 2, int(row["host_gib"] * GIB))
+
+
+def _told(found: Instance, count: int = 1) -> str:
+    """One line: how many of which instance, where and when, and who says so."""
+    said = ", ".join(filter(None, (found.region, found.date, found.note)))
+    priced = found.usd_per_hour is not None or found.cny_per_hour is not None
+    what = f"{count} x {found.name} ({found.cloud}{', ' if said else ''}{said})"
+    return f"{what}: {found.source}" if priced else f"{what}: no hourly price is known"
 
 
 def unknown(name: str) -> UnknownName:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -60,6 +60,28 @@ class Card:
         return None if self.capability is None else self.capability[0] * 10 + self.capability[1]
 
 
+class Rent(NamedTuple):
+    """What a machine costs an hour, and whose price that is; None where nobody states it."""
+
+    usd_per_hour: float | None = None
+    """Of the cards named, not of the instance that they are a part of."""
+    cny_per_hour: float | None = None
+    instance: str | None = None
+    cards: int | None = None
+    """Of all the instances that are rented."""
+    share: float | None = None
+    """What the cards named are of these."""
+    cloud: str | None = None
+    region: str | None = None
+    date: str | None = None
+    source: str = ""
+
+    @property
+    def whole_usd_per_hour(self) -> float | None:
+        """What the instances cost as a whole."""
+        return None if self.usd_per_hour is None else self.usd_per_hour / (self.share or 1.0)
+
+
 @dataclass(frozen=True)
 class Machine:
     """Nodes of equal cards; what `4xV100` or detection gives."""
@@ -72,8 +94,8 @@ class Machine:
     host_memory: int | None = None
     network: Link | None = None
     """Between nodes."""
-    usd_per_hour: float | None = None
-    price_source: str = ""
+    rent: Rent | None = None
+    """Of an instance type or at one's own price; None: what the cheapest instance with such cards costs."""
     origin: str = "named"
     """named, detected, or the instance type's name."""
     notes: tuple[str, ...] = ()
@@ -83,3 +105,8 @@ class Machine:
     def cards(self) -> int:
         """All cards of all nodes."""
         return self.nodes * self.cards_per_node
+
+    @property
+    def usd_per_hour(self) -> float | None:
+        """The price that was named with the machine, if any."""
+        return self.rent.usd_per_hour if self.rent else None

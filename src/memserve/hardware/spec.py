@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from memserve.errors import InvalidInput, UnknownName
 from memserve.hardware import catalogue, instances
-from memserve.hardware.machine import Machine
+from memserve.hardware.machine import Machine, Rent
 
 MOST_CARDS_PER_NODE = 128
 MOST_NODES = 1024
@@ -41,10 +41,11 @@ def _priced(where: str, price: str, text: str) -> Machine:
     try:
         usd = float(price)
     except ValueError:
-        usd = 0.0
-    if not 0 < usd < MOST_USD:
+        usd = -1.0
+    if not 0 <= usd < MOST_USD:
         raise InvalidInput(f"not a price: {_short(text)!r}", hint="8x910B4@12.5 is 12.5 $ an hour for all 8")
-    return replace(parse(where), usd_per_hour=usd, price_source=GIVEN)
+    machine = parse(where)
+    return replace(machine, rent=Rent(usd, cards=machine.cards, share=1.0, source=GIVEN))
 
 
 def _known(name: str) -> bool:
@@ -137,9 +138,12 @@ def _bound(nodes: int, per_node: int, text: str) -> None:
 
 
 def _sum(text: str) -> Machine:
-    """`2xL4,2xL4` is one machine of four; different cards are refused."""
+    """`2xL4,2xL4` is one machine of four, `n1-standard-8+1xT4` a host with a card; other sums are refused."""
     machines = [parse(part) for part in re.split(r"[,;+&]", text)]
     first = machines[0]
+    if first.card.vendor == "cpu" and instances.knows(first.origin) and len(machines) == 2:
+        unpriced = instances.rent(first)._replace(source=instances.APART)
+        return replace(machines[1], host_memory=first.host_memory, rent=unpriced, origin=first.origin)
     if any(m.card != first.card or m.nodes != 1 for m in machines):
         kinds = ", ".join(f"{m.cards}x{m.card.name}" for m in machines)
         raise InvalidInput(

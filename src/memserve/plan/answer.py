@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from memserve.engines import installed
+from memserve.hardware import instances
 from memserve.plan.candidate import Candidate
 from memserve.plan.page.shown import Shown
 from memserve.plan.plan import Plan
@@ -125,7 +126,7 @@ class Maker:
     def __init__(self, model: ModelSpec, machine: Machine, query: Query,
                  rejected: tuple[Candidate, ...]) -> None:  # fmt: skip
         self.model, self.machine, self.query, self.rejected = model, machine, query, rejected
-        self.rent = pricing.rent(machine)
+        self.rent = instances.rent(machine)
 
     def plan(self, candidate: Candidate, *, brief: bool = False) -> Plan:
         """A candidate with everything that one needs to start it; `brief` leaves out what takes long."""
@@ -150,5 +151,5 @@ class Maker:
         return replace(
             plan, reasons=reasons, speed=pricing.speed_object(held, self.machine, candidate, job),
             cost=pricing.cost_object(held, self.machine, candidate, self.rent, job),
-            workload=job.on(held, self.machine, candidate, self.rent[0]) if job else None,
+            workload=job.on(held, self.machine, candidate, self.rent.usd_per_hour) if job else None,
         )  # fmt: skip

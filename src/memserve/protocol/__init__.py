@@ -34,6 +34,7 @@ from memserve.protocol.engines import (
     SupportsRerank,
     SupportsScore,
     SupportsStream,
+    SupportsTokenizer,
 )
 from memserve.protocol.settings import Settings
 from memserve.protocol.values import (
@@ -53,6 +54,7 @@ from memserve.protocol.values import (
     Request,
     Sample,
     Score,
+    ScorePrompts,
     Task,
     TokenLogprob,
     ToolCall,
@@ -90,6 +92,7 @@ __all__ = [
     "RunsOnAnyLoop",
     "Sample",
     "Score",
+    "ScorePrompts",
     "Settings",
     "SupportsAsyncClose",
     "SupportsAsyncCountTokens",
@@ -105,6 +108,7 @@ __all__ = [
     "SupportsRerank",
     "SupportsScore",
     "SupportsStream",
+    "SupportsTokenizer",
     "Task",
     "TokenLogprob",
     "ToolCall",

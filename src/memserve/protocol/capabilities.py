@@ -62,6 +62,8 @@ class Capabilities:
     deterministic: bool = False
     """Greedy answers repeat to the token, alone or in company."""
     count_tokens: bool = False
+    tokenizer: bool = False
+    """`encode` and `decode`; with `score`, `score_text`."""
     cancel: bool = False
     batches: bool = False
     """A local engine: a long list in one call is much faster than many calls (`memserve.run` feeds it so)."""

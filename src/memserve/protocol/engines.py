@@ -12,7 +12,17 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 
     from memserve.protocol.capabilities import Capabilities
-    from memserve.protocol.values import Completion, Delta, Embeddings, Prompt, Ranking, Request, Score, Task
+    from memserve.protocol.values import (
+        Completion,
+        Delta,
+        Embeddings,
+        Prompt,
+        Ranking,
+        Request,
+        Score,
+        ScorePrompts,
+        Task,
+    )
 
 # ---------------------------------------------------------------- required
 
@@ -108,7 +118,7 @@ class SupportsAsyncStream(Protocol):
 class SupportsScore(Protocol):
     """An engine that knows how likely a given text is."""
 
-    def score(self, pairs: Sequence[tuple[str, str]]) -> Sequence[Score]:
+    def score(self, pairs: Sequence[ScorePrompts]) -> Sequence[Score]:
         """The log-likelihood of each continuation after its context."""
         ...
 
@@ -117,7 +127,7 @@ class SupportsScore(Protocol):
 class SupportsAsyncScore(Protocol):
     """The same, awaited."""
 
-    async def ascore(self, pairs: Sequence[tuple[str, str]]) -> Sequence[Score]:
+    async def ascore(self, pairs: Sequence[ScorePrompts]) -> Sequence[Score]:
         """The log-likelihood of each continuation after its context."""
         ...
 
@@ -137,6 +147,29 @@ class SupportsAsyncCountTokens(Protocol):
 
     async def acount_tokens(self, prompt: Prompt) -> int:
         """Tokens of a prompt, template included."""
+        ...
+
+
+@runtime_checkable
+class SupportsTokenizer(Protocol):
+    """An engine that has the model's own tokenizer at hand; `memserve.tokens.Tokenizing` has all of it."""
+
+    @property
+    def prefix_token(self) -> int | None:
+        """What a text's first token is predicted from."""
+        ...
+
+    @property
+    def score_window(self) -> int | None:
+        """The most tokens that can stand before one that is scored; None: no limit."""
+        ...
+
+    def encode(self, text: str) -> list[int]:
+        """The text's own token ids, none added."""
+        ...
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of token ids, special tokens spelled out."""
         ...
 
 

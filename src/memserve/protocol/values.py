@@ -40,6 +40,8 @@ Prompt: TypeAlias = "str | Raw | Sequence[Message] | Sequence[int]"
 """One prompt, as an engine gets it: one user message, plain text, a conversation, or token ids."""
 PromptLike: TypeAlias = "Prompt | Request | NDArray[np.integer[Any]]"
 """One prompt, as a caller may pass it."""
+ScorePrompts: TypeAlias = "tuple[Prompt, str | Sequence[int]]"
+"""A context, whose text stands as it is, and its continuation."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,22 +1,19 @@
 """A Python environment made from a plan's install line, once, and kept for the next time."""
 
-from __future__ import annotations
-
 import hashlib
 import os
+import re
 import shlex
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from memserve.errors import EngineFailed, InvalidInput
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
 _DONE = ".memserve-complete"
+_VARIABLE = re.compile(r"[A-Z_][A-Z0-9_]*=")
 _INSTALLERS = (["pip", "install"], ["uv", "pip", "install"], ["python", "-m", "pip", "install"])
 
 
@@ -27,20 +24,27 @@ def home() -> Path:
     return Path(named) if named else cache / "memserve" / "environments"
 
 
-def requirements(install: str) -> list[str]:
-    """What an install line installs; a line that is none is refused, since it would be run."""
-    words = shlex.split(install)
+def requirements(install: str) -> tuple[dict[str, str], list[str]]:
+    """The variables and the packages of an install line; what is none is refused, since it would be run."""
+    try:
+        words, variables = shlex.split(install), {}
+    except ValueError as error:
+        raise InvalidInput(f"the install line cannot be read: {error}", hint="close every quote") from None
+    while words and _VARIABLE.match(words[0]):
+        name, _, value = words.pop(0).partition("=")
+        variables[name] = value
     for installer in _INSTALLERS:
         if words[: len(installer)] == installer:
-            return words[len(installer) :]
+            return variables, words[len(installer) :]
     raise InvalidInput(f"not an install line: {install[:120]!r}", hint="it begins with pip install")
 
 
 def make(install: str, *, folder: Path | None = None, python: str | None = None,
          report: Callable[[str], None] = print) -> Path:  # fmt: skip
     """The interpreter of an environment with those packages; made only if it is not there yet."""
-    wanted = requirements(install)
-    name = hashlib.sha256("\0".join([*wanted, python or sys.version.split()[0]]).encode()).hexdigest()[:16]
+    variables, wanted = requirements(install)
+    what = [*(f"{name}={value}" for name, value in variables.items()), *wanted]
+    name = hashlib.sha256("\0".join([*what, python or sys.version.split()[0]]).encode()).hexdigest()[:16]
     place = folder or home() / name
     interpreter = place / "bin" / "python"
     if (place / _DONE).exists():
@@ -50,7 +54,7 @@ def make(install: str, *, folder: Path | None = None, python: str | None = None,
     place.parent.mkdir(parents=True, exist_ok=True)
     for command in _steps(place, wanted, python):
         report("$ " + shlex.join(command))
-        _run(command)
+        _run(command, variables)
     (place / _DONE).write_text(install + "\n", encoding="utf-8")
     return interpreter
 
@@ -65,8 +69,8 @@ def _steps(place: Path, wanted: Sequence[str], python: str | None) -> list[list[
     return [[base, "-m", "venv", str(place)], [interpreter, "-m", "pip", "install", *wanted]]
 
 
-def _run(command: Sequence[str]) -> None:
+def _run(command: Sequence[str], variables: Mapping[str, str]) -> None:
     """Show the installer's own progress; it may take many minutes, and says so itself."""
-    done = subprocess.run(list(command), check=False)
+    done = subprocess.run(list(command), check=False, env={**os.environ, **variables})
     if done.returncode != 0:
         raise EngineFailed(f"{shlex.join(command)[:200]} failed with exit code {done.returncode}")

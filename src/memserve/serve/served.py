@@ -16,12 +16,12 @@ from memserve.protocol import SupportsAsyncClose, SupportsClose
 from memserve.serve.server import start
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from memserve.protocol import Capabilities, Completion, Request, Task
     from memserve.serve.server import Server
 
-
+_SWITCH = {"true": True, "false": False}
 _OPTIONAL = (
     "any_loop", "fills_max_tokens", "identity", "astream", "ascore", "acount_tokens", "aembed", "arerank",
 )  # fmt: skip
@@ -62,11 +62,22 @@ class Served:
             self._server.stop()
 
 
+_HOW = ("python", "timeout", "port", "env")
+
+
+def apart(options: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """How `open_served` starts a server, and the engine's own options: true and false as such."""
+    how = {name: value for name, value in options.items() if name in _HOW}
+    own = {name: value for name, value in options.items() if name not in _HOW}
+    return how, {name: _SWITCH.get(str(value).lower(), value) for name, value in own.items()}
+
+
 def open_served(command: Sequence[str], model: str, task: Task, backend: str, *, timeout: float = 1800.0,
-                python: str | None = None, **how: Any) -> Served:  # fmt: skip
+                python: str | None = None, port: int | str | None = None, **how: Any) -> Served:  # fmt: skip
     """Start a server and open it through the backend that speaks to it over HTTP."""
     python = python or _interpreter(command, backend)
-    server = start(command, timeout=float(timeout), python=python, backend=backend, **how)
+    server = start(command, timeout=float(timeout), python=python, backend=backend,
+                   port=None if port is None else int(port), **how)  # fmt: skip
     try:
         engine = registry.find(server.program.client).open(
             model, task=task, base_url=server.base_url, api_key=server.reveal_key(),

@@ -5,6 +5,7 @@ Where `genai-prices` is installed it answers for models that the shipped table d
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
@@ -32,6 +33,8 @@ class Price:
     cache_write: float | None = None
     batch_input: float | None = None
     batch_output: float | None = None
+    caches_from: int | None = None
+    """Tokens of a prefix from which the provider caches it unasked; None: never, or unknown."""
     most_input: int | None = None
     """Prompt tokens that the model takes, where the table says."""
     retires: str | None = None
@@ -85,12 +88,19 @@ def of(model: str, backend: str | None = None) -> Price | None:
     """The price of `gpt-4o-mini`, `openai:gpt-4o-mini` or `openai/gpt-4o-mini`; None where none is known."""
     provider, name = _split(model, backend)
     found = _table().get((provider, name)) if provider else _anywhere(name)
-    return found or _from_genai_prices(provider, name)
+    return found or _dated(provider, name) or _from_genai_prices(provider, name)
 
 
 def names() -> tuple[str, ...]:
     """Every priced model of the shipped table as `provider:model`."""
     return tuple(f"{row.provider}:{row.model}" for row in dict.fromkeys(_table().values()))
+
+
+def nearest(name: str) -> list[str]:
+    """The priced models whose names are most like a word."""
+    from difflib import get_close_matches
+
+    return get_close_matches(name[:60], names(), n=3)
 
 
 def stamp() -> str:
@@ -111,6 +121,18 @@ def _anywhere(name: str) -> Price | None:
     return next((row for (_, known), row in _table().items() if known == name), None)
 
 
+def _dated(provider: str | None, name: str) -> Price | None:
+    """The newest release of a model that is called by its everyday name, as claude-sonnet-4."""
+    everyday = re.escape(name.removesuffix("-latest"))
+    release = re.compile(rf"(?:[a-z]+\.){{0,2}}{everyday}-(20\d{{6}}|20\d\d-\d\d-\d\d)(?:-v\d+(?::\d+)?)?")
+    found = [
+        (match[1], row)
+        for (whose, known), row in _table().items()
+        if provider in (None, whose) and (match := release.fullmatch(known))
+    ]
+    return max(found, key=lambda one: one[0])[1] if found else None
+
+
 @cache
 def _data() -> dict[str, Any]:
     return dict(files.table(__file__, "data/prices.json"))
@@ -119,7 +141,8 @@ def _data() -> dict[str, Any]:
 @cache
 def _table() -> dict[tuple[str, str], Price]:
     data = _data()
-    rows = [Price(**row, date=data["date"]) for row in data["rows"]]
+    least = {name: row["least_tokens"] for name, row in data["caches_unasked"].items()}
+    rows = [Price(**row, date=data["date"], caches_from=least.get(row["provider"])) for row in data["rows"]]
     table = {(row.provider, row.model): row for row in rows}
     for alias, model in data["aliases"].items():
         table.update({(row.provider, alias): row for row in rows if row.model == model})

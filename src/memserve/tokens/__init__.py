@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from memserve.tokens.score_pair import ScorePair as ScorePair
     from memserve.tokens.score_pair import tokenize_pair as tokenize_pair
     from memserve.tokens.tokenizer import Tokenizer as Tokenizer
+    from memserve.tokens.tokenizing import Tokenizing as Tokenizing
 
 _HOMES = {
     "Detokenizer": "detokenizer",
@@ -21,6 +22,7 @@ _HOMES = {
     "ScorePair": "score_pair",
     "tokenize_pair": "score_pair",
     "Tokenizer": "tokenizer",
+    "Tokenizing": "tokenizing",
 }
 __all__ = sorted(_HOMES)
 if not TYPE_CHECKING:

@@ -85,8 +85,18 @@ class Prompts:
         if isinstance(prompt, Raw):
             return self.plain(prompt.text)
         if not isinstance(prompt, str) and prompt and isinstance(prompt[0], int):
-            return self._ids(prompt)  # type: ignore[arg-type]
+            return self.known(prompt)  # type: ignore[arg-type]
         return self.bare(self._chat(_messages(prompt)))
+
+    def written(self, prompt: Prompt) -> str | None:
+        """A conversation as the template writes it; None for any other prompt."""
+        return None if _is_plain(prompt) else self._chat(_messages(prompt))
+
+    @property
+    def opening(self) -> int | None:
+        """What stands before a text's first token: BOS, or EOS where there is none."""
+        both = (self.tokenizer.bos_token_id, self.tokenizer.eos_token_id)
+        return next((int(token) for token in both if token is not None), None)
 
     def plain(self, text: str) -> list[int]:
         """Text as the tokenizer takes it: its BOS where it adds one, never two."""
@@ -109,20 +119,21 @@ class Prompts:
             return ids, asked or DEFAULT_MAX_TOKENS
         least = asked or 1
         if len(ids) + least > self.context:
-            room = self.context - (asked or min(DEFAULT_MAX_TOKENS, self.context // 2))
-            if request.truncate == "refuse" or room < 1:
+            space = self.context - (asked or min(DEFAULT_MAX_TOKENS, self.context // 2))
+            if request.truncate == "refuse" or space < 1:
                 raise ContextOverflow(tokens=len(ids) + least, limit=self.context)
-            ids = self._shorten(ids, room, request.truncate)
+            ids = self._shorten(ids, space, request.truncate)
         return ids, asked or min(DEFAULT_MAX_TOKENS, self.context - len(ids))
 
-    def _shorten(self, ids: list[int], room: int, policy: str) -> list[int]:
+    def _shorten(self, ids: list[int], space: int, policy: str) -> list[int]:
         """Left: the oldest tokens go. Middle: the beginning and the end stay. A leading BOS always stays."""
-        head = self.bos if self.bos and ids[:1] == self.bos and room > 1 else []
-        body, room = ids[len(head) :], room - len(head)
-        first = room // 2 if policy == "middle" else 0
-        return head + body[:first] + body[len(body) - (room - first) :]
+        head = self.bos if self.bos and ids[:1] == self.bos and space > 1 else []
+        body, space = ids[len(head) :], space - len(head)
+        first = space // 2 if policy == "middle" else 0
+        return head + body[:first] + body[len(body) - (space - first) :]
 
-    def _ids(self, ids: Sequence[int]) -> list[int]:
+    def known(self, ids: Sequence[int]) -> list[int]:
+        """Token ids, each of them in the vocabulary."""
         wrong = next((i for i in ids if not 0 <= i < self.vocabulary), None)
         if wrong is not None:
             raise InvalidInput(f"token id {wrong} is outside the vocabulary of {self.vocabulary:,}")

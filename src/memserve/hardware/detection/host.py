@@ -8,13 +8,8 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from memserve.hardware.catalogue import card
 from memserve.hardware.machine import GIB, Card, Machine
-
-# Operations per cycle and core with the widest usable instructions (two units of that width).
-_FLOATS_PER_CYCLE = {"amx": 64, "avx512": 64, "avx2": 32, "asimd": 16, "": 8}
-_BFLOATS_PER_CYCLE = {"amx": 1024, "avx512": 128}
-_CLOCK = 2.5e9
+from memserve.hardware.processor import processor
 
 
 def machine() -> Machine:
@@ -30,15 +25,7 @@ def machine() -> Machine:
 
 def _card(ram: int, sets: tuple[str, ...]) -> Card:
     widest = next((name for name in ("amx", "avx512", "avx2", "asimd") if name in sets), "")
-    per_second = cores() * _CLOCK
-    floats = per_second * _FLOATS_PER_CYCLE[widest]
-    flops = {"float32": floats, "bfloat16": per_second * _BFLOATS_PER_CYCLE.get(widest, 0) or floats,
-             "int8": floats * 2}  # fmt: skip
-    return replace(
-        card("CPU"), memory=ram, driver_memory=ram, nominal_gb=round(ram / 1e9, 1), flops=flops,
-        soc=platform.machine() or "unknown", memory_measured=True,
-        notes=("rates are estimated from cores and instruction sets; bandwidth is assumed",),
-    )  # fmt: skip
+    return replace(processor(cores(), ram, widest), soc=platform.machine() or "unknown")
 
 
 def cores() -> int:

@@ -1,19 +1,12 @@
 """A Slurm batch script: one task on each node, in the order in which they must start."""
 
-from __future__ import annotations
-
 import re
 import shlex
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Sequence
 
 from memserve.engines.install import VISIBLE
 from memserve.plan.emit.server import SECRETS, Server, addressed
-from memserve.plan.nodes import INTERFACE, RAY_PORT, host
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-
-    from memserve.plan.nodes import Step
+from memserve.plan.nodes import INTERFACE, RAY_PORT, Step, host
 
 CARDS = {"nvidia": "--gpus-per-node={}", "amd": "--gpus-per-node={}", "ascend": "--gres=npu:{}"}
 GIVEN = frozenset(VISIBLE.values())
@@ -51,14 +44,7 @@ def text(server: Server, steps: Sequence[Step], bind: str) -> str:
     """The script. Submit it where the engine's environment is active: sbatch --export=ALL FILE."""
     nodes = len({step.node for step in steps})
     return "\n".join(
-        (
-            *_header(server, nodes),
-            HEAD + RUN,
-            *_addresses(steps),
-            *_started(server, steps, bind),
-            WAIT,
-            "",
-        )
+        (*_header(server, nodes), HEAD + RUN, *_addresses(steps), *_started(server, steps, bind), WAIT, "")
     )
 
 

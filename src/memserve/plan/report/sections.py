@@ -11,6 +11,7 @@ from memserve.plan.page.section import Section, bar
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
+    from memserve.hardware.machine import Rent
     from memserve.plan.answer import Answer
     from memserve.plan.candidate import Candidate
     from memserve.plan.page.section import Row
@@ -121,12 +122,33 @@ def money(plan: Plan) -> Iterator[Row]:
     if plan.workload:
         yield "workload", work(plan.workload)
     cost = plan.cost or {}
-    if cost.get("usd_per_hour"):
+    if cost.get("usd_per_hour") is not None:
         busy = f"{cost['usd_per_mtok_output']:.2f} $ per million output tokens when busy"
         yield "price", f"{cost['usd_per_hour']:.2f} $/h, {busy}"
+        yield "rented as", whose(cost)
+    elif cost.get("cny_per_hour") is not None:
+        yield "price", f"{cost['cny_per_hour']:.2f} CNY/h: {cost['source']}"
     elif cost.get("usd_per_mtok_input") is not None:
         rates = f"{cost['usd_per_mtok_input']} / {cost['usd_per_mtok_output']}"
         yield "price", f"{rates} $ per million tokens in / out"
+
+
+def whose(cost: Mapping[str, Any]) -> str:
+    """Whose price it is: an instance's, with its cards, region and date, or the caller's own."""
+    if not cost["instance"]:
+        return str(cost["source"])
+    cards = "1 card" if cost["cards"] == 1 else f"{cost['cards']} cards"
+    used = "all" if cost["share"] == 1 else f"{cost['share'] * cost['cards']:.0f}"
+    whole = f"{used} of the {cards} of {cost['instance']}"
+    where = f"{cost['cloud']} {cost['region']}, {cost['date']}"
+    return f"{whole} ({cost['instance_usd_per_hour']:.2f} $/h, {where})"
+
+
+def part(rent: Rent) -> str:
+    """What the cards named are of an instance, for a table's cell."""
+    if rent.usd_per_hour is None or rent.instance is None or rent.cards is None or rent.share is None:
+        return "-"
+    return f"{rent.share * rent.cards:.0f}/{rent.cards} of {rent.instance}"
 
 
 def work(job: Mapping[str, Any]) -> str:
@@ -135,6 +157,7 @@ def work(job: Mapping[str, Any]) -> str:
     said = f"{job['name']}: {hours['likely']:.2f} h ({hours['low']:.2f} to {hours['high']:.2f})"
     said += f", {usd['likely']:.2f} $" if usd else ""
     said += f", {job['kwh']:.2f} kWh" if job["kwh"] else ""
+    said += f" ({assumed(job)})" if job["assumptions"] else ""
     answers = {True: "within", False: "beyond", None: "perhaps within"}
     if "within_deadline" in job:
         said += f"; {answers[job['within_deadline']]} the deadline"
@@ -142,6 +165,12 @@ def work(job: Mapping[str, Any]) -> str:
     if "within_budget" in job:
         said += f"; {answers[job['within_budget']]} the budget"
     return said
+
+
+def assumed(job: Mapping[str, Any]) -> str:
+    """What a workload's time rests on, and what would replace it."""
+    values = ", ".join(f"{one['name'].replace('_', ' ')} {one['value']:g}" for one in job["assumptions"])
+    return f"assumed: {values}; {job['assumptions'][0]['source']}"
 
 
 def memory(plan: Plan) -> Iterator[str]:

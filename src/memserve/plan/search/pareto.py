@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from memserve.hardware import instances
 from memserve.plan.search import pricing
 from memserve.plan.search.checkpoints import loaded
 
@@ -72,7 +73,7 @@ def trade(candidate: Candidate, model: ModelSpec, machine: Machine, query: Query
     busy = pricing.speed(held, machine, candidate, None, query.job)
     asked = pricing.speed(held, machine, candidate, query.concurrency, query.job)
     output = pricing.load(candidate, query.job)[1]
-    cards, hourly = candidate.deployment.layout.cards, pricing.rent(machine)[0]
+    cards, hourly = candidate.deployment.layout.cards, instances.rent(machine).usd_per_hour
     rate, sure = busy.output_tokens_per_s.likely, tokens_per_s(busy)
     usd = None if hourly is None else hourly * cards / machine.cards / 3600 / rate * 1e6
     return Trade(

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from functools import cache
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from memserve.hardware.machine import Machine
+    from memserve.hardware.machine import Machine, Rent
     from memserve.model.spec import ModelSpec
     from memserve.plan.candidate import Judged
     from memserve.plan.job import Job
@@ -52,37 +51,21 @@ def speed_object(model: ModelSpec, machine: Machine, candidate: Judged,
     }  # fmt: skip
 
 
-def cost_object(model: ModelSpec, machine: Machine, candidate: Judged,
-                rented: tuple[float | None, str], job: Job | None = None) -> dict[str, Any]:  # fmt: skip
-    """`cost` of the JSON answer: renting the machine, and what its output costs when it is kept busy."""
-    hourly, source = rented
+def cost_object(model: ModelSpec, machine: Machine, candidate: Judged, rent: Rent,
+                job: Job | None = None) -> dict[str, Any]:  # fmt: skip
+    """`cost` of the JSON answer: renting the cards named, and what their output costs when they are busy."""
     busy = speed(model, machine, candidate, None, job).output_tokens_per_s.likely
-    per_token = None if hourly is None else round(hourly / 3600 / busy * 1e6, 4)
+    hourly = rent.usd_per_hour
     return {
-        "usd_per_hour": hourly, "usd_per_mtok_output": per_token, "source": source,
-        "tokens_per_s_at_full_load": round(busy, 1),
+        **rent_object(rent), "tokens_per_s_at_full_load": round(busy, 1),
+        "usd_per_mtok_output": None if hourly is None else round(hourly / 3600 / busy * 1e6, 4),
     }  # fmt: skip
 
 
-@cache
-def _offer(card: str, cards: int, nodes: int) -> tuple[float | None, str]:
-    from memserve.hardware import Machine, instances
-    from memserve.hardware import card as card_named
-
-    offer = instances.cheapest(Machine(card_named(card), cards, nodes))
-    if offer is None:
-        return None, "no instance with these cards is priced in memserve's data"
-    found, count = offer
-    hourly = found.usd_per_hour
-    told = f"{count} x {found.name} ({found.cloud} {found.region}, {found.date}): {found.source}"
-    return None if hourly is None else round(hourly * count, 4), told
-
-
-def rent(machine: Machine) -> tuple[float | None, str]:
-    """Dollars per hour for the machine and where that was read; None where nobody sells it."""
-    if machine.usd_per_hour is not None:
-        return machine.usd_per_hour, machine.price_source
-    return _offer(machine.card.name, machine.cards_per_node, machine.nodes)
+def rent_object(rent: Rent) -> dict[str, Any]:
+    """A rent as JSON has it: the price of the cards named, and the instance that they are a part of."""
+    whole = rent.whole_usd_per_hour
+    return {**rent._asdict(), "instance_usd_per_hour": None if whole is None else round(whole, 6)}
 
 
 def _rounded(values: dict[str, float]) -> dict[str, float]:

@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 from memserve.engines import installed
 from memserve.engines.rules.judge import Judge, always
+from memserve.hardware import instances
 from memserve.plan.answer import Answer, Maker, answer
 from memserve.plan.page.section import Section
 from memserve.plan.page.shown import Shown
 from memserve.plan.plan import machine_object
 from memserve.plan.query import MOST, Query
-from memserve.plan.search import backends, pricing
+from memserve.plan.report.sections import part
+from memserve.plan.search import backends
 from memserve.plan.search.choice import FP8_HARDWARE
 from memserve.plan.search.offers import context_of, of_backend, versions
 from memserve.plan.tasks.options import asked
@@ -26,7 +28,7 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
     from memserve.engines.backend import Plannable
-    from memserve.hardware.machine import Card, Machine
+    from memserve.hardware.machine import Card, Machine, Rent
     from memserve.model.spec import ModelSpec
     from memserve.plan.candidate import Candidate
     from memserve.plan.query import PlanOptions
@@ -48,8 +50,12 @@ class Row:
     counts: dict[str, int | None]
     smallest: Candidate
     machine: Machine
-    usd_per_hour: float | None
-    price_source: str
+    rent: Rent
+
+    @property
+    def usd_per_hour(self) -> float | None:
+        """What these cards cost, where it is known."""
+        return self.rent.usd_per_hour
 
 
 @dataclass(frozen=True, repr=False)
@@ -132,9 +138,8 @@ def row_of(model: ModelSpec, card: Card, query: Query, asked: Sequence[str]) -> 
     if not fitting:
         return None
     machine, candidate = min(fitting, key=lambda one: one[0].cards)
-    price, source = pricing.rent(machine)
     counts = {level: one[0].cards if one else None for level, one in found.items()}
-    return Row(model, card, counts, candidate, machine, price, source)
+    return Row(model, card, counts, candidate, machine, instances.rent(machine))
 
 
 def has_fp8(card: Card) -> bool:
@@ -232,19 +237,19 @@ def row_object(row: Row, query: Query) -> dict[str, Any]:
         "backend": row.smallest.backend, "engine_version": row.smallest.engine_version,
         "quantization": row.smallest.quantization, "tensor_parallel": row.smallest.tensor_parallel,
         "pipeline_parallel": row.smallest.pipeline_parallel,
-        "usd_per_hour": row.usd_per_hour, "price_source": row.price_source,
+        "usd_per_hour": row.usd_per_hour, "price_source": row.rent.source,
     }  # fmt: skip
 
 
 def _table(model: ModelSpec, rows: Sequence[Row]) -> Iterator[Section]:
     levels = tuple(rows[0].counts)
     yield Section(f"the smallest machine of each card that holds {model.id}", style="good")
-    header = ("card", *(f"cards at {level}" for level in levels), "smallest runs", "$/h")
+    header = ("card", *(f"cards at {level}" for level in levels), "smallest runs", "$/h", "of")
     cells = tuple(
         (
             row.card.name, *(str(row.counts[level] or "-") for level in levels),
             f"{row.smallest.backend} {row.smallest.engine_version} {row.smallest.quantization}",
-            "-" if row.usd_per_hour is None else f"{row.usd_per_hour:.2f}",
+            "-" if row.usd_per_hour is None else f"{row.usd_per_hour:.2f}", part(row.rent),
         )
         for row in rows
     )  # fmt: skip

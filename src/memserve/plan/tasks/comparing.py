@@ -9,6 +9,7 @@ from memserve.errors import InvalidInput, UnknownName
 from memserve.plan.page.section import Section
 from memserve.plan.page.shown import Shown
 from memserve.plan.query import Query
+from memserve.plan.report.sections import assumed, whose
 from memserve.plan.tasks.options import asked
 from memserve.plan.tasks.showing import show
 
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 DEFAULT_MODEL = "meta-llama/Llama-3.1-8B-Instruct"
 """What the cards run where no MODEL is named; the answer says so."""
+UNPRICED = "no price is known"
 COLUMNS = ("", "where", "what", "hours", "$", "kWh", "")
 
 
@@ -36,6 +38,8 @@ class Entry:
     what: str
     job: Mapping[str, Any] | None
     reason: str = ""
+    cost: Mapping[str, Any] | None = None
+    """What an hour or a token costs, and whose price that is."""
 
     @property
     def point(self) -> tuple[float, float] | None:
@@ -47,7 +51,7 @@ class Entry:
     def to_dict(self) -> dict[str, Any]:
         """As JSON has it."""
         return {"name": self.name, "what": self.what, "fits": self.job is not None, "workload": self.job,
-                "reason": self.reason or None}  # fmt: skip
+                "cost": self.cost, "reason": self.reason or None}  # fmt: skip
 
 
 @dataclass(frozen=True, repr=False)
@@ -96,6 +100,8 @@ def compare(
     if query.job is None:
         raise InvalidInput("--compare needs a --workload, as locomo or 1000:200:5000")
     entries = tuple(entry(word, model or DEFAULT_MODEL, query, query.job) for word in specs)
+    if entries and all(found.what == UNPRICED for found in entries):
+        raise UnknownName(f"no price of {entries[0].name[:60]!r} is known", hint=entries[0].reason)
     name = model if isinstance(model, str | None) else str(getattr(model, "id", model))
     workload = query.job.workload
     return Comparison(name, workload.name, workload.requests, entries)
@@ -115,12 +121,13 @@ def _rates(word: str, own: str) -> list[float]:
         rates = [float(part) for part in own.split("/")]
     except ValueError:
         rates = []
-    if len(rates) != 2 or not all(0 < rate < float("inf") for rate in rates):
+    if len(rates) != 2 or not all(0 <= rate < float("inf") for rate in rates):
         raise InvalidInput(f"not a price: {word[:60]!r}", hint="pangu:NAME@0.5/1.5 ($ per Mtok in and out)")
     return rates
 
 
 def _provider(name: str, rates: list[float], job: Job) -> Entry:
+    from memserve.plan.search.remote import cost_object
     from memserve.speed import prices
 
     backend, _, model = name.partition(":")
@@ -128,15 +135,14 @@ def _provider(name: str, rates: list[float], job: Job) -> Entry:
     if rates:
         price = prices.Price(model, backend, rates[0], rates[1], source="the price given")
     if price is None:
-        known = ", ".join(prices.names()[:3])
-        raise UnknownName(
-            f"no price of {name[:60]!r} is known",
-            hint=f"add your own as {name[:40]}@IN/OUT; known: {known}, ...",
-        )
+        near = ", ".join(prices.nearest(name)) or ", ".join(prices.names()[:3])
+        return Entry(name, UNPRICED, None, f"add your own as {name[:40]}@IN/OUT, or say {near}")
     if price.most_input and job.workload.prompt_tokens > price.most_input:
         asked = f"{job.workload.prompt_tokens:,.0f} are asked for"
         return Entry(name, "nothing fits", None, f"takes {price.most_input:,} tokens at most, {asked}")
-    return Entry(name, f"{price.input:g} / {price.output:g} $ per Mtok", job.by(price))
+    return Entry(
+        name, f"{price.input:g} / {price.output:g} $ per Mtok", job.by(price), cost=cost_object(price)
+    )
 
 
 def _machine(spec: str, model: str | PathLike[str] | ModelSpec, query: Query) -> Entry:
@@ -149,7 +155,12 @@ def _machine(spec: str, model: str | PathLike[str] | ModelSpec, query: Query) ->
         closest = found.closest
         return Entry(name, "nothing fits", None, closest.verdict.reason if closest else "a rule forbids it")
     layout = f"tp {plan.tensor_parallel} pp {plan.pipeline_parallel} dp {plan.data_parallel}"
-    return Entry(name, f"{plan.backend} {plan.engine_version}, {plan.quantization}, {layout}", plan.workload)
+    return Entry(
+        name,
+        f"{plan.backend} {plan.engine_version}, {plan.quantization}, {layout}",
+        plan.workload,
+        cost=plan.cost,
+    )
 
 
 def chart(entries: Sequence[Entry], width: int = 56, height: int = 12) -> list[str]:
@@ -212,7 +223,7 @@ def _row(letter: str, found: Entry) -> tuple[str, ...]:
     job = found.job
     money = "no price known" if job["usd"] is None else _spread(job["usd"])
     power = "-" if job["kwh"] is None else f"{job['kwh']:.3g}"
-    return (letter, found.name, found.what, _spread(job["hours"]), money, power, _told(job))
+    return (letter, found.name, found.what, _spread(job["hours"]), money, power, _told(job, found.cost or {}))
 
 
 def _spread(values: dict[str, float]) -> str:
@@ -220,9 +231,12 @@ def _spread(values: dict[str, float]) -> str:
     return likely if low == high else f"{likely} ({low} to {high})"
 
 
-def _told(job: Mapping[str, Any]) -> str:
+def _told(job: Mapping[str, Any], cost: Mapping[str, Any]) -> str:
     words = {True: "yes", False: "no", None: "perhaps"}
     parts = ["at most"] if job["at_most"] else []
+    parts += [whose(cost)] if cost.get("usd_per_hour") is not None else []
+    parts += [assumed(job)] if not cost.get("usd_per_hour") and job["assumptions"] else []
+    parts += job["notes"][1:] if "usd_per_mtok_input" in cost else []
     if "within_deadline" in job:
         parts.append(f"in time: {words[job['within_deadline']]}, {job['machines_for_deadline']} such needed")
     if "within_budget" in job:

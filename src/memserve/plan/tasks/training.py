@@ -175,9 +175,9 @@ def _smallest(model: ModelSpec, card: Card, options: TrainOptions) -> Training |
 
 
 def _rent(row: Training) -> float | None:
-    from memserve.plan.search import pricing
+    from memserve.hardware import instances
 
-    return pricing.rent(row.machine)[0]
+    return instances.rent(row.machine).usd_per_hour
 
 
 def _cells(row: Training) -> tuple[str, ...]:

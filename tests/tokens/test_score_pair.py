@@ -1,0 +1,89 @@
+"""The windows that a text is scored in, and where a context ends."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from memserve.client import scoring
+from memserve.errors import ContextOverflow, InvalidInput
+from memserve.tokens.prompts import Prompts
+from memserve.tokens.score_pair import tokenize_pair
+
+
+class Letters:
+    """A tokenizer whose tokens are letters, with a template."""
+
+    bos_token_id, eos_token_id, chat_template = 1, 2, "yes"
+
+    def encode(self, text: str, *, add_special_tokens: bool = True) -> list[int]:
+        return [1] * add_special_tokens + [ord(letter) for letter in text]
+
+    def decode(self, ids: Any, **_: Any) -> str:
+        return "".join(map(chr, ids))
+
+    def apply_chat_template(self, messages: Any, **_: Any) -> str:
+        return "".join(f"[{m['role']}]{m['content']}" for m in messages) + "[assistant]"
+
+
+PROMPTS = Prompts(Letters(), vocabulary=300, context=64, path="-", backend="toy")
+
+
+class Tokens:
+    prefix_token, score_window = 0, None
+
+    def encode(self, text: str) -> list[int]:
+        return [ord(letter) for letter in text]
+
+    def decode(self, ids: Any) -> str:
+        return ""
+
+
+def rolling(tokens: list[int], prefix: int, width: int) -> list[tuple[list[int], list[int]]]:
+    """The rule in other words: a window holds `width` inputs, and predicts what no window did before."""
+    inputs, made, done = [prefix, *tokens[:-1]], [], 0
+    while done < len(tokens):
+        end = min(done + width, len(tokens))
+        window = inputs[max(0, end - width) : end] if done else inputs[:end]
+        made.append((window[: len(window) - (end - done) + 1], tokens[done:end]))
+        done = end
+    return made
+
+
+@given(st.text("abcdef", max_size=40), st.integers(1, 12))
+def test_each_token_is_predicted_once_from_as_many_as_fit(text: str, width: int) -> None:
+    made = list(scoring.windows(Tokens(), text, width))
+    assert made == rolling(Tokens().encode(text), 0, width)
+    assert [token for _, after in made for token in after] == Tokens().encode(text)
+    assert all(len(before) + len(after) <= width + 1 for before, after in made)
+
+
+def test_what_stands_before_stays_as_it_is() -> None:
+    chat = [{"role": "user", "content": "hi"}]
+    pair = tokenize_pair(PROMPTS, chat, " Paris", most=64)
+    assert list(pair.tokens[: pair.start]) == PROMPTS.encode(chat)
+    assert Letters().decode(pair.tokens[pair.start :]) == " Paris"
+    ids = tokenize_pair(PROMPTS, [5, 6], [7], most=64)
+    assert (ids.tokens, ids.start) == ((5, 6, 7), 2)
+    assert tokenize_pair(PROMPTS, "ab ", [7], most=64).tokens == (1, 97, 98, 32, 7)
+    assert tokenize_pair(PROMPTS, "ab ", "c", most=64).count == 2
+
+
+def test_the_last_token_need_not_be_read() -> None:
+    assert len(tokenize_pair(PROMPTS, [5] * 64, [6], most=64).read) == 64
+    with pytest.raises(ContextOverflow):
+        tokenize_pair(PROMPTS, [5] * 64, [6, 7], most=64)
+    with pytest.raises(InvalidInput, match="vocabulary"):
+        tokenize_pair(PROMPTS, [5], [300], most=64)
+
+
+@pytest.mark.parametrize("window", [0, -1, True, 2.5, 65])
+def test_a_window_is_what_the_model_can_read(window: Any) -> None:
+    class Short(Tokens):
+        score_window = 64
+
+    with pytest.raises(InvalidInput, match="window"):
+        scoring.width(Short(), window)
