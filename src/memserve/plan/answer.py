@@ -70,6 +70,7 @@ class Answer(Shown):
 
 def answer(model: ModelSpec, machine: Machine, query: Query, *, everything: bool = False) -> Answer:
     """Judge every candidate and choose."""
+    query = query.of_model(model)
     found = consider(model, machine, query, thorough=everything)
     best = ranked(found, model, machine, query)
     rejected = tuple(candidate for candidate in found if not candidate.fits)
@@ -88,7 +89,7 @@ def answer(model: ModelSpec, machine: Machine, query: Query, *, everything: bool
 
 def traded(best: Sequence[Candidate], model: ModelSpec, machine: Machine, query: Query) -> tuple[Trade, ...]:
     """What an objective other than quality weighs."""
-    if query.objective == "quality":
+    if query.objective == "quality" or model.embeds:
         return ()
     from memserve.plan.search.pareto import front
 
@@ -153,4 +154,5 @@ class Maker:
             plan, reasons=reasons, speed=pricing.speed_object(held, self.machine, candidate, job),
             cost=pricing.cost_object(held, self.machine, candidate, self.rent, job),
             workload=job.on(held, self.machine, candidate, self.rent.usd_per_hour) if job else None,
+            assumptions=pricing.assumptions(held, candidate, job),
         )  # fmt: skip

@@ -119,6 +119,8 @@ class Rank:
 
         job, latency = self.query.job, self.query.objective == "latency"
         concurrency = self.query.concurrency if latency else None
+        if self.model.embeds:
+            return 1 / pricing.texts(self.model, self.machine, candidate, job).likely
         speed = pricing.speed(self.model, self.machine, candidate, concurrency, job)
         if latency:
             return pareto.answer_s(speed, pricing.load(candidate, job)[1])
