@@ -6,7 +6,8 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from memserve.errors import InvalidInput
-from memserve.http.chat import message_parts
+from memserve.http.chat import fill, message_parts
+from memserve.protocol import DEFAULT_MAX_TOKENS
 from memserve_gemini.model import extras
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ def settings(request: Request, model: Model) -> dict[str, Any]:
         config["candidateCount"] = request.n
     if request.logprobs is not None:
         config |= {"responseLogprobs": True, "logprobs": request.logprobs}
-    config |= _form(request, model)
+    config |= _form(request, model) | _thinking(request, model)
     found = {"generationConfig": config, **_tools(request, model)}
     for name, value in request.extra.items():
         *above, last = extras()[name]
@@ -58,6 +59,17 @@ def settings(request: Request, model: Model) -> dict[str, Any]:
             place = place.setdefault(step, {})
         place[last] = value
     return found
+
+
+def _thinking(request: Request, model: Model) -> dict[str, Any]:
+    """The request's `thinking`; the provider counts thoughts among the tokens of the answer."""
+    wanted = request.thinking
+    if wanted is None or not model.thinking:
+        return {}
+    if isinstance(wanted, bool):
+        return {"thinkingConfig": model.thinking["on" if wanted else "off"]}
+    longest = (request.max_tokens or DEFAULT_MAX_TOKENS) + wanted
+    return {"thinkingConfig": fill(model.thinking["budget"], wanted), "maxOutputTokens": longest}
 
 
 def _form(request: Request, model: Model) -> dict[str, Any]:

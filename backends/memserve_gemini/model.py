@@ -12,6 +12,8 @@ from memserve import files
 from memserve.protocol import Capabilities
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from memserve.protocol import FinishReason
 
 EXTRA = "gemini_"
@@ -29,6 +31,8 @@ class Model:
     tools: bool
     images: bool
     logprobs: int
+    thinking: Mapping[str, Any]
+    """What goes into thinkingConfig; nothing for a model that does not think."""
     signature: str | None
     """What a tool call carries that another model made."""
 
@@ -116,6 +120,7 @@ def capabilities(known: Model) -> Capabilities:
         choices=known.schema is not None,
         tools=known.tools,
         images=known.images,
+        thinking=frozenset(known.thinking or {"off"}),
         stream=True,
         count_tokens=True,
         extras=frozenset(extras()),

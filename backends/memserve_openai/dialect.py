@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from memserve import files
 from memserve.errors import UnknownName
 from memserve.protocol import Capabilities
+from memserve_openai.thinking import modes
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -45,6 +46,8 @@ class Dialect:
     raw_schema: Any
     raw_regex: Any
     raw_choices: Any
+    template: str | None
+    thinking: Mapping[str, Any]
     always: Mapping[str, Any]
     stream_options: bool
     token_id_field: str | None
@@ -140,6 +143,8 @@ def _generation(dialect: Dialect, model: str | None) -> Capabilities:
         schema=dialect.schema is not None,
         regex=dialect.regex is not None,
         choices=dialect.choices is not None,
+        thinking=modes(dialect, model),
+        template=dialect.template is not None,
         stream=True,
         extras=frozenset(EXTRA + name for name in dialect.extras),
         returns_token_ids=dialect.token_id_field is not None,
