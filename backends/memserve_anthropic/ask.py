@@ -1,20 +1,13 @@
 """Writes a request in the shape of the Messages API."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import Any
 
 from memserve.errors import InvalidInput, Unsupported
 from memserve.http.chat import fill, message_parts
-from memserve.http.chat.message_parts import CACHE
-from memserve.protocol import DEFAULT_MAX_TOKENS, DEFAULT_TEMPERATURE, DEFAULT_TOP_P
+from memserve.http.chat.message_parts import CACHE, Image, Turn
+from memserve.protocol import DEFAULT_MAX_TOKENS, DEFAULT_TEMPERATURE, DEFAULT_TOP_P, Prompt, Request
 from memserve_anthropic.model import EXTRA, thinking
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from memserve.http.chat.message_parts import Image, Turn
-    from memserve.protocol import Prompt, Request
 
 LEAST = 1024
 """The smallest budget of thought that the API takes."""

@@ -109,3 +109,16 @@ def test_the_instance_stands_on_the_page(capsys: pytest.CaptureFixture[str]) -> 
         "2026-07-20",
     ):
         assert word in page
+
+
+def test_hours_of_a_provider_are_derived_or_called_assumed(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["gpt-4o-mini", "--workload", "longmemeval-s"]
+    assert main([*words, "--json"]) == 0
+    plan = json.loads(capsys.readouterr().out)["plan"]
+    assert {one["name"] for one in plan["assumptions"]} >= {"seconds_per_request", "concurrency"}
+    assert main(words) == 0
+    assert "assumed: seconds per request 10" in capsys.readouterr().out
+    assert main([*words, "--tpm", "200000", "--json"]) == 0
+    plan = json.loads(capsys.readouterr().out)["plan"]
+    assert plan["workload"]["hours"]["likely"] == pytest.approx(57.75e6 / 200000 / 60, rel=1e-3)
+    assert plan["assumptions"] == []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 
 import pytest
 
@@ -76,11 +77,37 @@ def test_providers_by_token_price_cache_and_batch():
     assert batch.seconds[2] >= 24 * 3600
 
 
-def test_limits_bound_the_time_on_a_provider():
-    price = prices.of("gpt-4o")
-    assert price is not None
-    work = workloads.find("1000:100:600")
-    assert workloads.ask(work, price, requests_per_minute=10).seconds[1] == pytest.approx(3600)
+@pytest.mark.parametrize("seed", range(50))
+def test_a_providers_hours_follow_from_its_limits_or_are_assumed(seed):
+    draw = random.Random(seed)
+    price = prices.of(draw.choice(prices.names()))
+    sizes = [draw.randint(1, 5000) for _ in range(3)]
+    work = workloads.Workload(
+        "w", sizes[0], sizes[1], sizes[2], draw.choice([0, 9000]), draw.choice([1, 200])
+    )
+    rpm, tpm = (draw.choice([None, draw.randint(1, 10**6)]) for _ in range(2))
+    found = workloads.ask(work, price, requests_per_minute=rpm, tokens_per_minute=tpm)
+    bounds = [work.requests / rpm] if rpm else []
+    bounds += [(work.total_prompt + work.total_output) / tpm] if tpm else []
+    if bounds:
+        assert found.seconds[1] == pytest.approx(60 * max(bounds)) and found.seconds[0] == found.seconds[1]
+        assert found.assumptions == ()
+    else:
+        assert {one.name for one in found.assumptions} == {"seconds_per_request", "concurrency"}
+        assert all("--rpm" in one.source for one in found.assumptions)
+
+
+@pytest.mark.parametrize("name", prices.names())
+def test_only_a_cache_that_needs_no_marks_is_counted(name):
+    """memserve sends none, so Claude costs what a run pays: every input token in full."""
+    price = prices.of(name)
+    work = workloads.Workload("w", 100, 10, 10, prefix_tokens=9000, shared=100)
+    found = workloads.ask(work, price)
+    full = price.of_tokens(work.total_prompt, work.total_output)
+    unasked = price.provider in ("openai", "gemini") and price.cached is not None
+    assert (found.usd[1] < full) == unasked
+    marks = any("no cache marks" in note for note in found.notes)
+    assert marks == (price.cached is not None and not unasked)
 
 
 def test_deadlines_and_budgets():

@@ -1,19 +1,15 @@
 """`--workload`, `--deadline`, `--budget`: how long a job takes on a plan, and what it costs."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from math import ceil
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from memserve.errors import InvalidInput
-
-if TYPE_CHECKING:
-    from memserve.hardware.machine import Machine
-    from memserve.model.spec import ModelSpec
-    from memserve.plan.candidate import Judged
-    from memserve.speed.prices import Price
-    from memserve.speed.workloads import Estimate, Workload
+from memserve.hardware.machine import Machine
+from memserve.model.spec import ModelSpec
+from memserve.plan.candidate import Judged
+from memserve.speed.prices import Price
+from memserve.speed.workloads import Estimate, Workload
 
 STEP = 256
 """Contexts that follow from a workload are rounded up to it."""
@@ -28,6 +24,10 @@ class Job:
     """Seconds."""
     budget: float | None = None
     """Dollars."""
+    rpm: float | None = None
+    """Requests a minute that a provider takes."""
+    tpm: float | None = None
+    """Tokens a minute that a provider takes."""
 
     @property
     def context(self) -> int:
@@ -51,7 +51,8 @@ class Job:
         """The job at a provider."""
         from memserve.speed import workloads
 
-        return self._told(workloads.ask(self.workload, price))
+        found = workloads.ask(self.workload, price, requests_per_minute=self.rpm, tokens_per_minute=self.tpm)
+        return self._told(found)
 
     def _told(self, estimate: Estimate) -> dict[str, Any]:
         from memserve.speed import workloads as made
@@ -63,6 +64,7 @@ class Job:
             "hours": _range(hours), "gpu_hours": estimate.gpu_hours, "kwh": estimate.kwh,
             "usd": None if estimate.usd is None else _range([_figures(usd) for usd in estimate.usd]),
             "concurrency": estimate.concurrency, "at_most": estimate.at_most, "notes": list(estimate.notes),
+            "assumptions": [one._asdict() for one in estimate.assumptions],
         }  # fmt: skip
         if self.deadline is not None:
             told["within_deadline"] = made.within_deadline(estimate, self.deadline)
@@ -73,21 +75,24 @@ class Job:
         return told
 
 
-def read(workload: str | Workload | None, deadline: str | float | None, budget: float | None) -> Job:
+def read(workload: str | Workload | None = None, deadline: str | float | None = None,
+         budget: float | None = None, rpm: float | None = None, tpm: float | None = None) -> Job:  # fmt: skip
     """The job that the options name; bounds without a workload bound nothing."""
     if workload is None:
-        raise InvalidInput("--deadline and --budget need a --workload, as 1000:200:5000 or locomo")
+        raise InvalidInput(
+            "--deadline, --budget, --rpm and --tpm need a --workload, as locomo or 1000:200:50"
+        )
     from memserve.speed import workloads
 
     found = workloads.find(workload) if isinstance(workload, str) else workload
     if not isinstance(found, workloads.Workload):
         raise InvalidInput(f"workload must be a name, IN:OUT:N or a file, not {str(workload)[:40]!r}")
     seconds = workloads.seconds_of(deadline) if isinstance(deadline, str) else deadline
-    for name, bound in (("deadline", seconds), ("budget", budget)):
+    for name, bound in (("deadline", seconds), ("budget", budget), ("rpm", rpm), ("tpm", tpm)):
         number = isinstance(bound, int | float) and not isinstance(bound, bool)
         if bound is not None and not (number and 0 < bound < float("inf")):
             raise InvalidInput(f"{name} must be a number above 0, not {str(bound)[:40]!r}")
-    return Job(found, seconds, budget)
+    return Job(found, seconds, budget, rpm, tpm)
 
 
 def _figures(value: float) -> float:

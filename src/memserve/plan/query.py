@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypedDict
 
@@ -9,8 +10,6 @@ from memserve.errors import InvalidInput, UnknownName
 from memserve.plan.losses import WEIGHTS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from typing_extensions import Self, Unpack
 
     from memserve.plan.job import Job
@@ -26,6 +25,8 @@ QUANTIZATION_WORDS = {
 }  # fmt: skip
 SHORT = {"tp": "tensor_parallel", "pp": "pipeline_parallel", "dp": "data_parallel"}
 """The command line's names of what the answer calls by the long one."""
+JOB = ("workload", "deadline", "budget", "rpm", "tpm")
+"""What makes a `Job` of a query."""
 DEFAULT_CONTEXT = 8192
 MOST = 10**9
 
@@ -65,6 +66,10 @@ class PlanOptions(TypedDict, total=False):
     """When the workload must be done: `12h`, `3d`, `tomorrow 9:00`, or seconds."""
     budget: float | None
     """Dollars that the workload may cost."""
+    rpm: float | None
+    """Requests a minute that a provider takes: a workload's hours follow from it."""
+    tpm: float | None
+    """Tokens a minute that a provider takes, prompts and answers together."""
 
 
 @dataclass(frozen=True)
@@ -93,8 +98,10 @@ class Query:
             full = SHORT.get(name, name)
             if value is not None and given.setdefault(full, value) != value:
                 raise InvalidInput(f"{name}={value!r} and {full}={given[full]!r} contradict each other")
-        job = {name: given.pop(name) for name in ("workload", "deadline", "budget") if name in given}
-        return cls(**given, job=_job(**job) if job else None)
+        from memserve.plan.job import read
+
+        job = {name: given.pop(name) for name in JOB if name in given}
+        return cls(**given, job=read(**job) if job else None)
 
     def __post_init__(self) -> None:
         counts = {
@@ -114,12 +121,6 @@ class Query:
             known_name("KV dtype", self.kv_dtype, KV_DTYPES)
         if self.quantization is not None:
             object.__setattr__(self, "quantization", quantization_name(self.quantization))
-
-
-def _job(workload: Any = None, deadline: Any = None, budget: Any = None) -> Job:
-    from memserve.plan.job import read
-
-    return read(workload, deadline, budget)
 
 
 def quantization_name(word: str) -> str:

@@ -33,6 +33,8 @@ class Price:
     cache_write: float | None = None
     batch_input: float | None = None
     batch_output: float | None = None
+    caches_from: int | None = None
+    """Tokens of a prefix from which the provider caches it unasked; None: never, or unknown."""
     most_input: int | None = None
     """Prompt tokens that the model takes, where the table says."""
     retires: str | None = None
@@ -139,7 +141,8 @@ def _data() -> dict[str, Any]:
 @cache
 def _table() -> dict[tuple[str, str], Price]:
     data = _data()
-    rows = [Price(**row, date=data["date"]) for row in data["rows"]]
+    least = {name: row["least_tokens"] for name, row in data["caches_unasked"].items()}
+    rows = [Price(**row, date=data["date"], caches_from=least.get(row["provider"])) for row in data["rows"]]
     table = {(row.provider, row.model): row for row in rows}
     for alias, model in data["aliases"].items():
         table.update({(row.provider, alias): row for row in rows if row.model == model})

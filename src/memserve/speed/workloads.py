@@ -14,20 +14,22 @@ from math import ceil
 from typing import TYPE_CHECKING, Any
 
 from memserve import files
+from memserve.engines.assumption import Assumption
 from memserve.errors import InvalidInput, UnknownName
+from memserve.hardware.machine import Machine
+from memserve.model.spec import ModelSpec
 from memserve.speed.deadline import seconds_of as seconds_of
 from memserve.speed.inputs import MOST_TOKENS, number
+from memserve.speed.prices import Price
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
-
-    from memserve.hardware.machine import Machine
-    from memserve.model.spec import ModelSpec
-    from memserve.speed.prices import Price
 
 CHARACTERS = 4.0
 """Characters per token of English text, where a file gives text and no counts."""
 DEFAULT_OUTPUT = 512
+A_DAY = 24 * 3600.0
 PARALLEL = 64
 """Requests kept in flight if the workload is asked of a server and nobody says how many."""
 
@@ -81,6 +83,7 @@ class Estimate:
     concurrency: int | None = None
     at_most: bool = False
     notes: tuple[str, ...] = ()
+    assumptions: tuple[Assumption, ...] = ()
 
     @property
     def hours(self) -> float:
@@ -152,30 +155,49 @@ def assess(workload: Workload, model: ModelSpec | str, machine: Machine, *, usd_
         concurrency=flight,
         at_most=speed.at_most,
         notes=speed.notes,
+        assumptions=() if concurrency else (Assumption("concurrency", flight, "memserve's choice"),),
     )
 
 
 def ask(workload: Workload, price: Price, *, batch: bool = False, requests_per_minute: float | None = None,
         tokens_per_minute: float | None = None, seconds_per_request: float = 10.0,
         concurrency: int = 16) -> Estimate:  # fmt: skip
-    """Time and money of a workload on a provider, prefix caching counted where it has a price.
+    """Time and money of a workload on a provider; prefixes are cached where it does so without being asked.
 
-    The time follows from the caller's own limits; providers state no speed, so the range is wide.
+    The time follows from the caller's limits; without them it rests on two assumptions.
     """
-    cached = 0.0 if batch or price.cached is None else workload.cached_tokens
+    cached = 0.0 if batch else _cached(workload, price)
     usd = price.of_tokens(workload.total_prompt, workload.total_output, cached_tokens=cached, batch=batch)
-    waits = [workload.requests * seconds_per_request / concurrency]
-    if requests_per_minute:
-        waits.append(workload.requests / requests_per_minute * 60)
-    if tokens_per_minute:
-        waits.append((workload.total_prompt + workload.total_output) / tokens_per_minute * 60)
-    likely = max(waits)
-    low, high = (likely / 3, likely * 3) if not batch else (likely / 3, max(likely * 3, 24 * 3600.0))
-    note = "batch interfaces promise an answer within 24 hours" if batch else (
-        f"{seconds_per_request:g} s a request is an assumption: providers state no speed"
+    tokens = workload.total_prompt + workload.total_output
+    limits = ((workload.requests, requests_per_minute), (tokens, tokens_per_minute))
+    waits = [total / limit * 60 for total, limit in limits if limit is not None]
+    assumed = () if waits else _paced(seconds_per_request, concurrency)
+    likely = max(waits, default=workload.requests * seconds_per_request / concurrency)
+    low, high = likely if waits else likely / 3, likely * 3
+    return Estimate(
+        workload, (low, likely, max(high, A_DAY) if batch else high), usd=(usd, usd, usd),
+        concurrency=None if waits else concurrency, notes=tuple(_asked(workload, price, batch)),
+        assumptions=assumed,
     )  # fmt: skip
-    notes = (f"{price.source}, {price.date}", note)
-    return Estimate(workload, (low, likely, high), usd=(usd, usd, usd), concurrency=concurrency, notes=notes)
+
+
+def _paced(seconds: float, concurrency: int) -> tuple[Assumption, ...]:
+    why = "providers state no speed: say --rpm and --tpm"
+    return (Assumption("seconds_per_request", seconds, why), Assumption("concurrency", concurrency, why))
+
+
+def _cached(workload: Workload, price: Price) -> float:
+    """Prompt tokens at the cache's price: memserve sends no cache marks, so only where none is needed."""
+    long_enough = price.caches_from is not None and workload.prefix_tokens >= price.caches_from
+    return workload.cached_tokens if price.cached is not None and long_enough else 0.0
+
+
+def _asked(workload: Workload, price: Price, batch: bool) -> Iterator[str]:
+    yield f"{price.source}, {price.date}" if price.date else price.source
+    if price.cached is not None and workload.cached_tokens and not _cached(workload, price):
+        yield "memserve sends no cache marks, so every input token is priced in full"
+    if batch:
+        yield "batch interfaces promise an answer within 24 hours"
 
 
 def machines_until(estimate: Estimate, seconds: float) -> int:

@@ -137,8 +137,9 @@ def whose(cost: Mapping[str, Any]) -> str:
     """Whose price it is: an instance's, with its cards, region and date, or the caller's own."""
     if not cost["instance"]:
         return str(cost["source"])
+    cards = "1 card" if cost["cards"] == 1 else f"{cost['cards']} cards"
     used = "all" if cost["share"] == 1 else f"{cost['share'] * cost['cards']:.0f}"
-    whole = f"{used} of the {cost['cards']} cards of {cost['instance']}"
+    whole = f"{used} of the {cards} of {cost['instance']}"
     where = f"{cost['cloud']} {cost['region']}, {cost['date']}"
     return f"{whole} ({cost['instance_usd_per_hour']:.2f} $/h, {where})"
 
@@ -156,6 +157,7 @@ def work(job: Mapping[str, Any]) -> str:
     said = f"{job['name']}: {hours['likely']:.2f} h ({hours['low']:.2f} to {hours['high']:.2f})"
     said += f", {usd['likely']:.2f} $" if usd else ""
     said += f", {job['kwh']:.2f} kWh" if job["kwh"] else ""
+    said += f" ({assumed(job)})" if job["assumptions"] else ""
     answers = {True: "within", False: "beyond", None: "perhaps within"}
     if "within_deadline" in job:
         said += f"; {answers[job['within_deadline']]} the deadline"
@@ -163,6 +165,12 @@ def work(job: Mapping[str, Any]) -> str:
     if "within_budget" in job:
         said += f"; {answers[job['within_budget']]} the budget"
     return said
+
+
+def assumed(job: Mapping[str, Any]) -> str:
+    """What a workload's time rests on, and what would replace it."""
+    values = ", ".join(f"{one['name'].replace('_', ' ')} {one['value']:g}" for one in job["assumptions"])
+    return f"assumed: {values}; {job['assumptions'][0]['source']}"
 
 
 def memory(plan: Plan) -> Iterator[str]:

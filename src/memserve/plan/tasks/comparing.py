@@ -9,7 +9,7 @@ from memserve.errors import InvalidInput, UnknownName
 from memserve.plan.page.section import Section
 from memserve.plan.page.shown import Shown
 from memserve.plan.query import Query
-from memserve.plan.report.sections import whose
+from memserve.plan.report.sections import assumed, whose
 from memserve.plan.tasks.options import asked
 from memserve.plan.tasks.showing import show
 
@@ -235,6 +235,8 @@ def _told(job: Mapping[str, Any], cost: Mapping[str, Any]) -> str:
     words = {True: "yes", False: "no", None: "perhaps"}
     parts = ["at most"] if job["at_most"] else []
     parts += [whose(cost)] if cost.get("usd_per_hour") is not None else []
+    parts += [assumed(job)] if not cost.get("usd_per_hour") and job["assumptions"] else []
+    parts += job["notes"][1:] if "usd_per_mtok_input" in cost else []
     if "within_deadline" in job:
         parts.append(f"in time: {words[job['within_deadline']]}, {job['machines_for_deadline']} such needed")
     if "within_budget" in job:

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, cast
 
 from memserve.cli import Parser, amount, count
 from memserve.errors import InvalidInput
+from memserve.plan.query import PlanOptions
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Sequence
-
-    from memserve.plan.query import PlanOptions
 
 ASKED = ("context", "concurrency", "backend", "engine_version", "quantization", "tp", "pp", "dp", "kv_dtype",
-         "objective", "workload", "deadline", "budget")  # fmt: skip
+         "objective", "workload", "deadline", "budget", "rpm", "tpm")  # fmt: skip
 """Options that become a `PlanOptions`, under the same names."""
 
 _COUNTED = re.compile(r"\d+\s*[xX×*]\s*\w")
@@ -97,6 +96,8 @@ def wanted(made: Parser) -> None:
     add("--workload", metavar="W", help="longmemeval-s, locomo, IN:OUT:N or a .jsonl file of requests")
     add("--deadline", metavar="T", help="with --workload: 12h, 90m, 3d, 'tomorrow 9:00'")
     add("--budget", type=amount, metavar="USD", help="with --workload: dollars")
+    add("--rpm", type=amount, metavar="N", help="with --workload: requests a minute that a provider takes")
+    add("--tpm", type=amount, metavar="N", help="with --workload: tokens a minute that a provider takes")
     add("--objective", metavar="O", help="quality (the default), throughput, latency or cost")
 
 
