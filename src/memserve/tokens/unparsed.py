@@ -1,17 +1,13 @@
 """Thoughts that a server leaves in its text: what is known of a model by its name, and cutting them out."""
 
-from __future__ import annotations
-
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from memserve import files
 from memserve.tokens.thinking import Family, ThoughtSplitter, families
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 
 @dataclass(frozen=True)
