@@ -1,31 +1,32 @@
 """llama.cpp as a memserve engine: one sequence at a time, sharing prefixes with the one before."""
 
-from __future__ import annotations
-
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from memserve.errors import Closed, MemserveError
-from memserve.protocol import Completion, Delta, FinishReason, Sample, Score, TokenLogprob, Usage
-from memserve.tokens.prompts import Prompts
+from memserve.protocol import (
+    Completion,
+    Delta,
+    FinishReason,
+    Request,
+    Sample,
+    Score,
+    ScorePrompts,
+    TokenLogprob,
+    Usage,
+)
+from memserve.tokens.detokenizer import Detokenizer
+from memserve.tokens.prompts import Prepared, Prompts
+from memserve.tokens.score_pair import ScorePair
 from memserve.tokens.tokenizing import Tokenizing
 from memserve_llamacpp import sampling
 from memserve_llamacpp.capabilities import capabilities
 from memserve_llamacpp.constraint import grammar_of
 from memserve_llamacpp.tokenizer import GgufTokenizer
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-
-    from numpy.typing import NDArray
-
-    from memserve.protocol import Request, ScorePrompts
-    from memserve.tokens.detokenizer import Detokenizer
-    from memserve.tokens.prompts import Prepared
-    from memserve.tokens.score_pair import ScorePair
-
 
 PIECE = 128
 """Tokens of a prompt that are computed together."""

@@ -1,26 +1,30 @@
 """Chat and completions."""
 
-from __future__ import annotations
-
 import logging
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import fields, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from memserve.errors import ContextOverflow, Unsupported
-from memserve.http import HttpEngine
+from memserve.http import Call, HttpClient, HttpEngine, StreamReader
 from memserve.http.body import parse
 from memserve.http.chat import ChatReader, completion, encode, failure_in, fill, messages
-from memserve.protocol import DEFAULT_MAX_TOKENS, Raw, Sample
+from memserve.protocol import (
+    DEFAULT_MAX_TOKENS,
+    Capabilities,
+    Completion,
+    Delta,
+    Prompt,
+    Raw,
+    Request,
+    Sample,
+    Score,
+    ScorePrompts,
+)
 from memserve_openai import thinking
 from memserve_openai.dialect import EXTRA, Dialect
 from memserve_openai.tokens import Tokens
 from memserve_openai.truncation import fit
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping, Sequence
-
-    from memserve.http import Call, HttpClient, StreamReader
-    from memserve.protocol import Capabilities, Completion, Delta, Prompt, Request, Score, ScorePrompts
 
 log = logging.getLogger("memserve.openai")
 _PLAIN = ("temperature", "top_p", "seed")
