@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TypeVar
 
 from memserve.client import prompts
-from memserve.client.containers import plain
+from memserve.client.prompts import plain
 from memserve.errors import InvalidInput, Unsupported
 from memserve.protocol import Capabilities, Prompt, Raw, Score, ScorePrompts, SupportsTokenizer
 

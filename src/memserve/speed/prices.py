@@ -6,6 +6,7 @@ Where `genai-prices` is installed it answers for models that the shipped table d
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
@@ -153,7 +154,39 @@ def _table() -> dict[tuple[str, str], Price]:
 def _from_genai_prices(provider: str | None, name: str) -> Price | None:
     if find_spec("genai_prices") is None:
         return None
-    from memserve.speed.genai_prices import figures
+    from memserve.speed.prices import figures
 
     found = figures(provider, name, _data()["called"])
     return None if found is None else Price(**found)
+
+
+PROBE = 1_000
+"""Tokens asked for: few enough that no long-context tier applies."""
+
+
+def figures(provider: str | None, name: str, called: Mapping[str, str]) -> dict[str, Any] | None:
+    """A model's first-tier price in a `Price`'s words; None where genai-prices does not know it either.
+
+    `called`: providers that genai-prices knows under another name.
+    """
+    from genai_prices import Usage, __version__, calc_price
+
+    def usd(**tokens: int) -> float:
+        found = calc_price(Usage(**tokens), name, provider_id=called.get(provider or "", provider))
+        return float(found.total_price) * 1_000_000 / PROBE
+
+    try:
+        return _priced(provider or "", name, usd, f"genai-prices {__version__}")
+    except LookupError:
+        return None
+
+
+def _priced(provider: str, name: str, usd: Callable[..., float], source: str) -> dict[str, Any]:
+    return {
+        "model": name,
+        "provider": provider,
+        "input": usd(input_tokens=PROBE),
+        "output": usd(output_tokens=PROBE),
+        "cached": usd(input_tokens=PROBE, cache_read_tokens=PROBE),
+        "source": source,
+    }
