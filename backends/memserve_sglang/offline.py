@@ -140,9 +140,8 @@ def _tokenizer(facts: Mapping[str, Any]) -> Any:
 _REASONS = {"stop": "stop", "length": "length"}
 
 
-def completion(
-    request: Request, outputs: Sequence[Any], model: str, decode: Callable[[int], str]
-) -> Completion:
+def completion(request: Request, outputs: Sequence[Any], model: str,
+               decode: Callable[[int], str]) -> Completion:  # fmt: skip
     """The outputs of one request, a sample each."""
     broken = next((o for o in outputs if reason(o)[0] == "abort"), None)
     if broken is not None:
@@ -203,14 +202,10 @@ def sampling(request: Request, limit: int, index: int = 0) -> dict[str, Any]:
     """Everything that the request says; SGLang's own default length is 128."""
     own = {name.removeprefix(PREFIX): value for name, value in request.extra.items()}
     asked: dict[str, Any] = {
-        "max_new_tokens": limit,
-        "temperature": request.temperature or 0.0,
-        "top_p": 1.0 if request.top_p is None else request.top_p,
-        "top_k": request.top_k or -1,
-        "min_p": request.min_p or 0.0,
-        **_structured(request),
-        **own,
-    }
+        "max_new_tokens": limit, "temperature": request.temperature or 0.0,
+        "top_p": 1.0 if request.top_p is None else request.top_p, "top_k": request.top_k or -1,
+        "min_p": request.min_p or 0.0, **_structured(request), **own,
+    }  # fmt: skip
     if request.stop:
         asked["stop"] = list(request.stop)
     if request.seed is not None:

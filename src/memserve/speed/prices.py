@@ -46,21 +46,16 @@ class Price:
     def usd_per_mtok(self) -> dict[str, float | None]:
         """The prices by what they are for: input, output, cached, batch_input, batch_output."""
         return {
-            "input": self.input,
-            "output": self.output,
-            "cached": self.cached,
-            "batch_input": self.batch_input,
-            "batch_output": self.batch_output,
-        }
+            "input": self.input, "output": self.output, "cached": self.cached,
+            "batch_input": self.batch_input, "batch_output": self.batch_output,
+        }  # fmt: skip
 
     def usd(self, usage: Usage, batch: bool = False) -> float:
         """What one answer cost; tokens that the engine did not count are taken as none."""
         return self.of_tokens(
-            usage.prompt_tokens or 0,
-            usage.completion_tokens or 0,
-            cached_tokens=usage.cached_tokens or 0,
+            usage.prompt_tokens or 0, usage.completion_tokens or 0, cached_tokens=usage.cached_tokens or 0,
             batch=batch,
-        )
+        )  # fmt: skip
 
     def of_tokens(self, input_tokens: float, output_tokens: float, *, cached_tokens: float = 0,
                   batch: bool = False) -> float:  # fmt: skip
@@ -183,10 +178,7 @@ def figures(provider: str | None, name: str, called: Mapping[str, str]) -> dict[
 
 def _priced(provider: str, name: str, usd: Callable[..., float], source: str) -> dict[str, Any]:
     return {
-        "model": name,
-        "provider": provider,
-        "input": usd(input_tokens=PROBE),
-        "output": usd(output_tokens=PROBE),
-        "cached": usd(input_tokens=PROBE, cache_read_tokens=PROBE),
+        "model": name, "provider": provider, "input": usd(input_tokens=PROBE),
+        "output": usd(output_tokens=PROBE), "cached": usd(input_tokens=PROBE, cache_read_tokens=PROBE),
         "source": source,
-    }
+    }  # fmt: skip
