@@ -1,16 +1,11 @@
 """How vLLM-Ascend divides one NPU: vLLM's own sum over blocks of 128 tokens, with its own constants."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
 from memserve.hardware.machine import GIB
+from memserve.memory.weights import Storage
+from memserve_vllm import memory_regime
 from memserve_vllm.memory import VllmAccountant
 from memserve_vllm.memory_facts import Facts
-
-if TYPE_CHECKING:
-    from memserve.memory.weights import Storage
-    from memserve_vllm.memory_peak import Run
+from memserve_vllm.memory_run import Run
 
 
 class AscendAccountant(VllmAccountant):
@@ -26,7 +21,8 @@ class AscendAccountant(VllmAccountant):
     def withheld(self, run: Run) -> float:
         """What the budget lacks beside weights, peak and non-torch memory."""
         row = run.row("withheld")
-        kind = "fork" if "fork" in run.deployment.engine_version else "value"
+        fork = "fork" in run.deployment.engine_version and not memory_regime.graphs(run).value
+        kind = "fork" if fork else "value"
         return 0.0 if run.deployment.eager else float(row[kind] * GIB)
 
 

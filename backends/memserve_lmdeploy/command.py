@@ -1,17 +1,10 @@
 """What a `lmdeploy serve api_server` line asks for."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
-from memserve.engines.command import Grammar, read
+from memserve.engines.command import Grammar, Words, read
 from memserve.engines.deployment import Deployment, Layout
 from memserve.engines.unstated import UNSTATED, method
 from memserve.errors import InvalidInput
 from memserve_lmdeploy.launch import KV_POLICIES
-
-if TYPE_CHECKING:
-    from memserve.engines.command import Words
 
 FLAGS = Grammar(
     switches=frozenset({

@@ -1,18 +1,12 @@
 """What a `python -m sglang.launch_server` line asks for."""
 
-from __future__ import annotations
-
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from memserve.engines.command import grammar, read
+from memserve.engines.command import Grammar, Words, grammar, read
 from memserve.engines.deployment import Deployment, Layout
 from memserve.engines.unstated import UNSTATED, method
 from memserve.errors import InvalidInput
-
-if TYPE_CHECKING:
-    from memserve.engines.command import Grammar, Words
 
 MODULE = "sglang.launch_server"
 NUMBERS = (

@@ -1,21 +1,14 @@
 """What a `vllm serve` line asks for."""
 
-from __future__ import annotations
-
 import json
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from memserve.engines.command import grammar, read
+from memserve.engines.command import Grammar, Words, grammar, read
 from memserve.engines.deployment import Deployment, Layout
 from memserve.engines.unstated import UNSTATED, method
 from memserve.errors import InvalidInput
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from memserve.engines.command import Grammar, Words
 
 NUMBERS = ("cpu-offload-gb", "decode-context-parallel-size")
 """Options that the account of memory reads as numbers."""

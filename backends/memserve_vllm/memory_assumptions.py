@@ -1,22 +1,21 @@
 """What a start takes that nobody said: each value with the release's file, or the word that decided it."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
 from memserve.engines.assumption import Assumption
 from memserve_vllm import memory_regime
-
-if TYPE_CHECKING:
-    from memserve_vllm.memory_pages import Pool
-    from memserve_vllm.memory_run import Run
+from memserve_vllm.memory_pages import Pool
+from memserve_vllm.memory_run import Run
 
 VENDORS_OWN = "nvcr.io/nvidia"
 
 
 def assumptions(run: Run, utilization: float, pool: Pool) -> tuple[Assumption, ...]:
     """In the order of the contract."""
-    found = (*_batch(run), _block(run, pool), _utilization(run, utilization), _chunked(run))
+    found: tuple[Assumption, ...] = (
+        *_batch(run),
+        _block(run, pool),
+        _utilization(run, utilization),
+        _chunked(run),
+    )
     ways = {
         "graphs_in_budget": memory_regime.graphs(run), "sampler": memory_regime.sampler(run),
         "engine": memory_regime.engine(run), "model_runner": memory_regime.runner(run),

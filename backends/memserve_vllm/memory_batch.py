@@ -1,14 +1,8 @@
 """The batch that vLLM profiles with: how many sequences and tokens, from flags or the card's defaults."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING, NamedTuple
-
 from memserve.engines.rules.version import within
 from memserve_vllm import memory_regime
-
-if TYPE_CHECKING:
-    from memserve_vllm.memory_run import Run
+from memserve_vllm.memory_run import Batch, Run
 
 V0_LEAST = 2048
 V0_SEQUENCES = 256
@@ -17,15 +11,6 @@ V0_MULTIMODAL = 5120
 CHUNKED_SINCE = "0.5.4"
 V0_CHUNKED_FROM = 32768
 THROUGHPUT_SINCE = "0.18.0"
-
-
-class Batch(NamedTuple):
-    """What one profiling run holds."""
-
-    sequences: int
-    tokens: int
-    v1: bool
-    chunked: bool
 
 
 def batch(run: Run) -> Batch:

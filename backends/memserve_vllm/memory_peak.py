@@ -1,19 +1,15 @@
 """What vLLM's profiling run takes above the weights: sampler, forward pass, experts, vision, graphs."""
 
-from __future__ import annotations
-
 from bisect import bisect_right
 from math import prod
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from memserve.hardware.machine import GIB
 from memserve.model.memo import remembered
+from memserve.model.spec import ModelSpec
 from memserve_vllm import memory_regime
 from memserve_vllm.memory_facts import by_ranks
-
-if TYPE_CHECKING:
-    from memserve.model.spec import ModelSpec
-    from memserve_vllm.memory_run import Run
+from memserve_vllm.memory_run import Run
 
 FORWARD_COPIES = 3
 """Widths of the residual stream and of the FFN that are alive at once in a layer."""

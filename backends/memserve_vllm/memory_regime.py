@@ -1,15 +1,10 @@
-"""Which of its ways a release takes at start: engine, model runner, sampler, block size, graphs in the budget."""
+"""Which way a release takes at start: engine, model runner, sampler, block size, graphs in the budget."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Iterable
+from typing import NamedTuple
 
 from memserve.engines.rules.version import within
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-    from memserve_vllm.memory_run import Run
+from memserve_vllm.memory_run import Run
 
 LAST_V0 = "0.11.0"
 RUNNER_SWITCH = "0.12.0"
@@ -109,8 +104,10 @@ def block(run: Run) -> Choice:
     if run.deployment.block_size:
         return Choice(run.deployment.block_size, "--block-size of the command")
     kinds = {b.mixer.kind for b in run.model.blocks}
-    sparse = any(b.mixer.index_dim for b in run.model.blocks) if "mla" in kinds else False
-    return Choice(row["sparse"] if sparse else row["latent"] if "mla" in kinds else row["value"], row["source"])
+    if "mla" not in kinds:
+        return Choice(row["value"], row["source"])
+    sparse = any(b.mixer.index_dim for b in run.model.blocks)
+    return Choice(row["sparse" if sparse else "latent"], row["source"])
 
 
 def graphs(run: Run) -> Choice:

@@ -1,22 +1,24 @@
 """One start to be accounted: what every estimate here is asked about."""
 
-from __future__ import annotations
-
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any, NamedTuple
 
+from memserve.engines.deployment import Deployment
+from memserve.hardware.machine import Machine
 from memserve.memory.formats import DTYPE_BYTES
-from memserve_vllm.memory_batch import batch
+from memserve.model.spec import ModelSpec
+from memserve_vllm.memory_facts import Facts
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
-    from memserve.engines.deployment import Deployment
-    from memserve.hardware.machine import Machine
-    from memserve.model.spec import ModelSpec
-    from memserve_vllm.memory_batch import Batch
-    from memserve_vllm.memory_facts import Facts
+class Batch(NamedTuple):
+    """What one profiling run holds."""
+
+    sequences: int
+    tokens: int
+    v1: bool
+    chunked: bool
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,8 @@ class Run:
     @cached_property
     def batch(self) -> Batch:
         """Sequences and tokens of the profiling run."""
+        from memserve_vllm.memory_batch import batch
+
         return batch(self)
 
     @property

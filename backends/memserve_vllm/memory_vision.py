@@ -1,21 +1,15 @@
 """What profiling a multimodal model with its largest image takes beside the language model."""
 
-from __future__ import annotations
-
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from memserve.engines.rules.version import within
 from memserve.model.memo import remembered
+from memserve.model.spec import ModelSpec
 from memserve_vllm import memory_regime
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from memserve.model.spec import ModelSpec
-    from memserve_vllm.memory_batch import Batch
-    from memserve_vllm.memory_run import Run
+from memserve_vllm.memory_run import Batch, Run
 
 
 @dataclass(frozen=True)

@@ -45,7 +45,14 @@ def test_torch_npu_counts_bytes_not_segments():
 
 
 @pytest.mark.parametrize(
-    ("version", "least", "most"), [("0.21.0 (vllm-hust fork)", 0.4, 0.9), ("0.21.0", 0, 0.2)]
+    ("version", "least", "most"),
+    [
+        ("0.23.0 (vllm-hust fork)", 0.4, 0.9),
+        ("0.23.0", 0, 0.2),
+        ("0.21.0 (vllm-hust fork)", 0.4, 0.9),
+        ("0.21.0rc1", 0.4, 0.9),
+        ("0.22.1rc1", 0.4, 0.9),
+    ],
 )
 def test_the_fork_whose_logs_are_known_leaves_its_graphs_unclaimed(version, least, most):
     asked = replace(deployment(utilization=0.9), engine_version=version)

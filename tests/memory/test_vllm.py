@@ -19,8 +19,8 @@ from memserve.hardware import parse
 from memserve.memory.kv import LayerCache
 from memserve.model.reader import from_config
 from memserve_vllm.memory import accountant
-from memserve_vllm.memory_run import Run
 from memserve_vllm.memory_pages import PagePlan, pool
+from memserve_vllm.memory_run import Run
 
 LLAMA = "meta-llama--Llama-3.1-8B-Instruct"
 FULL = LayerCache("full", 4096)

@@ -3,8 +3,6 @@
 Every key may be left out: what nobody measured is taken from the engines that were, with wider ranges.
 """
 
-from __future__ import annotations
-
 from typing import Protocol, TypedDict, runtime_checkable
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from memserve.engines import installed
+from memserve.engines.memory import assumptions
 from memserve.hardware import instances
 from memserve.plan.candidate import Candidate
 from memserve.plan.page.shown import Shown
@@ -144,6 +145,7 @@ class Maker:
         plan = Plan(
             model=self.model, machine=self.machine, deployment=deployment, verdict=candidate.verdict,
             checkpoint=candidate.checkpoint, launch=launch, largest_context=largest,
+            assumed=assumptions(backend.memory, held, self.machine, deployment),
         )  # fmt: skip
         reasons = reasons_for(plan, self.query, self.rejected) if not brief else launch.notes
         if not candidate.fits:

@@ -1,15 +1,11 @@
 """A candidate: one deployment with its weights and its verdict, in the words of the JSON answer."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from memserve.engines.deployment import Deployment
+from memserve.engines.memory import Footprint, Outcome
 from memserve.hardware.machine import GIB
-
-if TYPE_CHECKING:
-    from memserve.engines.deployment import Deployment
-    from memserve.engines.memory import Footprint, Outcome
 
 MEMORY_FIELDS = ("usable", "weights", "activation", "non_torch", "graphs", "kv_cache", "free")
 

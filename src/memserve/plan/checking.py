@@ -1,27 +1,21 @@
 """Judges a command that one already has: would this engine start, on these cards, and with what memory?"""
 
-from __future__ import annotations
-
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 from memserve.engines import installed
 from memserve.engines.command import taken_apart
+from memserve.engines.deployment import Deployment
 from memserve.engines.install import VISIBLE
 from memserve.engines.launch import Launch
+from memserve.engines.memory import assumptions
 from memserve.engines.rules.judge import drives
 from memserve.engines.unstated import completed
 from memserve.errors import InvalidInput
-from memserve.hardware.machine import GIB
+from memserve.hardware.machine import GIB, Machine
+from memserve.model.spec import ModelSpec
 from memserve.plan.candidate import Checkpoint
 from memserve.plan.plan import Plan
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from memserve.engines.deployment import Deployment
-    from memserve.hardware.machine import Machine
-    from memserve.model.spec import ModelSpec
 
 NEWEST = "newest"
 AMPERE = 80
@@ -42,17 +36,21 @@ def check(command: str | Sequence[str], gpus: str | Machine | None = None, *,
     variables, words = taken_apart(command)
     name, asked = _asked(words, machine)
     model = load(name)
-    asked = _over_layers(replace(asked, concurrency=concurrency or 1), machine, variables)
+    asked = replace(asked, concurrency=concurrency or 1, env=tuple(variables.items()))
+    asked = _over_layers(asked, machine, variables)
     deployment = _settled(asked, model, machine, engine_version, context)
     if model.quantization and model.quantization.method != deployment.quantization:
         model = replace(model, quantization=None)  # the command names another of its files
-    verdict = assess(installed.named(deployment.backend), model, machine, deployment)
+    backend = installed.named(deployment.backend)
+    verdict = assess(backend, model, machine, deployment)
+    assumed = assumptions(backend.memory, model, machine, deployment)
     deployment = replace(deployment, dtype=computed_in(deployment.dtype, model, machine))
     told = (*((verdict.reason,) if verdict.reason else ()), *(() if model.exact else model.notes))
     return Plan(
         model=model, machine=machine, deployment=deployment, verdict=verdict,
         checkpoint=Checkpoint(name, deployment.quantization, online=bool(deployment.option("online"))),
-        launch=Launch("", words, variables), reasons=(*told, *machine.notes) if verdict.fits else told,
+        launch=Launch("", words, variables), assumed=assumed,
+        reasons=(*told, *machine.notes) if verdict.fits else told,
     )  # fmt: skip
 
 

@@ -1,19 +1,15 @@
 """`--workload`, `--deadline`, `--budget`: how long a job takes on a plan, and what it costs."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from math import ceil
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from memserve.errors import InvalidInput
-
-if TYPE_CHECKING:
-    from memserve.hardware.machine import Machine
-    from memserve.model.spec import ModelSpec
-    from memserve.plan.candidate import Judged
-    from memserve.speed.prices import Price
-    from memserve.speed.workloads import Estimate, Workload
+from memserve.hardware.machine import Machine
+from memserve.model.spec import ModelSpec
+from memserve.plan.candidate import Judged
+from memserve.speed.prices import Price
+from memserve.speed.workloads import Estimate, Workload
 
 STEP = 256
 """Contexts that follow from a workload are rounded up to it."""

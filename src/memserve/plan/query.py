@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypedDict
 
@@ -9,8 +10,6 @@ from memserve.errors import InvalidInput, UnknownName
 from memserve.plan.losses import WEIGHTS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from typing_extensions import Self, Unpack
 
     from memserve.plan.job import Job

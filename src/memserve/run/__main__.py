@@ -5,19 +5,19 @@ from __future__ import annotations
 import json
 import sys
 from argparse import ArgumentTypeError
+from collections.abc import Sequence
 from contextlib import nullcontext
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from memserve import cli, registry
 from memserve.errors import InvalidInput, MemserveError
+from memserve.run.summary import Summary
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Sequence
 
     from memserve.run.job import Job
-    from memserve.run.summary import Summary
 
 SETTINGS = ("max_tokens", "temperature", "top_p", "seed", "stop", "n")
 RUN = ("concurrency", "rpm", "tpm", "budget", "price", "cache", "order", "patience", "retry_failed", "resume",

@@ -1,14 +1,13 @@
 """One run from its first check to its summary."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 import logging
 import threading
+from collections.abc import Iterator
 from contextlib import ExitStack, closing, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from memserve.errors import InvalidInput, MemserveError
 from memserve.run.asking import ask
@@ -20,21 +19,17 @@ from memserve.run.distributed.remote_generator import remote
 from memserve.run.identity import identity
 from memserve.run.interrupts import Interrupts, Stopped
 from memserve.run.limits.budget import Spending, price_of
+from memserve.run.options import Options
 from memserve.run.progress import Progress
 from memserve.run.requests import source
+from memserve.run.requests.item import Item
 from memserve.run.store import failures, known_ids
 from memserve.run.store.cache import Cache
 from memserve.run.store.failures import Failures
 from memserve.run.store.journal import Journal
+from memserve.run.store.record import Stamp
 from memserve.run.store.results import Results
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from memserve.run.options import Options
-    from memserve.run.requests.item import Item
-    from memserve.run.store.record import Stamp
-    from memserve.run.summary import Summary
+from memserve.run.summary import Summary
 
 _log = logging.getLogger("memserve.run")
 

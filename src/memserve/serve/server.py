@@ -7,26 +7,23 @@ import secrets
 import stat
 import tempfile
 import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import TracebackType
 from typing import TYPE_CHECKING
 
 from memserve.engines import installed
 from memserve.engines.backend import server_of
+from memserve.engines.server import Program
 from memserve.errors import EngineFailed, InvalidInput, TimedOut
 from memserve.http.address import is_loopback
-from memserve.serve.diagnosis import diagnose
+from memserve.serve.diagnosis import Diagnosis, diagnose
 from memserve.serve.health import answers, free_port, is_free
 from memserve.serve.process import Process
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
-    from types import TracebackType
-
     from typing_extensions import Self
-
-    from memserve.engines.server import Program
-    from memserve.serve.diagnosis import Diagnosis
 
 LOOPBACK = "127.0.0.1"
 START_SECONDS = 1800.0

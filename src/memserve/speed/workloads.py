@@ -16,16 +16,15 @@ from typing import TYPE_CHECKING, Any
 from memserve import files
 from memserve.engines.assumption import Assumption
 from memserve.errors import InvalidInput, UnknownName
+from memserve.hardware.machine import Machine
+from memserve.model.spec import ModelSpec
 from memserve.speed.deadline import seconds_of as seconds_of
 from memserve.speed.inputs import MOST_TOKENS, number
+from memserve.speed.prices import Price
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
-
-    from memserve.hardware.machine import Machine
-    from memserve.model.spec import ModelSpec
-    from memserve.speed.prices import Price
 
 CHARACTERS = 4.0
 """Characters per token of English text, where a file gives text and no counts."""

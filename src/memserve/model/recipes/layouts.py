@@ -16,17 +16,13 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable, Mapping
 from functools import cache
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from memserve import files
-from memserve.model.config import LARGEST, MOST_LAYERS
+from memserve.model.config import LARGEST, MOST_LAYERS, Config
 from memserve.model.recipes.heads import labels
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-
-    from memserve.model.config import Config
 
 DEEPEST = 12
 _COUNTED = re.compile(r"([^\[]*)\[(.+)\]")

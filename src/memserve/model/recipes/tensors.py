@@ -3,20 +3,14 @@
 For families without a recipe. The count is exact; roles, splits and mixers are read off names and sizes.
 """
 
-from __future__ import annotations
-
 import re
+from collections.abc import Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from memserve.model.recipes import tensor_roles
 from memserve.model.recipes.inventory import Inventory
-from memserve.model.spec import Block, Mixer, Weight
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from memserve.model.spec import MixerKind
+from memserve.model.spec import Block, Mixer, MixerKind, Weight
 
 _LAYER = re.compile(r"^(.*?(?:layers|layer|blocks|block|h|groups))\.(\d+)\.(.+)$")
 _TOWER = re.compile(

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 from memserve.engines import installed
 from memserve.engines.rules.judge import release
-from memserve.plan.losses import KV, OVERFLOWS, preference, weight_loss
+from memserve.plan.losses import KV, OVERFLOWS, preference, steps, weight_loss
 from memserve.plan.search import pricing
-from memserve.plan.search.offers import squeezed
+from memserve.plan.search.offers import cramped, squeezed
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 ROOMY = 1 / 3
 """Weights below this share of a card need no further shards: copies of the model then serve better."""
 FP8_HARDWARE = 89
+UNPACKED = 3
+"""What FP8 weights that are unpacked lose to 8-bit integers, as losses.json counts: no faster arithmetic."""
 
 
 def ranked(candidates: Iterable[Candidate], model: ModelSpec, machine: Machine,
@@ -45,17 +47,23 @@ class Rank:
         if self.query.objective != "quality":
             return (self.last_resort(candidate), effort, self.pace(candidate), *taste)
         stages, *layout = self.layout(candidate)
-        quality = (weight_loss(candidate.checkpoint), KV.get(candidate.kv_dtype, 9))
-        return (self.last_resort(candidate), *quality, effort, stages, *taste, *layout)
+        return (self.last_resort(candidate), *self.quality(candidate, effort), stages, *taste, *layout)
+
+    def quality(self, candidate: Candidate, effort: int) -> tuple[int, ...]:
+        """Steps below 16 bits, barely running as one; of equals what exists, runs well, loses least."""
+        loss, barely = weight_loss(candidate.checkpoint), cramped(candidate, self.machine)
+        lost = steps(loss, candidate.kv_dtype) + int(barely)
+        finer = loss + UNPACKED * int(self.emulated(candidate))
+        return (lost, effort, int(barely), KV.get(candidate.kv_dtype, 9), finer)
 
     def last_resort(self, candidate: Candidate) -> int:
-        """No batching, GGUF, FP8 without its hardware, a dtype too narrow: not before nothing else fits."""
+        """No batching, float32, a dtype too narrow for the model: not before nothing else fits."""
         serves = installed.named(candidate.backend).rules.get("serves", {})
         slow = not serves.get("continuous_batching") and self.query.backend != candidate.backend
-        asked = self.query.quantization == candidate.quantization or candidate.checkpoint.stored
         narrow = self.model.model_type in OVERFLOWS.get(candidate.dtype, ())
-        overflows = narrow and not candidate.quantization.startswith("gguf")  # llama.cpp adds up in float32
-        return int(slow) + int(self.emulated(candidate) and not asked) + 2 * int(overflows)
+        if narrow and not candidate.quantization.startswith("gguf"):  # llama.cpp adds up in float32
+            return 3
+        return int(slow) * (1 + (self.query.concurrency > 1)) or int(candidate.dtype == "float32")
 
     def built(self, candidate: Candidate) -> bool:
         """An engine without packages for this maker's cards: building it is as much work as a checkpoint."""

@@ -1,19 +1,13 @@
 """Why this plan: what better choice was refused, what was assumed, what is lost."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Sequence
 
 from memserve.engines import installed
 from memserve.engines.rules.judge import offered
+from memserve.plan.candidate import Candidate
 from memserve.plan.losses import weight_loss
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-
-    from memserve.plan.candidate import Candidate
-    from memserve.plan.plan import Plan
-    from memserve.plan.query import Query
+from memserve.plan.plan import Plan
+from memserve.plan.query import Query
 
 
 def reasons_for(plan: Plan, query: Query, rejected: Sequence[Candidate]) -> tuple[str, ...]:

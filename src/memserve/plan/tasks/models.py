@@ -2,28 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from memserve.hardware.machine import Machine
+from memserve.model.spec import ModelSpec
 from memserve.plan.answer import Maker
 from memserve.plan.losses import weight_loss
 from memserve.plan.page.section import Section
 from memserve.plan.page.shown import Shown
-from memserve.plan.plan import machine_object, model_object
-from memserve.plan.query import DEFAULT_CONTEXT, Query, known_name
+from memserve.plan.plan import Plan, machine_object, model_object
+from memserve.plan.query import DEFAULT_CONTEXT, PlanOptions, Query, known_name
 from memserve.plan.report.sections import PLANS, plan_row
 from memserve.plan.search.choice import ranked
 from memserve.plan.search.offers import consider
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from typing_extensions import Unpack
-
-    from memserve.hardware.machine import Machine
-    from memserve.model.spec import ModelSpec
-    from memserve.plan.plan import Plan
-    from memserve.plan.query import PlanOptions
 
 TASKS = ("generate", "embed")
 LEAST_BYTES = 0.25

@@ -1,7 +1,5 @@
 """One queued request: what was asked, under which identity, and where it stood in the input."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields

@@ -1,7 +1,5 @@
 """Where requests come from: a JSONL file, standard input or any iterable, read lazily."""
 
-from __future__ import annotations
-
 import json
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sized

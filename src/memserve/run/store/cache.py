@@ -5,24 +5,17 @@ digest (the prompt and every chosen setting). Only normal finishes of repeatable
 error, a refusal, a truncated answer, or a sample drawn without a seed.
 """
 
-from __future__ import annotations
-
 import json
 import sqlite3
 import threading
 import time
+from collections.abc import Mapping
 from hashlib import blake2b
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 from memserve.errors import InvalidInput, StorageFull
-from memserve.protocol import DEFAULT_MAX_TOKENS, DEFAULT_TEMPERATURE, DEFAULT_TOP_P
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from pathlib import Path
-
-    from memserve.protocol import Completion, Request
-    from memserve.run.requests.item import Item
+from memserve.protocol import DEFAULT_MAX_TOKENS, DEFAULT_TEMPERATURE, DEFAULT_TOP_P, Completion, Request
+from memserve.run.requests.item import Item
 
 WRITE_SECONDS = 0.5
 NORMAL = frozenset({"stop", "tool_calls"})

@@ -1,24 +1,19 @@
 """The file of failed items, with reasons, beside the answers file."""
 
-from __future__ import annotations
-
 import errno
 import json
 import logging
 import os
 import threading
 import time
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
 
 from memserve.errors import MemserveError
+from memserve.run.requests.item import Item
 from memserve.run.store import record
 from memserve.run.store.journal import BINARY, full
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from pathlib import Path
-
-    from memserve.run.requests.item import Item
 
 _log = logging.getLogger("memserve.run")
 

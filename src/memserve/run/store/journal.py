@@ -4,21 +4,16 @@ One file holds the truth, so there is nothing that could disagree with it after 
 whole, and its request is answered, or torn, and the request is asked again.
 """
 
-from __future__ import annotations
-
 import errno
 import logging
 import os
 import shutil
 import threading
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
+from pathlib import Path
 
 from memserve.errors import InvalidInput, JournalBroken, OutputInUse, RunError, StorageFull
 from memserve.run.store import lock, record
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
 
 SYNC_SECONDS = 0.5
 RESERVE_BYTES = 1 << 20

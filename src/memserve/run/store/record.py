@@ -1,19 +1,16 @@
 """One line of the answers file: an answer as JSON that ends in the checksum of what stands before it."""
 
-from __future__ import annotations
-
 import json
 import math
 import re
 import time
 from dataclasses import asdict, dataclass
 from json.encoder import encode_basestring
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from zlib import crc32
 
-if TYPE_CHECKING:
-    from memserve.protocol import Completion, Usage
-    from memserve.run.requests.item import Identity, Item
+from memserve.protocol import Completion, Usage
+from memserve.run.requests.item import Identity, Item
 
 _HEAD = re.compile(rb'\{"id": ("(?:[^"\\]|\\.)*"|-?\d+), ')
 _BEGIN = b'{"id": '

@@ -1,23 +1,18 @@
 """Where every outcome goes: the journal, the cache, the file of failures, and the counts."""
 
-from __future__ import annotations
-
 import logging
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from memserve.errors import MemserveError
+from memserve.protocol import Completion, Usage
+from memserve.run.limits.budget import Spending
+from memserve.run.requests.item import Item
 from memserve.run.store import record
+from memserve.run.store.cache import Cache
+from memserve.run.store.failures import Failures
+from memserve.run.store.journal import Journal
 from memserve.run.summary import Summary
-
-if TYPE_CHECKING:
-    from memserve.protocol import Completion, Usage
-    from memserve.run.limits.budget import Spending
-    from memserve.run.requests.item import Item
-    from memserve.run.store.cache import Cache
-    from memserve.run.store.failures import Failures
-    from memserve.run.store.journal import Journal
 
 _log = logging.getLogger("memserve.run")
 

@@ -3,14 +3,10 @@
 A `Shape` is a model's weight inventory summed up once, so that a prediction takes microseconds.
 """
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from memserve.model.memo import remembered
-
-if TYPE_CHECKING:
-    from memserve.model.spec import Block, ModelSpec, Weight
+from memserve.model.spec import Block, ModelSpec, Weight
 
 
 class Attention(NamedTuple):
