@@ -106,7 +106,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(chosen: argparse.Namespace) -> int:
     import memserve
-    from memserve.run.job import Job
+    from memserve.run.job import Job, check
     from memserve.run.options import Options
 
     options = Options.of(
@@ -115,6 +115,7 @@ def _run(chosen: argparse.Namespace) -> int:
         progress=not chosen.quiet,
         **_spread(chosen),
     )
+    check(chosen.requests, chosen.output, options)
     opener = partial(memserve.generator, chosen.model, backend=chosen.backend, **_backend_options(chosen))
     with nullcontext(opener) if options.distributed else opener() as generator:
         job = Job(chosen.requests, chosen.output, generator, options)

@@ -175,8 +175,12 @@ def _key_words(program: Program, command: Sequence[str], key: str, folder: Path)
 
 
 def private(path: Path, text: str) -> None:
-    """A file that only its owner can read."""
-    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    """A file that only its owner can read; a link is not followed."""
+    try:
+        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_NOFOLLOW", 0), 0o600)
+    except OSError as error:
+        why = "it is a link" if path.is_symlink() else error.strerror
+        raise InvalidInput(f"cannot write a key to {path}: {why}", hint="name another file") from error
     with os.fdopen(handle, "w", encoding="utf-8") as file:
         if stat.S_ISREG(os.fstat(handle).st_mode):
             os.fchmod(handle, 0o600)  # one that was there before may have been anybody's to read

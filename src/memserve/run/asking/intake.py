@@ -40,7 +40,7 @@ class Intake:
                 raise value
             item = items.read(value, index, self._settings)
         except InvalidInput as broken:
-            self._results.malformed(index, line, broken)
+            self._results.malformed(index, line, broken, items.name_in(value))
             return None
         item, action = self._known.visit(item)
         return item if self._count(item, action) else None

@@ -85,8 +85,18 @@ def line(item: Item, answer: bytes, seconds: float | None, usd: float | None) ->
     if usd is not None:
         parts.append(b'"usd": %.8f' % usd)
     parts.append(b'"at": %.3f, "key": "%s"' % (time.time(), item.digest.hex().encode()))
-    unsigned = b", ".join(parts)
-    return b'%s, "check": "%08x"}\n' % (unsigned, crc32(unsigned))
+    return signed(b", ".join(parts))
+
+
+def signed(begun: bytes) -> bytes:
+    """A line of an object that was begun, closed with the checksum of what stands before."""
+    return b'%s, "check": "%08x"}\n' % (begun, crc32(begun))
+
+
+def is_signed(raw: bytes) -> bool:
+    """Whether a line is whole and as it was written."""
+    end = len(raw) - 1 - _CHECK_LENGTH
+    return end > 0 and raw[end:] == b', "check": "%08x"}\n' % crc32(raw[:end])
 
 
 def stamp(raw: bytes) -> Stamp | None:
@@ -97,7 +107,7 @@ def stamp(raw: bytes) -> Stamp | None:
     head = _HEAD.match(raw)
     if not tail or not head:
         return _foreign(raw)
-    if crc32(raw[: len(raw) - 1 - _CHECK_LENGTH]) != int(tail[2], 16):
+    if not is_signed(raw):
         return None
     return Stamp(head[1], bytes.fromhex(tail[1].decode()))
 
