@@ -18,6 +18,13 @@ class AscendAccountant(VllmAccountant):
         """As vLLM; torch_npu counts the bytes asked for, not whole segments."""
         return super().storage(run)._replace(segments=False)
 
+    def lacking(self, run: Run, usable: int) -> str:
+        """As vLLM; and a card whose graphs cannot be captured starts in eager mode alone."""
+        if run.row("graphs").get("captured", True) or run.deployment.eager:
+            return super().lacking(run, usable)
+        version, card = run.deployment.engine_version, run.machine.card.name
+        return f"vLLM-Ascend {version} captures no graphs on {card}: add --enforce-eager"
+
     def withheld(self, run: Run) -> float:
         """What the budget lacks beside weights, peak and non-torch memory."""
         row = run.row("withheld")

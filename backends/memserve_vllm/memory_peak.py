@@ -130,7 +130,8 @@ def graph_bytes(run: Run) -> int:
         return 0
     row = run.row("graphs")
     layers = len(run.model.blocks) / run.deployment.layout.pipeline
-    return int((row["base"] + row["per_layer"] * layers) * graph_sizes(run) / len(GRAPH_SIZES) * GIB)
+    sizes = 1.0 if row.get("sizes") == "all" else graph_sizes(run) / len(GRAPH_SIZES)
+    return int((row["base"] + row["per_layer"] * layers) * sizes * GIB)
 
 
 def graphs_inside(run: Run, graphs: int) -> float:
