@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import random
+import re
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from tests.support.questions import Question, questions
+
+import memserve
 
 if TYPE_CHECKING:
     from memserve.plan import Plan
@@ -56,3 +59,26 @@ def test_no_answer_is_worse_than_with_one_option_fixed(seed: int) -> None:
             if other is not None:
                 assert plain is not None, (question, fixed)
                 assert order(plain) <= order(other), (question, fixed)
+
+
+WORDS = re.compile(r"not (\S+|16 bit): (fits, but ranks below)?")
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_no_reason_is_false_when_its_subject_is_asked_for(seed: int) -> None:
+    told = 0
+    for question in questions(EACH, seed):
+        plain = question.best() or question.closest()
+        for said in filter(None, map(WORDS.match, plain.reasons)):
+            quantization = "none" if said[1] == "16 bit" else said[1]
+            asked = question.best(quantization=quantization)
+            assert (asked is not None) == bool(said[2]), (question, said.string)
+            told += 1
+    assert told > EACH / 4
+
+
+def test_what_is_rejected_says_what_it_speaks_of() -> None:
+    rejected = memserve.plan.best("qwen3-32b", "1xA100-80GB", context=32768, concurrency=8).rejected
+    rows = [one.to_dict() for one in rejected]
+    assert {row["kv_dtype"] for row in rows} >= {"auto", "fp8"}
+    assert all(row["checkpoint"] and row["tensor_parallel"] and row["pipeline_parallel"] for row in rows)

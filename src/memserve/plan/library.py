@@ -38,6 +38,7 @@ def candidates(
 
     query = Query.of(**options)
     spec, machine = model_of(model, query.backend), machine_of(gpus)
+    query = query.of_model(spec)
     found = consider(spec, machine, query, thorough=True)
     return [*ranked(found, spec, machine, query), *(one for one in found if not one.fits)]
 
