@@ -156,5 +156,5 @@ class Maker:
             plan, reasons=reasons, speed=pricing.speed_object(held, self.machine, candidate, job),
             cost=pricing.cost_object(held, self.machine, candidate, self.rent, job),
             workload=job.on(held, self.machine, candidate, self.rent.usd_per_hour) if job else None,
-            assumptions=pricing.assumptions(held, candidate, job),
+            assumed=(*plan.assumed, *pricing.assumptions(held, candidate, job)),
         )  # fmt: skip

@@ -36,7 +36,7 @@ class Plan(Judged, Shown):
     workload: Mapping[str, Any] | None = None
     """Hours, energy and money of the workload that was named."""
     assumed: tuple[Assumption, ...] = ()
-    """What nobody said and the memory rests on."""
+    """What nobody said and the memory and the speed rest on."""
     remote: bool = False
     alternatives: tuple[Plan, ...] = ()
     rejected: tuple[Candidate, ...] = ()
