@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+from memserve import registry
+from memserve.engines.backend import Provider
 from memserve.engines.deployment import Deployment
 from memserve.hardware.machine import Machine
 from memserve.plan.candidate import Candidate, Checkpoint, Verdict
@@ -50,12 +52,16 @@ def candidates(model: ModelSpec, query: Query) -> Iterator[Candidate]:
 
 
 def candidate(backend: str, model: ModelSpec, query: Query) -> Candidate:
-    """One provider. It fits: whether the key and the quota are there shows at the first call."""
+    """One provider that may serve the model: whether key and quota are there shows at the first call."""
     context = query.context or min(model.max_context or DEFAULT_CONTEXT, DEFAULT_CONTEXT)
     deployment = Deployment(
         backend=backend, engine_version="", dtype=model.dtype, context=context, concurrency=query.concurrency
     )
-    return Candidate(deployment, Verdict("runs"), Checkpoint(model.id, "none", "the provider's"), remote=True)
+    found, verdict = registry.find(backend), Verdict("runs")
+    if model.blocks and isinstance(found, Provider) and found.closed and price(model.id, backend) is None:
+        reason = f"{backend} serves its maker's models only, and {model.id} is none that it lists"
+        verdict = Verdict("refused", "closed-provider", reason, "memserve's list of prices")
+    return Candidate(deployment, verdict, Checkpoint(model.id, "none", "the provider's"), remote=True)
 
 
 def plan(chosen: Candidate, model: ModelSpec, machine: Machine, job: Job | None = None) -> Plan:
@@ -69,7 +75,7 @@ def plan(chosen: Candidate, model: ModelSpec, machine: Machine, job: Job | None 
         model=model, machine=machine, deployment=chosen.deployment, verdict=chosen.verdict,
         checkpoint=chosen.checkpoint, launch=launch, cost=cost_object(found), remote=True,
         workload=job.by(found) if job and found else None,
-        reasons=(f"{chosen.backend} serves {model.id} over HTTP; {told}",),
+        reasons=(chosen.reason or f"{chosen.backend} serves {model.id} over HTTP; {told}",),
     )  # fmt: skip
 
 
