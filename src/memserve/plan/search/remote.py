@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from memserve import registry
+from memserve.engines import installed
 from memserve.engines.backend import Provider
 from memserve.engines.deployment import Deployment
 from memserve.hardware.machine import Machine
@@ -13,7 +14,6 @@ from memserve.plan.candidate import Candidate, Checkpoint, Verdict
 from memserve.plan.job import Job
 from memserve.plan.plan import Plan
 from memserve.plan.query import Query
-from memserve.plan.search import backends
 from memserve.speed.prices import Price
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ def hosted(name: str, backend: str | None) -> ModelSpec | None:
     """A model that is known by its price alone: no shapes; None where no provider lists it."""
     from memserve.model.spec import ModelSpec
 
-    local = backends.plans_locally(backend)
+    local = installed.plans_locally(backend)
     found = price(name, None if local else backend)
     if found is None and local:
         return None
@@ -43,7 +43,7 @@ def price(model: str, backend: str | None) -> Price | None:
 
 def candidates(model: ModelSpec, query: Query) -> Iterator[Candidate]:
     """The provider that was asked for, or those that list the model."""
-    if not backends.plans_locally(query.backend):
+    if not installed.plans_locally(query.backend):
         yield candidate(str(query.backend), model, query)
     elif not model.blocks:
         found = price(model.id, None)
