@@ -5,10 +5,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from memserve.engines.deployment import Deployment
+from memserve.engines.rules.version import within
 from memserve.model.memo import remembered
 from memserve.model.spec import ModelSpec
-from memserve_vllm.memory_batch import Batch
+from memserve_vllm import memory_regime
+from memserve_vllm.memory_run import Batch, Run
 
 
 @dataclass(frozen=True)
@@ -21,14 +22,16 @@ class Image:
     """Numbers per patch."""
     outputs: int = 1
     """Widths of the language model that each token carries (deepstack: more than one)."""
+    padded: int = 0
+    """Tokens of the largest video, to which outputs were padded up to 0.16."""
 
 
 OTHER = Image(4096, 1024, 588)
 LARGE = Image(65536, 16384, 1176)
 IMAGES = {
     "qwen2_vl": LARGE, "qwen2_5_vl": LARGE, "qwen3_5": Image(65536, 16384, 1536),
-    "qwen3_5_moe": Image(65536, 16384, 1536), "qwen3_vl": Image(65536, 16384, 1536, 4),
-    "qwen3_vl_moe": Image(65536, 16384, 1536, 4), "gemma3": Image(4096, 256, 588),
+    "qwen3_5_moe": Image(65536, 16384, 1536), "qwen3_vl": Image(65536, 16384, 1536, 4, 153600),
+    "qwen3_vl_moe": Image(65536, 16384, 1536, 4, 153600), "gemma3": Image(4096, 256, 588),
     "gemma4": Image(2520, 280, 768), "mistral3": Image(12100, 3025, 588), "pixtral": Image(4096, 4096, 768),
     "llava": Image(576, 576, 588), "llava_next": Image(2880, 2880, 588), "llama4": Image(9792, 2448, 588),
     "internvl": Image(13312, 3328, 588), "internvl_chat": Image(13312, 3328, 588),
@@ -46,9 +49,14 @@ def items(image: Image, batch: Batch) -> int:
     return max(1, max(batch.tokens, image.tokens) // image.tokens)
 
 
-def profiled(model: ModelSpec, deployment: Deployment) -> bool:
+def profiled(run: Run) -> bool:
     """Whether vLLM runs the encoders at start: not if no image may be sent, or if it is told not to."""
-    if not model.towers or deployment.option("skip-mm-profiling") == "true":
+    deployment = run.deployment
+    if not run.model.towers or deployment.option("skip-mm-profiling") == "true":
+        return False
+    since, before = run.row("vision").get("v2_without", (None, None))
+    second = since and within(deployment.engine_version, since, before)
+    if second and memory_regime.runner(run).value == "V2":
         return False
     limits = deployment.option("limit-mm-per-prompt")
     return limits is None or any(digit in "123456789" for digit in limits)
@@ -58,15 +66,16 @@ def vision_kept(model: ModelSpec, batch: Batch, element: int, row: Mapping[str, 
     """Pixels and encoder outputs, which stay while the language model is profiled."""
     image = largest(model)
     number = items(image, batch)
-    outputs = image.tokens * image.outputs * model.hidden
-    return float(row["kept"] * number * (outputs + image.patches * image.pixels) * element)
+    longest = image.padded if row.get("padded") else 0
+    outputs = max(number * image.tokens, longest) * image.outputs * model.hidden
+    return float(row["kept"] * (outputs + number * image.patches * image.pixels) * element)
 
 
 def vision_bytes(model: ModelSpec, batch: Batch, element: int, row: Mapping[str, Any]) -> float:
     """The encoder's own peak."""
     image = largest(model)
     running = items(image, batch) * image.patches * tower_width(model) * row["widths"] * element
-    return float(running + vision_kept(model, batch, element, row))
+    return float(running + vision_kept(model, batch, element, {**row, "padded": False}))
 
 
 def tower_width(model: ModelSpec) -> int:

@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Literal, Protocol, TypeAlias
+from typing import Literal, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
+from memserve.engines.assumption import Assumption
 from memserve.engines.deployment import Deployment
 from memserve.hardware.machine import Machine
 from memserve.model.spec import ModelSpec
 
 Outcome: TypeAlias = Literal["runs", "refused", "out_of_memory"]
+
+
+class Bars(NamedTuple):
+    """How far 90 % of real starts of this class lie below and above the figures, in bytes."""
+
+    weights: tuple[int, int]
+    kv_cache: tuple[int, int]
+    token_bytes: float
+    """What one token of the pool takes."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +40,17 @@ class Footprint:
     outcome: Outcome = "runs"
     reasons: tuple[str, ...] = ()
     error: float = 0.0
-    """Relative error bar of kv_cache + weights, from the shipped validation set."""
+    """Relative error bar of kv_cache + weights, where no class of starts gives `bars`."""
+    bars: Bars | None = None
+
+    @property
+    def error_bars(self) -> Bars:
+        """How far off the figures may be, by class or by the engine's one relative figure."""
+        if self.bars is not None:
+            return self.bars
+        kv = round(self.error * (self.kv_cache + self.weights))
+        weights = round(self.error * self.weights / 2)
+        return Bars((weights, weights), (kv, kv), self.kv_cache / self.kv_tokens if self.kv_tokens else 0.0)
 
     @property
     def free(self) -> int:
@@ -53,3 +73,21 @@ class Accountant(Protocol):
     def largest_context(self, model: ModelSpec, machine: Machine, deployment: Deployment) -> int:
         """The longest context that `deployment` could be started with on this machine; 0: none."""
         ...
+
+
+@runtime_checkable
+class Assuming(Protocol):
+    """An accountant that tells what it took from the release, the card and the environment."""
+
+    def assumptions(
+        self, model: ModelSpec, machine: Machine, deployment: Deployment
+    ) -> tuple[Assumption, ...]:
+        """What was not said, each with its source."""
+        ...
+
+
+def assumptions(
+    accountant: Accountant, model: ModelSpec, machine: Machine, deployment: Deployment
+) -> tuple[Assumption, ...]:
+    """What an account of memory rests on; nothing where its backend does not tell."""
+    return accountant.assumptions(model, machine, deployment) if isinstance(accountant, Assuming) else ()
