@@ -1,9 +1,10 @@
 """What every engine in this process gets from its tokenizer: counts, ids, text, pairs to score."""
 
 from collections.abc import Sequence
+from dataclasses import fields, replace
 
-from memserve.protocol import Prompt, ScorePrompts
-from memserve.tokens.prompts import Prompts
+from memserve.protocol import Capabilities, Completion, Prompt, Request, Sample, ScorePrompts, Usage
+from memserve.tokens.prompts import Prepared, Prompts
 from memserve.tokens.score_pair import ScorePair, tokenize_pair
 
 
@@ -11,6 +12,7 @@ class Tokenizing:
     """A base for engines that keep their `Prompts` as `_prompts`."""
 
     _prompts: Prompts
+    capabilities: Capabilities
     _unscored = 0
     """Positions of the context that the engine cannot use while it scores."""
 
@@ -38,6 +40,29 @@ class Tokenizing:
         """The most tokens that can stand before one that is scored; None: no limit."""
         context = self._prompts.context
         return None if context is None else context - self._unscored
+
+    def _apart(self, request: Request, prepared: Prepared, sample: Sample) -> tuple[Sample, int | None]:
+        """A sample with its thought apart, and the thought's tokens."""
+        if prepared.thinking is None:
+            return sample, None
+        text = self._prompts.detokenizer(request, prepared, live=True)
+        for token in sample.token_ids or ():
+            text.push(token)
+        said = text.finish()
+        return replace(sample, text=said, reasoning=text.reasoning), text.reasoning_tokens
+
+    def _joined(
+        self, request: Request, parts: Sequence[tuple[Sample, int | None]], used: Usage
+    ) -> Completion:
+        """One answer of its samples, each with the tokens of its thought."""
+        samples = tuple(sample for sample, _ in parts)
+        samples *= request.n // len(samples)  # n greedy answers are one answer, which engines give once
+        first, thoughts = samples[0], [spent for _, spent in parts if spent is not None]
+        return Completion(
+            **{part.name: getattr(first, part.name) for part in fields(Sample)},
+            usage=replace(used, reasoning_tokens=sum(thoughts) if thoughts else None),
+            samples=samples if len(samples) > 1 else (), model=self.capabilities.model, request_id=request.id,
+        )  # fmt: skip
 
     def _pairs(self, pairs: Sequence[ScorePrompts]) -> list[ScorePair]:
         return [tokenize_pair(self._prompts, *pair, most=self.score_window) for pair in pairs]
