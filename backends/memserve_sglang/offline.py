@@ -45,8 +45,9 @@ class Offline(Tokenizing):
         self.capabilities = replace(
             capabilities, engine=engine, model=model, device=facts["device"], tasks=frozenset({"generate"}),
             context=facts["context"], chat=self._prompts.chat,
-            thinking=self._prompts.thinking_modes - {"budget"}, template=self._prompts.chat, deterministic=facts["exact"],
-            seed=facts["seed"], extras=EXTRAS, roles=frozenset(), normalize=False, dimensions=False,
+            thinking=self._prompts.thinking_modes - {"budget"}, template=self._prompts.chat,
+            deterministic=facts["exact"], seed=facts["seed"], extras=EXTRAS, roles=frozenset(),
+            normalize=False, dimensions=False,
         )  # fmt: skip
 
     @classmethod

@@ -88,8 +88,9 @@ def vllm(monkeypatch: pytest.MonkeyPatch) -> Offline:
 @pytest.fixture
 def sglang(monkeypatch: pytest.MonkeyPatch) -> Any:
     class Host:
-        facts = {"version": "0.5", "dtype": "float32", "vocabulary": 300, "context": 512, "device": "cpu",
-                 "exact": True, "seed": True}  # fmt: skip
+        def __init__(self) -> None:
+            about = {"version": "0.5", "dtype": "float32", "device": "cpu", "exact": True, "seed": True}
+            self.facts = {**about, "vocabulary": 300, "context": 512}
 
         def chunk(self, end: int) -> Any:
             meta = {"finish_reason": {"type": "stop"} if end == len(SAID) else None, "prompt_tokens": 3,
@@ -123,7 +124,7 @@ def test_the_thought_comes_apart_whole_and_streamed(engine: Any) -> None:
 
 def test_the_tokens_of_thought_are_told(vllm: Offline) -> None:
     (answer,) = vllm.generate([Request(prompt="hi", max_tokens=64)])
-    assert answer.usage.reasoning_tokens == SAID.index("Paris", 8)
+    assert answer.usage.reasoning_tokens == SAID.index("\n")
     *_, last = vllm.stream(Request(prompt="hi", max_tokens=64))
     assert last.usage is not None
     assert last.usage.reasoning_tokens == answer.usage.reasoning_tokens

@@ -68,7 +68,7 @@ class Prompts:
         return Prepared(ids, most, how, how.opened(text), budget)
 
     def prepare_whole(self, request: Request) -> Prepared:
-        """The same, for an engine that writes thought and answer in one go: what would bind both is refused."""
+        """The same, for an engine that writes all in one go: what would bind the thought, too, is refused."""
         prepared = self.prepare(request)
         bound = [name for name in ("stop", "schema", "regex", "choices") if getattr(request, name)]
         if prepared.thinking and bound:
