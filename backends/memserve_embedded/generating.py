@@ -24,8 +24,7 @@ from memserve.protocol import (
 )
 from memserve.tokens.detokenizer import Detokenizer
 from memserve.tokens.prompts import Prompts
-from memserve.tokens.score_pair import ScorePair
-from memserve.tokens.tokenizing import Tokenizing
+from memserve.tokens.tokenizing import ScorePair, Tokenizing
 from memserve_embedded.capabilities import GENERATING
 from memserve_embedded.convert import prepare
 from memserve_embedded.fetch import known, ready

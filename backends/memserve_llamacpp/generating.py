@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from memserve.protocol import Request, ScorePrompts
     from memserve.tokens.detokenizer import Detokenizer
     from memserve.tokens.prompts import Prepared
-    from memserve.tokens.score_pair import ScorePair
+    from memserve.tokens.tokenizing import ScorePair
 
 
 def grammar_of(request: Request) -> Any:

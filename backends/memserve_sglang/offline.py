@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from memserve.protocol import Request, ScorePrompts
-    from memserve.tokens.score_pair import ScorePair
+    from memserve.tokens.tokenizing import ScorePair
 
 _Row: TypeAlias = tuple[Prepared, dict[str, Any], int | None]
 """What one row of a call asks: prompt, settings, log-probabilities."""
