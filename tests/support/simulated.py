@@ -35,7 +35,7 @@ class Clock(selectors.SelectSelector):
     def select(self, timeout: float | None = None) -> Any:
         ready = super().select(0)
         if not ready and timeout:
-            self.now += timeout
+            self.now += max(timeout, 1e-6)  # less is lost in the sum
         return ready
 
 
@@ -150,6 +150,24 @@ class Server:
                 turn.set_result(None)
 
 
+class Bucket:
+    """Lets so many a second through, so many at once; refuses the others, with what `hint` says."""
+
+    def __init__(
+        self, a_second: float, at_once: float, hint: Callable[[float], Any] = lambda wait: {}
+    ) -> None:
+        self.a_second, self.at_once, self.hint = a_second, at_once, hint
+        self._has, self._seen = at_once, START
+
+    def __call__(self, now: float) -> Any:
+        self._has = min(self.at_once, self._has + (now - self._seen) * self.a_second)
+        self._seen = now
+        if self._has >= 1:
+            self._has -= 1
+            return None
+        return self.hint((1 - self._has) / self.a_second)
+
+
 class Results:
     """Counts what a run reports."""
 
@@ -190,4 +208,4 @@ def run(server: Server, requests: list[Any], *, at: dict[float, Callable[[], Non
     return results, asking
 
 
-__all__ = ["START", "Clock", "Server", "budget", "run", "virtual"]
+__all__ = ["START", "Bucket", "Clock", "Server", "budget", "run", "virtual"]

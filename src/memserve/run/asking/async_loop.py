@@ -31,6 +31,7 @@ GRACE_SECONDS = 10.0
 CANCEL_SECONDS = 2.0
 FILL_SECONDS = 0.02
 POLL_SECONDS = 1.0
+TICK_SECONDS = 0.001
 _log = logging.getLogger("memserve.run")
 
 
@@ -107,7 +108,7 @@ class AsyncLoop:
             raise self._results.trouble
         seconds = self._regulator.wait(item, self._regulator.in_flight)
         if seconds > 0:
-            await self._event.wait(min(seconds, POLL_SECONDS))
+            await self._event.wait(min(max(seconds, TICK_SECONDS), POLL_SECONDS))
         return seconds <= 0
 
     def _start(self, item: Item) -> None:

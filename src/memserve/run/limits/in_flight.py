@@ -26,6 +26,8 @@ class Ticket:
     sent: float = 0.0
     tokens: Tokens = NOTHING
     promised: float = 0.0
+    number: int = 0
+    """Of all attempts of the run."""
     limit: float = LONGEST
     """Seconds that an attempt may take."""
     open: bool = False

@@ -17,6 +17,10 @@ class Rate:
         self._seconds_each = 0.0 if per_minute is None else 60.0 / per_minute
         self._due = 0.0
 
+    def keep_to(self, per_second: float | None) -> None:
+        """Another rate from now on."""
+        self._seconds_each = 0.0 if per_second is None else 1 / per_second
+
     def delay(self, now: float) -> float:
         """Seconds until the next start."""
         return max(0.0, self._due - now - TOLERANCE)

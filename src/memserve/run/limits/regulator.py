@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 from math import inf
 from typing import TYPE_CHECKING
 
-from memserve.errors import ConnectionFailed, MemserveError, RunError, TimedOut
+from memserve.errors import ConnectionFailed, MemserveError, RunError, Throttled, TimedOut
 from memserve.protocol import Usage
+from memserve.run.limits.accepted_rate import AcceptedRate
 from memserve.run.limits.circuit_breaker import CircuitBreaker
 from memserve.run.limits.concurrency import Concurrency
 from memserve.run.limits.error_policy import AGAIN, react
@@ -45,6 +46,7 @@ class Regulator:
         self._concurrency = Concurrency(concurrency)
         self._flight = InFlight()
         self._requests, self._tokens = Rate(rpm), Rate(tpm)
+        self._accepted, self._let_through = AcceptedRate(), Rate(None)
         self._pause, self._breaker = Pause(), CircuitBreaker(patience)
         self._estimate = Estimate()
         self._asked: dict[int, int] = {}
@@ -76,7 +78,9 @@ class Regulator:
                 raise self._spending.spent()
             return CHANGE
         now = time.monotonic()
-        return max(self._pause.delay(now), self._requests.delay(now), self._tokens.delay(now))
+        self._let_through.keep_to(self._accepted.per_second(now))
+        rates = (self._requests, self._tokens, self._let_through)
+        return max(self._pause.delay(now), *(rate.delay(now) for rate in rates))
 
     def begin(self, item: Item) -> Ticket:
         """The first attempt at a request starts."""
@@ -89,6 +93,8 @@ class Regulator:
         now = time.monotonic()
         ticket.sent, ticket.tokens = now, self._estimate.of(ticket.item)
         ticket.promised = self._spending.promise(ticket.tokens)
+        ticket.number = self._accepted.send(now)
+        self._let_through.spend(now)
         self._requests.spend(now)
         self._tokens.spend(now, ticket.tokens.total)
         self._flight.add(ticket)
@@ -123,7 +129,7 @@ class Regulator:
             self._concurrency.lower(ticket.sent, now)
             self._flight.give_up(ticket, now)
         elif isinstance(error, AGAIN):
-            self._slow_down(error, ticket.sent, now)
+            self._slow_down(ticket, error, now)
 
     def failed(self, ticket: Ticket, error: Exception, in_flight: int) -> Judgement:
         """A request ended badly: the client gave it up."""
@@ -143,13 +149,20 @@ class Regulator:
         self._flight.remove(ticket)
         self._spending.settle(ticket.promised, usage)
 
-    def _slow_down(self, error: Exception, sent: float, now: float) -> None:
+    def _slow_down(self, ticket: Ticket, error: Exception, now: float) -> None:
         """The provider wants less: ask less, later. What it refuses together counts once."""
         self._throttled_since = self._throttled_since or now
         seconds = _asked_for(error)
-        if seconds is None or seconds <= self._patience:
-            self._concurrency.lower(sent, now)
-            self._pause.until(now, seconds, sent)
+        if isinstance(error, Throttled):
+            own = self._accepted.refuse(ticket.number, ticket.sent, now)
+            seconds = own if seconds is None else seconds
+            if seconds is not None and seconds <= self._patience:
+                self._pause.until(now, seconds, ticket.sent)
+            if self._accepted.per_second(now) is not None:
+                return  # the rate is what is too high, not the number in flight
+        elif seconds is None or seconds <= self._patience:
+            self._pause.until(now, seconds, ticket.sent)
+        self._concurrency.lower(ticket.sent, now)
 
     def _is_hopeless(self, error: Exception) -> bool:
         """Whether waiting for the provider has become pointless."""
