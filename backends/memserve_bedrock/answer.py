@@ -93,11 +93,9 @@ class ConverseReader(StreamReader):
             kind = event.name.removeprefix(EXCEPTION)
             raise self._fail(failure.Words(str(chunk.get("message") or kind), (kind,), chunk))
         known = {
-            "contentBlockStart": self._start,
-            "contentBlockDelta": self._delta,
-            "messageStop": self._stop,
+            "contentBlockStart": self._start, "contentBlockDelta": self._delta, "messageStop": self._stop,
             "metadata": self._metadata,
-        }
+        }  # fmt: skip
         return known[event.name](chunk) if event.name in known else []
 
     def end(self) -> list[Delta]:
@@ -114,10 +112,8 @@ class ConverseReader(StreamReader):
         use = (chunk.get("start") or {}).get("toolUse")
         if isinstance(use, dict):
             self._calls[chunk.get("contentBlockIndex")] = {
-                "id": str(use.get("toolUseId") or ""),
-                "name": str(use.get("name") or ""),
-                "arguments": "",
-            }
+                "id": str(use.get("toolUseId") or ""), "name": str(use.get("name") or ""), "arguments": "",
+            }  # fmt: skip
         return []
 
     def _delta(self, chunk: dict[str, Any]) -> list[Delta]:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import random
+import re
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from tests.support.questions import Question, questions
+
+import memserve
 
 if TYPE_CHECKING:
     from memserve.plan import Plan
@@ -56,3 +59,51 @@ def test_no_answer_is_worse_than_with_one_option_fixed(seed: int) -> None:
             if other is not None:
                 assert plain is not None, (question, fixed)
                 assert order(plain) <= order(other), (question, fixed)
+
+
+WORDS = re.compile(r"not (\S+|16 bit): (fits, but ranks below)?")
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_no_reason_is_false_when_its_subject_is_asked_for(seed: int) -> None:
+    told = 0
+    for question in questions(EACH, seed):
+        plain = question.best() or question.closest()
+        for said in filter(None, map(WORDS.match, plain.reasons)):
+            quantization = "none" if said[1] == "16 bit" else said[1]
+            asked = question.best(quantization=quantization)
+            assert (asked is not None) == bool(said[2]), (question, said.string)
+            told += 1
+    assert told > EACH / 4
+
+
+def test_what_is_rejected_says_what_it_speaks_of() -> None:
+    rejected = memserve.plan.best("qwen3-32b", "1xA100-80GB", context=32768, concurrency=8).rejected
+    rows = [one.to_dict() for one in rejected]
+    assert {row["kv_dtype"] for row in rows} >= {"auto", "fp8"}
+    assert all(row["checkpoint"] and row["tensor_parallel"] and row["pipeline_parallel"] for row in rows)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_what_would_fit_fits_when_asked(seed: int) -> None:
+    chance, tried = random.Random(seed), 0
+    for question in questions(EACH, seed):
+        fixed = chance.choice(({}, {}, *fixings(question, chance)))
+        wanted = {**question.options, **fixed, "concurrency": question.options["concurrency"] * 8}
+        tight = Question(question.model, question.gpus, wanted)
+        for remedy in tight.remedies():
+            option = re.match(r"--([a-z-]+) (\S+): ", remedy)
+            if option and option[1] == "gpus":
+                assert tight._replace(gpus=option[2]).best(), (tight, remedy)
+            elif option:
+                value = int(option[2]) if option[2].isdigit() else option[2]
+                asked = {**wanted, option[1].replace("-", "_"): value}
+                assert tight._replace(options=asked).best(), (tight, remedy)
+            tried += bool(option)
+    assert tried > EACH / 4
+
+
+def test_training_that_does_not_fit_names_checkpointing() -> None:
+    missed = memserve.plan.train("llama-8b", "1xRTX3090", method="qlora")
+    assert not missed.fits and "checkpointing" in missed.need.notes[-1]
+    assert memserve.plan.train("llama-8b", "1xRTX3090", method="qlora", checkpointing=True).fits

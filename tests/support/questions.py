@@ -5,6 +5,8 @@ from __future__ import annotations
 import random
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import pytest
+
 import memserve
 from memserve.errors import DoesNotFit
 
@@ -38,6 +40,20 @@ class Question(NamedTuple):
             return memserve.plan.best(self.model, self.gpus, **self.options, **fixed)
         except DoesNotFit:
             return None
+
+    def miss(self) -> DoesNotFit:
+        """What is raised for a question that nothing answers."""
+        with pytest.raises(DoesNotFit) as missed:
+            memserve.plan.best(self.model, self.gpus, **self.options)
+        return missed.value
+
+    def closest(self) -> Plan:
+        """The nearest miss of a question that nothing answers."""
+        return self.miss().closest  # type: ignore[no-any-return, attr-defined]
+
+    def remedies(self) -> list[str]:
+        """What would fit; nothing where the question is answered."""
+        return [] if self.best() else (self.miss().hint or "").split("; ")
 
 
 def questions(count: int, seed: int) -> Iterator[Question]:

@@ -74,15 +74,10 @@ def machine(name: str, nodes: int = 1) -> Machine:
     found = find(name)
     what = f"{found.cards}x{found.card.name}"
     return Machine(
-        card=found.card,
-        cards_per_node=found.cards,
-        nodes=nodes,
-        host_memory=found.host_memory,
-        network=found.card.network if nodes > 1 else None,
-        rent=_rent(found, nodes, found.cards * nodes),
-        origin=found.name,
-        notes=(f"{found.name} is {what} ({found.cloud})",),
-    )
+        card=found.card, cards_per_node=found.cards, nodes=nodes, host_memory=found.host_memory,
+        network=found.card.network if nodes > 1 else None, rent=_rent(found, nodes, found.cards * nodes),
+        origin=found.name, notes=(f"{found.name} is {what} ({found.cloud})",),
+    )  # fmt: skip
 
 
 def rent(wanted: Machine) -> Rent:
@@ -128,18 +123,12 @@ def _worth(row: dict[str, Any]) -> tuple[int, float]:
 def _instance(row: dict[str, Any]) -> Instance:
     host = row.get("host_gib")
     return Instance(
-        cloud=row["cloud"],
-        name=row["instance"],
-        card=_card(row),
-        cards=row["count"],
+        cloud=row["cloud"], name=row["instance"], card=_card(row), cards=row["count"],
         usd_per_hour=row.get("usd_per_hour") if row["kind"] == "on-demand" else None,
-        region=row.get("region", ""),
-        date=row.get("date", ""),
-        source=row["source"],
-        host_memory=int(host * GIB) if host else None,
-        note=row.get("note", ""),
+        region=row.get("region", ""), date=row.get("date", ""), source=row["source"],
+        host_memory=int(host * GIB) if host else None, note=row.get("note", ""),
         cny_per_hour=row.get("cny_per_hour"),
-    )
+    )  # fmt: skip
 
 
 def _card(row: dict[str, Any]) -> Card:

@@ -162,7 +162,8 @@ class Candidate(Judged):
         """As a line of `rejected`."""
         return {
             "backend": self.backend, "engine_version": self.engine_version or None,
-            "quantization": self.quantization, "dtype": self.dtype,
+            "quantization": self.quantization, "dtype": self.dtype, "kv_dtype": self.kv_dtype,
+            "checkpoint": self.checkpoint.id,
             "tensor_parallel": None if self.remote else self.tensor_parallel,
             "pipeline_parallel": None if self.remote else self.pipeline_parallel,
             "data_parallel": None if self.remote else self.data_parallel,

@@ -1,6 +1,6 @@
 """`--workload`, `--deadline`, `--budget`: how long a job takes on a plan, and what it costs."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil
 from typing import Any
 
@@ -28,6 +28,17 @@ class Job:
     """Requests a minute that a provider takes."""
     tpm: float | None = None
     """Tokens a minute that a provider takes."""
+
+    def of(self, model: ModelSpec) -> "Job":
+        """The job as a model does it: an embedder writes nothing, and a generator must write something."""
+        if model.embeds:
+            return replace(self, workload=replace(self.workload, output_tokens=0.0))
+        if model.blocks and self.workload.output_tokens == 0:
+            raise InvalidInput(
+                f"{self.workload.name} has no output tokens, and {model.id} is no embedder",
+                hint="say IN:OUT:N, as 1000:200:5000",
+            )
+        return self
 
     @property
     def context(self) -> int:

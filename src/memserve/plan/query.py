@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypedDict
 
 from memserve.errors import InvalidInput, UnknownName
@@ -12,6 +12,7 @@ from memserve.plan.losses import WEIGHTS
 if TYPE_CHECKING:
     from typing_extensions import Self, Unpack
 
+    from memserve.model.spec import ModelSpec
     from memserve.plan.job import Job
     from memserve.speed.workloads import Workload
 
@@ -102,6 +103,10 @@ class Query:
 
         job = {name: given.pop(name) for name in JOB if name in given}
         return cls(**given, job=read(**job) if job else None)
+
+    def of_model(self, model: ModelSpec) -> Self:
+        """The query for a model: its job as the model does it."""
+        return self if self.job is None else replace(self, job=self.job.of(model))
 
     def __post_init__(self) -> None:
         counts = {

@@ -168,11 +168,9 @@ def finish_block(config: Config, family: Family, mixer: Mixer, attend: Weights, 
     count = config.size(moe.experts)
     active = min(config.size(moe.per_token, count), count)
     return Block(
-        mixer,
-        (*attend, *experts(config, moe, on(config, family.mlp_bias)), *norms(config, family)),
-        count,
+        mixer, (*attend, *experts(config, moe, on(config, family.mlp_bias)), *norms(config, family)), count,
         active,
-    )
+    )  # fmt: skip
 
 
 def distinct(keys: Sequence[Key], make: Callable[[Key], Block]) -> tuple[Block, ...]:
@@ -190,9 +188,8 @@ def stack(config: Config, family: Family, make: Maker = standard_block) -> tuple
     return distinct(keys, lambda key: make(config, family, *key))
 
 
-def assemble(
-    config: Config, family: Family, blocks: tuple[Block, ...], rope_dim: int | None = None
-) -> Inventory:
+def assemble(config: Config, family: Family, blocks: tuple[Block, ...],
+             rope_dim: int | None = None) -> Inventory:  # fmt: skip
     """A decoder's body without its head."""
     hidden, vocabulary = config.size("hidden_size"), config.size("vocab_size")
     stem = modules.embedding("embed_tokens", vocabulary, hidden)

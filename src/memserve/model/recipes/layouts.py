@@ -113,9 +113,8 @@ def _alternatives(name: str) -> list[str]:
 class _Reader:
     """Writes down the tensors of lines with the sizes of one config."""
 
-    def __init__(
-        self, found: Named, config: Config, let: Mapping[str, Any], head: str, depth: int = 0
-    ) -> None:
+    def __init__(self, found: Named, config: Config, let: Mapping[str, Any], head: str,
+                 depth: int = 0) -> None:  # fmt: skip
         self.found, self.config, self.let, self.head, self.depth = found, config, let, head, depth
         self.layer = 0
 
@@ -275,9 +274,7 @@ COMPARED: dict[str | None, Callable[[_Reader, Any, str], bool]] = {
     "<>": lambda reader, found, wanted: found != reader.value(wanted),
 }
 BUILT_IN: dict[str, Callable[[_Reader], Any]] = {
-    "labels": lambda reader: labels(reader.config),
-    "layer": lambda reader: reader.asked_layer(),
-    "head": lambda reader: reader.head,
-    "kind": lambda reader: reader.config.kind,
+    "labels": lambda reader: labels(reader.config), "layer": lambda reader: reader.asked_layer(),
+    "head": lambda reader: reader.head, "kind": lambda reader: reader.config.kind,
     "tied": lambda reader: reader.config.flag("tie_word_embeddings", True),
-}
+}  # fmt: skip

@@ -56,15 +56,11 @@ def indexer(config: Config) -> Weights:
 def mixer(config: Config, indexed: bool) -> Mixer:
     """One latent and one rotary key per token, shared by all heads."""
     return Mixer(
-        "mla",
-        heads=config.size("num_attention_heads"),
-        kv_heads=1,
+        "mla", heads=config.size("num_attention_heads"), kv_heads=1,
         head_dim=config.size("qk_nope_head_dim") + config.size("qk_rope_head_dim"),
-        value_dim=value_width(config),
-        kv_lora_rank=config.size("kv_lora_rank"),
-        rope_dim=config.size("qk_rope_head_dim"),
-        index_dim=config.size("index_head_dim") if indexed else 0,
-    )
+        value_dim=value_width(config), kv_lora_rank=config.size("kv_lora_rank"),
+        rope_dim=config.size("qk_rope_head_dim"), index_dim=config.size("index_head_dim") if indexed else 0,
+    )  # fmt: skip
 
 
 def indexer_kinds(config: Config) -> list[bool]:
@@ -106,14 +102,9 @@ def latent(config: Config, architecture: str, family: Family) -> Inventory:
 
 MOE = Moe("n_routed_experts", shared_count="n_shared_experts", layers="first_dense")
 FAMILIES: dict[str, Family] = {
-    "deepseek_v2": Family(mlp_bias="mlp_bias", moe=MOE),
-    "deepseek_v3": Family(moe=MOE),
-    "deepseek_v32": Family(moe=MOE),
-    "glm_moe_dsa": Family(moe=MOE),
-    "sarvam_mla": Family(moe=MOE),
-    "mistral4": Family(moe=MOE),
-    "glm4_moe_lite": Family(moe=MOE._replace(first=1)),
-    "youtu": Family(),
+    "deepseek_v2": Family(mlp_bias="mlp_bias", moe=MOE), "deepseek_v3": Family(moe=MOE),
+    "deepseek_v32": Family(moe=MOE), "glm_moe_dsa": Family(moe=MOE), "sarvam_mla": Family(moe=MOE),
+    "mistral4": Family(moe=MOE), "glm4_moe_lite": Family(moe=MOE._replace(first=1)), "youtu": Family(),
     "minicpm3": Family(mlp_bias="mlp_bias"),
-}
+}  # fmt: skip
 RECIPES: dict[str, Recipe] = {kind: partial(latent, family=row) for kind, row in FAMILIES.items()}

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from memserve.engines.deployment import Layout
     from memserve.hardware.machine import Machine
     from memserve.model.spec import ModelSpec
+    from memserve.plan.candidate import Judged
     from memserve.plan.query import Query
 
 DEFAULT_CONTEXT = 8192
@@ -56,6 +57,15 @@ def consider(model: ModelSpec, machine: Machine, query: Query, *, thorough: bool
     return found
 
 
+def unoffered(model: ModelSpec, machine: Machine, query: Query, quantization: str) -> Iterator[Candidate]:
+    """A quantization on the backends that take it only when asked for it."""
+    asked = replace(query, quantization=quantization)
+    for name in backends.asked(query):
+        backend = installed.named(name)
+        if quantization not in backend.rules["quantizations"]:
+            yield from of_backend(name, backend, model, machine, asked)
+
+
 def context_of(model: ModelSpec, query: Query) -> int:
     """The context that is planned for."""
     if query.context is not None:
@@ -82,7 +92,7 @@ def versions(rules: Mapping[str, Any], query: Query) -> Sequence[str]:
     return [str(row["version"]) for row in offered(rules)]
 
 
-def squeezed(candidate: Candidate, machine: Machine) -> bool:
+def squeezed(candidate: Judged, machine: Machine) -> bool:
     """Whether several nodes may offer better: this has stages, or holds hardly more than was asked."""
     footprint, deployment = candidate.footprint, candidate.deployment
     if machine.nodes == 1 or footprint is None or deployment.layout.tensor > machine.cards_per_node:
@@ -91,7 +101,7 @@ def squeezed(candidate: Candidate, machine: Machine) -> bool:
     return deployment.layout.pipeline > 1 or held < AMPLE * deployment.concurrency
 
 
-def cramped(candidate: Candidate, machine: Machine) -> bool:
+def cramped(candidate: Judged, machine: Machine) -> bool:
     """It runs, but barely: in stages, without graphs, in float32, or 16 bits with hardly one request."""
     footprint, deployment = candidate.footprint, candidate.deployment
     if squeezed(candidate, machine):
@@ -177,9 +187,8 @@ class Offer:
             if self.card:
                 return
 
-    def laid_out(
-        self, judge: Judge, model: ModelSpec, checkpoint: Checkpoint, dtype: str
-    ) -> Iterator[Candidate]:
+    def laid_out(self, judge: Judge, model: ModelSpec, checkpoint: Checkpoint,
+                 dtype: str) -> Iterator[Candidate]:  # fmt: skip
         """Each layout; then with an 8-bit KV cache those that memory forbids, where that can matter."""
         first = self.deployment(checkpoint, dtype, self.layouts[0])
         found = list(self.over_layouts(judge, model, checkpoint, first, self.layouts))
@@ -225,9 +234,8 @@ class Offer:
         for layout in self.layouts:
             yield Candidate(self.deployment(checkpoint, dtype, layout), refused(refusal), checkpoint)
 
-    def judged(
-        self, judge: Judge, model: ModelSpec, checkpoint: Checkpoint, deployment: Deployment
-    ) -> Candidate:
+    def judged(self, judge: Judge, model: ModelSpec, checkpoint: Checkpoint,
+               deployment: Deployment) -> Candidate:  # fmt: skip
         """Rules, then memory."""
         refusal = self.stored_otherwise(deployment, checkpoint) or judge(deployment)
         if refusal is not None and refusal.check in EXPERT_CHECKS and judge.known["experts"]:

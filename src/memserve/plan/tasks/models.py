@@ -86,9 +86,8 @@ class Models(Shown):
         yield Section(header=("model", "parameters", *PLANS), rows=rows)
 
 
-def models(
-    gpus: str | Machine | None = None, *, task: str | None = None, **options: Unpack[PlanOptions]
-) -> Models:
+def models(gpus: str | Machine | None = None, *, task: str | None = None,
+           **options: Unpack[PlanOptions]) -> Models:  # fmt: skip
     """The models that a machine holds, the best first; without a machine, every model that is known."""
     from memserve.plan.library import machine_of
 
@@ -119,7 +118,7 @@ def catalogue() -> Iterator[ModelSpec]:
 
 def task_of(model: ModelSpec) -> str:
     """What a model is for."""
-    return "embed" if model.pooling or model.encoder_only else "generate"
+    return "embed" if model.embeds else "generate"
 
 
 def plan_of(model: ModelSpec, machine: Machine, query: Query) -> Plan | None:
@@ -142,9 +141,11 @@ def _key(objective: str) -> Any:
 
     def figure(plan: Plan) -> tuple[Any, ...]:
         speed, cost = plan.speed or {}, plan.cost or {}
+        texts = speed.get("texts_per_s")
+        rate = (texts or speed.get("output_tokens_per_s") or {}).get("likely", 0.0)
         value = {
-            "throughput": -speed.get("output_tokens_per_s", {}).get("likely", 0.0),
-            "latency": speed.get("tpot_ms", {}).get("likely"), "cost": cost.get("usd_per_mtok_output"),
+            "throughput": -rate, "latency": 1 / rate if texts else (speed.get("tpot_ms") or {}).get("likely"),
+            "cost": cost.get("usd_per_mtok_input" if texts else "usd_per_mtok_output"),
         }[objective]  # fmt: skip
         return value is None, value or 0.0, *size(plan)
 
