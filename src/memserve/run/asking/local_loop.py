@@ -32,7 +32,7 @@ class LocalLoop:
         self._spending = spending
         self._order = options.order
         self._most = options.concurrency or MOST
-        self._size = min(FIRST, self._most)
+        self._size = 1 if spending.limited else min(FIRST, self._most)  # costs are learned first
         self._estimate = Estimate()
         self._promised: dict[int, float] = {}
         self._stopping = False

@@ -5,14 +5,19 @@ from typing import Literal
 from memserve.errors import (
     AuthenticationFailed,
     BackendMissing,
+    BadAnswer,
     Closed,
+    ConnectionFailed,
     NotFound,
     Overloaded,
     PermissionDenied,
     QuotaExceeded,
     RunError,
+    ServerFailed,
     Throttled,
+    TimedOut,
 )
+from memserve.http.transport import ProxyRefused, Refused, Stale, Untrusted
 
 Reaction = Literal["fail", "again", "abort"]
 ABORT = (QuotaExceeded, AuthenticationFailed, BackendMissing, Closed, RunError)
@@ -22,6 +27,15 @@ ABORT_UNTIL_FIRST_ANSWER = (PermissionDenied, NotFound)
 AGAIN = (Throttled, Overloaded)
 MOST_AGAIN = 8
 """How often one item is asked again because of throttling, while others are answered."""
+NOT_BILLED = (Refused, Stale, Untrusted, ProxyRefused)
+"""Nothing of these reached a model."""
+
+
+def may_be_billed(error: Exception) -> bool:
+    """Whether a provider may have answered, and counted, an attempt that failed here."""
+    if isinstance(error, ServerFailed):
+        return error.status == 200  # an answer that was broken off
+    return isinstance(error, (TimedOut, ConnectionFailed, BadAnswer)) and not isinstance(error, NOT_BILLED)
 
 
 def react(error: Exception, *, worked: bool, asked: int) -> Reaction:

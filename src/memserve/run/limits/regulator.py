@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from dataclasses import dataclass, field
 from math import inf
 from typing import TYPE_CHECKING
 
-from memserve.errors import ConnectionFailed, MemserveError, RunError, Throttled, TimedOut
+from memserve.errors import MemserveError, RunError, Throttled, TimedOut
 from memserve.protocol import Usage
 from memserve.run.limits.accepted_rate import AcceptedRate
 from memserve.run.limits.circuit_breaker import CircuitBreaker
 from memserve.run.limits.concurrency import Concurrency
-from memserve.run.limits.error_policy import AGAIN, react
-from memserve.run.limits.estimate import Estimate
+from memserve.run.limits.error_policy import AGAIN, may_be_billed, react
+from memserve.run.limits.estimate import Estimate, Kind, Tokens
 from memserve.run.limits.in_flight import InFlight, Ticket
 from memserve.run.limits.pace import Pause, Rate
 
@@ -48,7 +49,7 @@ class Regulator:
         self._requests, self._tokens = Rate(rpm), Rate(tpm)
         self._accepted, self._let_through = AcceptedRate(), Rate(None)
         self._pause, self._breaker = Pause(), CircuitBreaker(patience)
-        self._estimate = Estimate()
+        self._estimate, self._of_kind = Estimate(), Counter[Kind]()
         self._asked: dict[int, int] = {}
         self._answered_at: float | None = None
         self._throttled_since: float | None = None
@@ -73,7 +74,10 @@ class Regulator:
         """Seconds to wait before asking; 0: now. Raises BudgetSpent when waiting will not help."""
         if in_flight >= (1 if self._breaker.open else self._concurrency.now):
             return CHANGE
-        if not self._spending.affords(self._estimate.of(item)):
+        tokens = self._estimate.of(item)
+        if in_flight and self._spending.limited and not self._confirmed(tokens):
+            return CHANGE
+        if not self._spending.affords(tokens):
             if not in_flight:
                 raise self._spending.spent()
             return CHANGE
@@ -98,6 +102,7 @@ class Regulator:
         self._requests.spend(now)
         self._tokens.spend(now, ticket.tokens.total)
         self._flight.add(ticket)
+        self._of_kind[ticket.tokens.kind] += 1
 
     def may_repeat(self, ticket: Ticket) -> bool:
         """Whether the server has likely ended its work on the attempt before."""
@@ -122,8 +127,7 @@ class Regulator:
         """One attempt ended badly, whether or not the client makes another."""
         if not ticket.open:
             return
-        ambiguous = isinstance(error, (TimedOut, ConnectionFailed))  # perhaps answered, and billed
-        self._close(ticket, Usage() if ambiguous else None)
+        self._close(ticket, Usage() if may_be_billed(error) else None)
         now = time.monotonic()
         if isinstance(error, TimedOut):
             self._concurrency.lower(ticket.sent, now)
@@ -145,7 +149,13 @@ class Regulator:
             return self._suspect(ticket, error, in_flight)
         return Judgement(failed=[(ticket.item, error)])
 
+    def _confirmed(self, tokens: Tokens) -> bool:
+        """Whether one more of a kind may be in flight: twice as many as its answers have told the cost of."""
+        return self._of_kind[tokens.kind] < max(1, 2 * self._estimate.answers(tokens.kind))
+
     def _close(self, ticket: Ticket, usage: Usage | None) -> None:
+        if ticket.open:
+            self._of_kind[ticket.tokens.kind] -= 1
         self._flight.remove(ticket)
         self._spending.settle(ticket.promised, usage)
 
