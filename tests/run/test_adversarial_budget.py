@@ -7,6 +7,9 @@ import random
 import pytest
 from simulated import Server, run
 
+from memserve.protocol import Completion, Usage
+from memserve.run.asking.ask import sound
+
 BUDGET = 20_000
 TEXT = [{"prompt": f"p{number}", "max_tokens": 5} for number in range(4000)]
 IMAGE = {"type": "image_url", "image_url": {"url": "data:image/png;base64,iVBORw0KGgo="}}
@@ -57,6 +60,20 @@ def test_a_budget_is_never_exceeded_by_more_than_one_request(name, concurrency):
     _, asking = run(server, requests, budget=f"{BUDGET}tok", concurrency=concurrency, **limits)
     assert asking.error is not None
     assert server.billed <= BUDGET + worst
+
+
+@pytest.mark.parametrize("count", [10**400, 10**18, 1e18, float("nan"), float("inf"), -1, True, "12", [1]])
+def test_no_usage_number_ends_a_run(count):
+    server = Server(usage=lambda body, post: (count, 5) if post == 3 else (10, 5))
+    server.bill = lambda prompt, made: None
+    results, asking = run(server, TEXT[:50], tpm=10**6, budget="5mtok")
+    assert (results.done, results.failures, asking.error) == (50, [], None)
+
+
+def test_a_generators_own_usage_is_checked_too():
+    odd = Completion(text="x", usage=Usage(10**400, -1, True))
+    assert sound(odd).usage == Usage()
+    assert sound(Completion(text="x", usage=Usage(1, 2, 0, 1))).usage == Usage(1, 2, 0, 1)
 
 
 def test_a_budget_is_used():

@@ -92,6 +92,10 @@ class Server:
         self.slots = slots
         self._next()
 
+    def bill(self, prompt: int, made: int) -> None:
+        """What the provider charges."""
+        self.billed += prompt + made
+
     def close(self) -> None:
         """Nothing is open."""
 
@@ -126,7 +130,7 @@ class Server:
             self.working[asked] -= 1
             self._next()
         prompt, made = self.usage(body, post)
-        self.billed += prompt + made
+        self.bill(prompt, made)
         if self.broken(post):
             return Reply(200, b'{"choices": [{"mess')
         self.answers += 1
