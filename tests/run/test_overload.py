@@ -9,7 +9,7 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from simulated import Bucket, Server, run
 
-from memserve.run.limits.accepted_rate import AcceptedRate
+from memserve.run.limits.pace import AcceptedRate
 
 
 def prompts(count):

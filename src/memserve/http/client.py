@@ -18,9 +18,9 @@ from memserve.errors import (
 )
 from memserve.http import body, failure
 from memserve.http.error_rows import SHARED
+from memserve.http.limits import within
 from memserve.http.retry import Attempts
 from memserve.http.throttle import Throttle
-from memserve.http.time_limit import within
 from memserve.http.transport import Call
 from memserve.protocol import observer
 

@@ -4,7 +4,7 @@ import asyncio
 import json
 import logging
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,6 @@ from memserve.run.asking.intake import Intake
 from memserve.run.asking.local_loop import LocalLoop
 from memserve.run.distributed.ray_loop import RayLoop
 from memserve.run.distributed.remote_generator import remote
-from memserve.run.identity import identity
 from memserve.run.interrupts import Interrupts, Stopped
 from memserve.run.limits.budget import Spending, price_of
 from memserve.run.options import Options
@@ -155,3 +154,16 @@ def _run(loop: AsyncLoop) -> None:
     except BaseException as broken:
         loop.error = loop.error or broken
         loop.queue.close()
+
+
+_FIELDS = ("backend", "engine", "model")
+
+
+def identity(generator: Any) -> dict[str, str]:
+    """What a generator says of itself (`identity`: backend, address, model, revision, ...; never a key)."""
+    capabilities = getattr(generator, "capabilities", None)
+    known = {name: getattr(capabilities, name, None) for name in _FIELDS}
+    own = getattr(generator, "identity", None)
+    if isinstance(own, Mapping):
+        known.update(own)
+    return {str(name): str(value) for name, value in known.items() if value is not None}

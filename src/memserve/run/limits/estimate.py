@@ -1,18 +1,11 @@
 """Tokens and money of a request before its answer is known, corrected by what the answers say."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
-from memserve.protocol import DEFAULT_MAX_TOKENS
-from memserve.run.requests.item import size
-
-if TYPE_CHECKING:
-    from memserve.protocol import Request, Usage
-    from memserve.run.requests.item import Item
+from memserve.protocol import DEFAULT_MAX_TOKENS, Request, Usage
+from memserve.run.requests.item import Item, size
 
 CHARACTERS_PER_TOKEN = 3.0
 """Where a run begins: English has about four, Chinese below two."""

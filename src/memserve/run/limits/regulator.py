@@ -1,26 +1,19 @@
 """Decides when the next request may be asked, and what a failure means for it and for the rest."""
 
-from __future__ import annotations
-
 import time
 from collections import Counter
 from dataclasses import dataclass, field
 from math import inf
-from typing import TYPE_CHECKING
 
 from memserve.errors import MemserveError, RunError, Throttled, TimedOut
 from memserve.protocol import Usage
-from memserve.run.limits.accepted_rate import AcceptedRate
-from memserve.run.limits.circuit_breaker import CircuitBreaker
+from memserve.run.limits.budget import Spending
 from memserve.run.limits.concurrency import Concurrency
-from memserve.run.limits.error_policy import AGAIN, may_be_billed, react
 from memserve.run.limits.estimate import Estimate, Kind, Tokens
+from memserve.run.limits.failures import AGAIN, CircuitBreaker, may_be_billed, react
 from memserve.run.limits.in_flight import InFlight, Ticket
-from memserve.run.limits.pace import Pause, Rate
-
-if TYPE_CHECKING:
-    from memserve.run.limits.budget import Spending
-    from memserve.run.requests.item import Item
+from memserve.run.limits.pace import AcceptedRate, Pause, Rate
+from memserve.run.requests.item import Item
 
 UNPROVEN_PATIENCE = 60.0
 """Seconds of patience with a provider that throttles and has not answered anything yet."""
