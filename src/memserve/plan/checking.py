@@ -8,6 +8,7 @@ from memserve.engines.command import taken_apart
 from memserve.engines.deployment import Deployment
 from memserve.engines.install import VISIBLE
 from memserve.engines.launch import Launch
+from memserve.engines.memory import assumptions
 from memserve.engines.rules.judge import drives
 from memserve.engines.unstated import completed
 from memserve.errors import InvalidInput
@@ -35,17 +36,21 @@ def check(command: str | Sequence[str], gpus: str | Machine | None = None, *,
     variables, words = taken_apart(command)
     name, asked = _asked(words, machine)
     model = load(name)
-    asked = _over_layers(replace(asked, concurrency=concurrency or 1), machine, variables)
+    asked = replace(asked, concurrency=concurrency or 1, env=tuple(variables.items()))
+    asked = _over_layers(asked, machine, variables)
     deployment = _settled(asked, model, machine, engine_version, context)
     if model.quantization and model.quantization.method != deployment.quantization:
         model = replace(model, quantization=None)  # the command names another of its files
-    verdict = assess(installed.named(deployment.backend), model, machine, deployment)
+    backend = installed.named(deployment.backend)
+    verdict = assess(backend, model, machine, deployment)
+    assumed = assumptions(backend.memory, model, machine, deployment)
     deployment = replace(deployment, dtype=computed_in(deployment.dtype, model, machine))
     told = (*((verdict.reason,) if verdict.reason else ()), *(() if model.exact else model.notes))
     return Plan(
         model=model, machine=machine, deployment=deployment, verdict=verdict,
         checkpoint=Checkpoint(name, deployment.quantization, online=bool(deployment.option("online"))),
-        launch=Launch("", words, variables), reasons=(*told, *machine.notes) if verdict.fits else told,
+        launch=Launch("", words, variables), assumed=assumed,
+        reasons=(*told, *machine.notes) if verdict.fits else told,
     )  # fmt: skip
 
 
