@@ -14,7 +14,8 @@ from memserve.plan import Plan, best, emit
 
 yaml = need("yaml", "dev")
 HOSTILE = ["$(touch PWNED)NODE_0", "`touch PWNED`", "a;touch PWNED", "$HOME", "${NODE_0}", "a b'c\"d",
-           "a:b:ro", "*", "~", "-x", "a\\$(touch PWNED)", "NODE_0", "", "#x", "!!", "$$(touch PWNED)"]  # fmt: skip
+           "a:b:ro", "*", "~", "-x", "a\\$(touch PWNED)", "NODE_0", "", "#x",
+           "!!", "$$(touch PWNED)"]  # fmt: skip
 STAND_INS = {
     "scontrol": "printf 'n0\\nn1\\n'",
     "srun": 'while [[ $1 == --* ]]; do shift; done\n"$@"',
@@ -37,7 +38,8 @@ def test_bash_gives_the_engine_each_word_as_it_is(tmp_path: Path, word: str) -> 
     plan = _with(word)
     plan = replace(plan, checkpoint=replace(plan.checkpoint, id=word))
     env = {"PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}", "LOG": str(tmp_path / "log"),
-           "NODE_0": "10.0.0.1", "SLURM_JOB_NODELIST": "n0"}  # fmt: skip
+           "NODE_0": "10.0.0.1",
+           "SLURM_JOB_NODELIST": "n0"}  # fmt: skip
     subprocess.run(["bash", "-c", emit.emit(plan, "slurm")], cwd=tmp_path, env=env, timeout=120, check=False)
     got = (tmp_path / "log").read_bytes().decode().split("\0")
     assert got[:3] == ["serve", "tiny", word]
