@@ -19,13 +19,15 @@ def open_engine(model: str | None = None, *, task: Task = "generate", server: bo
     """
     if model is None:
         raise InvalidInput("backend 'llamacpp' needs a model: a .gguf file, or a folder that holds one")
-    from memserve_llamacpp.loading import load
+    from memserve_llamacpp.loading import alone, load
 
     if server:
         from memserve_llamacpp.served import serve
 
         return serve(str(model), task, options)
     need("llamacpp", "llama_cpp", "llama-cpp-python")
+    level = str(options.get("hf_repo", "")).partition(":")[2]
+    model, options = f"*{level}*.gguf" if level else model, alone(options)
     if task == "generate":
         from memserve_llamacpp.generating import Generating
 
