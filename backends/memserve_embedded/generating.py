@@ -24,8 +24,7 @@ from memserve.protocol import (
 )
 from memserve.tokens.detokenizer import Detokenizer
 from memserve.tokens.prompts import Prompts
-from memserve.tokens.score_pair import ScorePair
-from memserve.tokens.tokenizing import Tokenizing
+from memserve.tokens.tokenizing import ScorePair, Tokenizing
 from memserve_embedded.capabilities import GENERATING
 from memserve_embedded.convert import prepare
 from memserve_embedded.fetch import known, ready
@@ -193,14 +192,7 @@ class EmbeddedGenerator(Tokenizing):
     def _completion(self, one: Asked) -> Completion:
         if one.error:
             return Completion(None, error=one.error, model=self.capabilities.model, request_id=one.request.id)
-        samples = tuple(_sample(row) for row in one.rows)
-        first = samples[0]
-        return Completion(
-            first.text, first.finish_reason, first.token_ids, first.logprobs, usage=_usage(one),
-            reasoning=first.reasoning,
-            samples=samples if len(samples) > 1 else (), model=self.capabilities.model,
-            request_id=one.request.id,
-        )  # fmt: skip
+        return self._joined(one.request, [(_sample(row), None) for row in one.rows], _usage(one))
 
 
 def groups(asked: Sequence[Asked]) -> Iterator[list[Asked]]:

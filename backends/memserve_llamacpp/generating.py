@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from memserve.protocol import Request, ScorePrompts
     from memserve.tokens.detokenizer import Detokenizer
     from memserve.tokens.prompts import Prepared
-    from memserve.tokens.score_pair import ScorePair
+    from memserve.tokens.tokenizing import ScorePair
 
 
 def grammar_of(request: Request) -> Any:
@@ -121,17 +121,8 @@ class Generating(Tokenizing):
             raise
         except MemserveError as error:
             return Completion(text=None, error=error, request_id=request.id)
-        samples = [sample for sample, _ in drawn]
-        used = sum(len(sample.token_ids or ()) for sample in samples)
-        thoughts = [spent for _, spent in drawn if spent is not None]
-        usage = Usage(len(prepared.ids), used, None, sum(thoughts) if thoughts else None)
-        samples *= request.n // count  # n greedy answers are one answer
-        first = samples[0]
-        return Completion(
-            text=first.text, finish_reason=first.finish_reason, token_ids=first.token_ids,
-            logprobs=first.logprobs, reasoning=first.reasoning, usage=usage, request_id=request.id,
-            samples=tuple(samples) if request.n > 1 else (), model=self.capabilities.model,
-        )  # fmt: skip
+        used = sum(len(sample.token_ids or ()) for sample, _ in drawn)
+        return self._joined(request, drawn, Usage(len(prepared.ids), used))
 
     def _sample(self, request: Request, prepared: Prepared, index: int) -> tuple[Sample, int | None]:
         """One sample, and the tokens of its thought."""
