@@ -1,5 +1,6 @@
 """Opens a GGUF file with llama.cpp: in this process, or as a server that memserve starts and watches."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from memserve.errors import InvalidInput, Unsupported
@@ -22,9 +23,7 @@ def open_engine(model: str | None = None, *, task: Task = "generate", server: bo
     from memserve_llamacpp.loading import alone, load
 
     if server:
-        from memserve_llamacpp.served import serve
-
-        return serve(str(model), task, options)
+        return _served(str(model), task, options)
     need("llamacpp", "llama_cpp", "llama-cpp-python")
     level = str(options.get("hf_repo", "")).partition(":")[2]
     model, options = f"*{level}*.gguf" if level else model, alone(options)
@@ -37,3 +36,26 @@ def open_engine(model: str | None = None, *, task: Task = "generate", server: bo
 
         return Embedding(load(str(model), options, embedding=True), str(model))
     raise Unsupported("llamacpp", f"task={task!r}")
+
+
+def _served(model: str, task: Task, options: Mapping[str, Any]) -> Any:
+    """Start `llama_cpp.server`, or `llama-server` as planned, with its own options as flags; drive it."""
+    from memserve.engines.install import words
+    from memserve.serve.served import apart, open_served
+    from memserve_llamacpp.loading import REPOSITORY, SPELLINGS, locate
+
+    how, own = apart(options)
+    if "parallel" in own:
+        own = own if "hf_repo" in own else {"model": model, **own}
+        said = words({name.replace("_", "-"): word for name, word in own.items()})
+        return open_served(("llama-server", *said), model, task, "llamacpp", **how)
+    repository = own.pop(REPOSITORY, None)
+    place = {REPOSITORY: repository, "model": model} if repository else {"model": str(locate(model))}
+    flags = {**place, **{SPELLINGS.get(name, name): value for name, value in own.items()}}
+    if task == "embed":
+        flags["embedding"] = True
+    command = ["python", "-m", "llama_cpp.server"]
+    for name, value in flags.items():
+        if value is not None:
+            command += [f"--{name}", str(value).lower() if isinstance(value, bool) else str(value)]
+    return open_served(command, model, task, "llamacpp", **how)
