@@ -13,7 +13,7 @@ from memserve.tokens.prompts import Prepared
 from memserve.tokens.tokenizing import Tokenizing
 from memserve_hf.decoding.prefixes import names
 from memserve_hf.decoding.row import Job, Settings, usage
-from memserve_hf.opening.release import release
+from memserve_hf.opening.device import release
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
