@@ -30,7 +30,8 @@ def parse(command: tuple[str, ...]) -> tuple[str, Deployment] | None:
         raise InvalidInput("the command names no model", hint="write llama-server --model FILE.gguf")
     named, _, level = (repository or file).partition(":")
     found = LEVEL.search(level or file.rpartition("/")[2])
+    each = (words.integer("n-ctx") or 0) // (words.integer("parallel") or 1)
     return named, Deployment(
         backend="llamacpp", engine_version="", quantization=f"gguf-{found[1].lower()}" if found else "none",
-        dtype="float16", context=words.integer("n-ctx") or UNSTATED,
+        dtype="float16", context=each or UNSTATED,
     )  # fmt: skip
