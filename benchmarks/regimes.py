@@ -1,6 +1,6 @@
 """The batch that each release of vLLM takes by default, asked of its own source, beside memserve's table.
 
-python benchmarks/regimes.py FOLDER    FOLDER/RELEASE/.../vllm/engine/arg_utils.py: unpacked source distributions
+python benchmarks/regimes.py FOLDER    unpacked releases: FOLDER/RELEASE/.../vllm/engine/arg_utils.py
     pip download --no-deps --no-binary :all: --no-build-isolation --no-clean vllm==RELEASE
     leaves one in TMPDIR, though its build step fails
 """
@@ -64,8 +64,8 @@ def asked(file: Path, card: Any) -> tuple[int, int]:
         sys.modules[module] = made
     quiet = SimpleNamespace(**dict.fromkeys(("info", "debug", "warning"), lambda *_: None))
     place: dict[str, Any] = {
-        "current_platform": platform, "UsageContext": Words(), "GiB_bytes": 2**30, "sys": sys, "logger": quiet,
-        "EngineArgs": Words(),
+        "current_platform": platform, "UsageContext": Words(), "GiB_bytes": 2**30, "sys": sys,
+        "logger": quiet, "EngineArgs": Words(),
     }  # fmt: skip
     exec(compile(textwrap.dedent(text), str(file), "exec"), place)
     if name == "get_batch_defaults":
