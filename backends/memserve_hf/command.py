@@ -2,28 +2,30 @@
 
 from __future__ import annotations
 
-from memserve.engines.command import Grammar, read
 from memserve.engines.deployment import Deployment
 from memserve.engines.unstated import UNBOUNDED
 from memserve.errors import InvalidInput
 from memserve_hf.launch import WORDS
 
-FLAGS = Grammar(switches=frozenset({"trust-remote-code", "continuous-batching", "compile", "enable-cors"}))
+SWITCHES = {"load-in-4bit": "nf4", "load-in-8bit": "int8"}
+"""How releases before 5.0 said it."""
 
 
 def parse(command: tuple[str, ...]) -> tuple[str, Deployment] | None:
     """The model and the deployment of such a line, which bounds no context; None if it starts another."""
     from memserve_hf import backend
 
-    arguments = backend.arguments(command)
-    if arguments is None:
+    words = backend.words(command)
+    if words is None:
         return None
-    words = read(arguments, FLAGS)
     named = words.bare[0] if words.bare else words.text("force-model")
     if not named:
         raise InvalidInput("the command names no model", hint="write transformers serve MODEL ...")
     online = words.text("quantization")
+    asked = next((method for name, method in SWITCHES.items() if words.flag(name)), "none")
     return named, Deployment(
-        backend="hf", engine_version="", context=UNBOUNDED, dtype=words.text("dtype") or "auto",
-        quantization=next((method for method, word in WORDS.items() if word == online), "none"),
+        backend="hf", engine_version="", context=UNBOUNDED,
+        dtype=words.text("dtype") or words.text("torch-dtype") or "auto",
+        quantization=next((method for method, word in WORDS.items() if word == online), asked),
+        options=words.given(),
     )  # fmt: skip

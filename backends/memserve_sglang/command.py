@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from functools import cache
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from memserve.engines.command import grammar, read
 from memserve.engines.deployment import Deployment, Layout
 from memserve.engines.unstated import UNSTATED, method
 from memserve.errors import InvalidInput
 
 if TYPE_CHECKING:
-    from memserve.engines.command import Grammar, Words
+    from memserve.engines.command import Words
 
 MODULE = "sglang.launch_server"
 NUMBERS = (
@@ -20,28 +17,15 @@ NUMBERS = (
     "max-total-tokens",
 )  # fmt: skip
 """Options that the account of memory reads as numbers."""
-CONSUMED = frozenset({
-    "model-path", "tensor-parallel-size", "pipeline-parallel-size", "data-parallel-size",
-    "expert-parallel-size", "dtype", "kv-cache-dtype", "context-length", "mem-fraction-static",
-    "max-running-requests",
-    "chunked-prefill-size", "page-size", "disable-cuda-graph", "enable-dp-attention",
-})  # fmt: skip
-
-
-@cache
-def flags() -> Grammar:
-    """The flags of its parser."""
-    return grammar(Path(__file__).with_name("flags.json"))
 
 
 def parse(command: tuple[str, ...]) -> tuple[str, Deployment] | None:
     """The model and the deployment of a launch line; None if it starts something else."""
     from memserve_sglang import backend
 
-    arguments = backend.arguments(command)
-    if arguments is None:
+    words = backend.words(command)
+    if words is None:
         return None
-    words = read(arguments, flags())
     named = words.text("model-path") or (words.bare[0] if words.bare else None)
     if not named:
         raise InvalidInput(
@@ -51,9 +35,8 @@ def parse(command: tuple[str, ...]) -> tuple[str, Deployment] | None:
 
 
 def deployment_of(words: Words) -> Deployment:
-    """Every flag that decides memory; the rest as options."""
+    """What decides memory; every flag as it stands among the options."""
     chunk = words.text("chunked-prefill-size")
-    left_out = CONSUMED | {name for name in NUMBERS if words.number(name) is None}
     return Deployment(
         backend="sglang", engine_version="", quantization=method(words.text("quantization")),
         dtype=words.text("dtype") or "auto", kv_dtype=words.text("kv-cache-dtype") or "auto",
@@ -61,7 +44,7 @@ def deployment_of(words: Words) -> Deployment:
         utilization=words.share("mem-fraction-static"), max_sequences=words.integer("max-running-requests"),
         max_batched_tokens=None if chunk in (None, "-1") else words.integer("chunked-prefill-size"),
         block_size=words.integer("page-size"), eager=words.flag("disable-cuda-graph"),
-        options=tuple((name, value) for name, value in words.options.items() if name not in left_out),
+        options=words.given(NUMBERS),
     )  # fmt: skip
 
 

@@ -3,43 +3,26 @@
 from __future__ import annotations
 
 import json
-from functools import cache
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from memserve.engines.command import grammar, read
 from memserve.engines.deployment import Deployment, Layout
-from memserve.engines.unstated import UNSTATED, method
+from memserve.engines.unstated import LARGEST, UNSTATED, method
 from memserve.errors import InvalidInput
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from memserve.engines.command import Grammar, Words
+    from memserve.engines.command import Words
 
 NUMBERS = ("cpu-offload-gb", "decode-context-parallel-size")
 """Options that the account of memory reads as numbers."""
-CONSUMED = frozenset({
-    "model", "tensor-parallel-size", "pipeline-parallel-size", "data-parallel-size", "dtype",
-    "kv-cache-dtype", "max-model-len", "gpu-memory-utilization", "max-num-seqs", "max-num-batched-tokens",
-    "block-size", "enforce-eager", "kv-cache-memory-bytes", "enable-expert-parallel", "config",
-})  # fmt: skip
-
-
-@cache
-def flags() -> Grammar:
-    """The flags of its parser."""
-    return grammar(Path(__file__).with_name("flags.json"))
 
 
 def parse(command: tuple[str, ...]) -> tuple[str, Deployment] | None:
     """The model and the deployment of a `vllm serve` line; None if it starts something else."""
     from memserve_vllm import backend
 
-    arguments = backend.arguments(command)
-    if arguments is None:
+    words = backend.words(command, level)
+    if words is None:
         return None
-    words = read((level(word) for word in arguments), flags())
     return model_of(words), deployment_of(words)
 
 
@@ -66,9 +49,9 @@ def model_of(words: Words) -> str:
 
 
 def deployment_of(words: Words) -> Deployment:
-    """Every flag that decides memory; the rest as options."""
+    """What decides memory; every flag as it stands among the options."""
     length = words.text("max-model-len")
-    context = UNSTATED if length in (None, "auto", "-1") else words.integer("max-model-len") or UNSTATED
+    context = LARGEST if length in ("auto", "-1") else words.integer("max-model-len") or UNSTATED
     return Deployment(
         backend="vllm", engine_version="", quantization=method(words.text("quantization")),
         dtype=words.text("dtype") or "auto", kv_dtype=words.text("kv-cache-dtype") or "auto",
@@ -81,7 +64,7 @@ def deployment_of(words: Words) -> Deployment:
         max_batched_tokens=words.integer("max-num-batched-tokens"), block_size=words.integer("block-size"),
         eager=words.flag("enforce-eager") or no_graphs(words),
         kv_bytes=words.integer("kv-cache-memory-bytes"),
-        options=tuple(_options(words, length)),
+        options=words.given(NUMBERS),
     )  # fmt: skip
 
 
@@ -98,11 +81,3 @@ def no_graphs(words: Words) -> bool:
     if isinstance(config, dict):
         mode = mode or config.get("cudagraph_mode")
     return str(mode).upper() == "NONE" and mode is not None
-
-
-def _options(words: Words, length: str | None) -> Iterator[tuple[str, str]]:
-    unset = {name for name in NUMBERS if words.number(name) is None}
-    left_out = CONSUMED | unset
-    yield from ((name, value) for name, value in words.options.items() if name not in left_out)
-    if length in ("auto", "-1"):
-        yield "fit-context", "true"

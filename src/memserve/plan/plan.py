@@ -13,6 +13,7 @@ from memserve.plan.page.shown import Shown
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
+    from memserve.engines.flags import NotCounted
     from memserve.engines.launch import Launch
     from memserve.hardware.machine import Machine
     from memserve.model.spec import ModelSpec
@@ -32,6 +33,8 @@ class Plan(Judged, Shown):
     launch: Launch | None = None
     reasons: tuple[str, ...] = ()
     """Why this one, what was assumed and what is lost; for one that does not fit, why not."""
+    not_counted: tuple[NotCounted, ...] = ()
+    """The flags of a command that one has whose bytes are not in the figures."""
     largest_context: int | None = None
     """The longest context that this deployment holds."""
     speed: Mapping[str, Any] | None = None
@@ -104,6 +107,7 @@ class Plan(Judged, Shown):
             "memory_gib_per_card": self.memory_gib_per_card,
             "kv_cache_tokens": self.kv_cache_tokens, "max_concurrency": self.max_concurrency,
             "speed": self.speed, "cost": self.cost, "workload": self.workload, "reasons": list(self.reasons),
+            "not_counted": [{"name": one.name, "reason": one.reason} for one in self.not_counted],
             "assumptions": [one._asdict() for one in self.assumed],
         }  # fmt: skip
 
