@@ -1,26 +1,18 @@
 """Reads the answers of the Messages API, whole or streamed."""
 
-from __future__ import annotations
-
 import json
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping
+from typing import Any
 
-from memserve.errors import ConnectionFailed
-from memserve.http import StreamReader, failure
+from memserve.errors import ConnectionFailed, MemserveError
+from memserve.http import Event, StreamReader, failure
 from memserve.http.body import bad, parse
 from memserve.http.chat import failure_in
 from memserve.http.chat.field import clean, count, finish
-from memserve.protocol import Completion, Delta, ToolCall, Usage
+from memserve.protocol import Completion, Delta, FinishReason, ToolCall, Usage
 from memserve_anthropic.model import finish_reasons
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-
-    from memserve.errors import MemserveError
-    from memserve.http import Event
-    from memserve.protocol import FinishReason
-
-    Fail = Callable[[failure.Words], MemserveError]
+Fail = Callable[[failure.Words], MemserveError]
 
 
 def completion(words: str, fail: Fail) -> Completion:

@@ -1,19 +1,13 @@
 """Writes a request in the shape of the Messages API."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import Any
 
 from memserve.errors import Unsupported
 from memserve.http.chat import message_parts
-from memserve.protocol import DEFAULT_MAX_TOKENS
+from memserve.http.chat.message_parts import Image, Turn
+from memserve.protocol import DEFAULT_MAX_TOKENS, Prompt, Request
 from memserve_anthropic.model import EXTRA
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from memserve.http.chat.message_parts import Image, Turn
-    from memserve.protocol import Prompt, Request
 
 _CHOICES = {"auto": "auto", "none": "none", "required": "any", "function": "tool"}
 

@@ -1,23 +1,29 @@
 """Opens and drives the Messages API."""
 
-from __future__ import annotations
-
 import os
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import Any
 
 from memserve.errors import InvalidInput, Unsupported
-from memserve.http import HttpEngine, Mask, Secret, StaticKey, connect, key, known_errors, refuse_rest
+from memserve.http import (
+    Call,
+    HttpClient,
+    HttpEngine,
+    Mask,
+    Secret,
+    StaticKey,
+    StreamReader,
+    connect,
+    key,
+    known_errors,
+    refuse_rest,
+)
 from memserve.http.address import named
 from memserve.http.body import bad, parse
 from memserve.http.chat import encode
+from memserve.protocol import Capabilities, Completion, Prompt, Request, Task
 from memserve_anthropic import answer, ask
 from memserve_anthropic.model import capabilities as capabilities_of
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from memserve.http import Call, HttpClient, StreamReader
-    from memserve.protocol import Capabilities, Completion, Prompt, Request, Task
 
 VERSION = "2023-06-01"
 """The API's version. Pinned, because the newest one that the SDK sends has other parameters."""

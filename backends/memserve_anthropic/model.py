@@ -1,16 +1,11 @@
 """What a model takes: a row of models.json."""
 
-from __future__ import annotations
-
 import re
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from memserve import files
-from memserve.protocol import Capabilities
-
-if TYPE_CHECKING:
-    from memserve.protocol import FinishReason
+from memserve.protocol import Capabilities, FinishReason
 
 EXTRA = "anthropic_"
 _EXTRAS = ("thinking", "metadata", "service_tier", "cache_control", "output_config", "context_management")

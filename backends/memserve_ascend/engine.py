@@ -1,19 +1,15 @@
 """vLLM-Ascend: vLLM's own engine on Huawei's cards, once what it needs is there."""
 
-from __future__ import annotations
-
 import os
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from memserve.errors import InvalidInput
+from memserve.protocol import Task
 from memserve_ascend import software
 from memserve_ascend.launch import BLOCK, settings
 from memserve_vllm import engine as vllm
 from memserve_vllm.served import serve
-
-if TYPE_CHECKING:
-    from memserve.protocol import Task
 
 capabilities = replace(vllm.capabilities, backend="ascend")
 

@@ -1,17 +1,11 @@
 """The command that starts vLLM-Ascend: vLLM's own, with Ascend's words and environment."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
+from memserve.engines.deployment import Deployment
 from memserve.engines.install import install_line, requirements, spans_nodes, visible_cards, words
 from memserve.engines.launch import Launch
+from memserve.hardware.machine import Machine
+from memserve.model.spec import ModelSpec
 from memserve_vllm.launch import ray, serve_options
-
-if TYPE_CHECKING:
-    from memserve.engines.deployment import Deployment
-    from memserve.hardware.machine import Machine
-    from memserve.model.spec import ModelSpec
 
 BLOCK = 128
 """Forced with prefix caching or chunked prefill (vllm_ascend/utils.py:1380-1406)."""

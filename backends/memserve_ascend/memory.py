@@ -1,16 +1,10 @@
 """How vLLM-Ascend divides one NPU: vLLM's own sum over blocks of 128 tokens, with its own constants."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
 from memserve.hardware.machine import GIB
+from memserve.memory.weights import Storage
 from memserve_vllm.memory import VllmAccountant
 from memserve_vllm.memory_facts import Facts
-
-if TYPE_CHECKING:
-    from memserve.memory.weights import Storage
-    from memserve_vllm.memory_peak import Run
+from memserve_vllm.memory_peak import Run
 
 
 class AscendAccountant(VllmAccountant):

@@ -1,14 +1,9 @@
 """MindIE is a server only: the planner configures it, the OpenAI room speaks to it."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from memserve.errors import Unsupported
-from memserve.protocol import Capabilities
-
-if TYPE_CHECKING:
-    from memserve.protocol import Task
+from memserve.protocol import Capabilities, Task
 
 capabilities = Capabilities(
     backend="mindie", chat=True, temperature=True, top_p=True, max_tokens=True, stop=True, usage=True,

@@ -1,18 +1,14 @@
 """How MindIE is started: a daemon that reads its config.json, into which the settings are put first."""
 
-from __future__ import annotations
-
 import json
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from memserve.engines.deployment import Deployment, Layout
 from memserve.engines.install import requirements, visible_cards
 from memserve.engines.launch import Launch
 from memserve.errors import InvalidInput
-
-if TYPE_CHECKING:
-    from memserve.hardware.machine import Machine
-    from memserve.model.spec import ModelSpec
+from memserve.hardware.machine import Machine
+from memserve.model.spec import ModelSpec
 
 FOLDER = "/usr/local/Ascend/mindie/latest/mindie-service"
 DAEMON = "mindieservice_daemon"

@@ -1,19 +1,12 @@
 """How MindIE divides one NPU: a fraction of the card, less weights and runtime, is its KV cache."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
+from memserve.engines.deployment import Deployment
 from memserve.engines.memory import Footprint
-from memserve.hardware.machine import GIB
+from memserve.hardware.machine import GIB, Machine
 from memserve.memory.kv import element_bytes
 from memserve.memory.unmeasured import forward_bytes, largest_context, sequence_bytes, stage_caches
 from memserve.memory.weights import Split, rope_bytes, stage_bytes, storage
-
-if TYPE_CHECKING:
-    from memserve.engines.deployment import Deployment
-    from memserve.hardware.machine import Machine
-    from memserve.model.spec import ModelSpec
+from memserve.model.spec import ModelSpec
 
 FRACTION = 0.8
 """NPU_MEMORY_FRACTION's default (verylucky01/MindIE-LLM@2ad5b22e service_parameter_configuration.md)."""

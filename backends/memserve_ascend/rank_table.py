@@ -7,21 +7,17 @@ vLLM-Ascend on Ray finds ranks by itself; MindIE over several nodes, and prefill
 want this file in RANK_TABLE_FILE (readable by its owner and group only).
 """
 
-from __future__ import annotations
-
 import json
 import re
 import socket
 import subprocess
 import sys
+from collections.abc import Mapping, Sequence
 from ipaddress import ip_address
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from memserve.errors import InvalidInput, MemserveError
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
 
 TOOL = "hccn_tool"
 """Comes with the driver; says an NPU's own network address."""

@@ -1,7 +1,5 @@
 """The Ascend software below vLLM, lowest first: driver, CANN, torch_npu, vllm-ascend."""
 
-from __future__ import annotations
-
 import os
 from importlib import import_module
 from importlib.util import find_spec

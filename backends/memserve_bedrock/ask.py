@@ -1,20 +1,14 @@
 """Writes a request in the shape of Converse."""
 
-from __future__ import annotations
-
 import json
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import Any
 
 from memserve.errors import Unsupported
 from memserve.http.chat import fill, message_parts
-from memserve_bedrock.model import extras
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from memserve.http.chat.message_parts import Image, Turn
-    from memserve.protocol import Prompt, Request
-    from memserve_bedrock.model import Model
+from memserve.http.chat.message_parts import Image, Turn
+from memserve.protocol import Prompt, Request
+from memserve_bedrock.model import Model, extras
 
 _CHOICES = {"auto": "auto", "required": "any", "function": "tool"}
 _FORMATS = {

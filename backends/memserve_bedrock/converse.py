@@ -1,23 +1,15 @@
 """Drives Converse and its stream."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
+from collections.abc import AsyncIterator, Mapping
 from urllib.parse import quote
 
-from memserve.http import Event, HttpEngine
+from memserve.http import Call, Event, HttpClient, HttpEngine, Pieces, StreamReader
 from memserve.http.body import bad, parse
 from memserve.http.chat import encode
+from memserve.protocol import Completion, Prompt, Request
 from memserve_bedrock import answer, ask
 from memserve_bedrock.frame import Frame, Frames
-from memserve_bedrock.model import capabilities
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping
-
-    from memserve.http import Call, HttpClient, Pieces, StreamReader
-    from memserve.protocol import Completion, Prompt, Request
-    from memserve_bedrock.model import Model
+from memserve_bedrock.model import Model, capabilities
 
 
 class ConverseEngine(HttpEngine):

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Mapping
 from configparser import ConfigParser, Error
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from memserve.errors import AuthenticationFailed, InvalidInput
 from memserve.http import Secret, key
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
 
 OPTIONS = ("region", "profile", "aws_access_key_id", "aws_secret_access_key", "aws_session_token")
 _HINT = (

@@ -1,23 +1,17 @@
 """Opens Bedrock: the region, the credentials, the client."""
 
-from __future__ import annotations
-
 import os
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import Any
 
 from memserve.errors import InvalidInput, Unsupported
-from memserve.http import Mask, Secret, StaticKey, connect, key, known_errors, refuse_rest
+from memserve.http import Mask, Secret, Signer, StaticKey, connect, key, known_errors, refuse_rest
 from memserve.http.address import named, parse
+from memserve.protocol import Task
 from memserve_bedrock import credential
 from memserve_bedrock.failure import refine
 from memserve_bedrock.model import capabilities as capabilities_of
 from memserve_bedrock.model import model as model_of
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from memserve.http import Signer
-    from memserve.protocol import Task
 
 capabilities = capabilities_of(model_of("claude-haiku-4-5"))
 """What many models can do; a model's own row decides."""

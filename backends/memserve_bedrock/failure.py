@@ -1,15 +1,10 @@
 """Reads AWS's failures: the type that stands in a header, and the pause that does."""
 
-from __future__ import annotations
-
 import re
+from collections.abc import Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from memserve.http.failure import Words
+from memserve.http.failure import Words
 
 _DAILY = re.compile(r"tokens per day|requests per day|daily", re.IGNORECASE)
 _THROTTLE = "throttlingexception"

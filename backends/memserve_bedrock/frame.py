@@ -1,17 +1,12 @@
 """Amazon's event-stream framing: lengths, checksums, typed headers, a payload."""
 
-from __future__ import annotations
-
 import struct
 import zlib
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from memserve.errors import ConnectionFailed
 from memserve.http.body import bad
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
 
 _PRELUDE = struct.Struct(">III")
 _SUM = struct.Struct(">I")

@@ -1,17 +1,12 @@
 """What a model takes through Converse: a row of models.json."""
 
-from __future__ import annotations
-
 import re
 from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from memserve import files
-from memserve.protocol import Capabilities
-
-if TYPE_CHECKING:
-    from memserve.protocol import FinishReason
+from memserve.protocol import Capabilities, FinishReason
 
 EXTRA = "bedrock_"
 

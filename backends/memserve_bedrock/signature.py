@@ -1,24 +1,17 @@
 """AWS Signature Version 4, as botocore makes it for Bedrock."""
 
-from __future__ import annotations
-
 import asyncio
 import hashlib
 import hmac
 import logging
 import time
+from collections.abc import Callable, Mapping
 from datetime import datetime, timezone
-from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl, quote, urlsplit
 
-from memserve.http import Call
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-
-    from memserve.errors import AuthenticationFailed
-    from memserve.http import Mask
-    from memserve_bedrock.credential import Keys
+from memserve.errors import AuthenticationFailed
+from memserve.http import Call, Mask
+from memserve_bedrock.credential import Keys
 
 log = logging.getLogger("memserve.bedrock")
 ALGORITHM = "AWS4-HMAC-SHA256"

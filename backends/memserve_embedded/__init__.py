@@ -1,11 +1,8 @@
 """The embedded default: a small model that needs no GPU, no hub and no key, on OpenVINO."""
 
-from __future__ import annotations
+from typing import Any
 
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from memserve.protocol import Capabilities, Task
+from memserve.protocol import Capabilities, Task
 
 
 class EmbeddedBackend:

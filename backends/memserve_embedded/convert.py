@@ -1,17 +1,13 @@
 """GGUF to what starts fast: OpenVINO's own format, and a tokenizer.json."""
 
-from __future__ import annotations
-
 import json
 import sys
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from memserve.extras import need
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 _CONTROL = 3
 """GGUF's token type of special tokens."""

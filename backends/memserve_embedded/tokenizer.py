@@ -1,16 +1,12 @@
 """The embedded model's tokenizer, spoken to as transformers' are, without transformers."""
 
-from __future__ import annotations
-
 import json
+from collections.abc import Mapping, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 from memserve.extras import need
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-    from pathlib import Path
 
 
 class EmbeddedTokenizer:

@@ -1,25 +1,17 @@
 """Reads the answers of generateContent, whole or streamed."""
 
-from __future__ import annotations
-
 import json
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping
+from typing import Any
 
-from memserve.errors import ConnectionFailed, ContentRefused
-from memserve.http import StreamReader, failure
+from memserve.errors import ConnectionFailed, ContentRefused, MemserveError
+from memserve.http import Event, StreamReader, failure
 from memserve.http.body import bad, parse
 from memserve.http.chat.field import clean, count, finish, number
-from memserve.protocol import Completion, Delta, Sample, TokenLogprob, ToolCall, Usage
+from memserve.protocol import Completion, Delta, FinishReason, Sample, TokenLogprob, ToolCall, Usage
 from memserve_gemini.model import finish_reasons
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-
-    from memserve.errors import MemserveError
-    from memserve.http import Event
-    from memserve.protocol import FinishReason
-
-    Fail = Callable[[failure.Words], MemserveError]
+Fail = Callable[[failure.Words], MemserveError]
 
 
 def completion(words: str, fail: Fail, *, n: int = 1) -> Completion:

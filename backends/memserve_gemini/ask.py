@@ -1,20 +1,14 @@
 """Writes a request in the shape of generateContent."""
 
-from __future__ import annotations
-
 import json
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import Any
 
 from memserve.errors import InvalidInput
 from memserve.http.chat import message_parts
-from memserve_gemini.model import extras
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from memserve.http.chat.message_parts import Image, Turn
-    from memserve.protocol import Prompt, Request, ToolCall
-    from memserve_gemini.model import Model
+from memserve.http.chat.message_parts import Image, Turn
+from memserve.protocol import Prompt, Request, ToolCall
+from memserve_gemini.model import Model, extras
 
 _ROLES = {"user": "user", "assistant": "model", "tool": "user"}
 _CHOICES = {"auto": "AUTO", "none": "NONE", "required": "ANY", "function": "ANY"}

@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from memserve.errors import Unsupported
-from memserve.http import failure
+from memserve.http import HttpClient, failure
 from memserve.http.body import bad, parse
 from memserve.http.chat import encode
 from memserve.protocol import Capabilities, Embeddings, Usage
-from memserve_gemini.model import path_of, roles
+from memserve_gemini.model import EmbeddingModel, path_of, roles
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
     from numpy.typing import NDArray
-
-    from memserve.http import HttpClient
-    from memserve_gemini.model import EmbeddingModel
 
     Vectors = NDArray[np.float32]
 

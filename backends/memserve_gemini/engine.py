@@ -1,21 +1,17 @@
 """Opens Gemini for generation or embeddings."""
 
-from __future__ import annotations
-
 import os
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from memserve.errors import InvalidInput, Unsupported
 from memserve.http import Mask, Secret, StaticKey, connect, key, known_errors, refuse_rest
 from memserve.http.address import named, parse
+from memserve.protocol import Task
 from memserve_gemini.failure import refine
 from memserve_gemini.model import capabilities as capabilities_of
 from memserve_gemini.model import embedding_model, roles
 from memserve_gemini.model import model as model_of
-
-if TYPE_CHECKING:
-    from memserve.protocol import Task
 
 _BASE_URL = "https://generativelanguage.googleapis.com/v1beta"
 _VERSION = "/v1beta"

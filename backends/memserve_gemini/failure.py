@@ -1,16 +1,12 @@
 """Reads Google's failures: the reason, the spent quota and the pause that stand in `details`."""
 
-from __future__ import annotations
-
 import math
 import re
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
-
-    from memserve.http.failure import Words
+from memserve.http.failure import Words
 
 _DAILY = re.compile(r"PerDay|per day", re.IGNORECASE)
 _DELAY = re.compile(r"retry in (\d+(?:\.\d+)?)\s*s", re.IGNORECASE)

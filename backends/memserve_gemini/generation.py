@@ -1,21 +1,13 @@
 """Generation: generateContent, its stream, and countTokens."""
 
-from __future__ import annotations
+from collections.abc import Mapping
 
-from typing import TYPE_CHECKING
-
-from memserve.http import HttpEngine
+from memserve.http import Call, HttpClient, HttpEngine, StreamReader
 from memserve.http.body import bad, parse
 from memserve.http.chat import encode
+from memserve.protocol import Completion, Prompt, Request
 from memserve_gemini import answer, ask
-from memserve_gemini.model import capabilities
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from memserve.http import Call, HttpClient, StreamReader
-    from memserve.protocol import Completion, Prompt, Request
-    from memserve_gemini.model import Model
+from memserve_gemini.model import Model, capabilities
 
 
 class GeminiEngine(HttpEngine):

@@ -1,18 +1,13 @@
 """What a model takes: a row of models.json."""
 
-from __future__ import annotations
-
 import re
 from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import quote
 
 from memserve import files
-from memserve.protocol import Capabilities
-
-if TYPE_CHECKING:
-    from memserve.protocol import FinishReason
+from memserve.protocol import Capabilities, FinishReason
 
 EXTRA = "gemini_"
 _MOST_SAMPLES = 8

@@ -1,13 +1,9 @@
 """transformers' room: any model, any card, no paged cache."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import Any
 
 from memserve.engines.package import Package
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 _WHILE_LOADING = {"bnb-4bit": "nf4", "bnb-8bit": "int8"}
 _KEPT = ("model", "device", "trust_remote_code", "env")

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import logging
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
 from memserve.errors import ModelUnreadable
 from memserve.hardware.machine import GIB
+from memserve.protocol import Capabilities
 from memserve.tokens.prompts import Prompts
 from memserve_hf.capabilities import AT_BEST
 from memserve_hf.decoding import grammar
@@ -19,23 +20,18 @@ from memserve_hf.decoding.masks import KINDS, layer_kinds
 from memserve_hf.decoding.probe import agrees
 from memserve_hf.decoding.scoring import Scorer
 from memserve_hf.decoding.singles import Singles
-from memserve_hf.decoding.stepper import Slots
+from memserve_hf.decoding.stepper import Slots, Stepper
 from memserve_hf.decoding.worker import Worker
 from memserve_hf.generating import GeneratingEngine
 from memserve_hf.opening import inspection
-from memserve_hf.opening.device import choose, free_bytes
+from memserve_hf.opening.checkpoint import Checkpoint
+from memserve_hf.opening.device import Place, choose, free_bytes
 from memserve_hf.opening.identity import identity
 from memserve_hf.opening.installed import present
 from memserve_hf.opening.loading import load_model, load_tokenizer
 from memserve_hf.opening.packing import pack
 from memserve_hf.opening.room_for import refuse_too_large, settled
-
-if TYPE_CHECKING:
-    from memserve.protocol import Capabilities
-    from memserve_hf.decoding.stepper import Stepper
-    from memserve_hf.opening.checkpoint import Checkpoint
-    from memserve_hf.opening.device import Place
-    from memserve_hf.options import Options
+from memserve_hf.options import Options
 
 CLASSES = ("AutoModelForCausalLM", "AutoModelForImageTextToText")
 ROWS = {"cpu": 64}

@@ -1,7 +1,5 @@
 """What a `transformers serve` line asks for."""
 
-from __future__ import annotations
-
 from memserve.engines.deployment import Deployment
 from memserve.engines.unstated import UNBOUNDED
 from memserve.errors import InvalidInput

@@ -2,34 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from memserve.errors import InvalidInput
-from memserve.protocol import Embeddings, Usage
+from memserve.protocol import Capabilities, Embeddings, Usage
 from memserve_hf.capabilities import ENCODING
 from memserve_hf.decoding.worker import Worker
 from memserve_hf.encoding.encoder import Encoder, torch_forward
 from memserve_hf.encoding.modules import classes, recipe
 from memserve_hf.encoding.pooling import normalized
 from memserve_hf.opening import inspection
-from memserve_hf.opening.device import choose
+from memserve_hf.opening.checkpoint import Checkpoint
+from memserve_hf.opening.device import Place, choose
 from memserve_hf.opening.identity import identity
 from memserve_hf.opening.installed import present
 from memserve_hf.opening.loading import load_model, load_tokenizer
 from memserve_hf.opening.packing import pack
 from memserve_hf.opening.release import release
 from memserve_hf.opening.room_for import refuse_too_large
+from memserve_hf.options import Options
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from torch import Tensor
-
-    from memserve.protocol import Capabilities
-    from memserve_hf.opening.checkpoint import Checkpoint
-    from memserve_hf.opening.device import Place
-    from memserve_hf.options import Options
 
 BATCH_TOKENS = {"cpu": 2048}
 BATCH_TOKENS_ELSEWHERE = 65536

@@ -1,16 +1,12 @@
 """Opens a model for one task."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from memserve.errors import InvalidInput, Unsupported
 from memserve.extras import need
+from memserve.protocol import Task
 from memserve_hf.capabilities import AT_BEST
 from memserve_hf.options import read
-
-if TYPE_CHECKING:
-    from memserve.protocol import Task
 
 capabilities = AT_BEST
 

@@ -1,16 +1,10 @@
 """The command that starts transformers' own server."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
+from memserve.engines.deployment import Deployment
 from memserve.engines.install import install_line, requirements, visible_cards, words
 from memserve.engines.launch import Launch
-
-if TYPE_CHECKING:
-    from memserve.engines.deployment import Deployment
-    from memserve.hardware.machine import Machine
-    from memserve.model.spec import ModelSpec
+from memserve.hardware.machine import Machine
+from memserve.model.spec import ModelSpec
 
 WORDS = {"nf4": "bnb-4bit", "int8": "bnb-8bit"}
 

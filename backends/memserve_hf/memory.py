@@ -1,13 +1,12 @@
 """transformers in memserve's own loop: weights, one prefill pass, and a cache of batch x length."""
 
-from __future__ import annotations
-
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from memserve import files
+from memserve.engines.deployment import Deployment
 from memserve.engines.memory import Footprint
-from memserve.hardware.machine import GIB
+from memserve.hardware.machine import GIB, Machine
 from memserve.memory.formats import DTYPE_BYTES
 from memserve.memory.unmeasured import (
     forward_bytes,
@@ -17,11 +16,7 @@ from memserve.memory.unmeasured import (
     stage_caches,
 )
 from memserve.memory.weights import Split, stage_bytes, storage
-
-if TYPE_CHECKING:
-    from memserve.engines.deployment import Deployment
-    from memserve.hardware.machine import Machine
-    from memserve.model.spec import ModelSpec
+from memserve.model.spec import ModelSpec
 
 ERROR = 0.08
 """No start-ups of this engine are in the validation set: an estimate."""

@@ -1,16 +1,12 @@
 """What `open` takes: one frozen value, read from keywords or from strings of a command line."""
 
-from __future__ import annotations
-
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args, get_type_hints
+from typing import Any, get_args, get_type_hints
 
 from memserve.errors import InvalidInput
 from memserve.options import named
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 DTYPES = ("float32", "float16", "bfloat16")
 QUANTIZATIONS = ("none", "nf4", "fp4", "int8", "gptq", "awq", "compressed-tensors")

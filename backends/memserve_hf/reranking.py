@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
 from memserve.errors import ModelUnreadable
-from memserve.protocol import Ranking, Usage
+from memserve.protocol import Capabilities, Ranking, Usage
 from memserve_hf.capabilities import ENCODING
 from memserve_hf.decoding.worker import Worker
 from memserve_hf.embedding import BATCH_TOKENS, BATCH_TOKENS_ELSEWHERE
@@ -20,12 +21,7 @@ from memserve_hf.opening.loading import load_model, load_tokenizer
 from memserve_hf.opening.packing import pack
 from memserve_hf.opening.release import release
 from memserve_hf.opening.room_for import refuse_too_large
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from memserve.protocol import Capabilities
-    from memserve_hf.options import Options
+from memserve_hf.options import Options
 
 _DEFAULT_LENGTH = 512
 

@@ -1,19 +1,14 @@
 """transformers as a server process that memserve starts, watches and stops, driven over HTTP."""
 
-from __future__ import annotations
-
+from collections.abc import Mapping
 from dataclasses import fields
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from memserve.errors import Unsupported
+from memserve.protocol import Task
 from memserve.serve.served import apart, open_served
 from memserve_hf.launch import serve_command
 from memserve_hf.options import Options, read
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from memserve.protocol import Task
 
 _TAKEN = ("dtype", "device", "quantization", "trust_remote_code", "context", "device_map")
 """It bounds no context, and spreads the layers over the cards by itself."""

@@ -1,7 +1,5 @@
 """What a `python -m llama_cpp.server` or `llama-server` line asks for."""
 
-from __future__ import annotations
-
 import re
 
 from memserve.engines.deployment import Deployment

@@ -1,14 +1,10 @@
 """Schemas and choices as llama.cpp's grammars."""
 
-from __future__ import annotations
-
 import json
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from memserve.errors import InvalidInput
-
-if TYPE_CHECKING:
-    from memserve.protocol import Request
+from memserve.protocol import Request
 
 
 def grammar_of(request: Request) -> Any:

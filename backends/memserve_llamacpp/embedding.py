@@ -1,16 +1,12 @@
 """Embedding models in GGUF form."""
 
-from __future__ import annotations
-
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from memserve.errors import InvalidInput
 from memserve.protocol import Embeddings, Usage
 from memserve_llamacpp.capabilities import capabilities
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 
 class Embedding:

@@ -1,16 +1,10 @@
 """Refuses a file, or a context, that this machine's memory does not hold, before llama.cpp takes any."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 from memserve.errors import DoesNotFit, InvalidInput, MemserveError
 from memserve.hardware.machine import GIB
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from memserve.model.spec import ModelSpec
+from memserve.model.spec import ModelSpec
 
 HALF = 2
 """Bytes of one number in the KV cache, as llama.cpp keeps it unless told otherwise."""

@@ -1,18 +1,14 @@
 """A GGUF file found and loaded."""
 
-from __future__ import annotations
-
 import inspect
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from memserve.errors import EngineFailed, InvalidInput, ModelUnreadable
 from memserve.extras import need
 from memserve.options import named, value
 from memserve_llamacpp.fitting import refuse_too_large
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 SPELLINGS = {"max_model_len": "n_ctx", "context": "n_ctx", "threads": "n_threads"}
 REPOSITORY = "hf_model_repo_id"

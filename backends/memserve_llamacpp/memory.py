@@ -1,20 +1,15 @@
 """llama.cpp: the GGUF file, one KV cache of the whole context, and a compute buffer."""
 
-from __future__ import annotations
-
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from memserve import files
+from memserve.engines.deployment import Deployment
 from memserve.engines.memory import Footprint
-from memserve.hardware.machine import GIB
+from memserve.hardware.machine import GIB, Machine
 from memserve.memory.unmeasured import largest_context, sequence_bytes, stage_caches
 from memserve.memory.weights import Split, stage_bytes, storage, weight_bytes
-
-if TYPE_CHECKING:
-    from memserve.engines.deployment import Deployment
-    from memserve.hardware.machine import Machine
-    from memserve.model.spec import ModelSpec
+from memserve.model.spec import ModelSpec
 
 ERROR = 0.05
 """The mixtures (q4_k_m) differ by a few percent between models: an estimate."""

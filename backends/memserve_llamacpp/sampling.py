@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from memserve.protocol import TokenLogprob
+from memserve.protocol import Request, TokenLogprob
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from numpy.typing import NDArray
-
-    from memserve.protocol import Request
 
 
 def logprobs(logits: NDArray[np.float32]) -> NDArray[np.float64]:

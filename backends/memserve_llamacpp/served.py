@@ -1,16 +1,11 @@
 """llama.cpp's server as a process that memserve starts, watches and stops."""
 
-from __future__ import annotations
+from collections.abc import Mapping
+from typing import Any
 
-from typing import TYPE_CHECKING, Any
-
+from memserve.protocol import Task
 from memserve.serve.served import apart, open_served
 from memserve_llamacpp.loading import REPOSITORY, SPELLINGS, locate
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from memserve.protocol import Task
 
 
 def serve(model: str, task: Task, options: Mapping[str, Any]) -> Any:

@@ -1,16 +1,10 @@
 """What a `lmdeploy serve api_server` line asks for."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
+from memserve.engines.command import Words
 from memserve.engines.deployment import Deployment, Layout
 from memserve.engines.unstated import UNSTATED, method
 from memserve.errors import InvalidInput
 from memserve_lmdeploy.launch import KV_POLICIES
-
-if TYPE_CHECKING:
-    from memserve.engines.command import Words
 
 
 def parse(command: tuple[str, ...]) -> tuple[str, Deployment] | None:

@@ -1,17 +1,12 @@
 """LMDeploy as a server process that memserve starts, watches and stops, driven over HTTP."""
 
-from __future__ import annotations
-
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from memserve.engines.install import words
 from memserve.errors import InvalidInput, Unsupported
 from memserve.extras import missing
-from memserve.protocol import Capabilities
-
-if TYPE_CHECKING:
-    from memserve.protocol import Task
+from memserve.protocol import Capabilities, Task
 
 capabilities = Capabilities(
     backend="lmdeploy", chat=True, temperature=True, top_p=True, max_tokens=True, stop=True, usage=True,

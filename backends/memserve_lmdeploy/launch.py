@@ -1,16 +1,10 @@
 """The command that starts LMDeploy's server on TurboMind."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
+from memserve.engines.deployment import Deployment
 from memserve.engines.install import install_line, requirements, visible_cards, words
 from memserve.engines.launch import Launch
-
-if TYPE_CHECKING:
-    from memserve.engines.deployment import Deployment
-    from memserve.hardware.machine import Machine
-    from memserve.model.spec import ModelSpec
+from memserve.hardware.machine import Machine
+from memserve.model.spec import ModelSpec
 
 FORMATS = {"gptq": "gptq", "awq": "awq", "w4a16": "compressed-tensors", "fp8": "fp8", "mxfp4": "mxfp4"}
 KV_POLICIES = {"int8": 8, "int4": 4}

@@ -1,21 +1,16 @@
 """LMDeploy's TurboMind: weights first, then a share of what is left as KV blocks, then the passes."""
 
-from __future__ import annotations
-
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from memserve import files
+from memserve.engines.deployment import Deployment
 from memserve.engines.memory import Footprint
-from memserve.hardware.machine import GIB
+from memserve.hardware.machine import GIB, Machine
 from memserve.memory.kv import element_bytes
 from memserve.memory.unmeasured import forward_bytes, largest_context, sequence_bytes, stage_caches
 from memserve.memory.weights import Split, rope_bytes, stage_bytes, storage
-
-if TYPE_CHECKING:
-    from memserve.engines.deployment import Deployment
-    from memserve.hardware.machine import Machine
-    from memserve.model.spec import ModelSpec
+from memserve.model.spec import ModelSpec
 
 ERROR = 0.08
 """Two start-ups of this engine are in the validation set, too few for more: an estimate."""

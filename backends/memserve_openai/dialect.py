@@ -1,20 +1,14 @@
 """A server's dialect: one row of dialects.json, refined by what is known of the model."""
 
-from __future__ import annotations
-
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from memserve import files
 from memserve.errors import UnknownName
-from memserve.protocol import Capabilities
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from memserve.protocol import Task
+from memserve.protocol import Capabilities, Task
 
 _DEFAULT = "generic"
 EXTRA = "openai_"

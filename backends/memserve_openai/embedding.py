@@ -5,24 +5,21 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from memserve.client.text_batches import by_tokens
 from memserve.errors import BadRequest, ContextOverflow, Unsupported
+from memserve.http import HttpClient
 from memserve.http.body import bad, parse
 from memserve.http.chat import encode, failure_in, field
-from memserve.protocol import Embeddings, Usage
+from memserve.protocol import Capabilities, Embeddings, Usage
 from memserve_openai.dialect import Dialect, capabilities
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
     from numpy.typing import NDArray
-
-    from memserve.http import HttpClient
-    from memserve.protocol import Capabilities
 
 _BYTES_PER_TOKEN = 2
 """Fewer bytes a token than any tokenizer needs for real text, so that a batch is never too large."""

@@ -1,23 +1,17 @@
 """Opens engines for the three tasks: generation, embedding, reranking."""
 
-from __future__ import annotations
-
 import os
+from collections.abc import Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from memserve.errors import InvalidInput
-from memserve.http import Mask, Secret, StaticKey, connect, key, known_errors, refuse_rest
+from memserve.http import HttpClient, Mask, Secret, StaticKey, connect, key, known_errors, refuse_rest
 from memserve.http.address import parse
+from memserve.protocol import Task
 from memserve_openai.dialect import Dialect, choose
 from memserve_openai.dialect import capabilities as capabilities_of
 from memserve_openai.known import OPTIONS, context_of, with_facts
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from memserve.http import HttpClient
-    from memserve.protocol import Task
 
 _BASE_URL = "https://api.openai.com/v1"
 _TAKEN = ("dialect", "max_tokens_cap", "headers", "prompts", *OPTIONS)

@@ -1,19 +1,14 @@
 """What the wire does not tell of a server: said by the caller, or asked of its list of models."""
 
-from __future__ import annotations
-
 import json
+from collections.abc import Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from memserve.client.background_loop import BackgroundLoop
 from memserve.errors import InvalidInput, NotFound
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from memserve.http import HttpClient
-    from memserve.protocol import Capabilities
+from memserve.http import HttpClient
+from memserve.protocol import Capabilities
 
 _FLAGS = ("deterministic", "tools", "images")
 OPTIONS = (*_FLAGS, "context")

@@ -1,22 +1,16 @@
 """Reranking: the scores of vLLM, SGLang, TEI and llama.cpp in one shape."""
 
-from __future__ import annotations
-
 import math
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from memserve.errors import Unsupported
+from memserve.http import HttpClient
 from memserve.http.body import bad, parse
 from memserve.http.chat import encode, failure_in
 from memserve.http.chat.field import usage
-from memserve.protocol import Ranking
+from memserve.protocol import Capabilities, Ranking
 from memserve_openai.dialect import Dialect, capabilities
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from memserve.http import HttpClient
-    from memserve.protocol import Capabilities
 
 
 class RerankEngine:

@@ -1,19 +1,13 @@
 """Cuts a prompt to the context, on the side that the caller named; counted by the server's tokenizer."""
 
-from __future__ import annotations
-
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from memserve.errors import ContextOverflow
 from memserve.http.chat import messages
-from memserve.protocol import DEFAULT_MAX_TOKENS, Raw
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from memserve.protocol import Request, Truncate
-    from memserve_openai.tokens import Tokens
+from memserve.protocol import DEFAULT_MAX_TOKENS, Raw, Request, Truncate
+from memserve_openai.tokens import Tokens
 
 T = TypeVar("T")
 _ROUNDS = 4

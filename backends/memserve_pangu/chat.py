@@ -1,22 +1,15 @@
 """Chat and text completions against Pangu."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING, Any
+from collections.abc import AsyncIterator, Mapping
+from typing import Any
 
 from memserve.errors import InvalidInput
-from memserve.http import HttpEngine
+from memserve.http import Call, HttpClient, HttpEngine, StreamReader
 from memserve.http.body import parse
 from memserve.http.chat import ChatReader, completion, encode, failure_in, messages
-from memserve.protocol import Raw
+from memserve.protocol import Completion, Delta, Raw, Request
+from memserve_pangu.guard import Guard, Guarded
 from memserve_pangu.interface import EXTRA, Interface, capabilities
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping
-
-    from memserve.http import Call, HttpClient, StreamReader
-    from memserve.protocol import Completion, Delta, Request
-    from memserve_pangu.guard import Guard, Guarded
 
 _PLAIN = ("temperature", "top_p", "max_tokens")
 

@@ -1,19 +1,13 @@
 """Which credentials are meant: an API key, an AK/SK pair, a token, or an IAM user's password."""
 
-from __future__ import annotations
-
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from memserve.errors import InvalidInput, Unsupported
-from memserve.http import Secret, StaticKey, connect, key
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from memserve.http import Mask, Signer
-    from memserve_pangu.interface import Interface
+from memserve.http import Mask, Secret, Signer, StaticKey, connect, key
+from memserve_pangu.interface import Interface
 
 OPTIONS = (
     "app_code",

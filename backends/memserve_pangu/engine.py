@@ -1,23 +1,17 @@
 """Opens Pangu: the route, the credentials and the client."""
 
-from __future__ import annotations
-
 import os
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import Any
 
 from memserve.errors import Unsupported
-from memserve.http import Mask, connect, known_errors, refuse_rest
+from memserve.http import Mask, Secret, connect, known_errors, refuse_rest
 from memserve.http.address import named
+from memserve.protocol import Task
 from memserve_pangu import credential, failure, route
 from memserve_pangu.guard import Guard, Guarded
 from memserve_pangu.interface import capabilities as capabilities_of
 from memserve_pangu.interface import interfaces
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from memserve.http import Secret
-    from memserve.protocol import Task
 
 _REGION = "cn-southwest-2"
 _TAKEN = ("api", "region", "project_id", "deployment_id", *credential.OPTIONS)

@@ -1,18 +1,13 @@
 """Reads Pangu's failures: its codes, what stands in `details`, and how long a lock lasts."""
 
-from __future__ import annotations
-
 import re
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from memserve import files
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from memserve.http.failure import Words
+from memserve.http.failure import Words
 
 
 @cache

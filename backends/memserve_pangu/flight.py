@@ -1,17 +1,13 @@
 """Work that many want and one does: the others wait, on whatever thread and event loop they are."""
 
-from __future__ import annotations
-
 import asyncio
 import threading
+from collections.abc import Awaitable, Callable
 from concurrent.futures import Future
 from copy import copy
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import Generic, TypeVar
 
 from memserve.errors import ConnectionFailed, MemserveError
-
-if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
 
 T = TypeVar("T")
 

@@ -1,16 +1,11 @@
 """Keeps a wrong key from being tried again and again: Huawei locks one after five failures."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING, TypeVar
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
 
 from memserve.errors import AuthenticationFailed, InvalidInput
+from memserve.http import Call, Signer
 from memserve_pangu.flight import Flight
-
-if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
-
-    from memserve.http import Call, Signer
 
 T = TypeVar("T")
 

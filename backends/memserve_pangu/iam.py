@@ -4,22 +4,18 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import datetime, timezone
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from memserve.errors import AuthenticationFailed, RemoteError
-from memserve.http import Call
+from memserve.http import Call, HttpClient, Secret
 from memserve.http.body import bad, parse
 from memserve.http.chat import encode
 from memserve.http.delay import date
 from memserve_pangu.flight import Flight
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from memserve.http import HttpClient, Secret
 
 log = logging.getLogger("memserve.pangu")
 _DAY = 24 * 3600.0

@@ -1,16 +1,12 @@
 """One of Pangu's interfaces: a row of interfaces.json."""
 
-from __future__ import annotations
-
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from memserve import files
 from memserve.protocol import Capabilities
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 EXTRA = "pangu_"
 

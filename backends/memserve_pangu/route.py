@@ -1,7 +1,5 @@
 """Which interface is meant, and at which address."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from urllib.parse import quote
 

@@ -1,23 +1,15 @@
 """AK/SK signatures: SDK-HMAC-SHA256, as Huawei's own SDK makes them."""
 
-from __future__ import annotations
-
 import hashlib
 import hmac
 import logging
 import time
+from collections.abc import Mapping
 from datetime import datetime, timezone
-from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
-from memserve.errors import InvalidInput
-from memserve.http import Call
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from memserve.errors import AuthenticationFailed
-    from memserve.http import Secret
+from memserve.errors import AuthenticationFailed, InvalidInput
+from memserve.http import Call, Secret
 
 log = logging.getLogger("memserve.pangu")
 ALGORITHM = "SDK-HMAC-SHA256"

@@ -1,13 +1,9 @@
 """SGLang's room: what it supports on which card, its memory, how it is launched and driven."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import Any
 
 from memserve.engines.package import Package
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 
 class SglangPackage(Package):

@@ -1,16 +1,10 @@
 """What SGLang gave back, as memserve's values."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING, Any, cast
+from collections.abc import Callable, Sequence
+from typing import Any, cast
 
 from memserve.errors import EngineFailed
-from memserve.protocol import Completion, FinishReason, Sample, TokenLogprob, Usage
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
-    from memserve.protocol import Request
+from memserve.protocol import Completion, FinishReason, Request, Sample, TokenLogprob, Usage
 
 _REASONS = {"stop": "stop", "length": "length"}
 

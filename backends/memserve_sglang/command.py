@@ -1,15 +1,9 @@
 """What a `python -m sglang.launch_server` line asks for."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
+from memserve.engines.command import Words
 from memserve.engines.deployment import Deployment, Layout
 from memserve.engines.unstated import UNSTATED, method
 from memserve.errors import InvalidInput
-
-if TYPE_CHECKING:
-    from memserve.engines.command import Words
 
 MODULE = "sglang.launch_server"
 NUMBERS = (

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from memserve.errors import Closed, InvalidInput
 from memserve.protocol import Embeddings, Usage
 from memserve_sglang.capabilities import capabilities
 from memserve_sglang.host import Host
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
 
 
 class Embedding:

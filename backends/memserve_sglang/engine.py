@@ -1,15 +1,11 @@
 """Opens a model with SGLang: in this process's children, or as a server that memserve starts and watches."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from memserve.errors import InvalidInput, Unsupported
 from memserve.extras import need
+from memserve.protocol import Task
 from memserve_sglang.capabilities import capabilities
-
-if TYPE_CHECKING:
-    from memserve.protocol import Task
 
 __all__ = ["capabilities", "open_engine"]
 

@@ -5,23 +5,19 @@ process itself, and its settings are global. In a host of its own none of this r
 talk over a pipe; when the caller ends, the pipe closes and the host ends.
 """
 
-from __future__ import annotations
-
 import os
 import signal
 import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from multiprocessing.connection import Connection
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from weakref import finalize
 
 from memserve.errors import EngineFailed, MemserveError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
 
 _LAST = "last"
 _STOP_SECONDS = 30.0

@@ -1,18 +1,12 @@
 """The command that starts SGLang, and the reading of one."""
 
-from __future__ import annotations
+from collections.abc import Mapping
 
-from typing import TYPE_CHECKING
-
+from memserve.engines.deployment import Deployment
 from memserve.engines.install import install_line, requirements, spans_nodes, visible_cards, words
 from memserve.engines.launch import Launch
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from memserve.engines.deployment import Deployment
-    from memserve.hardware.machine import Machine
-    from memserve.model.spec import ModelSpec
+from memserve.hardware.machine import Machine
+from memserve.model.spec import ModelSpec
 
 
 class SglangLauncher:

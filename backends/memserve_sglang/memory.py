@@ -5,22 +5,16 @@ KV = free after loading - free before loading x (1 - mem_fraction_static); activ
 the rest.
 """
 
-from __future__ import annotations
-
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
+from memserve.engines.deployment import Deployment
 from memserve.engines.memory import Footprint
-from memserve.hardware.machine import GIB
+from memserve.hardware.machine import GIB, Machine
 from memserve.memory.weights import Split, absorbed_bytes, rope_bytes, stage_bytes, storage
+from memserve.model.spec import ModelSpec
 from memserve_sglang.memory_facts import fact
 from memserve_sglang.memory_fraction import fraction
 from memserve_sglang.memory_pools import pools
-
-if TYPE_CHECKING:
-    from memserve.engines.deployment import Deployment
-    from memserve.hardware.machine import Machine
-    from memserve.model.spec import ModelSpec
 
 TABLE_BYTES = 4
 """Rotary tables are float32 on CUDA (srt/layers/rotary_embedding.py)."""

@@ -1,17 +1,12 @@
 """The rows of memory.json: how SGLang divides a card, by version and card."""
 
-from __future__ import annotations
-
+from collections.abc import Mapping
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from memserve import files
 from memserve.engines.rules.version import within
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from memserve.hardware.machine import Card
+from memserve.hardware.machine import Card
 
 MIB = 1024**2
 

@@ -1,17 +1,12 @@
 """SGLang's mem_fraction_static where the command names none: the share left after its own reserve."""
 
-from __future__ import annotations
+from collections.abc import Mapping
+from typing import Any
 
-from typing import TYPE_CHECKING, Any
-
+from memserve.engines.deployment import Deployment
+from memserve.hardware.machine import Card, Machine
+from memserve.model.spec import ModelSpec
 from memserve_sglang.memory_facts import MIB, fact, table
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from memserve.engines.deployment import Deployment
-    from memserve.hardware.machine import Card, Machine
-    from memserve.model.spec import ModelSpec
 
 WIDE = 4
 """Tensor ranks from which more graphs are captured."""

@@ -1,18 +1,12 @@
 """SGLang's KV pools: tokens from bytes, split between full, sliding-window and recurrent layers."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-from memserve.memory.kv import element_bytes, layer_caches
+from memserve.engines.deployment import Deployment
+from memserve.hardware.machine import Machine
+from memserve.memory.kv import LayerCache, element_bytes, layer_caches
+from memserve.model.spec import ModelSpec
 from memserve_sglang.memory_facts import fact, table
-
-if TYPE_CHECKING:
-    from memserve.engines.deployment import Deployment
-    from memserve.hardware.machine import Machine
-    from memserve.memory.kv import LayerCache
-    from memserve.model.spec import ModelSpec
 
 STATE_BYTES = 4
 """SGLang keeps recurrent states in float32 unless the config says otherwise."""

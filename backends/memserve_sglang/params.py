@@ -1,15 +1,11 @@
 """A memserve request as SGLang's sampling parameters."""
 
-from __future__ import annotations
-
 import json
 import re
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from memserve.errors import InvalidInput
-
-if TYPE_CHECKING:
-    from memserve.protocol import Request
+from memserve.protocol import Request
 
 PREFIX = "sglang_"
 EXTRAS = frozenset({

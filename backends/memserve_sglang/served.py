@@ -1,17 +1,12 @@
 """SGLang as a server process that memserve starts, watches and stops, in another environment if need be."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import Any
 
 from memserve.engines.install import words
+from memserve.protocol import Task
 from memserve.serve.served import apart, open_served
 from memserve_sglang.starting import ORIGINAL_LOGPROBS, SPELLINGS
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from memserve.protocol import Task
 
 
 def serve(model: str, task: Task, options: Mapping[str, Any]) -> Any:

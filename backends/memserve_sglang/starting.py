@@ -1,17 +1,13 @@
 """Starts `sglang.Engine`: arguments checked against the installed release, failures in plain words."""
 
-from __future__ import annotations
-
 import os
+from collections.abc import Mapping
 from inspect import signature
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from memserve.errors import EngineFailed, InvalidInput, MemserveError, ModelUnreadable
 from memserve.options import named, value
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 SPELLINGS = {"max_model_len": "context_length", "tensor_parallel_size": "tp_size"}
 ORIGINAL_LOGPROBS = {"SGLANG_RETURN_ORIGINAL_LOGPROB": "1"}

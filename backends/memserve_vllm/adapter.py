@@ -1,7 +1,5 @@
 """A LoRA adapter beside the model: its rank is read first, because vLLM sets room aside for one."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

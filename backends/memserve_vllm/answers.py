@@ -1,13 +1,8 @@
 """What vLLM gave back, as memserve's values."""
 
-from __future__ import annotations
+from typing import Any, cast
 
-from typing import TYPE_CHECKING, Any, cast
-
-from memserve.protocol import Completion, FinishReason, Sample, TokenLogprob, Usage
-
-if TYPE_CHECKING:
-    from memserve.protocol import Request
+from memserve.protocol import Completion, FinishReason, Request, Sample, TokenLogprob, Usage
 
 _REASONS = {"stop": "stop", "length": "length", "repetition": "stop"}
 

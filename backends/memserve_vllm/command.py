@@ -1,16 +1,11 @@
 """What a `vllm serve` line asks for."""
 
-from __future__ import annotations
-
 import json
-from typing import TYPE_CHECKING
 
+from memserve.engines.command import Words
 from memserve.engines.deployment import Deployment, Layout
 from memserve.engines.unstated import LARGEST, UNSTATED, method
 from memserve.errors import InvalidInput
-
-if TYPE_CHECKING:
-    from memserve.engines.command import Words
 
 NUMBERS = ("cpu-offload-gb", "decode-context-parallel-size")
 """Options that the account of memory reads as numbers."""

@@ -1,7 +1,5 @@
 """How releases of vLLM spell the same thing: rows of `dialect.json`, the newest first."""
 
-from __future__ import annotations
-
 import json
 import re
 from functools import cache

@@ -1,28 +1,28 @@
 """How vLLM divides one card at start-up: utilization x total = weights + peak + non-torch (+ graphs) + KV."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from math import ceil
-from typing import TYPE_CHECKING
 
+from memserve.engines.deployment import Deployment
 from memserve.engines.memory import Footprint
 from memserve.engines.rules.version import within
-from memserve.hardware.machine import GIB
-from memserve.memory.kv import element_bytes, layer_caches
-from memserve.memory.weights import Split, absorbed_bytes, partition, rope_bytes, stage_bytes, storage
+from memserve.hardware.machine import GIB, Machine
+from memserve.memory.kv import LayerCache, element_bytes, layer_caches
+from memserve.memory.weights import (
+    Split,
+    Storage,
+    absorbed_bytes,
+    partition,
+    rope_bytes,
+    stage_bytes,
+    storage,
+)
 from memserve.model.memo import remembered
+from memserve.model.spec import ModelSpec
 from memserve_vllm.memory_batch import batch
 from memserve_vllm.memory_facts import Facts
 from memserve_vllm.memory_pages import DS_MLA_TOKEN, INDEX_TOKEN, PagePlan, Pool, pool
 from memserve_vllm.memory_peak import Run, graph_bytes, graphs_inside, non_torch_bytes, peak
-
-if TYPE_CHECKING:
-    from memserve.engines.deployment import Deployment
-    from memserve.hardware.machine import Machine
-    from memserve.memory.kv import LayerCache
-    from memserve.memory.weights import Storage
-    from memserve.model.spec import ModelSpec
 
 STORED_KV_SINCE = "0.11.0"
 """From here on `auto` takes the dtype that the checkpoint's kv_cache_scheme names (attention/layer.py)."""

@@ -1,16 +1,12 @@
 """The batch that vLLM profiles with: how many sequences and tokens, from flags or the card's defaults."""
 
-from __future__ import annotations
+from typing import NamedTuple
 
-from typing import TYPE_CHECKING, NamedTuple
-
+from memserve.engines.deployment import Deployment
 from memserve.engines.rules.version import within
-
-if TYPE_CHECKING:
-    from memserve.engines.deployment import Deployment
-    from memserve.hardware.machine import Machine
-    from memserve.model.spec import ModelSpec
-    from memserve_vllm.memory_facts import Facts
+from memserve.hardware.machine import Machine
+from memserve.model.spec import ModelSpec
+from memserve_vllm.memory_facts import Facts
 
 V0_LEAST = 2048
 V0_CHUNK = 512

@@ -1,18 +1,12 @@
 """Rows of a room's memory.json: what a start costs, by engine version and card."""
 
-from __future__ import annotations
-
+from collections.abc import Mapping
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from memserve import files
 from memserve.engines.rules.version import within
-from memserve.hardware.machine import GIB
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from memserve.hardware.machine import Card
+from memserve.hardware.machine import GIB, Card
 
 KEPT = 4096
 

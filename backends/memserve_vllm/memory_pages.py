@@ -3,15 +3,11 @@
 Read in v1/core/kv_cache_utils.py and v1/kv_cache_interface.py of vLLM 0.11.0, 0.19.1, 0.25.1 and 0.33.0.
 """
 
-from __future__ import annotations
-
 from collections import Counter
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Iterable
+from typing import NamedTuple
 
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-    from memserve.memory.kv import LayerCache
+from memserve.memory.kv import LayerCache
 
 DS_MLA_TOKEN = 656
 """fp8_ds_mla: 512 fp8 latents, 16 bytes of scales, 64 rotary values in bf16."""

@@ -1,24 +1,17 @@
 """What vLLM's profiling run takes above the weights: sampler, forward pass, experts, vision, graphs."""
 
-from __future__ import annotations
-
 from bisect import bisect_right
+from collections.abc import Mapping
 from math import prod
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
-from memserve.hardware.machine import GIB
+from memserve.engines.deployment import Deployment
+from memserve.hardware.machine import GIB, Machine
 from memserve.memory.formats import DTYPE_BYTES
 from memserve.model.memo import remembered
-from memserve_vllm.memory_facts import by_ranks
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from memserve.engines.deployment import Deployment
-    from memserve.hardware.machine import Machine
-    from memserve.model.spec import ModelSpec
-    from memserve_vllm.memory_batch import Batch
-    from memserve_vllm.memory_facts import Facts
+from memserve.model.spec import ModelSpec
+from memserve_vllm.memory_batch import Batch
+from memserve_vllm.memory_facts import Facts, by_ranks
 
 FORWARD_COPIES = 3
 """Widths of the residual stream and of the FFN that are alive at once in a layer."""

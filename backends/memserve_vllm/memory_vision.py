@@ -1,19 +1,14 @@
 """What profiling a multimodal model with its largest image takes beside the language model."""
 
-from __future__ import annotations
-
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from memserve.engines.deployment import Deployment
 from memserve.model.memo import remembered
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from memserve.engines.deployment import Deployment
-    from memserve.model.spec import ModelSpec
-    from memserve_vllm.memory_batch import Batch
+from memserve.model.spec import ModelSpec
+from memserve_vllm.memory_batch import Batch
 
 
 @dataclass(frozen=True)

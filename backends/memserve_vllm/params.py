@@ -1,14 +1,10 @@
 """A memserve request as vLLM's SamplingParams."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from memserve.errors import InvalidInput
+from memserve.protocol import Request
 from memserve_vllm.dialect import spelling
-
-if TYPE_CHECKING:
-    from memserve.protocol import Request
 
 PREFIX = "vllm_"
 MINE = frozenset({

@@ -1,22 +1,16 @@
 """vLLM's pooling models in this process: embeddings with the model's own prompts, and reranking."""
 
-from __future__ import annotations
-
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from memserve.errors import InvalidInput
-from memserve.protocol import Embeddings, Ranking, Usage
+from memserve.protocol import Capabilities, Embeddings, Ranking, Task, Usage
 from memserve_vllm import starting
 from memserve_vllm.capabilities import capabilities
 from memserve_vllm.dialect import spelling
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from memserve.protocol import Capabilities, Task
 
 
 def open_pooling(model: str, task: Task, options: Mapping[str, Any]) -> Any:

@@ -1,16 +1,11 @@
 """vLLM as a server process that memserve starts, watches and stops, in another environment if need be."""
 
-from __future__ import annotations
+from collections.abc import Mapping
+from typing import Any
 
-from typing import TYPE_CHECKING, Any
-
+from memserve.protocol import Task
 from memserve.serve.served import apart, open_served
 from memserve_vllm import adapter
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from memserve.protocol import Task
 
 
 def serve(model: str, task: Task, options: Mapping[str, Any], *, backend: str = "vllm",

@@ -1,21 +1,17 @@
 """Starts vLLM's `LLM` in this process: arguments checked, environment set, failures put in plain words."""
 
-from __future__ import annotations
-
 import gc
 import json
 import os
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from memserve.errors import EngineFailed, InvalidInput, ModelUnreadable
 from memserve.extras import missing
 from memserve.options import named, value
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
 
 CPU_KV_GIB = "1"
 """vLLM's CPU build would take 4 GiB or a share of all memory; one machine often holds several models."""

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from memserve import cli
 from memserve.errors import BackendMissing, InvalidInput, UnknownName
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 VERBS = {
     "plan": "what to run on the cards at hand, and why",

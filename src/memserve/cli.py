@@ -1,19 +1,15 @@
 """What every verb of the command line shares: the parser, exit codes, and errors of one line."""
 
-from __future__ import annotations
-
 import argparse
 import gc
 import io
 import os
 import re
 import sys
-from typing import TYPE_CHECKING, Any, NoReturn
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NoReturn
 
 from memserve.errors import DoesNotFit, InvalidInput, MemserveError, UnknownName
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
 
 DONE, FAILED, MALFORMED, INTERRUPTED = 0, 1, 2, 130
 LONGEST = 300

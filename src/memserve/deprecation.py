@@ -1,7 +1,5 @@
 """How a public name goes: for one more minor release it works and says what to use instead."""
 
-from __future__ import annotations
-
 import warnings
 
 

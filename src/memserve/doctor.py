@@ -1,21 +1,17 @@
 """memserve doctor: what was found on this machine, which engines are here, and what is missing."""
 
-from __future__ import annotations
-
 import os
 import platform
 import re
 import sys
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 from memserve import cli, registry
 from memserve.errors import MemserveError
 from memserve.plan.page.section import Section
 from memserve.plan.page.shown import Shown
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
 
 HEADER = ("", "state", "keys", "here", "missing")
 DEVELOPERS = frozenset({"test", "dev", "docs", "oracles"})

@@ -32,12 +32,8 @@ MemserveError                    .retryable, .hint
     └── ContentRefused           the provider's policy refused the input or the answer
 """
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
+from collections.abc import Sequence
+from typing import Any
 
 
 class MemserveError(Exception):

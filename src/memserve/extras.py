@@ -1,7 +1,5 @@
 """What an extra of memserve installs: imported, or else the error that says which command installs it."""
 
-from __future__ import annotations
-
 from importlib import import_module
 from typing import Any
 

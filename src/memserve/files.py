@@ -1,7 +1,5 @@
 """Small files, read without pathlib, whose import (urllib, ipaddress) costs more than a plan's tables."""
 
-from __future__ import annotations
-
 import json
 import os
 from typing import Any

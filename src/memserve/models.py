@@ -1,13 +1,8 @@
 """memserve models [--gpus SPEC]: the models that fit a machine, the best first, or all that are known."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
 from memserve import cli
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 
 def parser() -> cli.Parser:

@@ -1,15 +1,11 @@
 """An engine's own options, given as keywords or as words (`--options k=v`): unknown names are refused."""
 
-from __future__ import annotations
-
 import ast
+from collections.abc import Collection, Mapping
 from difflib import get_close_matches
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from memserve.errors import Unsupported
-
-if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
 
 _WORDS = {"true": True, "false": False, "none": None}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import cache, reduce
 from importlib import import_module
@@ -14,8 +15,6 @@ from memserve import files
 from memserve.errors import InvalidInput, UnknownName
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
     from memserve.protocol import Backend
 
 _P = ParamSpec("_P")

@@ -11,6 +11,7 @@ from faulty_server import reply
 
 from memserve import errors
 from memserve.http import delay
+from memserve.protocol import observer
 
 OK = reply()
 SLOW = {"error": {"message": "slow down", "code": "rate_limit_exceeded"}}
@@ -69,10 +70,20 @@ def test_one_throttle_pauses_everybody(server, open_generator):
     generator = open_generator()
     server.will(reply(429, SLOW, retry_after="0.6"), OK)
     heard = []
-    generator.on_throttle = heard.append
+
+    class Hears:
+        async def before(self, limit):
+            heard.append(limit)
+
+        def failed(self, error):
+            heard.append(type(error))
+
+    async def observed():
+        observer.set(Hears())
+        await generator.agenerate("a")
 
     async def main():
-        first = asyncio.create_task(generator.agenerate("a"))
+        first = asyncio.create_task(observed())
         await asyncio.sleep(0.2)
         start = time.monotonic()
         await asyncio.gather(*(generator.agenerate("b") for _ in range(5)))
@@ -82,7 +93,7 @@ def test_one_throttle_pauses_everybody(server, open_generator):
 
     assert asyncio.run(main()) > 0.25
     assert len(server.posts) == 7
-    assert [type(error) for error in heard] == [errors.Throttled]
+    assert heard == [30, errors.Throttled, 30], "each attempt, and its time limit"
 
 
 def test_the_posts_are_counted(server, open_generator):

@@ -45,8 +45,9 @@ def test_each_flag_has_one_fate_and_one_kind(backend: str) -> None:
     grammar = flags.grammar
     kinds = (grammar.switches, grammar.lists, grammar.known)
     assert [name for name in flags.names if sum(name in kind for kind in kinds) != 1] == []
-    ranges = {name for names in (*flags.since.values(), *flags.gone.values()) for name in names}
-    spoken = ranges | {*flags.assumed} | {*flags.instead} | {*grammar.aliases.values()}
+    spoken = (
+        {*flags.began} | {*flags.gone} | {*flags.assumed} | {*flags.instead} | {*grammar.aliases.values()}
+    )
     assert spoken <= flags.names
     assert {*flags.instead.values()} <= flags.names | grammar.aliases.keys()
     assert not grammar.aliases.keys() & flags.names

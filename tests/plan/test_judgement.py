@@ -168,5 +168,5 @@ def test_several_nodes_are_used_before_one_is_squeezed() -> None:
     assert (plan.tensor_parallel, plan.pipeline_parallel) == (8, 2)
     assert "--max-num-seqs" not in plan.command
     assert memserve.plan.best("Qwen/Qwen3-235B-A22B", "2x8xH100").pipeline_parallel == 1
-    small = memserve.plan.best("llama-70b", "4x4xL4")
+    small = memserve.plan.best("llama-70b", "4x4xL4", quantization="none")
     assert (small.tensor_parallel, small.pipeline_parallel) == (4, 4)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import random
+import sqlite3
+from contextlib import closing
 from dataclasses import replace
 
 import pytest
 
 from memserve.errors import InvalidInput
 from memserve.protocol import Completion
-from memserve.run import run
+from memserve.run import answers, run
 
 
 @pytest.fixture
@@ -103,3 +106,73 @@ def test_two_runs_share_a_cache_at_once(ask, fake, tmp_path):
 
     assert ask(nested()) == 2
     assert ask(["a", "b", "c"]) == 0
+
+
+def _cells(path):
+    with closing(sqlite3.connect(path)) as base:
+        return base.execute("SELECT key, body FROM answers").fetchall()
+
+
+ANSWER = b'{"text": "x", "finish_reason": "stop"}'
+
+
+@pytest.mark.parametrize("body", [b"garbage", b"[1]", b"", None, 5, ANSWER, ANSWER + b'\n{"id": "y"}'])
+def test_a_changed_row_counts_as_not_cached_and_is_told_once(ask, rows, tmp_path, caplog, body):
+    ask(["a", "b"])
+    with closing(sqlite3.connect(tmp_path / "cache.sqlite")) as base:
+        base.execute("UPDATE answers SET body = ?", (body,))
+        base.commit()
+    assert ask(["a", "b"]) == 2
+    assert sorted(row["text"] for row in rows(ask.output)) == ["A", "B"]
+    assert [record.message for record in caplog.records if "cache" in record.message] != []
+    assert sum("cache" in record.message for record in caplog.records) == 1
+    assert ask(["a", "b"]) == 0
+
+
+def test_rows_of_two_requests_cannot_be_exchanged(ask, rows, tmp_path):
+    ask(["a", "b"])
+    (one, first), (other, second) = _cells(tmp_path / "cache.sqlite")
+    with closing(sqlite3.connect(tmp_path / "cache.sqlite")) as base:
+        base.executemany("UPDATE answers SET body = ? WHERE key = ?", [(second, one), (first, other)])
+        base.commit()
+    ask(["a", "b"])
+    assert sorted((row["text"], row["id"]) for row in rows(ask.output)) == sorted(
+        (row["text"], row["id"]) for row in rows(tmp_path / "answers-0.jsonl")
+    )
+
+
+def test_flipped_bits_write_no_wrong_answer(fake, tmp_path):
+    dice = random.Random(3)
+    prompts = [f"prompt {n}" for n in range(30)]
+    path = tmp_path / "cache.sqlite"
+    run(prompts, tmp_path / "first.jsonl", generator=fake(), cache=path)
+    whole = path.read_bytes()
+    for trial in range(60):
+        data = bytearray(whole)
+        for _ in range(dice.choice([1, 5, 40])):
+            data[dice.randrange(len(data))] ^= 1 << dice.randrange(8)
+        path.write_bytes(data)
+        output = tmp_path / f"{trial}.jsonl"
+        try:
+            run([{"id": text, "prompt": text} for text in prompts], output, generator=fake(), cache=path)
+        except InvalidInput as refused:
+            assert "answer cache" in str(refused)
+            continue
+        assert {row["id"]: row["text"] for row in answers(output)} == {text: text.upper() for text in prompts}
+
+
+def test_a_file_that_is_no_database_is_one_line(tmp_path, fake):
+    path = tmp_path / "cache.sqlite"
+    path.write_text("notes of mine " * 100)
+    with pytest.raises(InvalidInput, match="cannot open the answer cache"):
+        run(["a"], tmp_path / "out.jsonl", generator=fake(), cache=path)
+    assert path.read_text().startswith("notes of mine")
+
+
+def test_a_cache_without_checksums_is_asked_again(ask, tmp_path):
+    path = tmp_path / "cache.sqlite"
+    with closing(sqlite3.connect(path)) as base:
+        base.execute("CREATE TABLE answers (key BLOB PRIMARY KEY, body BLOB) WITHOUT ROWID")
+        base.commit()
+    assert ask(["a"]) == 1
+    assert ask(["a"]) == 0

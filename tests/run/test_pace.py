@@ -8,9 +8,9 @@ from itertools import pairwise
 import pytest
 
 from memserve import errors
-from memserve.protocol import Completion, Usage
+from memserve.protocol import Completion, Usage, observer
 from memserve.run import run
-from memserve.run.limits.pace import Limit, Pause, Rate
+from memserve.run.limits.pace import Pause, Rate
 
 
 def test_a_rate_is_kept_and_corrected():
@@ -30,20 +30,6 @@ def test_a_request_above_the_whole_budget_is_asked_all_the_same():
     assert rate.delay(0.0) == 0.0
     rate.spend(0.0, 5000)
     assert rate.delay(0.0) == pytest.approx(300, abs=1)
-
-
-def test_the_limit_doubles_then_halves_then_creeps():
-    limit = Limit(None)
-    assert limit.now == 4
-    for _ in range(500):
-        limit.succeeded()
-    assert limit.now == 256
-    assert limit.throttled(sent=1.0, now=2.0)
-    assert not limit.throttled(sent=1.5, now=2.1), "sent before the last halving"
-    assert limit.now == 128
-    for _ in range(128):
-        limit.succeeded()
-    assert limit.now == 129
 
 
 def test_pauses_grow_until_an_answer_comes():
@@ -171,21 +157,19 @@ def test_an_outage_that_does_not_end_ends_the_run(fake, out, failed):
 
 
 def test_the_clients_own_throttles_slow_the_run_down(fake, out):
-    class Telling(fake):
-        on_throttle = None
+    """A client that asks again by itself tells each attempt to the observer of the task that asks."""
 
-    generator = Telling(seconds=0.005)
-    answer, told = generator.answer, []
+    class Repeating(fake):
+        async def agenerate(self, prompt, **settings):
+            hears = observer.get()
+            await hears.before(10.0)
+            if prompt == "p40":
+                hears.failed(errors.Throttled("mended by the client", retry_at=time.time() + 0.5))
+                await hears.before(10.0)
+            return await super().agenerate(prompt, **settings)
 
-    def telling(prompt):
-        if len(generator.asked) >= 40 and not told:
-            told.append(prompt)
-            generator.on_throttle(errors.Throttled("mended by the client", retry_at=time.time() + 0.5))
-        return answer(prompt)
-
-    generator.answer = telling
     began = time.monotonic()
+    generator = Repeating(seconds=0.005)
     assert run([f"p{n}" for n in range(60)], out, generator=generator, concurrency=8).done == 60
     assert time.monotonic() - began > 0.5
-    assert told
-    assert generator.on_throttle is None, "the hook is taken back"
+    assert observer.get() is None

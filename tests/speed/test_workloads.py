@@ -25,7 +25,7 @@ def test_known_workloads_say_where_their_numbers_are_from():
 def test_sized_workloads():
     found = workloads.find("1000:200:5_000")
     assert (found.prompt_tokens, found.output_tokens, found.requests) == (1000, 200, 5000)
-    for word in ("1000:0:5", "1:2", "1:2:0", "1:2:0.5", "nothing"):
+    for word in ("0:0:5", "1:2", "1:2:0", "1:2:0.5", "nothing"):
         with pytest.raises((InvalidInput, UnknownName)):
             workloads.find(word)
 

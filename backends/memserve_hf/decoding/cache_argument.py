@@ -1,7 +1,5 @@
 """What a model calls its cache, as an argument and in its output."""
 
-from __future__ import annotations
-
 from inspect import signature
 from typing import Any
 

@@ -9,11 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from memserve.errors import InvalidInput
 from memserve.extras import missing, need
+from memserve.protocol import Request
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-    from memserve.protocol import Request
 
 
 def available() -> bool:

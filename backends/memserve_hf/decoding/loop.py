@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from random import Random
 from typing import TYPE_CHECKING, Any
 
 from memserve.errors import Cancelled
 from memserve.protocol import Delta
 from memserve_hf.decoding.prefixes import BLOCK
-from memserve_hf.decoding.row import Row
+from memserve_hf.decoding.row import Job, Row
 from memserve_hf.decoding.sampling import choose, record
+from memserve_hf.decoding.stepper import Stepper
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from torch import Tensor
-
-    from memserve_hf.decoding.row import Job
-    from memserve_hf.decoding.stepper import Stepper
 
 WINDOW = 512
 """Of the waiting jobs, so many of the oldest are looked at for those of a fitting length."""

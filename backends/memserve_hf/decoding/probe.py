@@ -9,11 +9,10 @@ import torch
 
 from memserve.errors import ModelUnreadable
 from memserve_hf.decoding.singles import Singles
+from memserve_hf.decoding.stepper import Slots
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-    from memserve_hf.decoding.stepper import Slots
 
 LENGTHS = (3, 5)
 LIKENESS = {torch.float32: 0.9999}

@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 
-from memserve.protocol import DEFAULT_TEMPERATURE, DEFAULT_TOP_P, Delta, Usage
+from memserve.errors import MemserveError
+from memserve.protocol import (
+    DEFAULT_TEMPERATURE,
+    DEFAULT_TOP_P,
+    Delta,
+    FinishReason,
+    Request,
+    TokenLogprob,
+    Usage,
+)
+from memserve.tokens.detokenizer import Detokenizer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
     from random import Random
-
-    from memserve.errors import MemserveError
-    from memserve.protocol import FinishReason, Request, TokenLogprob
-    from memserve.tokens.detokenizer import Detokenizer
 
 
 @dataclass(frozen=True)

@@ -5,18 +5,16 @@ A row's draw depends on its own logits and its own random numbers only, never on
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from memserve.protocol import TokenLogprob
+from memserve_hf.decoding.row import Row
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from torch import Tensor
-
-    from memserve_hf.decoding.row import Row
 
 
 def choose(logits: Tensor, rows: Sequence[Row]) -> list[int]:

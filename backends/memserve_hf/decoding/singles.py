@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from memserve_hf.decoding.cache_argument import cache_argument
+from memserve_hf.decoding.head import Head
+from memserve_hf.decoding.row import Job, Row
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from torch import Tensor
-
-    from memserve_hf.decoding.head import Head
-    from memserve_hf.decoding.row import Job, Row
 
 
 class Singles:

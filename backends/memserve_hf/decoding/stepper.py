@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 
 from memserve_hf.decoding.cache_argument import cache_argument
+from memserve_hf.decoding.head import Head
 from memserve_hf.decoding.masks import Masks
 from memserve_hf.decoding.prefixes import BLOCK, Prefixes
+from memserve_hf.decoding.row import Job, Row
 from memserve_hf.decoding.slots import SlotCache
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from torch import Tensor
-
-    from memserve_hf.decoding.head import Head
-    from memserve_hf.decoding.row import Job, Row
 
 MASK_ELEMENTS = 1 << 26
 """A prefill pass is narrowed until its mask has at most so many elements."""

@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import threading
 from collections import deque
+from collections.abc import Callable
 from concurrent.futures import Future, wait
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import torch
 
 from memserve.errors import Closed, EngineFailed
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from memserve_hf.decoding.loop import Loop
-    from memserve_hf.decoding.row import Job
+from memserve_hf.decoding.loop import Loop
+from memserve_hf.decoding.row import Job
 
 T = TypeVar("T")
 POLL_SECONDS = 1.0

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
 
+from memserve_hf.encoding.modules import Recipe
 from memserve_hf.encoding.pooling import Dense, pool
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
-
     from torch import Tensor
-
-    from memserve_hf.encoding.modules import Recipe
 
     Forward = Callable[[Mapping[str, Tensor]], tuple[Tensor, Tensor | None]]
     """Model inputs to (token states, pooler output)."""

@@ -1,19 +1,14 @@
 """What an embedding checkpoint says about itself: sentence-transformers' module files, read without it."""
 
-from __future__ import annotations
-
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 from memserve.errors import ModelUnreadable, Unsupported
+from memserve_hf.opening.checkpoint import Checkpoint
 from memserve_hf.opening.inspection import read_json
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from pathlib import Path
-
-    from memserve_hf.opening.checkpoint import Checkpoint
-    from memserve_hf.options import Options
+from memserve_hf.options import Options
 
 _FLAGS = {
     "pooling_mode_cls_token": "cls",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -10,9 +12,6 @@ from memserve.errors import ModelUnreadable
 from memserve_hf.opening.inspection import read_json
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-    from pathlib import Path
-
     from torch import Tensor
 
 _ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {

@@ -1,15 +1,11 @@
 """A LoRA adapter put onto a model, once it is proven to be made for it."""
 
-from __future__ import annotations
-
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from memserve.errors import ModelUnreadable
 from memserve.extras import need
-
-if TYPE_CHECKING:
-    from memserve_hf.options import Options
+from memserve_hf.options import Options
 
 MARK = ".lora_"
 

@@ -1,16 +1,11 @@
 """What config.json claims, held against the weights beside it before any of them is loaded."""
 
-from __future__ import annotations
-
 import logging
-from typing import TYPE_CHECKING
 
 from memserve.errors import MemserveError, ModelUnreadable
 from memserve.extras import need
-
-if TYPE_CHECKING:
-    from memserve.model.spec import ModelSpec
-    from memserve_hf.opening.checkpoint import Checkpoint
+from memserve.model.spec import ModelSpec
+from memserve_hf.opening.checkpoint import Checkpoint
 
 FLOATS = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}
 MOST = 3

@@ -1,17 +1,13 @@
 """Where a model runs and in which dtype."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from memserve.errors import InvalidInput, Unsupported
 from memserve.extras import need
 from memserve_hf.opening.installed import present
-
-if TYPE_CHECKING:
-    from memserve_hf.options import Options
+from memserve_hf.options import Options
 
 _BF16_CAPABILITY = (8, 0)
 _FLASH_CAPABILITY = (8, 0)

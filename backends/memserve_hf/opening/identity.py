@@ -1,15 +1,9 @@
 """What decides an answer beside the request: the key of caches of answers and vectors."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
+from memserve_hf.opening.checkpoint import Checkpoint
+from memserve_hf.opening.device import Place
 from memserve_hf.opening.quantizing import stored
-
-if TYPE_CHECKING:
-    from memserve_hf.opening.checkpoint import Checkpoint
-    from memserve_hf.opening.device import Place
-    from memserve_hf.options import Options
+from memserve_hf.options import Options
 
 
 def identity(found: Checkpoint, options: Options, place: Place) -> dict[str, str]:

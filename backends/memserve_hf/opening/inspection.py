@@ -1,21 +1,16 @@
 """A checkpoint's folder, proven whole before any weight is loaded: errors name the file and the field."""
 
-from __future__ import annotations
-
 import json
 import struct
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from memserve.errors import InvalidInput, ModelUnreadable, UnknownName
 from memserve.extras import need
 from memserve_hf.opening import claim
 from memserve_hf.opening.checkpoint import Checkpoint
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from memserve_hf.options import Options
+from memserve_hf.options import Options
 
 _MAX_HEADER = 100 * 1024**2
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")

@@ -1,7 +1,5 @@
 """Which distributions are installed beside the engine."""
 
-from __future__ import annotations
-
 from importlib.metadata import PackageNotFoundError, version
 
 

@@ -1,22 +1,17 @@
 """Loads tokenizers and models through transformers; what is broken comes out as `ModelUnreadable`."""
 
-from __future__ import annotations
-
 import logging
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from memserve.errors import ModelUnreadable, Unsupported
 from memserve.extras import missing, need
 from memserve_hf.opening.adapter import adapted
+from memserve_hf.opening.checkpoint import Checkpoint
+from memserve_hf.opening.device import Place
 from memserve_hf.opening.quantizing import config_for
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from memserve_hf.opening.checkpoint import Checkpoint
-    from memserve_hf.opening.device import Place
-    from memserve_hf.options import Options
+from memserve_hf.options import Options
 
 log = logging.getLogger("memserve.hf")
 

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from memserve_hf.opening.device import Place
+from memserve_hf.options import Options
+
 if TYPE_CHECKING:
     from torch import Tensor
-
-    from memserve_hf.opening.device import Place
-    from memserve_hf.options import Options
 
 TOLERANCE = 1e-4
 """Of the largest output: float32 in another order of addition."""

@@ -1,18 +1,14 @@
 """Quantization: what a checkpoint is stored in, and what is asked to happen while loading."""
 
-from __future__ import annotations
-
 import os
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from memserve.errors import InvalidInput
 from memserve.extras import missing, need
+from memserve_hf.opening.checkpoint import Checkpoint
+from memserve_hf.opening.device import Place
 from memserve_hf.opening.installed import present
-
-if TYPE_CHECKING:
-    from memserve_hf.opening.checkpoint import Checkpoint
-    from memserve_hf.opening.device import Place
-    from memserve_hf.options import Options
+from memserve_hf.options import Options
 
 _BITSANDBYTES = ("nf4", "fp4", "int8")
 _NEEDED = {

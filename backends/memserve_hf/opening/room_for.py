@@ -1,20 +1,14 @@
 """Refuses a checkpoint that does not fit before any of it is loaded, and names a plan that would."""
 
-from __future__ import annotations
-
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 from memserve.errors import DoesNotFit, MemserveError
 from memserve.hardware.machine import GIB
+from memserve.plan import Plan
+from memserve_hf.opening.checkpoint import Checkpoint
 from memserve_hf.opening.claim import FLOATS
-from memserve_hf.opening.device import free_bytes
-
-if TYPE_CHECKING:
-    from memserve.plan import Plan
-    from memserve_hf.opening.checkpoint import Checkpoint
-    from memserve_hf.opening.device import Place
-    from memserve_hf.options import Options
+from memserve_hf.opening.device import Place, free_bytes
+from memserve_hf.options import Options
 
 _BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
 _COMFORT = 0.7

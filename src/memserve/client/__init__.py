@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 from memserve.errors import InvalidInput
+from memserve.protocol import Engine, Task
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from os import PathLike
 
     from memserve.client.driver import Driver
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
     from memserve.client.generation import Generator
     from memserve.client.open_engine import Planned
     from memserve.client.reranking import Reranker
-    from memserve.protocol import Engine, Task
 
 DEFAULT_CONCURRENCY = 256
 __all__ = ["embedder", "generator", "opener", "reranker"]

@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Awaitable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from memserve.client import offers
 from memserve.client.background_loop import BackgroundLoop
 from memserve.client.semaphore import Semaphore
 from memserve.errors import MemserveError
-from memserve.protocol import Completion, RunsOnAnyLoop, SupportsAsyncClose, SupportsClose
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
-
-    from memserve.protocol import Delta, Engine, Request
+from memserve.protocol import (
+    Completion,
+    Delta,
+    Engine,
+    Request,
+    RunsOnAnyLoop,
+    SupportsAsyncClose,
+    SupportsClose,
+)
 
 T = TypeVar("T")
 _QUEUE = 64

@@ -1,17 +1,13 @@
 """An event loop on a thread of its own, so that sync calls work anywhere, inside a running loop too."""
 
-from __future__ import annotations
-
 import asyncio
 import os
 import threading
+from collections.abc import Coroutine
 from concurrent.futures import CancelledError
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from memserve.errors import Closed, InvalidInput
-
-if TYPE_CHECKING:
-    from collections.abc import Coroutine
 
 T = TypeVar("T")
 _STOP_SECONDS = 10.0

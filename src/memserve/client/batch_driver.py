@@ -1,26 +1,18 @@
 """Drives an engine that works in batches; requests that arrive while it works form the next batch."""
 
-from __future__ import annotations
-
 import asyncio
 import os
 import threading
 from collections import deque
-from collections.abc import Awaitable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from concurrent.futures import Future
-from contextlib import nullcontext
-from typing import TYPE_CHECKING, Any, TypeVar
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, TypeVar
 
 from memserve.client import offers
 from memserve.client.engine_lock import EngineLock
 from memserve.errors import Closed, EngineFailed, MemserveError
-from memserve.protocol import Completion, JoinsCalls, SupportsClose, SupportsInterrupt
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-    from contextlib import AbstractContextManager
-
-    from memserve.protocol import Delta, Engine, Request
+from memserve.protocol import Completion, Delta, Engine, JoinsCalls, Request, SupportsClose, SupportsInterrupt
 
 _GATHER_SECONDS = 0.002
 _END = object()

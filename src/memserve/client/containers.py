@@ -1,7 +1,5 @@
 """Containers of numpy, pandas, Arrow and Polars as Python's own values, without importing any of them."""
 
-from __future__ import annotations
-
 from memserve.errors import InvalidInput
 
 _CONVERTERS = ("to_pylist", "to_list", "tolist", "as_py")

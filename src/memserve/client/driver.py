@@ -1,17 +1,19 @@
 """How callers' objects reach an engine, whichever of the two kinds its author wrote."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from typing import Protocol, TypeVar
 
 from memserve.client.async_driver import AsyncDriver
 from memserve.client.batch_driver import BatchDriver
-from memserve.protocol import AsyncEngine, SupportsAsyncEmbed, SupportsAsyncRerank
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
-
-    from memserve.protocol import Completion, Delta, Engine, Request
+from memserve.protocol import (
+    AsyncEngine,
+    Completion,
+    Delta,
+    Engine,
+    Request,
+    SupportsAsyncEmbed,
+    SupportsAsyncRerank,
+)
 
 T = TypeVar("T")
 

@@ -1,18 +1,13 @@
 """The Embedder that callers hold."""
 
-from __future__ import annotations
-
+from collections.abc import Awaitable, Callable, Iterable
 from functools import partial
-from typing import TYPE_CHECKING
 
 from memserve.client import offers
 from memserve.client.handle import Handle
 from memserve.client.prompts import strings
 from memserve.errors import EngineFailed, InvalidInput, Unsupported
 from memserve.protocol import Embeddings, Usage
-
-if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable
 
 
 class Embedder(Handle):

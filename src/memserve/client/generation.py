@@ -10,10 +10,10 @@ from memserve.client.handle import Handle
 from memserve.client.settings import of_request, resolve
 from memserve.client.work import Work
 from memserve.errors import InvalidInput, MemserveError, Unsupported
-from memserve.protocol import FillsMaxTokens, HasIdentity, Request, TellsThrottles
+from memserve.protocol import FillsMaxTokens, HasIdentity, Request
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
+    from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 
     from typing_extensions import Unpack
 
@@ -51,16 +51,6 @@ class Generator(Handle):
         if isinstance(self._engine, HasIdentity):
             own.update(self._engine.identity)
         return {name: value for name, value in own.items() if value}
-
-    @property
-    def on_throttle(self) -> Callable[[MemserveError], None] | None:
-        """Called, in whatever thread, for each throttle or overload that is about to be retried."""
-        return self._engine.on_throttle if isinstance(self._engine, TellsThrottles) else None
-
-    @on_throttle.setter
-    def on_throttle(self, hook: Callable[[MemserveError], None] | None) -> None:
-        if isinstance(self._engine, TellsThrottles):  # an engine in this process is never throttled
-            self._engine.on_throttle = hook
 
     @overload
     def generate(self, prompt: PromptLike, *, on_error: OnError = "raise",  # type: ignore[overload-overlap]

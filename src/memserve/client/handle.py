@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
+from types import TracebackType
 from typing import TYPE_CHECKING, NoReturn, SupportsIndex
 from weakref import finalize
 
+from memserve.client.driver import Driver
 from memserve.errors import Closed, InvalidInput
+from memserve.protocol import Capabilities, Engine
 
 if TYPE_CHECKING:
-    from types import TracebackType
-
     from typing_extensions import Self
-
-    from memserve.client.driver import Driver
-    from memserve.protocol import Capabilities, Engine
 
 
 class Handle:

@@ -1,20 +1,14 @@
 """Finds the backend that was asked for and opens its engine."""
 
-from __future__ import annotations
-
 import os
+from collections.abc import Mapping
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 from memserve import registry
 from memserve.errors import BackendMissing, InvalidInput, Unsupported
 from memserve.extras import install_line
-from memserve.protocol import SupportsPlanOptions
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from memserve.protocol import Backend, Engine, Task
+from memserve.protocol import Backend, Engine, SupportsPlanOptions, Task
 
 
 @runtime_checkable

@@ -1,19 +1,14 @@
 """The Reranker that callers hold."""
 
-from __future__ import annotations
-
 import math
+from collections.abc import Iterable
 from functools import partial
-from typing import TYPE_CHECKING
 
 from memserve.client import offers
 from memserve.client.handle import Handle
 from memserve.client.prompts import encodable, strings
 from memserve.errors import EngineFailed, InvalidInput
 from memserve.protocol import Ranking
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
 
 
 class Reranker(Handle):

@@ -1,7 +1,5 @@
 """Checks a JSON schema before any work: engines answer a broken one with an error, or with free text."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any
 

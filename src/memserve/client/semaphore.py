@@ -1,7 +1,5 @@
 """How many requests of one generator are in flight at once, from whichever threads and event loops."""
 
-from __future__ import annotations
-
 import asyncio
 import os
 import threading

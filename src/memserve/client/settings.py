@@ -1,22 +1,15 @@
 """The settings of one call: proven well-formed, checked against the capabilities, defaults filled in."""
 
-from __future__ import annotations
-
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from difflib import get_close_matches
 from operator import index
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from memserve.client import schema
 from memserve.errors import InvalidInput, Unsupported
-from memserve.protocol import DEFAULT_MAX_TOKENS, DEFAULT_TEMPERATURE, DEFAULT_TOP_P, Request
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from memserve.protocol import Capabilities
+from memserve.protocol import DEFAULT_MAX_TOKENS, DEFAULT_TEMPERATURE, DEFAULT_TOP_P, Capabilities, Request
 
 _DEFAULTS = {"temperature": DEFAULT_TEMPERATURE, "top_p": DEFAULT_TOP_P, "max_tokens": DEFAULT_MAX_TOKENS}
 _POLICIES = ("refuse", "left", "middle")

@@ -1,11 +1,6 @@
 """Cuts a list of texts into batches of bounded length, the long ones together."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence
 
 
 def by_tokens(texts: Sequence[str], *, items: int, tokens: int,

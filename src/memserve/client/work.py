@@ -1,17 +1,11 @@
 """The requests of one call of `generate`, and what becomes of their answers."""
 
-from __future__ import annotations
-
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 from memserve.client import constraint
+from memserve.errors import MemserveError
 from memserve.protocol import Completion, Request
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from memserve.errors import MemserveError
 
 
 class Work:

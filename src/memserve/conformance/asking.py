@@ -1,15 +1,10 @@
 """Small words that the tests share: what to ask, and when a test does not apply."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
-from memserve.protocol import Raw
-
-if TYPE_CHECKING:
-    from memserve.protocol import Capabilities, Delta
+from memserve.protocol import Capabilities, Delta, Raw
 
 BROKEN = "\ufffd"
 """What a tokenizer shows of half a character."""

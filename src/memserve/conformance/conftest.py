@@ -1,19 +1,14 @@
 """Fixtures: the engines under test, opened once, and what to ask them."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
 from memserve.conformance.oracle import Oracle
 from memserve.conformance.report import CAPABILITIES
 from memserve.conformance.target import Target
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from memserve.protocol import Capabilities, Task
+from memserve.protocol import Capabilities, Task
 
 
 def pytest_ignore_collect(config: pytest.Config) -> bool | None:

@@ -5,21 +5,16 @@
 notimpl: we have not; notyet: the engine has not; never: it cannot. A test that starts to pass turns red.
 """
 
-from __future__ import annotations
-
 import json
+from collections.abc import Generator
 from importlib.metadata import entry_points
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 
 from memserve.errors import UnknownName
 from memserve.registry import GROUP
-
-if TYPE_CHECKING:
-    from collections.abc import Generator
 
 _STATUSES = frozenset({"notimpl", "notyet", "never"})
 _EXCUSES = frozenset({"skip", "skipif", "xfail"})

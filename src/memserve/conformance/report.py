@@ -1,22 +1,18 @@
 """What was judged and how it went: one JSON object, and a few lines for people."""
 
-from __future__ import annotations
-
 import json
 import sys
 import time
 from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
 import memserve
 from memserve.conformance.expectations import known_tests
-
-if TYPE_CHECKING:
-    from memserve.protocol import Capabilities
+from memserve.protocol import Capabilities
 
 _EVERY_SECONDS = 2.0
 CAPABILITIES: pytest.StashKey[dict[str, Capabilities]] = pytest.StashKey()

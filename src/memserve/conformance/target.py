@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import ast
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
 import memserve
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from memserve.protocol import Capabilities, Task
+from memserve.protocol import Capabilities, Task
 
 
 def add_options(parser: pytest.Parser) -> None:

@@ -1,7 +1,5 @@
 """Giving a request up leaves the engine usable; many waiting requests all come back."""
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import time

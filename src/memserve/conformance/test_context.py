@@ -1,7 +1,5 @@
 """A prompt that does not fit is an error with both numbers, never an answer."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

@@ -1,7 +1,5 @@
 """Greedy repeats itself, a seed repeats itself, and temperature does something."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from memserve.conformance.asking import BROKEN, answer, heat, need, question, said

@@ -1,7 +1,5 @@
 """Vectors: order, norm, role, dimensions, and no difference between alone and in company."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 import math

@@ -1,7 +1,5 @@
 """Importing costs nothing; a missing engine is told in one line with the command that installs it."""
 
-from __future__ import annotations
-
 import json
 import subprocess
 import sys

@@ -1,7 +1,5 @@
 """Errors are typed, say whether a retry can help, and come where the caller asked for them."""
 
-from __future__ import annotations
-
 import asyncio
 from typing import Any
 

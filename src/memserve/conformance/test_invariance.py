@@ -1,7 +1,5 @@
 """Batch invariance: an answer does not depend on its neighbours or on how many there are."""
 
-from __future__ import annotations
-
 import asyncio
 from typing import Any
 

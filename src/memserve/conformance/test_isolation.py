@@ -1,7 +1,5 @@
 """Isolation: requests that run at the same time do not mix their settings or their fates."""
 
-from __future__ import annotations
-
 import asyncio
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any

@@ -1,7 +1,5 @@
 """max_tokens holds to the token, and the finish reason says so."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

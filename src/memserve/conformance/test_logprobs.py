@@ -1,7 +1,5 @@
 """Log-probabilities belong to the tokens that were said."""
 
-from __future__ import annotations
-
 import math
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Order and count: as many answers as prompts, each in its prompt's place."""
 
-from __future__ import annotations
-
 import asyncio
 from typing import Any
 

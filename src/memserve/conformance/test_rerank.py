@@ -1,7 +1,5 @@
 """Relevance scores belong to their documents, whatever the order."""
 
-from __future__ import annotations
-
 import asyncio
 import math
 from typing import Any

@@ -1,7 +1,5 @@
 """n samples are n, independent, and all paid for in the usage."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

@@ -1,7 +1,5 @@
 """What is drawn follows the distribution that temperature, top_k, top_p and min_p leave."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 from typing import Any

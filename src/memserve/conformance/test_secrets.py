@@ -1,19 +1,15 @@
 """No key appears where people look: repr, attributes, capabilities, errors."""
 
-from __future__ import annotations
-
 import os
 import pickle
 import re
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
 from memserve.conformance.asking import answer, question
 from memserve.errors import MemserveError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 CANARY = "sk-canary-3f9a61c07d2b48e5"
 

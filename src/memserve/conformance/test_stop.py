@@ -1,16 +1,12 @@
 """Stop strings really cut, and are not part of the answer."""
 
-from __future__ import annotations
-
+from collections.abc import Iterator
 from itertools import product
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
 from memserve.conformance.asking import BROKEN, answer, common, heat, long_answer, need, piece, question, said
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 
 def test_a_stop_string_cuts(generator: Any, can: Any) -> None:

@@ -1,7 +1,5 @@
 """A stream says the same as the whole answer, in pieces."""
 
-from __future__ import annotations
-
 import asyncio
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Structured answers: the schema holds, or the request is refused before it is generated."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 import re

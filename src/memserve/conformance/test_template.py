@@ -1,7 +1,5 @@
 """Prompts become the tokens they should: the checkpoint's own template, and exactly one BOS."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

@@ -1,7 +1,5 @@
 """Usage counts what was used: no padding, nothing forgotten."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from memserve.conformance.asking import answer, long_answer, need, piece, question

@@ -1,10 +1,9 @@
 """Every way of asking gives the same answer: in a list, awaited, streamed, all at once, whatever is asked."""
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -23,13 +22,9 @@ from memserve.conformance.asking import (
     streamed,
     worded,
 )  # fmt: skip
+from memserve.protocol import Capabilities
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from memserve.protocol import Capabilities
-
-    Job = tuple[Any, dict[str, Any]]
+Job = tuple[Any, dict[str, Any]]
 
 TOLERANCE = 0.05
 FLAT = {"type": "object", "properties": {"sure": {"type": "boolean"}}, "required": ["sure"],

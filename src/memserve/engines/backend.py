@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Protocol, TypeGuard, runtime_checkable
+
+from memserve.engines.launch import Launcher
+from memserve.engines.memory import Accountant
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from typing import TypeGuard
-
-    from memserve.engines.launch import Launcher
-    from memserve.engines.memory import Accountant
     from memserve.engines.server import ServerFacts
 
 

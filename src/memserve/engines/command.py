@@ -1,18 +1,13 @@
 """Reads an engine's command line as its own parser does: spellings, abbreviations, switches, files."""
 
-from __future__ import annotations
-
 import re
 import shlex
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from memserve.errors import InvalidInput, UnknownName
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
 
 LONGEST = 20_000
 SHORTEST = 4

@@ -1,20 +1,14 @@
 """A command inside `docker run IMAGE ...`: the engine's own words, its variables, the image's release."""
 
-from __future__ import annotations
-
 import re
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
 
 from memserve.engines import installed
 from memserve.engines.backend import server_of
 from memserve.engines.command import taken_apart
 from memserve.errors import InvalidInput
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    Words = tuple[str, ...]
-
+Words = tuple[str, ...]
 PROGRAMS = frozenset({"docker", "podman", "nerdctl"})
 SHELLS = frozenset({"bash", "sh", "/bin/bash", "/bin/sh"})
 BARE = frozenset({

@@ -1,7 +1,5 @@
 """One start of an engine: everything about it that decides its memory and its command."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 

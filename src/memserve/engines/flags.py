@@ -1,18 +1,15 @@
 """What each flag of an engine's command changes, and which releases have it: the rows of a `flags.json`."""
 
-from __future__ import annotations
-
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from itertools import groupby
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 from memserve.engines.command import Grammar
 from memserve.engines.rules.version import version_key
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
+KINDS = "!*"
+"""What ends the name of a switch, and of a flag that takes several values."""
 UNKNOWN = "memserve does not know what it changes"
 
 
@@ -40,9 +37,10 @@ class FlagTable:
     """Values of a flag that is not counted which say what the figures take anyway."""
     instead: Mapping[str, str] = field(default_factory=dict)
     """The flag that took a removed one's place."""
-    since: dict[str, Sequence[str]] = field(default_factory=dict)
-    """The release that first has a flag, where the one read before has it not."""
-    gone: dict[str, Sequence[str]] = field(default_factory=dict)
+    began: Mapping[str, str] = field(default_factory=dict)
+    """The first release that has a flag, of those that were read."""
+    gone: Mapping[str, str] = field(default_factory=dict)
+    """The first that has it no more."""
     source: str = ""
 
     @cached_property
@@ -52,15 +50,9 @@ class FlagTable:
 
     def releases_with(self, name: str) -> tuple[bool, ...]:
         """For each release that was read, whether it has the flag."""
-        began = {flag: release for release, flags in reversed(self.since.items()) for flag in flags}
-        ended = {flag: release for release, flags in reversed(self.gone.items()) for flag in flags}
-        first, last = began.get(name), ended.get(name)
-        order = {release: place for place, release in enumerate(self.releases)}
-        has, found = first is None or (last is not None and order[last] < order[first]), []
-        for release in self.releases:
-            has = (has or name in self.since.get(release, ())) and name not in self.gone.get(release, ())
-            found.append(has)
-        return tuple(found)
+        first = self.releases.index(self.began[name])
+        end = self.releases.index(self.gone[name]) if name in self.gone else len(self.releases)
+        return tuple(first <= place < end for place in range(len(self.releases)))
 
     def has(self, name: str, version: str | None) -> bool:
         """Whether a release has a flag; between two that were read, either of them may speak for it."""
@@ -74,9 +66,8 @@ class FlagTable:
         """Why a release refuses the flag: which others have it; empty where it has it."""
         if self.has(name, version):
             return ""
-        runs = groupby(zip(self.releases, self.releases_with(name), strict=True), key=lambda one: one[1])
-        spans = [[release for release, _ in run] for has, run in runs if has]
-        said = " and ".join(one[0] if len(one) == 1 else f"{one[0]} to {one[-1]}" for one in spans)
+        those = [one for one, has in zip(self.releases, self.releases_with(name), strict=True) if has]
+        said = those[0] if len(those) == 1 else f"{those[0]} to {those[-1]}"
         other = self.instead.get(name)
         known = f"{self.engine} {version}" if version[:1].isdigit() else f"the newest {self.engine}"
         return f"{known} has no --{name}; {said} have it" + (f"; now --{other}" if other else "")
@@ -105,13 +96,22 @@ def flags_of(backend: object) -> FlagTable | None:
 
 def read(rows: Mapping[str, Any]) -> FlagTable:
     """The values of a `flags.json`."""
-    reasons = {name: reason for reason, names in rows["not_counted"].items() for name in names}
-    switches, lists = frozenset(rows["switches"]), frozenset(rows["lists"])
-    counted, no_bytes = frozenset(rows["counted"]), frozenset(rows["no_bytes"])
-    values = (counted | no_bytes | reasons.keys()) - switches - lists
+    fates = {"": rows["counted"], "no bytes": rows["no_bytes"], **rows["not_counted"]}
+    listed = [
+        (name, fate, release)
+        for fate, groups in fates.items() for release, names in groups.items() for name in names
+    ]  # fmt: skip
+    of = {name.rstrip(KINDS): (fate, release) for name, fate, release in listed}
+    switches, lists = (
+        frozenset(name.rstrip(KINDS) for name, _, _ in listed if name.endswith(kind)) for kind in KINDS
+    )
     return FlagTable(
-        engine=rows["engine"], releases=tuple(rows["releases"]),
-        grammar=Grammar(rows["aliases"], switches, lists, values, rows["engine"]),
-        counted=counted, no_bytes=no_bytes, not_counted=reasons, assumed=rows["assumed"],
-        instead=rows["instead"], since=rows["since"], gone=rows["gone"], source=rows["source"],
+        engine=rows["engine"], releases=tuple(rows["releases"]), source=rows["source"],
+        grammar=Grammar(rows["aliases"], switches, lists, frozenset(of) - switches - lists, rows["engine"]),
+        counted=frozenset(name for name, (fate, _) in of.items() if not fate),
+        no_bytes=frozenset(name for name, (fate, _) in of.items() if fate == "no bytes"),
+        not_counted={name: fate for name, (fate, _) in of.items() if fate not in ("", "no bytes")},
+        assumed=rows["assumed"], instead=rows["instead"],
+        began={name: release for name, (_, release) in of.items()},
+        gone={name: release for release, names in rows["gone"].items() for name in names},
     )  # fmt: skip

@@ -1,17 +1,12 @@
 """What every engine's launch shares: install lines, the cards that a plan takes, option words."""
 
-from __future__ import annotations
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-from typing import TYPE_CHECKING, Any
-
+from memserve.engines.deployment import Deployment
 from memserve.engines.rules.judge import release
 from memserve.engines.rules.version import NEWEST, version_key
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from memserve.engines.deployment import Deployment
-    from memserve.hardware.machine import Card, Machine
+from memserve.hardware.machine import Card, Machine
 
 VISIBLE = {
     "nvidia": "CUDA_VISIBLE_DEVICES",

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, cast
 
 from memserve import registry
-from memserve.engines.backend import is_plannable, server_of
-from memserve.engines.log import Logged
-from memserve.engines.speed import Timed
+from memserve.engines.backend import Plannable, is_plannable, server_of
+from memserve.engines.log import LogFormat, Logged
+from memserve.engines.speed import EngineSpeed, Timed
 from memserve.errors import InvalidInput
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-
-    from memserve.engines.backend import Plannable
-    from memserve.engines.log import LogFormat
     from memserve.engines.server import Program
-    from memserve.engines.speed import EngineSpeed
     from memserve.protocol import Backend
 
 UNRANKED = 9

@@ -1,16 +1,12 @@
 """What a backend's `launch` answers: how to start a deployment, and which deployment a command starts."""
 
-from __future__ import annotations
-
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from memserve.engines.deployment import Deployment
-    from memserve.hardware.machine import Machine
-    from memserve.model.spec import ModelSpec
+from memserve.engines.deployment import Deployment
+from memserve.hardware.machine import Machine
+from memserve.model.spec import ModelSpec
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,5 @@
 """What a backend may tell of its engine's start-up log: the file log.json in its folder, as data."""
 
-from __future__ import annotations
-
 from typing import Literal, Protocol, TypedDict, runtime_checkable
 
 

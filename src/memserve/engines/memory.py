@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
+from typing import Literal, Protocol, TypeAlias
 
-if TYPE_CHECKING:
-    from memserve.engines.deployment import Deployment
-    from memserve.hardware.machine import Machine
-    from memserve.model.spec import ModelSpec
+from memserve.engines.deployment import Deployment
+from memserve.hardware.machine import Machine
+from memserve.model.spec import ModelSpec
 
 Outcome: TypeAlias = Literal["runs", "refused", "out_of_memory"]
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, cast
@@ -16,17 +17,17 @@ from typing import TYPE_CHECKING, Any, cast
 from memserve import files
 from memserve.engines.backend import Plannable
 from memserve.engines.install import options_of
+from memserve.engines.launch import Launcher
+from memserve.engines.log import LogFormat
+from memserve.engines.memory import Accountant
+from memserve.engines.speed import EngineSpeed
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable
 
     from memserve.engines.command import Words
     from memserve.engines.flags import FlagTable
-    from memserve.engines.launch import Launcher
-    from memserve.engines.log import LogFormat
-    from memserve.engines.memory import Accountant
     from memserve.engines.server import ServerFacts
-    from memserve.engines.speed import EngineSpeed
     from memserve.protocol import Capabilities, Task
 
 

@@ -3,8 +3,6 @@
 Every key may be left out: what nobody measured is taken from the engines that were, with wider ranges.
 """
 
-from __future__ import annotations
-
 from typing import Protocol, TypedDict, runtime_checkable
 
 
@@ -61,6 +59,8 @@ class EngineSpeed(TypedDict, total=False):
     generations: list[Generation]
     constants: dict[str, float]
     """Fields of `memserve.speed.roofline.constants.Constants`; all others are everybody's."""
+    texts_share: float
+    """Share of the arithmetic peak that it reaches as an embedder; else that of servers."""
     rows: int
     """Published measurements that the constants were fitted on."""
     timed_on: list[str]

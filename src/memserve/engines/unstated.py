@@ -1,14 +1,10 @@
 """What a parsed command leaves open, settled from the model: its context, its quantization."""
 
-from __future__ import annotations
-
 import re
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from memserve.engines.deployment import Deployment
-    from memserve.model.spec import ModelSpec
+from memserve.engines.deployment import Deployment
+from memserve.model.spec import ModelSpec
 
 UNSTATED = 0
 """`Deployment.context` of a command that names none: the engine takes the model's own."""

@@ -1,18 +1,13 @@
 """The cards we know, ours and those that backends bring, found by any name that people or engines use."""
 
-from __future__ import annotations
-
 import json
 import re
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from memserve import files, registry
 from memserve.errors import InvalidInput, UnknownName
-from memserve.hardware.machine import GIB, Card, Link
-
-if TYPE_CHECKING:
-    from memserve.hardware.machine import Machine
+from memserve.hardware.machine import GIB, Card, Link, Machine
 
 MIB = 1024**2
 _MAKERS = re.compile(r"nvidia|tesla|geforce|amd|instinct|radeon|intel|huawei|ascend|apple")

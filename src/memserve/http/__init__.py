@@ -1,7 +1,5 @@
 """What every HTTP backend stands on: one transport seam, server-sent events, retries, limits, secrets."""
 
-from __future__ import annotations
-
 from memserve.http.client import HttpClient, Pieces, Signer
 from memserve.http.connect import OPTIONS, StaticKey, connect, key, refuse_rest
 from memserve.http.engine import HttpEngine, StreamReader

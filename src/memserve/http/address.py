@@ -1,7 +1,5 @@
 """Where a server is: its base URL taken apart, the proxy on the way, loopback never through one."""
 
-from __future__ import annotations
-
 from base64 import b64encode
 from dataclasses import dataclass, field
 from ipaddress import ip_address

@@ -7,6 +7,7 @@ import io
 import os
 import socket
 import threading
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import suppress
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -16,13 +17,10 @@ import aiohttp
 from yarl import URL
 
 from memserve.errors import BadAnswer, ConnectionFailed, TimedOut
-from memserve.http.transport import ProxyRefused, Refused, Stale, Untrusted
+from memserve.http.transport import Call, ProxyRefused, Refused, Stale, Untrusted
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import AsyncGenerator, AsyncIterator, Mapping
-
-    from memserve.http.transport import Call
 
 _KEEPALIVE_SECONDS = 30.0
 _PROBE_SECONDS = 60

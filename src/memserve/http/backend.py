@@ -1,14 +1,10 @@
 """What the entry point of an HTTP backend resolves to: nothing to plan, an engine to open."""
 
-from __future__ import annotations
-
+from collections.abc import Sequence
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from memserve.protocol import Capabilities, Task
+from memserve.protocol import Capabilities, Task
 
 
 class HttpBackend:

@@ -1,20 +1,15 @@
 """Bodies: decompressed within a limit, decoded by their charset, read as JSON that means one thing."""
 
-from __future__ import annotations
-
 import json
 import logging
 import zlib
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from memserve.errors import BadAnswer, MemserveError, RemoteError
 from memserve.http.time_limit import within
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Mapping
-
-    from memserve.http.transport import Answer
+from memserve.http.transport import Answer
 
 T = TypeVar("T")
 log = logging.getLogger("memserve.http")

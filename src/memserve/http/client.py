@@ -12,7 +12,6 @@ from memserve.errors import (
     AuthenticationFailed,
     Closed,
     MemserveError,
-    Overloaded,
     RemoteError,
     Throttled,
     TimedOut,
@@ -23,6 +22,7 @@ from memserve.http.retry import Attempts
 from memserve.http.throttle import Throttle
 from memserve.http.time_limit import within
 from memserve.http.transport import Call
+from memserve.protocol import observer
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
@@ -63,7 +63,6 @@ class HttpClient:
         self.address = address
         self.limits = limits
         self.mask = mask
-        self.on_throttle: Callable[[MemserveError], None] | None = None
         self._signer = signer
         self._transport = transport
         self._errors = errors
@@ -92,6 +91,7 @@ class HttpClient:
         attempts = Attempts(self.limits, self._known)
         while True:
             yielded = False
+            await self._turn(self.limits.timeout)
             source = self._streamed(call, events)
             try:
                 async for item in source:
@@ -130,8 +130,7 @@ class HttpClient:
     async def _persist(self, once: Callable[[], Awaitable[T]]) -> T:
         attempts = Attempts(self.limits, self._known)
         while True:
-            if self._throttle.remaining:
-                await self._throttle.wait()
+            await self._turn(self.limits.timeout)
             try:
                 return await once()
             except RemoteError as error:
@@ -145,15 +144,17 @@ class HttpClient:
 
     async def _pause(self, attempts: Attempts, error: RemoteError) -> None:
         """Wait before the next attempt, or raise the error for good."""
+        observed = observer.get()
+        if observed is not None:
+            observed.failed(error)
         if isinstance(error, AuthenticationFailed) and await self._renewed(attempts, error):
             return
         seconds = attempts.after(error)
         log.info("%s; next attempt in %.1f s", error.message, seconds)
-        if isinstance(error, (Throttled, Overloaded)):
-            self._tell(error)
         if isinstance(error, Throttled):
-            self._throttle.pause(seconds)
-            return
+            if observed is None or error.retry_at is not None:
+                self._throttle.pause(seconds)
+            return  # an observer paces what the server gives no moment for
         if isinstance(error, failure.Loading):
             await self._until_loaded(seconds)
         else:
@@ -165,10 +166,13 @@ class HttpClient:
         attempts.renewed = True
         return True
 
-    def _tell(self, error: MemserveError) -> None:
-        if self.on_throttle is not None:
-            with suppress(Exception):
-                self.on_throttle(error)
+    async def _turn(self, limit: float) -> None:
+        """Wait until an attempt may go out."""
+        if self._throttle.remaining:
+            await self._throttle.wait()
+        observed = observer.get()
+        if observed is not None:
+            await observed.before(limit)
 
     async def _until_loaded(self, first: float) -> None:
         """Poll the server's health while it loads its model, which costs no attempt."""
@@ -219,8 +223,6 @@ class HttpClient:
 
     async def _streamed(self, call: Call, events: Callable[[Answer, Pieces], AsyncIterator[T]],
                         ) -> AsyncGenerator[T, None]:  # fmt: skip
-        if self._throttle.remaining:
-            await self._throttle.wait()
         started = time.monotonic()
         limit = self.limits.head_seconds
         answer = await within(limit, self._send(call), f"no first byte within {limit:g} s")

@@ -3,26 +3,21 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from memserve.errors import InvalidInput, Unsupported
+from memserve.errors import AuthenticationFailed, InvalidInput, Unsupported
 from memserve.http import address as addresses
-from memserve.http.client import HttpClient
-from memserve.http.error_rows import SHARED
+from memserve.http.address import Address
+from memserve.http.client import HttpClient, Signer
+from memserve.http.error_rows import SHARED, KnownErrors
 from memserve.http.limits import Limits
 from memserve.http.secret import Mask, Secret
-from memserve.http.transport import Call
+from memserve.http.transport import Call, Transport
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import Mapping
-
-    from memserve.errors import AuthenticationFailed
-    from memserve.http.address import Address
-    from memserve.http.client import Signer
-    from memserve.http.error_rows import KnownErrors
-    from memserve.http.transport import Transport
 
 _LIMITS = {
     "timeout": "timeout",

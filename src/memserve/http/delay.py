@@ -1,16 +1,11 @@
 """How long a server asks to wait: Retry-After in all its forms, and the reset headers of rate limits."""
 
-from __future__ import annotations
-
 import math
 import random
 import re
+from collections.abc import Mapping
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 _FIRST = 0.5
 _CAP = 8.0

@@ -12,9 +12,8 @@ from memserve.http import body, sse
 from memserve.http.time_limit import within
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Mapping
+    from collections.abc import AsyncIterator, Mapping
 
-    from memserve.errors import MemserveError
     from memserve.http.client import HttpClient, Pieces
     from memserve.http.sse import Event
     from memserve.http.transport import Answer, Call
@@ -72,15 +71,6 @@ class HttpEngine(ABC):
         """What answers, without any secret: part of the runner's cache key."""
         known = self.capabilities
         return {"backend": known.backend, "base_url": self._client.address.shown, "model": known.model or ""}
-
-    @property
-    def on_throttle(self) -> Callable[[MemserveError], None] | None:
-        """Called for every throttle or overload that is about to be retried."""
-        return self._client.on_throttle
-
-    @on_throttle.setter
-    def on_throttle(self, hook: Callable[[MemserveError], None] | None) -> None:
-        self._client.on_throttle = hook
 
     async def complete(self, request: Request) -> Completion:
         """Answer one request or raise."""

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, TypeAlias
 
 from memserve import files
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-
-    from memserve.http.failure import Words
+from memserve.http.failure import Words
 
 Refine: TypeAlias = "Callable[[Words, Mapping[str, str]], Words]"
 """A backend's own reading of a failure: codes that stand in headers or deep in the body, put first."""

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from memserve import errors
 from memserve.errors import MemserveError, Overloaded, Redirected, RemoteError
 from memserve.http import delay, overflow
+from memserve.http.secret import Mask
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from memserve.http.error_rows import KnownErrors, Reaction
-    from memserve.http.secret import Mask
 
 _SHOWN = 500
 _OK = 200

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from memserve.errors import ConnectionFailed, InvalidInput, TimedOut
-from memserve.http.transport import Refused, Untrusted
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Mapping
-
-    from memserve.http.transport import Call, Transport
+from memserve.http.transport import Call, Refused, Transport, Untrusted
 
 _THREADS = 64
 _END = object()

@@ -1,7 +1,5 @@
 """How long and how much: the limits of one HTTP client."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 from typing import Any

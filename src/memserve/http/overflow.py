@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from memserve.errors import ContextOverflow
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from memserve.http.error_rows import KnownErrors
 
 

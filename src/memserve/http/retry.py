@@ -1,18 +1,13 @@
 """The one retry layer: what a failed attempt is worth, and how long to wait before the next."""
 
-from __future__ import annotations
-
 import time
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 from memserve.errors import Overloaded, RemoteError, Throttled
 from memserve.http import delay
+from memserve.http.limits import Limits
 from memserve.http.transport import Refused, Stale
-
-if TYPE_CHECKING:
-    from memserve.http.limits import Limits
 
 _REFUSED_CAP = 2.0
 _UNKNOWN_SERVER_SECONDS = 10.0

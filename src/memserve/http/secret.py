@@ -1,15 +1,11 @@
 """Keys that cannot be printed, and a mask for text that might echo them."""
 
-from __future__ import annotations
-
 import re
 from base64 import b64encode
+from collections.abc import Iterable
 from html import escape
-from typing import TYPE_CHECKING, NoReturn
+from typing import NoReturn
 from urllib.parse import quote
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
 
 MASK = "***"
 _SHORT = 8

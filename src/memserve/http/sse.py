@@ -1,17 +1,11 @@
 """Server-sent events, from bytes that may be split anywhere."""
 
-from __future__ import annotations
-
 import re
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from memserve.errors import BadAnswer
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
-
-    from memserve.http.client import Pieces
+from memserve.http.client import Pieces
 
 _LINE_END = re.compile(rb"\r\n|\n|\r")
 _BOM = b"\xef\xbb\xbf"

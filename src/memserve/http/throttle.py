@@ -1,7 +1,5 @@
 """A pause that all requests of one client share: when a provider says slow down, it means every caller."""
 
-from __future__ import annotations
-
 import asyncio
 import random
 import time

@@ -1,10 +1,8 @@
 """Time limits around a wait."""
 
-from __future__ import annotations
-
 import asyncio
 import sys
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 from memserve.errors import TimedOut
 
@@ -13,8 +11,7 @@ if sys.version_info >= (3, 11):
 else:
     from async_timeout import timeout as _timeout
 
-if TYPE_CHECKING:
-    from collections.abc import Awaitable
+from collections.abc import Awaitable
 
 T = TypeVar("T")
 

@@ -1,14 +1,10 @@
 """The one seam between memserve and a network: a call goes out, an answer's head and body come back."""
 
-from __future__ import annotations
-
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 from memserve.errors import ConnectionFailed
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping
 
 
 @dataclass(frozen=True)

@@ -4,15 +4,10 @@ The count is that of transformers' own modules with SDPA or flash attention and 
 holds it against the tensors that torch really saves. Fused kernels (Liger, Megatron) keep less.
 """
 
-from __future__ import annotations
-
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
-
-    from memserve.model.spec import Block, ModelSpec, Weight
+from memserve.model.spec import Block, ModelSpec, Weight
 
 ADAPTER = 4
 """Bytes of an element on the adapter's path: peft casts its input to float32."""

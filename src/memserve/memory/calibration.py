@@ -3,21 +3,16 @@
 The profile is a small JSON file: {"schema": 1, "profiles": [{"backend", "card", "tensor", ...}]}.
 """
 
-from __future__ import annotations
-
 import json
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields, replace
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
+from memserve.engines.memory import Footprint
 from memserve.errors import InvalidInput
 from memserve.memory.calibration_file import default_path
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-    from pathlib import Path
-
-    from memserve.engines.memory import Footprint
-    from memserve.memory.startup_log import StartupLog
+from memserve.memory.startup_log import StartupLog
 
 SCHEMA = 1
 PLAUSIBLE_FACTOR = (0.1, 10.0)

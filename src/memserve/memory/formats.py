@@ -1,14 +1,10 @@
 """How weights lie in memory under each quantization, as data, and the bytes of one tensor in it."""
 
-from __future__ import annotations
-
 from functools import cache
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from memserve import files
-
-if TYPE_CHECKING:
-    from memserve.model.spec import ModelSpec, Quantization, Weight
+from memserve.model.spec import ModelSpec, Quantization, Weight
 
 DTYPE_BYTES = {"float32": 4, "float": 4, "float16": 2, "half": 2, "bfloat16": 2}
 UNTOUCHED = frozenset({"embedding", "position", "head", "router", "norm", "tower", "projector"})

@@ -1,14 +1,10 @@
 """What one layer keeps for past tokens on one rank: the raw material of every engine's cache."""
 
-from __future__ import annotations
-
 from math import prod
-from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
+from typing import Literal, NamedTuple, TypeAlias
 
 from memserve.model.memo import remembered
-
-if TYPE_CHECKING:
-    from memserve.model.spec import Mixer, ModelSpec
+from memserve.model.spec import Mixer, ModelSpec
 
 CacheKind: TypeAlias = Literal["full", "window", "chunk", "latent", "cross", "state"]
 ELEMENT = {

@@ -1,19 +1,15 @@
 """Reads what engines say about memory when they start, by the lines that each backend's log.json lists."""
 
-from __future__ import annotations
-
 import re
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from memserve.engines import installed
+from memserve.engines.log import LogFormat
 from memserve.errors import InvalidInput
 from memserve.hardware.machine import GIB
-
-if TYPE_CHECKING:
-    from memserve.engines.log import LogFormat
 
 MOST_BYTES = 2 * 1024**2
 """A start tells all of this within its first few thousand lines."""

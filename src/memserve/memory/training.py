@@ -1,22 +1,17 @@
 """Memory of training: weights, gradients, optimizer and activations of one card."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
 from functools import cache
 from math import prod
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from memserve import files
 from memserve.errors import InvalidInput
-from memserve.hardware.machine import GIB
+from memserve.hardware.machine import GIB, Machine
 from memserve.memory.activations import Keeping, layer_bytes
 from memserve.memory.formats import named
 from memserve.memory.weights import Split, Storage, weight_bytes
-
-if TYPE_CHECKING:
-    from memserve.hardware.machine import Machine
-    from memserve.model.spec import Block, ModelSpec, Weight
+from memserve.model.spec import Block, ModelSpec, Weight
 
 METHODS = ("full", "lora", "qlora")
 _SHORT = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32", "pure-bf16": "pure-bfloat16"}

@@ -1,21 +1,15 @@
 """What accounts of engines have in common that start without measuring themselves."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from math import prod
-from typing import TYPE_CHECKING
 
-from memserve.memory.kv import layer_caches
+from memserve.engines.deployment import Deployment
+from memserve.engines.memory import Accountant, Footprint
+from memserve.hardware.machine import Machine
+from memserve.memory.kv import LayerCache, layer_caches
 from memserve.memory.weights import partition
 from memserve.model.memo import remembered
-
-if TYPE_CHECKING:
-    from memserve.engines.deployment import Deployment
-    from memserve.engines.memory import Accountant, Footprint
-    from memserve.hardware.machine import Machine
-    from memserve.memory.kv import LayerCache
-    from memserve.model.spec import ModelSpec
+from memserve.model.spec import ModelSpec
 
 
 def forward_bytes(model: ModelSpec, tokens: int, element: int, ranks: int = 1) -> int:

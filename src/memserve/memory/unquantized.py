@@ -1,12 +1,7 @@
 """Which weights a quantized checkpoint leaves in 16 bit, read from the module names its config lists."""
 
-from __future__ import annotations
-
 import re
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable
 
 _PREFIX = re.compile(r"^(?:model\.|language_model\.|text_model\.|transformer\.)+")
 _LAYER = re.compile(r"^(?:layers|h|blocks)\.(\d+|\*)\.?")

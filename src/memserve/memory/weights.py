@@ -1,19 +1,13 @@
 """Bytes of weights on each rank: each weight split as the engine splits it, in the format it is stored in."""
 
-from __future__ import annotations
-
+from collections.abc import Iterable
 from math import prod
-from typing import TYPE_CHECKING, NamedTuple, TypeAlias
+from typing import NamedTuple, TypeAlias
 
-from memserve.memory.formats import DTYPE_BYTES, held, of_checkpoint
+from memserve.memory.formats import DTYPE_BYTES, Format, held, of_checkpoint
 from memserve.memory.unquantized import Ignored
 from memserve.model.memo import remembered
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-    from memserve.memory.formats import Format
-    from memserve.model.spec import Block, ModelSpec, Weight
+from memserve.model.spec import Block, ModelSpec, Weight
 
 VOCABULARY_STEP = 64
 """Engines pad the vocabulary to a multiple of 64 before they split it."""

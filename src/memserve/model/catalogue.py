@@ -1,16 +1,12 @@
 """Models known by name: one line of data/catalogue.jsonl each, parsed only when it is asked for."""
 
-from __future__ import annotations
-
 import json
 import re
+from collections.abc import Iterator
 from functools import cache
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from memserve import files
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 GROUPED = frozenset({"gptq", "awq", "w4a16", "w4a8"})
 """Methods whose tools make groups of 128 unless told otherwise, at 8 bits, too."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import socket
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 from threading import Thread
@@ -14,8 +15,6 @@ from urllib.parse import urlsplit
 from memserve.errors import ConnectionFailed, ModelUnreadable, PermissionDenied, TimedOut, UnknownName
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from memserve.model.stored.safetensors import Tensor
 
 T = TypeVar("T")

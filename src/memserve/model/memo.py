@@ -1,13 +1,9 @@
 """What was found about one very model, found once and shared by every candidate that asks."""
 
-from __future__ import annotations
+from collections.abc import Callable, Hashable
+from typing import Any, TypeVar
 
-from typing import TYPE_CHECKING, Any, TypeVar
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable
-
-    from memserve.model.spec import ModelSpec
+from memserve.model.spec import ModelSpec
 
 T = TypeVar("T")
 KEPT = 64

@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from memserve.errors import ModelUnreadable
 from memserve.model.config import LARGEST, Config
 from memserve.model.recipes import rope
-from memserve.model.recipes.build import inventory
-from memserve.model.spec import ModelSpec
+from memserve.model.recipes.build import Headers, inventory
+from memserve.model.spec import ModelSpec, Quantization
 from memserve.model.stored import quantization
 from memserve.model.translate import adapt
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from pathlib import Path
-
-    from memserve.model.recipes.build import Headers
-    from memserve.model.spec import Quantization
     from memserve.model.stored.gguf import Gguf
 
 MTP_FIELDS = ("num_nextn_predict_layers", "mtp_num_hidden_layers", "num_mtp_modules", "num_mtp_layers")

@@ -12,13 +12,11 @@ from memserve import files
 from memserve.errors import InvalidInput, ModelUnreadable, UnknownName
 from memserve.model import catalogue, reader
 from memserve.model.config import read_json
-from memserve.model.spec import Quantization
+from memserve.model.recipes.build import Headers
+from memserve.model.spec import ModelSpec, Quantization
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    from memserve.model.recipes.build import Headers
-    from memserve.model.spec import ModelSpec
 
 LONGEST_NAME = 4096
 PAGE = re.compile(

@@ -149,6 +149,11 @@ class ModelSpec:
     stored: tuple[tuple[str, int], ...] = ()
     """Bytes on disk by dtype, where the files were at hand; scales and buffers included."""
 
+    @property
+    def embeds(self) -> bool:
+        """It makes vectors or scores of texts, and no tokens: an embedder or a reranker."""
+        return self.encoder_only or self.pooling is not None
+
     @cached_property
     def weights(self) -> tuple[Weight, ...]:
         """Every weight, layers repeated."""

@@ -1,11 +1,7 @@
 """Configs of repositories with code of their own, put into the words of the same model in transformers."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping
+from typing import Any
 
 Values = dict[str, Any]
 

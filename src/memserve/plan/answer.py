@@ -13,7 +13,7 @@ from memserve.plan.plan import Plan
 from memserve.plan.query import Query
 from memserve.plan.search import pricing
 from memserve.plan.search.checkpoints import loaded
-from memserve.plan.search.choice import ranked
+from memserve.plan.search.choice import Rank, ranked
 from memserve.plan.search.closest import measured, nearest, remedies
 from memserve.plan.search.offers import consider
 from memserve.plan.search.reasons import reasons_for
@@ -70,10 +70,11 @@ class Answer(Shown):
 
 def answer(model: ModelSpec, machine: Machine, query: Query, *, everything: bool = False) -> Answer:
     """Judge every candidate and choose."""
+    query = query.of_model(model)
     found = consider(model, machine, query, thorough=everything)
     best = ranked(found, model, machine, query)
     rejected = tuple(candidate for candidate in found if not candidate.fits)
-    maker = Maker(model, machine, query, rejected)
+    maker = Maker(model, machine, query, found)
     if not best:
         closest = nearest(rejected)
         missed = maker.plan(measured(closest, model, machine)) if closest else None
@@ -88,7 +89,7 @@ def answer(model: ModelSpec, machine: Machine, query: Query, *, everything: bool
 
 def traded(best: Sequence[Candidate], model: ModelSpec, machine: Machine, query: Query) -> tuple[Trade, ...]:
     """What an objective other than quality weighs."""
-    if query.objective == "quality":
+    if query.objective == "quality" or model.embeds:
         return ()
     from memserve.plan.search.pareto import front
 
@@ -102,7 +103,7 @@ def checked(plan: Plan) -> Answer:
     largest = backend.memory.largest_context(plan.model, plan.machine, plan.deployment)
     given = replace(launch, command=tuple(plan.command), env=plan.env, notes=())
     plan = replace(plan, launch=given, largest_context=largest)
-    query = Query(context=plan.context, backend=plan.backend)
+    query = Query(plan.context, plan.concurrency, plan.backend)
     if plan.fits:
         return Answer(plan.model, plan.machine, query, plan, None, (), ())
     missed = Candidate(plan.deployment, plan.verdict, plan.checkpoint)
@@ -124,8 +125,9 @@ class Maker:
     """Turns candidates into plans: launch, largest context, speed, cost, reasons."""
 
     def __init__(self, model: ModelSpec, machine: Machine, query: Query,
-                 rejected: tuple[Candidate, ...]) -> None:  # fmt: skip
-        self.model, self.machine, self.query, self.rejected = model, machine, query, rejected
+                 found: Sequence[Candidate]) -> None:  # fmt: skip
+        self.model, self.machine, self.query, self.found = model, machine, query, found
+        self.rank = Rank(model, machine, query)
         self.rent = instances.rent(machine)
 
     def plan(self, candidate: Candidate, *, brief: bool = False) -> Plan:
@@ -145,11 +147,12 @@ class Maker:
             model=self.model, machine=self.machine, deployment=deployment, verdict=candidate.verdict,
             checkpoint=candidate.checkpoint, launch=launch, largest_context=largest,
         )  # fmt: skip
-        reasons = reasons_for(plan, self.query, self.rejected) if not brief else launch.notes
+        reasons = reasons_for(plan, self.rank, self.found) if not brief else launch.notes
         if not candidate.fits:
             return replace(plan, reasons=(candidate.reason, *reasons))
         return replace(
             plan, reasons=reasons, speed=pricing.speed_object(held, self.machine, candidate, job),
             cost=pricing.cost_object(held, self.machine, candidate, self.rent, job),
             workload=job.on(held, self.machine, candidate, self.rent.usd_per_hour) if job else None,
+            assumptions=pricing.assumptions(held, candidate, job),
         )  # fmt: skip

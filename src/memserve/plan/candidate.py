@@ -1,15 +1,11 @@
 """A candidate: one deployment with its weights and its verdict, in the words of the JSON answer."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from memserve.engines.deployment import Deployment
+from memserve.engines.memory import Footprint, Outcome
 from memserve.hardware.machine import GIB
-
-if TYPE_CHECKING:
-    from memserve.engines.deployment import Deployment
-    from memserve.engines.memory import Footprint, Outcome
 
 MEMORY_FIELDS = ("usable", "weights", "activation", "non_torch", "graphs", "kv_cache", "free")
 
@@ -166,7 +162,8 @@ class Candidate(Judged):
         """As a line of `rejected`."""
         return {
             "backend": self.backend, "engine_version": self.engine_version or None,
-            "quantization": self.quantization, "dtype": self.dtype,
+            "quantization": self.quantization, "dtype": self.dtype, "kv_dtype": self.kv_dtype,
+            "checkpoint": self.checkpoint.id,
             "tensor_parallel": None if self.remote else self.tensor_parallel,
             "pipeline_parallel": None if self.remote else self.pipeline_parallel,
             "data_parallel": None if self.remote else self.data_parallel,

@@ -1,29 +1,22 @@
 """Judges a command that one already has: would this engine start, on these cards, and with what memory?"""
 
-from __future__ import annotations
-
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 from memserve.engines import container, installed
 from memserve.engines.backend import server_of
 from memserve.engines.command import masked, taken_apart
+from memserve.engines.deployment import Deployment
 from memserve.engines.flags import UNKNOWN, NotCounted, flags_of
 from memserve.engines.install import VISIBLE
 from memserve.engines.launch import Launch
 from memserve.engines.rules.judge import drives
 from memserve.engines.unstated import LARGEST, completed
 from memserve.errors import InvalidInput
-from memserve.hardware.machine import GIB
+from memserve.hardware.machine import GIB, Machine
+from memserve.model.spec import ModelSpec
 from memserve.plan.candidate import Checkpoint, Verdict
 from memserve.plan.plan import Plan
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
-
-    from memserve.engines.deployment import Deployment
-    from memserve.hardware.machine import Machine
-    from memserve.model.spec import ModelSpec
 
 NEWEST = "newest"
 AMPERE = 80

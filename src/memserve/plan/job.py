@@ -1,19 +1,15 @@
 """`--workload`, `--deadline`, `--budget`: how long a job takes on a plan, and what it costs."""
 
-from __future__ import annotations
-
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from memserve.errors import InvalidInput
-
-if TYPE_CHECKING:
-    from memserve.hardware.machine import Machine
-    from memserve.model.spec import ModelSpec
-    from memserve.plan.candidate import Judged
-    from memserve.speed.prices import Price
-    from memserve.speed.workloads import Estimate, Workload
+from memserve.hardware.machine import Machine
+from memserve.model.spec import ModelSpec
+from memserve.plan.candidate import Judged
+from memserve.speed.prices import Price
+from memserve.speed.workloads import Estimate, Workload
 
 STEP = 256
 """Contexts that follow from a workload are rounded up to it."""
@@ -32,6 +28,17 @@ class Job:
     """Requests a minute that a provider takes."""
     tpm: float | None = None
     """Tokens a minute that a provider takes."""
+
+    def of(self, model: ModelSpec) -> "Job":
+        """The job as a model does it: an embedder writes nothing, and a generator must write something."""
+        if model.embeds:
+            return replace(self, workload=replace(self.workload, output_tokens=0.0))
+        if model.blocks and self.workload.output_tokens == 0:
+            raise InvalidInput(
+                f"{self.workload.name} has no output tokens, and {model.id} is no embedder",
+                hint="say IN:OUT:N, as 1000:200:5000",
+            )
+        return self
 
     @property
     def context(self) -> int:

@@ -5,7 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from memserve.errors import DoesNotFit, InvalidInput, UnknownName
-from memserve.plan.query import Query
+from memserve.plan.answer import Answer
+from memserve.plan.candidate import Candidate
+from memserve.plan.plan import Plan
+from memserve.plan.query import PlanOptions, Query
 
 if TYPE_CHECKING:
     from os import PathLike
@@ -14,10 +17,6 @@ if TYPE_CHECKING:
 
     from memserve.hardware.machine import Machine
     from memserve.model.spec import ModelSpec
-    from memserve.plan.answer import Answer
-    from memserve.plan.candidate import Candidate
-    from memserve.plan.plan import Plan
-    from memserve.plan.query import PlanOptions
 
 
 def best(
@@ -39,6 +38,7 @@ def candidates(
 
     query = Query.of(**options)
     spec, machine = model_of(model, query.backend), machine_of(gpus)
+    query = query.of_model(spec)
     found = consider(spec, machine, query, thorough=True)
     return [*ranked(found, spec, machine, query), *(one for one in found if not one.fits)]
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from bisect import bisect_right
+from typing import TYPE_CHECKING, Any
 
 from memserve import files
 
@@ -11,7 +12,10 @@ if TYPE_CHECKING:
 
 _DATA = files.table(__file__, "losses.json")
 WEIGHTS: dict[str, int] = _DATA["weights"]
-KV: dict[str, int] = _DATA["kv"]
+_STEPS: dict[str, Any] = _DATA["steps"]
+KV: dict[str, int] = _STEPS["kv"]
+BELOW_4_BIT: int = _STEPS["below_4_bit"]
+"""The steps of weights that nobody is offered unasked."""
 PREFERRED: tuple[str, ...] = tuple(_DATA["preferred"])
 OVERFLOWS: dict[str, list[str]] = _DATA["overflows"]
 """Models whose activations a dtype cannot hold."""
@@ -22,6 +26,11 @@ def weight_loss(checkpoint: Checkpoint) -> int:
     """The order of a checkpoint's weights: 0 is 16 bit."""
     loss = WEIGHTS.get(checkpoint.quantization, 40)
     return min(loss, EIGHT_BIT) if checkpoint.bits == 8 else loss
+
+
+def steps(loss: int, kv_dtype: str) -> int:
+    """Steps below 16 bits, as data/losses.json counts them: weights of that loss and their KV cache."""
+    return bisect_right(_STEPS["weights"], loss) + KV.get(kv_dtype, 3)
 
 
 def preference(quantization: str) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from math import ceil
 from typing import TYPE_CHECKING, Any, Protocol
@@ -9,14 +10,12 @@ from typing import TYPE_CHECKING, Any, Protocol
 from memserve import files
 from memserve.engines import installed
 from memserve.engines.backend import server_of
+from memserve.engines.deployment import Deployment, Layout
+from memserve.engines.launch import Launch
+from memserve.hardware.machine import Machine
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
-
-    from memserve.engines.deployment import Deployment, Layout
-    from memserve.engines.launch import Launch
     from memserve.engines.server import Spread
-    from memserve.hardware.machine import Machine
 
 Words = tuple[str, ...]
 NETWORKS: dict[str, Any] = files.table(__file__, "networks.json")

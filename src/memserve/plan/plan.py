@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from memserve.engines.assumption import Assumption
-from memserve.hardware.machine import GIB
-from memserve.plan.candidate import Judged
+from memserve.engines.launch import Launch
+from memserve.hardware.machine import GIB, Machine
+from memserve.model.spec import ModelSpec
+from memserve.plan.candidate import Candidate, Judged
 from memserve.plan.page.shown import Shown
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
-
     from memserve.engines.flags import NotCounted
-    from memserve.engines.launch import Launch
-    from memserve.hardware.machine import Machine
-    from memserve.model.spec import ModelSpec
-    from memserve.plan.candidate import Candidate
     from memserve.plan.page.section import Section
 
 SCREEN = 4000

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypedDict
 
 from memserve.errors import InvalidInput, UnknownName
 from memserve.plan.losses import WEIGHTS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from typing_extensions import Self, Unpack
 
+    from memserve.model.spec import ModelSpec
     from memserve.plan.job import Job
     from memserve.speed.workloads import Workload
 
@@ -103,6 +103,10 @@ class Query:
 
         job = {name: given.pop(name) for name in JOB if name in given}
         return cls(**given, job=read(**job) if job else None)
+
+    def of_model(self, model: ModelSpec) -> Self:
+        """The query for a model: its job as the model does it."""
+        return self if self.job is None else replace(self, job=self.job.of(model))
 
     def __post_init__(self) -> None:
         counts = {

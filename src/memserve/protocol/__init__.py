@@ -8,6 +8,7 @@ what callers hold, so that sync, async, streaming and batch behave the same ever
 
 from __future__ import annotations
 
+from memserve.protocol.attempts import AttemptObserver, observer
 from memserve.protocol.capabilities import Capabilities
 from memserve.protocol.clients import Embedder, Generator, Reranker
 from memserve.protocol.engines import (
@@ -34,7 +35,6 @@ from memserve.protocol.engines import (
     SupportsScore,
     SupportsStream,
     SupportsTokenizer,
-    TellsThrottles,
 )
 from memserve.protocol.settings import Settings
 from memserve.protocol.values import (
@@ -67,6 +67,7 @@ __all__ = [
     "DEFAULT_TEMPERATURE",
     "DEFAULT_TOP_P",
     "AsyncEngine",
+    "AttemptObserver",
     "Backend",
     "BatchEngine",
     "Capabilities",
@@ -109,9 +110,9 @@ __all__ = [
     "SupportsStream",
     "SupportsTokenizer",
     "Task",
-    "TellsThrottles",
     "TokenLogprob",
     "ToolCall",
     "Truncate",
     "Usage",
+    "observer",
 ]

@@ -9,9 +9,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+    from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 
-    from memserve.errors import MemserveError
     from memserve.protocol.capabilities import Capabilities
     from memserve.protocol.values import (
         Completion,
@@ -230,14 +229,6 @@ class HasIdentity(Protocol):
     def identity(self) -> Mapping[str, str]:
         """Address, revision, dtype, ...; never a secret."""
         ...
-
-
-@runtime_checkable
-class TellsThrottles(Protocol):
-    """An engine that retries by itself."""
-
-    on_throttle: Callable[[MemserveError], None] | None
-    """Called for each throttle that is about to be retried."""
 
 
 # ---------------------------------------------------------------- the backend

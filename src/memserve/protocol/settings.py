@@ -1,13 +1,9 @@
 """The settings of one call, key by key, for editors and type checkers."""
 
-from __future__ import annotations
+from collections.abc import Mapping, Sequence
+from typing import Any, TypedDict
 
-from typing import TYPE_CHECKING, Any, TypedDict
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from memserve.protocol.values import Truncate
+from memserve.protocol.values import Truncate
 
 
 class Settings(TypedDict, total=False):

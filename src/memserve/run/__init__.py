@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from memserve.protocol import Generator, Prompt, Request, Settings
 from memserve.run.answers import answers
 from memserve.run.summary import Summary
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
-    from pathlib import Path
-
-    from memserve.protocol import Generator, Prompt, Request, Settings
     from memserve.run.options import Order
 
 __all__ = ["Summary", "answers", "run"]

@@ -5,19 +5,19 @@ from __future__ import annotations
 import json
 import sys
 from argparse import ArgumentTypeError
+from collections.abc import Sequence
 from contextlib import nullcontext
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from memserve import cli, registry
 from memserve.errors import InvalidInput, MemserveError
+from memserve.run.summary import Summary
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Sequence
 
     from memserve.run.job import Job
-    from memserve.run.summary import Summary
 
 SETTINGS = ("max_tokens", "temperature", "top_p", "seed", "stop", "n")
 RUN = ("concurrency", "rpm", "tpm", "budget", "price", "cache", "order", "patience", "retry_failed", "resume",
@@ -106,7 +106,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(chosen: argparse.Namespace) -> int:
     import memserve
-    from memserve.run.job import Job
+    from memserve.run.job import Job, check
     from memserve.run.options import Options
 
     options = Options.of(
@@ -115,6 +115,7 @@ def _run(chosen: argparse.Namespace) -> int:
         progress=not chosen.quiet,
         **_spread(chosen),
     )
+    check(chosen.requests, chosen.output, options)
     opener = partial(memserve.generator, chosen.model, backend=chosen.backend, **_backend_options(chosen))
     with nullcontext(opener) if options.distributed else opener() as generator:
         job = Job(chosen.requests, chosen.output, generator, options)

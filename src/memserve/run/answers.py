@@ -1,13 +1,9 @@
 """Reading an answers file back."""
 
-from __future__ import annotations
-
 import json
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
+from typing import Any
 
 
 def answers(output: str | Path) -> Iterator[dict[str, Any]]:

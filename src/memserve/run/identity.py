@@ -1,7 +1,5 @@
 """Who answers, as an answer cache and a price table need to know it."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

@@ -1,18 +1,18 @@
-"""Ctrl-C and SIGTERM during a run: the first stops it cleanly, another one at once."""
+"""Ctrl-C, SIGTERM and SIGHUP during a run: the first stops it cleanly, another one at once."""
 
 from __future__ import annotations
 
 import logging
 import signal
 import threading
+from collections.abc import Callable, Iterator
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, TypeVar
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from types import FrameType
+from types import FrameType
+from typing import Any, TypeVar
 
 T = TypeVar("T")
+_HANGUP = getattr(signal, "SIGHUP", None)
+_SIGNALS = tuple(one for one in (signal.SIGINT, signal.SIGTERM, _HANGUP) if one is not None)
 _log = logging.getLogger("memserve.run")
 
 
@@ -35,8 +35,9 @@ class Interrupts:
 
     def __enter__(self) -> Interrupts:
         if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
-                self._before[number] = signal.signal(number, self._handle)
+            for number in _SIGNALS:
+                if number != _HANGUP or signal.getsignal(number) is not signal.SIG_IGN:  # as under nohup
+                    self._before[number] = signal.signal(number, self._handle)
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -60,10 +61,10 @@ class Interrupts:
 
     def again(self) -> None:
         """Deliver the caught signal to whoever handled it before; the run has ended cleanly."""
-        if self.caught == signal.SIGTERM:
-            signal.raise_signal(signal.SIGTERM)
-        elif self.caught is not None:
+        if self.caught == signal.SIGINT:
             raise KeyboardInterrupt
+        if self.caught is not None:
+            signal.raise_signal(self.caught)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if self._nudged:

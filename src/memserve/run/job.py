@@ -1,14 +1,13 @@
 """One run from its first check to its summary."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 import logging
 import threading
+from collections.abc import Iterator
 from contextlib import ExitStack, closing, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from memserve.errors import InvalidInput, MemserveError
 from memserve.run.asking import ask
@@ -20,21 +19,17 @@ from memserve.run.distributed.remote_generator import remote
 from memserve.run.identity import identity
 from memserve.run.interrupts import Interrupts, Stopped
 from memserve.run.limits.budget import Spending, price_of
+from memserve.run.options import Options
 from memserve.run.progress import Progress
 from memserve.run.requests import source
-from memserve.run.store import failures, known_ids
+from memserve.run.requests.item import Item
+from memserve.run.store import failures, files, known_ids
 from memserve.run.store.cache import Cache
 from memserve.run.store.failures import Failures
-from memserve.run.store.journal import Journal
+from memserve.run.store.journal import Journal, is_reserve
+from memserve.run.store.record import Stamp
 from memserve.run.store.results import Results
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from memserve.run.options import Options
-    from memserve.run.requests.item import Item
-    from memserve.run.store.record import Stamp
-    from memserve.run.summary import Summary
+from memserve.run.summary import Summary
 
 _log = logging.getLogger("memserve.run")
 
@@ -43,10 +38,7 @@ class Job:
     """Holds what a run holds: the locked output, the table of ids, the cache, the failures."""
 
     def __init__(self, requests: Any, output: Any, generator: Any, options: Options) -> None:
-        if not isinstance(output, (str, Path)) or not str(output) or Path(output).is_dir():
-            raise InvalidInput(f"the output must be the path of a .jsonl file, not {str(output)[:80]!r}")
-        self._output = Path(output)
-        source.check(requests, self._output)
+        self._output = check(requests, output, options)
         if options.distributed:
             generator = remote(generator)
         else:
@@ -66,7 +58,7 @@ class Job:
         spending = Spending(price, options.budget)
         with ExitStack() as stack:
             journal = stack.enter_context(closing(Journal(self._output, afresh=not options.resume)))
-            failed = stack.enter_context(closing(Failures(failures.beside(self._output))))
+            failed = stack.enter_context(closing(Failures(files.failed_beside(self._output))))
             ids = stack.enter_context(closing(known_ids.KnownIds()))
             self._recover(journal, failed, ids, spending)
             cache = stack.enter_context(closing(Cache(options.cache, named))) if options.cache else None
@@ -79,6 +71,7 @@ class Job:
                 self._in_batches(intake, results, spending)
             else:
                 self._over_the_wire(intake, results, spending)
+            self.error = self.error or journal.finish()
             return results.summary(self._why())
 
     def _recover(
@@ -142,6 +135,18 @@ class Job:
         if self.interrupts and self.interrupts.caught:
             return "interrupted"
         return str(self.error) if self.error else None
+
+
+def check(requests: Any, output: Any, options: Options) -> Path:
+    """The output's path; whatever the files do not allow is refused before an engine is opened."""
+    if not isinstance(output, (str, Path)) or not str(output) or Path(output).is_dir():
+        raise InvalidInput(f"the output must be the path of a .jsonl file, not {str(output)[:80]!r}")
+    path = files.local(output, "the output")
+    files.distinct(requests, path, options.cache)
+    source.check(requests)
+    files.refuse_foreign(files.failed_beside(path), failures.is_ours)
+    files.refuse_foreign(files.reserve_beside(path), is_reserve)
+    return path
 
 
 def _run(loop: AsyncLoop) -> None:

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from memserve.errors import InvalidInput
 from memserve.run.limits.budget import Budget, budget
 from memserve.run.requests.item import SETTINGS, checked
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 Order = Literal["prefix", "given"]
 PATIENCE_SECONDS = 600.0

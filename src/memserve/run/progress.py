@@ -7,10 +7,8 @@ import sys
 import threading
 import time
 from collections import deque
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from memserve.run.store.results import Counts
+from memserve.run.store.results import Counts
 
 LIVE_SECONDS, LOG_SECONDS = 0.25, 15.0
 SPAN_SECONDS = 60.0

@@ -1,7 +1,5 @@
 """What a run did."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 

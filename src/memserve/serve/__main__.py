@@ -71,6 +71,8 @@ def _serve(args: argparse.Namespace) -> int:
     if args.dry_run:
         print(plan.get("install", ""), " ".join(plan["command"]), sep="\n")
         return 0
+    if args.key_file:
+        server.private(args.key_file, "")
     python = _python(args, plan)
     started = server.start(
         plan["command"], env=plan.get("env") or {}, host=args.host, port=args.port, python=python,

@@ -1,18 +1,13 @@
 """What the planner would change after an engine ran out of the memory that it was planned to have."""
 
-from __future__ import annotations
-
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import product
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from memserve.engines import installed
 from memserve.errors import DoesNotFit, MemserveError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
-
-    from memserve.hardware.machine import Machine
+from memserve.hardware.machine import Machine
 
 _SHARES = (0.95, 0.9, 0.85, 0.8, 0.7)
 _PARTS = (1, 2, 4)

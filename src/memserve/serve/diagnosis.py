@@ -1,16 +1,11 @@
 """An engine's last words in plain ones, with what would help: its backend's rows, then `diagnoses.json`."""
 
-from __future__ import annotations
-
 import json
 import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
 
 _KILLED = 9
 _NOISE = re.compile(r"^\s*(File \"|Traceback|\^+|During handling|The above exception|warnings?\.warn)|^\s*$")

@@ -1,7 +1,5 @@
 """A Python environment made from a plan's install line, once, and kept for the next time."""
 
-from __future__ import annotations
-
 import hashlib
 import os
 import re
@@ -9,13 +7,10 @@ import shlex
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from memserve.errors import EngineFailed, InvalidInput
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
 
 _DONE = ".memserve-complete"
 _VARIABLE = re.compile(r"[A-Z_][A-Z0-9_]*=")

@@ -5,8 +5,6 @@ memserve asked or because memserve is gone (killed outright, too), it ends the e
 first. Whatever the engine leaves behind when it dies by itself is ended as well. Needs nothing of memserve.
 """
 
-from __future__ import annotations
-
 import os
 import select
 import signal

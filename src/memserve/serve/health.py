@@ -1,7 +1,5 @@
 """Asks a server on this machine whether it answers; never through a proxy."""
 
-from __future__ import annotations
-
 import http.client
 import socket
 

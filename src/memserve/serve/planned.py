@@ -1,7 +1,5 @@
 """A planner's answer, as far as starting it goes: refused in one line where this machine alone cannot."""
 
-from __future__ import annotations
-
 import json
 import sys
 from pathlib import Path

@@ -1,18 +1,13 @@
 """One engine with its log in a file, watched by a guard that ends it as a whole, whatever happens to us."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 from weakref import finalize
 
 from memserve.errors import BackendMissing
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
 
 _TAIL_BYTES = 65536
 PATIENCE = 10.0

@@ -16,9 +16,8 @@ from memserve.protocol import SupportsAsyncClose, SupportsClose
 from memserve.serve.server import start
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
-    from memserve.errors import MemserveError
     from memserve.protocol import Capabilities, Completion, Request, Task
     from memserve.serve.server import Server
 
@@ -51,16 +50,6 @@ class Served:
             self._server.check()
             raise
         return answer
-
-    @property
-    def on_throttle(self) -> Callable[[MemserveError], None] | None:
-        """The HTTP engine's."""
-        hook: Callable[[MemserveError], None] | None = getattr(self._engine, "on_throttle", None)
-        return hook
-
-    @on_throttle.setter
-    def on_throttle(self, hook: Callable[[MemserveError], None] | None) -> None:
-        self._engine.on_throttle = hook
 
     async def aclose(self) -> None:
         """Close the connections, then end the server."""

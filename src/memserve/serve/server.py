@@ -7,26 +7,23 @@ import secrets
 import stat
 import tempfile
 import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import TracebackType
 from typing import TYPE_CHECKING
 
 from memserve.engines import installed
 from memserve.engines.backend import server_of
+from memserve.engines.server import Program
 from memserve.errors import EngineFailed, InvalidInput, TimedOut
 from memserve.http.address import is_loopback
-from memserve.serve.diagnosis import diagnose
+from memserve.serve.diagnosis import Diagnosis, diagnose
 from memserve.serve.health import answers, free_port, is_free
 from memserve.serve.process import Process
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
-    from types import TracebackType
-
     from typing_extensions import Self
-
-    from memserve.engines.server import Program
-    from memserve.serve.diagnosis import Diagnosis
 
 LOOPBACK = "127.0.0.1"
 START_SECONDS = 1800.0
@@ -178,8 +175,12 @@ def _key_words(program: Program, command: Sequence[str], key: str, folder: Path)
 
 
 def private(path: Path, text: str) -> None:
-    """A file that only its owner can read."""
-    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    """A file that only its owner can read; a link is not followed."""
+    try:
+        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_NOFOLLOW", 0), 0o600)
+    except OSError as error:
+        why = "it is a link" if path.is_symlink() else error.strerror
+        raise InvalidInput(f"cannot write a key to {path}: {why}", hint="name another file") from error
     with os.fdopen(handle, "w", encoding="utf-8") as file:
         if stat.S_ISREG(os.fstat(handle).st_mode):
             os.fchmod(handle, 0o600)  # one that was there before may have been anybody's to read

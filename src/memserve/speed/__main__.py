@@ -7,18 +7,17 @@ memserve speed economics [--cny-per-usd 7.1] [--purchase-usd 300000]
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from memserve import cli
 from memserve.errors import UnknownName
 from memserve.hardware.machine import GIB
+from memserve.speed.communication import Traffic
+from memserve.speed.compression import Effect
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
-    from collections.abc import Sequence
-
-    from memserve.speed.communication import Traffic
-    from memserve.speed.compression import Effect
 
 Rows = list[tuple[str, ...]]
 

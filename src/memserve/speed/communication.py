@@ -3,17 +3,13 @@
 Bytes are those that one card sends in a step, with ring algorithms; a link's rate is one way.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from memserve.errors import InvalidInput
+from memserve.hardware.machine import Link
 from memserve.speed.inputs import MOST_TOKENS, degree, number
-
-if TYPE_CHECKING:
-    from memserve.hardware.machine import Link
-    from memserve.speed.roofline.shape import Shape
+from memserve.speed.roofline.shape import Shape
 
 Kind = Literal["data", "tensor", "pipeline", "expert"]
 KINDS: tuple[Kind, ...] = ("data", "tensor", "pipeline", "expert")

@@ -4,23 +4,19 @@ Quantization changes the bytes that a step reads and, with 8- or 4-bit activatio
 changes them only as far as kernels can skip what is gone: single zeros save nothing.
 """
 
-from __future__ import annotations
-
 import re
 from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from memserve import files
 from memserve.errors import InvalidInput
+from memserve.hardware.machine import Machine
+from memserve.model.spec import ModelSpec
+from memserve.speed.result import Speed
 from memserve.speed.roofline import formats, layout, queueing, shape
 from memserve.speed.roofline.forecast import judge, situate
-
-if TYPE_CHECKING:
-    from memserve.hardware.machine import Machine
-    from memserve.model.spec import ModelSpec
-    from memserve.speed.result import Speed
-    from memserve.speed.roofline.shape import Shape
+from memserve.speed.roofline.shape import Shape
 
 QUANTIZATIONS = ("none", "fp8", "w8a8", "int8", "w8a16", "gptq", "awq", "w4a16", "nf4", "nvfp4", "mxfp4",
                  "gguf-q4_k_m")  # fmt: skip

@@ -1,7 +1,5 @@
 """Money per token, from the few figures people quote: prices, server hours, MFU, a human's pace."""
 
-from __future__ import annotations
-
 from memserve.errors import InvalidInput
 from memserve.speed.inputs import number
 

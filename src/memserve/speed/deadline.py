@@ -1,7 +1,5 @@
 """Deadlines as people say them: how long from now (`12h`) or until when (`tomorrow 9:00`)."""
 
-from __future__ import annotations
-
 import re
 from datetime import datetime, timedelta
 

@@ -1,14 +1,10 @@
 """The sums about inference that users quote, reproduced: the claim, what comes out, what it rests on."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 from memserve import files
 from memserve.speed import cost
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 OWNING = ("purchase_usd", "rent_usd_per_hour", "years", "busy_share", "watts", "usd_per_kwh")
 """What nobody but the buyer can state."""

@@ -1,11 +1,7 @@
 """Prices from the optional package `genai-prices`, whose table is wider than the shipped one."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping
+from typing import Any
 
 PROBE = 1_000
 """Tokens asked for: few enough that no long-context tier applies."""

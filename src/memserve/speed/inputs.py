@@ -1,7 +1,5 @@
 """Numbers that callers pass, checked in one place: a wrong one is an `InvalidInput`, never a traceback."""
 
-from __future__ import annotations
-
 from numbers import Real
 
 from memserve.errors import InvalidInput

@@ -1,7 +1,5 @@
 """What a prediction says: three figures, each with the range that 90 % of real measurements fall into."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 

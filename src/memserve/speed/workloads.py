@@ -16,16 +16,15 @@ from typing import TYPE_CHECKING, Any
 from memserve import files
 from memserve.engines.assumption import Assumption
 from memserve.errors import InvalidInput, UnknownName
+from memserve.hardware.machine import Machine
+from memserve.model.spec import ModelSpec
 from memserve.speed.deadline import seconds_of as seconds_of
 from memserve.speed.inputs import MOST_TOKENS, number
+from memserve.speed.prices import Price
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
-
-    from memserve.hardware.machine import Machine
-    from memserve.model.spec import ModelSpec
-    from memserve.speed.prices import Price
 
 CHARACTERS = 4.0
 """Characters per token of English text, where a file gives text and no counts."""
@@ -134,6 +133,8 @@ def assess(workload: Workload, model: ModelSpec | str, machine: Machine, *, usd_
     """Time, GPU-hours, energy and money of a workload on a machine; `layout` is what `predict` takes."""
     from memserve.speed.roofline.forecast import predict
 
+    if not isinstance(model, str) and model.embeds:
+        return _read(workload, model, machine, usd_per_hour, layout)
     hit = prefix_cache and workload.shared > 1
     cached = workload.prefix_tokens * (1 - 1 / workload.shared) if hit else 0.0
     flight = concurrency or min(PARALLEL, workload.requests)
@@ -145,19 +146,32 @@ def assess(workload: Workload, model: ModelSpec | str, machine: Machine, *, usd_
     times = [workload.total_output / value for value in (rate.high, rate.likely, rate.low)]
     tail = speed.ttft_ms.likely / 1e3 if workload.requests > flight else 0.0
     seconds = (times[0] + tail, times[1] + tail, times[2] + tail)
-    price = usd_per_hour if usd_per_hour is not None else machine.usd_per_hour
-    return Estimate(
-        workload=workload,
-        seconds=seconds,
-        gpu_hours=seconds[1] / 3600 * machine.cards,
-        kwh=_kwh(machine, seconds[1]),
-        usd=None if price is None else _each(seconds, price / 3600),
-        usd_per_hour=price,
-        concurrency=flight,
-        at_most=speed.at_most,
+    return replace(
+        _taking(workload, machine, seconds, usd_per_hour), concurrency=flight, at_most=speed.at_most,
         notes=speed.notes,
         assumptions=() if concurrency else (Assumption("concurrency", flight, "memserve's choice"),),
-    )
+    )  # fmt: skip
+
+
+def _read(workload: Workload, model: ModelSpec, machine: Machine, usd_per_hour: float | None,
+          layout: dict[str, Any]) -> Estimate:  # fmt: skip
+    """A corpus through an embedder: texts that are read, and nothing written."""
+    from memserve.speed.roofline.texts import texts_per_s
+
+    rate = texts_per_s(model, machine, input_tokens=workload.prompt_tokens, **layout)
+    low, likely, high = (workload.requests / value for value in (rate.high, rate.likely, rate.low))
+    found = _taking(workload, machine, (low, likely, high), usd_per_hour)
+    return replace(found, notes=("embedders were never timed: the range is wide",))
+
+
+def _taking(workload: Workload, machine: Machine, seconds: tuple[float, float, float],
+            usd_per_hour: float | None) -> Estimate:  # fmt: skip
+    """What so many seconds of a machine use up."""
+    price = usd_per_hour if usd_per_hour is not None else machine.usd_per_hour
+    return Estimate(
+        workload, seconds, gpu_hours=seconds[1] / 3600 * machine.cards, kwh=_kwh(machine, seconds[1]),
+        usd=None if price is None else _each(seconds, price / 3600), usd_per_hour=price,
+    )  # fmt: skip
 
 
 def ask(workload: Workload, price: Price, *, batch: bool = False, requests_per_minute: float | None = None,
@@ -247,8 +261,10 @@ def _sized(word: str) -> Workload:
         size, answer, count = (float(part.replace("_", "").replace(",", "")) for part in word.split(":"))
     except ValueError:
         raise InvalidInput(f"not a workload: {word!r}", hint="write IN:OUT:N, as 1000:200:5000") from None
-    if answer <= 0 or count < 1 or count != int(count):
-        raise InvalidInput(f"{word!r}: output tokens and a whole number of requests must be above zero")
+    if count < 1 or count != int(count):
+        raise InvalidInput(f"{word!r}: a whole number of requests above zero is needed")
+    if size + answer <= 0:
+        raise InvalidInput(f"{word!r}: a request of no tokens takes no time")
     for name, tokens in (("input", size), ("output", answer)):
         number(f"the workload's {name}", tokens, most=MOST_TOKENS)
     return Workload(word, int(count), size, answer, source="as asked")
@@ -264,7 +280,7 @@ def _prompt_tokens(row: dict[str, Any], where: str) -> float:
     for name in ("input_tokens", "prompt_tokens"):
         if row.get(name) is not None:
             return number(f"{where}: {name}", row[name], most=MOST_TOKENS)
-    prompt = row.get("prompt", row.get("messages"))
+    prompt = next((row[name] for name in ("prompt", "messages", "text", "input") if name in row), None)
     if not isinstance(prompt, (str, list)):
         raise InvalidInput(f"{where}: a prompt is a string, messages or token ids, not {str(prompt)[:40]!r}")
     if isinstance(prompt, list) and prompt and isinstance(prompt[0], int):

@@ -1,18 +1,11 @@
 """Tokens to text while they arrive: whole characters, thought apart from answer, cut at a stop string."""
 
-from __future__ import annotations
-
+from collections.abc import Sequence
 from itertools import groupby
-from typing import TYPE_CHECKING
 
 from memserve.protocol import Delta
-from memserve.tokens.thinking import ThoughtSplitter, beginning
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from memserve.tokens.thinking import Thinking
-    from memserve.tokens.tokenizer import Tokenizer
+from memserve.tokens.thinking import Thinking, ThoughtSplitter, beginning
+from memserve.tokens.tokenizer import Tokenizer
 
 _BROKEN = "\ufffd"
 

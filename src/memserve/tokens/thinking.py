@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -9,8 +10,6 @@ from typing import TYPE_CHECKING, Any
 from memserve import files
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
-
     Render = Callable[[Mapping[str, Any]], str | None]
     """A plain conversation as the template writes it with some variables set; None where it refuses them."""
 

@@ -1,11 +1,7 @@
 """What memserve asks of a tokenizer: transformers' have it, and so have those of our small engines."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING, Any, Protocol
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
 
 
 class Tokenizer(Protocol):

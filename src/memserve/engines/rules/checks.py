@@ -1,15 +1,11 @@
 """Arithmetic that rules name: each check returns the words for its sentence if it refuses, else None."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING, Any, TypeAlias
+from collections.abc import Callable, Mapping
+from typing import Any, TypeAlias
 
 from memserve.engines.rules.version import within
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-
-    Check: TypeAlias = Callable[[Mapping[str, Any]], dict[str, Any] | None]
+Check: TypeAlias = Callable[[Mapping[str, Any]], dict[str, Any] | None]
 
 DEFAULT_GROUP = 128
 

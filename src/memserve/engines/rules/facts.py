@@ -1,17 +1,12 @@
 """What rules may ask about: flat facts of a machine, a model and a deployment."""
 
-from __future__ import annotations
+from collections.abc import Callable, Mapping
+from typing import Any
 
-from typing import TYPE_CHECKING, Any
-
+from memserve.engines.deployment import Deployment
+from memserve.hardware.machine import Machine
 from memserve.model.memo import remembered
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-
-    from memserve.engines.deployment import Deployment
-    from memserve.hardware.machine import Machine
-    from memserve.model.spec import Mixer, ModelSpec, Weight
+from memserve.model.spec import Mixer, ModelSpec, Weight
 
 DTYPE_WORDS = {"half": "float16", "float": "float32"}
 """What engines take for a dtype besides its name."""

@@ -8,21 +8,16 @@ all must hold. `check` names an arithmetic test of `checks.py`. A row refuses if
 conditions and its check all apply. The first row that refuses is the answer.
 """
 
-from __future__ import annotations
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, Literal, NamedTuple, TypeAlias
 
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
-
+from memserve.engines.deployment import Deployment
 from memserve.engines.rules.checks import CHECKS
 from memserve.engines.rules.facts import deployment_facts, machine_facts, model_facts
 from memserve.engines.rules.version import within
+from memserve.hardware.machine import Machine
 from memserve.model.memo import remembered
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
-
-    from memserve.engines.deployment import Deployment
-    from memserve.hardware.machine import Machine
-    from memserve.model.spec import ModelSpec
+from memserve.model.spec import ModelSpec
 
 Open: TypeAlias = "tuple[Mapping[str, Any], Mapping[str, Any]]"
 """A row, and those of its conditions that are not yet known to hold."""

@@ -1,7 +1,5 @@
 """Orders engine versions as people write them, so that any version finds the rows that speak of it."""
 
-from __future__ import annotations
-
 import re
 from functools import lru_cache
 from typing import TypeAlias

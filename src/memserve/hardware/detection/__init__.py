@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from memserve.hardware.detection import amd, ascend, host, match, nvidia, visible
-from memserve.hardware.machine import Machine
+from memserve.hardware.machine import Card, Machine
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
     from memserve.hardware.detection.seen import Seen
-    from memserve.hardware.machine import Card
 
 
 def detect(*, env: Mapping[str, str] | None = None, nvml: Any = None, torch_npu: Any = None) -> Machine:

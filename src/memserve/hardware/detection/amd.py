@@ -1,7 +1,5 @@
 """AMD cards: through amd-smi, or else rocm-smi; both print JSON."""
 
-from __future__ import annotations
-
 import json
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Ascend NPUs: through npu-smi, or torch_npu where that is all there is."""
 
-from __future__ import annotations
-
 import re
 from importlib.util import find_spec
 from typing import Any

@@ -1,7 +1,5 @@
 """Runs a vendor's tool with a time limit."""
 
-from __future__ import annotations
-
 import shutil
 
 from memserve.errors import InvalidInput

@@ -1,7 +1,5 @@
 """The release of the accelerators' driver, from the files that its kernel module leaves."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 

@@ -1,18 +1,12 @@
 """Turns what a driver showed into a card of the catalogue, or the nearest one with a note."""
 
-from __future__ import annotations
-
 import math
 import re
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 from memserve.hardware import catalogue
-from memserve.hardware.machine import GIB
-
-if TYPE_CHECKING:
-    from memserve.hardware.detection.seen import Seen
-    from memserve.hardware.machine import Card
+from memserve.hardware.detection.seen import Seen
+from memserve.hardware.machine import GIB, Card
 
 SAME_SIZE = 0.02
 """Driver releases differ by this much about one card; more is another card, or another ECC setting."""

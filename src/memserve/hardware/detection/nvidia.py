@@ -1,7 +1,5 @@
 """NVIDIA cards: through NVML, or else nvidia-smi."""
 
-from __future__ import annotations
-
 import csv
 import re
 from pathlib import Path

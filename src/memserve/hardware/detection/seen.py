@@ -1,12 +1,8 @@
 """What a tool said about one device, before it is matched with the catalogue."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from memserve.hardware.machine import Vendor
+from memserve.hardware.machine import Vendor
 
 MIB = 1024**2
 

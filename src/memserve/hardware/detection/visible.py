@@ -1,14 +1,9 @@
 """Which devices an engine started from here would see: CUDA_VISIBLE_DEVICES and its kin."""
 
-from __future__ import annotations
-
 import re
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from memserve.hardware.detection.seen import Seen
+from memserve.hardware.detection.seen import Seen
 
 VARIABLES = {
     "nvidia": ("CUDA_VISIBLE_DEVICES",),

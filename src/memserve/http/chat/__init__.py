@@ -1,7 +1,5 @@
 """The chat shape that OpenAI made common: written and read here for every backend that speaks it."""
 
-from __future__ import annotations
-
 from memserve.http.chat.answer import completion, failure_in
 from memserve.http.chat.ask import encode, fill, messages
 from memserve.http.chat.stream import ChatReader

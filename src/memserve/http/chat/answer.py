@@ -1,17 +1,12 @@
 """Reads a whole answer in the chat (or the older completions) shape."""
 
-from __future__ import annotations
-
 import logging
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from memserve.http import failure
 from memserve.http.body import bad
 from memserve.http.chat import field
-from memserve.protocol import Completion, Sample
-
-if TYPE_CHECKING:
-    from memserve.protocol import ToolCall
+from memserve.protocol import Completion, Sample, ToolCall
 
 log = logging.getLogger("memserve.http")
 

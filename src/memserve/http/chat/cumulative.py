@@ -1,7 +1,5 @@
 """Tells servers that repeat the whole text in every chunk from those that send what is new."""
 
-from __future__ import annotations
-
 from memserve.http.body import bad
 
 _TELLING = 4

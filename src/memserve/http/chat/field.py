@@ -1,22 +1,16 @@
 """The small parts of an answer in the chat shape: text, usage, why it ended, log-probabilities."""
 
-from __future__ import annotations
-
 import json
 import logging
 import math
+from collections.abc import Mapping
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from memserve import files
 from memserve.errors import ServerFailed
 from memserve.http.body import bad
-from memserve.protocol import TokenLogprob, ToolCall, Usage
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from memserve.protocol import FinishReason
+from memserve.protocol import FinishReason, TokenLogprob, ToolCall, Usage
 
 log = logging.getLogger("memserve.http")
 FLOOR = -9999.0

@@ -1,19 +1,13 @@
 """Takes a chat prompt apart, for providers whose messages have another shape than OpenAI's."""
 
-from __future__ import annotations
-
 import json
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from memserve.errors import InvalidInput, Unsupported
 from memserve.http.chat.ask import messages
-from memserve.protocol import Raw, ToolCall
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
-
-    from memserve.protocol import Prompt
+from memserve.protocol import Prompt, Raw, ToolCall
 
 T = TypeVar("T")
 _SYSTEM = ("system", "developer")

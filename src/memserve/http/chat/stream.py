@@ -1,23 +1,16 @@
 """Reads a streamed answer in the chat (or the older completions) shape."""
 
-from __future__ import annotations
+from collections.abc import Callable, Mapping
+from typing import Any
 
-from typing import TYPE_CHECKING, Any
-
-from memserve.errors import ConnectionFailed, ContentRefused
+from memserve.errors import ConnectionFailed, ContentRefused, MemserveError
 from memserve.http import body
 from memserve.http.chat import answer, field
 from memserve.http.chat.cumulative import Unfolder
 from memserve.http.engine import StreamReader
-from memserve.protocol import Delta, ToolCall, Usage
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-
-    from memserve.errors import MemserveError
-    from memserve.http.failure import Words
-    from memserve.http.sse import Event
-    from memserve.protocol import FinishReason
+from memserve.http.failure import Words
+from memserve.http.sse import Event
+from memserve.protocol import Delta, FinishReason, ToolCall, Usage
 
 _DONE = "[DONE]"
 _EVENTS = ("message", "error", "completion", "chunk")

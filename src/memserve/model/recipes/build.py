@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, TypeAlias
 
-from memserve.model.config import LARGEST, MOST_LAYERS
+from memserve.model.config import LARGEST, MOST_LAYERS, Config
 from memserve.model.recipes import index
+from memserve.model.recipes.inventory import Inventory
+from memserve.model.spec import Quantization
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-    from typing import TypeAlias
-
-    from memserve.model.config import Config
-    from memserve.model.recipes.inventory import Inventory
-    from memserve.model.spec import Quantization
     from memserve.model.stored.safetensors import Tensor
 
-    Headers: TypeAlias = Callable[[], Mapping[str, Tensor]]
+Headers: TypeAlias = "Callable[[], Mapping[str, Tensor]]"
 
 REQUIRED = ("hidden_size", "num_hidden_layers", "num_attention_heads", "vocab_size")
 LIMITS = (

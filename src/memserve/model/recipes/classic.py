@@ -1,18 +1,12 @@
 """Decoders from before Llama's layout became the common one: GPT-2, OPT, Falcon."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
+from memserve.model.config import Config
 from memserve.model.recipes import heads, modules
 from memserve.model.recipes.family import Family
+from memserve.model.recipes.index import Recipe
 from memserve.model.recipes.inventory import Inventory
+from memserve.model.recipes.modules import Weights
 from memserve.model.spec import Block, Mixer
-
-if TYPE_CHECKING:
-    from memserve.model.config import Config
-    from memserve.model.recipes.index import Recipe
-    from memserve.model.recipes.modules import Weights
 
 
 def _attention(

@@ -1,25 +1,16 @@
 """Decoders: one block per distinct layer, from a config and the `Family` of its family."""
 
-from __future__ import annotations
+from collections.abc import Callable, Hashable, Sequence
+from typing import NamedTuple, TypeAlias, TypeVar
 
-from typing import TYPE_CHECKING, NamedTuple, TypeVar
-
-from memserve.model.config import LARGEST
+from memserve.model.config import LARGEST, Config
 from memserve.model.recipes import heads, layers, modules
-from memserve.model.recipes.family import Family, on
+from memserve.model.recipes.family import Family, Moe, on
 from memserve.model.recipes.inventory import Inventory
-from memserve.model.spec import Block, Mixer
+from memserve.model.recipes.modules import Weights
+from memserve.model.spec import Block, Mixer, MixerKind
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable, Sequence
-    from typing import TypeAlias
-
-    from memserve.model.config import Config
-    from memserve.model.recipes.family import Moe
-    from memserve.model.recipes.modules import Weights
-    from memserve.model.spec import MixerKind
-
-    Maker: TypeAlias = Callable[[Config, Family, str, bool], Block]
+Maker: TypeAlias = Callable[[Config, Family, str, bool], Block]
 
 Key = TypeVar("Key", bound="Hashable")
 

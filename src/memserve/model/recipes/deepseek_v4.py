@@ -1,18 +1,12 @@
 """DeepSeek-V4: one latent for keys and values, compressed behind a window, and several residual streams."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
+from memserve.model.config import Config
 from memserve.model.recipes import decoder, heads, modules
 from memserve.model.recipes.family import Family, Moe
+from memserve.model.recipes.index import Recipe
+from memserve.model.recipes.inventory import Inventory
+from memserve.model.recipes.modules import Weights
 from memserve.model.spec import Block, Mixer
-
-if TYPE_CHECKING:
-    from memserve.model.config import Config
-    from memserve.model.recipes.index import Recipe
-    from memserve.model.recipes.inventory import Inventory
-    from memserve.model.recipes.modules import Weights
 
 SPARSE, HEAVY, SLIDING = "compressed_sparse_attention", "heavily_compressed_attention", "sliding_attention"
 RATES = {SPARSE: 4, HEAVY: 128}

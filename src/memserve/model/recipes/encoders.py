@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import Any
 
+from memserve.model.config import Config
 from memserve.model.recipes import heads, layouts, tensors
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from memserve.model.config import Config
-    from memserve.model.recipes.index import Recipe
-    from memserve.model.recipes.inventory import Inventory
+from memserve.model.recipes.index import Recipe
+from memserve.model.recipes.inventory import Inventory
 
 
 class Fields:

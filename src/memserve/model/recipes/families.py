@@ -1,15 +1,10 @@
 """How the layers of each family of decoders differ from Llama's: a row of data each."""
 
-from __future__ import annotations
-
 from functools import partial
-from typing import TYPE_CHECKING
 
 from memserve.model.recipes import decoder
 from memserve.model.recipes.family import FOUR_NORMS, TWO_NORMS, Family, Moe
-
-if TYPE_CHECKING:
-    from memserve.model.recipes.index import Recipe
+from memserve.model.recipes.index import Recipe
 
 QWEN_MOE = Moe(layers="steps")
 

@@ -3,12 +3,9 @@
 A switch is True, False, or the name of the config field that holds it.
 """
 
-from __future__ import annotations
+from typing import Literal, NamedTuple, TypeAlias
 
-from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
-
-if TYPE_CHECKING:
-    from memserve.model.config import Config
+from memserve.model.config import Config
 
 Switch: TypeAlias = "bool | str"
 TWO_NORMS = ("input_layernorm", "post_attention_layernorm")

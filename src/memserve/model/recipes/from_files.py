@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import Any
 
 from memserve.errors import ModelUnreadable
 from memserve.model.config import MOST_LAYERS
 from memserve.model.recipes import tensors
+from memserve.model.recipes.inventory import Inventory
 from memserve.model.spec import Quantization
 from memserve.model.stored import packed
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from memserve.model.recipes.inventory import Inventory
-    from memserve.model.stored.gguf import Gguf
-    from memserve.model.stored.safetensors import Tensor
+from memserve.model.stored.gguf import Gguf
+from memserve.model.stored.safetensors import Tensor
 
 GGUF_NAMES = {
     "attn_q": "self_attn.q_proj", "attn_k": "self_attn.k_proj", "attn_v": "self_attn.v_proj",

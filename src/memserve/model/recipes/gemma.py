@@ -1,21 +1,15 @@
 """Gemma 3 and 4: text, and the towers of the ones that see and hear."""
 
-from __future__ import annotations
-
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
+from memserve.model.config import Config
 from memserve.model.recipes import decoder, families, heads, layers, modules
 from memserve.model.recipes.decoder import Heads
 from memserve.model.recipes.family import FOUR_NORMS, Family
-from memserve.model.spec import Block
-
-if TYPE_CHECKING:
-    from memserve.model.config import Config
-    from memserve.model.recipes.index import Recipe
-    from memserve.model.recipes.inventory import Inventory
-    from memserve.model.recipes.modules import Weights
-    from memserve.model.spec import Shard
+from memserve.model.recipes.index import Recipe
+from memserve.model.recipes.inventory import Inventory
+from memserve.model.recipes.modules import Weights
+from memserve.model.spec import Block, Shard
 
 FAMILY = Family(
     qkv_bias="attention_bias", out_bias="attention_bias", norms=FOUR_NORMS, qk_norm="head", windows="every6"

@@ -1,17 +1,12 @@
 """Gemma 3n's words: several residual streams, a low-rank detour, inputs of its own for each layer."""
 
-from __future__ import annotations
-
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
+from memserve.model.config import Config
 from memserve.model.recipes import decoder, gemma, heads, layers, modules
+from memserve.model.recipes.index import Recipe
+from memserve.model.recipes.inventory import Inventory
 from memserve.model.spec import Block
-
-if TYPE_CHECKING:
-    from memserve.model.config import Config
-    from memserve.model.recipes.index import Recipe
-    from memserve.model.recipes.inventory import Inventory
 
 FAMILY = gemma.FAMILY._replace(windows="every5")
 

@@ -3,18 +3,14 @@
 What a config cannot say (a bias here, a norm there) is guessed from its kin, so `exact` is False.
 """
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from memserve.model.config import LARGEST, MOST_LAYERS, Config
 from memserve.model.recipes import decoder, heads, index, mla, modules
 from memserve.model.recipes.family import Family, Moe
+from memserve.model.recipes.inventory import Inventory
+from memserve.model.recipes.modules import Weights
 from memserve.model.spec import Block
-
-if TYPE_CHECKING:
-    from memserve.model.recipes.inventory import Inventory
-    from memserve.model.recipes.modules import Weights
 
 NAMES: dict[str, tuple[str, ...]] = {
     "hidden_size": ("d_model", "n_embd", "dim", "model_dim", "embed_dim", "encoder_hidden_size"),

@@ -1,15 +1,9 @@
 """What the class named in `architectures` adds on top of the body: a vocabulary, a classifier, nothing."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
+from memserve.model.config import Config
 from memserve.model.recipes import modules
 from memserve.model.recipes.family import Family, on
-
-if TYPE_CHECKING:
-    from memserve.model.config import Config
-    from memserve.model.recipes.inventory import Inventory
+from memserve.model.recipes.inventory import Inventory
 
 GENERATIVE = ("ForCausalLM", "ForConditionalGeneration", "ForImageTextToText")
 

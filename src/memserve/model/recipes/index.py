@@ -6,19 +6,15 @@ To add a recipe: write it in a module of this folder, list it in that module's `
 A model that sees lays out its `text_config` by that one's own recipe and adds its towers.
 """
 
-from __future__ import annotations
-
+from collections.abc import Callable
 from functools import cache
 from importlib import import_module
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TypeAlias
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
+from memserve.model.config import Config
+from memserve.model.recipes.inventory import Inventory
 
-    from memserve.model.config import Config
-    from memserve.model.recipes.inventory import Inventory
-
-    Recipe: TypeAlias = Callable[[Config, str], Inventory]
+Recipe: TypeAlias = Callable[[Config, str], Inventory]
 
 # Decoders: words that generate.
 DECODERS: dict[str, str] = {

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
-if TYPE_CHECKING:
-    from memserve.model.recipes.modules import Weights
-    from memserve.model.spec import Block
+from memserve.model.recipes.modules import Weights
+from memserve.model.spec import Block
 
 
 class Inventory(NamedTuple):

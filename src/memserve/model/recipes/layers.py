@@ -1,13 +1,8 @@
 """Which layer attends how: `layer_types` where the config has it, else the rule of its family."""
 
-from __future__ import annotations
+from collections.abc import Callable
 
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from memserve.model.config import Config
+from memserve.model.config import Config
 
 KINDS = {
     "full_attention": "full",

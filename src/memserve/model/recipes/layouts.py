@@ -16,17 +16,13 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable, Mapping
 from functools import cache
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from memserve import files
-from memserve.model.config import LARGEST, MOST_LAYERS
+from memserve.model.config import LARGEST, MOST_LAYERS, Config
 from memserve.model.recipes.heads import labels
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-
-    from memserve.model.config import Config
 
 DEEPEST = 12
 _COUNTED = re.compile(r"([^\[]*)\[(.+)\]")
@@ -65,6 +61,13 @@ class Named(NamedTuple):
 
     shapes: dict[str, tuple[int, ...]]
     aliases: dict[str, tuple[int, ...]]
+    asked: set[str]
+    """`layer`, where a line asked which one it stands in."""
+
+    def again(self, first: str, other: str, into: Named) -> None:
+        """The same tensors below another prefix, as a further layer has them."""
+        for own, theirs in ((self.shapes, into.shapes), (self.aliases, into.aliases)):
+            theirs.update({other + name[len(first) :]: shape for name, shape in own.items()})
 
 
 def head_of(row: Mapping[str, Any], architecture: str) -> str:
@@ -77,7 +80,7 @@ def head_of(row: Mapping[str, Any], architecture: str) -> str:
 def named(config: Config, architecture: str) -> Named:
     """All tensors of the class that a config names."""
     row = layout(config.kind)
-    found = Named({}, {})
+    found = Named({}, {}, set())
     head = head_of(row, architecture)
     top = row.get("heads", {}).get(head, [])
     reader = _Reader(found, config, row.get("let", {}), head)
@@ -89,14 +92,14 @@ def named(config: Config, architecture: str) -> Named:
 def below(config: Config, prefix: str) -> dict[str, tuple[int, ...]]:
     """The tensors of a layout without a head, below a prefix."""
     row = layout(config.kind)
-    found = Named({}, {})
+    found = Named({}, {}, set())
     _Reader(found, config, row.get("let", {}), "").lines(row["body"], prefix)
     return found.shapes
 
 
 def size(config: Config, expression: str) -> int:
     """A number in the words of a config."""
-    return _Reader(Named({}, {}), config, layout(config.kind).get("let", {}), "").size(expression)
+    return _Reader(Named({}, {}, set()), config, layout(config.kind).get("let", {}), "").size(expression)
 
 
 def _alternatives(name: str) -> list[str]:
@@ -134,8 +137,7 @@ class _Reader:
             name = counted[1]
         path = ".".join(part for part in (prefix, name) if part and part != "-")
         if counted:
-            for index in range(self.count(counted[2])):
-                self.include(rest[0], f"{path}.{index}", index)
+            self.repeat(rest[0], path, self.count(counted[2]))
             return
         for one in _alternatives(path):
             if rest[0][0] in "@>":
@@ -143,7 +145,17 @@ class _Reader:
             else:
                 self.tensor(one, rest)
 
-    def include(self, word: str, path: str, index: int) -> None:
+    def repeat(self, word: str, path: str, count: int) -> None:
+        """Another layout `count` times: read once where none of its lines asks for the layer."""
+        own, first = Named({}, {}, set()), path
+        for index in range(count):
+            here = f"{path}.{index}"
+            if not index or own.asked:
+                own, first = Named({}, {}, own.asked), here
+                self.include(word, here, index, own)
+            own.again(first, here, self.found)
+
+    def include(self, word: str, path: str, index: int, into: Named | None = None) -> None:
         """The lines of another layout, or of a nested config."""
         if self.depth >= DEEPEST:
             self.config.bad(word[1:], "is nested too deep")
@@ -153,7 +165,7 @@ class _Reader:
             if not known(config.kind):
                 self.config.bad(word[1:], f"is of a kind that is not known: {config.kind[:40]!r}")
         row = layout(config.kind if word[0] == ">" else word[1:])
-        inner = _Reader(self.found, config, {**row.get("let", {}), **let}, head, self.depth + 1)
+        inner = _Reader(into or self.found, config, {**row.get("let", {}), **let}, head, self.depth + 1)
         inner.layer = index
         inner.lines(row["body"], path)
 
@@ -241,6 +253,11 @@ class _Reader:
             return found[int(rest)] if isinstance(found, list) and len(found) > int(rest) else found
         return self.nested(first).atom(rest) if rest else self.config.raw(name)
 
+    def asked_layer(self) -> int:
+        """Which layer this is; that a line asks for it is noted."""
+        self.found.asked.add("layer")
+        return self.layer
+
     def nested(self, field: str) -> _Reader:
         """The reader of a nested config."""
         config = self.config.sub(field)
@@ -259,7 +276,7 @@ COMPARED: dict[str | None, Callable[[_Reader, Any, str], bool]] = {
 }
 BUILT_IN: dict[str, Callable[[_Reader], Any]] = {
     "labels": lambda reader: labels(reader.config),
-    "layer": lambda reader: reader.layer,
+    "layer": lambda reader: reader.asked_layer(),
     "head": lambda reader: reader.head,
     "kind": lambda reader: reader.config.kind,
     "tied": lambda reader: reader.config.flag("tie_word_embeddings", True),

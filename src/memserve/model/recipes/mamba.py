@@ -1,22 +1,15 @@
 """State-space layers, alone and between attention: Mamba, Jamba, Bamba, Falcon-H1, Granite 4, Nemotron-H."""
 
-from __future__ import annotations
-
+from collections.abc import Sequence
 from functools import partial
-from typing import TYPE_CHECKING
 
-from memserve.model.config import MOST_LAYERS
+from memserve.model.config import MOST_LAYERS, Config
 from memserve.model.recipes import decoder, heads, layers, modules
 from memserve.model.recipes.family import Family, Moe
+from memserve.model.recipes.index import Recipe
+from memserve.model.recipes.inventory import Inventory
+from memserve.model.recipes.modules import Weights
 from memserve.model.spec import Block, Mixer
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from memserve.model.config import Config
-    from memserve.model.recipes.index import Recipe
-    from memserve.model.recipes.inventory import Inventory
-    from memserve.model.recipes.modules import Weights
 
 
 def _time_rank(config: Config, field: str) -> int:

@@ -1,19 +1,14 @@
 """Multi-head latent attention (DeepSeek V2 and later), with the sparse indexer of V3.2 and GLM-5."""
 
-from __future__ import annotations
-
 from functools import partial
-from typing import TYPE_CHECKING
 
+from memserve.model.config import Config
 from memserve.model.recipes import decoder, heads, modules
 from memserve.model.recipes.family import Family, Moe
+from memserve.model.recipes.index import Recipe
+from memserve.model.recipes.inventory import Inventory
+from memserve.model.recipes.modules import Weights
 from memserve.model.spec import Block, Mixer
-
-if TYPE_CHECKING:
-    from memserve.model.config import Config
-    from memserve.model.recipes.index import Recipe
-    from memserve.model.recipes.inventory import Inventory
-    from memserve.model.recipes.modules import Weights
 
 
 def value_width(config: Config) -> int:

@@ -1,7 +1,5 @@
 """The modules that models are made of, each as a tuple of weights with their split over cards."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from typing import TypeAlias
 

@@ -1,20 +1,15 @@
 """Layers that keep a state instead of a cache: the gated delta nets of Qwen and Kimi."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING
 
+from memserve.model.config import Config
 from memserve.model.recipes import decoder, heads, mla, modules
 from memserve.model.recipes.family import Family, Moe
+from memserve.model.recipes.index import Recipe
+from memserve.model.recipes.inventory import Inventory
+from memserve.model.recipes.modules import Weights
 from memserve.model.spec import Block, Mixer
-
-if TYPE_CHECKING:
-    from memserve.model.config import Config
-    from memserve.model.recipes.index import Recipe
-    from memserve.model.recipes.inventory import Inventory
-    from memserve.model.recipes.modules import Weights
 
 
 def delta_net(config: Config, *, fused: bool) -> tuple[Mixer, Weights]:

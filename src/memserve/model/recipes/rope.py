@@ -3,14 +3,10 @@
 The rules are vLLM 0.32's (model_executor/layers/rotary_embedding); its "weights" figure includes the tables.
 """
 
-from __future__ import annotations
+from collections.abc import Mapping
+from typing import Any
 
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from memserve.model.config import Config
+from memserve.model.config import Config
 
 # Share of a head's channels that is rotated, where a config leaves it to its class.
 SHARES = {

@@ -1,15 +1,9 @@
 """What a weight is for, and how tensor parallelism splits it, from its name in transformers and its shape."""
 
-from __future__ import annotations
-
 import re
 from functools import cache
-from typing import TYPE_CHECKING
 
-from memserve.model.spec import Weight
-
-if TYPE_CHECKING:
-    from memserve.model.spec import Part, Shard
+from memserve.model.spec import Part, Shard, Weight
 
 _TABLE = (
     r"(embed_tokens\w*|word_embeddings?|wte|tok_embeddings|tokens_embed|embed_in|token_embd|input_embedding)$"

@@ -3,20 +3,15 @@
 For families without a recipe. The count is exact; roles, splits and mixers are read off names and sizes.
 """
 
-from __future__ import annotations
-
 import re
+from collections.abc import Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from functools import lru_cache
+from typing import Any
 
 from memserve.model.recipes import tensor_roles
 from memserve.model.recipes.inventory import Inventory
-from memserve.model.spec import Block, Mixer, Weight
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from memserve.model.spec import MixerKind
+from memserve.model.spec import Block, Mixer, MixerKind, Part, Weight
 
 _LAYER = re.compile(r"^(.*?(?:layers|layer|blocks|block|h|groups))\.(\d+)\.(.+)$")
 _TOWER = re.compile(
@@ -34,18 +29,22 @@ def inventory(
 ) -> Inventory:
     """A body from every weight of a model; `aliases` are tied weights, held once and read twice."""
     text = config.get_text_config(decoder=True)
-    weights = {name: tensor_roles.weight(name, shape) for name, shape in shapes.items()}
     stacks: dict[str, dict[int, dict[str, Weight]]] = {}
     stem: list[Weight] = []
     top: list[Weight] = []
     towers: list[Weight] = []
-    for name, weight in weights.items():
+    for name, shape in shapes.items():
         found = _LAYER.match(name)
         if _TOWER.search(name.split(".layers.")[0] if "language" not in name else ""):
-            towers.append(replace(weight, part="projector" if "project" in name else "tower"))
-        elif found:
-            stacks.setdefault(found[1], {}).setdefault(int(found[2]), {})[found[3]] = weight
-        elif weight.part in ("embedding", "position"):
+            part: Part = "projector" if "project" in name else "tower"
+            towers.append(replace(tensor_roles.weight(name, shape), part=part))
+            continue
+        if found:
+            layer = stacks.setdefault(found[1], {}).setdefault(int(found[2]), {})
+            layer[found[3]] = _in_layer(found[1], found[3], shape)
+            continue
+        weight = tensor_roles.weight(name, shape)
+        if weight.part in ("embedding", "position"):
             stem.append(weight)
         else:
             top.append(weight)
@@ -66,6 +65,12 @@ def inventory(
         vocabulary=_number(text, "vocab_size"),
         rope_dim=_rope_dim(text),
     )
+
+
+@lru_cache(4096)
+def _in_layer(stack: str, name: str, shape: tuple[int, ...]) -> Weight:
+    """A layer's weight under its name in the layer; equal layers hold the same."""
+    return replace(tensor_roles.weight(f"{stack}.{name}", shape), name=name.removesuffix(".weight"))
 
 
 def _number(config: Any, *names: str) -> int:
@@ -101,9 +106,12 @@ def _halves(stacks: Mapping[str, Mapping[int, Any]], config: Any) -> tuple[str, 
 
 def _rest(stacks: Mapping[str, Mapping[int, Mapping[str, Weight]]], used: set[str]) -> tuple[Weight, ...]:
     """Smaller stacks beside the main ones count as towers."""
-    left = (layers for name, layers in stacks.items() if name not in used)
     return tuple(
-        replace(w, part="tower") for layers in left for layer in layers.values() for w in layer.values()
+        replace(weight, name=f"{stack}.{index}.{weight.name}", part="tower")
+        for stack, layers in stacks.items()
+        if stack not in used
+        for index, layer in layers.items()
+        for weight in layer.values()
     )
 
 
@@ -111,9 +119,7 @@ def _blocks(stack: Mapping[int, Mapping[str, Weight]], config: Any) -> tuple[Blo
     made: dict[Block, Block] = {}
     found = []
     for index in sorted(stack):
-        weights = tuple(
-            replace(weight, name=name.removesuffix(".weight")) for name, weight in stack[index].items()
-        )
+        weights = tuple(stack[index].values())
         block = Block(_mixer(weights, config, index), weights, *_experts(weights, config))
         found.append(made.setdefault(block, block))
     return tuple(found)

@@ -1,17 +1,12 @@
 """Models that see or hear: the text part by its own recipe, towers and projectors from layouts."""
 
-from __future__ import annotations
-
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
+from memserve.model.config import Config
 from memserve.model.recipes import build, generic, heads, index, layouts, tensor_roles
-
-if TYPE_CHECKING:
-    from memserve.model.config import Config
-    from memserve.model.recipes.index import Recipe
-    from memserve.model.recipes.inventory import Inventory
-    from memserve.model.recipes.modules import Weights
+from memserve.model.recipes.index import Recipe
+from memserve.model.recipes.inventory import Inventory
+from memserve.model.recipes.modules import Weights
 
 
 def towers(config: Config, architecture: str) -> Weights:

@@ -1,18 +1,12 @@
 """Decoders whose layers have heads or widths of their own: Laguna, Llama 4, MiMo."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
+from memserve.model.config import Config
 from memserve.model.recipes import decoder, heads, layers
+from memserve.model.recipes.decoder import Heads
 from memserve.model.recipes.family import Family, Moe
-
-if TYPE_CHECKING:
-    from memserve.model.config import Config
-    from memserve.model.recipes.decoder import Heads
-    from memserve.model.recipes.index import Recipe
-    from memserve.model.recipes.inventory import Inventory
-    from memserve.model.spec import Block
+from memserve.model.recipes.index import Recipe
+from memserve.model.recipes.inventory import Inventory
+from memserve.model.spec import Block
 
 
 def _block(config: Config, family: Family, kind: str, sparse: bool, size: Heads) -> Block:

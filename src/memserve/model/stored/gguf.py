@@ -1,17 +1,13 @@
 """GGUF files: their metadata and the list of tensors, read without the values."""
 
-from __future__ import annotations
-
 import re
 import struct
 from dataclasses import dataclass
 from math import prod
-from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn
+from pathlib import Path
+from typing import Any, BinaryIO, NoReturn
 
 from memserve.errors import ModelUnreadable
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 MAGIC = b"GGUF"
 SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}

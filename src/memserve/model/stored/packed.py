@@ -1,15 +1,10 @@
 """Stored tensors as the weights they stand for: packed numbers unpacked, scales and buffers left out."""
 
-from __future__ import annotations
-
 import re
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from memserve.model.spec import Quantization
-    from memserve.model.stored.safetensors import Tensor
+from memserve.model.spec import Quantization
+from memserve.model.stored.safetensors import Tensor
 
 # Helpers of a quantization, buffers, and layers for multi-token prediction.
 _LEFT_OUT = re.compile(

@@ -1,15 +1,11 @@
 """How a checkpoint is stored: `quantization_config` of every dialect, in memserve's names."""
 
-from __future__ import annotations
-
+from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from memserve.errors import ModelUnreadable
 from memserve.model.spec import Quantization
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
 
 
 def _whole(value: object) -> int | None:

@@ -1,19 +1,15 @@
 """Safetensors headers: every tensor's dtype and shape, without its values, across the shards of a folder."""
 
-from __future__ import annotations
-
 import json
 import struct
+from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
-from typing import TYPE_CHECKING, Any, NoReturn
+from pathlib import Path
+from typing import Any, NoReturn
 
 from memserve.errors import ModelUnreadable
 from memserve.model.config import read_json
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from pathlib import Path
 
 INDEX = "model.safetensors.index.json"
 LONGEST_HEADER = 100_000_000

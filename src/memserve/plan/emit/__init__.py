@@ -1,14 +1,9 @@
 """Files that start a plan: Compose, Slurm, KubeRay; and the commands for every node."""
 
-from __future__ import annotations
-
 from importlib import import_module
-from typing import TYPE_CHECKING
 
 from memserve.errors import InvalidInput
-
-if TYPE_CHECKING:
-    from memserve.plan.plan import Plan
+from memserve.plan.plan import Plan
 
 FORMATS = ("compose", "slurm", "kuberay")
 LOOPBACK = "127.0.0.1"

@@ -1,18 +1,12 @@
 """A Compose file: one service, or one for each node under a profile of its own."""
 
-from __future__ import annotations
-
 import shlex
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from memserve.plan.emit import block
 from memserve.plan.emit.server import EVERYWHERE, LOOPBACK, SECRETS, Server, addressed
-from memserve.plan.nodes import INTERFACE, host, ray
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from memserve.plan.nodes import Step
+from memserve.plan.nodes import INTERFACE, Step, host, ray
 
 CACHE = "/root/.cache/huggingface"
 LONG_START = "1h"

@@ -1,19 +1,13 @@
 """A RayJob for KubeRay: a Ray cluster of one pod per node, and the server as its job."""
 
-from __future__ import annotations
-
 import shlex
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from memserve.errors import InvalidInput
 from memserve.plan.emit import block
 from memserve.plan.emit.server import EVERYWHERE, Server
-from memserve.plan.nodes import RAY_VERSION, host, ray
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from memserve.plan.nodes import Step
+from memserve.plan.nodes import RAY_VERSION, Step, host, ray
 
 SECRET = "memserve"
 RESOURCES = {"nvidia": "nvidia.com/gpu", "amd": "amd.com/gpu", "ascend": "huawei.com/Ascend910"}

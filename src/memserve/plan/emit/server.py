@@ -1,21 +1,16 @@
 """What a file must say of a plan's server: image, address, port, health, cards, secrets."""
 
-from __future__ import annotations
-
 import re
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from memserve.engines import installed
 from memserve.engines.backend import server_of
+from memserve.engines.server import Program, ServerFacts
 from memserve.errors import InvalidInput
 from memserve.files import expanded
-
-if TYPE_CHECKING:
-    from memserve.engines.server import Program, ServerFacts
-    from memserve.plan.plan import Plan
+from memserve.plan.plan import Plan
 
 LOOPBACK, EVERYWHERE = "127.0.0.1", "0.0.0.0"
 PYTHON = "python:3.12-slim"

@@ -1,19 +1,12 @@
 """A Slurm batch script: one task on each node, in the order in which they must start."""
 
-from __future__ import annotations
-
 import re
 import shlex
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Sequence
 
 from memserve.engines.install import VISIBLE
 from memserve.plan.emit.server import SECRETS, Server, addressed
-from memserve.plan.nodes import INTERFACE, RAY_PORT, host
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-
-    from memserve.plan.nodes import Step
+from memserve.plan.nodes import INTERFACE, RAY_PORT, Step, host
 
 CARDS = {"nvidia": "--gpus-per-node={}", "amd": "--gpus-per-node={}", "ascend": "--gres=npu:{}"}
 GIVEN = frozenset(VISIBLE.values())

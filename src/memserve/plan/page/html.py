@@ -1,17 +1,10 @@
 """Sections as HTML, for notebooks."""
 
-from __future__ import annotations
-
+from collections.abc import Iterable, Iterator
 from html import escape
 from itertools import groupby
-from typing import TYPE_CHECKING
 
-from memserve.plan.page.section import is_bar
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
-
-    from memserve.plan.page.section import Row, Section
+from memserve.plan.page.section import Row, Section, is_bar
 
 COLOURS = {"w": "#4c72b0", "k": "#55a868", "a": "#ccb974", "n": "#8172b2", "g": "#64b5cd", "o": "#c44e52",
            "l": "#8c8c8c", "b": "#937860", ".": "#e6e6e6"}  # fmt: skip

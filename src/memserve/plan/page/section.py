@@ -1,7 +1,5 @@
 """One piece of an answer for a person: a title, rows of cells, lines of text."""
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 Row = tuple[str, ...]

@@ -1,18 +1,12 @@
 """Sections on a terminal: the lines of `text`, coloured, and none cut by the terminal's width."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
+from collections.abc import Iterable
 
 from rich.console import Console
 from rich.text import Text
 
+from memserve.plan.page.section import Section
 from memserve.plan.page.text import INDENT, lines
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-    from memserve.plan.page.section import Section
 
 COLOURS = {"w": "blue", "k": "green", "a": "yellow", "n": "magenta", "g": "cyan", "o": "red",
            "l": "green", "b": "magenta", ".": "bright_black"}  # fmt: skip

@@ -1,16 +1,9 @@
 """Sections as text: whole lines in a pipe, wrapped at words for a width; never a cut command or name."""
 
-from __future__ import annotations
-
 import sys
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Iterator, Sequence
 
-from memserve.plan.page.section import is_bar
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
-
-    from memserve.plan.page.section import Row, Section
+from memserve.plan.page.section import Row, Section, is_bar
 
 INDENT = "  "
 DEEPER = "      "

@@ -1,15 +1,10 @@
 """The JSON answer: one object, schema 1."""
 
-from __future__ import annotations
-
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from memserve.plan.plan import machine_object, model_object
-
-if TYPE_CHECKING:
-    from memserve.plan.answer import Answer
-    from memserve.plan.plan import Plan
+from memserve.plan.answer import Answer
+from memserve.plan.plan import Plan, machine_object, model_object
 
 SCHEMA = 1
 

@@ -1,20 +1,16 @@
 """Draws the memory of each card, and how many tokens its KV cache holds as the context grows."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from memserve.engines import installed
 from memserve.errors import InvalidInput
 from memserve.hardware.machine import GIB
+from memserve.plan.answer import Answer
+from memserve.plan.plan import Plan
 from memserve.plan.report.sections import PARTS
 from memserve.plan.search.checkpoints import loaded
-
-if TYPE_CHECKING:
-    from memserve.plan.answer import Answer
-    from memserve.plan.plan import Plan
 
 FORMATS = (".png", ".svg")
 POINTS = 24

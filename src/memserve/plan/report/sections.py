@@ -107,7 +107,8 @@ def facts(plan: Plan) -> Iterator[Row]:
     yield "context", f"{plan.context} tokens{largest}"
     if plan.footprint is not None:
         each = " in each copy" if layout.data > 1 else ""
-        requests = f"{plan.footprint.max_concurrency:.1f} such requests at once"
+        what = "texts" if plan.model.embeds else "requests"
+        requests = f"{plan.footprint.max_concurrency:.1f} such {what} at once"
         yield "KV cache", f"{plan.footprint.kv_tokens} tokens{each}: {requests}"
     yield from money(plan)
 
@@ -115,18 +116,13 @@ def facts(plan: Plan) -> Iterator[Row]:
 def money(plan: Plan) -> Iterator[Row]:
     """Speed and price, where they are known."""
     if plan.speed:
-        rate, first = plan.speed["output_tokens_per_s"], plan.speed["ttft_ms"]
-        bound = "at most " if plan.speed["at_most"] else ""
-        yield (
-            "speed",
-            f"{bound}{rate['likely']:.0f} tokens/s ({rate['low']:.0f} to {rate['high']:.0f}) at"
-            f" {plan.speed['concurrency']} at once, first token after {first['likely'] / 1000:.2f} s",
-        )
+        yield "speed", pace(plan.speed)
     if plan.workload:
         yield "workload", work(plan.workload)
     cost = plan.cost or {}
     if cost.get("usd_per_hour") is not None:
-        busy = f"{cost['usd_per_mtok_output']:.2f} $ per million output tokens when busy"
+        kind = "output" if cost["usd_per_mtok_output"] is not None else "input"
+        busy = f"{cost[f'usd_per_mtok_{kind}']:.4g} $ per million {kind} tokens when busy"
         yield "price", f"{cost['usd_per_hour']:.2f} $/h, {busy}"
         yield "rented as", whose(cost)
     elif cost.get("cny_per_hour") is not None:
@@ -134,6 +130,19 @@ def money(plan: Plan) -> Iterator[Row]:
     elif cost.get("usd_per_mtok_input") is not None:
         rates = f"{cost['usd_per_mtok_input']} / {cost['usd_per_mtok_output']}"
         yield "price", f"{rates} $ per million tokens in / out"
+
+
+def pace(speed: Mapping[str, Any]) -> str:
+    """Tokens that are written, or texts that are read."""
+    texts = speed["texts_per_s"]
+    if texts:
+        spread = f"{texts['likely']:.3g} texts/s ({texts['low']:.3g} to {texts['high']:.3g})"
+        return f"{spread} of {speed['input_tokens']:.0f} tokens"
+    rate, first = speed["output_tokens_per_s"], speed["ttft_ms"]
+    spread = f"{rate['likely']:.0f} tokens/s ({rate['low']:.0f} to {rate['high']:.0f})"
+    bound = "at most " if speed["at_most"] else ""
+    later = f"at {speed['concurrency']} at once, first token after {first['likely'] / 1000:.2f} s"
+    return f"{bound}{spread} {later}"
 
 
 def whose(cost: Mapping[str, Any]) -> str:
@@ -225,14 +234,15 @@ PLANS: Row = ("engine", "weights", "layout", "requests", "tokens/s", "$/Mtok", "
 def plan_row(plan: Plan) -> Row:
     """A plan in one row."""
     layout = plan.deployment.layout
-    rate = plan.speed["output_tokens_per_s"]["likely"] if plan.speed else None
-    price = (plan.cost or {}).get("usd_per_mtok_output")
+    speed, cost = plan.speed or {}, plan.cost or {}
+    texts, rate = speed.get("texts_per_s"), speed.get("output_tokens_per_s")
+    price = cost.get("usd_per_mtok_input" if texts else "usd_per_mtok_output")
     return (
         f"{plan.backend} {plan.engine_version}".strip(), plan.quantization,
         "-" if plan.remote else f"tp {layout.tensor} pp {layout.pipeline} dp {layout.data}",
         "-" if plan.footprint is None else f"{plan.footprint.max_concurrency:.1f}",
-        "-" if rate is None else f"{rate:.0f}",
-        "-" if price is None else f"{price:.2f}",
+        f"{texts['likely']:.3g} texts/s" if texts else f"{rate['likely']:.0f}" if rate else "-",
+        "-" if price is None else f"{price:.4f} in" if texts else f"{price:.2f}",
         "to be made" if plan.checkpoint.make else plan.checkpoint.id,
     )  # fmt: skip
 

@@ -1,16 +1,10 @@
 """Which backends take part in a plan."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
 from memserve.engines import installed
 from memserve.engines.rules.judge import offered
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from memserve.plan.query import Query
+from memserve.plan.query import Query
 
 
 def plans_locally(backend: str | None) -> bool:

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 
 from memserve import files
 from memserve.model.memo import remembered
+from memserve.model.spec import ModelSpec
 from memserve.plan.candidate import Checkpoint
 
 if TYPE_CHECKING:
     from memserve.model import catalogue
-    from memserve.model.spec import ModelSpec
 
 
 MODELSLIM = "modelslim"

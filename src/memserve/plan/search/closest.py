@@ -1,26 +1,21 @@
 """The nearest miss, and what would make it fit."""
 
-from __future__ import annotations
-
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TypeAlias
 
 from memserve.engines import installed
 from memserve.engines.rules.judge import subject
+from memserve.hardware.machine import Machine
+from memserve.model.spec import ModelSpec
+from memserve.plan.candidate import Candidate
 from memserve.plan.losses import weight_loss
+from memserve.plan.query import Query
 from memserve.plan.search.checkpoints import loaded
 from memserve.plan.search.choice import ranked
 from memserve.plan.search.offers import consider
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-
-    from memserve.hardware.machine import Machine
-    from memserve.model.spec import ModelSpec
-    from memserve.plan.candidate import Candidate
-    from memserve.plan.query import Query
-
-    Change: TypeAlias = tuple[str, ModelSpec, Machine, Query]
+Change: TypeAlias = tuple[str, ModelSpec, Machine, Query]
 
 MOST_CARDS = 64
 REQUESTED = frozenset({"stored-quantization", "no-checkpoint"})

@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from memserve.engines.rules.judge import Judge
-from memserve.hardware.machine import GIB
+from memserve.engines.backend import Plannable
+from memserve.engines.deployment import Deployment
+from memserve.engines.memory import Footprint
+from memserve.engines.rules.judge import Judge, Refusal
+from memserve.hardware.machine import GIB, Machine
+from memserve.model.spec import ModelSpec
 from memserve.plan.candidate import Verdict
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
-
-    from memserve.engines.backend import Plannable
-    from memserve.engines.deployment import Deployment
-    from memserve.engines.memory import Footprint
-    from memserve.engines.rules.judge import Refusal
-    from memserve.hardware.machine import Machine
     from memserve.memory.calibration import Calibration
-    from memserve.model.spec import ModelSpec
 
 
 def fitted(backend: Plannable, model: ModelSpec, machine: Machine,

@@ -1,16 +1,11 @@
 """How a model can be spread over a machine: the layouts that are worth judging."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 from memserve.engines.deployment import Layout
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
-
-    from memserve.hardware.machine import Machine
-    from memserve.plan.query import Query
+from memserve.hardware.machine import Machine
+from memserve.plan.query import Query
 
 MOST_TENSOR = 64
 

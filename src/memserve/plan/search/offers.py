@@ -9,6 +9,7 @@ from memserve.engines import installed
 from memserve.engines.deployment import Deployment
 from memserve.engines.rules.judge import Judge, Refusal, offered
 from memserve.plan.candidate import Candidate, Checkpoint
+from memserve.plan.losses import BELOW_4_BIT, KV, WEIGHTS, steps, weight_loss
 from memserve.plan.search import backends
 from memserve.plan.search.checkpoints import checkpoints, known_methods, loaded
 from memserve.plan.search.judging import fitted, refused
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from memserve.engines.deployment import Layout
     from memserve.hardware.machine import Machine
     from memserve.model.spec import ModelSpec
+    from memserve.plan.candidate import Judged
     from memserve.plan.query import Query
 
 DEFAULT_CONTEXT = 8192
@@ -31,9 +33,11 @@ DTYPES = {
 }
 """What to compute in, by the dtype of the checkpoint: the first that the rules allow."""
 EXOTIC = frozenset({"nvfp4", "mxfp4", "w4a8"})
-"""Planned only where a checkpoint is known, or when asked for."""
+"""Planned only where a checkpoint is known, when asked for, or where nothing else runs well."""
 AMPLE = 4
 """Times the requests asked for that one node of several should hold at once."""
+HARDLY_MORE = 2
+"""Requests of the whole context: 16-bit weights that hold fewer do not stand before 8-bit ones."""
 EXPERT_CHECKS = frozenset({"groups", "blocks"})
 """Refusals that whole experts per card may avoid."""
 
@@ -51,6 +55,15 @@ def consider(model: ModelSpec, machine: Machine, query: Query, *, thorough: bool
     for name in backends.asked(query):
         found += of_backend(name, installed.named(name), model, machine, query, thorough=thorough)
     return found
+
+
+def unoffered(model: ModelSpec, machine: Machine, query: Query, quantization: str) -> Iterator[Candidate]:
+    """A quantization on the backends that take it only when asked for it."""
+    asked = replace(query, quantization=quantization)
+    for name in backends.asked(query):
+        backend = installed.named(name)
+        if quantization not in backend.rules["quantizations"]:
+            yield from of_backend(name, backend, model, machine, asked)
 
 
 def context_of(model: ModelSpec, query: Query) -> int:
@@ -79,13 +92,26 @@ def versions(rules: Mapping[str, Any], query: Query) -> Sequence[str]:
     return [str(row["version"]) for row in offered(rules)]
 
 
-def squeezed(candidate: Candidate, machine: Machine) -> bool:
+def squeezed(candidate: Judged, machine: Machine) -> bool:
     """Whether several nodes may offer better: this has stages, or holds hardly more than was asked."""
     footprint, deployment = candidate.footprint, candidate.deployment
     if machine.nodes == 1 or footprint is None or deployment.layout.tensor > machine.cards_per_node:
         return False
     held = footprint.max_concurrency * deployment.layout.data
     return deployment.layout.pipeline > 1 or held < AMPLE * deployment.concurrency
+
+
+def cramped(candidate: Judged, machine: Machine) -> bool:
+    """It runs, but barely: in stages, without graphs, in float32, or 16 bits with hardly one request."""
+    footprint, deployment = candidate.footprint, candidate.deployment
+    if squeezed(candidate, machine):
+        return True
+    layers = installed.named(candidate.backend).rules.get("serves", {}).get("layers_over_cards")
+    if deployment.eager or deployment.dtype == "float32" or (deployment.layout.pipeline > 1 and not layers):
+        return True
+    if footprint is None or not footprint.kv_cache or candidate.quantization != "none":
+        return False
+    return footprint.max_concurrency * deployment.layout.data < HARDLY_MORE
 
 
 class Offer:
@@ -102,6 +128,8 @@ class Offer:
             serves["data"] = False
         self.layouts = layouts(serves, machine, query)
         self.dtypes: Mapping[str, Sequence[str]] = backend.rules.get("dtypes", DTYPES)
+        self.reached = BELOW_4_BIT
+        """The fewest steps below 16 bits (losses.json) of what is known to run well."""
 
     def candidates(self) -> Iterator[Candidate]:
         """Each quantization over each layout."""
@@ -127,7 +155,8 @@ class Offer:
         asked = self.query.quantization
         if asked is not None:
             return (asked,)
-        offers = [str(word) for word in self.backend.rules["quantizations"]]
+        words = (str(word) for word in self.backend.rules["quantizations"])
+        offers = [word for word in words if steps(WEIGHTS.get(word, 0), "auto") < BELOW_4_BIT]
         if stored is None:
             return offers
         others = [method for method in known_methods(self.model) if method in offers]
@@ -139,7 +168,7 @@ class Offer:
         found = checkpoints(
             self.model, quantization, online=online, ascend=self.machine.card.vendor == "ascend"
         )
-        exotic = quantization in EXOTIC and self.query.quantization is None
+        exotic = quantization in EXOTIC and self.query.quantization is None and self.reached < BELOW_4_BIT
         return [one for one in found if not (exotic and one.make)]
 
     def spread(self, checkpoint: Checkpoint) -> Iterator[Candidate]:
@@ -161,17 +190,45 @@ class Offer:
     def laid_out(
         self, judge: Judge, model: ModelSpec, checkpoint: Checkpoint, dtype: str
     ) -> Iterator[Candidate]:
+        """Each layout; then with an 8-bit KV cache those that memory forbids, where that can matter."""
+        first = self.deployment(checkpoint, dtype, self.layouts[0])
+        found = list(self.over_layouts(judge, model, checkpoint, first, self.layouts))
+        yield from found
+        narrow = self.narrow_kv(checkpoint)
+        tight = [one.deployment.layout for one in found if self.tight(one)]
+        if narrow and tight and not any(one.fits and not cramped(one, self.machine) for one in found):
+            first = replace(first, kv_dtype=narrow)
+            found = list(self.over_layouts(judge, model, checkpoint, first, tight))
+            yield from (one for one in found if one.outcome != "refused")
+
+    def over_layouts(self, judge: Judge, model: ModelSpec, checkpoint: Checkpoint, first: Deployment,
+                     spread: Sequence[Layout]) -> Iterator[Candidate]:  # fmt: skip
         """Each layout; stages are judged only where nothing without them holds, or when asked for."""
-        plain = [one for one in self.layouts if one.pipeline == 1]
-        staged = [one for one in self.layouts if one.pipeline > 1]
+        plain = [one for one in spread if one.pipeline == 1]
+        staged = [one for one in spread if one.pipeline > 1]
         fits = False
         for layout in (*plain, *staged):
             if layout.pipeline > 1 and fits and plain and not self.thorough:
                 return
-            deployment = self.deployment(checkpoint, dtype, layout)
-            candidate = self.judged(judge, model, checkpoint, deployment)
+            candidate = self.judged(judge, model, checkpoint, replace(first, layout=layout))
             fits = fits or (candidate.fits and not squeezed(candidate, self.machine))
+            if candidate.fits and not cramped(candidate, self.machine) and not checkpoint.make:
+                self.reached = min(self.reached, steps(weight_loss(checkpoint), candidate.kv_dtype))
             yield candidate
+
+    def narrow_kv(self, checkpoint: Checkpoint) -> str | None:
+        """The engine's 8-bit KV cache, where the choice was left open and nothing better is known to run."""
+        words = self.backend.rules.get("kv_dtypes", ())
+        found = next((word for word in words if KV.get(word) == 1), None)
+        if self.query.kv_dtype or found is None:
+            return None
+        return found if steps(weight_loss(checkpoint), found) <= self.reached else None
+
+    def tight(self, candidate: Candidate) -> bool:
+        """Whether memory forbids it, or hardly allows it, though the weights alone are held."""
+        footprint = candidate.footprint
+        held = footprint is not None and footprint.weights < footprint.total
+        return held and (not candidate.fits or cramped(candidate, self.machine))
 
     def all_refused(self, checkpoint: Checkpoint, dtype: str, refusal: Refusal) -> Iterator[Candidate]:
         """Every layout of a checkpoint that a rule forbids whatever the layout."""

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from memserve.engines.assumption import Assumption
+
 if TYPE_CHECKING:
     from memserve.hardware.machine import Machine, Rent
     from memserve.model.spec import ModelSpec
     from memserve.plan.candidate import Judged
     from memserve.plan.job import Job
-    from memserve.speed.result import Speed
+    from memserve.speed.result import Range, Speed
 
 INPUT_TOKENS = 1024
 OUTPUT_TOKENS = 256
 """The load of the figures where no workload is named."""
+TEXT_TOKENS = 512
+"""Of a text that an embedder reads, where no workload is named."""
 
 
 def load(candidate: Judged, job: Job | None) -> tuple[float, float]:
@@ -39,13 +43,38 @@ def speed(model: ModelSpec, machine: Machine, candidate: Judged, concurrency: in
     )  # fmt: skip
 
 
+def texts(model: ModelSpec, machine: Machine, candidate: Judged, job: Job | None = None) -> Range:
+    """Texts a second of an embedder or a reranker that is kept busy."""
+    from memserve.speed.roofline.texts import texts_per_s
+
+    layout = candidate.deployment.layout
+    stored = "fp32" if candidate.dtype == "float32" else candidate.quantization
+    return texts_per_s(
+        model, machine, backend=candidate.backend, engine_version=candidate.engine_version,
+        quantization=stored, tensor_parallel=layout.tensor, pipeline_parallel=layout.pipeline,
+        data_parallel=layout.data, input_tokens=text_tokens(candidate, job),
+    )  # fmt: skip
+
+
+def text_tokens(candidate: Judged, job: Job | None) -> float:
+    """Tokens of a text that figures are given for."""
+    return job.workload.prompt_tokens if job else min(TEXT_TOKENS, candidate.context)
+
+
 def speed_object(model: ModelSpec, machine: Machine, candidate: Judged,
                  job: Job | None = None) -> dict[str, Any]:  # fmt: skip
-    """`speed` of the JSON answer: at the concurrency asked for, with the load it holds for."""
+    """`speed` of the JSON answer, with the load it holds for; what the model does not do is null."""
+    if model.embeds:
+        rate = _rounded(texts(model, machine, candidate, job).to_dict())
+        return {
+            "ttft_ms": None, "tpot_ms": None, "output_tokens_per_s": None, "texts_per_s": rate,
+            "at_most": True, "input_tokens": text_tokens(candidate, job), "output_tokens": None,
+            "concurrency": candidate.concurrency,
+        }  # fmt: skip
     found = speed(model, machine, candidate, candidate.concurrency, job)
     prompt, output = load(candidate, job)
     return {
-        **{name: _rounded(values) for name, values in found.to_dict().items()},
+        **{name: _rounded(values) for name, values in found.to_dict().items()}, "texts_per_s": None,
         "at_most": found.at_most, "input_tokens": prompt, "output_tokens": output,
         "concurrency": candidate.concurrency,
     }  # fmt: skip
@@ -53,13 +82,30 @@ def speed_object(model: ModelSpec, machine: Machine, candidate: Judged,
 
 def cost_object(model: ModelSpec, machine: Machine, candidate: Judged, rent: Rent,
                 job: Job | None = None) -> dict[str, Any]:  # fmt: skip
-    """`cost` of the JSON answer: renting the cards named, and what their output costs when they are busy."""
+    """`cost` of the JSON answer: renting the cards named, and what their tokens cost when they are busy."""
+    if model.embeds:
+        rate = texts(model, machine, candidate, job).likely * text_tokens(candidate, job)
+        return {**rent_object(rent), "usd_per_mtok_input": _usd_per_mtok(rent, rate),
+                "usd_per_mtok_output": None, "tokens_per_s_at_full_load": None}  # fmt: skip
     busy = speed(model, machine, candidate, None, job).output_tokens_per_s.likely
-    hourly = rent.usd_per_hour
-    return {
-        **rent_object(rent), "tokens_per_s_at_full_load": round(busy, 1),
-        "usd_per_mtok_output": None if hourly is None else round(hourly / 3600 / busy * 1e6, 4),
-    }  # fmt: skip
+    return {**rent_object(rent), "usd_per_mtok_input": None, "usd_per_mtok_output": _usd_per_mtok(rent, busy),
+            "tokens_per_s_at_full_load": round(busy, 1)}  # fmt: skip
+
+
+def _usd_per_mtok(rent: Rent, tokens_per_s: float) -> float | None:
+    """Dollars per million tokens, where an hour's price is known."""
+    return None if rent.usd_per_hour is None else round(rent.usd_per_hour / 3600 / tokens_per_s * 1e6, 6)
+
+
+def assumptions(model: ModelSpec, candidate: Judged, job: Job | None) -> tuple[Assumption, ...]:
+    """The load that figures are given for, where nobody named one."""
+    if job is not None:
+        return ()
+    why = "memserve's load where no --workload is named"
+    if model.embeds:
+        return (Assumption("input_tokens", text_tokens(candidate, None), why),)
+    prompt, output = load(candidate, None)
+    return Assumption("input_tokens", prompt, why), Assumption("output_tokens", output, why)
 
 
 def rent_object(rent: Rent) -> dict[str, Any]:

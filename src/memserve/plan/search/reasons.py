@@ -1,27 +1,24 @@
 """Why this plan: what better choice was refused, what was assumed, what is lost."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Sequence
 
 from memserve.engines import installed
 from memserve.engines.rules.judge import offered
-from memserve.plan.losses import weight_loss
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-
-    from memserve.plan.candidate import Candidate
-    from memserve.plan.plan import Plan
-    from memserve.plan.query import Query
+from memserve.plan.candidate import Candidate
+from memserve.plan.losses import steps, weight_loss
+from memserve.plan.plan import Plan
+from memserve.plan.query import Query
+from memserve.plan.search.choice import Rank
+from memserve.plan.search.offers import unoffered
 
 
-def reasons_for(plan: Plan, query: Query, rejected: Sequence[Candidate]) -> tuple[str, ...]:
-    """Sentences for a reader, the weightiest first."""
+def reasons_for(plan: Plan, rank: Rank, found: Sequence[Candidate]) -> tuple[str, ...]:
+    """Sentences for a reader, the weightiest first; `found` is all that was considered."""
+    rejected = [one for one in found if not one.fits]
     said = (
-        *_assumed(plan), *_why_not_better(plan, rejected), *_dtype(plan, rejected),
+        *_assumed(plan), *_why_not_better(plan, rank, found), *_dtype(plan, rejected),
         *_release(plan, rejected), *_checkpoint(plan), *_concessions(plan),
-        *_context(plan, query), *(plan.launch.notes if plan.launch else ()),
+        *_context(plan, rank.query), *(plan.launch.notes if plan.launch else ()),
     )  # fmt: skip
     return tuple(dict.fromkeys(said))
 
@@ -30,33 +27,52 @@ def _assumed(plan: Plan) -> tuple[str, ...]:
     return (*plan.model.notes, *plan.machine.notes)
 
 
-def _why_not_better(plan: Plan, rejected: Sequence[Candidate]) -> Iterator[str]:
-    """For each less lossy quantization of the same release: why it is not this one."""
+def _why_not_better(plan: Plan, rank: Rank, found: Sequence[Candidate]) -> Iterator[str]:
+    """For each less lossy quantization of the same release: what forbids it, or which preference decided."""
     loss = weight_loss(plan.checkpoint)
-    better: dict[str, Candidate] = {}
-    for candidate in rejected:
-        same = (candidate.backend, candidate.engine_version) == (plan.backend, plan.engine_version)
-        if same and weight_loss(candidate.checkpoint) < loss:
-            known = better.get(candidate.quantization)
-            if known is None or _likeness(candidate, plan) >= _likeness(known, plan):
-                better[candidate.quantization] = candidate
-    for quantization, candidate in better.items():
-        yield f"not {'16 bit' if quantization == 'none' else quantization}: {candidate.reason}"
+    better = (one.quantization for one in found if _same_release(one, plan)
+              and weight_loss(one.checkpoint) < loss and one.quantization != plan.quantization)  # fmt: skip
+    for quantization in dict.fromkeys(better):
+        every = [one for one in found if one.quantization == quantization]
+        why = _why_not(plan, rank, every)
+        if why:
+            yield f"not {'16 bit' if quantization == 'none' else quantization}: {why}"
+
+
+def _why_not(plan: Plan, rank: Rank, every: Sequence[Candidate]) -> str:
+    """Of one quantization: nothing of it fits, or something does and ranks below; empty where unsure."""
+    if not any(one.fits for one in every):
+        every = [*every, *unoffered(rank.model, rank.machine, rank.query, every[0].quantization)]
+    fitting = [one for one in every if one.fits]
+    if fitting:
+        return f"fits, but ranks below: {rank.because(min(fitting, key=rank), plan)}"
+    refused = all(one.outcome == "refused" for one in every)
+    fewer = min(steps(weight_loss(one.checkpoint), "auto") for one in every)
+    if not refused and fewer >= steps(weight_loss(plan.checkpoint), "auto"):
+        return ""  # of equally many bits, with a KV cache that was not tried
+    told = max((one for one in every if _same_release(one, plan)), key=lambda one: _likeness(one, plan))
+    layout = told.deployment.layout
+    return told.reason + ("" if _likeness(told, plan)[1] else f" (tp {layout.tensor} pp {layout.pipeline})")
+
+
+def _same_release(one: Candidate, plan: Plan) -> bool:
+    return (one.backend, one.engine_version) == (plan.backend, plan.engine_version)
 
 
 def _dtype(plan: Plan, rejected: Sequence[Candidate]) -> Iterator[str]:
     """What the release refuses to compute in on this card."""
     for candidate in rejected:
-        same = (candidate.backend, candidate.engine_version) == (plan.backend, plan.engine_version)
         other = candidate.dtype != plan.dtype and candidate.rule.startswith(("bf16", "fp16"))
-        if same and other:
+        if other and _same_release(candidate, plan):
             yield f"computes in {plan.dtype}: {candidate.reason}"
 
 
-def _likeness(candidate: Candidate, plan: Plan) -> tuple[bool, int]:
-    """The refusal that tells most is that of the plan's own layout, else of the widest."""
+def _likeness(candidate: Candidate, plan: Plan) -> tuple[bool, bool, bool, int]:
+    """The refusal that tells most is that of the plan's own dtype, layout and cache, else of the widest."""
     layout, chosen = candidate.deployment.layout, plan.deployment.layout
-    return (layout.tensor, layout.pipeline) == (chosen.tensor, chosen.pipeline), layout.cards
+    alike = (layout.tensor, layout.pipeline) == (chosen.tensor, chosen.pipeline)
+    cards = layout.tensor * layout.pipeline
+    return candidate.dtype == plan.dtype, alike, candidate.kv_dtype == plan.kv_dtype, cards
 
 
 def _release(plan: Plan, rejected: Sequence[Candidate]) -> Iterator[str]:

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from memserve.engines.deployment import Deployment
+from memserve.hardware.machine import Machine
 from memserve.plan.candidate import Candidate, Checkpoint, Verdict
+from memserve.plan.job import Job
 from memserve.plan.plan import Plan
+from memserve.plan.query import Query
 from memserve.plan.search import backends
+from memserve.speed.prices import Price
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from memserve.hardware.machine import Machine
     from memserve.model.spec import ModelSpec
-    from memserve.plan.job import Job
-    from memserve.plan.query import Query
-    from memserve.speed.prices import Price
 
 DEFAULT_CONTEXT = 8192
 

@@ -7,8 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from memserve.engines import installed
+from memserve.engines.memory import Footprint
 from memserve.errors import InvalidInput, MemserveError
-from memserve.hardware.machine import GIB
+from memserve.hardware.machine import GIB, Card
+from memserve.memory.calibration import Calibration
+from memserve.memory.startup_log import StartupLog
 from memserve.plan.page.section import Section
 from memserve.plan.page.text import write
 
@@ -16,10 +19,6 @@ if TYPE_CHECKING:
     from argparse import Namespace
 
     from memserve.engines.deployment import Deployment
-    from memserve.engines.memory import Footprint
-    from memserve.hardware.machine import Card
-    from memserve.memory.calibration import Calibration
-    from memserve.memory.startup_log import StartupLog
 
 LEAST = 0.85
 """Totals of one card differ less than this between drivers and engines."""

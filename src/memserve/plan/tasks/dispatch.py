@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from importlib import import_module
 from typing import TYPE_CHECKING
 
 from memserve.errors import InvalidInput
+from memserve.plan.answer import Answer
 from memserve.plan.tasks import options as command_line
 from memserve.plan.tasks.showing import show
 
 if TYPE_CHECKING:
     from argparse import Namespace
-    from collections.abc import Sequence
-
-    from memserve.plan.answer import Answer
 
 TASKS = {
     "emit": "emitting", "compare": "comparing", "calibrate": "calibrating", "check": "", "train": "training",

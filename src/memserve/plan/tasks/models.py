@@ -2,28 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from memserve.hardware.machine import Machine
+from memserve.model.spec import ModelSpec
 from memserve.plan.answer import Maker
 from memserve.plan.losses import weight_loss
 from memserve.plan.page.section import Section
 from memserve.plan.page.shown import Shown
-from memserve.plan.plan import machine_object, model_object
-from memserve.plan.query import DEFAULT_CONTEXT, Query, known_name
+from memserve.plan.plan import Plan, machine_object, model_object
+from memserve.plan.query import DEFAULT_CONTEXT, PlanOptions, Query, known_name
 from memserve.plan.report.sections import PLANS, plan_row
 from memserve.plan.search.choice import ranked
 from memserve.plan.search.offers import consider
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from typing_extensions import Unpack
-
-    from memserve.hardware.machine import Machine
-    from memserve.model.spec import ModelSpec
-    from memserve.plan.plan import Plan
-    from memserve.plan.query import PlanOptions
 
 TASKS = ("generate", "embed")
 LEAST_BYTES = 0.25
@@ -123,7 +119,7 @@ def catalogue() -> Iterator[ModelSpec]:
 
 def task_of(model: ModelSpec) -> str:
     """What a model is for."""
-    return "embed" if model.pooling or model.encoder_only else "generate"
+    return "embed" if model.embeds else "generate"
 
 
 def plan_of(model: ModelSpec, machine: Machine, query: Query) -> Plan | None:
@@ -146,9 +142,11 @@ def _key(objective: str) -> Any:
 
     def figure(plan: Plan) -> tuple[Any, ...]:
         speed, cost = plan.speed or {}, plan.cost or {}
+        texts = speed.get("texts_per_s")
+        rate = (texts or speed.get("output_tokens_per_s") or {}).get("likely", 0.0)
         value = {
-            "throughput": -speed.get("output_tokens_per_s", {}).get("likely", 0.0),
-            "latency": speed.get("tpot_ms", {}).get("likely"), "cost": cost.get("usd_per_mtok_output"),
+            "throughput": -rate, "latency": 1 / rate if texts else (speed.get("tpot_ms") or {}).get("likely"),
+            "cost": cost.get("usd_per_mtok_input" if texts else "usd_per_mtok_output"),
         }[objective]  # fmt: skip
         return value is None, value or 0.0, *size(plan)
 

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, cast
 
 from memserve.cli import Parser, amount, count
 from memserve.errors import InvalidInput
+from memserve.plan.query import PlanOptions
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Sequence
-
-    from memserve.plan.query import PlanOptions
 
 ASKED = ("context", "concurrency", "backend", "engine_version", "quantization", "tp", "pp", "dp", "kv_dtype",
          "objective", "workload", "deadline", "budget", "rpm", "tpm")  # fmt: skip

@@ -6,33 +6,30 @@ card, and the generator's budget on every card shrinks by what the embedder take
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from memserve.engines import installed
 from memserve.engines.backend import server_of
 from memserve.engines.install import VISIBLE
-from memserve.hardware.machine import GIB
+from memserve.hardware.machine import GIB, Machine
+from memserve.model.spec import ModelSpec
 from memserve.plan.answer import Answer, answer
 from memserve.plan.losses import weight_loss
 from memserve.plan.page.section import Section
 from memserve.plan.page.shown import Shown
-from memserve.plan.query import Query
+from memserve.plan.plan import Plan
+from memserve.plan.query import PlanOptions, Query
 from memserve.plan.search.checkpoints import loaded
 from memserve.plan.tasks.options import asked
 from memserve.plan.tasks.showing import show
 
 if TYPE_CHECKING:
     from argparse import Namespace
-    from collections.abc import Iterator
     from os import PathLike
 
     from typing_extensions import Unpack
-
-    from memserve.hardware.machine import Machine
-    from memserve.model.spec import ModelSpec
-    from memserve.plan.plan import Plan
-    from memserve.plan.query import PlanOptions
 
 BATCH = 8
 """Texts that the embedder holds at once."""

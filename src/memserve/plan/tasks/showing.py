@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from memserve.plan.page.shown import Shown
+
 if TYPE_CHECKING:
     from argparse import Namespace
-
-    from memserve.plan.page.shown import Shown
 
 
 def show(value: Shown, options: Namespace) -> int:

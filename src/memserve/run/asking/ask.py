@@ -1,19 +1,13 @@
 """Asking a generator, whatever of the protocol it has: awaited, or in threads where it only blocks."""
 
-from __future__ import annotations
-
 import asyncio
+from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from memserve.errors import BadAnswer, InvalidInput, TimedOut
-from memserve.protocol import Completion
+from memserve.protocol import Completion, Request
 from memserve.run.requests.item import chosen
-
-if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
-
-    from memserve.protocol import Request
 
 LIMIT_SECONDS = 3600.0
 """No single request is waited for longer, whatever its client's own limits are."""

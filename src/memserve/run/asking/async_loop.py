@@ -6,22 +6,22 @@ import asyncio
 import logging
 import time
 from collections import deque
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from memserve.errors import Cancelled
 from memserve.run.asking.ask import Asker
 from memserve.run.asking.loop_event import LoopEvent
+from memserve.run.asking.repeats import Repeats
 from memserve.run.asking.request_queue import RequestQueue
-from memserve.run.limits.pace import CEILING
+from memserve.run.limits.concurrency import CEILING
 from memserve.run.limits.regulator import Regulator
 from memserve.run.requests import order
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from memserve.run.limits.budget import Spending
-    from memserve.run.limits.regulator import Ticket
+    from memserve.run.limits.in_flight import Ticket
     from memserve.run.options import Options
     from memserve.run.requests.item import Item
     from memserve.run.store.results import Results
@@ -50,6 +50,7 @@ class AsyncLoop:
         self._regulator = Regulator(spending, **options.limits)
         self._asker = Asker(generator, options.concurrency or CEILING)
         self._ready: deque[Item] = deque()
+        self._repeats = Repeats(self._regulator, self._event)
         self._tasks: set[asyncio.Task[None]] = set()
         self._stopping = self._cancelling = False
 
@@ -65,11 +66,12 @@ class AsyncLoop:
         """Until everything is settled, or something stops it."""
         self._event.bind()
         try:
-            with _listening(self._generator, self._warned):
-                await self._dispatch()
-                await self._drain(GRACE_SECONDS)
+            await self._dispatch()
+            self._repeats.stop()
+            await self._drain(GRACE_SECONDS)
         except Exception as broken:  # whatever it is, it must not look like a finished run
             self._abort(broken)
+            self._repeats.stop()
             await self._drain(GRACE_SECONDS)
         finally:
             self._cancel()
@@ -79,7 +81,11 @@ class AsyncLoop:
 
     async def _dispatch(self) -> None:
         while not self._stopping:
-            if not self._ready:
+            repeat = self._repeats.next()
+            if repeat is not None:
+                if await self._may_ask(repeat.item) and not self._stopping:
+                    self._repeats.go(repeat)
+            elif not self._ready:
                 if self.queue.exhausted and not self._tasks:
                     return
                 await self._refill()
@@ -99,7 +105,7 @@ class AsyncLoop:
     async def _may_ask(self, item: Item) -> bool:
         if self._results.trouble:
             raise self._results.trouble
-        seconds = self._regulator.wait(item, len(self._tasks))
+        seconds = self._regulator.wait(item, self._regulator.in_flight)
         if seconds > 0:
             await self._event.wait(min(seconds, POLL_SECONDS))
         return seconds <= 0
@@ -117,9 +123,10 @@ class AsyncLoop:
 
     async def _ask(self, ticket: Ticket) -> None:
         try:
-            completion = await self._asker.ask(ticket.item.request)
+            with self._repeats.observing(ticket):
+                completion = await self._asker.ask(ticket.item.request)
         except asyncio.CancelledError:
-            if self._cancelling:
+            if self._cancelling or self._stopping:
                 raise
             self._failed(ticket, Cancelled("the generator cancelled the request by itself"))
         except Exception as error:
@@ -139,10 +146,6 @@ class AsyncLoop:
         for item, error in failed:
             self._results.failed(item, error)
 
-    def _warned(self, error: Exception) -> None:
-        """The client was throttled and asks again by itself: slow down, so that it happens less."""
-        self._event.call(lambda: self._regulator.throttled(error))
-
     def _abort(self, error: BaseException) -> None:
         self.error = self.error or error
         if not self._stopping:
@@ -158,16 +161,3 @@ class AsyncLoop:
     async def _drain(self, seconds: float) -> None:
         if self._tasks:
             await asyncio.wait(set(self._tasks), timeout=seconds)
-
-
-@contextmanager
-def _listening(generator: Any, warned: Callable[[Exception], None]) -> Iterator[None]:
-    """Hear of throttling that the client mends by itself, where it tells."""
-    if not hasattr(generator, "on_throttle"):
-        yield
-        return
-    before, generator.on_throttle = generator.on_throttle, warned
-    try:
-        yield
-    finally:
-        generator.on_throttle = before

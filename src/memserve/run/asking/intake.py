@@ -1,20 +1,14 @@
 """Reads requests lazily and sorts them: to be asked, answered already, or no requests at all."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 from memserve.errors import InvalidInput
 from memserve.run.requests import item as items
 from memserve.run.requests import source
-from memserve.run.store.known_ids import Action
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
-
-    from memserve.run.requests.item import Item
-    from memserve.run.store.known_ids import KnownIds
-    from memserve.run.store.results import Results
+from memserve.run.requests.item import Item
+from memserve.run.store.known_ids import Action, KnownIds
+from memserve.run.store.results import Results
 
 
 class Intake:
@@ -46,7 +40,7 @@ class Intake:
                 raise value
             item = items.read(value, index, self._settings)
         except InvalidInput as broken:
-            self._results.malformed(index, line, broken)
+            self._results.malformed(index, line, broken, items.name_in(value))
             return None
         item, action = self._known.visit(item)
         return item if self._count(item, action) else None

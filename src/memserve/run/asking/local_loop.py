@@ -1,25 +1,19 @@
 """The asking loop for local engines: long lists in one call, in the caller's own thread."""
 
-from __future__ import annotations
-
 import time
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator
+from typing import Any
 
 from memserve.errors import BadAnswer, EngineFailed
+from memserve.protocol import Completion
 from memserve.run.asking import ask
+from memserve.run.limits.budget import Spending
 from memserve.run.limits.error_policy import ABORT
 from memserve.run.limits.estimate import Estimate
+from memserve.run.options import Options
 from memserve.run.requests import order
-from memserve.run.requests.item import chosen
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from memserve.protocol import Completion
-    from memserve.run.limits.budget import Spending
-    from memserve.run.options import Options
-    from memserve.run.requests.item import Item
-    from memserve.run.store.results import Results
+from memserve.run.requests.item import Item, chosen
+from memserve.run.store.results import Results
 
 FIRST, MOST, LEAST = 64, 1024, 8
 """Requests to a call: as many as make it last a minute or so. More keep an engine fuller, but what was

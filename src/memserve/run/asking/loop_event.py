@@ -1,13 +1,8 @@
 """One thing that an event loop waits for: something changed. Set from the loop, or from any thread."""
 
-from __future__ import annotations
-
 import asyncio
+from collections.abc import Callable
 from contextlib import suppress
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 
 class LoopEvent:

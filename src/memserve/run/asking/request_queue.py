@@ -1,15 +1,10 @@
 """The look-ahead between the thread that reads requests and the loop that asks: bounded in items and text."""
 
-from __future__ import annotations
-
 import threading
 from collections import deque
-from typing import TYPE_CHECKING
+from collections.abc import Callable
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from memserve.run.requests.item import Item
+from memserve.run.requests.item import Item
 
 MOST_ITEMS = 1024
 MOST_CHARACTERS = 16 << 20

@@ -1,19 +1,14 @@
 """The Ray cluster of a run: joined, or started on this machine; refused if it is too small."""
 
-from __future__ import annotations
-
 import logging
 import os
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from memserve.errors import ConnectionFailed, InvalidInput
 from memserve.extras import missing
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from memserve.run.options import Options
+from memserve.run.options import Options
 
 STANDARD = {"num_cpus": 1.0}
 _NAMES = {"num_cpus": "CPU", "num_gpus": "GPU", "memory": "memory"}

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 
     from memserve.run.distributed.remote_generator import RemoteGenerator
     from memserve.run.limits.budget import Spending
-    from memserve.run.limits.regulator import Judgement, Ticket
+    from memserve.run.limits.in_flight import Ticket
+    from memserve.run.limits.regulator import Judgement
     from memserve.run.options import Options
     from memserve.run.requests.item import Item
     from memserve.run.store.results import Results

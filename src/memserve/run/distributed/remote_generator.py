@@ -1,17 +1,13 @@
 """How a worker opens the generator that the caller named, and how things travel to it and back."""
 
-from __future__ import annotations
-
 import pickle
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from memserve.errors import EngineFailed, InvalidInput
 from memserve.protocol import Capabilities
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 
 @dataclass(frozen=True)

@@ -1,20 +1,16 @@
 """What runs in Ray's actors: a generator each, asked for one request or for a list."""
 
-from __future__ import annotations
-
 import time
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from memserve.errors import EngineFailed, MemserveError
+from memserve.protocol import Completion
 from memserve.run.asking.ask import Asker
 from memserve.run.asking.local_loop import LocalLoop
 from memserve.run.distributed.remote_generator import packed_answer, unpack
 from memserve.run.limits.budget import Spending
 from memserve.run.options import Options
 from memserve.run.requests.item import Item, digest
-
-if TYPE_CHECKING:
-    from memserve.protocol import Completion
 
 
 class Single:

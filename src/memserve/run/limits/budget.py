@@ -1,19 +1,14 @@
 """What a run costs, and the budget that stops it in time."""
 
-from __future__ import annotations
-
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from memserve.errors import BudgetSpent, InvalidInput
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from memserve.protocol import Usage
-    from memserve.run.limits.estimate import Tokens
-    from memserve.speed.prices import Price
+from memserve.protocol import Usage
+from memserve.run.limits.estimate import Tokens
+from memserve.speed.prices import Price
 
 _BUDGET = re.compile(r"\$?\s*(\d+(?:\.\d+)?)\s*(usd|\$|k?tok(?:ens)?|mtok(?:ens)?)?", re.IGNORECASE)
 _UNITS = {"t": 1.0, "k": 1e3, "m": 1e6}

@@ -1,13 +1,9 @@
 """A circuit breaker: when everything fails, stop asking instead of failing the whole queue."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from memserve.errors import ConnectionFailed, EngineFailed, ServerFailed, TimedOut
-
-if TYPE_CHECKING:
-    from memserve.run.requests.item import Item
+from memserve.run.requests.item import Item
 
 STREAK = 50
 """Failures without one answer between them that make an outage (or twice as many as are in flight)."""

@@ -1,7 +1,5 @@
 """What an error means for a run: this item fails, it is asked again later, or nothing more is asked."""
 
-from __future__ import annotations
-
 from typing import Literal
 
 from memserve.errors import (

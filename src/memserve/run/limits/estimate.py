@@ -31,6 +31,9 @@ class Tokens:
         return self.prompt + self.answer
 
 
+NOTHING = Tokens(0.0, 0.0, 0.0)
+
+
 class Estimate:
     """Learns characters per token and the usual length of an answer, as moving averages."""
 

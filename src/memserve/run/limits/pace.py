@@ -1,19 +1,10 @@
-"""How fast a run may ask: so many in flight, so many requests and tokens a minute, and pauses.
-
-The number in flight rises while all goes well and halves when the provider throttles (additive increase,
-multiplicative decrease), so that it settles just below what the provider bears.
-"""
+"""How fast a run may ask: so many requests and tokens a minute, and pauses."""
 
 from __future__ import annotations
 
 import random
 from math import inf
 
-CEILING = 256
-"""The most in flight where the caller names no number."""
-FIRST = 4
-"""In flight until the first answer: fewer than the five refusals that lock some providers' keys."""
-START = 16
 TOLERANCE = 0.02
 """Seconds that a rate may run ahead, so that short sleeps need not be exact."""
 PAUSE, LONGEST_PAUSE = 1.0, 60.0
@@ -37,38 +28,6 @@ class Rate:
     def correct(self, amount: float) -> None:
         """Add to (or give back from) what was taken."""
         self._due += amount * self._seconds_each
-
-
-class Limit:
-    """How many may be in flight."""
-
-    def __init__(self, most: int | None) -> None:
-        self._most = most or CEILING
-        self._opening = self._most if most else min(START, self._most)
-        self._doubling = True
-        self._good = 0
-        self._lowered_at = -inf
-        self.now = min(FIRST, self._most)
-        self._opened = False
-
-    def succeeded(self) -> None:
-        """An answer came: after as many as are in flight, allow one more (or, at first, twice as many)."""
-        if not self._opened:
-            self._opened, self.now = True, self._opening
-            return
-        self._good += 1
-        if self._good >= self.now:
-            self._good = 0
-            self.now = min(self._most, self.now * 2 if self._doubling else self.now + 1)
-
-    def throttled(self, sent: float, now: float) -> bool:
-        """Halve, once for all that were in flight together; whether it was this one that halved."""
-        if sent <= self._lowered_at:
-            return False
-        self._lowered_at = now
-        self._doubling, self._good = False, 0
-        self.now = max(1, self.now // 2)
-        return True
 
 
 class Pause:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
+from math import inf
 from typing import TYPE_CHECKING
 
 from memserve.errors import ConnectionFailed, MemserveError, RunError, TimedOut
 from memserve.protocol import Usage
 from memserve.run.limits.circuit_breaker import CircuitBreaker
-from memserve.run.limits.error_policy import react
-from memserve.run.limits.estimate import Estimate, Tokens
-from memserve.run.limits.pace import Limit, Pause, Rate
+from memserve.run.limits.concurrency import Concurrency
+from memserve.run.limits.error_policy import AGAIN, react
+from memserve.run.limits.estimate import Estimate
+from memserve.run.limits.in_flight import InFlight, Ticket
+from memserve.run.limits.pace import Pause, Rate
 
 if TYPE_CHECKING:
     from memserve.run.limits.budget import Spending
@@ -24,16 +27,6 @@ CHANGE = 60.0
 
 
 @dataclass(frozen=True, slots=True)
-class Ticket:
-    """One attempt that is in flight."""
-
-    item: Item
-    sent: float
-    tokens: Tokens
-    promised: float
-
-
-@dataclass(frozen=True, slots=True)
 class Judgement:
     """What a failure leads to."""
 
@@ -43,13 +36,14 @@ class Judgement:
 
 
 class Regulator:
-    """One provider's limits, pauses and moods, and the caller's budget. Used from one thread."""
+    """One provider's limits and pauses, and the caller's budget. Used from one thread."""
 
     def __init__(self, spending: Spending, *, concurrency: int | None, rpm: float | None, tpm: float | None,
                  patience: float) -> None:  # fmt: skip
         self._spending = spending
         self._patience = patience
-        self._limit = Limit(concurrency)
+        self._concurrency = Concurrency(concurrency)
+        self._flight = InFlight()
         self._requests, self._tokens = Rate(rpm), Rate(tpm)
         self._pause, self._breaker = Pause(), CircuitBreaker(patience)
         self._estimate = Estimate()
@@ -62,14 +56,20 @@ class Regulator:
         """The server is taken to be down: ask for one request at a time."""
         return self._breaker.open
 
+    @property
+    def in_flight(self) -> int:
+        """Attempts that the server is at work on, or is likely to be."""
+        self._flight.expire(time.monotonic())
+        return len(self._flight)
+
     def withdraw(self, ticket: Ticket) -> Item:
         """An attempt that was not made after all."""
-        self._spending.settle(ticket.promised, None)
+        self._close(ticket, None)
         return ticket.item
 
     def wait(self, item: Item, in_flight: int) -> float:
         """Seconds to wait before asking; 0: now. Raises BudgetSpent when waiting will not help."""
-        if in_flight >= (1 if self._breaker.open else self._limit.now):
+        if in_flight >= (1 if self._breaker.open else self._concurrency.now):
             return CHANGE
         if not self._spending.affords(self._estimate.of(item)):
             if not in_flight:
@@ -79,55 +79,86 @@ class Regulator:
         return max(self._pause.delay(now), self._requests.delay(now), self._tokens.delay(now))
 
     def begin(self, item: Item) -> Ticket:
+        """The first attempt at a request starts."""
+        ticket = Ticket(item)
+        self.attempt(ticket)
+        return ticket
+
+    def attempt(self, ticket: Ticket) -> None:
         """An attempt starts."""
-        tokens, now = self._estimate.of(item), time.monotonic()
+        now = time.monotonic()
+        ticket.sent, ticket.tokens = now, self._estimate.of(ticket.item)
+        ticket.promised = self._spending.promise(ticket.tokens)
         self._requests.spend(now)
-        self._tokens.spend(now, tokens.total)
-        return Ticket(item, now, tokens, self._spending.promise(tokens))
+        self._tokens.spend(now, ticket.tokens.total)
+        self._flight.add(ticket)
+
+    def may_repeat(self, ticket: Ticket) -> bool:
+        """Whether the server has likely ended its work on the attempt before."""
+        return ticket.free_at <= time.monotonic()
 
     def answered(self, ticket: Ticket, usage: Usage) -> list[tuple[Item, Exception]]:
         """An attempt ended well; what is returned failed for reasons of its own, earlier."""
         now = time.monotonic()
         self._answered_at, self._throttled_since = now, None
         self._asked.pop(ticket.item.index, None)
-        self._spending.settle(ticket.promised, usage)
+        self._concurrency.answered(ticket.sent, now, ticket.limit, self.in_flight)
+        self._close(ticket, usage)
+        self._flight.answered(ticket.sent, now)
         self._estimate.learn(ticket.item, usage)
         if usage.prompt_tokens is not None:
             counted = usage.prompt_tokens + (usage.completion_tokens or 0)
             self._tokens.correct(counted - ticket.tokens.total)
-        self._limit.succeeded()
         self._pause.over()
         return self._breaker.succeeded(now)
 
-    def failed(self, ticket: Ticket, error: Exception, in_flight: int) -> Judgement:
-        """An attempt ended badly."""
+    def attempt_failed(self, ticket: Ticket, error: Exception) -> None:
+        """One attempt ended badly, whether or not the client makes another."""
+        if not ticket.open:
+            return
         ambiguous = isinstance(error, (TimedOut, ConnectionFailed))  # perhaps answered, and billed
-        self._spending.settle(ticket.promised, Usage() if ambiguous else None)
+        self._close(ticket, Usage() if ambiguous else None)
+        now = time.monotonic()
+        if isinstance(error, TimedOut):
+            self._concurrency.lower(ticket.sent, now)
+            self._flight.give_up(ticket, now)
+        elif isinstance(error, AGAIN):
+            self._slow_down(error, ticket.sent, now)
+
+    def failed(self, ticket: Ticket, error: Exception, in_flight: int) -> Judgement:
+        """A request ended badly: the client gave it up."""
+        self.attempt_failed(ticket, error)
         asked = self._asked.pop(ticket.item.index, 0) + 1
         reaction = react(error, worked=self._answered_at is not None, asked=asked)
         if reaction == "abort":
             return Judgement(abort=error)
         if reaction == "again":
             self._asked[ticket.item.index] = asked
-            hopeless = self.throttled(error, ticket.sent)
-            return Judgement(again=[ticket.item], abort=error if hopeless else None)
+            return Judgement(again=[ticket.item], abort=error if self._is_hopeless(error) else None)
         if CircuitBreaker.explains(error):
             return self._suspect(ticket, error, in_flight)
         return Judgement(failed=[(ticket.item, error)])
 
-    def throttled(self, error: Exception, sent: float | None = None) -> bool:
-        """The provider wants less: ask less, later. Whether waiting for it has become pointless."""
-        now = time.monotonic()
-        retry_at = getattr(error, "retry_at", None)
-        seconds = None if retry_at is None else max(0.0, retry_at - time.time())
+    def _close(self, ticket: Ticket, usage: Usage | None) -> None:
+        self._flight.remove(ticket)
+        self._spending.settle(ticket.promised, usage)
+
+    def _slow_down(self, error: Exception, sent: float, now: float) -> None:
+        """The provider wants less: ask less, later. What it refuses together counts once."""
+        self._throttled_since = self._throttled_since or now
+        seconds = _asked_for(error)
+        if seconds is None or seconds <= self._patience:
+            self._concurrency.lower(sent, now)
+            self._pause.until(now, seconds, sent)
+
+    def _is_hopeless(self, error: Exception) -> bool:
+        """Whether waiting for the provider has become pointless."""
+        seconds = _asked_for(error)
         if seconds is not None and seconds > self._patience:
             return True
-        sent = now if sent is None else sent
-        self._limit.throttled(sent, now)
-        self._pause.until(now, seconds, sent)
-        since = self._throttled_since = self._throttled_since or now
+        waited = time.monotonic() - (self._throttled_since or inf)
         proven = self._answered_at is not None
-        return now - since > (self._patience if proven else min(UNPROVEN_PATIENCE, self._patience))
+        return waited > (self._patience if proven else min(UNPROVEN_PATIENCE, self._patience))
 
     def left_over(self) -> list[tuple[Item, Exception]]:
         """Failures that were held back until the end."""
@@ -141,6 +172,12 @@ class Regulator:
             return Judgement(abort=_down(error))
         self._pause.until(time.monotonic(), None, ticket.sent)
         return Judgement(again=[held for held, _ in self._breaker.release()])
+
+
+def _asked_for(error: Exception) -> float | None:
+    """Seconds that the provider asks to wait."""
+    retry_at = getattr(error, "retry_at", None)
+    return None if retry_at is None else max(0.0, retry_at - time.time())
 
 
 def _down(error: Exception) -> MemserveError:

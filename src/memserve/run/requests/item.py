@@ -1,10 +1,9 @@
 """One queued request: what was asked, under which identity, and where it stood in the input."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields
+from difflib import get_close_matches
 from hashlib import blake2b
 from operator import attrgetter
 from typing import Any
@@ -126,11 +125,19 @@ def _identified(request: Request, index: int, name: Any, meta: Any) -> Item:
     return Item(index, name, request, mark, meta=meta)
 
 
+def name_in(value: Any) -> Identity | None:
+    """The id of an entry that may be malformed otherwise."""
+    name = value.get("id") if isinstance(value, Mapping) else getattr(value, "id", None)
+    return name if isinstance(name, (str, int)) and not isinstance(name, bool) else None
+
+
 def _from_mapping(value: Mapping[str, Any]) -> tuple[dict[str, Any], Any, Any, Any]:
     unknown = [str(key) for key in value if key not in KNOWN]
     if unknown:
+        near = get_close_matches(unknown[0][:60], KNOWN, n=1)
+        meant = f": did you mean {near[0]}?" if near else ""
         raise InvalidInput(
-            f"unknown key {unknown[0][:60]!r} in a request",
+            f"unknown key {unknown[0][:60]!r} in a request{meant}",
             hint='known: prompt, id, max_tokens, temperature, ...; put your own data under "meta"',
         )
     if ("prompt" in value) == ("messages" in value):

@@ -3,17 +3,11 @@
 Only what was read ahead is reordered, and requests that share nothing keep their order.
 """
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
 from memserve.protocol import Raw
-from memserve.run.requests.item import text_of
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
-
-    from memserve.run.requests.item import Item
+from memserve.run.requests.item import Item, text_of
 
 BLOCK = 512
 """Characters that must agree before it pays to bring two requests together: eight KV blocks or so."""

@@ -1,7 +1,5 @@
 """Where requests come from: a JSONL file, standard input or any iterable, read lazily."""
 
-from __future__ import annotations
-
 import json
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sized
@@ -26,7 +24,7 @@ def entries(requests: Any) -> Iterator[Entry]:
             yield index, None, value
 
 
-def check(requests: Any, output: Path) -> None:
+def check(requests: Any) -> None:
     """Refuse what cannot be read, before any work."""
     if isinstance(requests, (str, Path)):
         if requests == "-":
@@ -34,8 +32,6 @@ def check(requests: Any, output: Path) -> None:
         path = Path(requests)
         if path.is_file() or path.is_dir() or not path.exists():  # a pipe can be opened only once
             _opened(path).close()
-        if output.exists() and output.samefile(path):
-            raise InvalidInput(f"{path} is both the requests and the output", hint="name another output")
     elif isinstance(requests, (Mapping, bytes)) or not isinstance(requests, Iterable):
         raise InvalidInput(f"requests are a path or an iterable of requests, not {type(requests).__name__}")
 

@@ -5,26 +5,27 @@ digest (the prompt and every chosen setting). Only normal finishes of repeatable
 error, a refusal, a truncated answer, or a sample drawn without a seed.
 """
 
-from __future__ import annotations
-
 import json
+import logging
+import os
 import sqlite3
 import threading
 import time
+from collections.abc import Mapping
+from contextlib import suppress
 from hashlib import blake2b
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import Any
 
 from memserve.errors import InvalidInput, StorageFull
-from memserve.protocol import DEFAULT_MAX_TOKENS, DEFAULT_TEMPERATURE, DEFAULT_TOP_P
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from pathlib import Path
-
-    from memserve.protocol import Completion, Request
-    from memserve.run.requests.item import Item
+from memserve.protocol import DEFAULT_MAX_TOKENS, DEFAULT_TEMPERATURE, DEFAULT_TOP_P, Completion, Request
+from memserve.run.requests.item import Item
+from memserve.run.store import files
 
 WRITE_SECONDS = 0.5
+_TABLE = "CREATE TABLE IF NOT EXISTS answers (key BLOB PRIMARY KEY, body BLOB, mark BLOB) WITHOUT ROWID"
+_INSERT = "INSERT OR REPLACE INTO answers (key, body, mark) VALUES (?, ?, ?)"
+_log = logging.getLogger("memserve.run")
 NORMAL = frozenset({"stop", "tool_calls"})
 _DEFAULTS = {"max_tokens": DEFAULT_MAX_TOKENS, "temperature": DEFAULT_TEMPERATURE, "top_p": DEFAULT_TOP_P}
 
@@ -53,22 +54,32 @@ class Cache:
         salt = json.dumps({**_DEFAULTS, **identity}, sort_keys=True).encode()
         self._salt = blake2b(salt, digest_size=32).digest()
         self._guard = threading.Lock()
-        self._pending: list[tuple[bytes, bytes]] = []
+        self._pending: list[tuple[bytes, bytes, bytes | None]] = []
+        self._told = False
         self._written = time.monotonic()
         self._base = self._opened()
 
     def get(self, item: Item) -> bytes | None:
         """The body of the answer's line, or None."""
-        with self._guard:
-            row = self._base.execute("SELECT body FROM answers WHERE key = ?", (self._key(item),)).fetchone()
-        return None if row is None else bytes(row[0])
+        key = self._key(item)
+        try:
+            with self._guard:
+                row = self._base.execute("SELECT body, mark FROM answers WHERE key = ?", (key,)).fetchone()
+        except sqlite3.Error as broken:
+            self._tell(f"cannot be read ({broken})")
+            return None
+        if row is None or (row[1] == _mark(key, row[0]) and _is_answer(row[0])):
+            return row and bytes(row[0])
+        self._tell("holds answers that are not what was written there" if row[1] else "has rows unchecked")
+        return None
 
     def put(self, item: Item, completion: Completion, body: bytes) -> None:
         """Keep an answer, if it is one to keep."""
         if not (repeatable(item.request) and normal(completion)):
             return
         with self._guard:
-            self._pending.append((self._key(item), body))
+            key = self._key(item)
+            self._pending.append((key, body, _mark(key, body)))
             if time.monotonic() - self._written > WRITE_SECONDS:
                 self._write()
 
@@ -77,8 +88,15 @@ class Cache:
         with self._guard:
             try:
                 self._write()
+            except StorageFull as broken:  # the answers themselves are safe
+                _log.warning("%s", broken)
             finally:
                 self._base.close()
+
+    def _tell(self, what: str) -> None:
+        if not self._told:
+            _log.warning("the answer cache %s %s: they count as not cached", self._path, what)
+        self._told = True
 
     def _key(self, item: Item) -> bytes:
         return blake2b(item.digest, digest_size=16, key=self._salt).digest()
@@ -86,8 +104,8 @@ class Cache:
     def _write(self) -> None:
         try:
             with self._base:
-                self._base.executemany("INSERT OR REPLACE INTO answers VALUES (?, ?)", self._pending)
-        except sqlite3.OperationalError as broken:
+                self._base.executemany(_INSERT, self._pending)
+        except sqlite3.Error as broken:
             raise StorageFull(
                 f"cannot write the answer cache {self._path}: {broken}",
                 hint="free some space, or run without the cache",
@@ -98,11 +116,29 @@ class Cache:
     def _opened(self) -> sqlite3.Connection:
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
+            with suppress(FileExistsError):
+                os.close(files.create(self._path))
             base = sqlite3.connect(self._path, timeout=30, check_same_thread=False)
             base.execute("PRAGMA journal_mode = WAL")
             base.execute("PRAGMA synchronous = NORMAL")
-            base.execute("CREATE TABLE IF NOT EXISTS answers (key BLOB PRIMARY KEY, body BLOB) WITHOUT ROWID")
+            base.execute(_TABLE)
+            if "mark" not in {row[1] for row in base.execute("PRAGMA table_info(answers)")}:
+                base.execute("ALTER TABLE answers ADD COLUMN mark BLOB")
             base.commit()
         except (sqlite3.Error, OSError) as broken:
             raise InvalidInput(f"cannot open the answer cache {self._path}: {broken}") from broken
         return base
+
+
+def _mark(key: bytes, body: Any) -> bytes | None:
+    """The checksum of a row; none for a body that is no bytes."""
+    return blake2b(key + body, digest_size=16).digest() if isinstance(body, bytes) else None
+
+
+def _is_answer(body: bytes) -> bool:
+    """Whether a body is one JSON object that a line of the answers file can hold."""
+    try:
+        row = json.loads(body)
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(row, dict) and row.keys() >= {"text", "finish_reason"} and b"\n" not in body

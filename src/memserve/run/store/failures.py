@@ -1,31 +1,52 @@
 """The file of failed items, with reasons, beside the answers file."""
 
-from __future__ import annotations
-
 import errno
 import json
 import logging
 import os
+import re
 import threading
 import time
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
 
 from memserve.errors import MemserveError
-from memserve.run.store import record
-from memserve.run.store.journal import BINARY, full
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from pathlib import Path
-
-    from memserve.run.requests.item import Item
+from memserve.run.requests.item import Item
+from memserve.run.store import files, record
+from memserve.run.store.journal import full
 
 _log = logging.getLogger("memserve.run")
 
 
-def beside(output: Path) -> Path:
-    """answers.jsonl -> answers.failed.jsonl"""
-    return output.with_name(f"{output.stem}.failed{output.suffix}")
+_KEYS = frozenset({"id", "error", "message", "retryable", "at"})
+_DAMAGED = re.compile(rb'\{"id": .*"error": .*, "check": "[0-9a-f]{8}"\}\n', re.DOTALL)
+
+
+def is_ours(path: Path) -> bool:
+    """Whether every line is a failure that a run wrote, or what a crash or a bad disk left of one."""
+    seen = False
+    with path.open("rb") as file:
+        for raw in file:
+            if _row(raw) is None and not _was_row(raw, seen):
+                return False
+            seen = True
+    return True
+
+
+def _was_row(raw: bytes, seen: bool) -> bool:
+    """Whether a line was one of ours: damaged, but recognizable; or the last, which a crash tore."""
+    if raw.endswith(b"\n"):
+        return bool(_DAMAGED.match(raw))
+    return raw.startswith(b'{"id": ') or (seen and not raw.strip(b"\0"))
+
+
+def _row(raw: bytes) -> dict[str, Any] | None:
+    """The row of a whole line; None for any other line."""
+    if not raw.endswith(b"\n") or not record.is_signed(raw):
+        return None
+    row = json.loads(raw)
+    return row if row.keys() >= _KEYS else None
 
 
 class Failures:
@@ -38,6 +59,7 @@ class Failures:
 
     def keep(self, still: Callable[[record.Stamp], bool]) -> None:
         """Rewrite the file with the rows that still hold; the others are about to be asked again."""
+        files.refuse_foreign(self.path, is_ours)
         if not self.path.exists():
             return
         spare = self.path.with_name(self.path.name + ".new")
@@ -50,15 +72,18 @@ class Failures:
         else:
             self.path.unlink()
             spare.unlink()
+        files.sync_folder(self.path)
 
     def _copy(self, spare: Path, still: Callable[[record.Stamp], bool]) -> int:
         kept = 0
-        with spare.open("wb") as file:
+        with os.fdopen(files.scratch(spare, is_ours), "wb") as file:
             for row, raw in self.rows():
                 stamp = _stamp(row)
                 if stamp and not row.get("retryable", True) and still(stamp):
                     file.write(raw)
                     kept += 1
+            file.flush()
+            os.fsync(file.fileno())
         return kept
 
     def rows(self) -> Iterator[tuple[dict[str, Any], bytes]]:
@@ -67,11 +92,8 @@ class Failures:
             return
         with self.path.open("rb") as file:
             for raw in file:
-                try:
-                    row = json.loads(raw) if raw.endswith(b"\n") else None
-                except ValueError:
-                    row = None
-                if isinstance(row, dict):
+                row = _row(raw)
+                if row is not None:
                     yield row, raw
                 else:
                     _log.warning("%s: left out a torn row", self.path)
@@ -82,7 +104,7 @@ class Failures:
 
     def add(self, item: Item, error: BaseException) -> None:
         """An item that failed."""
-        self._append({"id": item.id, "index": item.index, **reason(error), "key": item.digest.hex()})
+        self._append({"id": item.id, "index": item.index, "key": item.digest.hex(), **reason(error)})
 
     def malformed(self, index: int, line: int | None, error: BaseException, name: Any = None) -> None:
         """An entry that never became an item."""
@@ -96,10 +118,10 @@ class Failures:
             self._file = None
 
     def _append(self, row: dict[str, Any]) -> None:
-        line = record.dumps(row) + b"\n"
+        line = record.signed(record.dumps(row)[:-1])
         with self._guard:
             if self._file is None:
-                self._file = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | BINARY, 0o666)
+                self._file = _opened(self.path)
             start = os.fstat(self._file).st_size
             try:
                 if os.write(self._file, line) < len(line):
@@ -107,6 +129,14 @@ class Failures:
                     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             except OSError as broken:
                 raise full(self.path, broken) or broken from None
+
+
+def _opened(path: Path) -> int:
+    files.refuse_foreign(path, is_ours)
+    if not path.exists():
+        os.close(files.create(path))
+        files.sync_folder(path)
+    return os.open(path, os.O_WRONLY | os.O_APPEND | files.BINARY)
 
 
 def reason(error: BaseException) -> dict[str, Any]:

@@ -4,26 +4,21 @@ One file holds the truth, so there is nothing that could disagree with it after 
 whole, and its request is answered, or torn, and the request is asked again.
 """
 
-from __future__ import annotations
-
 import errno
 import logging
 import os
 import shutil
+import stat
 import threading
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
+from pathlib import Path
 
 from memserve.errors import InvalidInput, JournalBroken, OutputInUse, RunError, StorageFull
-from memserve.run.store import lock, record
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
+from memserve.run.store import files, lock, record
 
 SYNC_SECONDS = 0.5
 RESERVE_BYTES = 1 << 20
-BINARY = getattr(os, "O_BINARY", 0)
-"""Windows would write two bytes for a line end."""
+_RESERVE_HEADER = b"memserve: space for the last answers of a run on a full disk\n"
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _log = logging.getLogger("memserve.run")
 
@@ -45,13 +40,14 @@ class Journal:
             _set_aside(path)
             os.close(self._descriptor)
             self._descriptor = _opened(path)
-        self._size = os.fstat(self._descriptor).st_size
+        found = os.fstat(self._descriptor)
+        self._size, self._regular = found.st_size, stat.S_ISREG(found.st_mode)
         self._guard = threading.Lock()
         self._dirty = False
         self.full: RunError | None = None
-        """Set once the disk was found full, or the file deleted: nothing more should be asked."""
+        """Set once the disk is full or failing, or the file is not where it was: nothing more is asked."""
         self._closing = threading.Event()
-        self._reserve = path.with_name(path.name + ".reserve")
+        self._reserve = files.reserve_beside(path)
         self._flusher = threading.Thread(target=self._flush, name="memserve-journal", daemon=True)
 
     def recover(self) -> Iterator[tuple[record.Stamp, bytes]]:
@@ -80,18 +76,24 @@ class Journal:
                 self._free_reserve(broken)
                 self._write_last(line)
 
-    def close(self) -> None:
-        """Sync what was written and let the lock go."""
+    def finish(self) -> RunError | None:
+        """Sync what was written; why the answers may not be where they should, if so."""
         self._closing.set()
         if self._flusher.is_alive():
             self._flusher.join()
         self._sync()
-        if self._is_deleted():
+        return self.full
+
+    def close(self) -> None:
+        """Finish, and let the lock go."""
+        self.finish()
+        if self._regular and os.fstat(self._descriptor).st_nlink == 0:
             self._put_back()
-        self._reserve.unlink(missing_ok=True)
+        self._drop_reserve()
         os.close(self._descriptor)
 
     def _write(self, line: bytes) -> None:
+        self._check_size()
         done = 0
         try:
             while done < len(line):
@@ -108,7 +110,7 @@ class Journal:
         if known is None:
             raise broken
         self.full = known
-        self._reserve.unlink(missing_ok=True)
+        self._drop_reserve()
 
     def _write_last(self, line: bytes) -> None:
         try:
@@ -119,30 +121,85 @@ class Journal:
     def _flush(self) -> None:
         while not self._closing.wait(SYNC_SECONDS):
             self._sync()
-            if self._is_deleted():
-                self.full = self.full or RunError(
-                    f"{self.path} was deleted during the run", hint="its answers are put back; run again"
-                )
 
     def _sync(self) -> None:
+        if not self._regular:
+            return
+        self._check_place()
+        with self._guard:
+            self._check_size()
         if not self._dirty:
             return
         self._dirty = False
         try:
             os.fsync(self._descriptor)
-        except OSError as broken:
-            self.full = self.full or full(self.path, broken)
-            _log.warning("cannot sync %s: %s", self.path, broken.strerror)
+        except OSError as broken:  # the kernel may have dropped the pages: a second try would prove nothing
+            self.full = self.full or full(self.path, broken) or RunError(
+                f"cannot sync {self.path}: {broken.strerror}: its last answers may be lost",
+                hint="look after the disk, then run again: what is missing is asked again",
+            )  # fmt: skip
 
-    def _is_deleted(self) -> bool:
-        return os.fstat(self._descriptor).st_nlink == 0
+    def _check_size(self) -> None:
+        """A file that shrank under the run lost answers; what is left of a line is cut off."""
+        if not self._regular:
+            return
+        size = os.fstat(self._descriptor).st_size
+        if size < self._size:
+            lost, size = self._size - size, self._whole(size)
+            os.ftruncate(self._descriptor, size)
+            self.full = self.full or RunError(
+                f"{self.path} was cut during the run: {lost} bytes of answers are gone",
+                hint="run again: what is missing is asked again",
+            )
+        self._size = size
+
+    def _whole(self, size: int) -> int:
+        """Up to where the file holds whole lines."""
+        while size:
+            start = max(0, size - (1 << 16))
+            end = os.pread(self._descriptor, size - start, start).rfind(b"\n") + 1
+            if end:
+                return start + end
+            size = start
+        return 0
+
+    def _check_place(self) -> None:
+        """Whether the path still leads to the file that is written."""
+        mine = os.fstat(self._descriptor)
+        try:
+            found = self.path.stat()
+        except OSError:
+            found = None
+        if found is not None and (found.st_dev, found.st_ino) == (mine.st_dev, mine.st_ino):
+            return
+        if mine.st_nlink == 0:
+            words, hint = "deleted", "its answers are put back; run again"
+        else:
+            words, hint = (
+                "moved or replaced",
+                f"its answers are in {self._name()}; move it back and run again",
+            )
+        self.full = self.full or RunError(f"{self.path} was {words} during the run", hint=hint)
+
+    def _name(self) -> str:
+        """Where the file lies now, as far as the system tells."""
+        try:
+            return str(Path(f"/proc/self/fd/{self._descriptor}").readlink())
+        except OSError:
+            return "the file that was moved"
 
     def _put_back(self) -> None:
         """The answers of a file that was deleted under the run are still there until it is closed."""
-        path = self.path.with_name(self.path.name + ".rescued") if self.path.exists() else self.path
+        path, number = self.path, 0
+        while os.path.lexists(path):
+            path = self.path.with_name(f"{self.path.name}.rescued{f'-{number}' if number else ''}")
+            number += 1
         os.lseek(self._descriptor, 0, os.SEEK_SET)
-        with os.fdopen(os.dup(self._descriptor), "rb") as source, path.open("wb") as file:
+        with os.fdopen(os.dup(self._descriptor), "rb") as source, os.fdopen(files.create(path), "wb") as file:
             shutil.copyfileobj(source, file)
+            file.flush()
+            os.fsync(file.fileno())
+        files.sync_folder(path)
         _log.warning("%s was deleted during the run; its answers are in %s", self.path, path)
 
     def _drop(self, number: int, start: int, length: int, *, torn: bool) -> None:
@@ -162,16 +219,30 @@ class Journal:
         try:
             disk = os.statvfs(self.path)
             size = min(RESERVE_BYTES, disk.f_bavail * disk.f_frsize // 16)
-            with self._reserve.open("wb") as file:
-                os.posix_fallocate(file.fileno(), 0, max(size, 1))
+            with os.fdopen(files.scratch(self._reserve, is_reserve), "wb") as file:
+                file.write(_RESERVE_HEADER)
+                file.flush()
+                os.posix_fallocate(file.fileno(), 0, max(size, len(_RESERVE_HEADER)))
         except (OSError, AttributeError):  # full already, or a system that has no such call
+            self._drop_reserve()
+
+    def _drop_reserve(self) -> None:
+        if self._reserve.is_file() and not self._reserve.is_symlink() and is_reserve(self._reserve):
             self._reserve.unlink(missing_ok=True)
+
+
+def is_reserve(path: Path) -> bool:
+    """Whether a run made this file: it begins with our line, or a full disk left it empty."""
+    with path.open("rb") as file:
+        return _RESERVE_HEADER.startswith(file.read(len(_RESERVE_HEADER)))
 
 
 def _opened(path: Path) -> int:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | BINARY, 0o666)
+        fresh = not path.exists()
+        flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | files.BINARY
+        descriptor = os.open(path, flags, files.PRIVATE)
     except OSError as broken:
         raise full(path, broken) or InvalidInput(
             f"cannot write answers to {path}: {broken.strerror}"
@@ -184,6 +255,8 @@ def _opened(path: Path) -> int:
     if not held:
         os.close(descriptor)
         raise OutputInUse(f"another run is writing {path}", hint="wait for it, or name another output")
+    if fresh:
+        files.sync_folder(path)
     return descriptor
 
 

@@ -4,21 +4,16 @@ It is thrown away with the process and filled anew from the answers file, so it 
 A Python set of a million ids would take 100 MB.
 """
 
-from __future__ import annotations
-
 import sqlite3
+from collections.abc import Iterable
 from dataclasses import replace
 from enum import Enum
 from hashlib import blake2b
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from memserve.errors import StorageFull
+from memserve.run.requests.item import Item
 from memserve.run.store import record
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-    from memserve.run.requests.item import Item
 
 CACHE_KIB = 12 * 1024
 ANSWERED, FAILED, ASKED = 1, 2, 3

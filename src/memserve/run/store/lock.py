@@ -1,7 +1,5 @@
 """An exclusive lock on an open file that the kernel releases when its process dies, however it dies."""
 
-from __future__ import annotations
-
 import sys
 
 if sys.platform == "win32":

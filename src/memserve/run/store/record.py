@@ -1,19 +1,16 @@
 """One line of the answers file: an answer as JSON that ends in the checksum of what stands before it."""
 
-from __future__ import annotations
-
 import json
 import math
 import re
 import time
 from dataclasses import asdict, dataclass
 from json.encoder import encode_basestring
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from zlib import crc32
 
-if TYPE_CHECKING:
-    from memserve.protocol import Completion, Usage
-    from memserve.run.requests.item import Identity, Item
+from memserve.protocol import Completion, Usage
+from memserve.run.requests.item import Identity, Item
 
 _HEAD = re.compile(rb'\{"id": ("(?:[^"\\]|\\.)*"|-?\d+), ')
 _BEGIN = b'{"id": '
@@ -88,8 +85,18 @@ def line(item: Item, answer: bytes, seconds: float | None, usd: float | None) ->
     if usd is not None:
         parts.append(b'"usd": %.8f' % usd)
     parts.append(b'"at": %.3f, "key": "%s"' % (time.time(), item.digest.hex().encode()))
-    unsigned = b", ".join(parts)
-    return b'%s, "check": "%08x"}\n' % (unsigned, crc32(unsigned))
+    return signed(b", ".join(parts))
+
+
+def signed(begun: bytes) -> bytes:
+    """A line of an object that was begun, closed with the checksum of what stands before."""
+    return b'%s, "check": "%08x"}\n' % (begun, crc32(begun))
+
+
+def is_signed(raw: bytes) -> bool:
+    """Whether a line is whole and as it was written."""
+    end = len(raw) - 1 - _CHECK_LENGTH
+    return end > 0 and raw[end:] == b', "check": "%08x"}\n' % crc32(raw[:end])
 
 
 def stamp(raw: bytes) -> Stamp | None:
@@ -100,7 +107,7 @@ def stamp(raw: bytes) -> Stamp | None:
     head = _HEAD.match(raw)
     if not tail or not head:
         return _foreign(raw)
-    if crc32(raw[: len(raw) - 1 - _CHECK_LENGTH]) != int(tail[2], 16):
+    if not is_signed(raw):
         return None
     return Stamp(head[1], bytes.fromhex(tail[1].decode()))
 

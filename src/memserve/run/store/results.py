@@ -1,23 +1,19 @@
 """Where every outcome goes: the journal, the cache, the file of failures, and the counts."""
 
-from __future__ import annotations
-
 import logging
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Any
 
 from memserve.errors import MemserveError
+from memserve.protocol import Completion, Usage
+from memserve.run.limits.budget import Spending
+from memserve.run.requests.item import Item
 from memserve.run.store import record
+from memserve.run.store.cache import Cache
+from memserve.run.store.failures import Failures
+from memserve.run.store.journal import Journal
 from memserve.run.summary import Summary
-
-if TYPE_CHECKING:
-    from memserve.protocol import Completion, Usage
-    from memserve.run.limits.budget import Spending
-    from memserve.run.requests.item import Item
-    from memserve.run.store.cache import Cache
-    from memserve.run.store.failures import Failures
-    from memserve.run.store.journal import Journal
 
 _log = logging.getLogger("memserve.run")
 
@@ -56,8 +52,6 @@ class Results:
 
     def __init__(self, journal: Journal, failures: Failures, cache: Cache | None, spending: Spending) -> None:
         self.counts = Counts()
-        self.trouble: MemserveError | None = None
-        """Why nothing more should be asked, as a full disk."""
         self._journal = journal
         self._failures = failures
         self._cache = cache
@@ -65,12 +59,16 @@ class Results:
         self._model: str | None = None
         self._began = time.monotonic()
 
+    @property
+    def trouble(self) -> MemserveError | None:
+        """Why nothing more should be asked, as a full disk."""
+        return self._journal.full
+
     def answered(self, item: Item, completion: Completion, seconds: float) -> None:
         """Write an answer down: first of all to the journal."""
         usd = self._spending.cost(completion.usage)
         body = record.body(completion)
         self._journal.append(record.line(item, body, seconds, usd))
-        self.trouble = self.trouble or self._journal.full
         self.counts.done += 1
         self.counts.add(completion.usage, usd)
         self._watch_model(completion.model)
@@ -83,7 +81,6 @@ class Results:
         if body is None:
             return False
         self._journal.append(record.line(item, body, None, None))
-        self.trouble = self.trouble or self._journal.full
         self.counts.cached += 1
         return True
 
@@ -92,9 +89,9 @@ class Results:
         self._failures.add(item, error)
         self.counts.failed += 1
 
-    def malformed(self, index: int, line: int | None, error: BaseException) -> None:
-        """Write down an entry that is no request."""
-        self._failures.malformed(index, line, error)
+    def malformed(self, index: int, line: int | None, error: BaseException, name: Any = None) -> None:
+        """Write down an entry that is no request, under the id that it may have."""
+        self._failures.malformed(index, line, error, name)
         self.counts.failed += 1
 
     def summary(self, stopped: str | None) -> Summary:

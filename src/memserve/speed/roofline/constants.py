@@ -1,16 +1,12 @@
 """The speed model's constants: per engine class, corrected per card class, as data with their source."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, fields, replace
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from memserve import files
+from memserve.hardware.machine import Card
 from memserve.speed.roofline import engines
-
-if TYPE_CHECKING:
-    from memserve.hardware.machine import Card
 
 
 @dataclass(frozen=True)

@@ -4,21 +4,15 @@ What is known of an engine stands in its backend's folder (speed.json), or, wher
 in data/published.json.
 """
 
-from __future__ import annotations
-
 import re
+from collections.abc import Sequence
 from functools import cache
-from typing import TYPE_CHECKING, NamedTuple, cast
+from typing import NamedTuple, cast
 
 from memserve import files, registry
 from memserve.engines import installed
-from memserve.hardware.machine import GIB
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from memserve.engines.speed import EngineSpeed, Generation, LimitRow, SamplerRow
-    from memserve.hardware.machine import Card
+from memserve.engines.speed import EngineSpeed, Generation, LimitRow, SamplerRow
+from memserve.hardware.machine import GIB, Card
 
 UNKNOWN = "default"
 """The class of an engine that nobody timed."""

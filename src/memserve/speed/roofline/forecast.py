@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from memserve.engines.speed import EngineSpeed
+from memserve.hardware.machine import Card, Machine
+from memserve.model.spec import ModelSpec
 from memserve.speed import inputs
 from memserve.speed.result import Speed
 from memserve.speed.roofline import constants, engines, formats, layout, queueing, ranges, shape
@@ -12,10 +15,6 @@ from memserve.speed.roofline.step import Setup
 
 if TYPE_CHECKING:
     from os import PathLike
-
-    from memserve.engines.speed import EngineSpeed
-    from memserve.hardware.machine import Card, Machine
-    from memserve.model.spec import ModelSpec
 
 PCIE = 12e9
 """Bytes per second one way between cards without a link of their own and without a stated PCIe rate."""

@@ -1,17 +1,13 @@
 """Quantizations as speed sees them: bytes that a step reads, and the arithmetic that the card does."""
 
-from __future__ import annotations
-
 import re
 from functools import cache
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from memserve import files
 from memserve.errors import UnknownName
-
-if TYPE_CHECKING:
-    from memserve.hardware.machine import Card
-    from memserve.speed.roofline.shape import Shape
+from memserve.hardware.machine import Card
+from memserve.speed.roofline.shape import Shape
 
 
 class Format(NamedTuple):

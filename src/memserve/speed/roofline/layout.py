@@ -1,15 +1,12 @@
 """How a model is spread over a machine when the caller names only cards and, perhaps, a tensor degree."""
 
-from __future__ import annotations
-
 from math import isqrt
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
-if TYPE_CHECKING:
-    from memserve.engines.speed import EngineSpeed
-    from memserve.hardware.machine import Machine
-    from memserve.speed.roofline.formats import Format
-    from memserve.speed.roofline.shape import Shape
+from memserve.engines.speed import EngineSpeed
+from memserve.hardware.machine import Machine
+from memserve.speed.roofline.formats import Format
+from memserve.speed.roofline.shape import Shape
 
 BOARD = 8
 """Cards that one board or host links directly, where the card's own data say nothing else."""

@@ -4,18 +4,14 @@ A closed loop: `concurrency` requests are always in flight; each reads its promp
 second is shared between the prompts of new requests and the decoding of the others.
 """
 
-from __future__ import annotations
-
 from math import log2
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from memserve.hardware.machine import GIB
 from memserve.speed.roofline import step
-
-if TYPE_CHECKING:
-    from memserve.speed.roofline.constants import Constants
-    from memserve.speed.roofline.engines import SchedulerLimits
-    from memserve.speed.roofline.step import Setup
+from memserve.speed.roofline.constants import Constants
+from memserve.speed.roofline.engines import SchedulerLimits
+from memserve.speed.roofline.step import Setup
 
 RESERVE = 1.5 * GIB
 UTILIZATION = 0.9

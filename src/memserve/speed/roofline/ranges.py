@@ -1,17 +1,12 @@
 """Honest ranges: factors around the likely value, from errors on rows that the calibration had not seen."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING, NamedTuple, TypeAlias
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple, TypeAlias
 
 from memserve.speed.result import Range
 from memserve.speed.roofline import constants, engines, queueing
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from memserve.speed.roofline.queueing import Timing
-    from memserve.speed.roofline.situation import Situation
+from memserve.speed.roofline.queueing import Timing
+from memserve.speed.roofline.situation import Situation
 
 FIGURES = ("ttft", "tpot", "throughput")
 Ranges: TypeAlias = "Mapping[str, Sequence[float]]"

@@ -3,14 +3,10 @@
 A `Shape` is a model's weight inventory summed up once, so that a prediction takes microseconds.
 """
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from memserve.model.memo import remembered
-
-if TYPE_CHECKING:
-    from memserve.model.spec import Block, ModelSpec, Weight
+from memserve.model.spec import Block, ModelSpec, Weight
 
 
 class Attention(NamedTuple):
@@ -98,6 +94,7 @@ def _summed(spec: ModelSpec) -> Shape:
     for block, count in _grouped(blocks):
         sums.add(block, count)
     heads = [w for w in spec.top if w.part == "head"] or [w for w in spec.stem if _is_head(w, spec)]
+    heads = [] if spec.embeds else heads
     unread = sum(w.parameters for w in (*spec.stem, *spec.towers) if not _is_head(w, spec))
     stored = spec.quantization
     return Shape(
@@ -150,7 +147,7 @@ def _size(weight: Weight) -> float:
 
 
 def _is_head(weight: Weight, spec: ModelSpec) -> bool:
-    return spec.tied_embeddings and weight.part == "embedding" and not weight.tied
+    return spec.tied_embeddings and not spec.embeds and weight.part == "embedding" and not weight.tied
 
 
 def _grouped(blocks: tuple[Block, ...]) -> list[tuple[Block, int]]:

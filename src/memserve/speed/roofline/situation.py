@@ -1,12 +1,9 @@
 """What is to be timed: a model, its cards and its load, with nothing left open."""
 
-from __future__ import annotations
+from typing import NamedTuple
 
-from typing import TYPE_CHECKING, NamedTuple
-
-if TYPE_CHECKING:
-    from memserve.speed.roofline import engines, layout, queueing
-    from memserve.speed.roofline.step import Setup
+from memserve.speed.roofline import engines, layout, queueing
+from memserve.speed.roofline.step import Setup
 
 
 class Situation(NamedTuple):

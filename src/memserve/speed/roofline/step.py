@@ -1,14 +1,11 @@
 """The time of one step of an engine. Every term has a cause; the constants are in data/constants.json."""
 
-from __future__ import annotations
+from typing import NamedTuple
 
-from typing import TYPE_CHECKING, NamedTuple
-
-if TYPE_CHECKING:
-    from memserve.hardware.machine import Card
-    from memserve.speed.roofline.constants import Constants
-    from memserve.speed.roofline.formats import Format
-    from memserve.speed.roofline.shape import Attention, Shape
+from memserve.hardware.machine import Card
+from memserve.speed.roofline.constants import Constants
+from memserve.speed.roofline.formats import Format
+from memserve.speed.roofline.shape import Attention, Shape
 
 SHARP = 4.0
 """How sharply a kernel turns from memory-bound to arithmetic-bound: the exponent of a smooth maximum."""

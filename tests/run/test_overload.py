@@ -1,0 +1,81 @@
+"""A run finds what a server can do and follows it: on a clock that jumps, with the real client."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import Phase, given, settings
+from hypothesis import strategies as st
+from simulated import Server, run
+
+
+def prompts(count):
+    return [f"p{number}" for number in range(count)]
+
+
+def goodput(server, results, ideal):
+    """Of the ideal; nothing failed, and hardly anything was asked twice."""
+    assert not results.failures
+    assert server.posts <= 1.1 * results.done
+    return ideal / (server.last - server.first)
+
+
+@pytest.mark.parametrize("finishes", [True, False])
+@pytest.mark.parametrize("slots", [4, 16, 64, 256])
+def test_goodput_of_a_server_with_so_many_slots(slots, finishes):
+    server, count = Server(slots, 1.0, finishes=finishes), 44 * slots
+    results, _ = run(server, prompts(count), timeout=20)
+    assert results.done == count
+    assert goodput(server, results, count / slots) >= 0.9
+
+
+FEW = settings(max_examples=8, deadline=None, phases=[Phase.generate])
+
+
+@FEW
+@given(slots=st.integers(1, 24), ratio=st.floats(3, 600), finishes=st.booleans())
+def test_goodput_whatever_the_slots_and_the_time_limit(slots, ratio, finishes):
+    server, count = Server(slots, 1.0, finishes=finishes), 80 * slots
+    results, _ = run(server, prompts(count), timeout=ratio)
+    assert results.done == count
+    assert goodput(server, results, 80) >= 0.8
+
+
+@FEW
+@given(few=st.integers(2, 8), many=st.integers(8, 20))
+def test_capacity_is_followed_both_ways(few, many):
+    server = Server(many, 1.0)
+    count = 60 * many + 100 * few + 60 * many
+    changes = {60.0: lambda: server.change(few), 160.0: lambda: server.change(many)}
+    results, _ = run(server, prompts(count), at=changes, timeout=20)
+    assert goodput(server, results, 220) >= 0.85
+
+
+def test_hundreds_at_once_that_take_long_are_fine():
+    server = Server(seconds=30.0)
+    results, _ = run(server, prompts(1500), timeout=600)
+    assert server.most == 256
+    assert goodput(server, results, 300) >= 1
+
+
+def test_an_engine_that_shares_itself_out_is_filled():
+    """What a batch of n takes grows with n, and so does what it gets done: long answers are no queue."""
+    server = Server()
+    server.stretch = lambda: 100.0 + 0.8 * server.flight
+    results, _ = run(server, prompts(3000), timeout=600)
+    assert server.most == 256
+    assert not results.failures
+
+
+def test_a_request_that_timed_out_is_not_asked_again_while_the_server_is_at_work_on_it():
+    server = Server(1, 30.0)
+    results, _ = run(server, prompts(4), timeout=40, concurrency=4)
+    assert (results.done, results.failures) == (4, [])
+    assert server.worked_twice == 0
+
+
+def test_requests_that_always_time_out_fail_and_the_others_are_answered():
+    server = Server(64, 1.0)
+    server.stretch = lambda: 100.0 if server.posts % 50 == 0 else 1.0
+    results, _ = run(server, prompts(500), timeout=20)
+    assert results.done + len(results.failures) == 500
+    assert results.done >= 495
