@@ -87,12 +87,9 @@ class MessageReader(StreamReader):
         if kind == "error" or event.name == "error":
             raise self._fail(failure.read(chunk) or failure.Words("the stream failed"))
         known = {
-            "message_start": self._start,
-            "content_block_start": self._block,
-            "content_block_delta": self._delta,
-            "message_delta": self._message,
-            "message_stop": self._stop,
-        }
+            "message_start": self._start, "content_block_start": self._block,
+            "content_block_delta": self._delta, "message_delta": self._message, "message_stop": self._stop,
+        }  # fmt: skip
         return known[kind](chunk) if kind in known else []
 
     def end(self) -> list[Delta]:

@@ -93,11 +93,9 @@ class ConverseReader(StreamReader):
             kind = event.name.removeprefix(EXCEPTION)
             raise self._fail(failure.Words(str(chunk.get("message") or kind), (kind,), chunk))
         known = {
-            "contentBlockStart": self._start,
-            "contentBlockDelta": self._delta,
-            "messageStop": self._stop,
+            "contentBlockStart": self._start, "contentBlockDelta": self._delta, "messageStop": self._stop,
             "metadata": self._metadata,
-        }
+        }  # fmt: skip
         return known[event.name](chunk) if event.name in known else []
 
     def end(self) -> list[Delta]:

@@ -12,12 +12,8 @@ from memserve_bedrock.model import Model, extras
 
 _CHOICES = {"auto": "auto", "required": "any", "function": "tool"}
 _FORMATS = {
-    "image/png": "png",
-    "image/jpeg": "jpeg",
-    "image/jpg": "jpeg",
-    "image/gif": "gif",
-    "image/webp": "webp",
-}
+    "image/png": "png", "image/jpeg": "jpeg", "image/jpg": "jpeg", "image/gif": "gif", "image/webp": "webp",
+}  # fmt: skip
 
 
 def prompt(words: Prompt) -> dict[str, Any]:

@@ -1,15 +1,17 @@
 """Opens Bedrock: the region, the credentials, the client."""
 
 import os
+import re
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from memserve.errors import InvalidInput, Unsupported
 from memserve.http import Mask, Secret, Signer, StaticKey, connect, key, known_errors, refuse_rest
 from memserve.http.address import named, parse
+from memserve.http.failure import Words
 from memserve.protocol import Task
 from memserve_bedrock import credential
-from memserve_bedrock.failure import refine
 from memserve_bedrock.model import capabilities as capabilities_of
 from memserve_bedrock.model import model as model_of
 
@@ -57,3 +59,22 @@ def _signer(api_key: str | Secret | None, options: Mapping[str, Any], region: st
     from memserve_bedrock.signature import Signature
 
     return Signature(credential.reader(options), region, mask)
+
+
+_DAILY = re.compile(r"tokens per day|requests per day|daily", re.IGNORECASE)
+_THROTTLE = "throttlingexception"
+
+
+def refine(words: Words, headers: Mapping[str, str]) -> Words:
+    """The failure with its bare type first: ns#Type and Type:uri are both seen."""
+    stated = headers.get("x-amzn-errortype", "")
+    found = (code.rpartition("#")[2].partition(":")[0] for code in (stated, *words.codes))
+    types = tuple(code for code in found if code)
+    daily = any(code.lower() == _THROTTLE for code in types) and _DAILY.search(words.message)
+    return replace(words, codes=(*(("quota_per_day",) if daily else ()), *types), wait=_wait(words, headers))
+
+
+def _wait(words: Words, headers: Mapping[str, str]) -> float | None:
+    """x-amz-retry-after counts milliseconds."""
+    stated = headers.get("x-amz-retry-after", "").strip()
+    return int(stated) / 1000 if stated.isascii() and stated.isdigit() else words.wait

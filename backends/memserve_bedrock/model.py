@@ -52,21 +52,8 @@ def finish_reasons() -> dict[str, FinishReason | None]:
 def capabilities(known: Model) -> Capabilities:
     """What a model can do."""
     return Capabilities(
-        backend="bedrock",
-        model=known.name,
-        chat=True,
-        max_tokens=True,
-        stop=True,
-        usage=True,
-        temperature=known.temperature,
-        max_temperature=1.0,
-        top_p=known.top_p,
-        top_k=known.top_k is not None,
-        schema=known.schema,
-        tools=known.tools,
-        images=known.images,
-        stream=True,
-        count_tokens=known.counts,
-        extras=frozenset(extras()),
-        cancel=True,
-    )
+        backend="bedrock", model=known.name, chat=True, max_tokens=True, stop=True, usage=True,
+        temperature=known.temperature, max_temperature=1.0, top_p=known.top_p,
+        top_k=known.top_k is not None, schema=known.schema, tools=known.tools, images=known.images,
+        stream=True, count_tokens=known.counts, extras=frozenset(extras()), cancel=True,
+    )  # fmt: skip

@@ -35,20 +35,10 @@ GENERATING = Capabilities(
     notes=("SmolLM2-135M-Instruct in 4 bits: real text, not good text",),
 )
 EMBEDDING = Capabilities(
-    backend="embedded",
-    device="cpu",
-    tasks=frozenset({"embed"}),
-    usage=True,
-    deterministic=True,
-    batches=True,
-    roles=frozenset({"query", "document"}),
-    normalize=True,
-    dimensions=True,
-)
+    backend="embedded", device="cpu", tasks=frozenset({"embed"}), usage=True, deterministic=True,
+    batches=True, roles=frozenset({"query", "document"}), normalize=True, dimensions=True,
+)  # fmt: skip
 AT_BEST = replace(
-    GENERATING,
-    tasks=GENERATING.tasks | EMBEDDING.tasks,
-    roles=EMBEDDING.roles,
-    normalize=True,
+    GENERATING, tasks=GENERATING.tasks | EMBEDDING.tasks, roles=EMBEDDING.roles, normalize=True,
     dimensions=True,
-)
+)  # fmt: skip

@@ -82,12 +82,9 @@ class Session:
     def _infer(self, ids: NDArray[np.int64], keep: int) -> Logits:
         positions = np.maximum(self._mask.cumsum(axis=1) - 1, 0)[:, -ids.shape[1] :]
         inputs = {
-            "input_ids": ids,
-            "attention_mask": self._mask,
-            "position_ids": positions,
-            "beam_idx": self._order,
-            "keep": np.array([keep], np.int64),
-        }
+            "input_ids": ids, "attention_mask": self._mask, "position_ids": positions,
+            "beam_idx": self._order, "keep": np.array([keep], np.int64),
+        }  # fmt: skip
         logits: Logits = self._request.infer(inputs)[0].copy()
         self._order = np.arange(len(ids), dtype=np.int32)
         return logits

@@ -56,12 +56,9 @@ def generating(model: str, options: Options) -> GeneratingEngine:
     vocabulary = int(loaded.get_input_embeddings().num_embeddings)
     _same_vocabulary(tokenizer, vocabulary, found)
     prompts = Prompts(
-        tokenizer,
-        vocabulary=vocabulary,
-        context=_context(config, options),
-        path=str(found.folder),
+        tokenizer, vocabulary=vocabulary, context=_context(config, options), path=str(found.folder),
         backend="hf",
-    )
+    )  # fmt: skip
     prompts.prove()
     ends = _ends(loaded, tokenizer, found)
     head, device = Head(loaded), loaded.get_input_embeddings().weight.device
@@ -106,19 +103,11 @@ def _stepper(model: Any, head: Head, device: torch.device, width: int, prefix_by
 def _capabilities(found: Checkpoint, place: Place, prompts: Prompts, *, fast: bool) -> Capabilities:
     constrained = grammar.available()
     return replace(
-        AT_BEST,
-        engine=f"transformers {present('transformers')}",
-        model=found.name,
-        device=place.described,
-        context=prompts.context,
-        chat=prompts.chat,
-        thinking=prompts.thinking_modes,
-        template=prompts.chat,
-        schema=constrained,
-        regex=constrained,
-        choices=constrained,
+        AT_BEST, engine=f"transformers {present('transformers')}", model=found.name, device=place.described,
+        context=prompts.context, chat=prompts.chat, thinking=prompts.thinking_modes, template=prompts.chat,
+        schema=constrained, regex=constrained, choices=constrained,
         deterministic=place.dtype == "float32" or not fast,
-    )
+    )  # fmt: skip
 
 
 def _same_vocabulary(tokenizer: Any, vocabulary: int, found: Checkpoint) -> None:

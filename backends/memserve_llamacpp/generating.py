@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from memserve.errors import Closed, MemserveError
-from memserve.protocol import Completion, Delta, FinishReason, Sample, Score, TokenLogprob, Usage
+from memserve.errors import Closed, InvalidInput, MemserveError
+from memserve.protocol import Completion, Delta, FinishReason, Request, Sample, Score, TokenLogprob, Usage
 from memserve.tokens.prompts import Prompts
 from memserve.tokens.tokenizing import Tokenizing
 from memserve_llamacpp import sampling
 from memserve_llamacpp.capabilities import capabilities
-from memserve_llamacpp.constraint import grammar_of
 from memserve_llamacpp.tokenizer import GgufTokenizer
 
 if TYPE_CHECKING:
@@ -25,6 +25,21 @@ if TYPE_CHECKING:
     from memserve.tokens.detokenizer import Detokenizer
     from memserve.tokens.prompts import Prepared
     from memserve.tokens.score_pair import ScorePair
+
+
+def grammar_of(request: Request) -> Any:
+    """A `LlamaGrammar`, or None for a free answer."""
+    if request.schema is None and not request.choices:
+        return None
+    from llama_cpp import LlamaGrammar
+
+    if request.choices:
+        words = " | ".join(json.dumps(choice, ensure_ascii=False) for choice in request.choices)
+        return LlamaGrammar.from_string(f"root ::= {words}", verbose=False)
+    try:
+        return LlamaGrammar.from_json_schema(json.dumps(request.schema), verbose=False)
+    except (ValueError, KeyError, TypeError, AssertionError, AttributeError) as error:
+        raise InvalidInput(f"llama.cpp cannot follow the schema: {error}") from error
 
 
 PIECE = 128

@@ -30,9 +30,8 @@ class GgufTokenizer:
         raw = self._llama.detokenize(list(tokens), special=not skip_special_tokens)
         return str(raw.decode("utf-8", "replace"))
 
-    def apply_chat_template(
-        self, messages: Sequence[Any], *, tokenize: bool, add_generation_prompt: bool, **variables: Any
-    ) -> str:
+    def apply_chat_template(self, messages: Sequence[Any], *, tokenize: bool, add_generation_prompt: bool,
+                            **variables: Any) -> str:  # fmt: skip
         """The rendered template; `tokenize` is there for the shared signature and must be False."""
         words = {"bos_token": self._word(self.bos_token_id), "eos_token": self._word(self.eos_token_id)}
         if self._template is None:

@@ -5,12 +5,11 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from memserve.client.text_batches import by_tokens
 from memserve.errors import BadRequest, ContextOverflow, Unsupported
 from memserve.http import HttpClient
 from memserve.http.body import bad, parse
@@ -20,6 +19,25 @@ from memserve_openai.dialect import Dialect, capabilities
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+
+def by_tokens(texts: Sequence[str], *, items: int, tokens: int,
+              count: Callable[[str], int]) -> list[list[int]]:  # fmt: skip
+    """Positions of the texts, longest first, in batches of at most so many items and tokens.
+
+    A single text above the limit makes a batch of its own: refusing it is the engine's affair.
+    """
+    sizes = [count(text) for text in texts]
+    batches: list[list[int]] = []
+    left = 0
+    for position in sorted(range(len(texts)), key=lambda i: -sizes[i]):
+        if not batches or len(batches[-1]) >= items or sizes[position] > left:
+            batches.append([])
+            left = tokens
+        batches[-1].append(position)
+        left -= sizes[position]
+    return batches
+
 
 _BYTES_PER_TOKEN = 2
 """Fewer bytes a token than any tokenizer needs for real text, so that a batch is never too large."""

@@ -10,30 +10,15 @@ from memserve.http import Mask, Secret, Signer, StaticKey, connect, key
 from memserve_pangu.interface import Interface
 
 OPTIONS = (
-    "app_code",
-    "ak",
-    "sk",
-    "security_token",
-    "token",
-    "user",
-    "password",
-    "domain",
-    "project",
-    "iam_url",
-)
+    "app_code", "ak", "sk", "security_token", "token", "user", "password", "domain", "project", "iam_url",
+)  # fmt: skip
 _GROUPS = (("api_key", "app_code"), ("ak", "sk"), ("token",), ("user", "password", "domain"))
 _VARIABLES = {
-    "api_key": "PANGU_API_KEY",
-    "app_code": "PANGU_APP_CODE",
-    "ak": "HUAWEICLOUD_SDK_AK",
-    "sk": "HUAWEICLOUD_SDK_SK",
-    "security_token": "HUAWEICLOUD_SDK_SECURITY_TOKEN",
-    "token": "PANGU_AUTH_TOKEN",
-    "user": "PANGU_IAM_USER",
-    "password": "PANGU_IAM_PASSWORD",
-    "domain": "PANGU_IAM_DOMAIN",
-    "iam_url": "HUAWEICLOUD_SDK_IAM_ENDPOINT",
-}
+    "api_key": "PANGU_API_KEY", "app_code": "PANGU_APP_CODE", "ak": "HUAWEICLOUD_SDK_AK",
+    "sk": "HUAWEICLOUD_SDK_SK", "security_token": "HUAWEICLOUD_SDK_SECURITY_TOKEN",
+    "token": "PANGU_AUTH_TOKEN", "user": "PANGU_IAM_USER", "password": "PANGU_IAM_PASSWORD",
+    "domain": "PANGU_IAM_DOMAIN", "iam_url": "HUAWEICLOUD_SDK_IAM_ENDPOINT",
+}  # fmt: skip
 _WAYS = {"api_key": "api_key", "ak": "signature", "token": "token", "user": "token"}
 
 

@@ -1,14 +1,19 @@
 """Opens Pangu: the route, the credentials and the client."""
 
 import os
+import re
 from collections.abc import Mapping
+from dataclasses import replace
+from functools import cache
 from typing import Any
 
+from memserve import files
 from memserve.errors import Unsupported
 from memserve.http import Mask, Secret, connect, known_errors, refuse_rest
 from memserve.http.address import named
+from memserve.http.failure import Words
 from memserve.protocol import Task
-from memserve_pangu import credential, failure, route
+from memserve_pangu import credential, route
 from memserve_pangu.guard import Guard, Guarded
 from memserve_pangu.interface import capabilities as capabilities_of
 from memserve_pangu.interface import interfaces
@@ -37,7 +42,7 @@ def open_engine(model: str | None = None, *, task: Task = "generate", base_url: 
     guard = Guard()
     way_in = credential.signer(found, way.interface, region, project_id, options, mask)
     signer = Guarded(way_in, guard)
-    errors = known_errors(__file__, failure.refine)
+    errors = known_errors(__file__, refine)
     client = connect(way.base_url, signer, options, mask=mask, errors=errors)
     return PanguEngine(client, way.interface, model or deployment_id, guard, signer)
 
@@ -53,3 +58,16 @@ def _deployment(model: str | None, base_url: str | None, options: Mapping[str, A
         return own
     elsewhere = os.environ.get("PANGU_BASE_URL") and not wants_v1
     return os.environ.get("PANGU_DEPLOYMENT_ID") or (None if elsewhere else model)
+
+
+@cache
+def _pauses() -> list[dict[str, Any]]:
+    return list(files.table(__file__, "errors.json")["pauses"])
+
+
+def refine(words: Words, headers: Mapping[str, str]) -> Words:
+    """The failure with its details in the message and its pause as seconds."""
+    details = words.fields.get("details")
+    message = f"{words.message} {details}" if isinstance(details, str) and details else words.message
+    pauses = (row["seconds"] for row in _pauses() if re.search(row["pattern"], message, re.I))
+    return replace(words, message=message, wait=next(pauses, words.wait))

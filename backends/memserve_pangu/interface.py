@@ -44,21 +44,8 @@ def _interface(row: Mapping[str, Any]) -> Interface:
 def capabilities(interface: Interface, model: str | None) -> Capabilities:
     """What the interface can do."""
     return Capabilities(
-        backend="pangu",
-        engine=interface.name,
-        model=model,
-        chat=True,
-        temperature=True,
-        top_p=True,
-        max_tokens=True,
-        usage=True,
-        raw=interface.raw,
-        tools=interface.tools,
-        stop=interface.stop,
-        max_temperature=interface.max_temperature,
-        n=interface.n > 1,
-        max_n=interface.n,
-        stream=True,
-        extras=frozenset(EXTRA + name for name in interface.extras),
-        cancel=True,
-    )
+        backend="pangu", engine=interface.name, model=model, chat=True, temperature=True, top_p=True,
+        max_tokens=True, usage=True, raw=interface.raw, tools=interface.tools, stop=interface.stop,
+        max_temperature=interface.max_temperature, n=interface.n > 1, max_n=interface.n, stream=True,
+        extras=frozenset(EXTRA + name for name in interface.extras), cancel=True,
+    )  # fmt: skip

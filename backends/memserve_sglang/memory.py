@@ -5,16 +5,152 @@ KV = free after loading - free before loading x (1 - mem_fraction_static); activ
 the rest.
 """
 
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cache
+from typing import Any
 
+from memserve import files
 from memserve.engines.deployment import Deployment
 from memserve.engines.memory import Footprint
-from memserve.hardware.machine import GIB, Machine
+from memserve.engines.rules.version import within
+from memserve.hardware.machine import GIB, Card, Machine
+from memserve.memory.kv import LayerCache, element_bytes, layer_caches
 from memserve.memory.weights import Split, absorbed_bytes, rope_bytes, stage_bytes, storage
 from memserve.model.spec import ModelSpec
-from memserve_sglang.memory_facts import fact
-from memserve_sglang.memory_fraction import fraction
-from memserve_sglang.memory_pools import pools
+
+STATE_BYTES = 4
+"""SGLang keeps recurrent states in float32 unless the config says otherwise."""
+INDEX_SCALE = 4
+INDEX_BLOCK = 128
+UNNAMED_REQUESTS = 512
+
+
+@dataclass(frozen=True)
+class Pools:
+    """What a pool of some bytes holds."""
+
+    tokens: int
+    token_bytes: float
+    """Bytes that one token of a long request takes, all pools together."""
+    state_bytes: int
+    """Taken by recurrent states."""
+
+
+def pools(model: ModelSpec, machine: Machine, deployment: Deployment, available: int) -> Pools:
+    """Split `available` bytes as SGLang does and count the tokens it prints."""
+    caches = _caches(model, machine, deployment)
+    ratio = float(deployment.option("swa-full-tokens-ratio") or table()["hybrid"]["swa_full_tokens_ratio"])
+    if deployment.option("disable-hybrid-swa-memory"):
+        ratio = 1.0
+    cell = _cell(caches, ratio)
+    states = _states(caches, deployment, available)
+    page = deployment.block_size or fact("page", deployment.engine_version, machine.card)["value"]
+    tokens = max(0, int((available - states) // cell)) // page * page if cell else 0
+    asked = deployment.option("max-total-tokens")
+    tokens = min(tokens, int(float(asked)) // page * page) if asked else tokens
+    return Pools(tokens, cell, states)
+
+
+def _caches(model: ModelSpec, machine: Machine, deployment: Deployment) -> list[LayerCache]:
+    layout = deployment.layout
+    element = element_bytes(deployment.kv_dtype, deployment.dtype)
+    ranks = max(1, layout.tensor // layout.attention_data)
+    index = 2.0 if machine.card.vendor == "ascend" else 1 + INDEX_SCALE / INDEX_BLOCK
+    caches = layer_caches(model, ranks, element, index, STATE_BYTES)
+    held = [cache for cache in caches if cache is not None and not model.encoder_only]
+    return held[: -(-len(held) // layout.pipeline)] if layout.pipeline > 1 else held
+
+
+def _cell(caches: list[LayerCache], ratio: float) -> float:
+    """Bytes per token of the full pool; sliding layers keep `ratio` tokens for each of its tokens."""
+    full = sum(c.token_bytes + c.index_bytes for c in caches if c.kind in ("full", "latent", "cross"))
+    sliding = sum(c.token_bytes for c in caches if c.kind in ("window", "chunk"))
+    return full + ratio * sliding if full else float(sliding)
+
+
+def _states(caches: list[LayerCache], deployment: Deployment, available: int) -> int:
+    """Recurrent states: a share of the pool, or one per request where no prefixes are kept."""
+    per_request = sum(cache.state_bytes for cache in caches if cache.kind == "state")
+    if not per_request:
+        return 0
+    named = deployment.option("max-mamba-cache-size")
+    if named or deployment.option("disable-radix-cache"):
+        requests = int(float(named or deployment.max_sequences or UNNAMED_REQUESTS))
+        return per_request * -(-requests // deployment.layout.attention_data)
+    ratio = float(
+        deployment.option("mamba-full-memory-ratio") or table()["hybrid"]["mamba_full_memory_ratio"]
+    )
+    share = int(max(0, available) * ratio / (1 + ratio))
+    return share // per_request * per_request
+
+
+WIDE = 4
+"""Tensor ranks from which more graphs are captured."""
+
+
+def fraction(model: ModelSpec, machine: Machine, deployment: Deployment) -> float:
+    """The share of free memory that weights and KV pools may take."""
+    if deployment.utilization is not None:
+        return deployment.utilization
+    row = fact("fraction", deployment.engine_version, machine.card)
+    ranks = deployment.layout.tensor
+    if row["law"] == "tensor":
+        listed = [int(key) for key in row["tensor"] if int(key) <= ranks]
+        return float(row["tensor"][str(max(listed))])
+    memory = machine.card.driver_memory / MIB
+    law = _classes if row["law"] == "classes" else _sum
+    share = round((memory - law(row, machine.card, deployment)) / memory, 3)
+    return share * float(table()["vision_factor"]["value"]) if model.towers else share
+
+
+def _classes(row: Mapping[str, Any], card: Card, deployment: Deployment) -> float:
+    ranks = deployment.layout.tensor * deployment.layout.pipeline
+    memory = card.driver_memory / MIB
+    base, per_rank = next((b, r) for limit, b, r in row["classes"] if limit is None or memory < limit)
+    reserved = (base + per_rank * ranks) * 1024
+    reserved += row["speculative"] if deployment.option("speculative-algorithm") else 0
+    return float(reserved + (row["dp_attention"] if deployment.layout.attention_data > 1 else 0))
+
+
+def _sum(row: Mapping[str, Any], card: Card, deployment: Deployment) -> float:
+    usual = fact("defaults", deployment.engine_version, card)
+    chunk = deployment.max_batched_tokens or usual["chunk"]
+    wide = deployment.layout.tensor >= WIDE
+    graphs = int(float(deployment.option("cuda-graph-max-bs") or usual["graphs_wide" if wide else "graphs"]))
+    reserved = row["base"] + max(chunk, 2048) * row["per_chunk"] + graphs * row["per_graph"]
+    reserved += deployment.layout.tensor * deployment.layout.pipeline * row["per_rank"]
+    groups = deployment.layout.attention_data
+    if groups > 1:
+        reserved += graphs * groups * (4.5 if graphs > 300 else 3)
+    if card.driver_memory > 60 * 1024 * MIB:
+        reserved = max(reserved, row["least_above_60g"])
+    speculative = deployment.option("speculative-algorithm")
+    return float(reserved + (row["speculative"] if speculative and speculative != "NGRAM" else 0))
+
+
+MIB = 1024**2
+
+
+@cache
+def table() -> dict[str, Any]:
+    """The whole file."""
+    found: dict[str, Any] = files.table(__file__, "memory.json")
+    return found
+
+
+def fact(name: str, version: str, card: Card) -> Mapping[str, Any]:
+    """The first row of the table `name` that speaks of this version on this card."""
+    for row in table()[name]:
+        if not within(version, row.get("since"), row.get("before")):
+            continue
+        if row.get("vendor", card.vendor) != card.vendor or card.name not in row.get("cards", (card.name,)):
+            continue
+        if "below_mib" not in row or card.driver_memory < row["below_mib"] * MIB:
+            found: Mapping[str, Any] = row
+            return found
+    raise LookupError(f"memory.json: no row of {name!r} covers SGLang {version} on {card.name}")
+
 
 TABLE_BYTES = 4
 """Rotary tables are float32 on CUDA (srt/layers/rotary_embedding.py)."""

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
+import re
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
-from memserve.errors import Closed, MemserveError
-from memserve.protocol import Completion, Delta, Score
+from memserve.errors import Closed, EngineFailed, InvalidInput, MemserveError
+from memserve.protocol import Completion, Delta, FinishReason, Request, Sample, Score, TokenLogprob, Usage
 from memserve.tokens.prompts import Prompts
 from memserve.tokens.tokenizing import Tokenizing
-from memserve_sglang import answers, params
 from memserve_sglang.capabilities import capabilities
 from memserve_sglang.host import Host
 
@@ -39,7 +41,7 @@ class Offline(Tokenizing):
         self.capabilities = replace(
             capabilities, engine=engine, model=model, device=facts["device"], tasks=frozenset({"generate"}),
             context=facts["context"], chat=self._prompts.chat, deterministic=facts["exact"],
-            seed=facts["seed"], extras=params.EXTRAS, roles=frozenset(), normalize=False, dimensions=False,
+            seed=facts["seed"], extras=EXTRAS, roles=frozenset(), normalize=False, dimensions=False,
         )  # fmt: skip
 
     @classmethod
@@ -68,11 +70,11 @@ class Offline(Tokenizing):
         """The answer piece by piece."""
         ids, limit = self._prompts.fit(self._prompts.encode(request.prompt), request)
         sent = 0
-        chunks = self._alive().stream(input_ids=ids, sampling_params=params.sampling(request, limit))
+        chunks = self._alive().stream(input_ids=ids, sampling_params=sampling(request, limit))
         for chunk in chunks:
             text, sent = chunk["text"][sent:], max(sent, len(chunk["text"]))
-            finish = answers.reason(chunk)[1]
-            yield Delta(text, finish, answers.usage([chunk]) if finish else None)
+            finish = reason(chunk)[1]
+            yield Delta(text, finish, usage([chunk]) if finish else None)
 
     def score(self, pairs: Sequence[ScorePrompts]) -> list[Score]:
         """Log-likelihoods from the prompt's own log-probabilities."""
@@ -99,7 +101,7 @@ class Offline(Tokenizing):
         try:
             ids, limit = self._prompts.fit(self._prompts.encode(request.prompt), request)
             count = request.n if request.temperature else 1
-            return [(ids, params.sampling(request, limit, n), request.logprobs) for n in range(count)]
+            return [(ids, sampling(request, limit, n), request.logprobs) for n in range(count)]
         except MemserveError as error:
             return Completion(text=None, error=error, request_id=request.id)
 
@@ -116,7 +118,7 @@ class Offline(Tokenizing):
 
     def _completion(self, request: Request, outputs: Sequence[Any]) -> Completion:
         model = self.capabilities.model or ""
-        return answers.completion(request, outputs, model, self._decode)
+        return completion(request, outputs, model, self._decode)
 
     def _decode(self, token: int) -> str:
         return str(self._prompts.tokenizer.decode([token]))
@@ -133,3 +135,100 @@ def _tokenizer(facts: Mapping[str, Any]) -> Any:
     from transformers import AutoTokenizer
 
     return AutoTokenizer.from_pretrained(facts["tokenizer"], trust_remote_code=facts["trust_remote_code"])
+
+
+_REASONS = {"stop": "stop", "length": "length"}
+
+
+def completion(request: Request, outputs: Sequence[Any], model: str,
+               decode: Callable[[int], str]) -> Completion:  # fmt: skip
+    """The outputs of one request, a sample each."""
+    broken = next((o for o in outputs if reason(o)[0] == "abort"), None)
+    if broken is not None:
+        words = str(broken["meta_info"]["finish_reason"].get("message", "aborted"))
+        return Completion(text=None, error=EngineFailed(f"SGLang gave the request up: {words}"))
+    samples = tuple(_sample(request, output, decode) for output in outputs)
+    samples *= request.n // len(samples)  # n greedy answers are one answer
+    first = samples[0]
+    return Completion(
+        text=first.text, finish_reason=first.finish_reason, token_ids=first.token_ids,
+        logprobs=first.logprobs, usage=usage(outputs), samples=samples if len(samples) > 1 else (),
+        model=model, request_id=request.id,
+    )  # fmt: skip
+
+
+def usage(outputs: Sequence[Any]) -> Usage:
+    """Tokens as SGLang counted them, all samples together."""
+    told = [output["meta_info"] for output in outputs]
+    return Usage(
+        prompt_tokens=told[0]["prompt_tokens"],
+        completion_tokens=sum(one["completion_tokens"] for one in told),
+        cached_tokens=told[0].get("cached_tokens"),
+    )
+
+
+def reason(output: Any) -> tuple[str, FinishReason | None]:
+    """SGLang's word for why an answer ended, and memserve's."""
+    told = output["meta_info"].get("finish_reason") or {}
+    kind = str(told.get("type", ""))
+    return kind, cast("FinishReason | None", _REASONS.get(kind))
+
+
+def _sample(request: Request, output: Any, decode: Callable[[int], str]) -> Sample:
+    told = None
+    if request.logprobs is not None:
+        chosen = output["meta_info"]["output_token_logprobs"]
+        rivals = output["meta_info"].get("output_top_logprobs") or [()] * len(chosen)
+        told = tuple(_entry(one, top, decode) for one, top in zip(chosen, rivals, strict=False))
+    ids = tuple(output["output_ids"])
+    return Sample(text=output["text"], finish_reason=reason(output)[1], token_ids=ids, logprobs=told)
+
+
+def _entry(chosen: Any, rivals: Any, decode: Callable[[int], str]) -> TokenLogprob:
+    logprob, token = chosen[0], chosen[1]
+    top = tuple((decode(one[1]), float(one[0])) for one in rivals or ())
+    return TokenLogprob(decode(token), float(logprob), token, top)
+
+
+PREFIX = "sglang_"
+EXTRAS = frozenset({
+    "sglang_frequency_penalty", "sglang_presence_penalty", "sglang_repetition_penalty",
+    "sglang_min_new_tokens", "sglang_ignore_eos", "sglang_stop_token_ids", "sglang_ebnf",
+    "sglang_structural_tag",
+})  # fmt: skip
+
+
+def sampling(request: Request, limit: int, index: int = 0) -> dict[str, Any]:
+    """Everything that the request says; SGLang's own default length is 128."""
+    own = {name.removeprefix(PREFIX): value for name, value in request.extra.items()}
+    asked: dict[str, Any] = {
+        "max_new_tokens": limit, "temperature": request.temperature or 0.0,
+        "top_p": 1.0 if request.top_p is None else request.top_p, "top_k": request.top_k or -1,
+        "min_p": request.min_p or 0.0, **_structured(request), **own,
+    }  # fmt: skip
+    if request.stop:
+        asked["stop"] = list(request.stop)
+    if request.seed is not None:
+        asked["sampling_seed"] = request.seed + index
+    return asked
+
+
+def _structured(request: Request) -> dict[str, str]:
+    if request.schema is not None:
+        _check_schema(request.schema)
+        return {"json_schema": json.dumps(request.schema)}
+    if request.regex is not None:
+        return {"regex": request.regex}
+    if request.choices is not None:
+        return {"regex": "(" + "|".join(re.escape(choice) for choice in request.choices) + ")"}
+    return {}
+
+
+def _check_schema(schema: Any) -> None:
+    from jsonschema.exceptions import SchemaError  # type: ignore[import-untyped]
+    from jsonschema.validators import validator_for  # type: ignore[import-untyped]
+
+    try:
+        validator_for(schema).check_schema(schema)
+    except SchemaError as error:
+        raise InvalidInput(f"schema is not a JSON schema: {error.message}") from error

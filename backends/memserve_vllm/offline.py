@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from dataclasses import replace
 from itertools import count
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
-from memserve.errors import MemserveError
-from memserve.protocol import Completion, Delta, Score
+from memserve.errors import InvalidInput, MemserveError
+from memserve.protocol import Completion, Delta, FinishReason, Request, Sample, Score, TokenLogprob, Usage
 from memserve.tokens.prompts import Prompts
 from memserve.tokens.tokenizing import Tokenizing
-from memserve_vllm import adapter, answers, params, starting
+from memserve_vllm import adapter, starting
 from memserve_vllm.capabilities import capabilities
+from memserve_vllm.dialect import spelling
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -60,7 +61,7 @@ class Offline(Tokenizing):
         outputs = iter(self._run([ids for ids, _ in asked], [settings for _, settings in asked]))
         model = self.capabilities.model or ""
         return [
-            one if isinstance(one, Completion) else answers.completion(request, next(outputs), model)
+            one if isinstance(one, Completion) else completion(request, next(outputs), model)
             for request, one in zip(requests, ready, strict=True)
         ]
 
@@ -69,7 +70,7 @@ class Offline(Tokenizing):
         from vllm.sampling_params import RequestOutputKind
 
         ids, limit = self._prompts.fit(self._prompts.encode(request.prompt), request)
-        settings = params.sampling(request, limit, self._version, output_kind=RequestOutputKind.CUMULATIVE)
+        settings = sampling(request, limit, self._version, output_kind=RequestOutputKind.CUMULATIVE)
         name, engine, sent = f"memserve-{next(self._numbers)}", self._llm.llm_engine, 0
         engine.add_request(name, {"prompt_token_ids": ids}, settings, lora_request=self._adapter)
         finished = False
@@ -78,9 +79,7 @@ class Offline(Tokenizing):
                 for output in engine.step():
                     one, finished = output.outputs[0], output.finished
                     text, sent = one.text[sent:], max(sent, len(one.text))
-                    yield Delta(
-                        text, answers.finish(one.finish_reason), answers.usage(output) if finished else None
-                    )
+                    yield Delta(text, finish(one.finish_reason), usage(output) if finished else None)
         finally:
             if not finished:
                 engine.abort_request([name])
@@ -103,7 +102,7 @@ class Offline(Tokenizing):
     def _ready(self, request: Request) -> tuple[list[int], Any] | Completion:
         try:
             ids, limit = self._prompts.fit(self._prompts.encode(request.prompt), request)
-            return ids, params.sampling(request, limit, self._version)
+            return ids, sampling(request, limit, self._version)
         except MemserveError as error:
             return Completion(text=None, error=error, request_id=request.id)
 
@@ -132,6 +131,108 @@ def _known(model: str, version: str, config: Any, prompts: Prompts) -> Capabilit
     return replace(
         capabilities, engine=f"vllm {version}", model=model, device=current_platform.device_type,
         tasks=frozenset({"generate"}), context=config.max_model_len, chat=prompts.chat,
-        logprobs=config.max_logprobs, deterministic=exact, extras=params.extras(),
+        logprobs=config.max_logprobs, deterministic=exact, extras=extras(),
         roles=frozenset(), normalize=False, dimensions=False,
     )  # fmt: skip
+
+
+_REASONS = {"stop": "stop", "length": "length", "repetition": "stop"}
+
+
+def completion(request: Request, output: Any, model: str) -> Completion:
+    """One finished RequestOutput."""
+    samples = tuple(_sample(request, one) for one in output.outputs)
+    samples *= request.n // len(samples)  # n greedy answers are one answer, which vLLM gives once
+    first = samples[0]
+    return Completion(
+        text=first.text, finish_reason=first.finish_reason, token_ids=first.token_ids,
+        logprobs=first.logprobs, usage=usage(output), samples=samples if len(samples) > 1 else (),
+        model=model, request_id=request.id,
+    )  # fmt: skip
+
+
+def usage(output: Any) -> Usage:
+    """Tokens as vLLM counted them, all samples together."""
+    return Usage(
+        prompt_tokens=len(output.prompt_token_ids or ()),
+        completion_tokens=sum(len(one.token_ids) for one in output.outputs),
+        cached_tokens=getattr(output, "num_cached_tokens", None),
+    )
+
+
+def finish(reason: str | None) -> FinishReason | None:
+    """vLLM's word for why an answer ended."""
+    return cast("FinishReason | None", _REASONS.get(reason or ""))
+
+
+def _sample(request: Request, one: Any) -> Sample:
+    ids = tuple(one.token_ids)
+    told = None
+    if request.logprobs is not None and one.logprobs is not None:
+        told = tuple(_entry(t, row, request.logprobs) for t, row in zip(ids, one.logprobs, strict=False))
+    return Sample(text=one.text, finish_reason=finish(one.finish_reason), token_ids=ids, logprobs=told)
+
+
+def _entry(token: int, row: Any, top: int) -> TokenLogprob:
+    ranked = sorted(row.values(), key=lambda each: each.rank or 1 << 30)
+    rivals = tuple((each.decoded_token or "", each.logprob) for each in ranked if (each.rank or 0) <= top)
+    said = row[token]
+    return TokenLogprob(said.decoded_token or "", said.logprob, token, rivals[:top])
+
+
+PREFIX = "vllm_"
+MINE = frozenset({
+    "n", "temperature", "top_p", "top_k", "min_p", "seed", "stop", "max_tokens", "logprobs",
+    "prompt_logprobs", "output_kind", "detokenize",
+})  # fmt: skip
+
+
+def extras() -> frozenset[str]:
+    """Settings of vLLM's own, spelled with its prefix: vllm_repetition_penalty, vllm_min_tokens, ..."""
+    from vllm import SamplingParams
+
+    names = set(SamplingParams.__struct_fields__) - MINE
+    return frozenset(PREFIX + name for name in names if not name.startswith("_"))
+
+
+def sampling(request: Request, limit: int, version: str, **more: Any) -> Any:
+    """Everything that the request says, and nothing of the checkpoint's own sampling defaults."""
+    from vllm import SamplingParams
+
+    own = {name.removeprefix(PREFIX): value for name, value in request.extra.items()}
+    try:
+        return SamplingParams(
+            n=1 if not request.temperature else request.n, temperature=request.temperature or 0.0,
+            top_p=1.0 if request.top_p is None else request.top_p, top_k=request.top_k or 0,
+            min_p=request.min_p or 0.0, seed=request.seed, stop=list(request.stop) or None, max_tokens=limit,
+            logprobs=request.logprobs, **_structured(request, version), **own, **more,
+        )  # fmt: skip
+    except (ValueError, TypeError) as error:
+        raise InvalidInput(f"vLLM refuses the settings: {error}") from error
+
+
+def _structured(request: Request, version: str) -> dict[str, Any]:
+    asked: dict[str, Any] = {}
+    if request.schema is not None:
+        _check_schema(request.schema)
+        asked = {"json": dict(request.schema)}
+    elif request.regex is not None:
+        asked = {"regex": request.regex}
+    elif request.choices is not None:
+        asked = {"choice": list(request.choices)}
+    else:
+        return {}
+    from vllm import sampling_params
+
+    row = spelling("structured", version)
+    return {row["field"]: getattr(sampling_params, row["class"])(**asked)}
+
+
+def _check_schema(schema: Any) -> None:
+    from jsonschema.exceptions import SchemaError  # type: ignore[import-untyped]
+    from jsonschema.validators import validator_for  # type: ignore[import-untyped]
+
+    try:
+        validator_for(schema).check_schema(schema)
+    except SchemaError as error:
+        raise InvalidInput(f"schema is not a JSON schema: {error.message}") from error

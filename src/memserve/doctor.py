@@ -104,11 +104,9 @@ def _run(words: Sequence[str] | None) -> int:
 def diagnosis() -> Diagnosis:
     """Looks at this machine and this environment."""
     python = {
-        "memserve": installed("memserve") or "not installed",
-        "python": platform.python_version(),
-        "interpreter": sys.executable,
-        "system": platform.platform(),
-    }
+        "memserve": installed("memserve") or "not installed", "python": platform.python_version(),
+        "interpreter": sys.executable, "system": platform.platform(),
+    }  # fmt: skip
     needs = requirements()
     names = [*registry.names(), *sorted(set(needs) - set(registry.names()) - DEVELOPERS)]
     return Diagnosis(machine(), python, tuple(part(name, needs) for name in names))

@@ -9,7 +9,7 @@ import pytest
 
 import memserve
 from memserve.errors import BackendMissing
-from memserve_ascend import software
+from memserve_ascend import engine
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -29,7 +29,7 @@ def node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         (tmp_path / "site" / name / "__init__.py").write_text("")
         monkeypatch.delitem(sys.modules, name, raising=False)
     before = {*sys.modules}
-    monkeypatch.setattr(software, "DEVICE", tmp_path / "davinci_manager")
+    monkeypatch.setattr(engine, "DEVICE", tmp_path / "davinci_manager")
     monkeypatch.setenv("ASCEND_HOME_PATH", str(tmp_path / "cann"))
     monkeypatch.delenv("ASCEND_TOOLKIT_HOME", raising=False)
     monkeypatch.delenv("LD_LIBRARY_PATH", raising=False)
@@ -47,7 +47,7 @@ def _told() -> str:
 
 
 def test_nothing_is_missing_where_all_is_there(node: Path) -> None:
-    software.need()
+    engine.need()
 
 
 def test_the_driver_is_named_first(node: Path) -> None:
@@ -64,7 +64,7 @@ def test_then_cann_with_its_script(node: Path) -> None:
 def test_cann_may_be_on_the_library_path_alone(node: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("ASCEND_HOME_PATH")
     monkeypatch.setenv("LD_LIBRARY_PATH", f"/nowhere::{node / 'cann' / 'lib64'}")
-    software.need()
+    engine.need()
 
 
 @pytest.mark.parametrize(("module", "word"), [("torch_npu", "torch_npu"), ("vllm_ascend", "vllm-ascend")])

@@ -12,7 +12,7 @@ import pytest
 
 import memserve
 from memserve import errors, registry
-from memserve.client.containers import plain
+from memserve.client.prompts import plain
 from memserve.protocol import (
     Capabilities,
     Completion,

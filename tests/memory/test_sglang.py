@@ -12,8 +12,7 @@ from starts import GIB, model
 
 from memserve.engines.deployment import Deployment, Layout
 from memserve.hardware import parse
-from memserve_sglang.memory import accountant
-from memserve_sglang.memory_fraction import fraction
+from memserve_sglang.memory import accountant, fraction
 
 LLAMA = "meta-llama--Llama-3.1-8B-Instruct"
 

@@ -13,8 +13,17 @@ sys.path.insert(0, str(Path(__file__).parent))
 from starts import GIB, model
 
 from memserve.memory import formats
-from memserve.memory.unquantized import Ignored, within
-from memserve.memory.weights import Split, allocated, partition, rank_share, rope_bytes, stage_bytes, storage
+from memserve.memory.weights import (
+    Ignored,
+    Split,
+    allocated,
+    partition,
+    rank_share,
+    rope_bytes,
+    stage_bytes,
+    storage,
+    within,
+)
 from memserve.model.spec import Weight
 
 LLAMA = "meta-llama--Llama-3.1-8B-Instruct"

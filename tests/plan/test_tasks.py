@@ -157,7 +157,7 @@ def test_calibration_learns_and_is_applied(tmp_path: Path, monkeypatch: pytest.M
 
 def test_rich_pages_render(capsys: pytest.CaptureFixture[str]) -> None:
     from memserve.plan.library import answered as answer_of
-    from memserve.plan.page.terminal import show
+    from memserve.plan.page.text import show
     from memserve.plan.query import Query
     from memserve.plan.report.sections import of_answer
 

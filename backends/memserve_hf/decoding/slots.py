@@ -126,9 +126,8 @@ class SlotCache(Cache):  # type: ignore[misc]
             if layer.is_initialized
         ]
 
-    def write(
-        self, slot: int, start: int, states: Sequence[tuple[Tensor, Tensor]], skip: int, count: int
-    ) -> None:
+    def write(self, slot: int, start: int, states: Sequence[tuple[Tensor, Tensor]], skip: int,
+              count: int) -> None:  # fmt: skip
         """Put `count` tokens of `states`, from `skip` on, at `start` of a slot."""
         layers = [layer for layer in self.layers if layer.is_initialized]
         for layer, (keys, values) in zip(layers, states, strict=True):

@@ -55,9 +55,8 @@ class Stepper(Protocol):
 class Slots:
     """All rows in one cache, one pass for all of them."""
 
-    def __init__(
-        self, model: Any, head: Head, *, device: torch.device, width: int, prefix_bytes: int
-    ) -> None:
+    def __init__(self, model: Any, head: Head, *, device: torch.device, width: int,
+                 prefix_bytes: int) -> None:  # fmt: skip
         self.model, self.head, self.device, self.width = model, head, device, width
         config = model.config.get_text_config(decoder=True)
         self.context = getattr(config, "max_position_embeddings", None) or sys.maxsize

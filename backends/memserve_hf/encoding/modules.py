@@ -11,13 +11,10 @@ from memserve_hf.opening.inspection import read_json
 from memserve_hf.options import Options
 
 _FLAGS = {
-    "pooling_mode_cls_token": "cls",
-    "pooling_mode_max_tokens": "max",
-    "pooling_mode_mean_tokens": "mean",
+    "pooling_mode_cls_token": "cls", "pooling_mode_max_tokens": "max", "pooling_mode_mean_tokens": "mean",
     "pooling_mode_mean_sqrt_len_tokens": "mean_sqrt_len",
-    "pooling_mode_weightedmean_tokens": "weightedmean",
-    "pooling_mode_lasttoken": "last",
-}
+    "pooling_mode_weightedmean_tokens": "weightedmean", "pooling_mode_lasttoken": "last",
+}  # fmt: skip
 _WORDS = {"lasttoken": "last", "mean_sqrt_len_tokens": "mean_sqrt_len"}
 _ENCODER_FILES = ("sentence_bert_config.json", "sentence_roberta_config.json", "sentence_xlnet_config.json")
 _PASSIVE = frozenset({"Dropout"})
@@ -85,9 +82,8 @@ def _steps(folder: Path) -> dict[str, list[str]]:
     return steps
 
 
-def _pooling(
-    folder: Path, steps: Mapping[str, list[str]], checkpoint: Checkpoint
-) -> tuple[tuple[str, ...], bool]:
+def _pooling(folder: Path, steps: Mapping[str, list[str]],
+             checkpoint: Checkpoint) -> tuple[tuple[str, ...], bool]:  # fmt: skip
     if "Pooling" not in steps:
         return (("pooler",) if is_dpr(checkpoint.config) else ("mean",)), True
     path = folder / steps["Pooling"][0] / "config.json"

@@ -15,13 +15,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 _ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
-    "Identity": lambda x: x,
-    "Tanh": torch.tanh,
-    "ReLU": torch.relu,
-    "GELU": torch.nn.functional.gelu,
-    "Sigmoid": torch.sigmoid,
-    "SiLU": torch.nn.functional.silu,
-}
+    "Identity": lambda x: x, "Tanh": torch.tanh, "ReLU": torch.relu, "GELU": torch.nn.functional.gelu,
+    "Sigmoid": torch.sigmoid, "SiLU": torch.nn.functional.silu,
+}  # fmt: skip
 
 
 def pool(modes: Sequence[str], states: Tensor, mask: Tensor, pooler: Tensor | None) -> Tensor:

@@ -12,11 +12,9 @@ from memserve_hf.options import Options
 
 _BITSANDBYTES = ("nf4", "fp4", "int8")
 _NEEDED = {
-    "gptq": ("gptqmodel", "optimum"),
-    "awq": ("gptqmodel",),
-    "bitsandbytes": ("bitsandbytes",),
+    "gptq": ("gptqmodel", "optimum"), "awq": ("gptqmodel",), "bitsandbytes": ("bitsandbytes",),
     "compressed-tensors": ("compressed-tensors",),
-}
+}  # fmt: skip
 _EXTRAS = dict.fromkeys(("gptq", "awq", "compressed-tensors"), "hf,gptq")
 
 

@@ -5,12 +5,28 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from memserve.client.containers import plain
 from memserve.errors import InvalidInput
 from memserve.protocol import Raw, Request
 
 if TYPE_CHECKING:
     from memserve.protocol import Capabilities, Prompt
+
+_CONVERTERS = ("to_pylist", "to_list", "tolist", "as_py")
+
+
+def plain(value: object) -> object:
+    """A list from a column or an array, a plain value from a scalar; all else as it is."""
+    if isinstance(value, (str, list, tuple, dict)):
+        return value
+    if hasattr(value, "columns"):
+        raise InvalidInput(f"a {type(value).__name__} is a table", hint="pass one column of it")
+    for name in _CONVERTERS:
+        convert = getattr(value, name, None)
+        if callable(convert):
+            found: object = convert()
+            return found
+    return value
+
 
 _KINDS = "a string, Raw(text), a list of messages or a list of token ids"
 _IMAGE_PARTS = frozenset({"image", "image_url", "input_image"})

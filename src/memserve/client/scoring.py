@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
 from memserve.client import prompts
-from memserve.client.containers import plain
+from memserve.client.prompts import plain
 from memserve.errors import InvalidInput, Unsupported
 from memserve.protocol import Raw, Score
 

@@ -55,9 +55,8 @@ class Semaphore:
             while self._waiting and self._has_room():
                 self._admit(*self._waiting.popleft(), here=loop)
 
-    def _admit(
-        self, loop: asyncio.AbstractEventLoop, turn: asyncio.Future[None], *, here: asyncio.AbstractEventLoop
-    ) -> None:
+    def _admit(self, loop: asyncio.AbstractEventLoop, turn: asyncio.Future[None], *,
+               here: asyncio.AbstractEventLoop) -> None:  # fmt: skip
         """Give a place to one who waits, unless its loop is gone. Futures are set on their own loop alone."""
         try:
             if loop is not here:

@@ -9,19 +9,9 @@ from memserve.protocol import Capabilities, Delta, Raw
 BROKEN = "\ufffd"
 """What a tokenizer shows of half a character."""
 WORDS = [
-    "river",
-    "stone",
-    "lamp",
-    "green",
-    "seven",
-    "window",
-    "apple",
-    "under",
-    "paper",
-    "cloud",
-    "bridge",
+    "river", "stone", "lamp", "green", "seven", "window", "apple", "under", "paper", "cloud", "bridge",
     "salt",
-]
+]  # fmt: skip
 
 
 def need(can: Capabilities, *fields: str) -> None:

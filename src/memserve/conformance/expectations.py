@@ -53,9 +53,8 @@ class Expectations:
             raise pytest.UsageError(str(error)) from None
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
-    def pytest_collection_modifyitems(
-        self, config: pytest.Config, items: list[pytest.Item]
-    ) -> Generator[None]:
+    def pytest_collection_modifyitems(self, config: pytest.Config,
+                                      items: list[pytest.Item]) -> Generator[None]:  # fmt: skip
         """A whole run must know every name in the file; a part of it only marks what it has."""
         collected = [item for item in items if _HOME in item.path.parents]
         yield

@@ -33,9 +33,8 @@ def _means_us(arg: str) -> bool:
     return path == _HOME.resolve() or _HOME.resolve() in path.parents
 
 
-def pytest_load_initial_conftests(
-    early_config: pytest.Config, parser: pytest.Parser, args: list[str]
-) -> None:
+def pytest_load_initial_conftests(early_config: pytest.Config, parser: pytest.Parser,
+                                  args: list[str]) -> None:  # fmt: skip
     """Register the options before the command line is parsed for good, and only when this suite is meant."""
     if not _asked_for([*map(str, early_config.invocation_params.args), *args]):
         return

@@ -59,11 +59,9 @@ class Target:
                 f"--backend NAME is needed; installed: {', '.join(memserve.registry.names())}"
             )
         return cls(
-            backend,
-            config.getoption("--model"),
-            _options(config.getoption("--options")),
+            backend, config.getoption("--model"), _options(config.getoption("--options")),
             tuple(config.getoption("--task") or ()),
-        )
+        )  # fmt: skip
 
     @property
     def folder(self) -> Path | None:

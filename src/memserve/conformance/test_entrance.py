@@ -63,12 +63,9 @@ def test_a_missing_engine_names_the_command_that_installs_it(target: Any) -> Non
     _found_elsewhere(target)
     opener = "generator" if "generate" in target.tasks() else "embedder"
     code = _WITHOUT.format(
-        absent=ENGINES,
-        opener=opener,
-        model=target.model,
-        backend=target.backend,
+        absent=ENGINES, opener=opener, model=target.model, backend=target.backend,
         options=dict(target.options),
-    )
+    )  # fmt: skip
     kind, words = _run(code)
     assert kind in ("BackendMissing", "opened"), words
     assert kind == "opened" or "pip install" in words

@@ -8,11 +8,9 @@ import pytest
 
 QUERY = "which river runs past the bridge"
 DOCUMENTS = [
-    "the river runs past the old bridge",
-    "seven green lamps stand in the window",
-    "an apple lies under the paper",
-    "which bridge",
-]
+    "the river runs past the old bridge", "seven green lamps stand in the window",
+    "an apple lies under the paper", "which bridge",
+]  # fmt: skip
 
 
 def test_one_finite_score_a_document(reranker: Any) -> None:

@@ -24,22 +24,11 @@ if TYPE_CHECKING:
     from memserve.engines.speed import Timed as Timed
 
 _HOMES = {
-    "Plannable": "backend",
-    "Servable": "backend",
-    "Grammar": "command",
-    "Words": "command",
-    "Deployment": "deployment",
-    "Layout": "deployment",
-    "Launch": "launch",
-    "Launcher": "launch",
-    "Logged": "log",
-    "Accountant": "memory",
-    "Footprint": "memory",
-    "Package": "package",
-    "Program": "server",
-    "ServerFacts": "server",
-    "Timed": "speed",
-}
+    "Plannable": "backend", "Servable": "backend", "Grammar": "command", "Words": "command",
+    "Deployment": "deployment", "Layout": "deployment", "Launch": "launch", "Launcher": "launch",
+    "Logged": "log", "Accountant": "memory", "Footprint": "memory", "Package": "package",
+    "Program": "server", "ServerFacts": "server", "Timed": "speed",
+}  # fmt: skip
 __all__ = sorted(_HOMES)
 if not TYPE_CHECKING:
     __getattr__, __dir__ = lazy.attach(__name__, _HOMES)

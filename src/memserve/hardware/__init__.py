@@ -19,17 +19,10 @@ if TYPE_CHECKING:
     from memserve.hardware.spec import parse as parse
 
 _HOMES = {
-    "card": "catalogue",
-    "cards": "catalogue",
-    "with_memory": "catalogue",
-    "detect": "detection",
-    "GIB": "machine",
-    "Card": "machine",
-    "Link": "machine",
-    "Machine": "machine",
-    "parse": "spec",
+    "card": "catalogue", "cards": "catalogue", "with_memory": "catalogue", "detect": "detection",
+    "GIB": "machine", "Card": "machine", "Link": "machine", "Machine": "machine", "parse": "spec",
     "instances": "instances",
-}
+}  # fmt: skip
 __all__ = sorted(_HOMES)
 if not TYPE_CHECKING:
     __getattr__, __dir__ = lazy.attach(__name__, _HOMES)

@@ -74,15 +74,10 @@ def machine(name: str, nodes: int = 1) -> Machine:
     found = find(name)
     what = f"{found.cards}x{found.card.name}"
     return Machine(
-        card=found.card,
-        cards_per_node=found.cards,
-        nodes=nodes,
-        host_memory=found.host_memory,
-        network=found.card.network if nodes > 1 else None,
-        rent=_rent(found, nodes, found.cards * nodes),
-        origin=found.name,
-        notes=(f"{found.name} is {what} ({found.cloud})",),
-    )
+        card=found.card, cards_per_node=found.cards, nodes=nodes, host_memory=found.host_memory,
+        network=found.card.network if nodes > 1 else None, rent=_rent(found, nodes, found.cards * nodes),
+        origin=found.name, notes=(f"{found.name} is {what} ({found.cloud})",),
+    )  # fmt: skip
 
 
 def rent(wanted: Machine) -> Rent:

@@ -34,9 +34,8 @@ _SKIP = ("User-Agent", "Accept-Encoding", "Accept")
 class AioTransport:
     """Sends calls through aiohttp."""
 
-    def __init__(
-        self, *, tls: ssl.SSLContext | None, proxy: str | None, connect: float, stuck: float
-    ) -> None:
+    def __init__(self, *, tls: ssl.SSLContext | None, proxy: str | None, connect: float,
+                 stuck: float) -> None:  # fmt: skip
         self._tls = tls
         self._proxy = proxy
         self._connect = connect

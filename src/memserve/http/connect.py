@@ -20,14 +20,10 @@ if TYPE_CHECKING:
     import ssl
 
 _LIMITS = {
-    "timeout": "timeout",
-    "max_retries": "max_retries",
-    "first_byte_timeout": "first_byte",
-    "idle_timeout": "idle",
-    "connect_timeout": "connect",
-    "startup_timeout": "startup",
+    "timeout": "timeout", "max_retries": "max_retries", "first_byte_timeout": "first_byte",
+    "idle_timeout": "idle", "connect_timeout": "connect", "startup_timeout": "startup",
     "max_wait": "max_wait",
-}
+}  # fmt: skip
 OPTIONS = frozenset({*_LIMITS, "http_client", "ca_file", "cert_file", "key_file"})
 """What every HTTP backend takes beside base_url and api_key."""
 

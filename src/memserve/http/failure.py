@@ -9,8 +9,8 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from memserve import errors
-from memserve.errors import MemserveError, Overloaded, Redirected, RemoteError
-from memserve.http import delay, overflow
+from memserve.errors import ContextOverflow, MemserveError, Overloaded, Redirected, RemoteError
+from memserve.http import delay
 from memserve.http.secret import Mask
 
 if TYPE_CHECKING:
@@ -103,7 +103,7 @@ def of_words(words: Words, status: int, headers: Mapping[str, str], *, mask: Mas
     maybe = meant in (_OK, 400, 413, 422) or 500 <= meant < 503
     certain = reaction.error == "ContextOverflow"
     if certain or (maybe and reaction.error in ("BadRequest", "ServerFailed")):
-        found = overflow.find(known, message, words.fields, status, certain=certain)
+        found = _overflow(known, message, words.fields, status, certain=certain)
         if found is not None:
             return found
     return _built(reaction, words, message, status, meant, headers, mask, known)
@@ -134,3 +134,32 @@ def _built(reaction: Reaction, words: Words, message: str, status: int, meant: i
     if reaction.retries == 0 or headers.get("x-should-retry") == "false":
         error.retryable = False
     return error
+
+
+def _overflow(known: KnownErrors, message: str, fields: Mapping[str, Any], status: int, *,
+              certain: bool) -> ContextOverflow | None:  # fmt: skip
+    """The overflow that a message speaks of; `certain`: its code says so whatever the words are."""
+    hits = (pattern.search(message) for pattern in known.overflows)
+    hit = next((hit for hit in hits if hit is not None), None)
+    if hit is None and not certain:
+        return None
+    named = {group: fields[name] for name, group in known.overflow_fields.items() if name in fields}
+    tokens, limit = _numbers(hit.groupdict() if hit else {})
+    error = ContextOverflow(
+        tokens=tokens if tokens is not None else _whole(named.get("tokens")),
+        limit=limit if limit is not None else _whole(named.get("limit")),
+        message=message or "the prompt exceeds the context",
+    )
+    error.status = status
+    return error
+
+
+def _numbers(groups: Mapping[str, str | None]) -> tuple[int | None, int | None]:
+    found = {name: int(value.replace(",", "")) for name, value in groups.items() if value}
+    if "prompt" in found:
+        return found["prompt"] + found.get("answer", 0), found.get("limit")
+    return found.get("tokens"), found.get("limit")
+
+
+def _whole(value: Any) -> int | None:
+    return int(value) if isinstance(value, int) else None

@@ -21,19 +21,11 @@ if TYPE_CHECKING:
     from memserve.memory.weights import weight_bytes as weight_bytes
 
 _HOMES = {
-    "LayerCache": "kv",
-    "element_bytes": "kv",
-    "layer_caches": "kv",
-    "forward_bytes": "unmeasured",
-    "largest_context": "unmeasured",
-    "sequence_bytes": "unmeasured",
-    "stage_caches": "unmeasured",
-    "Split": "weights",
-    "Storage": "weights",
-    "stage_bytes": "weights",
-    "storage": "weights",
+    "LayerCache": "kv", "element_bytes": "kv", "layer_caches": "kv", "forward_bytes": "unmeasured",
+    "largest_context": "unmeasured", "sequence_bytes": "unmeasured", "stage_caches": "unmeasured",
+    "Split": "weights", "Storage": "weights", "stage_bytes": "weights", "storage": "weights",
     "weight_bytes": "weights",
-}
+}  # fmt: skip
 __all__ = sorted(_HOMES)
 if not TYPE_CHECKING:
     __getattr__, __dir__ = lazy.attach(__name__, _HOMES)

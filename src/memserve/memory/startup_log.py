@@ -16,16 +16,9 @@ MOST_BYTES = 2 * 1024**2
 _COLOUR = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 _RANK = re.compile(r"\b(?:TP|rank=|Worker_TP|DP)([0-9]+)")
 _FIGURES = (
-    "weights",
-    "activation",
-    "non_torch",
-    "graphs",
-    "kv_bytes",
-    "kv_tokens",
-    "blocks",
-    "consumed",
+    "weights", "activation", "non_torch", "graphs", "kv_bytes", "kv_tokens", "blocks", "consumed",
     "requested",
-)
+)  # fmt: skip
 
 
 @dataclass(frozen=True)

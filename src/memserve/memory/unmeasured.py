@@ -67,9 +67,8 @@ def sequence_bytes(caches: tuple[LayerCache, ...], tokens: int, *, windows: bool
     return total
 
 
-def largest_context(
-    accountant: Accountant, model: ModelSpec, machine: Machine, deployment: Deployment
-) -> int:
+def largest_context(accountant: Accountant, model: ModelSpec, machine: Machine,
+                    deployment: Deployment) -> int:  # fmt: skip
     """The longest context that starts and holds the wanted requests, by halving."""
 
     def holds(context: int) -> bool:

@@ -127,9 +127,8 @@ def from_config(values: Mapping[str, Any], *, path: str = "config.json", name: s
     return _read(values, Origin(path, name, source, notes))
 
 
-def from_folder(
-    folder: Path, values: Mapping[str, Any], path: str, name: str, remote: Headers | None = None
-) -> ModelSpec:
+def from_folder(folder: Path, values: Mapping[str, Any], path: str, name: str,
+                remote: Headers | None = None) -> ModelSpec:  # fmt: skip
     """The model of a folder: its config, what stands beside it, and the headers of its weights.
 
     `remote` reads the headers where the weights are not in the folder.
@@ -155,30 +154,15 @@ def _read(values: Mapping[str, Any], origin: Origin) -> ModelSpec:
     context = after_padding(text, max_context(text) or max_context(config))
     rope_dim, rope_rows = rope.tables(text, found.rope_dim, context)
     return ModelSpec(
-        id=origin.name or path,
-        architecture=architecture_of(values, path),
-        model_type=str(values["model_type"]),
-        blocks=found.blocks,
-        stem=found.stem,
-        top=found.top,
-        towers=found.towers,
-        encoder=found.encoder,
-        hidden=found.hidden,
-        intermediate=found.intermediate,
-        vocabulary=found.vocabulary,
-        max_context=context,
-        dtype=dtype_of(config, text),
-        tied_embeddings=any(weight.tied for weight in found.top),
-        rope_dim=rope_dim,
-        rope_rows=rope_rows,
-        quantization=stored_as,
-        exact=found.exact,
-        encoder_only=found.encoder_only,
-        mtp_layers=mtp_layers(text),
-        remote_code="auto_map" in values,
-        source=origin.source or path,
+        id=origin.name or path, architecture=architecture_of(values, path),
+        model_type=str(values["model_type"]), blocks=found.blocks, stem=found.stem, top=found.top,
+        towers=found.towers, encoder=found.encoder, hidden=found.hidden, intermediate=found.intermediate,
+        vocabulary=found.vocabulary, max_context=context, dtype=dtype_of(config, text),
+        tied_embeddings=any(weight.tied for weight in found.top), rope_dim=rope_dim, rope_rows=rope_rows,
+        quantization=stored_as, exact=found.exact, encoder_only=found.encoder_only,
+        mtp_layers=mtp_layers(text), remote_code="auto_map" in values, source=origin.source or path,
         notes=(*origin.notes, *((note,) if note else ())),
-    )
+    )  # fmt: skip
 
 
 def from_gguf(file: Gguf, path: str) -> ModelSpec:

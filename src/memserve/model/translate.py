@@ -49,11 +49,8 @@ def _qwen1(given: Mapping[str, Any]) -> Values:
 def _minicpm(given: Mapping[str, Any]) -> Values:
     """MiniCPM: Llama, with the tied embeddings that were the default when it was written."""
     return {
-        "tie_word_embeddings": True,
-        **given,
-        "model_type": "llama",
-        "architectures": ["LlamaForCausalLM"],
-    }
+        "tie_word_embeddings": True, **given, "model_type": "llama", "architectures": ["LlamaForCausalLM"],
+    }  # fmt: skip
 
 
 def _internvl(given: Mapping[str, Any]) -> Values:

@@ -25,23 +25,12 @@ if TYPE_CHECKING:
     from memserve.plan.tasks.training import train as train
 
 _HOMES = {
-    "Answer": "answer",
-    "check": "checking",
-    "Checkpoint": "candidate",
-    "Verdict": "candidate",
-    "best": "library",
-    "candidates": "library",
-    "Candidate": "candidate",
-    "Plan": "plan",
-    "PlanOptions": "query",
-    "Query": "query",
-    "anywhere": "tasks.anywhere",
-    "compare": "tasks.comparing",
-    "models": "tasks.models",
-    "pair": "tasks.pair",
-    "TrainOptions": "tasks.training",
+    "Answer": "answer", "check": "checking", "Checkpoint": "candidate", "Verdict": "candidate",
+    "best": "library", "candidates": "library", "Candidate": "candidate", "Plan": "plan",
+    "PlanOptions": "query", "Query": "query", "anywhere": "tasks.anywhere", "compare": "tasks.comparing",
+    "models": "tasks.models", "pair": "tasks.pair", "TrainOptions": "tasks.training",
     "train": "tasks.training",
-}
+}  # fmt: skip
 __all__ = sorted(_HOMES)
 if not TYPE_CHECKING:
     __getattr__, __dir__ = lazy.attach(__name__, _HOMES)

@@ -19,9 +19,8 @@ if TYPE_CHECKING:
     from memserve.model.spec import ModelSpec
 
 
-def best(
-    model: str | PathLike[str] | ModelSpec, gpus: str | Machine | None = None, **options: Unpack[PlanOptions]
-) -> Plan:
+def best(model: str | PathLike[str] | ModelSpec, gpus: str | Machine | None = None,
+         **options: Unpack[PlanOptions]) -> Plan:  # fmt: skip
     """The best plan that fits; raises `DoesNotFit` with the nearest miss as `.closest`."""
     found = answered(model, gpus, Query.of(**options))
     if found.plan is None:
@@ -29,9 +28,8 @@ def best(
     return found.plan
 
 
-def candidates(
-    model: str | PathLike[str] | ModelSpec, gpus: str | Machine | None = None, **options: Unpack[PlanOptions]
-) -> list[Candidate]:
+def candidates(model: str | PathLike[str] | ModelSpec, gpus: str | Machine | None = None,
+               **options: Unpack[PlanOptions]) -> list[Candidate]:  # fmt: skip
     """Every candidate, those that fit first and best first; each with `fits` and `reason`."""
     from memserve.plan.search.choice import ranked
     from memserve.plan.search.offers import consider

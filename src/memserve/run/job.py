@@ -74,9 +74,8 @@ class Job:
             self.error = self.error or journal.finish()
             return results.summary(self._why())
 
-    def _recover(
-        self, journal: Journal, failed: Failures, ids: known_ids.KnownIds, spending: Spending
-    ) -> None:
+    def _recover(self, journal: Journal, failed: Failures, ids: known_ids.KnownIds,
+                 spending: Spending) -> None:  # fmt: skip
         counting = self._options.budget is not None
 
         def answers() -> Iterator[Stamp]:

@@ -57,14 +57,8 @@ def compression(given: Namespace) -> Rows:
     found = sizes.quantizations(model, machine, backend, **load_words)
     found += [sizes.prune(model, machine, backend, pattern, **load_words) for pattern in given.prune]
     head = (
-        "method",
-        "parameters",
-        "weights GiB",
-        "ms a token",
-        "tokens/s",
-        "faster",
-        "accuracy, as published",
-    )
+        "method", "parameters", "weights GiB", "ms a token", "tokens/s", "faster", "accuracy, as published",
+    )  # fmt: skip
     return [head, *map(_effect, found)]
 
 

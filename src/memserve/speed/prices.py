@@ -6,6 +6,7 @@ Where `genai-prices` is installed it answers for models that the shipped table d
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
@@ -45,21 +46,16 @@ class Price:
     def usd_per_mtok(self) -> dict[str, float | None]:
         """The prices by what they are for: input, output, cached, batch_input, batch_output."""
         return {
-            "input": self.input,
-            "output": self.output,
-            "cached": self.cached,
-            "batch_input": self.batch_input,
-            "batch_output": self.batch_output,
-        }
+            "input": self.input, "output": self.output, "cached": self.cached,
+            "batch_input": self.batch_input, "batch_output": self.batch_output,
+        }  # fmt: skip
 
     def usd(self, usage: Usage, batch: bool = False) -> float:
         """What one answer cost; tokens that the engine did not count are taken as none."""
         return self.of_tokens(
-            usage.prompt_tokens or 0,
-            usage.completion_tokens or 0,
-            cached_tokens=usage.cached_tokens or 0,
+            usage.prompt_tokens or 0, usage.completion_tokens or 0, cached_tokens=usage.cached_tokens or 0,
             batch=batch,
-        )
+        )  # fmt: skip
 
     def of_tokens(self, input_tokens: float, output_tokens: float, *, cached_tokens: float = 0,
                   batch: bool = False) -> float:  # fmt: skip
@@ -153,7 +149,36 @@ def _table() -> dict[tuple[str, str], Price]:
 def _from_genai_prices(provider: str | None, name: str) -> Price | None:
     if find_spec("genai_prices") is None:
         return None
-    from memserve.speed.genai_prices import figures
+    from memserve.speed.prices import figures
 
     found = figures(provider, name, _data()["called"])
     return None if found is None else Price(**found)
+
+
+PROBE = 1_000
+"""Tokens asked for: few enough that no long-context tier applies."""
+
+
+def figures(provider: str | None, name: str, called: Mapping[str, str]) -> dict[str, Any] | None:
+    """A model's first-tier price in a `Price`'s words; None where genai-prices does not know it either.
+
+    `called`: providers that genai-prices knows under another name.
+    """
+    from genai_prices import Usage, __version__, calc_price
+
+    def usd(**tokens: int) -> float:
+        found = calc_price(Usage(**tokens), name, provider_id=called.get(provider or "", provider))
+        return float(found.total_price) * 1_000_000 / PROBE
+
+    try:
+        return _priced(provider or "", name, usd, f"genai-prices {__version__}")
+    except LookupError:
+        return None
+
+
+def _priced(provider: str, name: str, usd: Callable[..., float], source: str) -> dict[str, Any]:
+    return {
+        "model": name, "provider": provider, "input": usd(input_tokens=PROBE),
+        "output": usd(output_tokens=PROBE), "cached": usd(input_tokens=PROBE, cache_read_tokens=PROBE),
+        "source": source,
+    }  # fmt: skip

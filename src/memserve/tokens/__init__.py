@@ -16,14 +16,9 @@ if TYPE_CHECKING:
     from memserve.tokens.tokenizing import Tokenizing as Tokenizing
 
 _HOMES = {
-    "Detokenizer": "detokenizer",
-    "Prepared": "prompts",
-    "Prompts": "prompts",
-    "ScorePair": "score_pair",
-    "tokenize_pair": "score_pair",
-    "Tokenizer": "tokenizer",
-    "Tokenizing": "tokenizing",
-}
+    "Detokenizer": "detokenizer", "Prepared": "prompts", "Prompts": "prompts", "ScorePair": "score_pair",
+    "tokenize_pair": "score_pair", "Tokenizer": "tokenizer", "Tokenizing": "tokenizing",
+}  # fmt: skip
 __all__ = sorted(_HOMES)
 if not TYPE_CHECKING:
     __getattr__, __dir__ = lazy.attach(__name__, _HOMES)

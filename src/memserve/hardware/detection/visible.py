@@ -12,9 +12,8 @@ VARIABLES = {
 }
 
 
-def narrow(
-    devices: Sequence[Seen], vendor: str, env: Mapping[str, str]
-) -> tuple[tuple[Seen, ...], tuple[str, ...]]:
+def narrow(devices: Sequence[Seen], vendor: str,
+           env: Mapping[str, str]) -> tuple[tuple[Seen, ...], tuple[str, ...]]:  # fmt: skip
     """The devices that the variables leave, in their order, and a note per variable that hid some."""
     left, notes = tuple(devices), []
     for variable in _variables(vendor, env):

@@ -26,9 +26,8 @@ LETTERS_FIELD = "sliding_window_pattern"
 """A number, or a letter for each layer: `LLLG`."""
 
 
-def inventory(
-    config: Config, architecture: str, headers: Headers | None = None, stored_as: Quantization | None = None
-) -> tuple[Inventory, str]:
+def inventory(config: Config, architecture: str, headers: Headers | None = None,
+              stored_as: Quantization | None = None) -> tuple[Inventory, str]:  # fmt: skip
     """Layers and weights of the class a config names, and a note on how they were found.
 
     `headers` reads the names and shapes of the stored tensors; asked only where no recipe knows the family.

@@ -9,9 +9,8 @@ from memserve.model.recipes.modules import Weights
 from memserve.model.spec import Block, Mixer
 
 
-def _attention(
-    name: str, hidden: int, *, bias: bool, kv: int | None = None, out: str = "out_proj"
-) -> Weights:
+def _attention(name: str, hidden: int, *, bias: bool, kv: int | None = None,
+               out: str = "out_proj") -> Weights:  # fmt: skip
     kv = hidden if kv is None else kv
     return (
         *modules.linear(f"{name}.q_proj", hidden, hidden, "column", bias=bias),
@@ -148,11 +147,9 @@ def mpt(config: Config, architecture: str) -> Inventory:
     hidden, vocabulary = config.size("hidden_size"), config.size("vocab_size")
     width = 4 * hidden
     weights = (
-        *_attention("attn", hidden, bias=False),
-        *modules.plain_mlp("ffn", hidden, width, bias=False),
-        *modules.norm("norm_1", hidden),
-        *modules.norm("norm_2", hidden),
-    )
+        *_attention("attn", hidden, bias=False), *modules.plain_mlp("ffn", hidden, width, bias=False),
+        *modules.norm("norm_1", hidden), *modules.norm("norm_2", hidden),
+    )  # fmt: skip
     body = Inventory(
         (Block(_mixer(config), weights),) * config.layers(), modules.embedding("wte", vocabulary, hidden),
         modules.norm("norm_f", hidden), hidden=hidden, intermediate=width, vocabulary=vocabulary,

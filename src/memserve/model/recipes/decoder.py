@@ -190,9 +190,8 @@ def stack(config: Config, family: Family, make: Maker = standard_block) -> tuple
     return distinct(keys, lambda key: make(config, family, *key))
 
 
-def assemble(
-    config: Config, family: Family, blocks: tuple[Block, ...], rope_dim: int | None = None
-) -> Inventory:
+def assemble(config: Config, family: Family, blocks: tuple[Block, ...],
+             rope_dim: int | None = None) -> Inventory:  # fmt: skip
     """A decoder's body without its head."""
     hidden, vocabulary = config.size("hidden_size"), config.size("vocab_size")
     stem = modules.embedding("embed_tokens", vocabulary, hidden)

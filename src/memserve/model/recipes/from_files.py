@@ -49,9 +49,8 @@ class Plain:
         return self
 
 
-def from_tensors(
-    stored: Mapping[str, Tensor], values: Mapping[str, Any], quantization: Quantization | None
-) -> Inventory:
+def from_tensors(stored: Mapping[str, Tensor], values: Mapping[str, Any],
+                 quantization: Quantization | None) -> Inventory:  # fmt: skip
     """A body from the names and shapes in the headers of safetensors files."""
     config = Plain({"model_type": "", **values})
     layers = getattr(config.get_text_config(), "num_hidden_layers", None)

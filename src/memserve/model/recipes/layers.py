@@ -5,14 +5,9 @@ from collections.abc import Callable
 from memserve.model.config import Config
 
 KINDS = {
-    "full_attention": "full",
-    "attention": "full",
-    "sliding_attention": "sliding",
-    "chunked_attention": "chunked",
-    "linear_attention": "linear",
-    "mamba": "mamba",
-    "conv": "conv",
-}
+    "full_attention": "full", "attention": "full", "sliding_attention": "sliding",
+    "chunked_attention": "chunked", "linear_attention": "linear", "mamba": "mamba", "conv": "conv",
+}  # fmt: skip
 FULL, SLIDING = "full", "sliding"
 
 

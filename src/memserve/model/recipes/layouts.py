@@ -113,9 +113,8 @@ def _alternatives(name: str) -> list[str]:
 class _Reader:
     """Writes down the tensors of lines with the sizes of one config."""
 
-    def __init__(
-        self, found: Named, config: Config, let: Mapping[str, Any], head: str, depth: int = 0
-    ) -> None:
+    def __init__(self, found: Named, config: Config, let: Mapping[str, Any], head: str,
+                 depth: int = 0) -> None:  # fmt: skip
         self.found, self.config, self.let, self.head, self.depth = found, config, let, head, depth
         self.layer = 0
 

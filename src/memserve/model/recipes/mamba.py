@@ -75,9 +75,8 @@ def multi_head(
     return Mixer("mamba", count, count, 0, 0, state=state, state_dtype=_dtype(config)), weights
 
 
-def _second(
-    config: Config, name: str, *, norm: bool = True, out_bias: str = "mamba_proj_bias"
-) -> tuple[Mixer, Weights]:
+def _second(config: Config, name: str, *, norm: bool = True,
+            out_bias: str = "mamba_proj_bias") -> tuple[Mixer, Weights]:  # fmt: skip
     """Mamba 2's layer with the fields that hybrids use."""
     count = config.size("mamba_n_heads")
     inner = config.maybe("mamba_d_ssm") or config.size("mamba_expand", 2) * config.size("hidden_size")
@@ -91,9 +90,8 @@ def _second(
     )  # fmt: skip
 
 
-def _decoder(
-    config: Config, architecture: str, family: Family, blocks: Sequence[Block], rope_dim: int
-) -> Inventory:
+def _decoder(config: Config, architecture: str, family: Family, blocks: Sequence[Block],
+             rope_dim: int) -> Inventory:  # fmt: skip
     body = decoder.assemble(config, family, tuple(blocks), rope_dim=rope_dim)
     return heads.with_head(config, body, architecture, family)
 

@@ -106,14 +106,9 @@ def latent(config: Config, architecture: str, family: Family) -> Inventory:
 
 MOE = Moe("n_routed_experts", shared_count="n_shared_experts", layers="first_dense")
 FAMILIES: dict[str, Family] = {
-    "deepseek_v2": Family(mlp_bias="mlp_bias", moe=MOE),
-    "deepseek_v3": Family(moe=MOE),
-    "deepseek_v32": Family(moe=MOE),
-    "glm_moe_dsa": Family(moe=MOE),
-    "sarvam_mla": Family(moe=MOE),
-    "mistral4": Family(moe=MOE),
-    "glm4_moe_lite": Family(moe=MOE._replace(first=1)),
-    "youtu": Family(),
+    "deepseek_v2": Family(mlp_bias="mlp_bias", moe=MOE), "deepseek_v3": Family(moe=MOE),
+    "deepseek_v32": Family(moe=MOE), "glm_moe_dsa": Family(moe=MOE), "sarvam_mla": Family(moe=MOE),
+    "mistral4": Family(moe=MOE), "glm4_moe_lite": Family(moe=MOE._replace(first=1)), "youtu": Family(),
     "minicpm3": Family(mlp_bias="mlp_bias"),
-}
+}  # fmt: skip
 RECIPES: dict[str, Recipe] = {kind: partial(latent, family=row) for kind, row in FAMILIES.items()}

@@ -24,9 +24,8 @@ _HEAD_NORM = re.compile(r"(^|\.)[qk]_(norm|layernorm|ln)$")
 _STATE_MIXERS = re.compile(r"(A_log|dt_bias|conv1d|time_decay|\.x_proj|lru|short_conv|\.conv\.)")
 
 
-def inventory(
-    shapes: Mapping[str, tuple[int, ...]], aliases: Mapping[str, tuple[int, ...]], config: Any
-) -> Inventory:
+def inventory(shapes: Mapping[str, tuple[int, ...]], aliases: Mapping[str, tuple[int, ...]],
+              config: Any) -> Inventory:  # fmt: skip
     """A body from every weight of a model; `aliases` are tied weights, held once and read twice."""
     text = config.get_text_config(decoder=True)
     stacks: dict[str, dict[int, dict[str, Weight]]] = {}
@@ -131,14 +130,9 @@ def _experts(weights: tuple[Weight, ...], config: Any) -> tuple[int, int]:
         return 0, 0
     total = max(counts)
     per_token = _number(
-        config,
-        "num_experts_per_tok",
-        "num_experts_per_token",
-        "moe_topk",
-        "moe_top_k",
-        "top_k_experts",
+        config, "num_experts_per_tok", "num_experts_per_token", "moe_topk", "moe_top_k", "top_k_experts",
         "moe_k",
-    )
+    )  # fmt: skip
     return total, min(per_token or total, total)
 
 
@@ -162,9 +156,8 @@ def _first(rows: Mapping[str, tuple[int, ...]], pattern: re.Pattern[str]) -> tup
     return next((shape for name, shape in rows.items() if len(shape) == 2 and pattern.search(name)), None)
 
 
-def _sizes(
-    config: Any, rows: Mapping[str, tuple[int, ...]], keys: tuple[int, ...] | None
-) -> tuple[int, int, int]:
+def _sizes(config: Any, rows: Mapping[str, tuple[int, ...]],
+           keys: tuple[int, ...] | None) -> tuple[int, int, int]:  # fmt: skip
     """Heads, KV heads and head width of one layer: from its own matrices where they tell."""
     heads, dim = _number(config, "num_attention_heads"), _head_dim(config)
     normed = _normed(rows)

@@ -18,9 +18,8 @@ _CAUSAL_MASK = re.compile(r"\.(attn|attention)\.bias$")
 _LAYER = re.compile(r"(?:^|\.)layers\.(\d+)\.")
 
 
-def unpacked(
-    stored: Mapping[str, Tensor], quantization: Quantization | None, layers: int | None
-) -> dict[str, tuple[int, ...]]:
+def unpacked(stored: Mapping[str, Tensor], quantization: Quantization | None,
+             layers: int | None) -> dict[str, tuple[int, ...]]:  # fmt: skip
     """Names and shapes as the unquantized model would have them."""
     bits = int(quantization.bits) if quantization and quantization.bits <= 8 else 16
     found = {}

@@ -20,9 +20,8 @@ BY_MODELSLIM = frozenset({"w8a8", "w4a8", "w8a16"})
 """What engines on Ascend read as ModelSlim writes it, and no engine elsewhere does."""
 
 
-def checkpoints(
-    model: ModelSpec, quantization: str, *, online: bool, ascend: bool = False
-) -> list[Checkpoint]:
+def checkpoints(model: ModelSpec, quantization: str, *, online: bool,
+                ascend: bool = False) -> list[Checkpoint]:  # fmt: skip
     """What could be loaded for this quantization, known checkpoints first."""
     known = known_checkpoints(model, quantization, ascend=ascend)
     if model.quantization is not None:

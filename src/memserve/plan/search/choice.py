@@ -99,12 +99,9 @@ class Rank:
         size = spread.tensor * spread.pipeline
         roomy = share <= ROOMY
         return (
-            spread.pipeline > 1 or squeezed(candidate, self.machine),
-            self.idle(candidate),
-            not roomy,
-            size if roomy else -size,
-            spread.pipeline,
-        )
+            spread.pipeline > 1 or squeezed(candidate, self.machine), self.idle(candidate), not roomy,
+            size if roomy else -size, spread.pipeline,
+        )  # fmt: skip
 
     def idle(self, candidate: Judged) -> int:
         """Cards of the last node that nothing uses, for engines that gain by each."""

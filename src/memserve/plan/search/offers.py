@@ -187,9 +187,8 @@ class Offer:
             if self.card:
                 return
 
-    def laid_out(
-        self, judge: Judge, model: ModelSpec, checkpoint: Checkpoint, dtype: str
-    ) -> Iterator[Candidate]:
+    def laid_out(self, judge: Judge, model: ModelSpec, checkpoint: Checkpoint,
+                 dtype: str) -> Iterator[Candidate]:  # fmt: skip
         """Each layout; then with an 8-bit KV cache those that memory forbids, where that can matter."""
         first = self.deployment(checkpoint, dtype, self.layouts[0])
         found = list(self.over_layouts(judge, model, checkpoint, first, self.layouts))
@@ -235,9 +234,8 @@ class Offer:
         for layout in self.layouts:
             yield Candidate(self.deployment(checkpoint, dtype, layout), refused(refusal), checkpoint)
 
-    def judged(
-        self, judge: Judge, model: ModelSpec, checkpoint: Checkpoint, deployment: Deployment
-    ) -> Candidate:
+    def judged(self, judge: Judge, model: ModelSpec, checkpoint: Checkpoint,
+               deployment: Deployment) -> Candidate:  # fmt: skip
         """Rules, then memory."""
         refusal = self.stored_otherwise(deployment, checkpoint) or judge(deployment)
         if refusal is not None and refusal.check in EXPERT_CHECKS and judge.known["experts"]:

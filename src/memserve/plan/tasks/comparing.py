@@ -92,9 +92,8 @@ def run(options: Namespace) -> int:
     return show(found, options)
 
 
-def compare(
-    model: str | PathLike[str] | ModelSpec | None, specs: Sequence[str], **options: Unpack[PlanOptions]
-) -> Comparison:
+def compare(model: str | PathLike[str] | ModelSpec | None, specs: Sequence[str],
+            **options: Unpack[PlanOptions]) -> Comparison:  # fmt: skip
     """A workload on each of some machines (`4xV100`) and providers (`openai:gpt-4o-mini`)."""
     query = Query.of(**options)
     if query.job is None:

@@ -86,9 +86,8 @@ class Models(Shown):
         yield Section(header=("model", "parameters", *PLANS), rows=rows)
 
 
-def models(
-    gpus: str | Machine | None = None, *, task: str | None = None, **options: Unpack[PlanOptions]
-) -> Models:
+def models(gpus: str | Machine | None = None, *, task: str | None = None,
+           **options: Unpack[PlanOptions]) -> Models:  # fmt: skip
     """The models that a machine holds, the best first; without a machine, every model that is known."""
     from memserve.plan.library import machine_of
 

@@ -29,15 +29,8 @@ WORDS = {
     "checkpointing": bool, "lora_targets": tuple,
 }  # fmt: skip
 TRUTHS = {
-    "true": True,
-    "yes": True,
-    "on": True,
-    "1": True,
-    "false": False,
-    "no": False,
-    "off": False,
-    "0": False,
-}
+    "true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False,
+}  # fmt: skip
 PARTS = ("weights", "gradients", "optimizer_states", "activations", "logits", "buffers", "workspace")
 LEGEND = tuple(part.replace("_", " ") for part in PARTS[:-1])
 
@@ -143,9 +136,8 @@ def run(options: Namespace) -> int:
     return show(found or train(options.model, options.gpus, **asked), options)
 
 
-def train(
-    model: str | PathLike[str] | ModelSpec, gpus: str | Machine | None = None, **options: Unpack[TrainOptions]
-) -> Training:
+def train(model: str | PathLike[str] | ModelSpec, gpus: str | Machine | None = None,
+          **options: Unpack[TrainOptions]) -> Training:  # fmt: skip
     """What training a model needs of each card of a machine."""
     from memserve.memory import training
     from memserve.plan.library import machine_of, model_of

@@ -19,9 +19,8 @@ class Intake:
         self._results = results
         self._settings = settings
 
-    def pending(
-        self, requests: Any, following: Callable[[Iterator[source.Entry]], source.Entry]
-    ) -> Iterator[Item]:
+    def pending(self, requests: Any,
+                following: Callable[[Iterator[source.Entry]], source.Entry]) -> Iterator[Item]:  # fmt: skip
         """The items that have to be asked. `following` is next() for an iterator that may block."""
         entries = source.entries(requests)
         while True:

@@ -42,9 +42,8 @@ _log = logging.getLogger("memserve.run")
 class RayLoop:
     """Hands windows of requests to Ray Data until there are none, or something stops it."""
 
-    def __init__(
-        self, remote: RemoteGenerator, results: Results, spending: Spending, options: Options
-    ) -> None:
+    def __init__(self, remote: RemoteGenerator, results: Results, spending: Spending,
+                 options: Options) -> None:  # fmt: skip
         self.error: BaseException | None = None
         """Why the run ended before its input did."""
         self._remote, self._results, self._options = remote, results, options

@@ -38,9 +38,8 @@ def budget(text: str | float) -> Budget:
     return Budget(float(match[1]) * _UNITS[unit[0]], "tokens")
 
 
-def price_of(
-    model: str | None, backend: str | None, given: tuple[float, float] | None = None
-) -> Price | None:
+def price_of(model: str | None, backend: str | None,
+             given: tuple[float, float] | None = None) -> Price | None:  # fmt: skip
     """The caller's own dollars per million (input, output), or the shipped table's; None: nobody knows."""
     from memserve.speed import prices
 

@@ -98,13 +98,10 @@ class Results:
         """The counts so far."""
         counts = self.counts
         return Summary(
-            output=str(self._journal.path),
-            failed_output=str(self._failures.path),
-            pending=max(0, counts.total - counts.settled),
-            seconds=time.monotonic() - self._began,
-            stopped=stopped,
-            **vars(counts),
-        )
+            output=str(self._journal.path), failed_output=str(self._failures.path),
+            pending=max(0, counts.total - counts.settled), seconds=time.monotonic() - self._began,
+            stopped=stopped, **vars(counts),
+        )  # fmt: skip
 
     def _keep(self, cache: Cache, item: Item, completion: Completion, body: bytes) -> None:
         try:

@@ -89,14 +89,10 @@ def judge(situation: Situation) -> Speed:
     rate = timing.requests_per_s * situation.load.output_tokens * situation.spread.replicas
     band = ranges.band(situation, timing)
     return Speed(
-        ttft_ms=band.ttft(timing.ttft * 1e3),
-        tpot_ms=band.tpot(timing.tpot * 1e3),
-        output_tokens_per_s=band.throughput(rate),
-        at_most=band.at_most,
-        batch=timing.batch,
-        bound=timing.bound,
-        notes=situation.spread.notes,
-    )
+        ttft_ms=band.ttft(timing.ttft * 1e3), tpot_ms=band.tpot(timing.tpot * 1e3),
+        output_tokens_per_s=band.throughput(rate), at_most=band.at_most, batch=timing.batch,
+        bound=timing.bound, notes=situation.spread.notes,
+    )  # fmt: skip
 
 
 def _counts(load: queueing.Load, concurrency: float | None) -> None:

@@ -131,12 +131,9 @@ def _too_large(shape: Shape, machine: Machine, form: Format, found: Spread) -> S
     """Weights beyond the named cards: read as one rank of a group that shares experts, if there are any."""
     if not shape.experts:
         return Spread(
-            found.tensor,
-            found.pipeline,
-            1,
-            across=found.across,
+            found.tensor, found.pipeline, 1, across=found.across,
             notes=("the weights do not fit these cards",),
-        )
+        )  # fmt: skip
     cards = found.tensor * found.pipeline
     group = 2
     while group < 64 and not fits(shape, machine, form, cards * group):
