@@ -111,10 +111,8 @@ class MessageReader(StreamReader):
         block = chunk.get("content_block") or {}
         if block.get("type") == "tool_use":
             self._calls[chunk.get("index")] = {
-                "id": str(block.get("id") or ""),
-                "name": str(block.get("name") or ""),
-                "arguments": "",
-            }
+                "id": str(block.get("id") or ""), "name": str(block.get("name") or ""), "arguments": "",
+            }  # fmt: skip
         return [Delta(clean(block["text"]))] if block.get("text") else []
 
     def _delta(self, chunk: dict[str, Any]) -> list[Delta]:

@@ -3,31 +3,38 @@
 from collections.abc import Mapping
 from typing import Any
 
-from memserve.errors import Unsupported
-from memserve.http.chat import message_parts
-from memserve.http.chat.message_parts import Image, Turn
-from memserve.protocol import DEFAULT_MAX_TOKENS, Prompt, Request
-from memserve_anthropic.model import EXTRA
+from memserve.errors import InvalidInput, Unsupported
+from memserve.http.chat import fill, message_parts
+from memserve.http.chat.message_parts import CACHE, Image, Turn
+from memserve.protocol import DEFAULT_MAX_TOKENS, DEFAULT_TEMPERATURE, DEFAULT_TOP_P, Prompt, Request
+from memserve_anthropic.model import EXTRA, thinking
 
+LEAST = 1024
+"""The smallest budget of thought that the API takes."""
 _CHOICES = {"auto": "auto", "none": "none", "required": "any", "function": "tool"}
 
 
 def prompt(words: Prompt) -> dict[str, Any]:
     """The messages and the system text of a prompt."""
-    spoken = message_parts.read(words, "anthropic")
+    spoken = message_parts.read(words, "anthropic", marks=True)
     pairs = message_parts.merged(_turn(turn) for turn in spoken.turns)
     found: dict[str, Any] = {
         "messages": [{"role": role, "content": _short(blocks)} for role, blocks in pairs]
     }
+    if any(turn.marks for turn in spoken.above):
+        return {**found, "system": [block for turn in spoken.above for block in _pieces(turn)]}
     return {**found, "system": spoken.system} if spoken.system else found
 
 
-def settings(request: Request) -> dict[str, Any]:
+def settings(request: Request, model: str | None) -> dict[str, Any]:
     """Everything of a request but its prompt and its model."""
     extra = {name.removeprefix(EXTRA): value for name, value in request.extra.items()}
-    _thinking(request, extra)
-    found: dict[str, Any] = {"max_tokens": request.max_tokens or DEFAULT_MAX_TOKENS}
-    for name in ("temperature", "top_p", "top_k"):
+    _sampled(request, extra)
+    found: dict[str, Any] = _thinking(request, model)
+    thought = found.get("thinking", {}).get("budget_tokens", 0)
+    found["max_tokens"] = (request.max_tokens or DEFAULT_MAX_TOKENS) + thought
+    thinks = request.thinking and "thinking" in found
+    for name in () if thinks else ("temperature", "top_p", "top_k"):
         if getattr(request, name) is not None:
             found[name] = getattr(request, name)
     if request.stop:
@@ -44,7 +51,25 @@ def settings(request: Request) -> dict[str, Any]:
     return found
 
 
-def _thinking(request: Request, extra: Mapping[str, Any]) -> None:
+def _thinking(request: Request, model: str | None) -> dict[str, Any]:
+    """The request's `thinking`, with which sampling settings are not sent: temperature is 1 then."""
+    wanted = request.thinking
+    if wanted is None:
+        return {}
+    if wanted and request.temperature not in (None, DEFAULT_TEMPERATURE, 1):
+        raise Unsupported(
+            "anthropic", f"temperature={request.temperature:g} with thinking", "it takes 1 alone"
+        )
+    if wanted and (request.top_k or request.top_p not in (None, DEFAULT_TOP_P)):
+        raise Unsupported("anthropic", "top_p and top_k with thinking")
+    if isinstance(wanted, bool):
+        return {"thinking": thinking(model)["on" if wanted else "off"]} if thinking(model) else {}
+    if wanted < LEAST:
+        raise InvalidInput(f"anthropic takes thinking={LEAST:,} or more, not {wanted}")
+    return {"thinking": fill(thinking(model)["budget"], wanted)}
+
+
+def _sampled(request: Request, extra: Mapping[str, Any]) -> None:
     thinks = (extra.get("thinking") or {}).get("type", "disabled") != "disabled"
     if thinks and request.temperature not in (None, 1):
         raise Unsupported(
@@ -55,18 +80,26 @@ def _thinking(request: Request, extra: Mapping[str, Any]) -> None:
 def _short(blocks: list[Any]) -> Any:
     """One piece of text alone is sent as a string."""
     only = blocks[0] if len(blocks) == 1 else {}
-    return only["text"] if only.get("type") == "text" else blocks
+    return only["text"] if set(only) == {"type", "text"} else blocks
 
 
 def _turn(turn: Turn) -> tuple[str, list[dict[str, Any]]]:
     if turn.role == "tool":
         result = {"type": "tool_result", "tool_use_id": turn.answers or "", "content": turn.text}
-        return "user", [result]
-    blocks = [_piece(piece) for piece in turn.pieces if piece or not turn.calls]
+        return "user", [
+            {**result, CACHE: mark} if (mark := next(iter(turn.marks.values()), None)) else result
+        ]
+    blocks = _pieces(turn)
     for call in turn.calls:
         known = {"id": call.id, "name": call.name, "input": message_parts.arguments(call)}
         blocks.append({"type": "tool_use", **known})
     return turn.role, blocks
+
+
+def _pieces(turn: Turn) -> list[dict[str, Any]]:
+    marks = {place: {CACHE: mark} for place, mark in turn.marks.items()}
+    known = enumerate(turn.pieces)
+    return [{**_piece(each), **marks.get(place, {})} for place, each in known if each or not turn.calls]
 
 
 def _piece(piece: str | Image) -> dict[str, Any]:

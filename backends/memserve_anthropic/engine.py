@@ -47,7 +47,8 @@ class AnthropicEngine(HttpEngine):
         return {**super().identity, "version": self._headers["anthropic-version"]}
 
     def write(self, request: Request, *, stream: bool) -> Call:
-        payload = {"model": self.capabilities.model, **ask.prompt(request.prompt), **ask.settings(request)}
+        payload = {"model": self.capabilities.model, **ask.prompt(request.prompt)}
+        payload.update(ask.settings(request, self.capabilities.model))
         if stream:
             payload["stream"] = True
         return self._client.call(self._url, encode(payload), headers=self._headers)

@@ -23,10 +23,19 @@ def finish_reasons() -> dict[str, FinishReason | None]:
     return {row["said"]: row["means"] for row in _table("finish.json")["reasons"]}
 
 
+def _row(model: str | None) -> dict[str, Any]:
+    rows: list[dict[str, Any]] = _table("models.json")["models"]
+    return next(row for row in rows if re.search(row["pattern"], model or "", re.IGNORECASE))
+
+
+def thinking(model: str | None) -> dict[str, Any]:
+    """How a model is asked to think; nothing for one that does not."""
+    return dict(_row(model)["thinking"])
+
+
 def capabilities(model: str | None, *, sampling: bool | None = None) -> Capabilities:
     """What a model can do; `sampling` overrules the row, for a model that is newer than the table."""
-    rows = _table("models.json")["models"]
-    row = next(row for row in rows if re.search(row["pattern"], model or "", re.IGNORECASE))
+    row = _row(model)
     if sampling is not None:
         row = {**row, **dict.fromkeys(_SAMPLING, sampling)}
     return Capabilities(
@@ -43,6 +52,7 @@ def capabilities(model: str | None, *, sampling: bool | None = None) -> Capabili
         schema=row["schema"],
         tools=row["tools"],
         images=row["images"],
+        thinking=frozenset(row["thinking"] or {"off"}),
         stream=True,
         count_tokens=True,
         extras=frozenset(EXTRA + name for name in _EXTRAS),

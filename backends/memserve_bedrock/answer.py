@@ -112,10 +112,8 @@ class ConverseReader(StreamReader):
         use = (chunk.get("start") or {}).get("toolUse")
         if isinstance(use, dict):
             self._calls[chunk.get("contentBlockIndex")] = {
-                "id": str(use.get("toolUseId") or ""),
-                "name": str(use.get("name") or ""),
-                "arguments": "",
-            }
+                "id": str(use.get("toolUseId") or ""), "name": str(use.get("name") or ""), "arguments": "",
+            }  # fmt: skip
         return []
 
     def _delta(self, chunk: dict[str, Any]) -> list[Delta]:

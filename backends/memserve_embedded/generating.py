@@ -1,19 +1,30 @@
 """The embedded generator: a small chat model, several sequences side by side, every step exact."""
 
-from __future__ import annotations
-
 import threading
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from random import Random
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from memserve.errors import Closed, EngineFailed, MemserveError
 from memserve.extras import need
-from memserve.protocol import Completion, Delta, Sample, Score, Usage
+from memserve.protocol import (
+    Completion,
+    Delta,
+    FinishReason,
+    Request,
+    Sample,
+    Score,
+    ScorePrompts,
+    TokenLogprob,
+    Usage,
+)
+from memserve.tokens.detokenizer import Detokenizer
 from memserve.tokens.prompts import Prompts
+from memserve.tokens.score_pair import ScorePair
 from memserve.tokens.tokenizing import Tokenizing
 from memserve_embedded.capabilities import GENERATING
 from memserve_embedded.convert import prepare
@@ -21,13 +32,6 @@ from memserve_embedded.fetch import known, ready
 from memserve_embedded.sampling import choose, log_softmax, logprob
 from memserve_embedded.session import GAP, Session
 from memserve_embedded.tokenizer import EmbeddedTokenizer
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-
-    from memserve.protocol import FinishReason, Request, ScorePrompts, TokenLogprob
-    from memserve.tokens.detokenizer import Detokenizer
-    from memserve.tokens.score_pair import ScorePair
 
 CONTEXT = 2048
 """Unless asked: two cores read so much in seconds; the model can take 8,192."""

@@ -63,7 +63,7 @@ def usage(found: Any) -> Usage:
     if made is None and read is not None and (total := count(found.get("totalTokenCount"))) is not None:
         made = max(0, total - read)
     prompt = None if read is None else read + (tools or 0)
-    return Usage(prompt, made, count(found.get("cachedContentTokenCount")))
+    return Usage(prompt, made, count(found.get("cachedContentTokenCount")), thought)
 
 
 def _index(candidate: dict[str, Any]) -> int:

@@ -5,9 +5,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from memserve.errors import InvalidInput
-from memserve.http.chat import message_parts
+from memserve.http.chat import fill, message_parts
 from memserve.http.chat.message_parts import Image, Turn
-from memserve.protocol import Prompt, Request, ToolCall
+from memserve.protocol import DEFAULT_MAX_TOKENS, Prompt, Request, ToolCall
 from memserve_gemini.model import Model, extras
 
 _ROLES = {"user": "user", "assistant": "model", "tool": "user"}
@@ -43,7 +43,7 @@ def settings(request: Request, model: Model) -> dict[str, Any]:
         config["candidateCount"] = request.n
     if request.logprobs is not None:
         config |= {"responseLogprobs": True, "logprobs": request.logprobs}
-    config |= _form(request, model)
+    config |= _form(request, model) | _thinking(request, model)
     found = {"generationConfig": config, **_tools(request, model)}
     for name, value in request.extra.items():
         *above, last = extras()[name]
@@ -52,6 +52,17 @@ def settings(request: Request, model: Model) -> dict[str, Any]:
             place = place.setdefault(step, {})
         place[last] = value
     return found
+
+
+def _thinking(request: Request, model: Model) -> dict[str, Any]:
+    """The request's `thinking`; the provider counts thoughts among the tokens of the answer."""
+    wanted = request.thinking
+    if wanted is None or not model.thinking:
+        return {}
+    if isinstance(wanted, bool):
+        return {"thinkingConfig": model.thinking["on" if wanted else "off"]}
+    longest = (request.max_tokens or DEFAULT_MAX_TOKENS) + wanted
+    return {"thinkingConfig": fill(model.thinking["budget"], wanted), "maxOutputTokens": longest}
 
 
 def _form(request: Request, model: Model) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """What a model takes: a row of models.json."""
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -24,6 +25,8 @@ class Model:
     tools: bool
     images: bool
     logprobs: int
+    thinking: Mapping[str, Any]
+    """What goes into thinkingConfig; nothing for a model that does not think."""
     signature: str | None
     """What a tool call carries that another model made."""
 
@@ -111,6 +114,7 @@ def capabilities(known: Model) -> Capabilities:
         choices=known.schema is not None,
         tools=known.tools,
         images=known.images,
+        thinking=frozenset(known.thinking or {"off"}),
         stream=True,
         count_tokens=True,
         extras=frozenset(extras()),

@@ -76,15 +76,11 @@ def generating(model: str, options: Options) -> GeneratingEngine:
     prefixes = isinstance(stepper, Slots) and stepper.prefixes.limit > 0
     return GeneratingEngine(
         capabilities=_capabilities(found, place, prompts, fast=isinstance(stepper, Slots)),
-        identity=identity(found, options, place),
-        model=loaded,
-        prompts=prompts,
+        identity=identity(found, options, place), model=loaded, prompts=prompts,
         grammars=grammar.Grammars(tokenizer, vocabulary=_logit_count(loaded, vocabulary), ends=ends),
-        loop=loop,
-        worker=Worker(loop, found.folder.name),
-        scorer=Scorer(loaded, head, prompts, device=device, width=width),
-        prefixes=prefixes,
-    )
+        loop=loop, worker=Worker(loop, found.folder.name),
+        scorer=Scorer(loaded, head, prompts, device=device, width=width), prefixes=prefixes,
+    )  # fmt: skip
 
 
 def _stepper(model: Any, head: Head, device: torch.device, width: int, prefix_bytes: int) -> Stepper:

@@ -18,17 +18,13 @@ class LmdeployLauncher:
         from memserve_lmdeploy import backend
 
         options = {
-            "backend": "turbomind",
-            "tp": deployment.layout.tensor,
-            "dp": deployment.layout.data if deployment.layout.data > 1 else None,
-            "dtype": deployment.dtype,
+            "backend": "turbomind", "tp": deployment.layout.tensor,
+            "dp": deployment.layout.data if deployment.layout.data > 1 else None, "dtype": deployment.dtype,
             "model-format": FORMATS.get(deployment.quantization),
-            "quant-policy": KV_POLICIES.get(deployment.kv_dtype),
-            "session-len": deployment.context,
-            "cache-max-entry-count": deployment.utilization,
-            "max-batch-size": deployment.max_sequences,
+            "quant-policy": KV_POLICIES.get(deployment.kv_dtype), "session-len": deployment.context,
+            "cache-max-entry-count": deployment.utilization, "max-batch-size": deployment.max_sequences,
             "trust-remote-code": model.remote_code,
-        }
+        }  # fmt: skip
         return Launch(
             install=install_line(backend.rules, deployment, machine.card),
             command=("lmdeploy", "serve", "api_server", checkpoint, *words(options)),

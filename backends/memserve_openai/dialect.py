@@ -9,6 +9,7 @@ from typing import Any
 from memserve import files
 from memserve.errors import UnknownName
 from memserve.protocol import Capabilities, Task
+from memserve_openai.thinking import modes
 
 _DEFAULT = "generic"
 EXTRA = "openai_"
@@ -39,6 +40,8 @@ class Dialect:
     raw_schema: Any
     raw_regex: Any
     raw_choices: Any
+    template: str | None
+    thinking: Mapping[str, Any]
     always: Mapping[str, Any]
     stream_options: bool
     token_id_field: str | None
@@ -134,6 +137,8 @@ def _generation(dialect: Dialect, model: str | None) -> Capabilities:
         schema=dialect.schema is not None,
         regex=dialect.regex is not None,
         choices=dialect.choices is not None,
+        thinking=modes(dialect, model),
+        template=dialect.template is not None,
         stream=True,
         extras=frozenset(EXTRA + name for name in dialect.extras),
         returns_token_ids=dialect.token_id_field is not None,

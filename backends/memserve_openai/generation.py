@@ -1,25 +1,30 @@
 """Chat and completions."""
 
-from __future__ import annotations
-
 import logging
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import fields, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from memserve.errors import ContextOverflow, Unsupported
-from memserve.http import HttpEngine
+from memserve.http import Call, HttpClient, HttpEngine, StreamReader
 from memserve.http.body import parse
 from memserve.http.chat import ChatReader, completion, encode, failure_in, fill, messages
-from memserve.protocol import DEFAULT_MAX_TOKENS, Raw, Sample
+from memserve.protocol import (
+    DEFAULT_MAX_TOKENS,
+    Capabilities,
+    Completion,
+    Delta,
+    Prompt,
+    Raw,
+    Request,
+    Sample,
+    Score,
+    ScorePrompts,
+)
+from memserve_openai import thinking
 from memserve_openai.dialect import EXTRA, Dialect
 from memserve_openai.tokens import Tokens
 from memserve_openai.truncation import fit
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping, Sequence
-
-    from memserve.http import Call, HttpClient, StreamReader
-    from memserve.protocol import Capabilities, Completion, Delta, Prompt, Request, Score, ScorePrompts
 
 log = logging.getLogger("memserve.openai")
 _PLAIN = ("temperature", "top_p", "seed")
@@ -80,7 +85,8 @@ class ChatEngine(HttpEngine):
             payload.update({"logprobs": request.logprobs} if raw else _chat_logprobs(request.logprobs))
         self._constraint(payload, request, raw)
         self._options(payload, request, stream)
-        payload.update({name.removeprefix(EXTRA): value for name, value in request.extra.items()})
+        extra = {name.removeprefix(EXTRA): value for name, value in request.extra.items()}
+        payload.update(extra if raw else thinking.fields(self._dialect, self._model, request, extra))
         return self._client.call(self._raw_url if raw else self._chat_url, encode(payload))
 
     def read(self, request: Request, words: str, headers: Mapping[str, str]) -> Completion:
@@ -89,6 +95,7 @@ class ChatEngine(HttpEngine):
         if failed is not None:
             raise self._client.failed(failed, 200, headers)
         answer = completion(found, n=self._samples(request), logprobs=request.logprobs is not None)
+        answer = answer if _is_raw(request) else thinking.cut(answer, self._model, request)
         self._refuse_cut(request, answer)
         if request.n > 1 and not answer.samples:
             answer = replace(answer, samples=(_sample(answer),) * request.n)
@@ -100,7 +107,8 @@ class ChatEngine(HttpEngine):
         return answer
 
     def reader(self, request: Request) -> StreamReader:
-        return ChatReader(lambda words: self._client.failed(words, 200, {}))
+        plain = ChatReader(lambda words: self._client.failed(words, 200, {}))
+        return plain if _is_raw(request) else thinking.ThoughtReader(plain, self._model)
 
     def _samples(self, request: Request) -> int:
         """How many samples to ask for: greedy ones are all alike, and vLLM refuses to make them."""
@@ -108,7 +116,11 @@ class ChatEngine(HttpEngine):
 
     def _length(self, request: Request) -> int | None:
         """The most tokens to ask for; refused where the server would silently make it fewer."""
-        cap, context, asked = self._dialect.max_tokens_cap, self.capabilities.context, request.max_tokens
+        cap, context, asked = (
+            self._dialect.max_tokens_cap,
+            self.capabilities.context,
+            thinking.longest(request),
+        )
         if asked is None:
             return min(DEFAULT_MAX_TOKENS, context) if self.fills_max_tokens and context else None
         if cap is not None and asked > cap:
@@ -120,7 +132,7 @@ class ChatEngine(HttpEngine):
 
     def _refuse_cut(self, request: Request, answer: Completion) -> None:
         """vLLM shortens an answer to what the prompt leaves: no answer to what was asked."""
-        context, asked = self.capabilities.context, request.max_tokens
+        context, asked = self.capabilities.context, thinking.longest(request)
         prompt, made = answer.usage.prompt_tokens, answer.usage.completion_tokens
         if context is None or asked is None or prompt is None or made is None or request.n > 1:
             return

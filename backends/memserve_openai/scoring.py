@@ -1,22 +1,16 @@
 """Log-likelihoods: the prompt is echoed with its log-probabilities and one token is thrown away."""
 
-from __future__ import annotations
-
 import asyncio
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from memserve.errors import InvalidInput
+from memserve.http import HttpClient
 from memserve.http.body import bad, parse
 from memserve.http.chat import encode, failure_in
 from memserve.http.chat.field import number
-from memserve.protocol import Raw, Score
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from memserve.http import HttpClient
-    from memserve.protocol import ScorePrompts
-    from memserve_openai.tokens import Tokens
+from memserve.protocol import Raw, Score, ScorePrompts
+from memserve_openai.tokens import Tokens
 
 _PARALLEL = 32
 

@@ -1,18 +1,12 @@
 """The server's own tokenizer, where it lends it: vLLM's /tokenize and /detokenize."""
 
-from __future__ import annotations
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-from typing import TYPE_CHECKING, Any
-
+from memserve.http import HttpClient
 from memserve.http.body import bad, parse
 from memserve.http.chat import encode, messages
-from memserve.protocol import Raw
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from memserve.http import HttpClient
-    from memserve.protocol import Prompt
+from memserve.protocol import Prompt, Raw
 
 
 class Tokens:

@@ -35,25 +35,19 @@ def server_options(model: ModelSpec, machine: Machine, deployment: Deployment) -
     """SGLang's own option names; None where its default stands. `tp-size` counts one copy's tensor ranks."""
     layout, spans = deployment.layout, spans_nodes(machine, deployment)
     return {
-        "tp-size": layout.tensor,
-        "pp-size": layout.pipeline if layout.pipeline > 1 else None,
+        "tp-size": layout.tensor, "pp-size": layout.pipeline if layout.pipeline > 1 else None,
         "dp-size": layout.data if layout.data > 1 else None,
-        "ep-size": layout.tensor if layout.expert else None,
-        "nnodes": machine.nodes if spans else None,
-        "node-rank": 0 if spans else None,
-        "dist-init-addr": "HEAD_NODE:20000" if spans else None,
+        "ep-size": layout.tensor if layout.expert else None, "nnodes": machine.nodes if spans else None,
+        "node-rank": 0 if spans else None, "dist-init-addr": "HEAD_NODE:20000" if spans else None,
         "device": "npu" if machine.card.vendor == "ascend" else None,
         "attention-backend": "ascend" if machine.card.vendor == "ascend" else None,
-        "dtype": deployment.dtype,
-        "quantization": quantization_word(machine, deployment),
-        "kv-cache-dtype": kv_word(deployment.kv_dtype),
-        "context-length": deployment.context,
-        "mem-fraction-static": deployment.utilization,
-        "max-running-requests": deployment.max_sequences,
+        "dtype": deployment.dtype, "quantization": quantization_word(machine, deployment),
+        "kv-cache-dtype": kv_word(deployment.kv_dtype), "context-length": deployment.context,
+        "mem-fraction-static": deployment.utilization, "max-running-requests": deployment.max_sequences,
         "chunked-prefill-size": deployment.max_batched_tokens,
         "is-embedding": model.encoder_only or model.pooling is not None,
         "trust-remote-code": model.remote_code,
-    }
+    }  # fmt: skip
 
 
 def quantization_word(machine: Machine, deployment: Deployment) -> str | None:

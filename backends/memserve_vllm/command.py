@@ -7,7 +7,7 @@ from memserve.engines.deployment import Deployment, Layout
 from memserve.engines.unstated import LARGEST, UNSTATED, method
 from memserve.errors import InvalidInput
 
-NUMBERS = ("cpu-offload-gb", "decode-context-parallel-size")
+NUMBERS = ("cpu-offload-gb", "decode-context-parallel-size", "num-gpu-blocks-override")
 """Options that the account of memory reads as numbers."""
 
 

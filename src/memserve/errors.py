@@ -36,6 +36,11 @@ from collections.abc import Sequence
 from typing import Any
 
 
+def printable(text: str) -> str:
+    """A text of somebody else's without control characters, which terminals and logs obey."""
+    return text if text.isprintable() else "".join(sign if sign.isprintable() else " " for sign in text)
+
+
 class MemserveError(Exception):
     """Root of every error that memserve raises on purpose."""
 
@@ -47,7 +52,7 @@ class MemserveError(Exception):
         self.hint = hint
 
     def __str__(self) -> str:
-        return f"{self.message} ({self.hint})" if self.hint else self.message
+        return printable(f"{self.message} ({self.hint})" if self.hint else self.message)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Errors cross processes whole, whatever their constructors ask for."""

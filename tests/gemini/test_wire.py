@@ -165,7 +165,7 @@ def test_thoughts_are_kept_apart_and_paid_for(server, opened):
     server.will(answering(candidate({"text": "hm", "thought": True}, {"text": "yes"}), usageMetadata=usage))
     answer = opened(server.base_url).generate("hi")
     assert (answer.text, answer.reasoning) == ("yes", "hm")
-    assert answer.usage == Usage(5, 32, None)
+    assert answer.usage == Usage(5, 32, None, 30)
 
 
 def test_thoughts_alone_that_ran_out_of_room(server, opened):

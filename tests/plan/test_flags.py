@@ -151,6 +151,13 @@ def test_what_costs_bytes_and_is_not_added_up_is_named(flags: str, left_out: lis
     json.dumps(plan.to_dict())
 
 
+def test_a_fixed_number_of_blocks_fixes_the_tokens() -> None:
+    plan = memserve.plan.check(
+        f"vllm serve {LLAMA} --max-model-len 8192 --num-gpu-blocks-override 1000", "1xH100"
+    )
+    assert (plan.kv_cache_tokens, plan.not_counted) == (16_000, ())
+
+
 def test_a_backend_without_a_table_tells_that_it_does_not_know(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("memserve.plan.checking.flags_of", lambda _: None)
     plan = memserve.plan.check(f"vllm serve {LLAMA} --max-model-len 8192 --seed 1", "1xH100")

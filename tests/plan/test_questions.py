@@ -82,3 +82,28 @@ def test_what_is_rejected_says_what_it_speaks_of() -> None:
     rows = [one.to_dict() for one in rejected]
     assert {row["kv_dtype"] for row in rows} >= {"auto", "fp8"}
     assert all(row["checkpoint"] and row["tensor_parallel"] and row["pipeline_parallel"] for row in rows)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_what_would_fit_fits_when_asked(seed: int) -> None:
+    chance, tried = random.Random(seed), 0
+    for question in questions(EACH, seed):
+        fixed = chance.choice(({}, {}, *fixings(question, chance)))
+        wanted = {**question.options, **fixed, "concurrency": question.options["concurrency"] * 8}
+        tight = Question(question.model, question.gpus, wanted)
+        for remedy in tight.remedies():
+            option = re.match(r"--([a-z-]+) (\S+): ", remedy)
+            if option and option[1] == "gpus":
+                assert tight._replace(gpus=option[2]).best(), (tight, remedy)
+            elif option:
+                value = int(option[2]) if option[2].isdigit() else option[2]
+                asked = {**wanted, option[1].replace("-", "_"): value}
+                assert tight._replace(options=asked).best(), (tight, remedy)
+            tried += bool(option)
+    assert tried > EACH / 4
+
+
+def test_training_that_does_not_fit_names_checkpointing() -> None:
+    missed = memserve.plan.train("llama-8b", "1xRTX3090", method="qlora")
+    assert not missed.fits and "checkpointing" in missed.need.notes[-1]
+    assert memserve.plan.train("llama-8b", "1xRTX3090", method="qlora", checkpointing=True).fits

@@ -52,7 +52,7 @@ def test_from_plan_to_server_to_a_clean_end(vllm: list[str], tmp_path: Path) -> 
 
 
 def test_a_dead_engine_is_exit_1_in_one_line(vllm: list[str], tmp_path: Path) -> None:
-    done = _said(_plan(tmp_path, command=vllm, env={"MOOD": "dies"}))
+    done = _said(_plan(tmp_path, command=vllm, env={"MOOD": "dies"}), "--allow", "MOOD")
     assert done.returncode == 1
     assert "out of memory" in done.stderr
     assert "Traceback" not in done.stderr
@@ -63,7 +63,7 @@ def test_out_of_memory_is_told_with_what_the_planner_would_change(vllm: list[str
     answer = {"plan": plan, "model": plan["model"], "machine": plan["machine"]}
     file = tmp_path / "plan.json"
     file.write_text(json.dumps({**answer, "plan": {**plan, "env": {"MOOD": "dies"}, "install": ""}}))
-    done = _said(str(file))
+    done = _said(str(file), "--allow", "MOOD")
     assert done.returncode == 1
     assert "out of memory" in done.stderr
     assert "the planner would change --gpu-memory-utilization" in done.stderr
@@ -89,7 +89,7 @@ def test_a_checkpoint_that_must_be_made_first_is_named_with_its_command(tmp_path
 def test_the_saved_plan_alone_will_do(vllm: list[str], tmp_path: Path) -> None:
     file = tmp_path / "plan.json"
     file.write_text(json.dumps({"command": vllm, "env": {"MOOD": "dies"}, "model": {"id": "x"}}))
-    assert _said(str(file)).returncode == 1
+    assert _said(str(file), "--allow", "MOOD").returncode == 1
 
 
 def test_every_engine_that_the_planner_starts_can_be_started() -> None:

@@ -18,7 +18,7 @@ from memserve.serve.environment import requirements
 RECORDER = """#!{python}
 import http.server, json, os, sys
 words = sys.argv[1:]
-with open(os.environ["RECORD"], "w") as file:
+with open(os.path.join(os.path.dirname(__file__), "record"), "w") as file:
     json.dump([words, dict(os.environ)], file)
 def after(*names):
     return next(words[words.index(name) + 1] for name in names if name in words)
@@ -41,12 +41,11 @@ KEYS = {"lmdeploy": "--api-keys", "sglang": "--config"}
 
 
 @pytest.fixture
-def engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def engine(tmp_path: Path) -> Path:
     """A stand-in for the interpreter of an engine's environment: it records its words and answers."""
     program = tmp_path / "python"
     program.write_text(RECORDER.format(python=sys.executable).replace("{{}}", "{}"))
     program.chmod(0o755)
-    monkeypatch.setenv("RECORD", str(tmp_path / "record"))
     return program
 
 

@@ -118,7 +118,7 @@ def test_progress_is_reported(vllm: list[str]) -> None:
 def test_who_does_not_listen_is_killed(vllm: list[str], tmp_path: Path) -> None:
     stubborn = process.Process(
         [*vllm, "--host", "127.0.0.1", "--port", str(free_port("127.0.0.1"))],
-        {"MOOD": "stubborn", "VLLM_API_KEY": "k"}, tmp_path / "log", patience=0.3,
+        {**os.environ, "MOOD": "stubborn", "VLLM_API_KEY": "k"}, tmp_path / "log", patience=0.3,
     )  # fmt: skip
     until(lambda: b"listening" in (tmp_path / "log").read_bytes())
     stubborn.stop()
@@ -151,7 +151,7 @@ import signal, sys, time
 from memserve.serve import start
 for sign in (signal.SIGTERM, signal.SIGHUP):
     signal.signal(sign, signal.SIG_DFL)  # a nohup above would have them ignored
-server = start(sys.argv[1:], timeout=120)
+server = start(sys.argv[1:], inherit=("MOOD", "CHILD_FILE"), timeout=120)
 print(server.pid, flush=True)
 time.sleep(600)
 """

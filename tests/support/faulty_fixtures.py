@@ -55,14 +55,14 @@ def slept(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 def open_generator(server: FaultyServer, quick: None) -> Iterator[Callable[..., Any]]:
     opened = []
 
-    def make(**options: Any) -> Any:
+    def make(model: str = "name", **options: Any) -> Any:
         settings = {
             "base_url": server.base_url,
             "api_key": "sk-very-secret-key",
             "timeout": 30,
             "max_retries": 2,
         }
-        opened.append(memserve.generator("name", backend="openai", **{**settings, **options}))
+        opened.append(memserve.generator(model, backend="openai", **{**settings, **options}))
         return opened[-1]
 
     yield make

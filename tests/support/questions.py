@@ -41,11 +41,19 @@ class Question(NamedTuple):
         except DoesNotFit:
             return None
 
-    def closest(self) -> Plan:
-        """The nearest miss of a question that nothing answers."""
+    def miss(self) -> DoesNotFit:
+        """What is raised for a question that nothing answers."""
         with pytest.raises(DoesNotFit) as missed:
             memserve.plan.best(self.model, self.gpus, **self.options)
-        return missed.value.closest  # type: ignore[no-any-return, attr-defined]
+        return missed.value
+
+    def closest(self) -> Plan:
+        """The nearest miss of a question that nothing answers."""
+        return self.miss().closest  # type: ignore[no-any-return, attr-defined]
+
+    def remedies(self) -> list[str]:
+        """What would fit; nothing where the question is answered."""
+        return [] if self.best() else (self.miss().hint or "").split("; ")
 
 
 def questions(count: int, seed: int) -> Iterator[Question]:

@@ -40,13 +40,10 @@ class Settings:
         """The settings of a request whose prompt leaves room for `max_tokens`."""
         temperature = DEFAULT_TEMPERATURE if request.temperature is None else request.temperature
         return cls(
-            max_tokens=max_tokens,
-            temperature=temperature,
-            top_p=DEFAULT_TOP_P if request.top_p is None else request.top_p,
-            top_k=request.top_k or 0,
-            min_p=request.min_p or 0.0,
-            logprobs=request.logprobs,
-        )
+            max_tokens=max_tokens, temperature=temperature,
+            top_p=DEFAULT_TOP_P if request.top_p is None else request.top_p, top_k=request.top_k or 0,
+            min_p=request.min_p or 0.0, logprobs=request.logprobs,
+        )  # fmt: skip
 
     @property
     def plain(self) -> bool:

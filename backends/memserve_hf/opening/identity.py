@@ -9,15 +9,9 @@ from memserve_hf.options import Options
 def identity(found: Checkpoint, options: Options, place: Place) -> dict[str, str]:
     """Name and value of everything that a cached answer depends on."""
     known = {
-        "folder": str(found.folder.resolve()),
-        "revision": options.revision,
-        "dtype": place.dtype,
-        "quantization": options.quantization or stored(found.config) or "none",
-        "device": place.kind,
-        "attention": place.attention,
-        "adapter": options.adapter,
-        "tokenizer": options.tokenizer,
-        "pooling": options.pooling,
-        "query_model": options.query_model,
-    }
+        "folder": str(found.folder.resolve()), "revision": options.revision, "dtype": place.dtype,
+        "quantization": options.quantization or stored(found.config) or "none", "device": place.kind,
+        "attention": place.attention, "adapter": options.adapter, "tokenizer": options.tokenizer,
+        "pooling": options.pooling, "query_model": options.query_model,
+    }  # fmt: skip
     return {name: value for name, value in known.items() if value}

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, overload
 
 from memserve.client import offers, prompts, scoring
 from memserve.client.handle import Handle
-from memserve.client.settings import of_request, resolve
+from memserve.client.settings import of_request, resolve, templated
 from memserve.client.work import Work
 from memserve.errors import InvalidInput, MemserveError, Unsupported
 from memserve.protocol import FillsMaxTokens, HasIdentity, Request
@@ -158,8 +158,8 @@ class Generator(Handle):
     def _request(self, item: object, settings: Mapping[str, object], resolved: Mapping[str, Any]) -> Request:
         if isinstance(item, Request):
             own = self._resolve({**settings, **of_request(item)})
-            return Request(prompt=prompts.check(item.prompt, self.capabilities), id=item.id, **own)
-        return Request(prompt=prompts.check(item, self.capabilities), **resolved)
+            return templated(Request(prompt=prompts.check(item.prompt, self.capabilities), id=item.id, **own))
+        return templated(Request(prompt=prompts.check(item, self.capabilities), **resolved))
 
     def _streamed(self, item: PromptLike, settings: Settings) -> Request:
         if not self.capabilities.stream:

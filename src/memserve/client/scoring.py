@@ -1,19 +1,12 @@
 """What may be scored: pairs, proven well-formed, and whole texts in rolling windows."""
 
-from __future__ import annotations
-
-from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, TypeVar
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TypeVar
 
 from memserve.client import prompts
 from memserve.client.prompts import plain
 from memserve.errors import InvalidInput, Unsupported
-from memserve.protocol import Raw, Score
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
-    from memserve.protocol import Capabilities, Prompt, ScorePrompts, SupportsTokenizer
+from memserve.protocol import Capabilities, Prompt, Raw, Score, ScorePrompts, SupportsTokenizer
 
 T = TypeVar("T")
 

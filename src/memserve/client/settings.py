@@ -9,7 +9,14 @@ from typing import Any
 
 from memserve.client import schema
 from memserve.errors import InvalidInput, Unsupported
-from memserve.protocol import DEFAULT_MAX_TOKENS, DEFAULT_TEMPERATURE, DEFAULT_TOP_P, Capabilities, Request
+from memserve.protocol import (
+    DEFAULT_MAX_TOKENS,
+    DEFAULT_TEMPERATURE,
+    DEFAULT_TOP_P,
+    Capabilities,
+    Raw,
+    Request,
+)
 
 _DEFAULTS = {"temperature": DEFAULT_TEMPERATURE, "top_p": DEFAULT_TOP_P, "max_tokens": DEFAULT_MAX_TOKENS}
 _POLICIES = ("refuse", "left", "middle")
@@ -171,6 +178,16 @@ def of_request(request: Request) -> dict[str, Any]:
     own = {name: value for name, value in own.items() if value != _BLANK[name]}
     mappings = {"extra": request.extra, "template": request.template}
     return {**own, **{name: value for name, value in mappings.items() if value}}
+
+
+def templated(request: Request) -> Request:
+    """The request, unless it asks the chat template for something and its prompt has none."""
+    if request.thinking is None and not request.template:
+        return request
+    prompt, name = request.prompt, "template" if request.thinking is None else "thinking"
+    if isinstance(prompt, Raw) or (not isinstance(prompt, str) and isinstance(prompt[0], int)):
+        raise InvalidInput(f"{name} is for chat prompts: raw text and token ids have no template")
+    return request
 
 
 def _refuse(values: Mapping[str, Any], capabilities: Capabilities) -> None:

@@ -30,10 +30,8 @@ def test_a_cancelled_request_leaves_the_engine_usable(generator: Any, can: Any) 
 def test_awaiting_leaves_the_loop_free(generator: Any, can: Any) -> None:
     async def watch() -> bool:
         task, begin, longest = (
-            asyncio.create_task(awaited(generator, question(1), 160)),
-            time.monotonic(),
-            0.0,
-        )
+            asyncio.create_task(awaited(generator, question(1), 160)), time.monotonic(), 0.0,
+        )  # fmt: skip
         while not task.done():
             last = time.monotonic()
             await asyncio.sleep(0.002)

@@ -67,10 +67,8 @@ def test_awaited_lists_keep_their_order(generator: Any) -> None:
 def test_prompts_of_all_kinds_may_be_mixed(generator: Any) -> None:
     can, text = generator.capabilities, question(2)
     kinds: list[Any] = [
-        text,
-        *[[{"role": "user", "content": text}]] * can.chat,
-        *[memserve.Raw(text)] * can.raw,
-    ]
+        text, *[[{"role": "user", "content": text}]] * can.chat, *[memserve.Raw(text)] * can.raw,
+    ]  # fmt: skip
     prompts = [worded(can, kind) for kind in kinds]
     got = answer(generator, prompts, 4)
     assert len(got) == len(prompts)

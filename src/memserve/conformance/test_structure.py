@@ -22,11 +22,9 @@ from memserve.conformance.asking import (
 from memserve.errors import BadRequest, InvalidInput
 
 SCHEMA = {
-    "type": "object",
-    "properties": {"colour": {"enum": ["red", "blue"]}, "sure": {"type": "boolean"}},
-    "required": ["colour", "sure"],
-    "additionalProperties": False,
-}
+    "type": "object", "properties": {"colour": {"enum": ["red", "blue"]}, "sure": {"type": "boolean"}},
+    "required": ["colour", "sure"], "additionalProperties": False,
+}  # fmt: skip
 NESTED = {
     "type": "object",
     "properties": {

@@ -12,21 +12,11 @@ from memserve.conformance.asking import answer, awaited, heat, limited, need, qu
 from memserve.errors import InvalidInput, Unsupported
 
 ASKED: dict[str, Any] = {
-    "top_k": 5,
-    "min_p": 0.1,
-    "seed": 7,
-    "n": 2,
-    "logprobs": 1,
-    "schema": {"type": "object", "properties": {}},
-    "regex": "[ab]",
-    "choices": ["a", "b"],
+    "top_k": 5, "min_p": 0.1, "seed": 7, "n": 2, "logprobs": 1,
+    "schema": {"type": "object", "properties": {}}, "regex": "[ab]", "choices": ["a", "b"],
     "tools": [{"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}],
-    "temperature": 0.5,
-    "top_p": 0.5,
-    "max_tokens": 5,
-    "stop": ["x"],
-    "truncate": "left",
-}
+    "temperature": 0.5, "top_p": 0.5, "max_tokens": 5, "stop": ["x"], "truncate": "left",
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("setting", sorted(ASKED))

@@ -9,10 +9,8 @@ from memserve.engines.rules.version import NEWEST, version_key
 from memserve.hardware.machine import Card, Machine
 
 VISIBLE = {
-    "nvidia": "CUDA_VISIBLE_DEVICES",
-    "amd": "HIP_VISIBLE_DEVICES",
-    "ascend": "ASCEND_RT_VISIBLE_DEVICES",
-}
+    "nvidia": "CUDA_VISIBLE_DEVICES", "amd": "HIP_VISIBLE_DEVICES", "ascend": "ASCEND_RT_VISIBLE_DEVICES",
+}  # fmt: skip
 
 
 def install_line(rules: Mapping[str, Any], deployment: Deployment, card: Card) -> str:

@@ -92,6 +92,12 @@ class ServerFacts:
     """Endings of the image's tag, by how the card's name begins."""
     nodes: Spread | None = None
     failures: tuple[Mapping[str, str], ...] = ()
+    variables: tuple[str, ...] = ()
+    """What a plan may set, besides the cards that are visible."""
+    inherits: tuple[str, ...] = ()
+    """How the names of variables begin that the server takes over from its caller."""
+    loads_code: tuple[str, ...] = ()
+    """Its flags that load code that somebody else wrote: a plan needs consent for them."""
 
     @cached_property
     def program(self) -> Program:
@@ -117,6 +123,7 @@ def read(rows: Mapping[str, Any]) -> ServerFacts:
         entrypoints={image: tuple(start.split()) for image, start in rows.get("entrypoints", {}).items()},
         suffixes=rows.get("suffixes", {}),
         nodes=Spread(**_frozen(nodes)) if nodes else None, failures=tuple(rows.get("failures", ())),
+        **{name: tuple(rows.get(name, ())) for name in ("variables", "inherits", "loads_code")},
     )  # fmt: skip
 
 

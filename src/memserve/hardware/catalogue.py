@@ -117,23 +117,16 @@ def _card(number: int) -> Card:
     row = rows()[number]
     capability = row.get("capability")
     return Card(
-        name=row["name"],
-        vendor=row["vendor"],
-        memory=row["memory_mib"] * MIB,
-        driver_memory=row["driver_mib"] * MIB,
-        nominal_gb=float(row["nominal_gb"]),
+        name=row["name"], vendor=row["vendor"], memory=row["memory_mib"] * MIB,
+        driver_memory=row["driver_mib"] * MIB, nominal_gb=float(row["nominal_gb"]),
         bandwidth=row["bandwidth_gb_s"] * 1e9,
         flops={dtype: rate * 1e12 for dtype, rate in row["tflops"].items()},
-        capability=(capability[0], capability[1]) if capability else None,
-        soc=row.get("soc"),
-        link=_link(row.get("link")),
-        host_link=_link(row.get("host")),
-        network=_network(row.get("network_gb_s")),
-        tdp_watts=row.get("tdp_w"),
-        memory_measured=row["memory"] == "measured",
-        sources=tuple(row["sources"]),
+        capability=(capability[0], capability[1]) if capability else None, soc=row.get("soc"),
+        link=_link(row.get("link")), host_link=_link(row.get("host")),
+        network=_network(row.get("network_gb_s")), tdp_watts=row.get("tdp_w"),
+        memory_measured=row["memory"] == "measured", sources=tuple(row["sources"]),
         notes=tuple(row.get("notes", ())),
-    )
+    )  # fmt: skip
 
 
 def _link(row: dict[str, Any] | None) -> Link | None:

@@ -123,18 +123,12 @@ def _worth(row: dict[str, Any]) -> tuple[int, float]:
 def _instance(row: dict[str, Any]) -> Instance:
     host = row.get("host_gib")
     return Instance(
-        cloud=row["cloud"],
-        name=row["instance"],
-        card=_card(row),
-        cards=row["count"],
+        cloud=row["cloud"], name=row["instance"], card=_card(row), cards=row["count"],
         usd_per_hour=row.get("usd_per_hour") if row["kind"] == "on-demand" else None,
-        region=row.get("region", ""),
-        date=row.get("date", ""),
-        source=row["source"],
-        host_memory=int(host * GIB) if host else None,
-        note=row.get("note", ""),
+        region=row.get("region", ""), date=row.get("date", ""), source=row["source"],
+        host_memory=int(host * GIB) if host else None, note=row.get("note", ""),
         cny_per_hour=row.get("cny_per_hour"),
-    )
+    )  # fmt: skip
 
 
 def _card(row: dict[str, Any]) -> Card:

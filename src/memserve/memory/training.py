@@ -96,6 +96,10 @@ def for_machine(model: ModelSpec, machine: Machine, **settings: Any) -> Training
             return tried
     over = (tried.total - machine.card.memory) / GIB
     note = f"does not fit: {over:.1f} GiB per card too much on {machine.cards}x{machine.card.name}"
+    if not tried.checkpointing:
+        less = for_machine(model, machine, zero=asked, **{**settings, "checkpointing": True})
+        fits = less.total <= machine.card.memory
+        note += f"; with checkpointing {less.total / GIB:.1f} GiB a card are needed: fits" * fits
     return replace(tried, notes=(*tried.notes, note))
 
 

@@ -110,14 +110,10 @@ def rows() -> Iterator[Row]:
 def _row(number: int) -> Row:
     raw = json.loads(_lines()[number])
     return Row(
-        raw["id"],
-        tuple(raw["aliases"]),
-        raw["config"],
-        raw["source"],
-        tuple(Checkpoint(**checkpoint) for checkpoint in raw.get("checkpoints", ())),
-        raw.get("base"),
+        raw["id"], tuple(raw["aliases"]), raw["config"], raw["source"],
+        tuple(Checkpoint(**checkpoint) for checkpoint in raw.get("checkpoints", ())), raw.get("base"),
         raw.get("pooling"),
-    )
+    )  # fmt: skip
 
 
 def made_from(name: str) -> tuple[Row, Checkpoint] | None:

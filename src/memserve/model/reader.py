@@ -177,21 +177,9 @@ def from_gguf(file: Gguf, path: str) -> ModelSpec:
     for entry in file.tensors.values():
         kinds[entry.kind] = kinds.get(entry.kind, 0) + entry.bytes
     return ModelSpec(
-        id=str(file.metadata.get("general.name") or path),
-        architecture="",
-        model_type=settings.model_type,
-        blocks=found.blocks,
-        stem=found.stem,
-        top=found.top,
-        hidden=found.hidden,
-        intermediate=found.intermediate,
-        vocabulary=found.vocabulary,
-        max_context=context,
-        dtype="float16",
-        tied_embeddings=any(weight.tied for weight in found.top),
-        rope_dim=rope_dim,
-        rope_rows=rope_rows,
-        quantization=stored_as,
-        source=path,
-        stored=tuple(sorted(kinds.items(), key=lambda item: -item[1])),
-    )
+        id=str(file.metadata.get("general.name") or path), architecture="", model_type=settings.model_type,
+        blocks=found.blocks, stem=found.stem, top=found.top, hidden=found.hidden,
+        intermediate=found.intermediate, vocabulary=found.vocabulary, max_context=context, dtype="float16",
+        tied_embeddings=any(weight.tied for weight in found.top), rope_dim=rope_dim, rope_rows=rope_rows,
+        quantization=stored_as, source=path, stored=tuple(sorted(kinds.items(), key=lambda item: -item[1])),
+    )  # fmt: skip

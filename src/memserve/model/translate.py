@@ -38,12 +38,10 @@ def _qwen1(given: Mapping[str, Any]) -> Values:
     """The first Qwen: Qwen2's layer, with a doubled feed-forward width in its config."""
     width = given.get("intermediate_size")
     return {
-        **given,
-        "model_type": "qwen2",
-        "architectures": ["Qwen2ForCausalLM"],
+        **given, "model_type": "qwen2", "architectures": ["Qwen2ForCausalLM"],
         "intermediate_size": width // 2 if isinstance(width, int) else width,
         "num_key_value_heads": given.get("num_attention_heads"),
-    }
+    }  # fmt: skip
 
 
 def _minicpm(given: Mapping[str, Any]) -> Values:
@@ -89,19 +87,13 @@ VISION_FIELDS = (
     "patch_size", "norm_type", "num_channels",
 )  # fmt: skip
 ADAPTERS: dict[str, Callable[[Mapping[str, Any]], Values]] = {
-    "chatglm": _chatglm,
-    "qwen": _qwen1,
-    "kimi_k2": _renamed("deepseek_v3", "DeepseekV3ForCausalLM"),
-    "Yi": _renamed("llama", "LlamaForCausalLM"),
-    "internlm2": _renamed("llama", "LlamaForCausalLM"),
+    "chatglm": _chatglm, "qwen": _qwen1, "kimi_k2": _renamed("deepseek_v3", "DeepseekV3ForCausalLM"),
+    "Yi": _renamed("llama", "LlamaForCausalLM"), "internlm2": _renamed("llama", "LlamaForCausalLM"),
     "internlm": _renamed("llama", "LlamaForCausalLM", attention_bias="bias"),
-    "mimo": _renamed("qwen2", "Qwen2ForCausalLM"),
-    "baichuan": _renamed("llama", "LlamaForCausalLM"),
-    "minicpm": _minicpm,
-    "internvl_chat": _internvl,
-    "nomic_bert": _nomic,
+    "mimo": _renamed("qwen2", "Qwen2ForCausalLM"), "baichuan": _renamed("llama", "LlamaForCausalLM"),
+    "minicpm": _minicpm, "internvl_chat": _internvl, "nomic_bert": _nomic,
     "aquila": _renamed("llama", "LlamaForCausalLM"),
-}
+}  # fmt: skip
 
 
 def adapt(given: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -30,12 +30,9 @@ def parser() -> cli.Parser:
     add = words.add_argument
     add("requests", metavar="REQUESTS", help="a .jsonl file of requests, or - for standard input")
     add(
-        "-o",
-        "--output",
-        required=True,
-        metavar="FILE",
+        "-o", "--output", required=True, metavar="FILE",
         help="the .jsonl file of answers; an existing one is resumed",
-    )
+    )  # fmt: skip
     _add_generator(words.add_argument_group("who answers"))
     _add_settings(words.add_argument_group("settings that requests leave open"))
     _add_limits(words.add_argument_group("limits"))

@@ -51,10 +51,8 @@ class Summary:
     def __str__(self) -> str:
         parts = [f"{self.done} answered"]
         counts = (
-            (self.cached, "from the cache"),
-            (self.resumed, "answered before"),
-            (self.repeated, "repeated"),
-        )
+            (self.cached, "from the cache"), (self.resumed, "answered before"), (self.repeated, "repeated"),
+        )  # fmt: skip
         parts += [f"{count} {words}" for count, words in counts if count]
         parts.append(f"{self.failed} failed")
         if self.pending:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import signal
 import sys
 import time
@@ -9,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from memserve import cli
-from memserve.errors import EngineFailed
+from memserve.errors import EngineFailed, printable
 from memserve.serve import advice, environment, planned, server
 
 if TYPE_CHECKING:
@@ -29,6 +30,8 @@ def parser() -> cli.Parser:
     add("--environment", metavar="FOLDER", type=Path, help="make, or reuse, the environment in this folder")
     add("--key-file", metavar="FILE", type=Path, help="where the generated key is written (mode 600)")
     add("--timeout", metavar="S", type=float, default=server.START_SECONDS, help="seconds to wait for it")
+    add("--allow", metavar="WORD", nargs="+", default=[],
+        help="what a plan may ask for beyond what the planner writes: a variable, a flag, ...")  # fmt: skip
     add("--dry-run", action="store_true", help="say what would be done")
     return parser
 
@@ -66,17 +69,18 @@ def _progress(line: str) -> None:
 
 
 def _serve(args: argparse.Namespace) -> int:
-    answer = planned.read(args.plan)
+    answer = planned.read(args.plan, args.allow)
     plan = answer["plan"]
     if args.dry_run:
-        print(plan.get("install", ""), " ".join(plan["command"]), sep="\n")
+        variables = [f"{name}={value}" for name, value in (plan.get("env") or {}).items()]
+        print(plan.get("install", ""), printable(shlex.join([*variables, *plan["command"]])), sep="\n")
         return 0
     if args.key_file:
         server.private(args.key_file, "")
     python = _python(args, plan)
     started = server.start(
         plan["command"], env=plan.get("env") or {}, host=args.host, port=args.port, python=python,
-        backend=plan.get("backend"), timeout=args.timeout, report=_Lines(),
+        backend=plan.get("backend"), inherit=args.allow, timeout=args.timeout, report=_Lines(),
         advise=lambda found: advice.instead(answer, found.memory),
     )  # fmt: skip
     with started:

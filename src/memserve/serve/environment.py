@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from memserve.errors import EngineFailed, InvalidInput
+from memserve.serve.inherited import INSTALLING, inherited
 
 _DONE = ".memserve-complete"
 _VARIABLE = re.compile(r"[A-Z_][A-Z0-9_]*=")
@@ -71,6 +72,6 @@ def _steps(place: Path, wanted: Sequence[str], python: str | None) -> list[list[
 
 def _run(command: Sequence[str], variables: Mapping[str, str]) -> None:
     """Show the installer's own progress; it may take many minutes, and says so itself."""
-    done = subprocess.run(list(command), check=False, env={**os.environ, **variables})
+    done = subprocess.run(list(command), check=False, env={**inherited(INSTALLING), **variables})
     if done.returncode != 0:
         raise EngineFailed(f"{shlex.join(command)[:200]} failed with exit code {done.returncode}")

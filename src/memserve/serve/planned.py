@@ -1,34 +1,65 @@
 """A planner's answer, as far as starting it goes: refused in one line where this machine alone cannot."""
 
 import json
+import re
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from memserve.errors import InvalidInput
+from memserve.serve.trust import check
+
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_WORDS = ("backend", "install", "checkpoint", "make_checkpoint")
 
 
-def read(name: str) -> dict[str, Any]:
+def read(name: str, consent: Sequence[str] = ()) -> dict[str, Any]:
     """The answer with its "plan", "model" and "machine", from a file or, for "-", from standard input."""
     try:
         text = sys.stdin.read() if name == "-" else Path(name).read_text(encoding="utf-8")
         answer = json.loads(text)
     except OSError as error:
         raise InvalidInput(f"cannot read {name}: {error.strerror}") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InvalidInput(
             f"{name} is not JSON: {error}", hint="save the output of memserve.plan --json"
         ) from error
     plan = answer.get("plan", answer) if isinstance(answer, dict) else None
     if not isinstance(plan, dict):
         raise InvalidInput(f"{name} holds no plan that fits", hint="memserve.plan --why says why")
+    _well_formed(name, plan)
     _startable(name, plan)
+    check(plan, consent)
     return {"model": plan.get("model"), "machine": plan.get("machine"), **answer, "plan": plan}
+
+
+def _well_formed(name: str, plan: dict[str, Any]) -> None:
+    """Whether each part that is used is of its kind: anybody may have written the file."""
+    env, nodes, command = plan.get("env") or {}, plan.get("nodes") or [], plan.get("command") or []
+    sound = {
+        "env": isinstance(env, dict) and all(_NAME.fullmatch(key) and _is_word(env[key]) for key in env),
+        "nodes": isinstance(nodes, list) and all(map(_is_node, nodes)),
+        "command": isinstance(command, list) and all(map(_is_word, command)),
+        **{part: plan.get(part) is None or _is_word(plan[part]) for part in _WORDS},
+    }  # fmt: skip
+    wrong = next((part for part, is_sound in sound.items() if not is_sound), None)
+    if wrong:
+        raise InvalidInput(f"{name} is no plan: its {wrong!r} is malformed",
+                           hint="save the output of memserve.plan --json")  # fmt: skip
+
+
+def _is_word(value: object) -> bool:
+    return isinstance(value, str) and "\0" not in value
+
+
+def _is_node(value: object) -> bool:
+    return isinstance(value, dict) and isinstance(value.get("node"), int)
 
 
 def _startable(name: str, plan: dict[str, Any]) -> None:
     command, nodes = plan.get("command"), {one.get("node") for one in plan.get("nodes") or ()}
-    if not isinstance(command, list) or not command or not all(isinstance(word, str) for word in command):
+    if not command:
         raise InvalidInput(f"{name} names no command to start", hint="HTTP providers need no server")
     if len(nodes) > 1:
         raise InvalidInput(

@@ -24,7 +24,7 @@ class Process:
         guard = [sys.executable, "-I", "-S", str(Path(__file__).with_name("guard.py")), str(patience)]
         with log.open("ab") as out:
             self._guard = subprocess.Popen(
-                [*guard, *command], env={**os.environ, **env}, stdin=subprocess.PIPE,
+                [*guard, *command], env=dict(env), stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE, stderr=out, start_new_session=True,
             )  # fmt: skip
         self._end = finalize(self, _release, self._guard, 3 * patience + _SPARE_SECONDS)

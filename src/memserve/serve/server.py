@@ -7,7 +7,7 @@ import secrets
 import stat
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -20,6 +20,7 @@ from memserve.errors import EngineFailed, InvalidInput, TimedOut
 from memserve.http.address import is_loopback
 from memserve.serve.diagnosis import Diagnosis, diagnose
 from memserve.serve.health import answers, free_port, is_free
+from memserve.serve.inherited import fetches, inherited
 from memserve.serve.process import Process
 
 if TYPE_CHECKING:
@@ -120,13 +121,15 @@ class Server:
 
 def start(command: Sequence[str], *, env: Mapping[str, str] | None = None, host: str = LOOPBACK,
           port: int | None = None, key: str | None = None, python: str | None = None,
-          backend: str | None = None, log: Path | None = None, timeout: float = START_SECONDS,
+          backend: str | None = None, inherit: Collection[str] = (), log: Path | None = None,
+          timeout: float = START_SECONDS,
           report: Callable[[Progress], None] | None = None,
           advise: Callable[[Diagnosis], str | None] | None = None) -> Server:  # fmt: skip
     """Start a server's command line and wait until it answers.
 
     It listens on loopback unless told otherwise, on a free port unless one is named, and asks for a key
     that is made up unless one is given. `python` runs it with the interpreter of another environment.
+    Of our own environment it gets what it needs and no secret (`inherited`), and what `inherit` names.
     `advise` may know a better remedy for what it died of than the general one.
     """
     backend, program = installed.program_of(command, backend)
@@ -142,7 +145,11 @@ def start(command: Sequence[str], *, env: Mapping[str, str] | None = None, host:
     log = log or _new_log(backend)
     words = [*program.listening(_run_by(command, program, python), host, where),
              *_key_words(program, command, secret, log.parent)]  # fmt: skip
-    world = {**(env or {}), **({program.key_env: secret} if program.key_env else {})}
+    facts = server_of(installed.named(backend))
+    world = {
+        **inherited(facts.inherits if facts else (), downloads=fetches(command), also=inherit), **(env or {}),
+        **({program.key_env: secret} if program.key_env else {}),
+    }  # fmt: skip
     server = Server(Process(words, world, log), backend, program, (near, where), secret, advise)
     try:
         server.wait(timeout, report)

@@ -1,21 +1,15 @@
 """Prompts to token ids: the checkpoint's own template, exactly one BOS, and what to do with too many."""
 
-from __future__ import annotations
-
+from collections.abc import Mapping, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from memserve.errors import ContextOverflow, InvalidInput, ModelUnreadable, Unsupported
-from memserve.protocol import DEFAULT_MAX_TOKENS, Raw
+from memserve.protocol import DEFAULT_MAX_TOKENS, Prompt, Raw, Request
 from memserve.tokens import thinking
 from memserve.tokens.detokenizer import Detokenizer
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from memserve.protocol import Prompt, Request
-    from memserve.tokens.thinking import Thinking
-    from memserve.tokens.tokenizer import Tokenizer
+from memserve.tokens.thinking import Thinking
+from memserve.tokens.tokenizer import Tokenizer
 
 _SAID = "memserve proves this template"
 NONE: dict[str, Any] = {}

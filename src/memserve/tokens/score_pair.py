@@ -1,18 +1,11 @@
 """A context and its continuation as token ids: where one ends and the other begins."""
 
-from __future__ import annotations
-
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from memserve.errors import ContextOverflow, InvalidInput
-from memserve.protocol import Raw
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from memserve.protocol import Prompt
-    from memserve.tokens.prompts import Prompts
+from memserve.protocol import Prompt, Raw
+from memserve.tokens.prompts import Prompts
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,8 @@ class Family:
     """What closes the answer, where the family brackets it, too."""
     found_by: tuple[str, ...] = ()
     """What of it stands in a template, if not the tags."""
+    tagged: bool = True
+    """No plain text begins as its thoughts do."""
     source: str = ""
 
 

@@ -1,17 +1,10 @@
 """What every engine in this process gets from its tokenizer: counts, ids, text, pairs to score."""
 
-from __future__ import annotations
+from collections.abc import Sequence
 
-from typing import TYPE_CHECKING
-
-from memserve.tokens.score_pair import tokenize_pair
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from memserve.protocol import Prompt, ScorePrompts
-    from memserve.tokens.prompts import Prompts
-    from memserve.tokens.score_pair import ScorePair
+from memserve.protocol import Prompt, ScorePrompts
+from memserve.tokens.prompts import Prompts
+from memserve.tokens.score_pair import ScorePair, tokenize_pair
 
 
 class Tokenizing:

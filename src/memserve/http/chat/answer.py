@@ -30,18 +30,13 @@ def completion(body: Any, *, n: int = 1, key: str = "message", logprobs: bool = 
     if logprobs and first.logprobs is None:
         log.warning("log-probabilities were asked for and the server sent none")
     return Completion(
-        text=first.text,
-        finish_reason=first.finish_reason,
-        token_ids=first.token_ids,
-        logprobs=first.logprobs,
-        tool_calls=first.tool_calls,
-        reasoning=first.reasoning,
-        refusal=first.refusal,
-        usage=field.usage(body.get("usage")),
+        text=first.text, finish_reason=first.finish_reason, token_ids=first.token_ids,
+        logprobs=first.logprobs, tool_calls=first.tool_calls, reasoning=first.reasoning,
+        refusal=first.refusal, usage=field.usage(body.get("usage")),
         samples=tuple(samples) if n > 1 else (),
         model=body["model"] if isinstance(body.get("model"), str) else None,
         request_id=body["id"] if isinstance(body.get("id"), str) else None,
-    )
+    )  # fmt: skip
 
 
 def _choices(body: Any, n: int) -> list[dict[str, Any]]:

@@ -74,7 +74,10 @@ def usage(found: Any) -> Usage:
     details = found.get("prompt_tokens_details")
     cached = details.get("cached_tokens") if isinstance(details, dict) else None
     cached = found.get("prompt_cache_hit_tokens", found.get("cached_tokens")) if cached is None else cached
-    return Usage(count(found.get("prompt_tokens")), count(found.get("completion_tokens")), count(cached))
+    made = found.get("completion_tokens_details")
+    thought = made.get("reasoning_tokens") if isinstance(made, dict) else found.get("reasoning_tokens")
+    prompt, completion = count(found.get("prompt_tokens")), count(found.get("completion_tokens"))
+    return Usage(prompt, completion, count(cached), count(thought))
 
 
 def count(value: Any) -> int | None:

@@ -1,8 +1,8 @@
 """Takes a chat prompt apart, for providers whose messages have another shape than OpenAI's."""
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from memserve.errors import InvalidInput, Unsupported
@@ -12,6 +12,10 @@ from memserve.protocol import Prompt, Raw, ToolCall
 T = TypeVar("T")
 _SYSTEM = ("system", "developer")
 _ROLES = ("user", "assistant", "tool")
+_KEYS = frozenset({"role", "content", "tool_calls", "tool_call_id", "name"})
+_PART_KEYS = frozenset({"type", "text", "image_url"})
+CACHE = "cache_control"
+"""A mark on a part: everything up to it is worth caching."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +36,8 @@ class Turn:
     calls: tuple[ToolCall, ...] = ()
     answers: str | None = None
     name: str | None = None
+    marks: Mapping[int, Any] = field(default_factory=dict)
+    """The cache marks of pieces, by their places."""
 
     @property
     def text(self) -> str:
@@ -43,27 +49,48 @@ class Turn:
 class Talk:
     """A conversation and what stands above it."""
 
-    system: str
+    above: tuple[Turn, ...]
     turns: tuple[Turn, ...]
 
+    @property
+    def system(self) -> str:
+        """The words that stand above it."""
+        return "\n\n".join(turn.text for turn in self.above)
 
-def read(prompt: Prompt, backend: str) -> Talk:
-    """The talk of a prompt; system messages stand at its start or are refused."""
+
+def read(prompt: Prompt, backend: str, *, marks: bool = False) -> Talk:
+    """The talk of a prompt; system messages stand at its start or are refused.
+
+    What a backend cannot send is refused by its name: cache marks unless it takes `marks`, earlier thoughts.
+    """
     if isinstance(prompt, Raw):
         raise Unsupported(backend, "raw prompts")
-    system: list[str] = []
+    system: list[Turn] = []
+    known = _PART_KEYS | ({CACHE} if marks else set())
     turns: list[Turn] = []
     for position, message in enumerate(messages(prompt)):
+        _refuse(position, message, known, backend)
         turn = _turn(position, message)
         if turn.role not in _SYSTEM:
             turns.append(turn)
         elif turns:
             raise InvalidInput(f"message {position}: {backend} takes system messages at the start alone")
         else:
-            system.append(turn.text)
+            system.append(turn)
     if not turns:
         raise InvalidInput(f"{backend} needs at least one message that is not a system message")
-    return Talk("\n\n".join(system), tuple(turns))
+    return Talk(tuple(system), tuple(turns))
+
+
+def _refuse(position: int, message: Mapping[str, Any], part_keys: Collection[str], backend: str) -> None:
+    """What of a message would be lost; an empty value says nothing."""
+    content = message.get("content")
+    parts = [] if content is None or isinstance(content, str) else content
+    lost = [name for name in message if name not in _KEYS and message[name]]
+    lost += [name for part in parts for name in part if name not in part_keys and part[name]]
+    if lost:
+        hint = f"leave {lost[0]!r} out of the message"
+        raise InvalidInput(f"message {position}: {backend} cannot be sent {lost[0]!r}", hint=hint)
 
 
 def _turn(position: int, message: Mapping[str, Any]) -> Turn:
@@ -72,7 +99,10 @@ def _turn(position: int, message: Mapping[str, Any]) -> Turn:
         raise InvalidInput(f"message {position}: the role {role!r} is unknown")
     calls = tuple(_call(position, call) for call in message.get("tool_calls") or ())
     pieces = tuple(_pieces(position, message.get("content")))
-    return Turn(role, pieces, calls, message.get("tool_call_id"), message.get("name"))
+    content = message.get("content")
+    parts = enumerate([] if content is None or isinstance(content, str) else content)
+    marks = {place: part[CACHE] for place, part in parts if part.get(CACHE)}
+    return Turn(role, pieces, calls, message.get("tool_call_id"), message.get("name"), marks)
 
 
 def _pieces(position: int, content: Any) -> Iterator[str | Image]:

@@ -168,11 +168,9 @@ def finish_block(config: Config, family: Family, mixer: Mixer, attend: Weights, 
     count = config.size(moe.experts)
     active = min(config.size(moe.per_token, count), count)
     return Block(
-        mixer,
-        (*attend, *experts(config, moe, on(config, family.mlp_bias)), *norms(config, family)),
-        count,
+        mixer, (*attend, *experts(config, moe, on(config, family.mlp_bias)), *norms(config, family)), count,
         active,
-    )
+    )  # fmt: skip
 
 
 def distinct(keys: Sequence[Key], make: Callable[[Key], Block]) -> tuple[Block, ...]:

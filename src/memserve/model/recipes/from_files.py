@@ -98,20 +98,15 @@ def _gguf_settings(file: Gguf, kind: str) -> dict[str, Any]:
     embedded = file.tensors.get("token_embd.weight")
     vocabulary = tokens if isinstance(tokens, int) else embedded.shape[0] if embedded else 0
     return {
-        "model_type": kind,
-        "num_hidden_layers": get("block_count"),
-        "hidden_size": get("embedding_length"),
+        "model_type": kind, "num_hidden_layers": get("block_count"), "hidden_size": get("embedding_length"),
         "intermediate_size": get("feed_forward_length"),
         "num_attention_heads": max(heads) if isinstance(heads, list) else heads,
         "num_key_value_heads": max(kv) if isinstance(kv, list) else kv,
-        "head_dim": get("attention.key_length"),
-        "vocab_size": vocabulary,
-        "max_position_embeddings": get("context_length"),
-        "sliding_window": get("attention.sliding_window"),
-        "num_experts_per_tok": get("expert_used_count"),
-        "kv_lora_rank": get("attention.kv_lora_rank"),
+        "head_dim": get("attention.key_length"), "vocab_size": vocabulary,
+        "max_position_embeddings": get("context_length"), "sliding_window": get("attention.sliding_window"),
+        "num_experts_per_tok": get("expert_used_count"), "kv_lora_rank": get("attention.kv_lora_rank"),
         "rope_parameters": {},
-    }
+    }  # fmt: skip
 
 
 def _gguf_name(name: str) -> str:

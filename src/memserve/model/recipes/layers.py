@@ -69,24 +69,13 @@ def _interval(config: Config, index: int) -> str:
 
 
 RULES: dict[str, Callable[[Config, int], str]] = {
-    "none": lambda _config, _index: FULL,
-    "window": _if_window,
-    "qwen": _qwen,
-    "qwen_moe": _qwen_moe,
-    "pattern4": _pattern(4),
-    "pattern6": _pattern(6),
-    "llama4": _llama4,
-    "afmoe": _afmoe,
+    "none": lambda _config, _index: FULL, "window": _if_window, "qwen": _qwen, "qwen_moe": _qwen_moe,
+    "pattern4": _pattern(4), "pattern6": _pattern(6), "llama4": _llama4, "afmoe": _afmoe,
     "mimo": lambda _config, index: FULL if index == 0 or (index + 1) % 6 == 0 else SLIDING,
-    "linear": lambda _config, _index: "linear",
-    "interval": _interval,
-    "last": _last,
-    "first4": _every(4, 0),
-    "every2": _every(2),
-    "every4": _every(4),
-    "every5": _every(5),
+    "linear": lambda _config, _index: "linear", "interval": _interval, "last": _last,
+    "first4": _every(4, 0), "every2": _every(2), "every4": _every(4), "every5": _every(5),
     "every6": _every(6),
-}
+}  # fmt: skip
 
 
 def kinds(config: Config, rule: str) -> list[str]:

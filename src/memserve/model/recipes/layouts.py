@@ -274,9 +274,7 @@ COMPARED: dict[str | None, Callable[[_Reader, Any, str], bool]] = {
     "<>": lambda reader, found, wanted: found != reader.value(wanted),
 }
 BUILT_IN: dict[str, Callable[[_Reader], Any]] = {
-    "labels": lambda reader: labels(reader.config),
-    "layer": lambda reader: reader.asked_layer(),
-    "head": lambda reader: reader.head,
-    "kind": lambda reader: reader.config.kind,
+    "labels": lambda reader: labels(reader.config), "layer": lambda reader: reader.asked_layer(),
+    "head": lambda reader: reader.head, "kind": lambda reader: reader.config.kind,
     "tied": lambda reader: reader.config.flag("tie_word_embeddings", True),
-}
+}  # fmt: skip

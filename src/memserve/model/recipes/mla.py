@@ -56,15 +56,11 @@ def indexer(config: Config) -> Weights:
 def mixer(config: Config, indexed: bool) -> Mixer:
     """One latent and one rotary key per token, shared by all heads."""
     return Mixer(
-        "mla",
-        heads=config.size("num_attention_heads"),
-        kv_heads=1,
+        "mla", heads=config.size("num_attention_heads"), kv_heads=1,
         head_dim=config.size("qk_nope_head_dim") + config.size("qk_rope_head_dim"),
-        value_dim=value_width(config),
-        kv_lora_rank=config.size("kv_lora_rank"),
-        rope_dim=config.size("qk_rope_head_dim"),
-        index_dim=config.size("index_head_dim") if indexed else 0,
-    )
+        value_dim=value_width(config), kv_lora_rank=config.size("kv_lora_rank"),
+        rope_dim=config.size("qk_rope_head_dim"), index_dim=config.size("index_head_dim") if indexed else 0,
+    )  # fmt: skip
 
 
 def indexer_kinds(config: Config) -> list[bool]:

@@ -54,16 +54,12 @@ def inventory(shapes: Mapping[str, tuple[int, ...]], aliases: Mapping[str, tuple
     ]
     encoder, decoder = _halves(stacks, config)
     return Inventory(
-        _blocks(stacks.get(decoder, {}), text),
-        tuple(stem),
-        tuple(top),
+        _blocks(stacks.get(decoder, {}), text), tuple(stem), tuple(top),
         tuple(towers) + _rest(stacks, {encoder, decoder}),
-        _blocks(stacks.get(encoder, {}), text) if encoder else (),
-        hidden=_number(text, "hidden_size"),
-        intermediate=_number(text, "intermediate_size"),
-        vocabulary=_number(text, "vocab_size"),
+        _blocks(stacks.get(encoder, {}), text) if encoder else (), hidden=_number(text, "hidden_size"),
+        intermediate=_number(text, "intermediate_size"), vocabulary=_number(text, "vocab_size"),
         rope_dim=_rope_dim(text),
-    )
+    )  # fmt: skip
 
 
 @lru_cache(4096)

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from rich.console import Console
 from rich.text import Text
 
+from memserve.errors import printable
 from memserve.plan.page.section import Row, Section, is_bar
 
 INDENT = "  "
@@ -31,6 +32,10 @@ def text(sections: Iterable[Section], width: int | None = None) -> str:
 
 def lines(section: Section, width: int | None) -> Iterator[tuple[str, str]]:
     """A section's lines, each with what it is: title, header, row, bar, as_is or text."""
+    return ((kind, printable(line)) for kind, line in _lines(section, width))
+
+
+def _lines(section: Section, width: int | None) -> Iterator[tuple[str, str]]:
     indent = INDENT if section.title else ""
     for line in _wrapped(section.title, width) if section.title else ():
         yield "title", line

@@ -9,7 +9,7 @@ from memserve.engines.rules.judge import subject
 from memserve.hardware.machine import Machine
 from memserve.model.spec import ModelSpec
 from memserve.plan.candidate import Candidate
-from memserve.plan.losses import weight_loss
+from memserve.plan.losses import BELOW_4_BIT, WEIGHTS, steps, weight_loss
 from memserve.plan.query import Query
 from memserve.plan.search.checkpoints import loaded
 from memserve.plan.search.choice import ranked
@@ -18,6 +18,9 @@ from memserve.plan.search.offers import consider
 Change: TypeAlias = tuple[str, ModelSpec, Machine, Query]
 
 MOST_CARDS = 64
+CARDS_OF_A_NODE = 8
+STEP = 256
+"""Tokens that a shorter context is rounded to."""
 REQUESTED = frozenset({"stored-quantization", "no-checkpoint"})
 """The planner's own refusals of what was asked for."""
 REFUSED_AT = {"request": 1.0, "model": 2.0, "card": 3.0, "vendor": 4.0}
@@ -54,13 +57,46 @@ def _refused_at(candidate: Candidate) -> float:
 
 
 def remedies(model: ModelSpec, machine: Machine, query: Query, closest: Candidate) -> Iterator[str]:
-    """Changes of the call that were tried and do fit: a shorter context, then the first other change."""
-    yield from _shorter(model, machine, closest)
+    """Changes of the call that were tried and hold all else that was asked."""
+    yield from _less(model, machine, query, closest)
     for words, spec, place, asked in _changes(model, machine, query, closest):
-        best = next(iter(ranked(consider(spec, place, asked), spec, place, asked)), None)
+        best = _best(spec, place, asked)
         if best is not None:
             yield words.format(_named(best))
-            return
+            break
+    for level in WEIGHTS if query.quantization is None else ():
+        if steps(WEIGHTS[level], "auto") >= BELOW_4_BIT:
+            best = _best(model, machine, replace(query, quantization=level))
+            if best is not None:
+                yield f"--quantization {level}: {_named(best)} fits, far behind 4 bits"
+                return
+
+
+def _best(model: ModelSpec, machine: Machine, query: Query) -> Candidate | None:
+    return next(iter(ranked(consider(model, machine, query), model, machine, query)), None)
+
+
+def _less(model: ModelSpec, machine: Machine, query: Query, closest: Candidate) -> Iterator[str]:
+    """A shorter context for as many requests, or fewer requests, of the nearest miss."""
+    footprint = closest.footprint
+    if footprint is None:
+        return
+    same = replace(query, backend=closest.backend, engine_version=closest.engine_version,
+                   quantization=closest.quantization)  # fmt: skip
+    memory = installed.named(closest.backend).memory
+    largest = memory.largest_context(loaded(model, closest.checkpoint), machine, closest.deployment)
+    held = footprint.max_concurrency * closest.data_parallel
+    share = int(held * closest.context / query.concurrency) // STEP * STEP
+    for tokens in dict.fromkeys((largest, share, share // 2)):
+        best = _best(model, machine, replace(same, context=tokens)) if 0 < tokens < closest.context else None
+        if best is not None:
+            yield f"--context {tokens}: {_named(best)} holds that many tokens"
+            break
+    best = (
+        _best(model, machine, replace(same, concurrency=int(held))) if 1 <= held < query.concurrency else None
+    )
+    if best is not None:
+        yield f"--concurrency {int(held)}: {_named(best)} holds that many requests"
 
 
 def _changes(model: ModelSpec, machine: Machine, query: Query, closest: Candidate) -> Iterator[Change]:
@@ -69,16 +105,29 @@ def _changes(model: ModelSpec, machine: Machine, query: Query, closest: Candidat
         words = f"--context {model.max_context}: {{}} fits, and the model was made for no more"
         yield words, model, machine, replace(query, context=model.max_context)
     for name, freed in _freed(query).items():
-        if freed != query:
+        if freed != query and name == "--kv-dtype":
+            best = _best(model, machine, freed)
+            if best is not None:
+                yield f"--kv-dtype {best.kv_dtype}: {{}} fits", model, machine, freed
+        elif freed != query:
             yield f"leave {name} open: {{}} fits", model, machine, freed
     base = _unquantized(model)
     if base is not None:
         yield f"plan {base.id} instead: {{}} fits", base, machine, query
-    count = machine.cards_per_node * 2
-    while count <= MOST_CARDS:
-        larger = replace(machine, cards_per_node=count, free_memory=None)
-        yield f"--gpus {count}x{machine.card.name}: {{}} fits", model, larger, query
-        count *= 2
+    for larger in _larger(machine):
+        spec = f"{larger.nodes}x" * (larger.nodes > 1) + f"{larger.cards_per_node}x{machine.card.name}"
+        yield f"--gpus {spec}: {{}} fits", model, larger, query
+
+
+def _larger(machine: Machine) -> Iterator[Machine]:
+    """Twice the cards and so on: in one node while there are such nodes, then in more of them."""
+    machine = replace(machine, free_memory=None)
+    while machine.cards * 2 <= MOST_CARDS:
+        if machine.nodes == 1 and machine.cards_per_node * 2 <= CARDS_OF_A_NODE:
+            machine = replace(machine, cards_per_node=machine.cards_per_node * 2)
+        else:
+            machine = replace(machine, nodes=machine.nodes * 2)
+        yield machine
 
 
 def _unquantized(model: ModelSpec) -> ModelSpec | None:
@@ -103,15 +152,6 @@ def _freed(query: Query) -> dict[str, Query]:
         "--backend": replace(query, backend=None, engine_version=None),
         "the layout": replace(query, tensor_parallel=None, pipeline_parallel=None, data_parallel=None),
     }
-
-
-def _shorter(model: ModelSpec, machine: Machine, closest: Candidate) -> Iterator[str]:
-    if closest.footprint is None:
-        return
-    memory = installed.named(closest.backend).memory
-    largest = memory.largest_context(loaded(model, closest.checkpoint), machine, closest.deployment)
-    if 0 < largest < closest.context:
-        yield f"--context {largest}: {_named(closest)} holds that many tokens"
 
 
 def _named(candidate: Candidate) -> str:

@@ -155,11 +155,9 @@ def _machine(spec: str, model: str | PathLike[str] | ModelSpec, query: Query) ->
         return Entry(name, "nothing fits", None, closest.verdict.reason if closest else "a rule forbids it")
     layout = f"tp {plan.tensor_parallel} pp {plan.pipeline_parallel} dp {plan.data_parallel}"
     return Entry(
-        name,
-        f"{plan.backend} {plan.engine_version}, {plan.quantization}, {layout}",
-        plan.workload,
+        name, f"{plan.backend} {plan.engine_version}, {plan.quantization}, {layout}", plan.workload,
         cost=plan.cost,
-    )
+    )  # fmt: skip
 
 
 def chart(entries: Sequence[Entry], width: int = 56, height: int = 12) -> list[str]:

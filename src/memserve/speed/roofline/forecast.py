@@ -67,16 +67,11 @@ def situate(model: shape.Shape, machine: Machine, backend: str, load: queueing.L
     limits = engines.limits(engine, engine_version, card)
     generation = engines.generation(engine, engine_version)
     setup = Setup(
-        shape=model,
-        format=form,
-        card=card,
-        constants=constants.of(engine, constants.family(card), generation),
-        tensor=spread.tensor,
-        pipeline=spread.pipeline,
-        kv_bytes=_kv_bytes(kv_dtype, facts, form),
-        link=_link(machine, spread),
+        shape=model, format=form, card=card,
+        constants=constants.of(engine, constants.family(card), generation), tensor=spread.tensor,
+        pipeline=spread.pipeline, kv_bytes=_kv_bytes(kv_dtype, facts, form), link=_link(machine, spread),
         sharing=spread.experts,
-    )
+    )  # fmt: skip
     limits = limits._replace(sequences=max_sequences) if max_sequences else limits
     return Situation(
         engine, engines.kind(backend) is not None, generation, setup, spread, load, limits, concurrency

@@ -98,22 +98,13 @@ def _summed(spec: ModelSpec) -> Shape:
     unread = sum(w.parameters for w in (*spec.stem, *spec.towers) if not _is_head(w, spec))
     stored = spec.quantization
     return Shape(
-        id=spec.id,
-        layers=len(blocks),
-        hidden=spec.hidden,
-        mixing=sums.mixing,
-        dense=sums.dense,
-        expert=sums.expert,
-        experts=sums.experts,
-        experts_per_token=sums.experts_per_token,
-        expert_layers=sums.expert_layers,
-        plain=sums.plain + sum(_size(w) for w in heads),
-        resident=unread,
+        id=spec.id, layers=len(blocks), hidden=spec.hidden, mixing=sums.mixing, dense=sums.dense,
+        expert=sums.expert, experts=sums.experts, experts_per_token=sums.experts_per_token,
+        expert_layers=sums.expert_layers, plain=sums.plain + sum(_size(w) for w in heads), resident=unread,
         attentions=tuple(_attention(block, count) for block, count in _alike(blocks)),
-        vocabulary=spec.vocabulary,
-        stored=stored.method if stored else None,
+        vocabulary=spec.vocabulary, stored=stored.method if stored else None,
         experts_only=bool(stored and sums.experts and any("attn" in rule for rule in stored.ignored)),
-    )
+    )  # fmt: skip
 
 
 class _Sums:
@@ -174,13 +165,8 @@ def _attention(block: Block, count: int) -> Attention:
             size *= extent
         state += size
     return Attention(
-        kind=mixer.kind,
-        layers=count,
-        heads=mixer.heads,
-        kv_heads=mixer.kv_heads,
+        kind=mixer.kind, layers=count, heads=mixer.heads, kv_heads=mixer.kv_heads,
         key_dim=mixer.rope_dim if mixer.kind == "mla" else mixer.head_dim,
-        value_dim=mixer.value_dim or mixer.head_dim,
-        window=mixer.window,
-        latent=mixer.kv_lora_rank + mixer.rope_dim if mixer.kind == "mla" else 0,
-        state=state,
-    )
+        value_dim=mixer.value_dim or mixer.head_dim, window=mixer.window,
+        latent=mixer.kv_lora_rank + mixer.rope_dim if mixer.kind == "mla" else 0, state=state,
+    )  # fmt: skip
