@@ -48,9 +48,8 @@ class VllmAccountant:
         non_torch, graphs = non_torch_bytes(run), graph_bytes(run)
         inside = round(self.withheld(run) + graphs_inside(run, graphs))
         shape = self.pool(run)
-        blocks = deployment.option("num-gpu-blocks-override")
-        fixed = int(blocks) * shape.block_bytes if blocks else deployment.kv_bytes
-        available = fixed or usable - weights - activation - non_torch - inside
+        forced = int(deployment.option("num-gpu-blocks-override") or 0) * shape.block_bytes
+        available = forced or deployment.kv_bytes or usable - weights - activation - non_torch - inside
         blocks = shape.blocks(available)
         need = shape.blocks_per_request(deployment.context, run.batch.tokens)
         footprint = Footprint(
