@@ -258,7 +258,7 @@ def write(values: Values, rows: Sequence[Row], table: dict[str, Any]) -> None:
         "constants": _scope(values, UNKNOWN),
         "ranges": table["unseen"],
     }
-    shared["cards"] = {
+    shared["cards"] |= {
         scope.removeprefix("card "): _scope(values, scope)
         for scope in dict.fromkeys(scope for scope, _ in values)
         if scope.startswith("card ")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -102,12 +103,19 @@ def _log(row: dict[str, Any], path: str) -> Row:
     seen = row["observed"]
     return Row(
         id=row["id"], engine=row["engine"], version=row["engine_version"] or "unknown", model=row["model_id"],
-        config=path, command=_sglang(row) if row["engine"] == "sglang" else _vllm(row),
+        config=path, command=_command(row),
         gpus=_machine(row), memory_gib=row["total_gpu_memory_gib"], outcome=OUTCOMES[row["outcome"]],
-        scored=row["tier"] in "AB", weights=seen.get("weights_gib_per_gpu"),
+        scored=row["tier"] in "AB" and not row.get("unscored"), weights=seen.get("weights_gib_per_gpu"),
         activation=seen.get("activation_peak_gib"), non_torch=seen.get("non_torch_gib"),
         kv_cache=seen.get("kv_cache_gib_per_gpu"), kv_tokens=seen.get("kv_cache_tokens"),
     )  # fmt: skip
+
+
+def _command(row: dict[str, Any]) -> tuple[str, ...]:
+    """The variables before the command, the command, and the flags that no field holds."""
+    variables = shlex.split(row.get("env") or "")
+    words = _sglang(row) if row["engine"] == "sglang" else _vllm(row)
+    return (*variables, *words, *shlex.split(row.get("flags") or ""))
 
 
 def _machine(row: dict[str, Any]) -> str:

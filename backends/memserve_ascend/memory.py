@@ -2,9 +2,10 @@
 
 from memserve.hardware.machine import GIB
 from memserve.memory.weights import Storage
+from memserve_vllm import memory_regime
 from memserve_vllm.memory import VllmAccountant
 from memserve_vllm.memory_facts import Facts
-from memserve_vllm.memory_peak import Run
+from memserve_vllm.memory_run import Run
 
 
 class AscendAccountant(VllmAccountant):
@@ -17,10 +18,18 @@ class AscendAccountant(VllmAccountant):
         """As vLLM; torch_npu counts the bytes asked for, not whole segments."""
         return super().storage(run)._replace(segments=False)
 
+    def lacking(self, run: Run, usable: int) -> str:
+        """As vLLM; and a card whose graphs cannot be captured starts in eager mode alone."""
+        if run.row("graphs").get("captured", True) or run.deployment.eager:
+            return super().lacking(run, usable)
+        version, card = run.deployment.engine_version, run.machine.card.name
+        return f"vLLM-Ascend {version} captures no graphs on {card}: add --enforce-eager"
+
     def withheld(self, run: Run) -> float:
         """What the budget lacks beside weights, peak and non-torch memory."""
         row = run.row("withheld")
-        kind = "fork" if "fork" in run.deployment.engine_version else "value"
+        fork = "fork" in run.deployment.engine_version and not memory_regime.graphs(run).value
+        kind = "fork" if fork else "value"
         return 0.0 if run.deployment.eager else float(row[kind] * GIB)
 
 

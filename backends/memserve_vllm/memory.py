@@ -3,6 +3,7 @@
 from dataclasses import replace
 from math import ceil
 
+from memserve.engines.assumption import Assumption
 from memserve.engines.deployment import Deployment
 from memserve.engines.memory import Footprint
 from memserve.engines.rules.version import within
@@ -19,10 +20,12 @@ from memserve.memory.weights import (
 )
 from memserve.model.memo import remembered
 from memserve.model.spec import ModelSpec
-from memserve_vllm.memory_batch import batch
+from memserve_vllm import memory_regime
+from memserve_vllm.memory_batch import refused
 from memserve_vllm.memory_facts import Facts
 from memserve_vllm.memory_pages import DS_MLA_TOKEN, INDEX_TOKEN, PagePlan, Pool, pool
-from memserve_vllm.memory_peak import Run, graph_bytes, graphs_inside, non_torch_bytes, peak
+from memserve_vllm.memory_peak import graph_bytes, graphs_inside, non_torch_bytes, peak
+from memserve_vllm.memory_run import Run
 
 STORED_KV_SINCE = "0.11.0"
 """From here on `auto` takes the dtype that the checkpoint's kv_cache_scheme names (attention/layer.py)."""
@@ -39,9 +42,8 @@ class VllmAccountant:
 
     def account(self, model: ModelSpec, machine: Machine, deployment: Deployment) -> Footprint:
         """Divide the fullest card's memory as vLLM would."""
-        deployment = settled(model, deployment)
-        model = seen(model, deployment)
-        run = Run(self.facts, model, machine, deployment, batch(self.facts, model, machine, deployment))
+        run = self.run(model, machine, deployment)
+        deployment = run.deployment
         total = machine.card.memory
         usable = ceil(total * self.utilization(run))
         weights, activation = max(self._stages(run), key=sum)
@@ -59,10 +61,24 @@ class VllmAccountant:
             max_concurrency=blocks / need if need else float(deployment.concurrency),
             error=run.row("error")["value"],
         )  # fmt: skip
-        lacking = self.lacking(run, usable)
+        lacking = refused(run) or self.lacking(run, usable)
         if lacking:
             return footprint.fails("refused", lacking)
         return judged(footprint, deployment, available, shape, need)
+
+    def run(self, model: ModelSpec, machine: Machine, deployment: Deployment) -> Run:
+        """What every estimate is asked about, with nothing left open."""
+        deployment = settled(model, deployment)
+        return Run(self.facts, seen(model, deployment), machine, deployment)
+
+    def assumptions(
+        self, model: ModelSpec, machine: Machine, deployment: Deployment
+    ) -> tuple[Assumption, ...]:
+        """What the release, the card and the environment decide."""
+        from memserve_vllm.memory_assumptions import assumptions
+
+        run = self.run(model, machine, deployment)
+        return assumptions(run, self.utilization(run), self.pool(run))
 
     def lacking(self, run: Run, usable: int) -> str:
         """What vLLM says before it loads anything if the card is not free enough; empty if it is."""
@@ -133,7 +149,7 @@ class VllmAccountant:
             bool(row.get("grouped", True)) and deployment.option("disable-hybrid-kv-cache-manager") != "true"
         )
         return PagePlan(
-            block=deployment.block_size or self.block, align=self.block, grouped=grouped,
+            block=int(memory_regime.block(run).value), align=self.block, grouped=grouped,
             states=int(row.get("states", 1)), near=row.get("near", 1.5),
             tokens_from_concurrency=bool(row.get("tokens_from_concurrency")),
             context_parallel=max(1, int(float(deployment.option("decode-context-parallel-size") or 1))),

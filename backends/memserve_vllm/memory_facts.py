@@ -50,6 +50,8 @@ def _speaks(row: Mapping[str, Any], version: str, card: Card) -> bool:
         return False
     if "below_sm" in row and not (card.sm is not None and card.sm < row["below_sm"]):
         return False
+    if "at_least_sm" in row and not (card.sm is not None and card.sm >= row["at_least_sm"]):
+        return False
     return bool(card.memory >= row.get("at_least_gib", 0) * GIB)
 
 

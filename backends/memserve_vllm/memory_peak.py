@@ -1,17 +1,15 @@
 """What vLLM's profiling run takes above the weights: sampler, forward pass, experts, vision, graphs."""
 
 from bisect import bisect_right
-from collections.abc import Mapping
 from math import prod
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from memserve.engines.deployment import Deployment
-from memserve.hardware.machine import GIB, Machine
-from memserve.memory.formats import DTYPE_BYTES
+from memserve.hardware.machine import GIB
 from memserve.model.memo import remembered
 from memserve.model.spec import ModelSpec
-from memserve_vllm.memory_batch import Batch
-from memserve_vllm.memory_facts import Facts, by_ranks
+from memserve_vllm import memory_regime
+from memserve_vllm.memory_facts import by_ranks
+from memserve_vllm.memory_run import Run
 
 FORWARD_COPIES = 3
 """Widths of the residual stream and of the FFN that are alive at once in a layer."""
@@ -26,25 +24,6 @@ class Peak(NamedTuple):
     last: int
 
 
-class Run(NamedTuple):
-    """One start to be accounted: what every estimate here is asked about."""
-
-    facts: Facts
-    model: ModelSpec
-    machine: Machine
-    deployment: Deployment
-    batch: Batch
-
-    def row(self, name: str) -> Mapping[str, Any]:
-        """The row of a table for this version and card."""
-        return self.facts.row(name, self.deployment.engine_version, self.machine.card)
-
-    @property
-    def element(self) -> int:
-        """Bytes of an activation."""
-        return DTYPE_BYTES.get(self.deployment.dtype, 2)
-
-
 def peak(run: Run) -> Peak:
     """The torch peak above the weights while vLLM profiles its largest batch."""
     flow = run.batch.tokens * run.model.hidden * run.element
@@ -56,7 +35,7 @@ def peak(run: Run) -> Peak:
     if run.model.towers:
         from memserve_vllm.memory_vision import profiled, vision_bytes, vision_kept
 
-        if profiled(run.model, run.deployment):
+        if profiled(run):
             kept += vision_kept(run.model, run.batch, run.element, run.row("vision"))
             vision = vision_bytes(run.model, run.batch, run.element, run.row("vision"))
     pipelined = run.deployment.layout.pipeline > 1
@@ -67,11 +46,12 @@ def peak(run: Run) -> Peak:
 
 def sampler_bytes(run: Run) -> float:
     """The dummy sampler's rows: 16-bit logits, their float32 copies and what sorting them takes."""
-    pooling = run.model.encoder_only or run.model.pooling or run.deployment.option("runner") == "pooling"
-    if pooling or (not run.batch.v1 and run.batch.chunked):
+    if memory_regime.pools(run) or (not run.batch.v1 and run.batch.chunked):
         return 0.0
     row = run.row("sampler")
-    per_entry = row["bytes"] + run.element if row["bytes"] else row["logits"]
+    second = "v2" in row and memory_regime.runner(run).value == "V2"
+    bytes_ = row["v2"] if second else row["bytes"][memory_regime.sampler(run).value]
+    per_entry = bytes_ + run.element if bytes_ else row["logits"]
     return float(run.batch.sequences * run.model.vocabulary * per_entry)
 
 
@@ -150,10 +130,11 @@ def graph_bytes(run: Run) -> int:
         return 0
     row = run.row("graphs")
     layers = len(run.model.blocks) / run.deployment.layout.pipeline
-    return int((row["base"] + row["per_layer"] * layers) * graph_sizes(run) / len(GRAPH_SIZES) * GIB)
+    sizes = 1.0 if row.get("sizes") == "all" else graph_sizes(run) / len(GRAPH_SIZES)
+    return int((row["base"] + row["per_layer"] * layers) * sizes * GIB)
 
 
 def graphs_inside(run: Run, graphs: int) -> float:
     """What the budget keeps back for graphs: vLLM's own estimate, from the release that makes one."""
-    row = run.row("graph_estimate")
-    return float(graphs * row["value"] + row["base"] * GIB) if graphs else 0.0
+    inside = graphs and memory_regime.graphs(run).value
+    return float(graphs + run.row("graph_estimate")["base"] * GIB) if inside else 0.0

@@ -5,10 +5,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from memserve.engines.deployment import Deployment
+from memserve.engines.rules.version import within
 from memserve.model.memo import remembered
 from memserve.model.spec import ModelSpec
-from memserve_vllm.memory_batch import Batch
+from memserve_vllm import memory_regime
+from memserve_vllm.memory_run import Batch, Run
 
 
 @dataclass(frozen=True)
@@ -46,9 +47,14 @@ def items(image: Image, batch: Batch) -> int:
     return max(1, max(batch.tokens, image.tokens) // image.tokens)
 
 
-def profiled(model: ModelSpec, deployment: Deployment) -> bool:
+def profiled(run: Run) -> bool:
     """Whether vLLM runs the encoders at start: not if no image may be sent, or if it is told not to."""
-    if not model.towers or deployment.option("skip-mm-profiling") == "true":
+    deployment = run.deployment
+    if not run.model.towers or deployment.option("skip-mm-profiling") == "true":
+        return False
+    since, before = run.row("vision").get("v2_without", (None, None))
+    second = since and within(deployment.engine_version, since, before)
+    if second and memory_regime.runner(run).value == "V2":
         return False
     limits = deployment.option("limit-mm-per-prompt")
     return limits is None or any(digit in "123456789" for digit in limits)

@@ -13,6 +13,7 @@ from starts import GIB, model
 
 from memserve.engines.deployment import Deployment
 from memserve.hardware import parse
+from memserve.plan import best, check
 from memserve_ascend.memory import accountant
 from memserve_vllm.memory import accountant as on_cuda
 
@@ -45,7 +46,14 @@ def test_torch_npu_counts_bytes_not_segments():
 
 
 @pytest.mark.parametrize(
-    ("version", "least", "most"), [("0.21.0 (vllm-hust fork)", 0.4, 0.9), ("0.21.0", 0, 0.2)]
+    ("version", "least", "most"),
+    [
+        ("0.23.0 (vllm-hust fork)", 0.4, 0.9),
+        ("0.23.0", 0, 0.2),
+        ("0.21.0 (vllm-hust fork)", 0.4, 0.9),
+        ("0.21.0rc1", 0.4, 0.9),
+        ("0.22.1rc1", 0.4, 0.9),
+    ],
 )
 def test_the_fork_whose_logs_are_known_leaves_its_graphs_unclaimed(version, least, most):
     asked = replace(deployment(utilization=0.9), engine_version=version)
@@ -58,3 +66,18 @@ def test_a_card_in_use_is_refused_before_anything_loads():
     busy = replace(parse("910B2"), free_memory=(20 * GIB,))
     found = accountant.account(model(QWEN), busy, deployment(utilization=0.9))
     assert (found.outcome, "free memory at start" in found.reasons[0]) == ("refused", True)
+
+
+def test_a_310p_computes_in_float16_and_without_graphs():
+    """A start with graphs died in 0.9.2rc1; a bfloat16 checkpoint is not turned into float16."""
+    ask = "vllm serve Qwen/Qwen2.5-7B-Instruct --max-model-len 4096"
+    old, new = "0.13.0", "0.23.0"
+    seen = {
+        (version, words): check(f"{ask} {words}", "1x310P", engine_version=version).outcome
+        for version in (old, new)
+        for words in ("", "--dtype float16", "--dtype float16 --enforce-eager")
+    }
+    assert [seen[old, words] for words in ("", "--dtype float16")] == ["refused", "refused"]
+    assert [seen[new, words] for words in ("", "--dtype float16")] == ["refused", "runs"]
+    assert {seen[version, "--dtype float16 --enforce-eager"] for version in (old, new)} == {"runs"}
+    assert "--enforce-eager" in best("qwen2.5-7b", "1x310P", backend="ascend", engine_version=old).command

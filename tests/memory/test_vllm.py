@@ -19,8 +19,8 @@ from memserve.hardware import parse
 from memserve.memory.kv import LayerCache
 from memserve.model.reader import from_config
 from memserve_vllm.memory import accountant
-from memserve_vllm.memory_batch import batch
 from memserve_vllm.memory_pages import PagePlan, pool
+from memserve_vllm.memory_run import Run
 
 LLAMA = "meta-llama--Llama-3.1-8B-Instruct"
 FULL = LayerCache("full", 4096)
@@ -116,7 +116,7 @@ def test_a_pool_never_promises_more_than_its_bytes(full, sliding, size, availabl
     ],
 )  # fmt: skip
 def test_batch_defaults_by_card(version, gpus, sequences, tokens):
-    found = batch(accountant.facts, model(LLAMA), parse(gpus), deployment(version))
+    found = Run(accountant.facts, model(LLAMA), parse(gpus), deployment(version)).batch
     assert (found.sequences, found.tokens) == (sequences, tokens)
 
 

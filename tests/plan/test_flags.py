@@ -184,7 +184,7 @@ def test_the_command_in_a_container_is_read_with_its_release(command: str) -> No
     backend, version, tensor = CONTAINERS[command]
     assert (plan.backend, plan.engine_version, plan.tensor_parallel) == (backend, version, tensor)
     assert (plan.rule, plan.not_counted) == ("", ())
-    assert ("A=b" in command) == (plan.deployment.option("A") == "b")
+    assert ("A=b" in command) == (("A", "b") in plan.deployment.env)
 
 
 def test_keys_are_not_shown() -> None:

@@ -45,6 +45,15 @@ class Deployment:
     options: tuple[tuple[str, str], ...] = ()
     """Flags of one engine only, by their long name without dashes."""
 
+    env: tuple[tuple[str, str], ...] = ()
+    """Variables that stand before the command."""
+    image: str = ""
+    """The container that it runs in; empty: the engine is installed with pip."""
+
+    def variable(self, name: str) -> str | None:
+        """A variable of the engine's environment, or None."""
+        return dict(self.env).get(name)
+
     def option(self, name: str) -> str | None:
         """The value of an engine's own flag, or None."""
         return dict(self.options).get(name)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Literal, Protocol, TypeAlias
+from typing import Literal, Protocol, TypeAlias, runtime_checkable
 
+from memserve.engines.assumption import Assumption
 from memserve.engines.deployment import Deployment
 from memserve.hardware.machine import Machine
 from memserve.model.spec import ModelSpec
@@ -53,3 +54,21 @@ class Accountant(Protocol):
     def largest_context(self, model: ModelSpec, machine: Machine, deployment: Deployment) -> int:
         """The longest context that `deployment` could be started with on this machine; 0: none."""
         ...
+
+
+@runtime_checkable
+class Assuming(Protocol):
+    """An accountant that tells what it took from the release, the card and the environment."""
+
+    def assumptions(
+        self, model: ModelSpec, machine: Machine, deployment: Deployment
+    ) -> tuple[Assumption, ...]:
+        """What was not said, each with its source."""
+        ...
+
+
+def assumptions(
+    accountant: Accountant, model: ModelSpec, machine: Machine, deployment: Deployment
+) -> tuple[Assumption, ...]:
+    """What an account of memory rests on; nothing where its backend does not tell."""
+    return accountant.assumptions(model, machine, deployment) if isinstance(accountant, Assuming) else ()

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from memserve.engines import installed
+from memserve.engines.memory import assumptions
 from memserve.hardware import instances
 from memserve.plan.candidate import Candidate
 from memserve.plan.page.shown import Shown
@@ -146,6 +147,7 @@ class Maker:
         plan = Plan(
             model=self.model, machine=self.machine, deployment=deployment, verdict=candidate.verdict,
             checkpoint=candidate.checkpoint, launch=launch, largest_context=largest,
+            assumed=assumptions(backend.memory, held, self.machine, deployment),
         )  # fmt: skip
         reasons = reasons_for(plan, self.rank, self.found) if not brief else launch.notes
         if not candidate.fits:
@@ -154,5 +156,5 @@ class Maker:
             plan, reasons=reasons, speed=pricing.speed_object(held, self.machine, candidate, job),
             cost=pricing.cost_object(held, self.machine, candidate, self.rent, job),
             workload=job.on(held, self.machine, candidate, self.rent.usd_per_hour) if job else None,
-            assumptions=pricing.assumptions(held, candidate, job),
+            assumed=(*plan.assumed, *pricing.assumptions(held, candidate, job)),
         )  # fmt: skip

@@ -10,6 +10,7 @@ from memserve.engines.deployment import Deployment
 from memserve.engines.flags import UNKNOWN, NotCounted, flags_of
 from memserve.engines.install import VISIBLE
 from memserve.engines.launch import Launch
+from memserve.engines.memory import assumptions
 from memserve.engines.rules.judge import drives
 from memserve.engines.unstated import LARGEST, completed
 from memserve.errors import InvalidInput
@@ -39,20 +40,22 @@ def check(command: str | Sequence[str], gpus: str | Machine | None = None, *,
     asked = replace(asked, engine_version=engine_version or release or _latest(asked.backend))
     not_counted = tuple(_not_counted(asked, machine))
     model = load(name)
-    asked = _over_layers(replace(asked, concurrency=concurrency or 1), machine, variables)
-    asked = replace(asked, options=(*asked.options, *variables.items()))
+    asked = replace(asked, concurrency=concurrency or 1, env=tuple(variables.items()))
+    asked = _over_layers(asked, machine, variables)
     deployment = _settled(asked, model, machine, context)
     if model.quantization and model.quantization.method != deployment.quantization:
         model = replace(model, quantization=None)  # the command names another of its files
-    verdict = assess(installed.named(deployment.backend), model, machine, deployment)
+    backend = installed.named(deployment.backend)
+    verdict = assess(backend, model, machine, deployment)
     verdict = _lacking(asked, verdict) or verdict
+    assumed = assumptions(backend.memory, model, machine, deployment)
     deployment = replace(deployment, dtype=computed_in(deployment.dtype, model, machine))
     told = (*((verdict.reason,) if verdict.reason else ()), *(() if model.exact else model.notes))
     return Plan(
         model=model, machine=machine, deployment=deployment, verdict=verdict,
         checkpoint=Checkpoint(name, deployment.quantization, online=bool(deployment.option("online"))),
-        launch=Launch("", *masked(words, variables)),
-        reasons=(*told, *machine.notes) if verdict.fits else told, not_counted=not_counted,
+        launch=Launch("", *masked(words, variables)), assumed=assumed, not_counted=not_counted,
+        reasons=(*told, *machine.notes) if verdict.fits else told,
     )  # fmt: skip
 
 

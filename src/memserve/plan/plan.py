@@ -38,17 +38,16 @@ class Plan(Judged, Shown):
     cost: Mapping[str, Any] | None = None
     workload: Mapping[str, Any] | None = None
     """Hours, energy and money of the workload that was named."""
-    assumptions: tuple[Assumption, ...] = ()
-    """What nobody said and the figures rest on."""
+    assumed: tuple[Assumption, ...] = ()
+    """What nobody said and the memory and the speed rest on."""
     remote: bool = False
     alternatives: tuple[Plan, ...] = ()
     rejected: tuple[Candidate, ...] = ()
 
     @property
-    def assumed(self) -> tuple[Assumption, ...]:
-        """Every assumption, those of the workload included."""
-        job = (self.workload or {}).get("assumptions", ())
-        return (*self.assumptions, *(Assumption(**one) for one in job))
+    def assumptions(self) -> list[dict[str, Any]]:
+        """What nobody said and the figures rest on, the workload's included: name, value, source."""
+        return [*(one._asdict() for one in self.assumed), *(self.workload or {}).get("assumptions", ())]
 
     @property
     def install(self) -> str:
@@ -105,7 +104,7 @@ class Plan(Judged, Shown):
             "kv_cache_tokens": self.kv_cache_tokens, "max_concurrency": self.max_concurrency,
             "speed": self.speed, "cost": self.cost, "workload": self.workload, "reasons": list(self.reasons),
             "not_counted": [{"name": one.name, "reason": one.reason} for one in self.not_counted],
-            "assumptions": [one._asdict() for one in self.assumed],
+            "assumptions": self.assumptions,
         }  # fmt: skip
 
     def to_dict(self) -> dict[str, Any]:

@@ -194,6 +194,9 @@ def memory(plan: Plan) -> Iterator[str]:
     yield bar({part: max(0, getattr(footprint, part)) for part in PARTS}, footprint.total)
     named = (f"{part.replace('_', ' ')} {getattr(footprint, part) / GIB:.2f}" for part in PARTS)
     yield ", ".join(named) + f", free {footprint.free / GIB:.2f} of {footprint.total / GIB:.2f} GiB"
+    if plan.assumed:
+        taken = (f"{one.name} {str(one.value).lower()}" for one in plan.assumed)
+        yield "taken for it (plan.assumptions has each source): " + ", ".join(taken)
 
 
 def commands(plan: Plan, most: int | None = None) -> Iterator[Section]:

@@ -88,5 +88,5 @@ def family(card: Card) -> str:
     """A card's class: cards of one class share their kernels."""
     if card.vendor != "nvidia" or card.sm is None:
         return card.vendor
-    names = {70: "volta", 75: "turing", 80: "ampere", 86: "geforce", 89: "ada", 90: "hopper"}
+    names = {61: "pascal", 70: "volta", 75: "turing", 80: "ampere", 86: "geforce", 89: "ada", 90: "hopper"}
     return names.get(card.sm, "old" if card.sm < 70 else "blackwell" if card.sm < 120 else "geforce50")

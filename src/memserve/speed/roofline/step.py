@@ -40,11 +40,14 @@ class Setup(NamedTuple):
 
 
 def rate(card: Card, dtype: str) -> float:
-    """Operations per second in a dtype; where none is known, what the memory bandwidth suggests."""
+    """Operations per second in a dtype; where none is known, what the memory bandwidth suggests.
+
+    16 bits are never slower than 32: where the card's are (Pascal), engines multiply in 32.
+    """
     for kind in (dtype, "bfloat16", "float16", "float32"):
         found = card.flops.get(kind)
         if found:
-            return float(found)
+            return float(max(found, card.flops.get("float32", 0.0)))
     return card.bandwidth * 60
 
 
