@@ -11,6 +11,21 @@ from memserve.engines.rules.version import version_key
 KINDS = "!*"
 """What ends the name of a switch, and of a flag that takes several values."""
 UNKNOWN = "memserve does not know what it changes"
+REASONS = {
+    "draft": "a draft's weights, cache and logits are loaded besides the model",
+    "adapters": "adapters' weights and buffers are not added up",
+    "graphs": "the figures take the release's own graph sizes",
+    "copies": "experts are loaded in copies, or otherwise placed",
+    "moving": "buffers for moving weights or cache are not added up",
+    "images": "the figures take the model's own images and encoder layout",
+    "model": "the model is read from its own config.json, without this change",
+    "cache": "the figures divide the cache as the release does by itself",
+    "workspace": "workspaces of this kernel, allocator or communicator are not added up",
+    "defaults": "it changes the release's own defaults of batch and graphs",
+    "implementation": "it loads what nobody derived the memory of",
+    "device": "the figures are of the machine's own cards",
+}
+"""Why a flag is not counted, by the word that a table uses; a table may have reasons of its own."""
 
 
 @dataclass(frozen=True)
@@ -96,22 +111,23 @@ def flags_of(backend: object) -> FlagTable | None:
 
 def read(rows: Mapping[str, Any]) -> FlagTable:
     """The values of a `flags.json`."""
-    fates = {"": rows["counted"], "no bytes": rows["no_bytes"], **rows["not_counted"]}
+    fates = {"counted": rows["counted"], "no_bytes": rows["no_bytes"], **rows["not_counted"]}
     listed = [
         (name, fate, release)
         for fate, groups in fates.items() for release, names in groups.items() for name in names
     ]  # fmt: skip
-    of = {name.rstrip(KINDS): (fate, release) for name, fate, release in listed}
-    switches, lists = (
-        frozenset(name.rstrip(KINDS) for name, _, _ in listed if name.endswith(kind)) for kind in KINDS
-    )
+    of: dict[str, set[str]] = {fate: set() for fate in fates}
+    for name, fate, _ in listed:
+        of[fate].add(name.rstrip(KINDS))
+    kinds = [frozenset(name.rstrip(KINDS) for name, _, _ in listed if name.endswith(kind)) for kind in KINDS]
+    values = frozenset().union(*of.values()).difference(*kinds)
+    counted, no_bytes = frozenset(of.pop("counted")), frozenset(of.pop("no_bytes"))
     return FlagTable(
         engine=rows["engine"], releases=tuple(rows["releases"]), source=rows["source"],
-        grammar=Grammar(rows["aliases"], switches, lists, frozenset(of) - switches - lists, rows["engine"]),
-        counted=frozenset(name for name, (fate, _) in of.items() if not fate),
-        no_bytes=frozenset(name for name, (fate, _) in of.items() if fate == "no bytes"),
-        not_counted={name: fate for name, (fate, _) in of.items() if fate not in ("", "no bytes")},
+        grammar=Grammar(rows["aliases"], *kinds, values, rows["engine"]),
+        counted=counted, no_bytes=no_bytes,
+        not_counted={name: REASONS.get(fate, fate) for fate, names in of.items() for name in names},
         assumed=rows["assumed"], instead=rows["instead"],
-        began={name: release for name, (_, release) in of.items()},
+        began={name.rstrip(KINDS): release for name, _, release in listed},
         gone={name: release for release, names in rows["gone"].items() for name in names},
     )  # fmt: skip
