@@ -119,12 +119,14 @@ def read(rows: Mapping[str, Any]) -> FlagTable:
     of: dict[str, set[str]] = {fate: set() for fate in fates}
     for name, fate, _ in listed:
         of[fate].add(name.rstrip(KINDS))
-    kinds = [frozenset(name.rstrip(KINDS) for name, _, _ in listed if name.endswith(kind)) for kind in KINDS]
-    values = frozenset().union(*of.values()).difference(*kinds)
+    switches, lists = (
+        frozenset(name.rstrip(KINDS) for name, _, _ in listed if name.endswith(kind)) for kind in KINDS
+    )
+    values = frozenset(name.rstrip(KINDS) for name, _, _ in listed) - switches - lists
     counted, no_bytes = frozenset(of.pop("counted")), frozenset(of.pop("no_bytes"))
     return FlagTable(
         engine=rows["engine"], releases=tuple(rows["releases"]), source=rows["source"],
-        grammar=Grammar(rows["aliases"], *kinds, values, rows["engine"]),
+        grammar=Grammar(rows["aliases"], switches, lists, values, rows["engine"]),
         counted=counted, no_bytes=no_bytes,
         not_counted={name: REASONS.get(fate, fate) for fate, names in of.items() for name in names},
         assumed=rows["assumed"], instead=rows["instead"],
