@@ -2,4 +2,4 @@
 
 from memserve.http.backend import HttpBackend
 
-backend = HttpBackend("anthropic", __name__, keys=("ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN"))
+backend = HttpBackend("anthropic", __name__, keys=("ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN"), closed=True)

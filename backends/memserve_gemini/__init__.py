@@ -2,4 +2,4 @@
 
 from memserve.http.backend import HttpBackend
 
-backend = HttpBackend("gemini", __name__, keys=("GEMINI_API_KEY", "GOOGLE_API_KEY"))
+backend = HttpBackend("gemini", __name__, keys=("GEMINI_API_KEY", "GOOGLE_API_KEY"), closed=True)

@@ -107,3 +107,16 @@ def test_training_that_does_not_fit_names_checkpointing() -> None:
     missed = memserve.plan.train("llama-8b", "1xRTX3090", method="qlora")
     assert not missed.fits and "checkpointing" in missed.need.notes[-1]
     assert memserve.plan.train("llama-8b", "1xRTX3090", method="qlora", checkpointing=True).fits
+
+
+@pytest.mark.parametrize(("backend", "serves"), [
+    ("pangu", False), ("anthropic", False), ("gemini", False), ("openai", True), ("bedrock", True),
+])  # fmt: skip
+def test_an_open_model_is_planned_where_it_can_be_served(backend: str, serves: bool) -> None:
+    assert bool(Question("llama-70b", "1xL4", {}).best(backend=backend)) is serves
+
+
+@pytest.mark.parametrize("quantization", ["fp8", "w8a8"])
+def test_what_llm_compressor_wrote_runs_on_a_cpu(quantization: str) -> None:
+    plan = Question("llama-8b", "cpu", {}).best(quantization=quantization, backend="hf")
+    assert plan is not None and plan.quantization == quantization

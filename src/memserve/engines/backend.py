@@ -33,6 +33,16 @@ class Plannable(Protocol):
 
 
 @runtime_checkable
+class Provider(Protocol):
+    """One behind a wire that says whether it serves its maker's models only."""
+
+    @property
+    def closed(self) -> bool:
+        """No open model, and no server of one's own, stands behind it."""
+        ...
+
+
+@runtime_checkable
 class Servable(Protocol):
     """One whose engine has a server: it can be started by memserve, packed, and spread over nodes."""
 

@@ -35,6 +35,20 @@ def plannable() -> tuple[str, ...]:
     return tuple(sorted(found, key=lambda name: (rank(name), name)))
 
 
+def plans_locally(backend: str | None) -> bool:
+    """Whether the backend that is asked for, if any, runs on the user's own cards."""
+    return backend is None or can_plan(backend)
+
+
+def asked(backend: str | None, version: str | None) -> Sequence[str]:
+    """Those that are named; with a bare version, those that ever offered it, else the first."""
+    every = plannable()
+    if backend is not None or version is None:
+        return every if backend is None else (backend,)
+    releases = ((name, named(name).rules["versions"]) for name in every)
+    return [name for name, rows in releases if any(row["version"] == version for row in rows)] or every[:1]
+
+
 def rank(name: str) -> float:
     """How far the planner trusts it: 1 before 2."""
     return float(named(name).rules.get("rank", UNRANKED))

@@ -14,10 +14,12 @@ class HttpBackend:
     memory: None = None
     launch: None = None
 
-    def __init__(self, name: str, package: str, *, keys: Sequence[str] = ()) -> None:
+    def __init__(self, name: str, package: str, *, keys: Sequence[str] = (), closed: bool = False) -> None:
         self.name = name
         self.keys = keys
         """The environment variables that hold its keys, for `memserve doctor`."""
+        self.closed = closed
+        """Its service serves its maker's models only, and no server of one's own."""
         self._package = package
 
     @property

@@ -99,10 +99,12 @@ class Query:
             full = SHORT.get(name, name)
             if value is not None and given.setdefault(full, value) != value:
                 raise InvalidInput(f"{name}={value!r} and {full}={given[full]!r} contradict each other")
+        job = {name: given.pop(name) for name in JOB if name in given}
+        if not job:
+            return cls(**given)
         from memserve.plan.job import read
 
-        job = {name: given.pop(name) for name in JOB if name in given}
-        return cls(**given, job=read(**job) if job else None)
+        return cls(**given, job=read(**job))
 
     def of_model(self, model: ModelSpec) -> Self:
         """The query for a model: its job as the model does it."""

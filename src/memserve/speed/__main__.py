@@ -68,8 +68,10 @@ def _effect(one: Effect) -> tuple[str, ...]:
     ]
     return (
         one.method, f"{one.parameters / 1e9:.2f} B", f"{one.weight_bytes / GIB:.2f}",
-        f"{one.speed.tpot_ms.likely:.2f}", f"{one.speed.output_tokens_per_s.likely:.0f}",
-        f"x{one.faster:.2f}", "; ".join([*published, *filter(None, [one.note])]) or _unknown(one),
+        "-" if one.refused else f"{one.speed.tpot_ms.likely:.2f}",
+        "-" if one.refused else f"{one.speed.output_tokens_per_s.likely:.0f}",
+        "-" if one.faster is None else f"x{one.faster:.2f}",
+        one.refused or "; ".join([*published, *filter(None, [one.note])]) or _unknown(one),
     )  # fmt: skip
 
 

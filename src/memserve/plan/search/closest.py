@@ -42,6 +42,8 @@ def measured(candidate: Candidate, model: ModelSpec, machine: Machine) -> Candid
 
 
 def _distance(candidate: Candidate) -> tuple[float, ...]:
+    if candidate.remote:
+        return (REFUSED_AT["model"],)
     footprint = candidate.footprint
     engine = installed.named(candidate.backend).rules.get("rank", 9)
     if footprint is None:

@@ -10,7 +10,6 @@ from memserve.engines.deployment import Deployment
 from memserve.engines.rules.judge import Judge, Refusal, offered
 from memserve.plan.candidate import Candidate, Checkpoint
 from memserve.plan.losses import BELOW_4_BIT, KV, WEIGHTS, steps, weight_loss
-from memserve.plan.search import backends
 from memserve.plan.search.checkpoints import checkpoints, known_methods, loaded
 from memserve.plan.search.judging import fitted, refused
 from memserve.plan.search.layouts import layouts
@@ -48,11 +47,11 @@ def consider(model: ModelSpec, machine: Machine, query: Query, *, thorough: bool
     Unless `thorough`, pipeline stages are left out where a layout without them holds.
     """
     found: list[Candidate] = []
-    if not model.blocks or not backends.plans_locally(query.backend):
+    if not model.blocks or not installed.plans_locally(query.backend):
         from memserve.plan.search import remote
 
         return list(remote.candidates(model, query))
-    for name in backends.asked(query):
+    for name in installed.asked(query.backend, query.engine_version):
         found += of_backend(name, installed.named(name), model, machine, query, thorough=thorough)
     return found
 
@@ -60,7 +59,7 @@ def consider(model: ModelSpec, machine: Machine, query: Query, *, thorough: bool
 def unoffered(model: ModelSpec, machine: Machine, query: Query, quantization: str) -> Iterator[Candidate]:
     """A quantization on the backends that take it only when asked for it."""
     asked = replace(query, quantization=quantization)
-    for name in backends.asked(query):
+    for name in installed.asked(query.backend, query.engine_version):
         backend = installed.named(name)
         if quantization not in backend.rules["quantizations"]:
             yield from of_backend(name, backend, model, machine, asked)

@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+from memserve import registry
+from memserve.engines import installed
+from memserve.engines.backend import Provider
 from memserve.engines.deployment import Deployment
 from memserve.hardware.machine import Machine
 from memserve.plan.candidate import Candidate, Checkpoint, Verdict
 from memserve.plan.job import Job
 from memserve.plan.plan import Plan
 from memserve.plan.query import Query
-from memserve.plan.search import backends
 from memserve.speed.prices import Price
 
 if TYPE_CHECKING:
@@ -24,7 +26,7 @@ def hosted(name: str, backend: str | None) -> ModelSpec | None:
     """A model that is known by its price alone: no shapes; None where no provider lists it."""
     from memserve.model.spec import ModelSpec
 
-    local = backends.plans_locally(backend)
+    local = installed.plans_locally(backend)
     found = price(name, None if local else backend)
     if found is None and local:
         return None
@@ -41,7 +43,7 @@ def price(model: str, backend: str | None) -> Price | None:
 
 def candidates(model: ModelSpec, query: Query) -> Iterator[Candidate]:
     """The provider that was asked for, or those that list the model."""
-    if not backends.plans_locally(query.backend):
+    if not installed.plans_locally(query.backend):
         yield candidate(str(query.backend), model, query)
     elif not model.blocks:
         found = price(model.id, None)
@@ -50,12 +52,16 @@ def candidates(model: ModelSpec, query: Query) -> Iterator[Candidate]:
 
 
 def candidate(backend: str, model: ModelSpec, query: Query) -> Candidate:
-    """One provider. It fits: whether the key and the quota are there shows at the first call."""
+    """One provider that may serve the model: whether key and quota are there shows at the first call."""
     context = query.context or min(model.max_context or DEFAULT_CONTEXT, DEFAULT_CONTEXT)
     deployment = Deployment(
         backend=backend, engine_version="", dtype=model.dtype, context=context, concurrency=query.concurrency
     )
-    return Candidate(deployment, Verdict("runs"), Checkpoint(model.id, "none", "the provider's"), remote=True)
+    found, verdict = registry.find(backend), Verdict("runs")
+    if model.blocks and isinstance(found, Provider) and found.closed and price(model.id, backend) is None:
+        reason = f"{backend} serves its maker's models only, and {model.id} is none that it lists"
+        verdict = Verdict("refused", "closed-provider", reason, "memserve's list of prices")
+    return Candidate(deployment, verdict, Checkpoint(model.id, "none", "the provider's"), remote=True)
 
 
 def plan(chosen: Candidate, model: ModelSpec, machine: Machine, job: Job | None = None) -> Plan:
@@ -69,7 +75,7 @@ def plan(chosen: Candidate, model: ModelSpec, machine: Machine, job: Job | None 
         model=model, machine=machine, deployment=chosen.deployment, verdict=chosen.verdict,
         checkpoint=chosen.checkpoint, launch=launch, cost=cost_object(found), remote=True,
         workload=job.by(found) if job and found else None,
-        reasons=(f"{chosen.backend} serves {model.id} over HTTP; {told}",),
+        reasons=(chosen.reason or f"{chosen.backend} serves {model.id} over HTTP; {told}",),
     )  # fmt: skip
 
 

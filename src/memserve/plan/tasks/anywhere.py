@@ -14,7 +14,6 @@ from memserve.plan.page.shown import Shown
 from memserve.plan.plan import machine_object
 from memserve.plan.query import MOST, Query
 from memserve.plan.report.sections import part
-from memserve.plan.search import backends
 from memserve.plan.search.choice import FP8_HARDWARE
 from memserve.plan.search.offers import context_of, of_backend, versions
 from memserve.plan.tasks.options import asked
@@ -100,7 +99,7 @@ def anywhere(model: str | PathLike[str] | ModelSpec, **options: Unpack[PlanOptio
 
     query = Query.of(**options)
     spec = model_of(model, query.backend)
-    local = bool(spec.blocks) and backends.plans_locally(query.backend)
+    local = bool(spec.blocks) and installed.plans_locally(query.backend)
     rows = sorted(
         table(spec, query) if local else (),
         key=lambda row: (row.usd_per_hour is None, row.usd_per_hour or 0.0, row.machine.cards),
@@ -114,7 +113,7 @@ def table(model: ModelSpec, query: Query) -> Iterator[Row]:
 
     if context_of(model, query) > (model.max_context or MOST):
         return  # no card makes a model read further than it was made for
-    asked = backends.asked(query)
+    asked = installed.asked(query.backend, query.engine_version)
     for card in cards():
         if card.vendor != "cpu":
             row = row_of(model, card, query, asked)
