@@ -23,9 +23,8 @@ if TYPE_CHECKING:
     from memserve.engines.flags import FlagTable
 
 ROOT = Path(__file__).parents[2]
-DRAWN = ("vllm", "ascend", "sglang", "lmdeploy", "hf", "llamacpp")
-PACKAGES = {"hf": "transformers", "vllm": "vllm", "sglang": "sglang", "lmdeploy": "lmdeploy",
-            "llamacpp": "llama_cpp"}  # fmt: skip
+DRAWN = ("vllm", "ascend", "sglang", "lmdeploy", "hf")
+PACKAGES = {"hf": "transformers", "vllm": "vllm", "sglang": "sglang", "lmdeploy": "lmdeploy"}
 MISSPELT = 400
 """Misspellings of one engine's flags."""
 LLAMA = "meta-llama/Llama-3.1-8B-Instruct"
@@ -100,7 +99,6 @@ def test_a_misspelt_flag_is_refused_with_the_flag_that_was_meant(backend: str) -
         (f"python -m sglang.launch_server --model-path {LLAMA} --mem-fracton-static 0.8", "--mem-fraction-"),
         (f"lmdeploy serve api_server {LLAMA} --sesion-len 4096", "--session-len"),
         (f"transformers serve {LLAMA} --qantization bnb-4bit", "--quantization"),
-        ("llama-server -m model-Q4_K_M.gguf --ctx-sise 4096", "--ctx-size"),
         ("ollama run llama3", "llama-server"),
         ("mindieservice_daemon", "config.json"),
         ("docker run", "image"),
