@@ -105,10 +105,20 @@ def _log(row: dict[str, Any], path: str) -> Row:
         id=row["id"], engine=row["engine"], version=row["engine_version"] or "unknown", model=row["model_id"],
         config=path, command=_command(row),
         gpus=_machine(row), memory_gib=row["total_gpu_memory_gib"], outcome=OUTCOMES[row["outcome"]],
-        scored=row["tier"] in "AB" and not row.get("unscored"), weights=seen.get("weights_gib_per_gpu"),
+        scored=row["tier"] in "AB" and not row.get("unscored") and not _drafts(row),
+        weights=seen.get("weights_gib_per_gpu"),
         activation=seen.get("activation_peak_gib"), non_torch=seen.get("non_torch_gib"),
         kv_cache=seen.get("kv_cache_gib_per_gpu"), kv_tokens=seen.get("kv_cache_tokens"),
     )  # fmt: skip
+
+
+def _drafts(row: dict[str, Any]) -> bool:
+    """A draft model ran beside it, whose flags the row does not hold."""
+    return (
+        row["engine"] != "sglang"
+        and "draft" in row["notes"]
+        and "speculative" not in (row.get("flags") or "")
+    )
 
 
 def _command(row: dict[str, Any]) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ from memserve.http.body import bad, parse
 from memserve.http.chat import encode
 from memserve.protocol import Completion, Prompt, Request
 from memserve_bedrock import answer, ask
-from memserve_bedrock.frame import Frame, Frames
+from memserve_bedrock.answer import Frame, Frames
 from memserve_bedrock.model import Model, capabilities
 
 

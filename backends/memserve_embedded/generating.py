@@ -1,11 +1,16 @@
 """The embedded generator: a small chat model, several sequences side by side, every step exact."""
 
+from __future__ import annotations
+
+import json
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
 from random import Random
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -24,14 +29,52 @@ from memserve.protocol import (
 )
 from memserve.tokens.detokenizer import Detokenizer
 from memserve.tokens.prompts import Prompts
-from memserve.tokens.score_pair import ScorePair
-from memserve.tokens.tokenizing import Tokenizing
+from memserve.tokens.tokenizing import ScorePair, Tokenizing
 from memserve_embedded.capabilities import GENERATING
 from memserve_embedded.convert import prepare
 from memserve_embedded.fetch import known, ready
-from memserve_embedded.sampling import choose, log_softmax, logprob
 from memserve_embedded.session import GAP, Session
-from memserve_embedded.tokenizer import EmbeddedTokenizer
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+
+class EmbeddedTokenizer:
+    """tokenizer.json with its chat template."""
+
+    def __init__(self, folder: Path) -> None:
+        about = json.loads((folder / "about.json").read_text(encoding="utf-8"))
+        self.context = int(about["context"])
+        self.bos_token_id = int(about["bos"])
+        self.eos_token_id = int(about["eos"])
+        self.chat_template = str(about["chat_template"])
+        self._tokenizer = need("embedded", "tokenizers").Tokenizer.from_file(str(folder / "tokenizer.json"))
+
+    def encode(self, text: str, *, add_special_tokens: bool = True) -> list[int]:
+        """Token ids; this checkpoint adds no BOS of its own."""
+        ids: list[int] = self._tokenizer.encode(text, add_special_tokens=add_special_tokens).ids
+        return ids
+
+    def decode(self, ids: Sequence[int], *, skip_special_tokens: bool = False, **_: Any) -> str:
+        """Text of token ids."""
+        return str(self._tokenizer.decode(list(ids), skip_special_tokens=skip_special_tokens))
+
+    def apply_chat_template(self, messages: Sequence[Mapping[str, Any]], **settings: Any) -> str:
+        """The conversation as the model was taught to read it."""
+        return str(self._template.render(messages=messages, **settings))
+
+    @property
+    def vocabulary(self) -> int:
+        """How many token ids there are."""
+        return int(self._tokenizer.get_vocab_size())
+
+    @cached_property
+    def _template(self) -> Any:
+        sandbox = need("embedded", "jinja2.sandbox", "jinja2")
+        return sandbox.ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True).from_string(
+            self.chat_template
+        )
+
 
 CONTEXT = 2048
 """Unless asked: two cores read so much in seconds; the model can take 8,192."""
@@ -193,14 +236,7 @@ class EmbeddedGenerator(Tokenizing):
     def _completion(self, one: Asked) -> Completion:
         if one.error:
             return Completion(None, error=one.error, model=self.capabilities.model, request_id=one.request.id)
-        samples = tuple(_sample(row) for row in one.rows)
-        first = samples[0]
-        return Completion(
-            first.text, first.finish_reason, first.token_ids, first.logprobs, usage=_usage(one),
-            reasoning=first.reasoning,
-            samples=samples if len(samples) > 1 else (), model=self.capabilities.model,
-            request_id=one.request.id,
-        )  # fmt: skip
+        return self._joined(one.request, [(_sample(row), None) for row in one.rows], _usage(one))
 
 
 def groups(asked: Sequence[Asked]) -> Iterator[list[Asked]]:
@@ -256,3 +292,46 @@ def generating(threads: int | None, context: int | None) -> EmbeddedGenerator:
     tokenizer = EmbeddedTokenizer(folder)
     context = min(context or CONTEXT, tokenizer.context)
     return EmbeddedGenerator(Session(folder, threads), tokenizer, f"openvino {version}", context)
+
+
+_COLDEST = 1e-5
+
+
+def choose(logits: NDArray[np.float32], request: Request, random: Random) -> int:
+    """The next token, as the request's settings say."""
+    if not request.temperature:
+        return int(logits.argmax())
+    order = np.argsort(-logits, kind="stable")
+    chances = _softmax(logits[order].astype(np.float64) / max(request.temperature, _COLDEST))
+    before = chances.cumsum() - chances
+    kept = before < (1.0 if request.top_p is None else request.top_p)
+    if request.top_k:
+        kept[request.top_k :] = False
+    if request.min_p:
+        kept &= chances >= request.min_p * chances[0]
+    kept[0] = True
+    total = (chances * kept).cumsum()
+    at = int(np.searchsorted(total, random.random() * total[-1], side="right"))
+    return int(order[min(at, int(kept.sum()) - 1)])
+
+
+def logprob(logits: NDArray[np.float32], token: int, count: int, tokenizer: Any) -> TokenLogprob:
+    """The token's natural-log probability and its `count` strongest rivals."""
+    scores = log_softmax(logits)
+    top = np.argsort(-scores, kind="stable")[:count]
+    rivals = tuple((tokenizer.decode([int(t)]), float(scores[t])) for t in top)
+    return TokenLogprob(tokenizer.decode([token]), float(scores[token]), token, rivals)
+
+
+def log_softmax(logits: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Natural-log probabilities along the last axis."""
+    wide = logits.astype(np.float64)
+    wide -= wide.max(axis=-1, keepdims=True)
+    result: NDArray[np.float64] = wide - np.log(np.exp(wide).sum(axis=-1, keepdims=True))
+    return result
+
+
+def _softmax(scores: NDArray[np.float64]) -> NDArray[np.float64]:
+    powers = np.exp(scores - scores.max())
+    result: NDArray[np.float64] = powers / powers.sum()
+    return result

@@ -24,9 +24,9 @@ from memserve_hf.decoding.stepper import Slots, Stepper
 from memserve_hf.decoding.worker import Worker
 from memserve_hf.generating import GeneratingEngine
 from memserve_hf.opening import inspection
-from memserve_hf.opening.checkpoint import Checkpoint
+from memserve_hf.opening.claim import Checkpoint
 from memserve_hf.opening.device import Place, choose, free_bytes
-from memserve_hf.opening.identity import identity
+from memserve_hf.opening.inspection import identity
 from memserve_hf.opening.installed import present
 from memserve_hf.opening.loading import load_model, load_tokenizer
 from memserve_hf.opening.packing import pack

@@ -14,13 +14,12 @@ from memserve_hf.encoding.encoder import Encoder, torch_forward
 from memserve_hf.encoding.modules import classes, recipe
 from memserve_hf.encoding.pooling import normalized
 from memserve_hf.opening import inspection
-from memserve_hf.opening.checkpoint import Checkpoint
-from memserve_hf.opening.device import Place, choose
-from memserve_hf.opening.identity import identity
+from memserve_hf.opening.claim import Checkpoint
+from memserve_hf.opening.device import Place, choose, release
+from memserve_hf.opening.inspection import identity
 from memserve_hf.opening.installed import present
 from memserve_hf.opening.loading import load_model, load_tokenizer
 from memserve_hf.opening.packing import pack
-from memserve_hf.opening.release import release
 from memserve_hf.opening.room_for import refuse_too_large
 from memserve_hf.options import Options
 

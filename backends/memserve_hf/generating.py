@@ -13,7 +13,7 @@ from memserve.tokens.prompts import Prepared
 from memserve.tokens.tokenizing import Tokenizing
 from memserve_hf.decoding.prefixes import names
 from memserve_hf.decoding.row import Job, Settings, usage
-from memserve_hf.opening.release import release
+from memserve_hf.opening.device import release
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -135,13 +135,8 @@ class GeneratingEngine(Tokenizing):
             if isinstance(error, (Closed, Cancelled)):
                 raise error
             return Completion(None, error=error, model=model, request_id=request.id)
-        samples = tuple(_sample(row) for job in parts for row in job.rows)
-        first = samples[0]
-        return Completion(
-            first.text, first.finish_reason, first.token_ids, first.logprobs, reasoning=first.reasoning,
-            usage=usage(parts), samples=samples if len(samples) > 1 else (), model=model,
-            request_id=request.id,
-        )  # fmt: skip
+        drawn = [(_sample(row), row.text.reasoning_tokens) for job in parts for row in job.rows]
+        return self._joined(request, drawn, usage(parts))
 
 
 def _sample(row: Row) -> Sample:

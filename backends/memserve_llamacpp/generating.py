@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,6 @@ from memserve.errors import Closed, InvalidInput, MemserveError
 from memserve.protocol import Completion, Delta, FinishReason, Request, Sample, Score, TokenLogprob, Usage
 from memserve.tokens.prompts import Prompts
 from memserve.tokens.tokenizing import Tokenizing
-from memserve_llamacpp import sampling
 from memserve_llamacpp.capabilities import capabilities
 from memserve_llamacpp.tokenizer import GgufTokenizer
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from memserve.protocol import Request, ScorePrompts
     from memserve.tokens.detokenizer import Detokenizer
     from memserve.tokens.prompts import Prepared
-    from memserve.tokens.score_pair import ScorePair
+    from memserve.tokens.tokenizing import ScorePair
 
 
 def grammar_of(request: Request) -> Any:
@@ -121,17 +121,8 @@ class Generating(Tokenizing):
             raise
         except MemserveError as error:
             return Completion(text=None, error=error, request_id=request.id)
-        samples = [sample for sample, _ in drawn]
-        used = sum(len(sample.token_ids or ()) for sample in samples)
-        thoughts = [spent for _, spent in drawn if spent is not None]
-        usage = Usage(len(prepared.ids), used, None, sum(thoughts) if thoughts else None)
-        samples *= request.n // count  # n greedy answers are one answer
-        first = samples[0]
-        return Completion(
-            text=first.text, finish_reason=first.finish_reason, token_ids=first.token_ids,
-            logprobs=first.logprobs, reasoning=first.reasoning, usage=usage, request_id=request.id,
-            samples=tuple(samples) if request.n > 1 else (), model=self.capabilities.model,
-        )  # fmt: skip
+        used = sum(len(sample.token_ids or ()) for sample, _ in drawn)
+        return self._joined(request, drawn, Usage(len(prepared.ids), used))
 
     def _sample(self, request: Request, prepared: Prepared, index: int) -> tuple[Sample, int | None]:
         """One sample, and the tokens of its thought."""
@@ -149,7 +140,7 @@ class Generating(Tokenizing):
             self._go_on()
             answer.ids.append(token)
             if request.logprobs is not None:
-                answer.told.append(sampling.told(token, logits, request.logprobs, self._word))
+                answer.told.append(told(token, logits, request.logprobs, self._word))
             if token == self._tokenizer.eos_token_id or token in self._ends:
                 answer.finish = "stop"
                 return
@@ -187,7 +178,7 @@ class Generating(Tokenizing):
     def _free(
         self, request: Request, ids: list[int], index: int, text: Detokenizer
     ) -> Iterator[tuple[int, Any]]:
-        sampler = sampling.Sampler(request, index)
+        sampler = Sampler(request, index)
         self._read(ids)
         while True:
             logits = self._logits()
@@ -229,7 +220,7 @@ class Generating(Tokenizing):
         self._read(pair.tokens[: pair.start])
         for place in range(pair.start, len(pair.tokens)):
             token = pair.tokens[place]
-            row = sampling.logprobs(self._logits())
+            row = logprobs(self._logits())
             total += float(row[token])
             greedy = greedy and int(np.argmax(row)) == token
             if place + 1 < len(pair.tokens):
@@ -239,3 +230,45 @@ class Generating(Tokenizing):
 
     def _word(self, token: int) -> str:
         return self._tokenizer.decode([token], skip_special_tokens=False)
+
+
+def logprobs(logits: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Natural-log probabilities."""
+    wide = logits.astype(np.float64)
+    wide -= wide.max()
+    shifted: NDArray[np.float64] = wide - np.log(np.exp(wide).sum())
+    return shifted
+
+
+class Sampler:
+    """Draws for one sample of one request, with a seed of its own."""
+
+    def __init__(self, request: Request, index: int) -> None:
+        self._request = request
+        seed = None if request.seed is None else [abs(request.seed), index]
+        self._draw = np.random.default_rng(seed)
+
+    def pick(self, logits: NDArray[np.float32]) -> int:
+        """The next token."""
+        temperature = self._request.temperature or 0.0
+        if temperature == 0:
+            return int(np.argmax(logits))
+        order = np.argsort(logits)[::-1]
+        if self._request.top_k:
+            order = order[: self._request.top_k]
+        scaled = (logits[order].astype(np.float64) - float(logits[order[0]])) / temperature
+        weights = np.exp(scaled)
+        weights = weights * (weights >= (self._request.min_p or 0.0))
+        weights = weights / weights.sum()
+        if self._request.top_p is not None and self._request.top_p < 1:
+            inside = np.cumsum(weights) - weights < self._request.top_p
+            weights = weights * inside / (weights * inside).sum()
+        return int(self._draw.choice(order, p=weights))
+
+
+def told(token: int, logits: NDArray[np.float32], top: int, word: Callable[[int], str]) -> TokenLogprob:
+    """What is known of one generated token."""
+    row = logprobs(logits)
+    best = np.argsort(row)[::-1][:top]
+    rivals = tuple((word(int(t)), float(row[t])) for t in best)
+    return TokenLogprob(word(token), float(row[token]), token, rivals)

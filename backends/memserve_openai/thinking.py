@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from memserve.http import StreamReader
 from memserve.http.chat import fill
 from memserve.protocol import DEFAULT_MAX_TOKENS, Completion, Delta, Sample
-from memserve.tokens.unparsed import Unparsed, named
+from memserve.tokens.thinking import Unparsed, named
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from memserve.http import Event
     from memserve.protocol import Request
-    from memserve.tokens.unparsed import Named
+    from memserve.tokens.thinking import Named
     from memserve_openai.dialect import Dialect
 
 log = logging.getLogger("memserve.openai")

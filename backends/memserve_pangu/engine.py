@@ -13,7 +13,7 @@ from memserve.http import Mask, Secret, connect, known_errors, refuse_rest
 from memserve.http.address import named
 from memserve.http.failure import Words
 from memserve.protocol import Task
-from memserve_pangu import credential, route
+from memserve_pangu import credential, interface
 from memserve_pangu.guard import Guard, Guarded
 from memserve_pangu.interface import capabilities as capabilities_of
 from memserve_pangu.interface import interfaces
@@ -36,7 +36,7 @@ def open_engine(model: str | None = None, *, task: Task = "generate", base_url: 
     project_id = options.get("project_id") or os.environ.get("HUAWEICLOUD_SDK_PROJECT_ID")
     deployment_id = _deployment(model, base_url, options)
     base_url = named(base_url) or os.environ.get("PANGU_BASE_URL")
-    way = route.choose(options.get("api"), base_url, region, project_id, deployment_id)
+    way = interface.choose(options.get("api"), base_url, region, project_id, deployment_id)
     found = credential.find({**options, "api_key": api_key}, way.interface)
     mask = Mask(found.secrets)
     guard = Guard()

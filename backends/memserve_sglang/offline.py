@@ -6,11 +6,12 @@ import json
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
-from memserve.errors import Closed, EngineFailed, InvalidInput, MemserveError
+from memserve.errors import Closed, EngineFailed, InvalidInput, MemserveError, Unsupported
 from memserve.protocol import Completion, Delta, FinishReason, Request, Sample, Score, TokenLogprob, Usage
-from memserve.tokens.prompts import Prompts
+from memserve.tokens.prompts import Prepared, Prompts
+from memserve.tokens.thinking import ThoughtSplitter
 from memserve.tokens.tokenizing import Tokenizing
 from memserve_sglang.capabilities import capabilities
 from memserve_sglang.host import Host
@@ -19,7 +20,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from memserve.protocol import Request, ScorePrompts
-    from memserve.tokens.score_pair import ScorePair
+    from memserve.tokens.tokenizing import ScorePair
+
+_Row: TypeAlias = tuple[Prepared, dict[str, Any], int | None]
+"""What one row of a call asks: prompt, settings, log-probabilities."""
 
 
 class Offline(Tokenizing):
@@ -40,8 +44,10 @@ class Offline(Tokenizing):
         )  # fmt: skip
         self.capabilities = replace(
             capabilities, engine=engine, model=model, device=facts["device"], tasks=frozenset({"generate"}),
-            context=facts["context"], chat=self._prompts.chat, deterministic=facts["exact"],
-            seed=facts["seed"], extras=EXTRAS, roles=frozenset(), normalize=False, dimensions=False,
+            context=facts["context"], chat=self._prompts.chat,
+            thinking=self._prompts.thinking_modes - {"budget"}, template=self._prompts.chat,
+            deterministic=facts["exact"], seed=facts["seed"], extras=EXTRAS, roles=frozenset(),
+            normalize=False, dimensions=False,
         )  # fmt: skip
 
     @classmethod
@@ -62,19 +68,22 @@ class Offline(Tokenizing):
         rows = [row for one in ready if not isinstance(one, Completion) for row in one]
         outputs = iter(self._run(rows))
         return [
-            one if isinstance(one, Completion) else self._completion(request, [next(outputs) for _ in one])
+            one
+            if isinstance(one, Completion)
+            else self._completion(request, one[0][0], [next(outputs) for _ in one])
             for request, one in zip(requests, ready, strict=True)
         ]
 
     def stream(self, request: Request) -> Iterator[Delta]:
         """The answer piece by piece."""
-        ids, limit = self._prompts.fit(self._prompts.encode(request.prompt), request)
-        sent = 0
-        chunks = self._alive().stream(input_ids=ids, sampling_params=sampling(request, limit))
-        for chunk in chunks:
+        prepared, sent = self._prompts.prepare_whole(request), 0
+        thought = self._splitter(prepared)
+        settings = sampling(request, prepared.most)
+        for chunk in self._alive().stream(input_ids=prepared.ids, sampling_params=settings):
             text, sent = chunk["text"][sent:], max(sent, len(chunk["text"]))
             finish = reason(chunk)[1]
-            yield Delta(text, finish, usage([chunk]) if finish else None)
+            reasoning, text = thought.push(text, last=finish is not None) if thought else ("", text)
+            yield Delta(text, finish, usage([chunk]) if finish else None, reasoning)
 
     def score(self, pairs: Sequence[ScorePrompts]) -> list[Score]:
         """Log-likelihoods from the prompt's own log-probabilities."""
@@ -97,28 +106,41 @@ class Offline(Tokenizing):
             raise Closed("this engine is closed")
         return self._host
 
-    def _ready(self, request: Request) -> list[tuple[list[int], dict[str, Any], int | None]] | Completion:
+    def _splitter(self, prepared: Prepared) -> ThoughtSplitter | None:
+        """What cuts streamed text; SGLang leaves special tokens out of it, tags that are such with them."""
+        if prepared.thinking is None:
+            return None
+        if prepared.thinking.kept:
+            raise Unsupported("sglang", "stream with thinking", "this model's tags are special tokens")
+        return ThoughtSplitter(prepared.thinking.family, inside=prepared.inside)
+
+    def _ready(self, request: Request) -> list[_Row] | Completion:
         try:
-            ids, limit = self._prompts.fit(self._prompts.encode(request.prompt), request)
+            prepared = self._prompts.prepare_whole(request)
             count = request.n if request.temperature else 1
-            return [(ids, sampling(request, limit, n), request.logprobs) for n in range(count)]
+            return [(prepared, sampling(request, prepared.most, n), request.logprobs) for n in range(count)]
         except MemserveError as error:
             return Completion(text=None, error=error, request_id=request.id)
 
-    def _run(self, rows: Sequence[tuple[list[int], dict[str, Any], int | None]]) -> list[Any]:
+    def _run(self, rows: Sequence[_Row]) -> list[Any]:
         if not rows:
             return []
         answered: list[Any] = self._alive().call(
-            "generate", input_ids=[ids for ids, _, _ in rows],
+            "generate", input_ids=[prepared.ids for prepared, _, _ in rows],
             sampling_params=[settings for _, settings, _ in rows],
             return_logprob=[top is not None for _, _, top in rows],
             top_logprobs_num=[top or 0 for _, _, top in rows],
         )  # fmt: skip
         return answered
 
-    def _completion(self, request: Request, outputs: Sequence[Any]) -> Completion:
-        model = self.capabilities.model or ""
-        return completion(request, outputs, model, self._decode)
+    def _completion(self, request: Request, prepared: Prepared, outputs: Sequence[Any]) -> Completion:
+        """The outputs of one request, a sample each."""
+        broken = next((o for o in outputs if reason(o)[0] == "abort"), None)
+        if broken is not None:
+            words = str(broken["meta_info"]["finish_reason"].get("message", "aborted"))
+            return Completion(text=None, error=EngineFailed(f"SGLang gave the request up: {words}"))
+        parts = [self._apart(request, prepared, _sample(request, one, self._decode)) for one in outputs]
+        return self._joined(request, parts, usage(outputs))
 
     def _decode(self, token: int) -> str:
         return str(self._prompts.tokenizer.decode([token]))
@@ -138,23 +160,6 @@ def _tokenizer(facts: Mapping[str, Any]) -> Any:
 
 
 _REASONS = {"stop": "stop", "length": "length"}
-
-
-def completion(request: Request, outputs: Sequence[Any], model: str,
-               decode: Callable[[int], str]) -> Completion:  # fmt: skip
-    """The outputs of one request, a sample each."""
-    broken = next((o for o in outputs if reason(o)[0] == "abort"), None)
-    if broken is not None:
-        words = str(broken["meta_info"]["finish_reason"].get("message", "aborted"))
-        return Completion(text=None, error=EngineFailed(f"SGLang gave the request up: {words}"))
-    samples = tuple(_sample(request, output, decode) for output in outputs)
-    samples *= request.n // len(samples)  # n greedy answers are one answer
-    first = samples[0]
-    return Completion(
-        text=first.text, finish_reason=first.finish_reason, token_ids=first.token_ids,
-        logprobs=first.logprobs, usage=usage(outputs), samples=samples if len(samples) > 1 else (),
-        model=model, request_id=request.id,
-    )  # fmt: skip
 
 
 def usage(outputs: Sequence[Any]) -> Usage:

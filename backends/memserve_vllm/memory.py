@@ -5,7 +5,7 @@ from math import ceil
 
 from memserve.engines.assumption import Assumption
 from memserve.engines.deployment import Deployment
-from memserve.engines.memory import Footprint
+from memserve.engines.memory import Bars, Footprint
 from memserve.engines.rules.version import within
 from memserve.hardware.machine import GIB, Machine
 from memserve.memory.kv import LayerCache, element_bytes, layer_caches
@@ -59,7 +59,7 @@ class VllmAccountant:
             graphs=graphs, kv_cache=max(0, available) if shape.groups else 0,
             kv_tokens=shape.tokens(blocks, deployment.context, run.batch.tokens),
             max_concurrency=blocks / need if need else float(deployment.concurrency),
-            error=run.row("error")["value"],
+            bars=bars(run, weights, available, shape, deployment.context),
         )  # fmt: skip
         lacking = refused(run) or self.lacking(run, usable)
         if lacking:
@@ -163,6 +163,17 @@ class VllmAccountant:
             found = self.account(model, machine, replace(deployment, context=middle))
             low, high = (middle, high) if found.outcome == "runs" else (low, middle - 1)
         return low
+
+
+def bars(run: Run, weights: int, available: int, shape: Pool, context: int) -> Bars:
+    """How far real starts of this class lie from the figures."""
+    row = run.row("error_towers" if run.model.towers else "error")
+    low, high = (round(width * GIB) for width in row["kv_gib"])
+    above = max(0, available + high) - max(0, available)
+    blocks = max(1, shape.blocks(max(available, high)))
+    tokens = shape.tokens(blocks, context, run.batch.tokens)
+    around = (round(weights * row["weights"][0]), round(weights * row["weights"][1]))
+    return Bars(around, (low, above), blocks * shape.block_bytes / tokens if tokens else 0.0)
 
 
 def settled(model: ModelSpec, deployment: Deployment) -> Deployment:

@@ -31,7 +31,7 @@ def peak(run: Run) -> Peak:
     forward = forward_bytes(run) + (0.0 if stay else experts)
     hidden = run.row("hidden")
     base = hidden["base"] * GIB
-    kept, vision = experts if stay else 0.0, 0.0
+    kept, vision = (experts if stay else 0.0) + workspace_bytes(run), 0.0
     if run.model.towers:
         from memserve_vllm.memory_vision import profiled, vision_bytes, vision_kept
 
@@ -53,6 +53,14 @@ def sampler_bytes(run: Run) -> float:
     bytes_ = row["v2"] if second else row["bytes"][memory_regime.sampler(run).value]
     per_entry = bytes_ + run.element if bytes_ else row["logits"]
     return float(run.batch.sequences * run.model.vocabulary * per_entry)
+
+
+def workspace_bytes(run: Run) -> float:
+    """What FP4 matrices and gated delta nets keep beside each other, and a token more of it."""
+    row = run.row("workspace")
+    if not memory_regime.all_of(run, row["of"]):
+        return 0.0
+    return float(row["base"] * GIB + max(0, run.batch.tokens - row["from_tokens"]) * row["token_bytes"])
 
 
 def forward_bytes(run: Run) -> float:

@@ -22,14 +22,16 @@ class Image:
     """Numbers per patch."""
     outputs: int = 1
     """Widths of the language model that each token carries (deepstack: more than one)."""
+    padded: int = 0
+    """Tokens of the largest video, to which outputs were padded up to 0.16."""
 
 
 OTHER = Image(4096, 1024, 588)
 LARGE = Image(65536, 16384, 1176)
 IMAGES = {
     "qwen2_vl": LARGE, "qwen2_5_vl": LARGE, "qwen3_5": Image(65536, 16384, 1536),
-    "qwen3_5_moe": Image(65536, 16384, 1536), "qwen3_vl": Image(65536, 16384, 1536, 4),
-    "qwen3_vl_moe": Image(65536, 16384, 1536, 4), "gemma3": Image(4096, 256, 588),
+    "qwen3_5_moe": Image(65536, 16384, 1536), "qwen3_vl": Image(65536, 16384, 1536, 4, 153600),
+    "qwen3_vl_moe": Image(65536, 16384, 1536, 4, 153600), "gemma3": Image(4096, 256, 588),
     "gemma4": Image(2520, 280, 768), "mistral3": Image(12100, 3025, 588), "pixtral": Image(4096, 4096, 768),
     "llava": Image(576, 576, 588), "llava_next": Image(2880, 2880, 588), "llama4": Image(9792, 2448, 588),
     "internvl": Image(13312, 3328, 588), "internvl_chat": Image(13312, 3328, 588),
@@ -64,15 +66,16 @@ def vision_kept(model: ModelSpec, batch: Batch, element: int, row: Mapping[str, 
     """Pixels and encoder outputs, which stay while the language model is profiled."""
     image = largest(model)
     number = items(image, batch)
-    outputs = image.tokens * image.outputs * model.hidden
-    return float(row["kept"] * number * (outputs + image.patches * image.pixels) * element)
+    longest = image.padded if row.get("padded") else 0
+    outputs = max(number * image.tokens, longest) * image.outputs * model.hidden
+    return float(row["kept"] * (outputs + number * image.patches * image.pixels) * element)
 
 
 def vision_bytes(model: ModelSpec, batch: Batch, element: int, row: Mapping[str, Any]) -> float:
     """The encoder's own peak."""
     image = largest(model)
     running = items(image, batch) * image.patches * tower_width(model) * row["widths"] * element
-    return float(running + vision_kept(model, batch, element, row))
+    return float(running + vision_kept(model, batch, element, {**row, "padded": False}))
 
 
 def tower_width(model: ModelSpec) -> int:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from memserve.errors import InvalidInput, MemserveError
 from memserve.protocol import Completion, Delta, FinishReason, Request, Sample, Score, TokenLogprob, Usage
-from memserve.tokens.prompts import Prompts
+from memserve.tokens.prompts import Prepared, Prompts
 from memserve.tokens.tokenizing import Tokenizing
 from memserve_vllm import adapter, starting
 from memserve_vllm.capabilities import capabilities
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from memserve.protocol import Capabilities, Request, ScorePrompts
-    from memserve.tokens.score_pair import ScorePair
+    from memserve.tokens.tokenizing import ScorePair
 
 
 class Offline(Tokenizing):
@@ -58,10 +58,9 @@ class Offline(Tokenizing):
         """Answer all requests in one call of vLLM; a request that cannot be asked carries its error."""
         ready = [self._ready(request) for request in requests]
         asked = [one for one in ready if not isinstance(one, Completion)]
-        outputs = iter(self._run([ids for ids, _ in asked], [settings for _, settings in asked]))
-        model = self.capabilities.model or ""
+        outputs = iter(self._run([one.ids for one, _ in asked], [settings for _, settings in asked]))
         return [
-            one if isinstance(one, Completion) else completion(request, next(outputs), model)
+            one if isinstance(one, Completion) else self._completion(request, one[0], next(outputs))
             for request, one in zip(requests, ready, strict=True)
         ]
 
@@ -69,15 +68,21 @@ class Offline(Tokenizing):
         """The answer piece by piece, by stepping the engine; closing the iterator gives the request up."""
         from vllm.sampling_params import RequestOutputKind
 
-        ids, limit = self._prompts.fit(self._prompts.encode(request.prompt), request)
-        settings = sampling(request, limit, self._version, output_kind=RequestOutputKind.CUMULATIVE)
+        prepared = self._prompts.prepare_whole(request)
+        settings = sampling(request, prepared.most, self._version, output_kind=RequestOutputKind.CUMULATIVE)
         name, engine, sent = f"memserve-{next(self._numbers)}", self._llm.llm_engine, 0
-        engine.add_request(name, {"prompt_token_ids": ids}, settings, lora_request=self._adapter)
+        engine.add_request(name, {"prompt_token_ids": prepared.ids}, settings, lora_request=self._adapter)
+        thought = self._prompts.detokenizer(request, prepared, live=True) if prepared.thinking else None
         finished = False
         try:
             while not finished and engine.has_unfinished_requests():
                 for output in engine.step():
                     one, finished = output.outputs[0], output.finished
+                    if thought is not None:
+                        new, sent = one.token_ids[sent:], len(one.token_ids)
+                        spent = usage(output) if finished else None
+                        yield thought.read(new, finish(one.finish_reason) if finished else None, spent)
+                        continue
                     text, sent = one.text[sent:], max(sent, len(one.text))
                     yield Delta(text, finish(one.finish_reason), usage(output) if finished else None)
         finally:
@@ -99,12 +104,17 @@ class Offline(Tokenizing):
         if llm is not None:
             starting.stop(llm)
 
-    def _ready(self, request: Request) -> tuple[list[int], Any] | Completion:
+    def _ready(self, request: Request) -> tuple[Prepared, Any] | Completion:
         try:
-            ids, limit = self._prompts.fit(self._prompts.encode(request.prompt), request)
-            return ids, sampling(request, limit, self._version)
+            prepared = self._prompts.prepare_whole(request)
+            return prepared, sampling(request, prepared.most, self._version)
         except MemserveError as error:
             return Completion(text=None, error=error, request_id=request.id)
+
+    def _completion(self, request: Request, prepared: Prepared, output: Any) -> Completion:
+        """One finished RequestOutput."""
+        parts = [self._apart(request, prepared, _sample(request, one)) for one in output.outputs]
+        return self._joined(request, parts, usage(output))
 
     def _run(self, prompts: Sequence[list[int]], settings: Sequence[Any]) -> list[Any]:
         if not prompts:
@@ -131,24 +141,13 @@ def _known(model: str, version: str, config: Any, prompts: Prompts) -> Capabilit
     return replace(
         capabilities, engine=f"vllm {version}", model=model, device=current_platform.device_type,
         tasks=frozenset({"generate"}), context=config.max_model_len, chat=prompts.chat,
+        thinking=prompts.thinking_modes - {"budget"}, template=prompts.chat,
         logprobs=config.max_logprobs, deterministic=exact, extras=extras(),
         roles=frozenset(), normalize=False, dimensions=False,
     )  # fmt: skip
 
 
 _REASONS = {"stop": "stop", "length": "length", "repetition": "stop"}
-
-
-def completion(request: Request, output: Any, model: str) -> Completion:
-    """One finished RequestOutput."""
-    samples = tuple(_sample(request, one) for one in output.outputs)
-    samples *= request.n // len(samples)  # n greedy answers are one answer, which vLLM gives once
-    first = samples[0]
-    return Completion(
-        text=first.text, finish_reason=first.finish_reason, token_ids=first.token_ids,
-        logprobs=first.logprobs, usage=usage(output), samples=samples if len(samples) > 1 else (),
-        model=model, request_id=request.id,
-    )  # fmt: skip
 
 
 def usage(output: Any) -> Usage:

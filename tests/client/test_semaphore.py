@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 
-from memserve.client.semaphore import Semaphore
+from memserve.client.async_driver import Semaphore
 
 MOST = 3
 

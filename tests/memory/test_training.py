@@ -5,8 +5,7 @@ from hypothesis import strategies as st
 from memserve import model as models
 from memserve.errors import InvalidInput
 from memserve.hardware import parse
-from memserve.memory.activations import Keeping, layer_bytes
-from memserve.memory.training import for_machine, need
+from memserve.memory.training import Keeping, for_machine, layer_bytes, need
 from memserve.model.spec import Block, Mixer, ModelSpec, Weight
 
 GIB = 1024**3

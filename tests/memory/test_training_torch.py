@@ -3,7 +3,7 @@
 import pytest
 from extras import need
 
-from memserve.memory.activations import Keeping, layer_bytes
+from memserve.memory.training import Keeping, layer_bytes
 
 pytestmark = [pytest.mark.engine("hf"), pytest.mark.slow]
 TOKENS = 2 * 256

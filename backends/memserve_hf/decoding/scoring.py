@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from memserve.tokens.prompts import Prompts
-    from memserve.tokens.score_pair import ScorePair
+    from memserve.tokens.tokenizing import ScorePair
     from memserve_hf.decoding.head import Head
 
 LOGITS = 1 << 26

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from memserve_hf.decoding.cache_argument import cache_argument
 from memserve_hf.decoding.head import Head
 from memserve_hf.decoding.row import Job, Row
+from memserve_hf.decoding.slots import cache_argument
 
 if TYPE_CHECKING:
     from torch import Tensor

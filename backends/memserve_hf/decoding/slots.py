@@ -7,6 +7,7 @@ slots stay side by side, which makes every view of them contiguous and free.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from inspect import signature
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -14,6 +15,16 @@ from transformers.cache_utils import Cache, CacheLayerMixin
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+NAMES = ("cache", "past_key_values", "cache_params")
+"""transformers from 5.24; before it, and code of a model's repository; its Mamba models before 5.24."""
+
+
+def cache_argument(model: Any) -> str | None:
+    """The name of the argument; None for a model that keeps no cache."""
+    known = signature(model.forward).parameters
+    return next((name for name in NAMES if name in known), None)
+
 
 GRAIN = 64
 """Positions are allocated in steps of so many tokens, at least."""

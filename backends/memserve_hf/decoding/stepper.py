@@ -8,12 +8,11 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 
-from memserve_hf.decoding.cache_argument import cache_argument
 from memserve_hf.decoding.head import Head
 from memserve_hf.decoding.masks import Masks
 from memserve_hf.decoding.prefixes import BLOCK, Prefixes
 from memserve_hf.decoding.row import Job, Row
-from memserve_hf.decoding.slots import SlotCache
+from memserve_hf.decoding.slots import SlotCache, cache_argument
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from memserve.errors import ModelUnreadable, Unsupported
-from memserve_hf.opening.checkpoint import Checkpoint
+from memserve_hf.opening.claim import Checkpoint
 from memserve_hf.opening.inspection import read_json
 from memserve_hf.options import Options
 

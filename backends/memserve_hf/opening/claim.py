@@ -1,11 +1,37 @@
 """What config.json claims, held against the weights beside it before any of them is loaded."""
 
 import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 from memserve.errors import MemserveError, ModelUnreadable
 from memserve.extras import need
 from memserve.model.spec import ModelSpec
-from memserve_hf.opening.checkpoint import Checkpoint
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """One folder that was looked through: its config, and the bytes of its weights by dtype."""
+
+    folder: Path
+    name: str
+    config: dict[str, Any]
+    stored: dict[str, int]
+    """Bytes of the stored tensors by safetensors dtype (BF16, F32, I32, ...); empty for pickles."""
+
+    @property
+    def dtype(self) -> str | None:
+        """The dtype that the config names, of the text part where there are several."""
+        text = self.config.get("text_config") or {}
+        named = (part.get(key) for part in (self.config, text) for key in ("dtype", "torch_dtype"))
+        return next((str(dtype) for dtype in named if dtype), None)
+
+    @property
+    def bytes(self) -> int:
+        """All weights as stored."""
+        return sum(self.stored.values())
+
 
 FLOATS = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}
 MOST = 3

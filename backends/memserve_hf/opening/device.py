@@ -1,8 +1,14 @@
 """Where a model runs and in which dtype."""
 
+from __future__ import annotations
+
+import ctypes
+import gc
 from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any
+
+import torch
 
 from memserve.errors import InvalidInput, Unsupported
 from memserve.extras import need
@@ -113,3 +119,21 @@ def host_free_bytes() -> int | None:
         return int(rows["MemAvailable"].split()[0]) * 1024
     except (OSError, KeyError, ValueError):
         return None
+
+
+def release() -> None:
+    """Collect what is unreachable and empty the caches that would keep it."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    elif hasattr(torch, "npu"):
+        torch.npu.empty_cache()
+    _trim_heap()
+
+
+def _trim_heap() -> None:
+    """Hand free pages of glibc's heap back, where there is a glibc."""
+    try:
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
+    except (OSError, AttributeError):
+        return

@@ -9,7 +9,9 @@ from typing import Any
 from memserve.errors import InvalidInput, ModelUnreadable, UnknownName
 from memserve.extras import need
 from memserve_hf.opening import claim
-from memserve_hf.opening.checkpoint import Checkpoint
+from memserve_hf.opening.claim import Checkpoint
+from memserve_hf.opening.device import Place
+from memserve_hf.opening.quantizing import stored
 from memserve_hf.options import Options
 
 _MAX_HEADER = 100 * 1024**2
@@ -135,3 +137,14 @@ def _header(path: Path) -> tuple[dict[str, Any], int]:
     if len(text) < length or not isinstance(header, dict):
         raise ModelUnreadable(f"{path} has a truncated header", path=str(path), field="header")
     return header, 8 + length
+
+
+def identity(found: Checkpoint, options: Options, place: Place) -> dict[str, str]:
+    """Name and value of everything that a cached answer depends on."""
+    known = {
+        "folder": str(found.folder.resolve()), "revision": options.revision, "dtype": place.dtype,
+        "quantization": options.quantization or stored(found.config) or "none", "device": place.kind,
+        "attention": place.attention, "adapter": options.adapter, "tokenizer": options.tokenizer,
+        "pooling": options.pooling, "query_model": options.query_model,
+    }  # fmt: skip
+    return {name: value for name, value in known.items() if value}

@@ -8,7 +8,7 @@ from typing import Any
 
 from memserve.errors import ModelUnreadable, Unsupported
 from memserve.extras import missing, need
-from memserve_hf.opening.checkpoint import Checkpoint
+from memserve_hf.opening.claim import Checkpoint
 from memserve_hf.opening.device import Place
 from memserve_hf.opening.quantizing import config_for
 from memserve_hf.options import Options

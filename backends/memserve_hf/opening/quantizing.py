@@ -5,7 +5,7 @@ from typing import Any
 
 from memserve.errors import InvalidInput
 from memserve.extras import missing, need
-from memserve_hf.opening.checkpoint import Checkpoint
+from memserve_hf.opening.claim import Checkpoint
 from memserve_hf.opening.device import Place
 from memserve_hf.opening.installed import present
 from memserve_hf.options import Options

@@ -5,8 +5,7 @@ from dataclasses import replace
 from memserve.errors import DoesNotFit, MemserveError
 from memserve.hardware.machine import GIB
 from memserve.plan import Plan
-from memserve_hf.opening.checkpoint import Checkpoint
-from memserve_hf.opening.claim import FLOATS
+from memserve_hf.opening.claim import FLOATS, Checkpoint
 from memserve_hf.opening.device import Place, free_bytes
 from memserve_hf.options import Options
 

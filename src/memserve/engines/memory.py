@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Literal, Protocol, TypeAlias, runtime_checkable
+from typing import Literal, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 from memserve.engines.assumption import Assumption
 from memserve.engines.deployment import Deployment
@@ -11,6 +11,15 @@ from memserve.hardware.machine import Machine
 from memserve.model.spec import ModelSpec
 
 Outcome: TypeAlias = Literal["runs", "refused", "out_of_memory"]
+
+
+class Bars(NamedTuple):
+    """How far 90 % of real starts of this class lie below and above the figures, in bytes."""
+
+    weights: tuple[int, int]
+    kv_cache: tuple[int, int]
+    token_bytes: float
+    """What one token of the pool takes."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +40,17 @@ class Footprint:
     outcome: Outcome = "runs"
     reasons: tuple[str, ...] = ()
     error: float = 0.0
-    """Relative error bar of kv_cache + weights, from the shipped validation set."""
+    """Relative error bar of kv_cache + weights, where no class of starts gives `bars`."""
+    bars: Bars | None = None
+
+    @property
+    def error_bars(self) -> Bars:
+        """How far off the figures may be, by class or by the engine's one relative figure."""
+        if self.bars is not None:
+            return self.bars
+        kv = round(self.error * (self.kv_cache + self.weights))
+        weights = round(self.error * self.weights / 2)
+        return Bars((weights, weights), (kv, kv), self.kv_cache / self.kv_tokens if self.kv_tokens else 0.0)
 
     @property
     def free(self) -> int:

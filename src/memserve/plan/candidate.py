@@ -1,5 +1,6 @@
 """A candidate: one deployment with its weights and its verdict, in the words of the JSON answer."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -146,6 +147,19 @@ class Judged:
         return None if self.footprint is None else round(self.footprint.max_concurrency, 2)
 
     @property
+    def error_bars(self) -> dict[str, dict[str, float]] | None:
+        """What 90 % of real starts of this class stay within, each in its figure's unit."""
+        if self.footprint is None:
+            return None
+        found, bars = self.footprint, self.footprint.error_bars
+        tokens = [width / bars.token_bytes if bars.token_bytes else 0 for width in bars.kv_cache]
+        return {
+            "weights": within(found.weights / GIB, [width / GIB for width in bars.weights]),
+            "kv_cache": within(found.kv_cache / GIB, [width / GIB for width in bars.kv_cache]),
+            "kv_cache_tokens": {k: int(v) for k, v in within(found.kv_tokens, tokens).items()},
+        }
+
+    @property
     def memory_gib_per_card(self) -> dict[str, float] | None:
         """The fullest card's memory in GiB; None for HTTP providers."""
         return None if self.footprint is None else gib(self.footprint)
@@ -169,6 +183,11 @@ class Candidate(Judged):
             "data_parallel": None if self.remote else self.data_parallel,
             "outcome": self.outcome, "rule": self.rule, "reason": self.reason, "source": self.source,
         }  # fmt: skip
+
+
+def within(value: float, widths: Sequence[float]) -> dict[str, float]:
+    """From so far below to so far above; nothing is less than none."""
+    return {"low": round(max(0.0, value - widths[0]), 4), "high": round(value + widths[1], 4)}
 
 
 def gib(footprint: Footprint) -> dict[str, float]:

@@ -4,7 +4,7 @@ import asyncio
 import json
 import logging
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,6 @@ from memserve.run.asking.intake import Intake
 from memserve.run.asking.local_loop import LocalLoop
 from memserve.run.distributed.ray_loop import RayLoop
 from memserve.run.distributed.remote_generator import remote
-from memserve.run.identity import identity
 from memserve.run.interrupts import Interrupts, Stopped
 from memserve.run.limits.budget import Spending, price_of
 from memserve.run.options import Options
@@ -30,6 +29,19 @@ from memserve.run.store.journal import Journal, is_reserve
 from memserve.run.store.record import Stamp
 from memserve.run.store.results import Results
 from memserve.run.summary import Summary
+
+_FIELDS = ("backend", "engine", "model")
+
+
+def identity(generator: Any) -> dict[str, str]:
+    """What a generator says of itself (`identity`: backend, address, model, revision, ...; never a key)."""
+    capabilities = getattr(generator, "capabilities", None)
+    known = {name: getattr(capabilities, name, None) for name in _FIELDS}
+    own = getattr(generator, "identity", None)
+    if isinstance(own, Mapping):
+        known.update(own)
+    return {str(name): str(value) for name, value in known.items() if value is not None}
+
 
 _log = logging.getLogger("memserve.run")
 

@@ -10,14 +10,14 @@ if TYPE_CHECKING:
     from memserve.tokens.detokenizer import Detokenizer as Detokenizer
     from memserve.tokens.prompts import Prepared as Prepared
     from memserve.tokens.prompts import Prompts as Prompts
-    from memserve.tokens.score_pair import ScorePair as ScorePair
-    from memserve.tokens.score_pair import tokenize_pair as tokenize_pair
     from memserve.tokens.tokenizer import Tokenizer as Tokenizer
+    from memserve.tokens.tokenizing import ScorePair as ScorePair
     from memserve.tokens.tokenizing import Tokenizing as Tokenizing
+    from memserve.tokens.tokenizing import tokenize_pair as tokenize_pair
 
 _HOMES = {
-    "Detokenizer": "detokenizer", "Prepared": "prompts", "Prompts": "prompts", "ScorePair": "score_pair",
-    "tokenize_pair": "score_pair", "Tokenizer": "tokenizer", "Tokenizing": "tokenizing",
+    "Detokenizer": "detokenizer", "Prepared": "prompts", "Prompts": "prompts", "ScorePair": "tokenizing",
+    "tokenize_pair": "tokenizing", "Tokenizer": "tokenizer", "Tokenizing": "tokenizing",
 }  # fmt: skip
 __all__ = sorted(_HOMES)
 if not TYPE_CHECKING:

@@ -1,9 +1,10 @@
 """Tokens to text while they arrive: whole characters, thought apart from answer, cut at a stop string."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import groupby
 
-from memserve.protocol import Delta
+from memserve.protocol import Delta, FinishReason, Usage
 from memserve.tokens.thinking import Thinking, ThoughtSplitter, beginning
 from memserve.tokens.tokenizer import Tokenizer
 
@@ -97,6 +98,15 @@ class Detokenizer:
         """What is new, thought or answer, while more is to come."""
         piece, thought = self.fresh(last=False), self.fresh_thought()
         return Delta(piece, reasoning=thought) if piece or thought else None
+
+    def read(self, tokens: Sequence[int], finish: FinishReason | None, spent: Usage | None) -> Delta:
+        """More tokens of an engine that streams them; a finish reason comes with the last."""
+        for token in tokens:
+            self.push(token)
+        if finish is not None:
+            self.finish()
+        used = spent and replace(spent, reasoning_tokens=self.reasoning_tokens)
+        return Delta(self.fresh(last=finish is not None), finish, used, self.fresh_thought())
 
     def fresh_thought(self) -> str:
         """What of the thought is new since the last call."""

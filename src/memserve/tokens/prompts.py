@@ -67,6 +67,15 @@ class Prompts:
         ids, most = self.fit(self.bare(text), request, budget or 0)
         return Prepared(ids, most, how, how.opened(text), budget)
 
+    def prepare_whole(self, request: Request) -> Prepared:
+        """The same, for an engine that writes all in one go: what would bind the thought, too, is refused."""
+        prepared = self.prepare(request)
+        bound = [name for name in ("stop", "schema", "regex", "choices") if getattr(request, name)]
+        if prepared.thinking and bound:
+            reason = "it would bind the thought, too: pass thinking=False where the model can do without"
+            raise Unsupported(self.backend, f"{bound[0]} with thinking", reason)
+        return prepared
+
     def detokenizer(self, request: Request, prepared: Prepared, *, live: bool) -> Detokenizer:
         """What turns one answer's tokens into text, apart from its thought."""
         return Detokenizer(

@@ -194,6 +194,11 @@ def memory(plan: Plan) -> Iterator[str]:
     yield bar({part: max(0, getattr(footprint, part)) for part in PARTS}, footprint.total)
     named = (f"{part.replace('_', ' ')} {getattr(footprint, part) / GIB:.2f}" for part in PARTS)
     yield ", ".join(named) + f", free {footprint.free / GIB:.2f} of {footprint.total / GIB:.2f} GiB"
+    bounds = plan.error_bars or {}
+    if footprint.error_bars.kv_cache != (0, 0):
+        kv, tokens = bounds["kv_cache"], bounds["kv_cache_tokens"]
+        said = f"{kv['low']:.2f} to {kv['high']:.2f} GiB, {tokens['low']} to {tokens['high']} tokens"
+        yield f"nine of ten starts of this kind keep a KV cache of {said}"
     if plan.assumed:
         taken = (f"{one.name} {str(one.value).lower()}" for one in plan.assumed)
         yield "taken for it (plan.assumptions has each source): " + ", ".join(taken)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from memserve.client import scoring
 from memserve.errors import ContextOverflow, InvalidInput
 from memserve.tokens.prompts import Prompts
-from memserve.tokens.score_pair import tokenize_pair
+from memserve.tokens.tokenizing import tokenize_pair
 
 
 class Letters:
