@@ -71,10 +71,10 @@ class Package(Plannable):
 
     @cached_property
     def flags(self) -> FlagTable | None:
-        """Every flag of its server's command; None where nobody drew the table."""
+        """Every flag of its server's command (or PACKAGE/FILE: another's); None where nobody drew the table."""
         from memserve.engines import flags
 
-        rows = self._optional("flags")
+        rows = self._optional(self.rules.get("flags", "flags"))
         return None if rows is None else flags.read(rows)
 
     @cached_property
