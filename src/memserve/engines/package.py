@@ -71,7 +71,7 @@ class Package(Plannable):
 
     @cached_property
     def flags(self) -> FlagTable | None:
-        """Every flag of its server's command (or PACKAGE/FILE: another's); None where nobody drew the table."""
+        """Every flag of its server's command (PACKAGE/FILE: another's); None where nobody drew one."""
         from memserve.engines import flags
 
         rows = self._optional(self.rules.get("flags", "flags"))
