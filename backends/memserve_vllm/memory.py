@@ -23,6 +23,7 @@ from memserve.model.spec import ModelSpec
 from memserve_vllm import memory_regime
 from memserve_vllm.memory_batch import refused
 from memserve_vllm.memory_facts import Facts
+from memserve_vllm.memory_model import adapters_bytes, loaded
 from memserve_vllm.memory_pages import DS_MLA_TOKEN, INDEX_TOKEN, PagePlan, Pool, pool
 from memserve_vllm.memory_peak import graph_bytes, graphs_inside, non_torch_bytes, peak
 from memserve_vllm.memory_run import Run
@@ -69,7 +70,7 @@ class VllmAccountant:
     def run(self, model: ModelSpec, machine: Machine, deployment: Deployment) -> Run:
         """What every estimate is asked about, with nothing left open."""
         deployment = settled(model, deployment)
-        return Run(self.facts, seen(model, deployment), machine, deployment)
+        return loaded(Run(self.facts, model, machine, deployment))
 
     def assumptions(
         self, model: ModelSpec, machine: Machine, deployment: Deployment
@@ -103,6 +104,7 @@ class VllmAccountant:
         spent = peak(run)
         stages = stage_bytes(run.model, split, held_in, layout.pipeline)
         last = len(stages) - 1
+        beside += adapters_bytes(run)
         beside -= round(float(run.deployment.option("cpu-offload-gb") or 0) * GIB)
         factor = run.row("loading")["factor"]
         return [
@@ -184,13 +186,6 @@ def settled(model: ModelSpec, deployment: Deployment) -> Deployment:
     if deployment.dtype not in ("auto", ""):
         return deployment
     return replace(deployment, dtype="bfloat16" if model.dtype == "bfloat16" else "float16")
-
-
-def seen(model: ModelSpec, deployment: Deployment) -> ModelSpec:
-    """The model without its encoders where the command leaves them out."""
-    if not model.towers or deployment.option("language-model-only") != "true":
-        return model
-    return remembered(model, "text", lambda: replace(model, towers=()))
 
 
 def cached_layers(model: ModelSpec, deployment: Deployment) -> tuple[LayerCache | None, ...]:
