@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
-from memserve.engines import container, installed
+from memserve.engines import installed
 from memserve.engines.backend import server_of
 from memserve.engines.command import masked, taken_apart
 from memserve.engines.deployment import Deployment
@@ -35,9 +35,9 @@ def check(command: str | Sequence[str], gpus: str | Machine | None = None, *,
     from memserve.plan.search.judging import assess
 
     machine = _machine(gpus, memory_gib_per_card)
-    variables, words, release = container.opened(*taken_apart(command))
+    variables, words = taken_apart(command)
     name, asked = _asked(words, machine)
-    asked = replace(asked, engine_version=engine_version or release or _latest(asked.backend))
+    asked = replace(asked, engine_version=engine_version or _latest(asked.backend))
     not_counted = tuple(_not_counted(asked, machine))
     model = load(name)
     asked = replace(asked, concurrency=concurrency or 1, env=tuple(variables.items()))
@@ -136,7 +136,6 @@ def _starts() -> Iterator[str]:
     """How the commands begin that can be read."""
     servers = (server_of(installed.named(name)) for name in installed.plannable())
     yield from dict.fromkeys(" ".join(server.program.starts[0]) for server in servers if server)
-    yield "each in docker run, too"
 
 
 def _latest(backend: str) -> str:
