@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from math import ceil
+
 import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
-from simulated import Server, run
+from simulated import Bucket, Server, run
+
+from memserve.run.limits.pace import AcceptedRate
 
 
 def prompts(count):
@@ -79,3 +83,35 @@ def test_requests_that_always_time_out_fail_and_the_others_are_answered():
     results, _ = run(server, prompts(500), timeout=20)
     assert results.done + len(results.failures) == 500
     assert results.done >= 495
+
+
+HINTS = {
+    "none": lambda wait: {},
+    "seconds": lambda wait: {"retry-after": str(ceil(wait))},
+    "milliseconds": lambda wait: {"retry-after-ms": str(wait * 1000)},
+}
+
+
+@pytest.mark.parametrize("hint", HINTS)
+@pytest.mark.parametrize(("a_second", "at_once", "count"), [(10, 10, 900), (5, 25, 600), (50, 50, 3000)])
+def test_a_rate_that_refuses_what_exceeds_it_is_found_and_kept_to(a_second, at_once, count, hint):
+    server = Server(seconds=0.5, refuse=Bucket(a_second, at_once, HINTS[hint]))
+    results, _ = run(server, prompts(count))
+    assert results.done == count
+    assert (count - at_once) / a_second / (server.last - server.first) >= 0.9
+    assert server.posts <= 1.25 * count
+
+
+def test_one_burst_of_refusals_is_one_step():
+    """Fifty refusals that were under way together once made a pause of a minute."""
+    rate = AcceptedRate()
+    numbers = [rate.send(0.001 * n) for n in range(50)]
+    pauses = [rate.refuse(n, 0.001 * n, 0.1 + 0.001 * n) for n in numbers]
+    assert [pause for pause in pauses if pause is not None] == [1.0]
+
+
+def test_pauses_grow_while_nothing_is_let_through():
+    rate = AcceptedRate()
+    pauses = [rate.refuse(rate.send(100.0 * n), 100.0 * n, 100.0 * n + 1) for n in range(8)]
+    assert pauses == sorted(pauses)
+    assert pauses[-1] == 60.0

@@ -73,7 +73,6 @@ def test_owning_against_renting():
 
 def test_both_currencies_at_the_given_rate():
     assert cost.in_cny(2, cny_per_usd=7.1) == pytest.approx(14.2)
-    assert cost.in_usd(14.2, cny_per_usd=7.1) == pytest.approx(2)
 
 
 @pytest.mark.parametrize("bad", ["5", "x", None, [1], 1 + 2j, 10**400, 1e300])

@@ -35,7 +35,7 @@ class Clock(selectors.SelectSelector):
     def select(self, timeout: float | None = None) -> Any:
         ready = super().select(0)
         if not ready and timeout:
-            self.now += timeout
+            self.now += max(timeout, 1e-6)  # less is lost in the sum
         return ready
 
 
@@ -81,6 +81,7 @@ class Server:
         self.refuse = refuse or (lambda now: None)
         self.broken = broken
         self.posts = self.answers = self.billed = self.busy = self.flight = self.most = 0
+        self.tells = True
         self.stretch: Callable[[], float] = lambda: self.seconds
         self.working, self.worked_twice = Counter[str](), 0
         self._queue: deque[asyncio.Future[None]] = deque()
@@ -90,6 +91,10 @@ class Server:
         """More or fewer slots from now on."""
         self.slots = slots
         self._next()
+
+    def bill(self, prompt: int, made: int) -> None:
+        """What the provider charges."""
+        self.billed += prompt + made
 
     def close(self) -> None:
         """Nothing is open."""
@@ -125,14 +130,14 @@ class Server:
             self.working[asked] -= 1
             self._next()
         prompt, made = self.usage(body, post)
-        self.billed += prompt + made
+        self.bill(prompt, made)
         if self.broken(post):
             return Reply(200, b'{"choices": [{"mess')
         self.answers += 1
         self.last = asyncio.get_running_loop().time()
         choice = {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": "yes"}}
-        return Reply(200, {"id": "x", "model": "m", "choices": [choice],
-                           "usage": {"prompt_tokens": prompt, "completion_tokens": made}})  # fmt: skip
+        told = {"prompt_tokens": prompt, "completion_tokens": made} if self.tells else None
+        return Reply(200, {"id": "x", "model": "m", "choices": [choice], "usage": told})
 
     async def _enter(self) -> None:
         if self.busy >= self.slots:
@@ -148,6 +153,24 @@ class Server:
             if not turn.done():
                 self.busy += 1
                 turn.set_result(None)
+
+
+class Bucket:
+    """Lets so many a second through, so many at once; refuses the others, with what `hint` says."""
+
+    def __init__(
+        self, a_second: float, at_once: float, hint: Callable[[float], Any] = lambda wait: {}
+    ) -> None:
+        self.a_second, self.at_once, self.hint = a_second, at_once, hint
+        self._has, self._seen = at_once, START
+
+    def __call__(self, now: float) -> Any:
+        self._has = min(self.at_once, self._has + (now - self._seen) * self.a_second)
+        self._seen = now
+        if self._has >= 1:
+            self._has -= 1
+            return None
+        return self.hint((1 - self._has) / self.a_second)
 
 
 class Results:
@@ -183,6 +206,7 @@ def run(server: Server, requests: list[Any], *, at: dict[float, Callable[[], Non
             loop.call_at(START + moment, happens)
         try:
             loop.run_until_complete(asking.run())
+            loop.run_until_complete(asyncio.sleep(100_000))  # what the server goes on with is billed, too
         finally:
             for task in asyncio.all_tasks(loop):
                 task.cancel()
@@ -190,4 +214,4 @@ def run(server: Server, requests: list[Any], *, at: dict[float, Callable[[], Non
     return results, asking
 
 
-__all__ = ["START", "Clock", "Server", "budget", "run", "virtual"]
+__all__ = ["START", "Bucket", "Clock", "Server", "budget", "run", "virtual"]

@@ -8,7 +8,7 @@ from contextlib import suppress
 from typing import Any, TypeVar
 
 from memserve.errors import BadAnswer, MemserveError, RemoteError
-from memserve.http.time_limit import within
+from memserve.http.limits import within
 from memserve.http.transport import Answer
 
 T = TypeVar("T")

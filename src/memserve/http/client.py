@@ -18,9 +18,9 @@ from memserve.errors import (
 )
 from memserve.http import body, failure
 from memserve.http.error_rows import SHARED
+from memserve.http.limits import within
 from memserve.http.retry import Attempts
 from memserve.http.throttle import Throttle
-from memserve.http.time_limit import within
 from memserve.http.transport import Call
 from memserve.protocol import observer
 
@@ -91,7 +91,7 @@ class HttpClient:
         attempts = Attempts(self.limits, self._known)
         while True:
             yielded = False
-            await self._turn(self.limits.timeout)
+            sent = await self._turn(self.limits.timeout)
             source = self._streamed(call, events)
             try:
                 async for item in source:
@@ -102,7 +102,7 @@ class HttpClient:
                 self._clean(error)
                 if yielded:
                     raise
-                await self._pause(attempts, error)
+                await self._pause(attempts, error, sent)
             finally:
                 await source.aclose()
 
@@ -130,19 +130,19 @@ class HttpClient:
     async def _persist(self, once: Callable[[], Awaitable[T]]) -> T:
         attempts = Attempts(self.limits, self._known)
         while True:
-            await self._turn(self.limits.timeout)
+            sent = await self._turn(self.limits.timeout)
             try:
                 return await once()
             except RemoteError as error:
                 self._clean(error)
-                await self._pause(attempts, error)
+                await self._pause(attempts, error, sent)
 
     def _clean(self, error: RemoteError) -> None:
         """Mask keys in what a server said, and only then shorten it."""
         error.message = self.mask(error.message)[:_SHOWN]
         error.args = (error.message,)
 
-    async def _pause(self, attempts: Attempts, error: RemoteError) -> None:
+    async def _pause(self, attempts: Attempts, error: RemoteError, sent: float) -> None:
         """Wait before the next attempt, or raise the error for good."""
         observed = observer.get()
         if observed is not None:
@@ -152,9 +152,11 @@ class HttpClient:
         seconds = attempts.after(error)
         log.info("%s; next attempt in %.1f s", error.message, seconds)
         if isinstance(error, Throttled):
-            if observed is None or error.retry_at is not None:
+            if error.retry_at is not None:
                 self._throttle.pause(seconds)
-            return  # an observer paces what the server gives no moment for
+            elif observed is None:  # an observer paces what the server gives no moment for
+                self._throttle.pause(seconds, sent)
+            return
         if isinstance(error, failure.Loading):
             await self._until_loaded(seconds)
         else:
@@ -166,13 +168,14 @@ class HttpClient:
         attempts.renewed = True
         return True
 
-    async def _turn(self, limit: float) -> None:
-        """Wait until an attempt may go out."""
+    async def _turn(self, limit: float) -> float:
+        """Wait until an attempt may go out; the moment when it does."""
         if self._throttle.remaining:
             await self._throttle.wait()
         observed = observer.get()
         if observed is not None:
             await observed.before(limit)
+        return time.monotonic()
 
     async def _until_loaded(self, first: float) -> None:
         """Poll the server's health while it loads its model, which costs no attempt."""

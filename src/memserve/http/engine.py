@@ -1,24 +1,17 @@
 """The base of every HTTP backend's engine, which says how to write a request and how to read an answer."""
 
-from __future__ import annotations
-
 from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator, Mapping
 from contextlib import suppress
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 from memserve.errors import RemoteError, Unsupported
 from memserve.http import body, sse
-from memserve.http.time_limit import within
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping
-
-    from memserve.http.client import HttpClient, Pieces
-    from memserve.http.sse import Event
-    from memserve.http.transport import Answer, Call
-    from memserve.protocol import Capabilities, Completion, Delta, Request
-
+from memserve.http.client import HttpClient, Pieces
+from memserve.http.limits import within
+from memserve.http.sse import Event
+from memserve.http.transport import Answer, Call
+from memserve.protocol import Capabilities, Completion, Delta, Request
 
 _IDLE_EVENTS = frozenset({"ping", "keepalive", "heartbeat"})
 _DRAIN_SECONDS = 0.1

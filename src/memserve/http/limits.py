@@ -1,10 +1,18 @@
-"""How long and how much: the limits of one HTTP client."""
+"""How long and how much: the limits of one HTTP client, and a wait within one."""
 
+import asyncio
 import math
+import sys
+from collections.abc import Awaitable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
-from memserve.errors import InvalidInput
+from memserve.errors import InvalidInput, TimedOut
+
+if sys.version_info >= (3, 11):
+    from asyncio import timeout as _timeout
+else:
+    from async_timeout import timeout as _timeout
 
 MIB = 2**20
 _STARTUP_ATTEMPTS = 10
@@ -66,3 +74,15 @@ class Limits:
 def _positive(name: str, value: Any) -> None:
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < math.inf:
         raise InvalidInput(f"{name} is a positive number of seconds, not {value!r}")
+
+
+T = TypeVar("T")
+
+
+async def within(seconds: float, work: Awaitable[T], what: str) -> T:
+    """The result of a wait that may take so many seconds, or TimedOut."""
+    try:
+        async with _timeout(max(0.0, seconds)):
+            return await work
+    except (TimeoutError, asyncio.TimeoutError):
+        raise TimedOut(what) from None

@@ -45,8 +45,12 @@ def answered(model: str | PathLike[str] | ModelSpec, gpus: str | Machine | None,
              everything: bool = False) -> Answer:  # fmt: skip
     """The whole answer, its rejections included."""
     from memserve.plan.answer import answer
+    from memserve.plan.part import answer_in_part
 
-    return answer(model_of(model, query.backend), machine_of(gpus), query, everything=everything)
+    spec, machine = model_of(model, query.backend), machine_of(gpus)
+    if not query.headroom:
+        return answer(spec, machine, query, everything=everything)
+    return answer_in_part(spec, machine, query, query.headroom, everything=everything)
 
 
 def model_of(model: str | PathLike[str] | ModelSpec, backend: str | None = None) -> ModelSpec:

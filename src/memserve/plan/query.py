@@ -67,6 +67,8 @@ class PlanOptions(TypedDict, total=False):
     """When the workload must be done: `12h`, `3d`, `tomorrow 9:00`, or seconds."""
     budget: float | None
     """Dollars that the workload may cost."""
+    headroom: str | float | None
+    """What of each card stays free: `10%`."""
     rpm: float | None
     """Requests a minute that a provider takes: a workload's hours follow from it."""
     tpm: float | None
@@ -87,6 +89,8 @@ class Query:
     data_parallel: int | None = None
     kv_dtype: str | None = None
     objective: str = "quality"
+    headroom: float = 0.0
+    """Share of each card that stays free."""
     job: Job | None = None
     """The workload that the plan is for: bounds the context, and is timed and priced."""
 
@@ -124,10 +128,23 @@ class Query:
         if self.engine_version is not None and not 0 < len(self.engine_version.strip()) <= 80:
             raise InvalidInput("an engine version is a short word such as 0.19.1")
         known_name("objective", self.objective, OBJECTIVES)
+        object.__setattr__(self, "headroom", share_of(self.headroom))
         if self.kv_dtype is not None:
             known_name("KV dtype", self.kv_dtype, KV_DTYPES)
         if self.quantization is not None:
             object.__setattr__(self, "quantization", quantization_name(self.quantization))
+
+
+def share_of(word: str | float) -> float:
+    """`10%` or 0.1: a share of each card."""
+    text = str(word).strip()
+    try:
+        share = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
+    except ValueError:
+        share = -1.0
+    if not 0 <= share < 1:
+        raise InvalidInput(f"headroom is a share of each card, as 10% or 0.1, not {text[:40]!r}")
+    return share
 
 
 def quantization_name(word: str) -> str:

@@ -8,11 +8,11 @@ what callers hold, so that sync, async, streaming and batch behave the same ever
 
 from __future__ import annotations
 
-from memserve.protocol.attempts import AttemptObserver, observer
 from memserve.protocol.capabilities import Capabilities
 from memserve.protocol.clients import Embedder, Generator, Reranker
 from memserve.protocol.engines import (
     AsyncEngine,
+    AttemptObserver,
     Backend,
     BatchEngine,
     Engine,
@@ -35,6 +35,7 @@ from memserve.protocol.engines import (
     SupportsScore,
     SupportsStream,
     SupportsTokenizer,
+    observer,
 )
 from memserve.protocol.settings import Settings
 from memserve.protocol.values import (

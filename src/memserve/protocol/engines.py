@@ -6,11 +6,13 @@ caller may then use of it stands in `Capabilities`.
 
 from __future__ import annotations
 
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 
+    from memserve.errors import MemserveError
     from memserve.protocol.capabilities import Capabilities
     from memserve.protocol.values import (
         Completion,
@@ -229,6 +231,21 @@ class HasIdentity(Protocol):
     def identity(self) -> Mapping[str, str]:
         """Address, revision, dtype, ...; never a secret."""
         ...
+
+
+class AttemptObserver(Protocol):
+    """Set for the task that asks: `observer.set(...)`. A client that asks again by itself calls both."""
+
+    async def before(self, limit: float) -> None:
+        """An attempt that may take `limit` seconds is about to be made: returns when it may go out."""
+        ...
+
+    def failed(self, error: MemserveError) -> None:
+        """The attempt failed, whether or not another follows; it may have been billed all the same."""
+        ...
+
+
+observer: ContextVar[AttemptObserver | None] = ContextVar("observer", default=None)
 
 
 # ---------------------------------------------------------------- the backend

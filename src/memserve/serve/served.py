@@ -1,25 +1,18 @@
 """An engine in a server process of its own, behind the same protocol as one in this process."""
 
-from __future__ import annotations
-
 import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from importlib.util import find_spec
 from shutil import which
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from memserve import registry
 from memserve.engines import installed
 from memserve.errors import BackendMissing
 from memserve.extras import install_line
-from memserve.protocol import SupportsAsyncClose, SupportsClose
-from memserve.serve.server import start
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from memserve.protocol import Capabilities, Completion, Request, Task
-    from memserve.serve.server import Server
+from memserve.protocol import Capabilities, Completion, Request, SupportsAsyncClose, SupportsClose, Task
+from memserve.serve.server import Server, start
 
 _SWITCH = {"true": True, "false": False}
 _OPTIONAL = (

@@ -1,7 +1,5 @@
 """Starts an engine's server, waits until it answers, and stops it: nothing hangs and nothing is left over."""
 
-from __future__ import annotations
-
 import os
 import secrets
 import stat
@@ -11,7 +9,8 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING
+
+from typing_extensions import Self
 
 from memserve.engines import installed
 from memserve.engines.backend import server_of
@@ -22,9 +21,6 @@ from memserve.serve.diagnosis import Diagnosis, diagnose
 from memserve.serve.health import answers, free_port, is_free
 from memserve.serve.inherited import fetches, inherited
 from memserve.serve.process import Process
-
-if TYPE_CHECKING:
-    from typing_extensions import Self
 
 LOOPBACK = "127.0.0.1"
 START_SECONDS = 1800.0

@@ -2,24 +2,28 @@
 
 memserve speed communication MODEL --cards 8 [--tokens 64] [--train] [--link NVLink4]
 memserve speed compression MODEL --gpus 1xA100 [--backend B] [--prune 2:4 channel:0.25]
-memserve speed economics [--cny-per-usd 7.1] [--purchase-usd 300000]
+memserve speed economics [--active 200e9 --mfu 0.3 --server 39.33] [--api 3/15] [--purchase-usd 300000]
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from memserve import cli
-from memserve.errors import UnknownName
+from memserve.errors import InvalidInput, UnknownName
 from memserve.hardware.machine import GIB
 from memserve.speed.communication import Traffic
 from memserve.speed.compression import Effect
+from memserve.speed.economics import Sum
+from memserve.speed.inputs import number
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
 
 Rows = list[tuple[str, ...]]
+QUOTED = {"server": 39.33, "active": 100e9, "mfu": 0.3, "cards": 8.0, "peak_tflops": 989.0}
+"""The widely quoted server: data/economics.json."""
 
 
 def communication(given: Namespace) -> Rows:
@@ -84,17 +88,47 @@ def economics(given: Namespace) -> Rows:
     from memserve.speed import cost
     from memserve.speed import economics as quoted
 
-    sums = quoted.sums()
+    sums = [*_stated(given), *quoted.sums()]
     if given.purchase_usd is not None:
         sums.append(quoted.owning(**{name: getattr(given, name) for name in quoted.OWNING}))
     rows: Rows = [("what", "costs", "", "remark")]
     for one in sums:
         yuan = ""
-        if given.cny_per_usd is not None:
+        if given.cny_per_usd is not None and "$" in one.unit:
             cny = cost.in_cny(one.usd, cny_per_usd=given.cny_per_usd)
             yuan = f"{cny:,.4f} {one.unit.replace('$', 'CNY')}"
         rows.append((one.what, f"{one.usd:,.4f} {one.unit}", yuan, one.remark))
     return rows
+
+
+def _stated(given: Namespace) -> Iterator[Sum]:
+    """The sums of a server that the caller states; the quoted one where a flag is left out."""
+    from memserve.speed.economics import Stated
+
+    api = None if given.api is None else _prices(given.api)
+    words = {name: getattr(given, name) for name in ("server", "active", "mfu", "cards", "peak_tflops")}
+    if api is None and given.samples is None and not any(value is not None for value in words.values()):
+        return iter(())
+    stated = {name: QUOTED[name] if value is None else value for name, value in words.items()}
+    sample = _pair(given.sample, "a sample", ":") if given.sample else Stated.sample
+    return Stated(**stated, api=api, sample=sample, samples=given.samples).sums(given.purchase_usd)
+
+
+def _prices(word: str) -> tuple[float, float]:
+    """`3/15` or a model that is priced."""
+    from memserve.speed import prices
+
+    found = None if word[:1].isdigit() else prices.of(word)
+    return (found.input, found.output) if found else _pair(word, "a price", "/")
+
+
+def _pair(word: str, what: str, mark: str) -> tuple[float, float]:
+    first, _, second = word.partition(mark)
+    try:
+        return number(what, float(first), above=True), number(what, float(second), above=True)
+    except ValueError:
+        hint = "say IN/OUT in $ per Mtok or a model with a price" if mark == "/" else "say IN:OUT in tokens"
+        raise InvalidInput(f"not {what}: {word[:40]!r}", hint=hint) from None
 
 
 def parser() -> cli.Parser:
@@ -131,6 +165,14 @@ def _add_compression(small: ArgumentParser) -> None:
 
 def _add_economics(quoted: ArgumentParser) -> None:
     quoted.set_defaults(table=economics)
+    for name, text in (
+        ("active", "parameters that a token is multiplied with (100e9)"), ("mfu", "share of the peak (0.3)"),
+        ("server", "dollars an hour of all its cards (39.33)"), ("cards", "of the server (8)"),
+        ("peak-tflops", "of one card, dense (989)"), ("samples", "that are wanted, as of a month's runs"),
+    ):  # fmt: skip
+        quoted.add_argument(f"--{name}", metavar="N", type=float, help=text)
+    quoted.add_argument("--api", metavar="IN/OUT", help="3/15 ($ per Mtok) or a model: markup and break-even")
+    quoted.add_argument("--sample", metavar="IN:OUT", help="tokens of a sample (833:1667)")
     for name, value, text in (
         ("cny-per-usd", None, "yuan for a dollar: no rate is built in"),
         ("purchase-usd", None, "own it for so much, against renting"),

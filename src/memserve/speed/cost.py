@@ -60,12 +60,6 @@ def in_cny(usd: float, *, cny_per_usd: float) -> float:
     return usd * cny_per_usd
 
 
-def in_usd(cny: float, *, cny_per_usd: float) -> float:
-    """The same sum in dollars, at the rate that the caller gives."""
-    _rates(cny_per_usd=cny_per_usd)
-    return cny / cny_per_usd
-
-
 def _paced(tokens_per_minute: float) -> float:
     _rates(tokens_per_minute=tokens_per_minute)
     return tokens_per_minute / 60

@@ -245,11 +245,6 @@ def affordable_requests(estimate: Estimate, usd: float) -> int | None:
     return int(estimate.workload.requests * usd / estimate.usd[1])
 
 
-def shrunk(workload: Workload, requests: int) -> Workload:
-    """A part of a workload."""
-    return replace(workload, requests=min(requests, workload.requests))
-
-
 @cache
 def _rows() -> dict[str, Workload]:
     read = files.table(__file__, "data/workloads.json")["rows"]

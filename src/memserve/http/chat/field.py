@@ -15,6 +15,8 @@ from memserve.protocol import FinishReason, TokenLogprob, ToolCall, Usage
 log = logging.getLogger("memserve.http")
 FLOOR = -9999.0
 """The log-probability of what is impossible, as vLLM and OpenAI send it."""
+MOST_TOKENS = 10**8
+"""Ten times the longest context."""
 _OLD_CALL = "call_0"
 _WORD = 32
 
@@ -81,10 +83,17 @@ def usage(found: Any) -> Usage:
 
 
 def count(value: Any) -> int | None:
-    """A number of tokens, or None where it is none."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        return None
-    return int(value) if 0 <= value < math.inf else None
+    """A number of tokens, or None where it is none, or none that anybody can have counted."""
+    if not isinstance(value, bool) and isinstance(value, (int, float)) and 0 <= value <= MOST_TOKENS:
+        return int(value)
+    if value is not None:
+        _implausible()
+    return None
+
+
+@cache
+def _implausible() -> None:
+    log.warning("the server's token counts make no sense; those are taken as not counted")
 
 
 def tool_calls(message: dict[str, Any]) -> tuple[ToolCall, ...]:

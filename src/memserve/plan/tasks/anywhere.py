@@ -11,6 +11,7 @@ from memserve.hardware import instances
 from memserve.plan.answer import Answer, Maker, answer
 from memserve.plan.page.section import Section
 from memserve.plan.page.shown import Shown
+from memserve.plan.part import smaller
 from memserve.plan.plan import machine_object
 from memserve.plan.query import MOST, Query
 from memserve.plan.report.sections import part
@@ -116,7 +117,7 @@ def table(model: ModelSpec, query: Query) -> Iterator[Row]:
     asked = installed.asked(query.backend, query.engine_version)
     for card in cards():
         if card.vendor != "cpu":
-            row = row_of(model, card, query, asked)
+            row = row_of(model, smaller(card, query.headroom), query, asked)
             if row is not None:
                 yield row
 

@@ -12,6 +12,7 @@ from memserve.plan.answer import Maker
 from memserve.plan.losses import weight_loss
 from memserve.plan.page.section import Section
 from memserve.plan.page.shown import Shown
+from memserve.plan.part import smaller
 from memserve.plan.plan import Plan, machine_object, model_object
 from memserve.plan.query import DEFAULT_CONTEXT, PlanOptions, Query, known_name
 from memserve.plan.report.sections import PLANS, plan_row
@@ -98,6 +99,7 @@ def models(gpus: str | Machine | None = None, *, task: str | None = None,
     if gpus is None:
         return Models(None, tuple(specs), (), "name")
     machine = machine_of(gpus)
+    machine = replace(machine, card=smaller(machine.card, query.headroom))
     plans = [plan for spec in specs if (plan := plan_of(spec, machine, query)) is not None]
     plans.sort(key=_key(query.objective))
     least = None if task == "embed" else query.context or DEFAULT_CONTEXT

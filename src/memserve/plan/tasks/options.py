@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import argparse
 
 ASKED = ("context", "concurrency", "backend", "engine_version", "quantization", "tp", "pp", "dp", "kv_dtype",
-         "objective", "workload", "deadline", "budget", "rpm", "tpm")  # fmt: skip
+         "objective", "workload", "deadline", "budget", "rpm", "tpm", "headroom")  # fmt: skip
 """Options that become a `PlanOptions`, under the same names."""
 
 _COUNTED = re.compile(r"\d+\s*[xX×*]\s*\w")
@@ -96,6 +96,7 @@ def wanted(made: Parser) -> None:
     add("--workload", metavar="W", help="longmemeval-s, locomo, IN:OUT:N or a .jsonl file of requests")
     add("--deadline", metavar="T", help="with --workload: 12h, 90m, 3d, 'tomorrow 9:00'")
     add("--budget", type=amount, metavar="USD", help="with --workload: dollars")
+    add("--headroom", metavar="SHARE", help="what of each card stays free: 10%%")
     add("--rpm", type=amount, metavar="N", help="with --workload: requests a minute that a provider takes")
     add("--tpm", type=amount, metavar="N", help="with --workload: tokens a minute that a provider takes")
     add("--objective", metavar="O", help="quality (the default), throughput, latency or cost")

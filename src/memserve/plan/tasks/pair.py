@@ -19,9 +19,9 @@ from memserve.plan.answer import Answer, answer
 from memserve.plan.losses import weight_loss
 from memserve.plan.page.section import Section
 from memserve.plan.page.shown import Shown
+from memserve.plan.part import answer_in_part, with_deployment
 from memserve.plan.plan import Plan
 from memserve.plan.query import PlanOptions, Query
-from memserve.plan.search.checkpoints import loaded
 from memserve.plan.tasks.options import asked
 from memserve.plan.tasks.showing import show
 
@@ -92,7 +92,9 @@ def planned(generator: ModelSpec, embedder: ModelSpec, machine: Machine, query: 
     beside = embedding_plan(embedder, machine)
     if beside is None:
         return Pair(answer(generator, machine, query), None, shared=False)
-    shared = Pair(sharing(generator, machine, query, beside), on_card(beside, machine, 0), shared=True)
+    share = needed(beside) / machine.card.memory
+    left = answer_in_part(generator, machine, query, share, others=True)
+    shared = Pair(left, on_card(beside, machine, 0), shared=True)
     if machine.nodes > 1 or machine.cards_per_node < 2:
         return shared
     last = machine.cards_per_node - 1
@@ -111,7 +113,7 @@ def embedding_plan(model: ModelSpec, machine: Machine) -> Plan | None:
         return found
     share = needed(found) / max(1, found.footprint.total)
     smaller = replace(found.deployment, utilization=round(share + 0.005, 2), max_sequences=BATCH)
-    return _fixed(found, smaller)
+    return with_deployment(found, smaller)
 
 
 def on_card(plan: Plan, machine: Machine, index: int) -> Plan:
@@ -132,28 +134,6 @@ def needed(plan: Plan) -> int:
         return 0
     pool = held.kv_cache / max(1.0, held.max_concurrency) * BATCH
     return int(held.weights + held.activation + held.non_torch + held.graphs + pool) + MARGIN
-
-
-def sharing(generator: ModelSpec, machine: Machine, query: Query, beside: Plan) -> Answer:
-    """The generator in what the embedder leaves of each card."""
-    card = machine.card
-    rest = replace(machine, card=replace(card, memory=max(1, card.memory - needed(beside))))
-    found = answer(generator, rest, query)
-    if found.plan is None or found.plan.footprint is None:
-        return replace(found, machine=machine)
-    share = int(found.plan.footprint.usable / card.memory * 1000) / 1000
-    plan = _fixed(replace(found.plan, machine=machine), replace(found.plan.deployment, utilization=share))
-    return replace(found, plan=plan, machine=machine)
-
-
-def _fixed(plan: Plan, deployment: Any) -> Plan:
-    """The plan with another budget, accounted and launched anew."""
-    from memserve.plan.search.judging import held
-
-    backend, model = installed.named(plan.backend), loaded(plan.model, plan.checkpoint)
-    launch = backend.launch.launch(model, plan.checkpoint.id, plan.machine, deployment)
-    verdict = held(backend, model, plan.machine, deployment)
-    return replace(plan, deployment=deployment, verdict=verdict, launch=launch)
 
 
 def _worth(pair: Pair) -> tuple[float, float]:

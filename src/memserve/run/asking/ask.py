@@ -3,10 +3,12 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 
 from memserve.errors import BadAnswer, InvalidInput, TimedOut
-from memserve.protocol import Completion, Request
+from memserve.http.chat.field import count
+from memserve.protocol import Completion, Request, Usage
 from memserve.run.requests.item import chosen
 
 LIMIT_SECONDS = 3600.0
@@ -34,7 +36,11 @@ def sound(answer: Any) -> Completion:
         raise BadAnswer(f"the generator returned {type(answer).__name__} instead of a Completion")
     if answer.error is not None:
         raise answer.error
-    return answer
+    told = answer.usage
+    usage = Usage(
+        *map(count, (told.prompt_tokens, told.completion_tokens, told.cached_tokens, told.reasoning_tokens))
+    )
+    return answer if usage == told else replace(answer, usage=usage)
 
 
 class Asker:

@@ -1,36 +1,33 @@
 """The asking loop for engines behind a wire: many in flight, at the pace that the regulator allows."""
 
-from __future__ import annotations
-
 import asyncio
 import logging
 import time
 from collections import deque
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
 
-from memserve.errors import Cancelled
+from memserve.errors import Cancelled, MemserveError
+from memserve.protocol import observer
 from memserve.run.asking.ask import Asker
 from memserve.run.asking.loop_event import LoopEvent
-from memserve.run.asking.repeats import Repeats
 from memserve.run.asking.request_queue import RequestQueue
+from memserve.run.limits.budget import Spending
 from memserve.run.limits.concurrency import CEILING
+from memserve.run.limits.in_flight import Ticket
 from memserve.run.limits.regulator import Regulator
+from memserve.run.options import Options
 from memserve.run.requests import order
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from memserve.run.limits.budget import Spending
-    from memserve.run.limits.in_flight import Ticket
-    from memserve.run.options import Options
-    from memserve.run.requests.item import Item
-    from memserve.run.store.results import Results
+from memserve.run.requests.item import Item
+from memserve.run.store.results import Results
 
 GRACE_SECONDS = 10.0
 """How long a stopping run waits for answers that are on their way, and will be paid."""
 CANCEL_SECONDS = 2.0
 FILL_SECONDS = 0.02
 POLL_SECONDS = 1.0
+TICK_SECONDS = 0.001
 _log = logging.getLogger("memserve.run")
 
 
@@ -107,7 +104,7 @@ class AsyncLoop:
             raise self._results.trouble
         seconds = self._regulator.wait(item, self._regulator.in_flight)
         if seconds > 0:
-            await self._event.wait(min(seconds, POLL_SECONDS))
+            await self._event.wait(min(max(seconds, TICK_SECONDS), POLL_SECONDS))
         return seconds <= 0
 
     def _start(self, item: Item) -> None:
@@ -161,3 +158,71 @@ class AsyncLoop:
     async def _drain(self, seconds: float) -> None:
         if self._tasks:
             await asyncio.wait(set(self._tasks), timeout=seconds)
+
+
+class Repeats:
+    """Requests whose last attempt failed and whose next waits for its turn."""
+
+    def __init__(self, regulator: Regulator, event: LoopEvent) -> None:
+        self._regulator = regulator
+        self._event = event
+        self._waiting: dict[Ticket, asyncio.Future[None]] = {}
+
+    @contextmanager
+    def observing(self, ticket: Ticket) -> Iterator[None]:
+        """Hear of every attempt that the current task makes."""
+        token = observer.set(_Observer(self, ticket, self._regulator, asyncio.get_running_loop()))
+        try:
+            yield
+        finally:
+            observer.reset(token)
+
+    def next(self) -> Ticket | None:
+        """The first that may be asked again."""
+        return next(filter(self._regulator.may_repeat, self._waiting), None)
+
+    def go(self, ticket: Ticket) -> None:
+        """Its attempt starts."""
+        self._regulator.attempt(ticket)
+        turn = self._waiting.pop(ticket)
+        if not turn.done():
+            turn.set_result(None)
+
+    def stop(self) -> None:
+        """No attempt more: whoever waits is cancelled, and stays unanswered."""
+        for turn in self._waiting.values():
+            turn.cancel()
+
+    async def wait(self, ticket: Ticket) -> None:
+        """Until it is this one's turn."""
+        turn = self._waiting[ticket] = asyncio.get_running_loop().create_future()
+        self._event.set()
+        try:
+            await turn
+        finally:
+            self._waiting.pop(ticket, None)
+
+
+class _Observer:
+    """One request's attempts. What a client does in another loop than the run's is not paced here."""
+
+    def __init__(self, repeats: Repeats, ticket: Ticket, regulator: Regulator,
+                 loop: asyncio.AbstractEventLoop) -> None:  # fmt: skip
+        self._repeats = repeats
+        self._ticket = ticket
+        self._regulator = regulator
+        self._loop = loop
+        self._first = True
+
+    async def before(self, limit: float) -> None:
+        self._ticket.limit = limit
+        if asyncio.get_running_loop() is self._loop:
+            if not self._ticket.open:
+                await self._repeats.wait(self._ticket)
+            elif self._first:
+                self._ticket.sent = self._loop.time()
+        self._first = False
+
+    def failed(self, error: MemserveError) -> None:
+        if asyncio.get_running_loop() is self._loop:
+            self._regulator.attempt_failed(self._ticket, error)

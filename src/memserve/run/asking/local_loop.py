@@ -8,8 +8,8 @@ from memserve.errors import BadAnswer, EngineFailed
 from memserve.protocol import Completion
 from memserve.run.asking import ask
 from memserve.run.limits.budget import Spending
-from memserve.run.limits.error_policy import ABORT
 from memserve.run.limits.estimate import Estimate
+from memserve.run.limits.failures import ABORT
 from memserve.run.options import Options
 from memserve.run.requests import order
 from memserve.run.requests.item import Item, chosen
@@ -32,7 +32,7 @@ class LocalLoop:
         self._spending = spending
         self._order = options.order
         self._most = options.concurrency or MOST
-        self._size = min(FIRST, self._most)
+        self._size = 1 if spending.limited else min(FIRST, self._most)  # costs are learned first
         self._estimate = Estimate()
         self._promised: dict[int, float] = {}
         self._stopping = False

@@ -5,28 +5,21 @@ behind a wire, one short list for a local one. A killed worker loses no more tha
 an answer that comes twice is written once.
 """
 
-from __future__ import annotations
-
 import logging
 import time
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator
+from typing import Any
 
 from memserve.errors import BudgetSpent
 from memserve.run.distributed.cluster import cluster, remote_arguments
-from memserve.run.distributed.remote_generator import pack, unpack
-from memserve.run.limits.regulator import Regulator
+from memserve.run.distributed.remote_generator import RemoteGenerator, pack, unpack
+from memserve.run.limits.budget import Spending
+from memserve.run.limits.in_flight import Ticket
+from memserve.run.limits.regulator import Judgement, Regulator
+from memserve.run.options import Options
 from memserve.run.requests import order
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from memserve.run.distributed.remote_generator import RemoteGenerator
-    from memserve.run.limits.budget import Spending
-    from memserve.run.limits.in_flight import Ticket
-    from memserve.run.limits.regulator import Judgement
-    from memserve.run.options import Options
-    from memserve.run.requests.item import Item
-    from memserve.run.store.results import Results
+from memserve.run.requests.item import Item
+from memserve.run.store.results import Results
 
 TASKS = 10_000
 """Tasks to one execution of Ray Data; the next execution opens its generators anew."""

@@ -12,8 +12,6 @@ from memserve.speed.prices import Price
 
 _BUDGET = re.compile(r"\$?\s*(\d+(?:\.\d+)?)\s*(usd|\$|k?tok(?:ens)?|mtok(?:ens)?)?", re.IGNORECASE)
 _UNITS = {"t": 1.0, "k": 1e3, "m": 1e6}
-CAUTION = 1.25
-"""Prompt estimates are taken this much larger before money is promised."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +62,11 @@ class Spending:
         self._spent = 0.0
         self._promised = 0.0
 
+    @property
+    def limited(self) -> bool:
+        """Whether there is a budget."""
+        return self._limit is not None
+
     def cost(self, usage: Usage) -> float | None:
         """Dollars of one answer, where the price is known and the engine counted."""
         if self._price is None or usage.prompt_tokens is None:
@@ -109,5 +112,5 @@ class Spending:
         if self._limit is None:
             return 0.0
         if self._limit.unit == "tokens" or self._price is None:
-            return tokens.prompt * CAUTION + tokens.most
-        return self._price.of_tokens(tokens.prompt * CAUTION, tokens.most)
+            return tokens.worst_prompt + tokens.most
+        return self._price.of_tokens(tokens.worst_prompt, tokens.most)

@@ -6,8 +6,6 @@ a time-out halves it. So a server may lose most of its capacity before anything 
 of one that works on hundreds at once may take as long as they like.
 """
 
-from __future__ import annotations
-
 from math import ceil, inf, log
 
 CEILING = 256

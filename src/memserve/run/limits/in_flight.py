@@ -1,15 +1,10 @@
 """What is in flight: attempts that wait for an answer, and given-up ones still worked on."""
 
-from __future__ import annotations
-
 from collections import deque
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from memserve.run.limits.estimate import NOTHING, Tokens
-
-if TYPE_CHECKING:
-    from memserve.run.requests.item import Item
+from memserve.run.requests.item import Item
 
 WEIGHT = 0.1
 AT_WORK = 4.0
@@ -26,6 +21,8 @@ class Ticket:
     sent: float = 0.0
     tokens: Tokens = NOTHING
     promised: float = 0.0
+    number: int = 0
+    """Of all attempts of the run."""
     limit: float = LONGEST
     """Seconds that an attempt may take."""
     open: bool = False
@@ -45,11 +42,6 @@ class InFlight:
 
     def __len__(self) -> int:
         return len(self._open) + len(self._given_up)
-
-    @property
-    def waited_for(self) -> int:
-        """Attempts that will still be answered."""
-        return len(self._open)
 
     def add(self, ticket: Ticket) -> None:
         """An attempt was sent."""

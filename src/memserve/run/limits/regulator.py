@@ -1,24 +1,19 @@
 """Decides when the next request may be asked, and what a failure means for it and for the rest."""
 
-from __future__ import annotations
-
 import time
+from collections import Counter
 from dataclasses import dataclass, field
 from math import inf
-from typing import TYPE_CHECKING
 
-from memserve.errors import ConnectionFailed, MemserveError, RunError, TimedOut
+from memserve.errors import MemserveError, RunError, Throttled, TimedOut
 from memserve.protocol import Usage
-from memserve.run.limits.circuit_breaker import CircuitBreaker
+from memserve.run.limits.budget import Spending
 from memserve.run.limits.concurrency import Concurrency
-from memserve.run.limits.error_policy import AGAIN, react
-from memserve.run.limits.estimate import Estimate
+from memserve.run.limits.estimate import Estimate, Kind, Tokens
+from memserve.run.limits.failures import AGAIN, CircuitBreaker, may_be_billed, react
 from memserve.run.limits.in_flight import InFlight, Ticket
-from memserve.run.limits.pace import Pause, Rate
-
-if TYPE_CHECKING:
-    from memserve.run.limits.budget import Spending
-    from memserve.run.requests.item import Item
+from memserve.run.limits.pace import AcceptedRate, Pause, Rate
+from memserve.run.requests.item import Item
 
 UNPROVEN_PATIENCE = 60.0
 """Seconds of patience with a provider that throttles and has not answered anything yet."""
@@ -45,8 +40,9 @@ class Regulator:
         self._concurrency = Concurrency(concurrency)
         self._flight = InFlight()
         self._requests, self._tokens = Rate(rpm), Rate(tpm)
+        self._accepted, self._let_through = AcceptedRate(), Rate(None)
         self._pause, self._breaker = Pause(), CircuitBreaker(patience)
-        self._estimate = Estimate()
+        self._estimate, self._of_kind = Estimate(), Counter[Kind]()
         self._asked: dict[int, int] = {}
         self._answered_at: float | None = None
         self._throttled_since: float | None = None
@@ -71,12 +67,17 @@ class Regulator:
         """Seconds to wait before asking; 0: now. Raises BudgetSpent when waiting will not help."""
         if in_flight >= (1 if self._breaker.open else self._concurrency.now):
             return CHANGE
-        if not self._spending.affords(self._estimate.of(item)):
+        tokens = self._estimate.of(item)
+        if in_flight and self._spending.limited and not self._confirmed(tokens):
+            return CHANGE
+        if not self._spending.affords(tokens):
             if not in_flight:
                 raise self._spending.spent()
             return CHANGE
         now = time.monotonic()
-        return max(self._pause.delay(now), self._requests.delay(now), self._tokens.delay(now))
+        self._let_through.keep_to(self._accepted.per_second(now))
+        rates = (self._requests, self._tokens, self._let_through)
+        return max(self._pause.delay(now), *(rate.delay(now) for rate in rates))
 
     def begin(self, item: Item) -> Ticket:
         """The first attempt at a request starts."""
@@ -89,9 +90,12 @@ class Regulator:
         now = time.monotonic()
         ticket.sent, ticket.tokens = now, self._estimate.of(ticket.item)
         ticket.promised = self._spending.promise(ticket.tokens)
+        ticket.number = self._accepted.send(now)
+        self._let_through.spend(now)
         self._requests.spend(now)
         self._tokens.spend(now, ticket.tokens.total)
         self._flight.add(ticket)
+        self._of_kind[ticket.tokens.kind] += 1
 
     def may_repeat(self, ticket: Ticket) -> bool:
         """Whether the server has likely ended its work on the attempt before."""
@@ -116,14 +120,13 @@ class Regulator:
         """One attempt ended badly, whether or not the client makes another."""
         if not ticket.open:
             return
-        ambiguous = isinstance(error, (TimedOut, ConnectionFailed))  # perhaps answered, and billed
-        self._close(ticket, Usage() if ambiguous else None)
+        self._close(ticket, Usage() if may_be_billed(error) else None)
         now = time.monotonic()
         if isinstance(error, TimedOut):
             self._concurrency.lower(ticket.sent, now)
             self._flight.give_up(ticket, now)
         elif isinstance(error, AGAIN):
-            self._slow_down(error, ticket.sent, now)
+            self._slow_down(ticket, error, now)
 
     def failed(self, ticket: Ticket, error: Exception, in_flight: int) -> Judgement:
         """A request ended badly: the client gave it up."""
@@ -139,17 +142,30 @@ class Regulator:
             return self._suspect(ticket, error, in_flight)
         return Judgement(failed=[(ticket.item, error)])
 
+    def _confirmed(self, tokens: Tokens) -> bool:
+        """Whether one more of a kind may be in flight: twice as many as its answers have told the cost of."""
+        return self._of_kind[tokens.kind] < max(1, 2 * self._estimate.answers(tokens.kind))
+
     def _close(self, ticket: Ticket, usage: Usage | None) -> None:
+        if ticket.open:
+            self._of_kind[ticket.tokens.kind] -= 1
         self._flight.remove(ticket)
         self._spending.settle(ticket.promised, usage)
 
-    def _slow_down(self, error: Exception, sent: float, now: float) -> None:
+    def _slow_down(self, ticket: Ticket, error: Exception, now: float) -> None:
         """The provider wants less: ask less, later. What it refuses together counts once."""
         self._throttled_since = self._throttled_since or now
         seconds = _asked_for(error)
-        if seconds is None or seconds <= self._patience:
-            self._concurrency.lower(sent, now)
-            self._pause.until(now, seconds, sent)
+        if isinstance(error, Throttled):
+            own = self._accepted.refuse(ticket.number, ticket.sent, now)
+            seconds = own if seconds is None else seconds
+            if seconds is not None and seconds <= self._patience:
+                self._pause.until(now, seconds, ticket.sent)
+            if self._accepted.per_second(now) is not None:
+                return  # the rate is what is too high, not the number in flight
+        elif seconds is None or seconds <= self._patience:
+            self._pause.until(now, seconds, ticket.sent)
+        self._concurrency.lower(ticket.sent, now)
 
     def _is_hopeless(self, error: Exception) -> bool:
         """Whether waiting for the provider has become pointless."""

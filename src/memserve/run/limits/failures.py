@@ -1,8 +1,24 @@
-"""A circuit breaker: when everything fails, stop asking instead of failing the whole queue."""
+"""What failures mean for a run: one, whether it is asked again; many, whether the server is down."""
 
 from typing import Literal
 
-from memserve.errors import ConnectionFailed, EngineFailed, ServerFailed, TimedOut
+from memserve.errors import (
+    AuthenticationFailed,
+    BackendMissing,
+    BadAnswer,
+    Closed,
+    ConnectionFailed,
+    EngineFailed,
+    NotFound,
+    Overloaded,
+    PermissionDenied,
+    QuotaExceeded,
+    RunError,
+    ServerFailed,
+    Throttled,
+    TimedOut,
+)
+from memserve.http.transport import ProxyRefused, Refused, Stale, Untrusted
 from memserve.run.requests.item import Item
 
 STREAK = 50
@@ -48,3 +64,31 @@ class CircuitBreaker:
         """Everything that was held."""
         held, self._held = self._held, []
         return held
+
+
+Reaction = Literal["fail", "again", "abort"]
+ABORT = (QuotaExceeded, AuthenticationFailed, BackendMissing, Closed, RunError)
+"""Whatever is asked next would end the same way, and some keys lock after a few refusals."""
+ABORT_UNTIL_FIRST_ANSWER = (PermissionDenied, NotFound)
+"""A wrong model or a missing right, unless other requests have shown that it works."""
+AGAIN = (Throttled, Overloaded)
+MOST_AGAIN = 8
+"""How often one item is asked again because of throttling, while others are answered."""
+NOT_BILLED = (Refused, Stale, Untrusted, ProxyRefused)
+"""Nothing of these reached a model."""
+
+
+def may_be_billed(error: Exception) -> bool:
+    """Whether a provider may have answered, and counted, an attempt that failed here."""
+    if isinstance(error, ServerFailed):
+        return error.status == 200  # an answer that was broken off
+    return isinstance(error, (TimedOut, ConnectionFailed, BadAnswer)) and not isinstance(error, NOT_BILLED)
+
+
+def react(error: Exception, *, worked: bool, asked: int) -> Reaction:
+    """`worked`: something was answered in this run; `asked`: how often this item was."""
+    if isinstance(error, ABORT) or (not worked and isinstance(error, ABORT_UNTIL_FIRST_ANSWER)):
+        return "abort"
+    if isinstance(error, AGAIN):
+        return "again" if not worked or asked <= MOST_AGAIN else "fail"
+    return "fail"
