@@ -94,9 +94,8 @@ def open_engine(model: str | None = None, *, task: Task = "generate", base_url: 
     return AnthropicEngine(client, known, headers)
 
 
-def _secrets(
-    api_key: str | Secret | None, options: Mapping[str, Any], *, required: bool
-) -> dict[str, Secret]:
+def _secrets(api_key: str | Secret | None, options: Mapping[str, Any], *,
+             required: bool) -> dict[str, Secret]:  # fmt: skip
     token = key(options.get("auth_token"), *(() if api_key else ("ANTHROPIC_AUTH_TOKEN",)))
     if token is not None:
         return {"Authorization": Secret(f"Bearer {token.reveal()}")}

@@ -39,22 +39,9 @@ def capabilities(model: str | None, *, sampling: bool | None = None) -> Capabili
     if sampling is not None:
         row = {**row, **dict.fromkeys(_SAMPLING, sampling)}
     return Capabilities(
-        backend="anthropic",
-        model=model,
-        chat=True,
-        max_tokens=True,
-        stop=True,
-        usage=True,
-        temperature=row["temperature"],
-        max_temperature=1.0,
-        top_p=row["top_p"],
-        top_k=row["top_k"],
-        schema=row["schema"],
-        tools=row["tools"],
-        images=row["images"],
-        thinking=frozenset(row["thinking"] or {"off"}),
-        stream=True,
-        count_tokens=True,
-        extras=frozenset(EXTRA + name for name in _EXTRAS),
-        cancel=True,
-    )
+        backend="anthropic", model=model, chat=True, max_tokens=True, stop=True, usage=True,
+        temperature=row["temperature"], max_temperature=1.0, top_p=row["top_p"], top_k=row["top_k"],
+        schema=row["schema"], tools=row["tools"], images=row["images"],
+        thinking=frozenset(row["thinking"] or {"off"}), stream=True, count_tokens=True,
+        extras=frozenset(EXTRA + name for name in _EXTRAS), cancel=True,
+    )  # fmt: skip

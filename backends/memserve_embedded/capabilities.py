@@ -1,7 +1,5 @@
 """What the embedded models can do."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 from memserve.protocol import Capabilities

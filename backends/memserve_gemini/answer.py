@@ -25,16 +25,11 @@ def completion(words: str, fail: Fail, *, n: int = 1) -> Completion:
     samples = [_sample(candidate) for candidate in sorted(candidates, key=_index)]
     first = samples[0]
     return Completion(
-        text=first.text,
-        finish_reason=first.finish_reason,
-        logprobs=first.logprobs,
-        tool_calls=first.tool_calls,
-        reasoning=first.reasoning,
-        usage=usage(found.get("usageMetadata")),
-        samples=tuple(samples) if n > 1 else (),
-        model=_word(found, "modelVersion"),
+        text=first.text, finish_reason=first.finish_reason, logprobs=first.logprobs,
+        tool_calls=first.tool_calls, reasoning=first.reasoning, usage=usage(found.get("usageMetadata")),
+        samples=tuple(samples) if n > 1 else (), model=_word(found, "modelVersion"),
         request_id=_word(found, "responseId"),
-    )
+    )  # fmt: skip
 
 
 def _checked(words: str, fail: Fail) -> dict[str, Any]:
@@ -123,11 +118,9 @@ def _logprobs(found: Any) -> tuple[TokenLogprob, ...] | None:
 def _token(one: dict[str, Any], top: list[dict[str, Any]]) -> TokenLogprob:
     known = ((str(each.get("token", "")), number(each.get("logProbability"))) for each in top)
     return TokenLogprob(
-        str(one.get("token", "")),
-        number(one.get("logProbability")),
-        count(one.get("tokenId")),
+        str(one.get("token", "")), number(one.get("logProbability")), count(one.get("tokenId")),
         tuple((token, value) for token, value in known if value is not None),
-    )
+    )  # fmt: skip
 
 
 class ContentReader(StreamReader):

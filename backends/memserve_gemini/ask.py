@@ -13,12 +13,9 @@ from memserve_gemini.model import Model, extras
 _ROLES = {"user": "user", "assistant": "model", "tool": "user"}
 _CHOICES = {"auto": "AUTO", "none": "NONE", "required": "ANY", "function": "ANY"}
 _PLAIN = {
-    "temperature": "temperature",
-    "top_p": "topP",
-    "top_k": "topK",
-    "max_tokens": "maxOutputTokens",
+    "temperature": "temperature", "top_p": "topP", "top_k": "topK", "max_tokens": "maxOutputTokens",
     "seed": "seed",
-}
+}  # fmt: skip
 
 
 def prompt(words: Prompt, model: Model) -> dict[str, Any]:

@@ -19,11 +19,9 @@ from memserve_gemini.model import model as model_of
 _BASE_URL = "https://generativelanguage.googleapis.com/v1beta"
 _VERSION = "/v1beta"
 capabilities = replace(
-    capabilities_of(model_of(None)),
-    tasks=frozenset({"generate", "embed"}),
-    roles=frozenset(roles()),
+    capabilities_of(model_of(None)), tasks=frozenset({"generate", "embed"}), roles=frozenset(roles()),
     dimensions=True,
-)
+)  # fmt: skip
 """What most models can do; a model's own row decides."""
 
 

@@ -1,7 +1,5 @@
 """What this backend can do at best, before a model is named."""
 
-from __future__ import annotations
-
 from memserve.protocol import Capabilities
 
 AT_BEST = Capabilities(

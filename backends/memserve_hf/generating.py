@@ -2,30 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from functools import partial
 from queue import Empty
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from memserve.errors import Cancelled, Closed, MemserveError
-from memserve.protocol import Completion, Sample
-from memserve.tokens.prompts import Prepared
+from memserve.protocol import Capabilities, Completion, Delta, Request, Sample, Score, ScorePrompts
+from memserve.tokens.detokenizer import Detokenizer
+from memserve.tokens.prompts import Prepared, Prompts
 from memserve.tokens.tokenizing import Tokenizing
+from memserve_hf.decoding.grammar import Grammars
+from memserve_hf.decoding.loop import Loop
 from memserve_hf.decoding.prefixes import names
-from memserve_hf.decoding.row import Job, Settings, usage
+from memserve_hf.decoding.row import Job, Row, Settings, usage
+from memserve_hf.decoding.scoring import Scorer
+from memserve_hf.decoding.worker import Worker
 from memserve_hf.opening.device import release
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
-
-    from memserve.protocol import Capabilities, Delta, Request, Score, ScorePrompts
-    from memserve.tokens.detokenizer import Detokenizer
-    from memserve.tokens.prompts import Prompts
-    from memserve_hf.decoding.grammar import Grammars
-    from memserve_hf.decoding.loop import Loop
-    from memserve_hf.decoding.row import Row
-    from memserve_hf.decoding.scoring import Scorer
-    from memserve_hf.decoding.worker import Worker
 
 POLL_SECONDS = 1.0
 NOTHING = Prepared([], 1)

@@ -1,7 +1,5 @@
 """What this backend can do at best, before a model is named; loads no engine."""
 
-from __future__ import annotations
-
 from memserve.protocol import Capabilities
 
 capabilities = Capabilities(

@@ -3,28 +3,32 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from memserve.errors import Closed, InvalidInput, MemserveError
-from memserve.protocol import Completion, Delta, FinishReason, Request, Sample, Score, TokenLogprob, Usage
-from memserve.tokens.prompts import Prompts
-from memserve.tokens.tokenizing import Tokenizing
+from memserve.protocol import (
+    Completion,
+    Delta,
+    FinishReason,
+    Request,
+    Sample,
+    Score,
+    ScorePrompts,
+    TokenLogprob,
+    Usage,
+)
+from memserve.tokens.detokenizer import Detokenizer
+from memserve.tokens.prompts import Prepared, Prompts
+from memserve.tokens.tokenizing import ScorePair, Tokenizing
 from memserve_llamacpp.capabilities import capabilities
 from memserve_llamacpp.tokenizer import GgufTokenizer
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-
     from numpy.typing import NDArray
-
-    from memserve.protocol import Request, ScorePrompts
-    from memserve.tokens.detokenizer import Detokenizer
-    from memserve.tokens.prompts import Prepared
-    from memserve.tokens.tokenizing import ScorePair
 
 
 def grammar_of(request: Request) -> Any:
@@ -151,9 +155,8 @@ class Generating(Tokenizing):
             if answer.text.stopped or len(answer.ids) >= prepared.most:
                 return
 
-    def _tokens(
-        self, request: Request, ids: list[int], index: int, text: Detokenizer
-    ) -> Iterator[tuple[int, Any]]:
+    def _tokens(self, request: Request, ids: list[int], index: int,
+                text: Detokenizer) -> Iterator[tuple[int, Any]]:  # fmt: skip
         """Tokens with the logits that they were chosen by; a grammar binds the answer, not the thought."""
         grammar = grammar_of(request)
         made: list[int] = []
@@ -167,17 +170,14 @@ class Generating(Tokenizing):
             return
         ids = [*ids, *made]
         heat = {
-            "temp": request.temperature or 0.0,
-            "top_k": request.top_k or 0,
-            "top_p": request.top_p or 1.0,
-        }
+            "temp": request.temperature or 0.0, "top_k": request.top_k or 0, "top_p": request.top_p or 1.0,
+        }  # fmt: skip
         self._read(ids[:-1])
         for token in self._llama.generate(ids, min_p=request.min_p or 0.0, grammar=grammar, **heat):
             yield int(token), self._logits()
 
-    def _free(
-        self, request: Request, ids: list[int], index: int, text: Detokenizer
-    ) -> Iterator[tuple[int, Any]]:
+    def _free(self, request: Request, ids: list[int], index: int,
+              text: Detokenizer) -> Iterator[tuple[int, Any]]:  # fmt: skip
         sampler = Sampler(request, index)
         self._read(ids)
         while True:

@@ -1,12 +1,8 @@
 """A GGUF file's own tokenizer and chat template, with the face that `memserve.tokens` expects."""
 
-from __future__ import annotations
-
+from collections.abc import Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
+from typing import Any
 
 
 class GgufTokenizer:

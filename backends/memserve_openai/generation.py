@@ -117,10 +117,8 @@ class ChatEngine(HttpEngine):
     def _length(self, request: Request) -> int | None:
         """The most tokens to ask for; refused where the server would silently make it fewer."""
         cap, context, asked = (
-            self._dialect.max_tokens_cap,
-            self.capabilities.context,
-            thinking.longest(request),
-        )
+            self._dialect.max_tokens_cap, self.capabilities.context, thinking.longest(request),
+        )  # fmt: skip
         if asked is None:
             return min(DEFAULT_MAX_TOKENS, context) if self.fills_max_tokens and context else None
         if cap is not None and asked > cap:

@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from memserve.http import StreamReader
+from memserve.http import Event, StreamReader
 from memserve.http.chat import fill
-from memserve.protocol import DEFAULT_MAX_TOKENS, Completion, Delta, Sample
-from memserve.tokens.thinking import Unparsed, named
+from memserve.protocol import DEFAULT_MAX_TOKENS, Completion, Delta, Request, Sample
+from memserve.tokens.thinking import Named, Unparsed, named
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from memserve.http import Event
-    from memserve.protocol import Request
-    from memserve.tokens.thinking import Named
     from memserve_openai.dialect import Dialect
 
 log = logging.getLogger("memserve.openai")

@@ -3,8 +3,6 @@
 from memserve.http.backend import HttpBackend
 
 backend = HttpBackend(
-    "pangu",
-    __name__,
-    keys=("PANGU_API_KEY", "PANGU_APP_CODE", "HUAWEICLOUD_SDK_AK", "HUAWEICLOUD_SDK_SK"),
+    "pangu", __name__, keys=("PANGU_API_KEY", "PANGU_APP_CODE", "HUAWEICLOUD_SDK_AK", "HUAWEICLOUD_SDK_SK"),
     closed=True,
-)
+)  # fmt: skip

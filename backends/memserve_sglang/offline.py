@@ -4,23 +4,27 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, TypeAlias, cast
+from typing import Any, TypeAlias, cast
 
 from memserve.errors import Closed, EngineFailed, InvalidInput, MemserveError, Unsupported
-from memserve.protocol import Completion, Delta, FinishReason, Request, Sample, Score, TokenLogprob, Usage
+from memserve.protocol import (
+    Completion,
+    Delta,
+    FinishReason,
+    Request,
+    Sample,
+    Score,
+    ScorePrompts,
+    TokenLogprob,
+    Usage,
+)
 from memserve.tokens.prompts import Prepared, Prompts
 from memserve.tokens.thinking import ThoughtSplitter
-from memserve.tokens.tokenizing import Tokenizing
+from memserve.tokens.tokenizing import ScorePair, Tokenizing
 from memserve_sglang.capabilities import capabilities
 from memserve_sglang.host import Host
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
-
-    from memserve.protocol import Request, ScorePrompts
-    from memserve.tokens.tokenizing import ScorePair
 
 _Row: TypeAlias = tuple[Prepared, dict[str, Any], int | None]
 """What one row of a call asks: prompt, settings, log-probabilities."""

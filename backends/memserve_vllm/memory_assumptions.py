@@ -11,11 +11,8 @@ VENDORS_OWN = "nvcr.io/nvidia"
 def assumptions(run: Run, utilization: float, pool: Pool) -> tuple[Assumption, ...]:
     """In the order of the contract."""
     found: tuple[Assumption, ...] = (
-        *_batch(run),
-        _block(run, pool),
-        _utilization(run, utilization),
-        _chunked(run),
-    )
+        *_batch(run), _block(run, pool), _utilization(run, utilization), _chunked(run),
+    )  # fmt: skip
     ways = {
         "graphs_in_budget": memory_regime.graphs(run), "sampler": memory_regime.sampler(run),
         "engine": memory_regime.engine(run), "model_runner": memory_regime.runner(run),

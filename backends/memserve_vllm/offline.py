@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import count
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 from memserve.errors import InvalidInput, MemserveError
-from memserve.protocol import Completion, Delta, FinishReason, Request, Sample, Score, TokenLogprob, Usage
+from memserve.protocol import (
+    Capabilities,
+    Completion,
+    Delta,
+    FinishReason,
+    Request,
+    Sample,
+    Score,
+    ScorePrompts,
+    TokenLogprob,
+    Usage,
+)
 from memserve.tokens.prompts import Prepared, Prompts
-from memserve.tokens.tokenizing import Tokenizing
+from memserve.tokens.tokenizing import ScorePair, Tokenizing
 from memserve_vllm import adapter, starting
 from memserve_vllm.capabilities import capabilities
 from memserve_vllm.dialect import spelling
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
-
-    from memserve.protocol import Capabilities, Request, ScorePrompts
-    from memserve.tokens.tokenizing import ScorePair
 
 
 class Offline(Tokenizing):

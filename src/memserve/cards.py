@@ -1,15 +1,10 @@
 """memserve cards: every card that is known, with its memory, speed and links."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import Any
 
 from memserve import cli
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from memserve.hardware.machine import Card, Rent
+from memserve.hardware.machine import Card, Rent
 
 HEADER = ("card", "vendor", "GiB", "GB/s", "16-bit TFLOPS", "capability", "$/h")
 

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from memserve.protocol import Score
+from memserve.tokens.prompts import Prompts
+from memserve.tokens.tokenizing import ScorePair
+from memserve_hf.decoding.head import Head
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-
     from torch import Tensor
-
-    from memserve.tokens.prompts import Prompts
-    from memserve.tokens.tokenizing import ScorePair
-    from memserve_hf.decoding.head import Head
 
 LOGITS = 1 << 26
 """Elements of one pass's logits, at most."""

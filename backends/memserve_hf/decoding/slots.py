@@ -165,15 +165,6 @@ class SlotCache(Cache):  # type: ignore[misc]
             layer.keys = layer.values = None
             layer.is_initialized = False
 
-    def bytes_per_token(self) -> int:
-        """Of one sequence, all layers; 0 before the first pass."""
-        return sum(
-            tensor.shape[1] * tensor.shape[3] * tensor.element_size()
-            for layer in self.layers
-            if layer.is_initialized
-            for tensor in (layer.keys, layer.values)
-        )
-
 
 def _blank(like: Tensor, slots: int, positions: int) -> Tensor:
     return like.new_zeros((slots, like.shape[1], positions, like.shape[3]))

@@ -1,13 +1,18 @@
 """What an engine offers beyond its one required method, or `Unsupported`."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 
 from memserve.errors import EngineFailed, MemserveError, Unsupported
 from memserve.protocol import (
     AsyncEngine,
     BatchEngine,
+    Completion,
+    Delta,
+    Embeddings,
+    Engine,
+    Ranking,
+    Request,
+    Score,
     SupportsAsyncCountTokens,
     SupportsAsyncEmbed,
     SupportsAsyncRerank,
@@ -20,11 +25,6 @@ from memserve.protocol import (
     SupportsStream,
     SupportsTokenizer,
 )
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
-
-    from memserve.protocol import Completion, Delta, Embeddings, Engine, Ranking, Request, Score
 
 
 def complete(engine: Engine) -> Callable[[Request], Awaitable[Completion]]:

@@ -1,15 +1,10 @@
 """Tells one prompt from a list of prompts, and a well-formed prompt from a malformed one."""
 
-from __future__ import annotations
-
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from memserve.errors import InvalidInput
-from memserve.protocol import Raw, Request
-
-if TYPE_CHECKING:
-    from memserve.protocol import Capabilities, Prompt
+from memserve.protocol import Capabilities, Prompt, Raw, Request
 
 _CONVERTERS = ("to_pylist", "to_list", "tolist", "as_py")
 

@@ -1,23 +1,18 @@
 """Open, use, close: nothing is left behind, and two engines live side by side."""
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import gc
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
 from memserve.conformance.asking import answer, awaited, limited, question, streamed, worded
 from memserve.errors import Closed
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
 
 MIB = 2**20
 

@@ -1,7 +1,5 @@
 """`score` is the log-likelihood of a continuation: additive, ordered, agreeing with what is generated."""
 
-from __future__ import annotations
-
 import asyncio
 import math
 from typing import Any

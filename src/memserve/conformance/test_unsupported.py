@@ -1,7 +1,5 @@
 """What a backend cannot honour is refused before any work; nothing is silently dropped."""
 
-from __future__ import annotations
-
 import asyncio
 from typing import Any
 

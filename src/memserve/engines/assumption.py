@@ -1,7 +1,5 @@
 """What was not said and had to be taken from somewhere: stated beside every figure that rests on it."""
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 

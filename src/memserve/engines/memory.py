@@ -79,15 +79,13 @@ class Accountant(Protocol):
 class Assuming(Protocol):
     """An accountant that tells what it took from the release, the card and the environment."""
 
-    def assumptions(
-        self, model: ModelSpec, machine: Machine, deployment: Deployment
-    ) -> tuple[Assumption, ...]:
+    def assumptions(self, model: ModelSpec, machine: Machine,
+                    deployment: Deployment) -> tuple[Assumption, ...]:  # fmt: skip
         """What was not said, each with its source."""
         ...
 
 
-def assumptions(
-    accountant: Accountant, model: ModelSpec, machine: Machine, deployment: Deployment
-) -> tuple[Assumption, ...]:
+def assumptions(accountant: Accountant, model: ModelSpec, machine: Machine,
+                deployment: Deployment) -> tuple[Assumption, ...]:  # fmt: skip
     """What an account of memory rests on; nothing where its backend does not tell."""
     return accountant.assumptions(model, machine, deployment) if isinstance(accountant, Assuming) else ()

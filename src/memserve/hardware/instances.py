@@ -1,19 +1,13 @@
 """Instance types that clouds rent, with dated prices: data/instances.json."""
 
-from __future__ import annotations
-
 from functools import cache
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from memserve import files
 from memserve.errors import InvalidInput, UnknownName
 from memserve.hardware import catalogue
-from memserve.hardware.machine import GIB, Machine, Rent
+from memserve.hardware.machine import GIB, Card, Machine, Rent
 from memserve.hardware.processor import processor
-
-if TYPE_CHECKING:
-    from memserve.hardware.machine import Card
-
 
 CPU = "CPU"
 APART = "the price of a host and of the cards in it stand apart in the list: give your own with @"

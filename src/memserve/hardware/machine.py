@@ -1,12 +1,8 @@
 """What a machine is: nodes of equal cards. Bytes and bytes per second inside."""
 
-from __future__ import annotations
-
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NamedTuple, TypeAlias
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
+from typing import NamedTuple, TypeAlias
 
 Vendor: TypeAlias = str
 """nvidia, amd, ascend, intel, habana, google, apple, cpu; or whose cards an installed backend brings."""

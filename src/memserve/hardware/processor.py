@@ -1,14 +1,9 @@
 """A CPU as a card: its rates follow from cores and instruction sets, its bandwidth from cores."""
 
-from __future__ import annotations
-
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 from memserve.hardware.catalogue import card
-
-if TYPE_CHECKING:
-    from memserve.hardware.machine import Card
+from memserve.hardware.machine import Card
 
 # Operations per cycle and core with the widest usable instructions (two units of that width).
 _FLOATS_PER_CYCLE = {"amx": 64, "avx512": 64, "avx2": 32, "asimd": 16, "": 8}

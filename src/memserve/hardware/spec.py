@@ -1,7 +1,5 @@
 """Reads a machine's spec: 4xV100, 4 V100, 2x8xH100, 8x910B4@12.5, p4d.24xlarge, cpu."""
 
-from __future__ import annotations
-
 import re
 from dataclasses import replace
 

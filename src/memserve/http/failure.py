@@ -122,12 +122,10 @@ def _built(reaction: Reaction, words: Words, message: str, status: int, meant: i
     seconds = max(resets, default=None) if seconds is None else seconds
     request_id = next((headers[name] for name in known.request_ids if name in headers), words.request_id)
     error = kind(
-        f"HTTP {status}: {message or 'the server gave no reason'}",
-        status=status,
-        code=mask(words.code) if words.code else None,
-        request_id=mask(request_id) if request_id else None,
+        f"HTTP {status}: {message or 'the server gave no reason'}", status=status,
+        code=mask(words.code) if words.code else None, request_id=mask(request_id) if request_id else None,
         retry_at=now + seconds if seconds is not None else None,
-    )
+    )  # fmt: skip
     error.retries = reaction.retries
     error.resets = tuple(now + reset for reset in resets)
     error.server_time = delay.date(headers.get("date", ""))

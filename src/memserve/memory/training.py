@@ -207,11 +207,9 @@ class _Targets:
 def _check(**asked: Any) -> None:
     rows = facts()
     known: dict[str, tuple[Any, ...]] = {
-        "method": METHODS,
-        "optimizer": tuple(rows["optimizers"]),
-        "precision": tuple(rows["precisions"]),
+        "method": METHODS, "optimizer": tuple(rows["optimizers"]), "precision": tuple(rows["precisions"]),
         "zero": (0, 1, 2, 3),
-    }
+    }  # fmt: skip
     for name, values in known.items():
         if asked[name] not in values:
             raise InvalidInput(f"unknown {name} {asked[name]!r}: one of {', '.join(map(str, values))}")

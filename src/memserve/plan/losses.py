@@ -1,14 +1,10 @@
 """How much quality each way of holding weights and KV cache costs, as an order; data/losses.json."""
 
-from __future__ import annotations
-
 from bisect import bisect_right
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from memserve import files
-
-if TYPE_CHECKING:
-    from memserve.plan.candidate import Checkpoint
+from memserve.plan.candidate import Checkpoint
 
 _DATA = files.table(__file__, "losses.json")
 WEIGHTS: dict[str, int] = _DATA["weights"]

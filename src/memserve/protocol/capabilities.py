@@ -1,12 +1,8 @@
 """What a backend can do."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from memserve.protocol.values import Task
+from memserve.protocol.values import Task
 
 
 @dataclass(frozen=True, kw_only=True)

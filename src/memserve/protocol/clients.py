@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator, Iterable, Iterator
 from typing import TYPE_CHECKING, Protocol, overload
 
+from memserve.protocol.capabilities import Capabilities
+from memserve.protocol.settings import Settings
+from memserve.protocol.values import (
+    Completion,
+    Delta,
+    Embeddings,
+    OnError,
+    Prompt,
+    PromptLike,
+    Ranking,
+    Score,
+    ScorePrompts,
+)
+
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterable, Iterator
-
     from typing_extensions import Unpack
-
-    from memserve.protocol.capabilities import Capabilities
-    from memserve.protocol.settings import Settings
-    from memserve.protocol.values import (
-        Completion,
-        Delta,
-        Embeddings,
-        OnError,
-        Prompt,
-        PromptLike,
-        Ranking,
-        Score,
-        ScorePrompts,
-    )
 
 
 class Generator(Protocol):

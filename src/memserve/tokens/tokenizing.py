@@ -112,9 +112,8 @@ class Tokenizing:
         said = text.finish()
         return replace(sample, text=said, reasoning=text.reasoning), text.reasoning_tokens
 
-    def _joined(
-        self, request: Request, parts: Sequence[tuple[Sample, int | None]], used: Usage
-    ) -> Completion:
+    def _joined(self, request: Request, parts: Sequence[tuple[Sample, int | None]],
+                used: Usage) -> Completion:  # fmt: skip
         """One answer of its samples, each with the tokens of its thought."""
         samples = tuple(sample for sample, _ in parts)
         samples *= request.n // len(samples)  # n greedy answers are one answer, which engines give once

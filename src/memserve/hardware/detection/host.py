@@ -1,7 +1,5 @@
 """The CPU of this machine: cores, RAM and instruction sets."""
 
-from __future__ import annotations
-
 import os
 import platform
 import sys

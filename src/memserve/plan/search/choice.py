@@ -1,22 +1,17 @@
 """Ranks the candidates that fit, by the objective; quality first unless asked otherwise."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable
+from typing import Any
 
 from memserve.engines import installed
 from memserve.engines.rules.judge import release
+from memserve.hardware.machine import Machine
+from memserve.model.spec import ModelSpec
+from memserve.plan.candidate import Candidate, Judged
 from memserve.plan.losses import KV, OVERFLOWS, preference, steps, weight_loss
+from memserve.plan.query import Query
 from memserve.plan.search import pricing
 from memserve.plan.search.offers import cramped, squeezed
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-    from memserve.hardware.machine import Machine
-    from memserve.model.spec import ModelSpec
-    from memserve.plan.candidate import Candidate, Judged
-    from memserve.plan.query import Query
 
 ROOMY = 1 / 3
 """Weights below this share of a card need no further shards: copies of the model then serve better."""

@@ -1,28 +1,21 @@
 """Every combination of engine, release, quantization and layout, judged by rules and then by memory."""
 
-from __future__ import annotations
-
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from memserve.engines import installed
-from memserve.engines.deployment import Deployment
+from memserve.engines.backend import Plannable
+from memserve.engines.deployment import Deployment, Layout
 from memserve.engines.rules.judge import Judge, Refusal, offered
-from memserve.plan.candidate import Candidate, Checkpoint
+from memserve.hardware.machine import Machine
+from memserve.model.spec import ModelSpec
+from memserve.plan.candidate import Candidate, Checkpoint, Judged
 from memserve.plan.losses import BELOW_4_BIT, KV, WEIGHTS, steps, weight_loss
+from memserve.plan.query import Query
 from memserve.plan.search.checkpoints import checkpoints, known_methods, loaded
 from memserve.plan.search.judging import fitted, refused
 from memserve.plan.search.layouts import layouts
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
-
-    from memserve.engines.backend import Plannable
-    from memserve.engines.deployment import Layout
-    from memserve.hardware.machine import Machine
-    from memserve.model.spec import ModelSpec
-    from memserve.plan.candidate import Judged
-    from memserve.plan.query import Query
 
 DEFAULT_CONTEXT = 8192
 DTYPES = {

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from memserve.hardware import instances
+from memserve.hardware.machine import Machine
+from memserve.model.spec import ModelSpec
+from memserve.plan.candidate import Candidate
+from memserve.plan.query import Query
 from memserve.plan.search import pricing
 from memserve.plan.search.checkpoints import loaded
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
-
-    from memserve.hardware.machine import Machine
-    from memserve.model.spec import ModelSpec
-    from memserve.plan.candidate import Candidate
-    from memserve.plan.query import Query
-    from memserve.speed.result import Speed
+from memserve.speed.result import Speed
 
 
 @dataclass(frozen=True)

@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from memserve.engines.assumption import Assumption
+from memserve.hardware.machine import Machine, Rent
+from memserve.model.spec import ModelSpec
+from memserve.plan.candidate import Judged
+from memserve.speed.result import Range, Speed
 
 if TYPE_CHECKING:
-    from memserve.hardware.machine import Machine, Rent
-    from memserve.model.spec import ModelSpec
-    from memserve.plan.candidate import Judged
     from memserve.plan.job import Job
-    from memserve.speed.result import Range, Speed
 
 INPUT_TOKENS = 1024
 OUTPUT_TOKENS = 256

@@ -2,27 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from memserve.errors import InvalidInput, UnknownName
+from memserve.model.spec import ModelSpec
+from memserve.plan.job import Job
 from memserve.plan.page.section import Section
 from memserve.plan.page.shown import Shown
-from memserve.plan.query import Query
+from memserve.plan.query import PlanOptions, Query
 from memserve.plan.report.sections import assumed, whose
 from memserve.plan.tasks.options import asked
 from memserve.plan.tasks.showing import show
 
 if TYPE_CHECKING:
     from argparse import Namespace
-    from collections.abc import Iterator, Mapping, Sequence
     from os import PathLike
 
     from typing_extensions import Unpack
-
-    from memserve.model.spec import ModelSpec
-    from memserve.plan.job import Job
-    from memserve.plan.query import PlanOptions
 
 DEFAULT_MODEL = "meta-llama/Llama-3.1-8B-Instruct"
 """What the cards run where no MODEL is named; the answer says so."""

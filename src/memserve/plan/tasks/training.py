@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypedDict, cast
 
 from memserve.errors import InvalidInput
 from memserve.hardware.machine import GIB
+from memserve.memory.training import TrainingNeed
+from memserve.model.spec import ModelSpec
 from memserve.plan.page.section import Section, bar
 from memserve.plan.page.shown import Shown
 from memserve.plan.plan import machine_object, model_object
@@ -14,14 +17,11 @@ from memserve.plan.query import known_name
 
 if TYPE_CHECKING:
     from argparse import Namespace
-    from collections.abc import Iterator, Sequence
     from os import PathLike
 
     from typing_extensions import Unpack
 
     from memserve.hardware.machine import Card, Machine
-    from memserve.memory.training import TrainingNeed
-    from memserve.model.spec import ModelSpec
 
 METHODS = ("full", "lora", "qlora")
 WORDS = {

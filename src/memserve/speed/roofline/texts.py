@@ -1,19 +1,15 @@
 """How many texts a second an embedder or a reranker reads: prompts alone, with no token written."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from memserve import files
+from memserve.hardware.machine import Machine
+from memserve.model.spec import ModelSpec
 from memserve.speed.result import Range
 from memserve.speed.roofline import constants, engines, forecast, queueing, shape, step
-
-if TYPE_CHECKING:
-    from memserve.hardware.machine import Machine
-    from memserve.model.spec import ModelSpec
-    from memserve.speed.roofline.situation import Situation
+from memserve.speed.roofline.situation import Situation
 
 
 def texts_per_s(model: ModelSpec, machine: Machine, *, backend: str, input_tokens: float,
