@@ -139,7 +139,7 @@ def main(backend: str, version: str, folder: str) -> int:
     """Prints what flags.json lacks and what it has too much for that release; 1 where they differ."""
     table = named(backend).flags
     found = drawn(backend, Path(folder))
-    held = {name for name in table.known if table.has(name, version)}
+    held = {name for name in table.names if table.has(name, version)}
     names = {table.grammar.aliases.get(name, name) for name in found}
     for sign, some in (("+", names - held), ("-", held - names)):
         print(*(f"{sign} {name}" for name in sorted(some)), sep="\n")

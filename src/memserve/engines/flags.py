@@ -52,10 +52,8 @@ class FlagTable:
     """Values of a flag that is not counted which say what the figures take anyway."""
     instead: Mapping[str, str] = field(default_factory=dict)
     """The flag that took a removed one's place."""
-    began: Mapping[str, str] = field(default_factory=dict)
-    """The first release that has a flag, of those that were read."""
     gone: Mapping[str, str] = field(default_factory=dict)
-    """The first that has it no more."""
+    """The first release that has a flag no more, of those that were read."""
     source: str = ""
 
     @cached_property
@@ -63,29 +61,20 @@ class FlagTable:
         """All flags, without dashes."""
         return self.counted | self.no_bytes | self.not_counted.keys()
 
-    def releases_with(self, name: str) -> tuple[bool, ...]:
-        """For each release that was read, whether it has the flag."""
-        first = self.releases.index(self.began[name])
-        end = self.releases.index(self.gone[name]) if name in self.gone else len(self.releases)
-        return tuple(first <= place < end for place in range(len(self.releases)))
-
-    def has(self, name: str, version: str | None) -> bool:
-        """Whether a release has a flag; between two that were read, either of them may speak for it."""
-        key, keys = version_key(version), [version_key(release) for release in self.releases]
-        before = max((place for place, one in enumerate(keys) if one <= key), default=0)
-        exact = keys[before] >= key or before + 1 == len(keys)
-        found = self.releases_with(name)
-        return found[before] or (not exact and found[before + 1])
+    def has(self, name: str, version: str) -> bool:
+        """Whether a release has a flag: until the first that was read without it."""
+        return name not in self.gone or version_key(version) < version_key(self.gone[name])
 
     def lacking(self, name: str, version: str) -> str:
         """Why a release refuses the flag: which others have it; empty where it has it."""
         if self.has(name, version):
             return ""
-        those = [one for one, has in zip(self.releases, self.releases_with(name), strict=True) if has]
-        said = those[0] if len(those) == 1 else f"{those[0]} to {those[-1]}"
+        last = self.releases[self.releases.index(self.gone[name]) - 1]
         other = self.instead.get(name)
         known = f"{self.engine} {version}" if version[:1].isdigit() else f"the newest {self.engine}"
-        return f"{known} has no --{name}; {said} have it" + (f"; now --{other}" if other else "")
+        return f"{known} has no --{name}; releases up to {last} have it" + (
+            f"; now --{other}" if other else ""
+        )
 
     def left_out(self, name: str, value: str) -> str:
         """Why a flag's bytes are not in the figures; empty where they are, or where it has none."""
@@ -112,24 +101,16 @@ def flags_of(backend: object) -> FlagTable | None:
 def read(rows: Mapping[str, Any]) -> FlagTable:
     """The values of a `flags.json`."""
     fates = {"counted": rows["counted"], "no_bytes": rows["no_bytes"], **rows["not_counted"]}
-    listed = [
-        (name, fate, release)
-        for fate, groups in fates.items() for release, names in groups.items() for name in names
-    ]  # fmt: skip
-    of: dict[str, set[str]] = {fate: set() for fate in fates}
-    for name, fate, _ in listed:
-        of[fate].add(name.rstrip(KINDS))
-    switches, lists = (
-        frozenset(name.rstrip(KINDS) for name, _, _ in listed if name.endswith(kind)) for kind in KINDS
-    )
-    values = frozenset(name.rstrip(KINDS) for name, _, _ in listed) - switches - lists
-    counted, no_bytes = frozenset(of.pop("counted")), frozenset(of.pop("no_bytes"))
+    listed = [name for names in fates.values() for name in names]
+    of = {fate: frozenset(name.rstrip(KINDS) for name in names) for fate, names in fates.items()}
+    switches, lists = (frozenset(name[:-1] for name in listed if name.endswith(kind)) for kind in KINDS)
+    values = frozenset().union(*of.values()) - switches - lists
+    counted, no_bytes = of.pop("counted"), of.pop("no_bytes")
     return FlagTable(
         engine=rows["engine"], releases=tuple(rows["releases"]), source=rows["source"],
         grammar=Grammar(rows["aliases"], switches, lists, values, rows["engine"]),
         counted=counted, no_bytes=no_bytes,
         not_counted={name: REASONS.get(fate, fate) for fate, names in of.items() for name in names},
         assumed=rows["assumed"], instead=rows["instead"],
-        began={name.rstrip(KINDS): release for name, _, release in listed},
         gone={name: release for release, names in rows["gone"].items() for name in names},
     )  # fmt: skip
