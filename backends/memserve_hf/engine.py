@@ -1,14 +1,18 @@
 """Opens a model for one task."""
 
+from collections.abc import Mapping
+from dataclasses import fields
 from typing import Any
 
 from memserve.errors import InvalidInput, Unsupported
 from memserve.extras import need
 from memserve.protocol import Task
 from memserve_hf.capabilities import AT_BEST
-from memserve_hf.options import read
+from memserve_hf.options import Options, read
 
 capabilities = AT_BEST
+_TAKEN = ("dtype", "device", "quantization", "trust_remote_code", "context", "device_map")
+"""It bounds no context, and spreads the layers over the cards by itself."""
 
 
 def open_engine(model: str | None = None, *, task: Task = "generate", server: bool = False,
@@ -20,9 +24,7 @@ def open_engine(model: str | None = None, *, task: Task = "generate", server: bo
     if model is None:
         raise InvalidInput("backend 'hf' needs a model: a folder or a hub id")
     if server:
-        from memserve_hf.served import serve
-
-        return serve(str(model), task, given)
+        return _served(str(model), task, given)
     options = read(given)
     torch = need("hf", "torch")
     need("hf", "transformers")
@@ -41,3 +43,19 @@ def open_engine(model: str | None = None, *, task: Task = "generate", server: bo
 
         return reranking(str(model), options)
     raise Unsupported("hf", f"task={task!r}")
+
+
+def _served(model: str, task: Task, options: Mapping[str, Any]) -> Any:
+    """Start `transformers serve` and drive it over HTTP."""
+    from memserve.serve.served import apart, open_served
+    from memserve_hf.launch import serve_command
+
+    how, own = apart(options)
+    asked = read(own)
+    lost = [one.name for one in fields(Options)
+            if one.name not in _TAKEN and getattr(asked, one.name) != one.default]  # fmt: skip
+    if lost or task != "generate":
+        raise Unsupported("hf", f"{lost[0] if lost else f'task={task!r}'} with server=True")
+    command = serve_command(model, quantization=asked.quantization, dtype=asked.dtype, device=asked.device,
+                            trust=asked.trust_remote_code)  # fmt: skip
+    return open_served(command, model, task, "hf", **how)

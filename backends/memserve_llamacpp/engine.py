@@ -1,5 +1,6 @@
 """Opens a GGUF file with llama.cpp: in this process, or as a server that memserve starts and watches."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from memserve.errors import InvalidInput, Unsupported
@@ -22,9 +23,7 @@ def open_engine(model: str | None = None, *, task: Task = "generate", server: bo
     from memserve_llamacpp.loading import load
 
     if server:
-        from memserve_llamacpp.served import serve
-
-        return serve(str(model), task, options)
+        return _served(str(model), task, options)
     need("llamacpp", "llama_cpp", "llama-cpp-python")
     if task == "generate":
         from memserve_llamacpp.generating import Generating
@@ -35,3 +34,21 @@ def open_engine(model: str | None = None, *, task: Task = "generate", server: bo
 
         return Embedding(load(str(model), options, embedding=True), str(model))
     raise Unsupported("llamacpp", f"task={task!r}")
+
+
+def _served(model: str, task: Task, options: Mapping[str, Any]) -> Any:
+    """Start `llama_cpp.server` with its own options as flags, and drive it over HTTP."""
+    from memserve.serve.served import apart, open_served
+    from memserve_llamacpp.loading import REPOSITORY, SPELLINGS, locate
+
+    how, own = apart(options)
+    repository = own.pop(REPOSITORY, None)
+    place = {REPOSITORY: repository, "model": model} if repository else {"model": str(locate(model))}
+    flags = {**place, **{SPELLINGS.get(name, name): value for name, value in own.items()}}
+    if task == "embed":
+        flags["embedding"] = True
+    command = ["python", "-m", "llama_cpp.server"]
+    for name, value in flags.items():
+        if value is not None:
+            command += [f"--{name}", str(value).lower() if isinstance(value, bool) else str(value)]
+    return open_served(command, model, task, "llamacpp", **how)

@@ -16,7 +16,7 @@ import memserve
 from memserve.engines import installed
 from memserve.errors import InvalidInput
 from memserve.serve import planned, start
-from memserve.serve.inherited import inherited
+from memserve.serve.environment import inherited
 
 MACHINES = [
     ("vllm", "4xL4"), ("vllm", "4xV100"), ("vllm", "2xMI300X"), ("sglang", "8xL4"), ("lmdeploy", "4xV100"),

@@ -6,6 +6,7 @@ from math import prod
 from typing import NamedTuple, TypeAlias
 
 from memserve.memory.formats import DTYPE_BYTES, Format, held, of_checkpoint
+from memserve.memory.pattern import Budget, matcher
 from memserve.model.memo import remembered
 from memserve.model.spec import Block, ModelSpec, Weight
 
@@ -274,6 +275,7 @@ def _absorbed_bytes(model: ModelSpec, ranks: int) -> int:
 
 
 _PREFIX = re.compile(r"^(?:model\.|language_model\.|text_model\.|transformer\.)+")
+MOST_EXPRESSIONS = 256
 _LAYER = re.compile(r"^(?:layers|h|blocks)\.(\d+|\*)\.?")
 
 
@@ -283,16 +285,16 @@ class Ignored:
     def __init__(self, patterns: Iterable[str]) -> None:
         self.everywhere: list[Callable[[str], bool]] = []
         self.by_layer: dict[int, list[str]] = {}
-        self.regular: list[re.Pattern[str]] = []
+        self.regular: list[Callable[[str], bool]] = []
+        self.budget = Budget()
         for pattern in patterns:
             self._add(pattern)
 
     def _add(self, pattern: str) -> None:
         if pattern.startswith("re:"):
-            try:
-                self.regular.append(re.compile(pattern[3:]))
-            except re.error:
-                return
+            matches = matcher(pattern[3:], self.budget) if len(self.regular) < MOST_EXPRESSIONS else None
+            if matches is not None:
+                self.regular.append(matches)
             return
         bare = _PREFIX.sub("", pattern)
         layer = _LAYER.match(bare)
@@ -313,7 +315,7 @@ class Ignored:
         if layer is not None and any(within(part, name) for part in self.by_layer.get(layer, ())):
             return True
         full = name if layer is None else f"model.layers.{layer}.{name}"
-        return any(pattern.match(full) for pattern in self.regular)
+        return any(matches(full) for matches in self.regular)
 
 
 def within(part: str, name: str) -> bool:

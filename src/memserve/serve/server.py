@@ -18,8 +18,8 @@ from memserve.engines.server import Program
 from memserve.errors import EngineFailed, InvalidInput, TimedOut
 from memserve.http.address import is_loopback
 from memserve.serve.diagnosis import Diagnosis, diagnose
+from memserve.serve.environment import fetches, inherited
 from memserve.serve.health import answers, free_port, is_free
-from memserve.serve.inherited import fetches, inherited
 from memserve.serve.process import Process
 
 LOOPBACK = "127.0.0.1"

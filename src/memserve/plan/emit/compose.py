@@ -78,14 +78,19 @@ def _command(server: Server, steps: Sequence[Step], address: str) -> list[str]:
         before.append(f"python3 -m pip install --quiet {shlex.quote(ray())}")
     before += [shlex.join(command) for command in commands[:-1]]
     if not before:  # nothing to wait for: no shell between the runtime and the engine
-        return [_escaped(word) for word in commands[-1]]
+        literal = server.plan.checkpoint.id
+        return [_literal(word) if word == literal else _escaped(word) for word in commands[-1]]
     line = " && ".join((*before, "exec " + shlex.join(commands[-1])))
     return ["bash", "-c", _escaped(line)]
 
 
 def _escaped(word: str) -> str:
     """Compose replaces $NAME everywhere: a literal dollar is doubled, a node's address becomes a variable."""
-    return addressed(word.replace("$", "$$"), "${{{0}:?the address of that node}}")
+    return addressed(_literal(word), "${{{0}:?the address of that node}}")
+
+
+def _literal(word: str) -> str:
+    return word.replace("$", "$$")
 
 
 def _variables(env: Mapping[str, str]) -> dict[str, str]:
@@ -114,9 +119,13 @@ def _cards(server: Server, env: Mapping[str, str]) -> dict[str, Any]:
     return {}
 
 
-def _folders(server: Server) -> list[str]:
+def _folders(server: Server) -> list[str | dict[str, Any]]:
     driver = DRIVER if server.plan.machine.card.vendor == "ascend" else ()
-    return [f"{folder}:{folder}:ro" for folder in (*driver, *((server.folder,) if server.folder else ()))]
+    mounts: list[str | dict[str, Any]] = [f"{folder}:{folder}:ro" for folder in driver]
+    if server.folder:  # spelled out: a colon in a name would end it in the short form
+        place = _literal(server.folder)
+        mounts.append({"type": "bind", "source": place, "target": place, "read_only": True})
+    return mounts
 
 
 def _health(server: Server) -> dict[str, Any]:

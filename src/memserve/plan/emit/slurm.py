@@ -5,7 +5,7 @@ import shlex
 from collections.abc import Iterator, Sequence
 
 from memserve.engines.install import VISIBLE
-from memserve.plan.emit.server import SECRETS, Server, addressed
+from memserve.plan.emit.server import SECRETS, Server
 from memserve.plan.nodes import INTERFACE, RAY_PORT, Step, host
 
 CARDS = {"nvidia": "--gpus-per-node={}", "amd": "--gpus-per-node={}", "ascend": "--gres=npu:{}"}
@@ -18,7 +18,7 @@ set -a
 if [ -f {SECRETS} ]; then . ./{SECRETS}; fi
 set +a
 """
-NAME = re.compile(r"NODE_\d+")
+NODE = re.compile(r"\b(NODE_\d+)\b")
 RUN = """\
 # Runs a command on one node of the job.
 on() {
@@ -68,7 +68,7 @@ def _addresses(steps: Sequence[Step]) -> Iterator[str]:
     if not any(step.node for step in steps):
         return
     said = {
-        word for step in steps for text in (*step.command, *step.env.values()) for word in NAME.findall(text)
+        word for step in steps for text in (*step.command, *step.env.values()) for word in NODE.findall(text)
     }
     yield f': "${{MEMSERVE_INTERFACE:={INTERFACE}}}"'
     for node in sorted({step.node for step in steps if host(step.node) in said}):
@@ -82,7 +82,9 @@ def _started(server: Server, steps: Sequence[Step], bind: str) -> Iterator[str]:
         command = (*step.command, "--block") if step.joins else server.listening(step.command, bind)
         variables = [f"{name}={value}" for name, value in step.env.items() if not alone or name not in GIVEN]
         words = ("env", *variables, *command) if variables else command
-        yield f'on "${{hosts[{step.node}]}}" {" ".join(_word(word) for word in words)} &'
+        checkpoint = server.plan.checkpoint.id
+        said = (shlex.quote(word) if word == checkpoint else _word(word) for word in words)
+        yield f'on "${{hosts[{step.node}]}}" {" ".join(said)} &'
         if step.joins and step.node == 0:
             yield UNTIL_HEAD % _word(f"{host(0)}:{RAY_PORT}")
 
@@ -92,5 +94,6 @@ def _word(word: str) -> str:
     name, sign, value = word.partition("=")
     if sign and value == INTERFACE:
         return f'"{name}=$MEMSERVE_INTERFACE"'
-    variable = addressed(word, "${{{0}}}")
-    return shlex.quote(word) if variable == word else f'"{variable}"'
+    parts = NODE.split(word)  # what stands between the addresses, and every second time an address
+    return "".join(f'"${{{part}}}"' if place % 2 else part and shlex.quote(part)
+                   for place, part in enumerate(parts)) or "''"  # fmt: skip

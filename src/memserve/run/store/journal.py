@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from memserve.errors import InvalidInput, JournalBroken, OutputInUse, RunError, StorageFull
-from memserve.run.store import files, lock, record
+from memserve.run.store import files, record
 
 SYNC_SECONDS = 0.5
 RESERVE_BYTES = 1 << 20
@@ -248,7 +248,7 @@ def _opened(path: Path) -> int:
             f"cannot write answers to {path}: {broken.strerror}"
         ) from broken
     try:
-        held = lock.take(descriptor)
+        held = files.lock(descriptor)
     except OSError as broken:
         os.close(descriptor)
         raise InvalidInput(f"cannot lock {path}: {broken.strerror}", hint="name another output") from broken
