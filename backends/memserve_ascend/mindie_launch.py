@@ -40,11 +40,6 @@ class MindieLauncher:
 
     def parse(self, command: tuple[str, ...]) -> tuple[str, Deployment] | None:
         """The model and the deployment that the settings of such a command ask for."""
-        if command[0].endswith(DAEMON):
-            raise InvalidInput(
-                f"{DAEMON} takes its settings from conf/config.json, which is not part of the command",
-                hint="memserve.plan MODEL --backend mindie writes one that carries them",
-            )
         if len(command) != len(START) + 1 or command[0] not in START or DAEMON not in command[2]:
             return None
         try:

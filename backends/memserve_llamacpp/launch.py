@@ -50,11 +50,6 @@ class LlamacppLauncher:
         """The model and the deployment of such a line; None if it starts something else."""
         from memserve_llamacpp import backend
 
-        if command[0] == "ollama":
-            raise InvalidInput(
-                "ollama chooses file, context and layers by itself: its command cannot be judged",
-                hint="give what it starts: llama-server -hf REPOSITORY:Q4_K_M -c CONTEXT",
-            )
         arguments = backend.arguments(command)
         if arguments is None:
             return None

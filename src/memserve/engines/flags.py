@@ -12,18 +12,18 @@ KINDS = "!*"
 """What ends the name of a switch, and of a flag that takes several values."""
 UNKNOWN = "memserve does not know what it changes"
 REASONS = {
-    "draft": "a draft's weights, cache and logits are loaded besides the model",
-    "adapters": "adapters' weights and buffers are not added up",
-    "graphs": "the figures take the release's own graph sizes",
-    "copies": "experts are loaded in copies, or otherwise placed",
-    "moving": "buffers for moving weights or cache are not added up",
-    "images": "the figures take the model's own images and encoder layout",
-    "model": "the model is read from its own config.json, without this change",
-    "cache": "the figures divide the cache as the release does by itself",
-    "workspace": "workspaces of this kernel, allocator or communicator are not added up",
-    "defaults": "it changes the release's own defaults of batch and graphs",
-    "implementation": "it loads what nobody derived the memory of",
-    "device": "the figures are of the machine's own cards",
+    "draft": "a draft's weights and cache come on top",
+    "adapters": "adapters come on top",
+    "graphs": "the release's own graph sizes are taken",
+    "copies": "experts are placed otherwise, or copied",
+    "moving": "buffers for moving weights or cache come on top",
+    "images": "the model's own images and encoder are taken",
+    "model": "the model is read from its own config.json",
+    "cache": "the release's own division of the cache is taken",
+    "workspace": "its workspaces come on top",
+    "defaults": "it changes the release's defaults",
+    "implementation": "nobody derived the memory of what it loads",
+    "device": "the machine's own cards are taken",
 }
 """Why a flag is not counted, by the word that a table uses; a table may have reasons of its own."""
 
