@@ -62,7 +62,10 @@ class Generator(Handle):
                  **settings: Unpack[Settings]) -> Completion | list[Completion]:  # fmt: skip
         """One prompt gives a Completion; a list of prompts gives a list in the same order."""
         work = self._work(prompt, on_error, settings)
-        return work.result(self._driver.run(work.requests, keep_errors=work.keep))
+        answers = self._driver.run(work.requests, keep_errors=work.keep)
+        while again := work.again(answers):
+            work.take(answers, again, self._driver.run(list(again.values()), keep_errors=work.keep))
+        return work.result(answers)
 
     @overload
     async def agenerate(self, prompt: PromptLike, *, on_error: OnError = "raise",  # type: ignore[overload-overlap]
@@ -74,7 +77,10 @@ class Generator(Handle):
                         **settings: Unpack[Settings]) -> Completion | list[Completion]:  # fmt: skip
         """`generate`, awaited."""
         work = self._work(prompt, on_error, settings)
-        return work.result(await self._driver.arun(work.requests, keep_errors=work.keep))
+        answers = await self._driver.arun(work.requests, keep_errors=work.keep)
+        while again := work.again(answers):
+            work.take(answers, again, await self._driver.arun(list(again.values()), keep_errors=work.keep))
+        return work.result(answers)
 
     def stream(self, prompt: PromptLike, **settings: Unpack[Settings]) -> Iterator[Delta]:
         """The answer piece by piece; a stream that breaks raises."""
@@ -169,6 +175,8 @@ class Generator(Handle):
         request = self.prepare(item, **settings)
         if request.n > 1:
             raise Unsupported(self.capabilities.backend, "n", "a stream carries one sample")
+        if request.reask:
+            raise Unsupported(self.capabilities.backend, "reask", "a stream is not asked for again")
         return request
 
     def _work(self, item: object, on_error: OnError, settings: Mapping[str, object]) -> Work:

@@ -11,6 +11,14 @@ _NAMED = ("properties", "patternProperties", "$defs", "definitions")
 _SINGLE = ("items", "additionalProperties", "not", "if", "then", "else", "contains", "propertyNames")
 
 
+class OfModel(dict[str, Any]):
+    """The JSON schema of a pydantic model, and the model."""
+
+    def __init__(self, model: Any) -> None:
+        super().__init__(model.model_json_schema())
+        self.model = model
+
+
 def check(schema: object, where: str = "schema") -> None:
     """Raise InvalidInput where the schema, or a part of it, cannot be meant."""
     if isinstance(schema, bool):

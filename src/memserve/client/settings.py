@@ -81,7 +81,11 @@ def _mapping(name: str, value: object) -> Mapping[str, Any]:
 
 
 def _schema(name: str, value: object) -> Mapping[str, Any]:
-    checked = _mapping(name, value)
+    if isinstance(value, type) and hasattr(value, "model_json_schema"):
+        value = schema.OfModel(value)
+    if not isinstance(value, Mapping):
+        raise InvalidInput(f"{name} is a mapping or a pydantic model class, not {type(value).__name__}")
+    checked = value
     schema.check(checked, name)
     return checked
 
@@ -132,6 +136,7 @@ _CHECKS: dict[str, Callable[[str, object], Any]] = {
     "tool_choice": _tool_choice,
     "truncate": _policy,
     "thinking": _thinking,
+    "reask": _whole(0, 16),
     "template": _mapping,
     "extra": _mapping,
 }
@@ -182,9 +187,11 @@ def of_request(request: Request) -> dict[str, Any]:
 
 def templated(request: Request) -> Request:
     """The request, unless it asks the chat template for something and its prompt has none."""
-    if request.thinking is None and not request.template:
+    asked = {"thinking": request.thinking is not None, "template": request.template, "reask": request.reask}
+    name = next((name for name, given in asked.items() if given), None)
+    if name is None:
         return request
-    prompt, name = request.prompt, "template" if request.thinking is None else "thinking"
+    prompt = request.prompt
     if isinstance(prompt, Raw) or (not isinstance(prompt, str) and isinstance(prompt[0], int)):
         raise InvalidInput(f"{name} is for chat prompts: raw text and token ids have no template")
     return request
@@ -202,6 +209,8 @@ def _refuse(values: Mapping[str, Any], capabilities: Capabilities) -> None:
     if values.get("truncate", "refuse") != "refuse" and not capabilities.truncate:
         raise Unsupported(capabilities.backend, f"truncate={values['truncate']!r}", _whose(capabilities))
     _refuse_thinking(values, capabilities)
+    if values.get("reask") and ("schema" not in values or values.get("n", 1) > 1):
+        raise InvalidInput("reask is for one answer under a schema")
     together = [name for name in ("schema", "regex", "choices") if name in values]
     if len(together) > 1:
         raise InvalidInput(f"{' and '.join(together)} exclude each other")

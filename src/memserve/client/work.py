@@ -1,64 +1,11 @@
 """The requests of one call of `generate`, and what becomes of their answers."""
 
-import json
-import re
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
-from typing import Any
+from dataclasses import fields, replace
 
-from memserve.errors import BadAnswer, MemserveError
-from memserve.protocol import Completion, Request
-
-_TYPES: dict[str, tuple[type, ...]] = {
-    "object": (dict,), "array": (list,), "string": (str,), "boolean": (bool,),
-    "integer": (int, float), "number": (int, float), "null": (type(None),),
-}  # fmt: skip
-
-
-def broken(request: Request, answer: Completion) -> BadAnswer | None:
-    """The error of an answer that ended by itself and breaks the request's schema, regex or choices."""
-    if request.schema is None and request.regex is None and request.choices is None:
-        return None
-    for sample in answer.samples or (answer,):
-        if sample.finish_reason != "stop" or sample.text is None:
-            continue
-        reason = _reason(request, sample.text)
-        if reason:
-            error = BadAnswer(
-                f"the answer {reason}: {sample.text[:80]!r}", hint="the server ignored the constraint"
-            )
-            error.retryable = False
-            return error
-    return None
-
-
-def _reason(request: Request, text: str) -> str | None:
-    if request.choices is not None:
-        return None if text.strip() in request.choices else "is none of the choices"
-    if request.regex is not None:
-        return None if _matches(request.regex, text) else "does not match the regex"
-    return _schema_reason(request.schema or {}, text)
-
-
-def _matches(pattern: str, text: str) -> bool:
-    try:
-        return re.fullmatch(pattern, text.strip()) is not None or re.fullmatch(pattern, text) is not None
-    except re.error:
-        return True
-
-
-def _schema_reason(schema: Mapping[str, Any], text: str) -> str | None:
-    try:
-        value = json.loads(text)
-    except ValueError:
-        return "is not JSON although a schema was asked for"
-    kind = schema.get("type")
-    if isinstance(kind, str) and kind in _TYPES and not isinstance(value, _TYPES[kind]):
-        return f"is not of the schema's type {kind}"
-    if isinstance(value, dict):
-        missing = [name for name in schema.get("required", ()) if name not in value]
-        return f"lacks {', '.join(map(repr, missing))} of the schema" if missing else None
-    return None
+from memserve.client import constraint
+from memserve.errors import MemserveError
+from memserve.protocol import Completion, Request, Usage
 
 
 class Work:
@@ -70,22 +17,41 @@ class Work:
         self.keep = keep
         self.requests = [item for item in items if isinstance(item, Request)]
 
+    def again(self, answers: Sequence[Completion]) -> dict[int, Request]:
+        """What must be asked once more, by its place."""
+        asked = zip(self.requests, answers, strict=True)
+        found = {place: constraint.again(*pair) for place, pair in enumerate(asked)}
+        return {place: request for place, request in found.items() if request is not None}
+
+    def take(
+        self, answers: list[Completion], again: Mapping[int, Request], more: Sequence[Completion]
+    ) -> None:
+        """Put second answers in their places; they cost what both did."""
+        for (place, request), answer in zip(again.items(), more, strict=True):
+            self.requests[place] = request
+            answers[place] = replace(answer, usage=_sum(answers[place].usage, answer.usage))
+
     def result(self, answers: Sequence[Completion]) -> Completion | list[Completion]:
         """One answer to one prompt, a list to a list."""
         if not self._many:
             return self._judged(self.requests[0], answers[0])
-        incoming = iter(answers)
+        incoming = iter(zip(self.requests, answers, strict=True))
         return [
-            self._judged(item, next(incoming))
-            if isinstance(item, Request)
-            else Completion(text=None, error=item)
+            self._judged(*next(incoming)) if isinstance(item, Request) else Completion(text=None, error=item)
             for item in self._items
         ]
 
     def _judged(self, request: Request, answer: Completion) -> Completion:
-        error = broken(request, answer)
+        error = constraint.broken(request, answer)
         if error is None:
-            return answer
+            samples = tuple(constraint.parsed(request, sample) for sample in answer.samples)
+            return replace(constraint.parsed(request, answer), samples=samples) if request.schema else answer
         if not self.keep:
             raise error
         return replace(answer, text=None, samples=(), error=error)
+
+
+def _sum(one: Usage, other: Usage) -> Usage:
+    names = [part.name for part in fields(Usage)]
+    counts = {name: (getattr(one, name), getattr(other, name)) for name in names}
+    return Usage(**{name: None if None in pair else sum(pair) for name, pair in counts.items()})

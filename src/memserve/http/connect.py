@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -79,7 +80,8 @@ def refuse_rest(backend: str, options: Mapping[str, Any], *taken: str) -> None:
     """Raise Unsupported for an option that neither the backend nor this layer takes."""
     for name in options:
         if name not in OPTIONS and name not in taken:
-            raise Unsupported(backend, name, "no such option")
+            near = get_close_matches(name, [*OPTIONS, *taken, "base_url", "api_key"], n=1)
+            raise Unsupported(backend, name, f"did you mean {near[0]}?" if near else "no such option")
 
 
 def _number(value: Any) -> Any:

@@ -30,8 +30,10 @@ class Settings(TypedDict, total=False):
     """How many answers to one prompt; they are in `Completion.samples`."""
     logprobs: int | None
     """Tells each token's log-probability, and so many of the likeliest others'."""
-    schema: Mapping[str, Any] | None
-    """A JSON schema that the answer must keep."""
+    schema: Mapping[str, Any] | type | None
+    """What the answer must keep: a JSON schema, or a pydantic model class for `parsed` to be of."""
+    reask: int | None
+    """How often an answer that breaks its schema is asked for again; 0 by default."""
     regex: str | None
     """A regular expression that the whole answer must match."""
     choices: Sequence[str] | None

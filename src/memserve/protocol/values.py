@@ -67,6 +67,8 @@ class Request:
     truncate: Truncate = "refuse"
     thinking: bool | int | None = None
     """None: as the model does unasked. A number: at most so many tokens of thought, besides `max_tokens`."""
+    reask: int = 0
+    """How often an answer that breaks its schema is asked for again."""
     template: Mapping[str, Any] = field(default_factory=dict)
     """Variables of the model's chat template."""
     extra: Mapping[str, Any] = field(default_factory=dict)
@@ -90,6 +92,8 @@ def _plain(value: object) -> Any:
         return value if isfinite(value) else None
     if isinstance(value, (list, tuple)):
         return [_plain(part) for part in value]
+    if hasattr(value, "model_dump"):
+        return value.model_dump(mode="json")
     return value.tolist() if hasattr(value, "tolist") else value
 
 
@@ -136,6 +140,8 @@ class Sample(Value):
     reasoning: str | None = None
     refusal: str | None = None
     """The model's own words where it refused to answer; `text` is None then."""
+    parsed: Any = None
+    """Under a schema: the answer's value, an instance where the schema was a pydantic model."""
 
 
 @dataclass(frozen=True)
@@ -149,6 +155,7 @@ class Completion(Value):
     tool_calls: tuple[ToolCall, ...] = ()
     reasoning: str | None = None
     refusal: str | None = None
+    parsed: Any = None
     usage: Usage = Usage()
     samples: tuple[Sample, ...] = ()
     model: str | None = None
