@@ -1,6 +1,5 @@
 """The command that starts transformers' own server."""
 
-from memserve.engines.command import Grammar, read
 from memserve.engines.deployment import Deployment
 from memserve.engines.install import install_line, requirements, visible_cards, words
 from memserve.engines.launch import Launch
@@ -10,11 +9,6 @@ from memserve.hardware.machine import Machine
 from memserve.model.spec import ModelSpec
 
 WORDS = {"nf4": "bnb-4bit", "int8": "bnb-8bit"}
-FLAGS = Grammar(switches=frozenset({
-    "trust-remote-code", "continuous-batching", "compile", "enable-cors", "load-in-4bit", "load-in-8bit",
-}))  # fmt: skip
-READ = ("force-model", "quantization", "dtype", "torch-dtype", "device", "trust-remote-code", "host", "port")
-"""Flags that are counted, or change no byte."""
 SWITCHES = {"load-in-4bit": "nf4", "load-in-8bit": "int8"}
 """How releases before 5.0 said it."""
 
@@ -42,10 +36,9 @@ class HfLauncher:
         """The model and the deployment of such a line, which bounds no context; None if it starts another."""
         from memserve_hf import backend
 
-        arguments = backend.arguments(command)
-        if arguments is None:
+        said = backend.words(command)
+        if said is None:
             return None
-        said = read(arguments, FLAGS)
         named = said.bare[0] if said.bare else said.text("force-model")
         if not named:
             raise InvalidInput("the command names no model", hint="write transformers serve MODEL ...")
@@ -55,7 +48,7 @@ class HfLauncher:
             backend="hf", engine_version="", context=UNBOUNDED,
             dtype=said.text("dtype") or said.text("torch-dtype") or "auto",
             quantization=next((method for method, word in WORDS.items() if word == online), asked),
-            options=tuple((name, value) for name, value in said.given() if name not in READ),
+            options=said.given(),
         )  # fmt: skip
 
 

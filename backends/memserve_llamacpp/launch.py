@@ -2,7 +2,6 @@
 
 import re
 
-from memserve.engines.command import Grammar, read
 from memserve.engines.deployment import Deployment
 from memserve.engines.install import install_line, requirements, visible_cards, words
 from memserve.engines.launch import Launch
@@ -11,15 +10,6 @@ from memserve.errors import InvalidInput
 from memserve.hardware.machine import Machine
 from memserve.model.spec import ModelSpec
 
-FLAGS = Grammar(
-    aliases={
-        "m": "model", "c": "n-ctx", "ctx-size": "n-ctx", "ngl": "n-gpu-layers", "gpu-layers": "n-gpu-layers",
-        "hf": "hf-model-repo-id", "hf-repo": "hf-model-repo-id", "np": "parallel",
-    },
-    switches=frozenset({"mlock", "no-mmap", "embeddings", "jinja", "cont-batching"}),
-)  # fmt: skip
-READ = ("model", "n-ctx", "n-gpu-layers", "hf-model-repo-id", "embedding", "host", "port", "jinja", "api-key")
-"""Flags that are counted, or change no byte."""
 LEVEL = re.compile(r"(?:^|[^a-z0-9])(i?q\d\w*|bf16|f16)(?=\W|$)", re.IGNORECASE)
 
 
@@ -50,10 +40,9 @@ class LlamacppLauncher:
         """The model and the deployment of such a line; None if it starts something else."""
         from memserve_llamacpp import backend
 
-        arguments = backend.arguments(command)
-        if arguments is None:
+        said = backend.words(command)
+        if said is None:
             return None
-        said = read(arguments, FLAGS)
         file, repository = said.text("model") or "", said.text("hf-model-repo-id")
         if not repository and not file:
             raise InvalidInput("the command names no model", hint="write llama-server --model FILE.gguf")
@@ -63,7 +52,7 @@ class LlamacppLauncher:
             backend="llamacpp", engine_version="", dtype="float16",
             quantization=f"gguf-{found[1].lower()}" if found else "none",
             context=said.integer("n-ctx") or UNSTATED,
-            options=tuple((name, value) for name, value in said.given() if name not in READ),
+            options=said.given(),
         )  # fmt: skip
 
 

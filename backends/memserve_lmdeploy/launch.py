@@ -1,6 +1,6 @@
 """The command that starts LMDeploy's server on TurboMind."""
 
-from memserve.engines.command import Grammar, Words, read
+from memserve.engines.command import Words
 from memserve.engines.deployment import Deployment, Layout
 from memserve.engines.install import install_line, requirements, visible_cards, words
 from memserve.engines.launch import Launch
@@ -10,18 +10,6 @@ from memserve.hardware.machine import Machine
 from memserve.model.spec import ModelSpec
 
 FORMATS = {"gptq": "gptq", "awq": "awq", "w4a16": "compressed-tensors", "fp8": "fp8", "mxfp4": "mxfp4"}
-FLAGS = Grammar(
-    switches=frozenset({
-        "trust-remote-code", "enable-prefix-caching", "eager-mode", "disable-fastapi-docs", "disable-metrics",
-        "ssl", "language-model-only",
-    }),
-    lists=frozenset({"api-keys", "allow-origins", "allow-methods", "allow-headers", "adapters"}),
-)  # fmt: skip
-READ = frozenset({
-    "tp", "dp", "dtype", "quant-policy", "session-len", "cache-max-entry-count", "max-batch-size", "backend",
-    "max-prefill-token-num", "model-format", "server-name", "server-port", "api-keys", "trust-remote-code",
-})  # fmt: skip
-"""Flags that are counted, or change no byte."""
 KV_POLICIES = {"int8": 8, "int4": 4}
 
 
@@ -51,10 +39,9 @@ class LmdeployLauncher:
         """The model and the deployment of such a line; None if it starts something else."""
         from memserve_lmdeploy import backend
 
-        arguments = backend.arguments(command)
-        if arguments is None:
+        said = backend.words(command)
+        if said is None:
             return None
-        said = read(arguments, FLAGS)
         if len(said.bare) != 1:
             raise InvalidInput("the command must name one model", hint="lmdeploy serve api_server MODEL ...")
         return said.bare[0], deployment_of(said)
@@ -71,7 +58,7 @@ def deployment_of(words: Words) -> Deployment:
         context=words.integer("session-len") or UNSTATED,
         utilization=words.share("cache-max-entry-count"), max_sequences=words.integer("max-batch-size"),
         max_batched_tokens=words.integer("max-prefill-token-num"),
-        options=tuple((name, value) for name, value in words.given() if name not in READ),
+        options=words.given(),
     )  # fmt: skip
 
 

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from memserve.engines.flags import FlagTable
 
 ROOT = Path(__file__).parents[2]
-DRAWN = ("vllm", "ascend", "sglang")
-PACKAGES = {"vllm": "vllm", "sglang": "sglang"}
+DRAWN = ("vllm", "ascend", "lmdeploy", "hf")
+PACKAGES = {"vllm": "vllm", "lmdeploy": "lmdeploy", "hf": "transformers"}
 MISSPELT = 400
 """Misspellings of one engine's flags."""
 LLAMA = "meta-llama/Llama-3.1-8B-Instruct"
@@ -53,7 +53,6 @@ def test_each_flag_has_one_fate_and_one_kind(backend: str) -> None:
 @pytest.mark.parametrize("backend", DRAWN)
 def test_a_removed_flag_is_refused_with_the_releases_that_have_it(backend: str) -> None:
     flags = table(backend)
-    assert flags.gone
     for name in flags.names:
         refused = [release for release in flags.releases if flags.lacking(name, release)]
         assert refused == [one for one in flags.releases if not flags.has(name, one)]
@@ -93,7 +92,6 @@ def test_a_misspelt_flag_is_refused_with_the_flag_that_was_meant(backend: str) -
         (f"vllm serve {LLAMA} --device cuda --foo-bar 3", "no release of vLLM has --foo-bar"),
         ("vllm serve Qwen/Qwen3-32B --tensor-paralel-size 2", "did you mean --tensor-parallel-size"),
         (f"vllm serve {LLAMA} --max-num 3", "--max-num-seqs"),
-        (f"python -m sglang.launch_server --model-path {LLAMA} --mem-fracton-static 0.8", "--mem-fraction-"),
     ],
 )  # fmt: skip
 def test_what_no_release_has_is_malformed(command: str, said: str) -> None:

@@ -80,7 +80,7 @@ class FlagTable:
         """Why a flag's bytes are not in the figures; empty where they are, or where it has none."""
         if value in ("false", *self.assumed.get(name, ())):
             return ""
-        return self.not_counted.get(name, "")
+        return self.not_counted.get(name, "" if name in self.names else UNKNOWN)
 
 
 @runtime_checkable
