@@ -31,8 +31,8 @@ ASKED = {
     "kv worst": ("memory left for KV, worst", 4.0), "tokens": ("KV tokens, median error", 1.5),
     "tokens worst": ("KV tokens, worst", 6.0),
 }  # fmt: skip
-TOKENS = {"vllm": 5.0, "vllm-ascend": 8.0, "sglang": 8.0}
-OUTCOMES = 92.0
+KINDS = {("vllm", False): 1.0, ("vllm", True): 4.0, ("vllm-ascend", None): 4.0, ("sglang", None): 4.0}
+"""Percent asked for by engine and by whether the model sees or hears."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,20 @@ class Judged:
             return None
         if figure == "kv_tokens":
             return 100 * ((self.plan.kv_cache_tokens or 0) / measured - 1)
-        return 100 * ((self.plan.memory_gib_per_card or {})[figure] / measured - 1)
+        return 100 * float((self.plan.memory_gib_per_card or {})[figure] / measured - 1)
+
+    @property
+    def images(self) -> bool:
+        """The model has an encoder beside its language model."""
+        return self.plan is not None and bool(self.plan.model.towers)
+
+    def overhead(self) -> float | None:
+        """GiB told above what budget less weights less KV cache was."""
+        row = self.row
+        if self.plan is None or not (row.weights and row.kv_cache) or row.outcome != "runs":
+            return None
+        told = self.plan.memory_gib_per_card or {}
+        return row.weights + row.kv_cache - told["weights"] - told["kv_cache"]
 
     @property
     def right(self) -> bool:
@@ -103,17 +116,26 @@ def h100(judged: list[Judged]) -> None:
 
 
 def logs(judged: list[Judged]) -> None:
-    """The figures of the public logs, tiers A and B."""
+    """The figures of the public logs, tiers A and B, class by class."""
     scored = [one for one in judged if one.row.scored]
-    share = 100 * mean(one.right for one in scored)
+    stopped = [one for one in scored if one.row.outcome != "runs"]
     print(f"public logs, tiers A and B: {len(scored)} starts")
-    line("ran / refused / out of memory", f">= {OUTCOMES:.0f} %", f"{share:.1f} %", share >= OUTCOMES)
-    for engine, name in ENGINES.items():
-        own = errors([one for one in scored if one.row.engine == engine], "kv_tokens")
-        if own:
-            asked = TOKENS[engine]
-            line(f"KV tokens, median, {name} ({len(own)})", f"<= {asked:.0f} %", f"{median(own):.2f} %",
-                 median(own) <= asked)  # fmt: skip
+    for name, seen, least in (("outcome", scored, 95.0), ("refusals and out of memory", stopped, 88.0)):
+        share = 100 * mean(one.right for one in seen)
+        line(f"{name} ({len(seen)})", f">= {least:.0f} %", f"{share:.1f} %", share >= least)
+    for (engine, images), most in KINDS.items():
+        seen = [
+            one for one in scored if one.row.engine == engine and (images is None or one.images == images)
+        ]
+        kind = ENGINES[engine] + {None: "", True: ", multimodal", False: ", text"}[images]
+        tokens = sorted(errors(seen, "kv_tokens"))
+        line(f"KV tokens, median, {kind} ({len(tokens)})", f"<= {most:.0f} %", f"{median(tokens):.2f} %",
+             median(tokens) <= most)  # fmt: skip
+        over = [abs(found) for one in seen if (found := one.overhead()) is not None]
+        nearly = tokens[min(len(tokens) - 1, int(0.95 * len(tokens)))]
+        print(
+            f"    95 % of tokens within {nearly:.1f} %; overhead, median {median(over):.2f} GiB ({len(over)})"
+        )
 
 
 def line(name: str, asked: str, got: str, reached: bool) -> None:

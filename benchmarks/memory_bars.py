@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 ENGINES = {"vllm": on_gpu, "vllm-ascend": on_npu}
 SHARE = 0.9
-FEWEST = 4
+FEWEST = 6
 """Starts that tell a class; below, its bars stay as a wider class's or a person's."""
 FLOOR = {"kv_gib": 0.1, "weights": 0.001}
 """Least width: what a log rounds away, and one segment of the allocator."""

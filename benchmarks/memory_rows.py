@@ -23,6 +23,9 @@ ENGINES = {"vllm": "vLLM", "vllm-ascend": "vLLM-Ascend", "sglang": "SGLang"}
 CONFIG = "facts/configs/{}/config.json"
 OUTCOMES = {"ran": "runs", "ok": "runs", "refused": "refused", "oom": "out_of_memory", "failed": "failed"}
 
+OTHERS = {"gt-148": "an image with triton_kernels, which its release does not bring"}
+"""Starts whose environment is not the release's own."""
+
 
 @dataclass(frozen=True)
 class Row:
@@ -105,16 +108,16 @@ def _log(row: dict[str, Any], path: str) -> Row:
         id=row["id"], engine=row["engine"], version=row["engine_version"] or "unknown", model=row["model_id"],
         config=path, command=_command(row),
         gpus=_machine(row), memory_gib=row["total_gpu_memory_gib"], outcome=OUTCOMES[row["outcome"]],
-        scored=row["tier"] in "AB" and not row.get("unscored") and not _drafts(row),
+        scored=row["tier"] in "AB" and not row.get("unscored") and not _others(row),
         weights=seen.get("weights_gib_per_gpu"),
         activation=seen.get("activation_peak_gib"), non_torch=seen.get("non_torch_gib"),
         kv_cache=seen.get("kv_cache_gib_per_gpu"), kv_tokens=seen.get("kv_cache_tokens"),
     )  # fmt: skip
 
 
-def _drafts(row: dict[str, Any]) -> bool:
-    """A draft model ran beside it, whose flags the row does not hold."""
-    return (
+def _others(row: dict[str, Any]) -> bool:
+    """Something ran beside it, as a draft model, that the row's flags do not hold."""
+    return row["id"] in OTHERS or (
         row["engine"] != "sglang"
         and "draft" in row["notes"]
         and "speculative" not in (row.get("flags") or "")

@@ -1,4 +1,4 @@
-"""llama.cpp's room: GGUF files, split by layers."""
+"""llama.cpp: GGUF files, split by layers."""
 
 from memserve.engines.package import Package
 

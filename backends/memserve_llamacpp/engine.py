@@ -20,11 +20,13 @@ def open_engine(model: str | None = None, *, task: Task = "generate", server: bo
     """
     if model is None:
         raise InvalidInput("backend 'llamacpp' needs a model: a .gguf file, or a folder that holds one")
-    from memserve_llamacpp.loading import load
+    from memserve_llamacpp.loading import alone, load
 
     if server:
         return _served(str(model), task, options)
     need("llamacpp", "llama_cpp", "llama-cpp-python")
+    level = str(options.get("hf_repo", "")).partition(":")[2]
+    model, options = f"*{level}*.gguf" if level else model, alone(options)
     if task == "generate":
         from memserve_llamacpp.generating import Generating
 
@@ -37,11 +39,16 @@ def open_engine(model: str | None = None, *, task: Task = "generate", server: bo
 
 
 def _served(model: str, task: Task, options: Mapping[str, Any]) -> Any:
-    """Start `llama_cpp.server` with its own options as flags, and drive it over HTTP."""
+    """Start `llama_cpp.server`, or `llama-server` as planned, with its own options as flags; drive it."""
+    from memserve.engines.install import words
     from memserve.serve.served import apart, open_served
     from memserve_llamacpp.loading import REPOSITORY, SPELLINGS, locate
 
     how, own = apart(options)
+    if "parallel" in own:
+        own = own if "hf_repo" in own else {"model": model, **own}
+        said = words({name.replace("_", "-"): word for name, word in own.items()})
+        return open_served(("llama-server", *said), model, task, "llamacpp", **how)
     repository = own.pop(REPOSITORY, None)
     place = {REPOSITORY: repository, "model": model} if repository else {"model": str(locate(model))}
     flags = {**place, **{SPELLINGS.get(name, name): value for name, value in own.items()}}

@@ -1,4 +1,4 @@
-"""The command that starts llama.cpp's server through llama-cpp-python."""
+"""The command that starts llama.cpp's server: llama-cpp-python's, or its own."""
 
 import re
 
@@ -8,13 +8,17 @@ from memserve.engines.launch import Launch
 from memserve.engines.unstated import UNSTATED
 from memserve.errors import InvalidInput
 from memserve.hardware.machine import Machine
+from memserve.memory.weights import Split, stage_bytes, storage
 from memserve.model.spec import ModelSpec
 
 LEVEL = re.compile(r"(?:^|[^a-z0-9])(i?q\d\w*|bf16|f16)(?=\W|$)", re.IGNORECASE)
+BUILD = "git clone https://github.com/ggml-org/llama.cpp && cd llama.cpp && cmake -B build"
+SPLIT = 45e9
+"""Bytes above which repositories hold a file in parts (the hub takes 50 GB); `llama_cpp.server` fails."""
 
 
 class LlamacppLauncher:
-    """Starts `python -m llama_cpp.server`."""
+    """Starts `python -m llama_cpp.server`; `llama-server` for several requests at once and files in parts."""
 
     def launch(self, model: ModelSpec, checkpoint: str, machine: Machine, deployment: Deployment) -> Launch:
         """The install line, the command and its environment. A hub id means a file of that repository."""
@@ -22,19 +26,31 @@ class LlamacppLauncher:
 
         level = deployment.quantization.removeprefix("gguf-").upper()
         local = checkpoint.endswith(".gguf")
-        options = {
-            "hf_model_repo_id": None if local else checkpoint,
-            "model": checkpoint if local else f"*{level}*.gguf",
-            "n_gpu_layers": 0 if machine.card.vendor == "cpu" else -1,
-            "n_ctx": deployment.context * max(1, deployment.concurrency),
-            "embedding": "true" if model.encoder_only or model.pooling else None,
-        }
-        return Launch(
-            install=install_line(backend.rules, deployment, machine.card),
-            command=("python", "-m", "llama_cpp.server", *words(options)),
-            env=visible_cards(machine, deployment.layout.cards),
-            notes=requirements(backend.rules, deployment, machine.card),
-        )
+        on_cpu, embeds = machine.card.vendor == "cpu", bool(model.encoder_only or model.pooling)
+        held = storage(model, deployment.quantization, deployment.dtype)
+        parts = not local and stage_bytes(model, Split(), held, 1)[0] > SPLIT
+        install = install_line(backend.rules, deployment, machine.card)
+        notes = requirements(backend.rules, deployment, machine.card)
+        if deployment.concurrency > 1 or parts:
+            start: tuple[str, ...] = ("llama-server",)
+            options = {
+                "hf-repo": None if local else f"{checkpoint}:{level}", "model": checkpoint if local else None,
+                "n-gpu-layers": 0 if on_cpu else 999, "ctx-size": deployment.context * deployment.concurrency,
+                "parallel": deployment.concurrency, "embeddings": embeds or None,
+            }  # fmt: skip
+            built = re.search(r"-D\w+=on", install)
+            install = f"{BUILD} {built[0] if built else ''} && cmake --build build -t llama-server"
+            notes = ("needs a C++ compiler and cmake: llama-server is built from llama.cpp",)
+        else:
+            start = ("python", "-m", "llama_cpp.server")
+            options = {
+                "hf_model_repo_id": None if local else checkpoint,
+                "model": checkpoint if local else f"*{level}*.gguf",
+                "n_gpu_layers": 0 if on_cpu else -1, "n_ctx": deployment.context,
+                "embedding": "true" if embeds else None,
+            }  # fmt: skip
+        env = visible_cards(machine, deployment.layout.cards)
+        return Launch(install=install, command=(*start, *words(options)), env=env, notes=notes)
 
     def parse(self, command: tuple[str, ...]) -> tuple[str, Deployment] | None:
         """The model and the deployment of such a line; None if it starts something else."""
@@ -51,7 +67,7 @@ class LlamacppLauncher:
         return named, Deployment(
             backend="llamacpp", engine_version="", dtype="float16",
             quantization=f"gguf-{found[1].lower()}" if found else "none",
-            context=said.integer("n-ctx") or UNSTATED,
+            context=(said.integer("n-ctx") or 0) // said.count("parallel") or UNSTATED,
             options=said.given(),
         )  # fmt: skip
 

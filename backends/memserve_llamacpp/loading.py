@@ -18,6 +18,18 @@ WHOLE_MODEL = -1
 """llama.cpp's words for: every layer on the card, where the build has one."""
 
 
+def alone(options: Mapping[str, Any]) -> dict[str, Any]:
+    """What a plan says to `llama-server`, for this process, which answers one request at a time."""
+    own = dict(options)
+    slots, repository = int(own.pop("parallel", 1)), own.pop("hf_repo", None)
+    own.pop("embeddings", None)
+    if "ctx_size" in own:
+        own["n_ctx"] = int(own.pop("ctx_size")) // slots
+    if repository:
+        own[REPOSITORY] = repository.partition(":")[0]
+    return own
+
+
 def locate(model: str, repository: str | None = None) -> Path:
     """The file itself; a folder must hold exactly one (the first of a split counts)."""
     if repository:

@@ -120,3 +120,13 @@ def test_an_open_model_is_planned_where_it_can_be_served(backend: str, serves: b
 def test_what_llm_compressor_wrote_runs_on_a_cpu(quantization: str) -> None:
     plan = Question("llama-8b", "cpu", {}).best(quantization=quantization, backend="hf")
     assert plan is not None and plan.quantization == quantization
+
+
+def test_llama_cpp_serves_several_at_once_and_files_in_parts() -> None:
+    several = Question("llama-8b", "1xRTX4090", {"context": 8192, "concurrency": 4}).best(backend="llamacpp")
+    large = Question("llama-70b", "4xRTX4090", {}).best(backend="llamacpp", quantization="gguf-q8_0")
+    assert several is not None and large is not None
+    words = dict(zip(several.command[1::2], several.command[2::2], strict=False))
+    assert several.command[0] == large.command[0] == "llama-server"
+    assert (words["--parallel"], words["--ctx-size"]) == ("4", "32768")
+    assert any(word.endswith(":Q8_0") for word in large.command)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from dataclasses import make_dataclass
 from pathlib import Path
@@ -34,7 +35,7 @@ QUESTIONS = [
     ("vllm", "llama-70b", "4xV100", {"context": 4096}), ("sglang", "qwen3-32b", "2xL4", {}),
     ("sglang", "llama-70b", "8xH100", {"kv_dtype": "fp8"}), ("lmdeploy", "qwen3-32b", "2xL4", {}),
     ("lmdeploy", "llama-8b", "1xRTX4090", {"quantization": "awq"}), ("llamacpp", "llama-8b", "1xL4", {}),
-    ("llamacpp", "llama-8b", "cpu", {"concurrency": 3}), ("hf", "llama-8b", "1xL4", {}),
+    ("llamacpp", "llama-8b", "cpu", {"context": 4096}), ("hf", "llama-8b", "1xL4", {}),
     ("hf", "llama-70b", "4xV100", {"quantization": "nf4"}), ("ascend", "qwen3-32b", "8x910B2", {}),
 ]  # fmt: skip
 KEYS = {"lmdeploy": "--api-keys", "sglang": "--config"}
@@ -138,6 +139,17 @@ def test_sglang_in_this_process_has_the_same_settings(monkeypatch: pytest.Monkey
         start(options.pop("model"), options)  # which runs in a child of its own, where no stand-in reaches
     wanted = _options(plan, "tp-size", "dtype", "context-length", "model-path")
     assert {name: str(seen[name.replace("-", "_")]) for name in wanted} == wanted
+
+
+def test_llamacpp_answers_several_at_once_through_its_own_server(
+    monkeypatch: pytest.MonkeyPatch, engine: Path
+) -> None:
+    engine.rename(engine.parent / "llama-server")
+    monkeypatch.setenv("PATH", f"{engine.parent}:{os.environ['PATH']}")
+    plan = memserve.plan.best("llama-8b", "cpu", backend="llamacpp", concurrency=3)
+    with memserve.generator(plan, server=True):
+        words = json.loads((engine.parent / "record").read_text())[0]
+    assert words[: words.index("--host")] == plan.command[1:]
 
 
 def test_llamacpp_in_this_process_has_the_same_settings(

@@ -75,13 +75,12 @@ def _asked(words: tuple[str, ...], machine: Machine) -> tuple[str, Deployment]:
 
 
 def _over_layers(asked: Deployment, machine: Machine, variables: Mapping[str, str]) -> Deployment:
-    """An engine that spreads layers takes all cards that it sees and splits its context over requests."""
+    """An engine that spreads layers takes all cards that it sees."""
     if not installed.named(asked.backend).rules.get("serves", {}).get("layers_over_cards"):
         return asked
     seen = variables.get(VISIBLE.get(machine.card.vendor, ""))
     cards = len(seen.split(",")) if seen else machine.cards_per_node
-    context = asked.context // asked.concurrency if asked.context > 0 else asked.context
-    return replace(asked, layout=replace(asked.layout, pipeline=cards), context=context)
+    return replace(asked, layout=replace(asked.layout, pipeline=cards))
 
 
 def _not_counted(asked: Deployment, machine: Machine) -> Iterator[NotCounted]:

@@ -124,7 +124,7 @@ def money(plan: Plan) -> Iterator[Row]:
         kind = "output" if cost["usd_per_mtok_output"] is not None else "input"
         busy = f"{cost[f'usd_per_mtok_{kind}']:.4g} $ per million {kind} tokens when busy"
         yield "price", f"{cost['usd_per_hour']:.2f} $/h, {busy}"
-        yield "rented as", whose(cost)
+        yield "rented as" if cost["instance"] else "priced by", whose(cost)
     elif cost.get("cny_per_hour") is not None:
         yield "price", f"{cost['cny_per_hour']:.2f} CNY/h: {cost['source']}"
     elif cost.get("usd_per_mtok_input") is not None:
@@ -166,7 +166,7 @@ def part(rent: Rent) -> str:
 def work(job: Mapping[str, Any]) -> str:
     """Time, money and the bounds of a workload."""
     hours, usd = job["hours"], job["usd"]
-    said = f"{job['name']}: {hours['likely']:.2f} h ({hours['low']:.2f} to {hours['high']:.2f})"
+    said = f"{job['name']}: {hours['likely']:.3g} h ({hours['low']:.3g} to {hours['high']:.3g})"
     said += f", {usd['likely']:.2f} $" if usd else ""
     said += f", {job['kwh']:.2f} kWh" if job["kwh"] else ""
     said += f" ({assumed(job)})" if job["assumptions"] else ""
