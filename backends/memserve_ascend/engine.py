@@ -12,7 +12,6 @@ from memserve.extras import install_line
 from memserve.protocol import Task
 from memserve_ascend.launch import BLOCK, settings
 from memserve_vllm import engine as vllm
-from memserve_vllm.served import serve
 
 capabilities = replace(vllm.capabilities, backend="ascend")
 
@@ -25,7 +24,7 @@ def open_engine(model: str | None = None, *, task: Task = "generate", server: bo
     ranks = int(options.get("tensor_parallel_size") or 1) * int(options.get("pipeline_parallel_size") or 1)
     options.setdefault("block_size", BLOCK)
     if server:
-        return serve(str(model), task, options, backend="ascend", env=settings(ranks))
+        return vllm.serve(str(model), task, options, backend="ascend", env=settings(ranks))
     need()
     for name, value in settings(ranks).items():
         os.environ.setdefault(name, value)

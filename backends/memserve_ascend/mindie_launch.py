@@ -54,7 +54,8 @@ def config(model: ModelSpec, checkpoint: str, deployment: Deployment) -> dict[st
     cards = deployment.layout.cards
     served = {
         "modelName": model.id.rsplit("/", 1)[-1], "modelWeightPath": checkpoint, "worldSize": cards,
-        "backendType": "atb", "trustRemoteCode": model.remote_code, "npuMemSize": -1,
+        "backendType": "atb", "npuMemSize": -1,
+        "trustRemoteCode": deployment.option("trust-remote-code") is not None,
     }  # fmt: skip
     prefill = deployment.max_batched_tokens or max(8192, deployment.context)
     return {

@@ -23,7 +23,7 @@ class HfLauncher:
         command = serve_command(
             checkpoint, quantization=deployment.quantization if deployment.option("online") else None,
             dtype=deployment.dtype, device="cpu" if machine.card.vendor == "cpu" else None,
-            trust=model.remote_code,
+            trust=deployment.option("trust-remote-code") is not None,
         )  # fmt: skip
         return Launch(
             install=install_line(backend.rules, deployment, machine.card),

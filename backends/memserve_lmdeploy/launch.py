@@ -26,7 +26,7 @@ class LmdeployLauncher:
             "model-format": FORMATS.get(deployment.quantization),
             "quant-policy": KV_POLICIES.get(deployment.kv_dtype), "session-len": deployment.context,
             "cache-max-entry-count": deployment.utilization, "max-batch-size": deployment.max_sequences,
-            "trust-remote-code": model.remote_code,
+            "trust-remote-code": deployment.option("trust-remote-code") is not None,
         }  # fmt: skip
         return Launch(
             install=install_line(backend.rules, deployment, machine.card),

@@ -54,7 +54,7 @@ def server_options(model: ModelSpec, machine: Machine, deployment: Deployment) -
         "mem-fraction-static": deployment.utilization, "max-running-requests": deployment.max_sequences,
         "chunked-prefill-size": deployment.max_batched_tokens,
         "is-embedding": model.encoder_only or model.pooling is not None,
-        "trust-remote-code": model.remote_code,
+        "trust-remote-code": deployment.option("trust-remote-code") is not None,
     }  # fmt: skip
 
 

@@ -58,7 +58,7 @@ def serve_options(model: ModelSpec, machine: Machine, deployment: Deployment) ->
         "max-num-batched-tokens": deployment.max_batched_tokens,
         "enforce-eager": deployment.eager,
         "runner": "pooling" if model.encoder_only or model.pooling else None,
-        "trust-remote-code": model.remote_code,
+        "trust-remote-code": deployment.option("trust-remote-code") is not None,
         "mm-encoder-attn-backend": "TORCH_SDPA" if asks_torch(model, machine, deployment) else None,
     }
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import pytest
 
 import memserve
@@ -110,11 +113,31 @@ def test_images_on_a_v100_take_torchs_attention() -> None:
     assert memserve.plan.check(plan.command, "2xV100", engine_version=plan.engine_version).fits
 
 
-@pytest.mark.parametrize(
-    "model", ["THUDM/glm-4-9b-chat", "moonshotai/Kimi-K2-Thinking", "MiniMaxAI/MiniMax-M2"]
-)
-def test_models_with_code_of_their_own_say_so(model: str) -> None:
-    assert "--trust-remote-code" in memserve.plan.best(model, "8xB200").command
+MODELS = ["THUDM/glm-4-9b-chat", "moonshotai/Kimi-K2-Thinking", "MiniMaxAI/MiniMax-M2"]
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_code_of_a_repository_is_never_run_unasked(model: str) -> None:
+    """Also not for the classes that the engine has itself."""
+    for consent in (None, True):
+        plan = memserve.plan.best(model, "8xB200", trust_remote_code=consent)
+        assert "--trust-remote-code" not in plan.command
+
+
+@pytest.mark.parametrize("backend", ["vllm", "sglang", "hf"])
+@pytest.mark.parametrize("name", ["LlamaForCausalLM", "NobodysForCausalLM"])
+def test_a_plan_that_needs_a_repositorys_code_says_so(tmp_path: Path, backend: str, name: str) -> None:
+    config = {
+        "architectures": [name], "auto_map": {"AutoModelForCausalLM": "own.Model"}, "model_type": "llama",
+        "hidden_size": 1024, "vocab_size": 32000, "intermediate_size": 4096, "num_hidden_layers": 16,
+        "num_attention_heads": 16, "num_key_value_heads": 4,
+    }  # fmt: skip
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    for consent in (None, True):
+        plan = memserve.plan.best(tmp_path, "1xL4", backend=backend, trust_remote_code=consent)
+        needed = name.startswith("Nobody")
+        assert ("--trust-remote-code" in plan.command) == (needed and consent is True)
+        assert any("code from the model's repository" in said for said in plan.reasons) == needed
 
 
 @pytest.mark.parametrize(("gpus", "release"), [("cpu", "7.6.0"), ("1xMI300X", "7.6.0"), ("1xT4", "7.7.0")])

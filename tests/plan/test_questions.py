@@ -130,3 +130,8 @@ def test_llama_cpp_serves_several_at_once_and_files_in_parts() -> None:
     assert several.command[0] == large.command[0] == "llama-server"
     assert (words["--parallel"], words["--ctx-size"]) == ("4", "32768")
     assert any(word.endswith(":Q8_0") for word in large.command)
+
+
+def test_sixteen_cards_in_one_node_are_said_to_be_rare() -> None:
+    plan = Question("kimi-k2", "16xH100", {}).best()
+    assert plan is not None and any("2x8xH100-80GB" in reason for reason in plan.reasons)

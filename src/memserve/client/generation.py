@@ -2,35 +2,35 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any, overload
 
 from memserve.client import offers, prompts, scoring
+from memserve.client.driver import Driver
 from memserve.client.handle import Handle
 from memserve.client.settings import of_request, resolve, templated
 from memserve.client.work import Work
 from memserve.errors import InvalidInput, MemserveError, Unsupported
-from memserve.protocol import FillsMaxTokens, HasIdentity, Request
+from memserve.protocol import (
+    Capabilities,
+    Completion,
+    Delta,
+    Engine,
+    FillsMaxTokens,
+    HasIdentity,
+    OnError,
+    Prompt,
+    PromptLike,
+    Request,
+    Score,
+    ScorePrompts,
+    Settings,
+    SupportsTokenizer,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
-
     from typing_extensions import Unpack
-
-    from memserve.client.driver import Driver
-    from memserve.protocol import (
-        Capabilities,
-        Completion,
-        Delta,
-        Engine,
-        OnError,
-        Prompt,
-        PromptLike,
-        Score,
-        ScorePrompts,
-        Settings,
-        SupportsTokenizer,
-    )
 
 
 class Generator(Handle):

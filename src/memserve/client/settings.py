@@ -120,38 +120,15 @@ def _thinking(name: str, value: object) -> bool | int:
 
 
 _CHECKS: dict[str, Callable[[str, object], Any]] = {
-    "max_tokens": _whole(1),
-    "temperature": _number(0, math.inf),
-    "top_p": _number(0, 1, open_low=True),
-    "top_k": _whole(1),
-    "min_p": _number(0, 1),
-    "seed": _seed,
-    "stop": _words,
-    "n": _whole(1, MOST_SAMPLES),
-    "logprobs": _whole(0),
-    "schema": _schema,
-    "regex": _regex,
-    "choices": _choices,
-    "tools": _tools,
-    "tool_choice": _tool_choice,
-    "truncate": _policy,
-    "thinking": _thinking,
-    "reask": _whole(0, 16),
-    "template": _mapping,
-    "extra": _mapping,
-}
+    "max_tokens": _whole(1), "temperature": _number(0, math.inf), "top_p": _number(0, 1, open_low=True),
+    "top_k": _whole(1), "min_p": _number(0, 1), "seed": _seed, "stop": _words, "n": _whole(1, MOST_SAMPLES),
+    "logprobs": _whole(0), "schema": _schema, "regex": _regex, "choices": _choices, "tools": _tools,
+    "tool_choice": _tool_choice, "truncate": _policy, "thinking": _thinking, "reask": _whole(0, 16),
+    "template": _mapping, "extra": _mapping,
+}  # fmt: skip
 _PLAIN = (
-    "temperature",
-    "top_p",
-    "max_tokens",
-    "top_k",
-    "min_p",
-    "seed",
-    "stop",
-    "schema",
-    "regex",
-    "choices",
-)
+    "temperature", "top_p", "max_tokens", "top_k", "min_p", "seed", "stop", "schema", "regex", "choices",
+)  # fmt: skip
 _BLANK = {f.name: f.default for f in fields(Request) if f.name not in ("prompt", "id", "extra", "template")}
 
 

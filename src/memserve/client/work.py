@@ -23,9 +23,8 @@ class Work:
         found = {place: constraint.again(*pair) for place, pair in enumerate(asked)}
         return {place: request for place, request in found.items() if request is not None}
 
-    def take(
-        self, answers: list[Completion], again: Mapping[int, Request], more: Sequence[Completion]
-    ) -> None:
+    def take(self, answers: list[Completion], again: Mapping[int, Request],
+             more: Sequence[Completion]) -> None:  # fmt: skip
         """Put second answers in their places; they cost what both did."""
         for (place, request), answer in zip(again.items(), more, strict=True):
             self.requests[place] = request

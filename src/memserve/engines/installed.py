@@ -49,6 +49,13 @@ def asked(backend: str | None, version: str | None) -> Sequence[str]:
     return [name for name, rows in releases if any(row["version"] == version for row in rows)] or every[:1]
 
 
+def knows(backend: Plannable, architecture: str) -> bool:
+    """Whether the engine has a model class itself; one without a table has those that any other has."""
+    own = backend.rules.get("architectures") or {}
+    tables = [own] if own else [named(name).rules.get("architectures") or {} for name in plannable()]
+    return any(architecture in table.get("rows", ()) for table in tables)
+
+
 def rank(name: str) -> float:
     """How far the planner trusts it: 1 before 2."""
     return float(named(name).rules.get("rank", UNRANKED))

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import suppress
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
 from memserve.errors import (
     AuthenticationFailed,
@@ -17,21 +18,14 @@ from memserve.errors import (
     TimedOut,
 )
 from memserve.http import body, failure
-from memserve.http.error_rows import SHARED
-from memserve.http.limits import within
+from memserve.http.address import Address
+from memserve.http.error_rows import SHARED, KnownErrors
+from memserve.http.limits import Limits, within
 from memserve.http.retry import Attempts
+from memserve.http.secret import Mask
 from memserve.http.throttle import Throttle
-from memserve.http.transport import Call
+from memserve.http.transport import Answer, Call, Transport
 from memserve.protocol import observer
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
-
-    from memserve.http.address import Address
-    from memserve.http.error_rows import KnownErrors
-    from memserve.http.limits import Limits
-    from memserve.http.secret import Mask
-    from memserve.http.transport import Answer, Transport
 
 T = TypeVar("T")
 log = logging.getLogger("memserve.http")
@@ -84,9 +78,8 @@ class HttpClient:
 
         return await self._persist(once)
 
-    async def stream(
-        self, call: Call, events: Callable[[Answer, Pieces], AsyncIterator[T]]
-    ) -> AsyncIterator[T]:
+    async def stream(self, call: Call,
+                     events: Callable[[Answer, Pieces], AsyncIterator[T]]) -> AsyncIterator[T]:  # fmt: skip
         """The items of a streamed answer; an attempt that breaks is repeated only if nothing was yielded."""
         attempts = Attempts(self.limits, self._known)
         while True:
@@ -270,8 +263,6 @@ class Pieces:
 
 
 _HEADERS = {
-    "Content-Type": "application/json",
-    "Accept": "*/*",
-    "Accept-Encoding": body.ACCEPT_ENCODING,
+    "Content-Type": "application/json", "Accept": "*/*", "Accept-Encoding": body.ACCEPT_ENCODING,
     "User-Agent": "memserve/0.1.0",
-}
+}  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Mapping
 from difflib import get_close_matches
@@ -29,11 +30,20 @@ OPTIONS = frozenset({*_LIMITS, "http_client", "ca_file", "cert_file", "key_file"
 """What every HTTP backend takes beside base_url and api_key."""
 
 
+_log = logging.getLogger("memserve.http")
+_warned: set[str] = set()
+
+
 class StaticKey:
     """Credentials that are the same for every call: header names and secret values."""
 
     def __init__(self, headers: Mapping[str, Secret]) -> None:
         self._headers = headers
+
+    @property
+    def has_keys(self) -> bool:
+        """Whether there is anything to keep secret."""
+        return bool(self._headers)
 
     async def sign(self, call: Call) -> Call:
         headers = {**call.headers, **{name: secret.reveal() for name, secret in self._headers.items()}}
@@ -69,11 +79,20 @@ def connect(base_url: str, signer: Signer, options: Mapping[str, Any], *, mask: 
     """
     address = addresses.parse(base_url)
     mask.add(*address.secrets)
+    _warn_of_plain_text(address, signer)
     limits = Limits(**{_LIMITS[n]: _number(options[n]) for n in _LIMITS if options.get(n) is not None})
     proxy = addresses.proxy_for(address)
     mask.add(*addresses.credentials(urlsplit(proxy or "")))
     transport = _transport(address, proxy, limits, options)
     return HttpClient(address, signer, transport, limits, mask, errors, health, success)
+
+
+def _warn_of_plain_text(address: addresses.Address, signer: Signer) -> None:
+    """Once for each server: whoever stands on the way reads the key."""
+    carries = bool(address.authorization) or (isinstance(signer, StaticKey) and signer.has_keys)
+    if carries and not (address.tls or address.loopback or address.origin in _warned):
+        _warned.add(address.origin)
+        _log.warning("the key for %s travels over plain http: use https, or a tunnel", address.origin)
 
 
 def refuse_rest(backend: str, options: Mapping[str, Any], *taken: str) -> None:

@@ -121,11 +121,9 @@ class Ledger:
         model = self.model
         outside = self._places((*model.stem, *model.top, *model.towers))
         return (
-            tuple(layers),
-            self._sum(model.stem, split, held_in, outside) + self._encoder(split, held_in),
-            self._sum(model.top, split, held_in, outside),
-            self._sum(model.towers, split, held_in, outside),
-        )
+            tuple(layers), self._sum(model.stem, split, held_in, outside) + self._encoder(split, held_in),
+            self._sum(model.top, split, held_in, outside), self._sum(model.towers, split, held_in, outside),
+        )  # fmt: skip
 
     def _encoder(self, split: Split, held_in: Storage) -> int:
         """The encoder half of an encoder-decoder model."""

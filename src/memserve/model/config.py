@@ -5,13 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from functools import cache
-from typing import TYPE_CHECKING, Any, NoReturn
+from pathlib import Path
+from typing import Any, NoReturn
 
 from memserve import files
 from memserve.errors import ModelUnreadable
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 LARGEST = 1 << 32
 MOST_LAYERS = 4096

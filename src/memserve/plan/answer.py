@@ -22,6 +22,8 @@ from memserve.plan.search.reasons import reasons_for
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
+    from memserve.engines.backend import Plannable
+    from memserve.engines.launch import Launch
     from memserve.hardware.machine import Machine
     from memserve.model.spec import ModelSpec
     from memserve.plan.page.section import Section
@@ -131,6 +133,20 @@ class Maker:
         self.rank = Rank(model, machine, query)
         self.rent = instances.rent(machine)
 
+    def _launch(self, backend: Plannable, held: ModelSpec, candidate: Candidate) -> Launch:
+        """How it is started; with a repository's code only where that is needed and consented to."""
+        deployment, known = candidate.deployment, installed.knows(backend, held.architecture)
+        needed = held.remote_code and not known
+        if needed and self.query.trust_remote_code:
+            deployment = replace(deployment, options=(*deployment.options, ("trust-remote-code", "true")))
+        launch = backend.launch.launch(held, candidate.checkpoint.id, self.machine, deployment)
+        if not needed:
+            return launch
+        note = "needs code from the model's repository: read it, then plan with --trust-remote-code"
+        if self.query.trust_remote_code:
+            note = "runs code from the model's repository"
+        return replace(launch, notes=(*launch.notes, note))
+
     def plan(self, candidate: Candidate, *, brief: bool = False) -> Plan:
         """A candidate with everything that one needs to start it; `brief` leaves out what takes long."""
         if candidate.remote:
@@ -141,7 +157,7 @@ class Maker:
         job = self.query.job
         held = loaded(self.model, candidate.checkpoint)
         deployment = candidate.deployment
-        launch = backend.launch.launch(held, candidate.checkpoint.id, self.machine, deployment)
+        launch = self._launch(backend, held, candidate)
         asked = candidate.footprint is not None and not brief
         largest = backend.memory.largest_context(held, self.machine, deployment) if asked else None
         plan = Plan(

@@ -61,6 +61,8 @@ class PlanOptions(TypedDict, total=False):
     """What the KV cache holds: `auto`, `fp8`, `int8`, ..."""
     objective: str | None
     """What to rank by: `quality` (the default), `throughput`, `latency` or `cost`."""
+    trust_remote_code: bool | None
+    """Consents to code from the model's repository, where an engine needs it."""
     workload: str | Workload | None
     """A job to time and price: `longmemeval-s`, `locomo`, `IN:OUT:N` or a .jsonl file of requests."""
     deadline: str | float | None
@@ -89,6 +91,7 @@ class Query:
     data_parallel: int | None = None
     kv_dtype: str | None = None
     objective: str = "quality"
+    trust_remote_code: bool = False
     headroom: float = 0.0
     """Share of each card that stays free."""
     job: Job | None = None

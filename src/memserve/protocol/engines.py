@@ -4,27 +4,23 @@ Each thing that may be added is a protocol of its own, which the client asks for
 caller may then use of it stands in `Capabilities`.
 """
 
-from __future__ import annotations
-
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-
-    from memserve.errors import MemserveError
-    from memserve.protocol.capabilities import Capabilities
-    from memserve.protocol.values import (
-        Completion,
-        Delta,
-        Embeddings,
-        Prompt,
-        Ranking,
-        Request,
-        Score,
-        ScorePrompts,
-        Task,
-    )
+from memserve.errors import MemserveError
+from memserve.protocol.capabilities import Capabilities
+from memserve.protocol.values import (
+    Completion,
+    Delta,
+    Embeddings,
+    Prompt,
+    Ranking,
+    Request,
+    Score,
+    ScorePrompts,
+    Task,
+)
 
 # ---------------------------------------------------------------- required
 

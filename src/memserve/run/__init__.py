@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from memserve.protocol import Generator, Prompt, Request, Settings
-from memserve.run.answers import answers
-from memserve.run.summary import Summary
+from memserve.run.summary import Summary, answers
 
 if TYPE_CHECKING:
     from memserve.run.options import Order

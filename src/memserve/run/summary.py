@@ -1,6 +1,10 @@
 """What a run did."""
 
+import json
+from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -63,3 +67,11 @@ class Summary:
         parts.append(f"{self.seconds:.1f} s")
         places = f"{self.output}" + (f", failures in {self.failed_output}" if self.failed else "")
         return f"{', '.join(parts)}; answers in {places}"
+
+
+def answers(output: str | Path) -> Iterator[dict[str, Any]]:
+    """Every answer of an output, also while a run is writing it: a line that is not whole yet is left out."""
+    with Path(output).open("rb") as file:
+        for line in file:
+            if line.endswith(b"\n"):
+                yield json.loads(line)

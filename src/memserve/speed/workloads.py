@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cache
 from math import ceil
@@ -23,7 +24,6 @@ from memserve.speed.inputs import MOST_TOKENS, number
 from memserve.speed.prices import Price
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
 CHARACTERS = 4.0

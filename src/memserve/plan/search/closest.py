@@ -13,12 +13,11 @@ from memserve.plan.losses import BELOW_4_BIT, WEIGHTS, steps, weight_loss
 from memserve.plan.query import Query
 from memserve.plan.search.checkpoints import loaded
 from memserve.plan.search.choice import ranked
-from memserve.plan.search.offers import consider
+from memserve.plan.search.offers import CARDS_OF_A_NODE, consider
 
 Change: TypeAlias = tuple[str, ModelSpec, Machine, Query]
 
 MOST_CARDS = 64
-CARDS_OF_A_NODE = 8
 STEP = 256
 """Tokens that a shorter context is rounded to."""
 REQUESTED = frozenset({"stored-quantization", "no-checkpoint"})

@@ -26,6 +26,7 @@ DTYPES = {
 """What to compute in, by the dtype of the checkpoint: the first that the rules allow."""
 EXOTIC = frozenset({"nvfp4", "mxfp4", "w4a8"})
 """Planned only where a checkpoint is known, when asked for, or where nothing else runs well."""
+CARDS_OF_A_NODE = 8
 AMPLE = 4
 """Times the requests asked for that one node of several should hold at once."""
 HARDLY_MORE = 2

@@ -9,7 +9,7 @@ from memserve.plan.losses import steps, weight_loss
 from memserve.plan.plan import Plan
 from memserve.plan.query import Query
 from memserve.plan.search.choice import Rank
-from memserve.plan.search.offers import unoffered
+from memserve.plan.search.offers import CARDS_OF_A_NODE, unoffered
 
 
 def reasons_for(plan: Plan, rank: Rank, found: Sequence[Candidate]) -> tuple[str, ...]:
@@ -23,8 +23,12 @@ def reasons_for(plan: Plan, rank: Rank, found: Sequence[Candidate]) -> tuple[str
     return tuple(dict.fromkeys(said))
 
 
-def _assumed(plan: Plan) -> tuple[str, ...]:
-    return (*plan.model.notes, *plan.machine.notes)
+def _assumed(plan: Plan) -> Iterator[str]:
+    yield from (*plan.model.notes, *plan.machine.notes)
+    cards, card = plan.machine.cards_per_node, plan.machine.card.name
+    if cards > CARDS_OF_A_NODE and cards % CARDS_OF_A_NODE == 0 and not plan.remote:
+        spec = f"{plan.machine.cards // CARDS_OF_A_NODE}x{CARDS_OF_A_NODE}x{card}"
+        yield f"taken as {cards} cards in one node, which few machines have: say {spec} for nodes"
 
 
 def _why_not_better(plan: Plan, rank: Rank, found: Sequence[Candidate]) -> Iterator[str]:

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from memserve.engines import installed
+from memserve.engines.backend import Plannable
 from memserve.engines.rules.judge import Judge, always
 from memserve.hardware import instances
+from memserve.model.spec import ModelSpec
 from memserve.plan.answer import Answer, Maker, answer
+from memserve.plan.candidate import Candidate
 from memserve.plan.page.section import Section
 from memserve.plan.page.shown import Shown
 from memserve.plan.part import smaller
 from memserve.plan.plan import machine_object
-from memserve.plan.query import MOST, Query
+from memserve.plan.query import MOST, PlanOptions, Query
 from memserve.plan.report.sections import part
 from memserve.plan.search.choice import FP8_HARDWARE
 from memserve.plan.search.offers import context_of, of_backend, versions
@@ -22,16 +26,11 @@ from memserve.plan.tasks.showing import show
 
 if TYPE_CHECKING:
     from argparse import Namespace
-    from collections.abc import Iterator, Sequence
     from os import PathLike
 
     from typing_extensions import Unpack
 
-    from memserve.engines.backend import Plannable
     from memserve.hardware.machine import Card, Machine, Rent
-    from memserve.model.spec import ModelSpec
-    from memserve.plan.candidate import Candidate
-    from memserve.plan.query import PlanOptions
 
 COUNTS = (1, 2, 4, 8, 16)
 LEVELS = {"16 bit": ("none",), "8 bit": ("fp8", "w8a8", "int8"), "4 bit": ("gptq", "awq", "w4a16", "nf4")}

@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     import argparse
 
 ASKED = ("context", "concurrency", "backend", "engine_version", "quantization", "tp", "pp", "dp", "kv_dtype",
-         "objective", "workload", "deadline", "budget", "rpm", "tpm", "headroom")  # fmt: skip
+         "objective", "trust_remote_code", "workload", "deadline", "budget", "rpm", "tpm",
+         "headroom")  # fmt: skip
 """Options that become a `PlanOptions`, under the same names."""
 
 _COUNTED = re.compile(r"\d+\s*[xX×*]\s*\w")
@@ -100,6 +101,8 @@ def wanted(made: Parser) -> None:
     add("--rpm", type=amount, metavar="N", help="with --workload: requests a minute that a provider takes")
     add("--tpm", type=amount, metavar="N", help="with --workload: tokens a minute that a provider takes")
     add("--objective", metavar="O", help="quality (the default), throughput, latency or cost")
+    add("--trust-remote-code", action="store_true", default=None,
+        help="consent to code from the model's repository, where an engine needs it")  # fmt: skip
 
 
 def _shown(made: Parser) -> None:
