@@ -5,7 +5,7 @@ from memserve.engines.install import install_line, requirements, spans_nodes, vi
 from memserve.engines.launch import Launch
 from memserve.hardware.machine import Machine
 from memserve.model.spec import ModelSpec
-from memserve_vllm.launch import ray, serve_options
+from memserve_vllm.launch import parse, ray, serve_options
 
 BLOCK = 128
 """Forced with prefix caching or chunked prefill (vllm_ascend/utils.py:1380-1406)."""
@@ -38,8 +38,6 @@ class AscendLauncher:
 
     def parse(self, command: tuple[str, ...]) -> tuple[str, Deployment] | None:
         """The model and the deployment that a `vllm serve` line asks for."""
-        from memserve_vllm.command import parse
-
         return parse(command)
 
 

@@ -3,10 +3,14 @@
 from memserve.engines.deployment import Deployment
 from memserve.engines.install import install_line, requirements, visible_cards, words
 from memserve.engines.launch import Launch
+from memserve.engines.unstated import UNBOUNDED
+from memserve.errors import InvalidInput
 from memserve.hardware.machine import Machine
 from memserve.model.spec import ModelSpec
 
 WORDS = {"nf4": "bnb-4bit", "int8": "bnb-8bit"}
+SWITCHES = {"load-in-4bit": "nf4", "load-in-8bit": "int8"}
+"""How releases before 5.0 said it."""
 
 
 class HfLauncher:
@@ -29,10 +33,23 @@ class HfLauncher:
         )
 
     def parse(self, command: tuple[str, ...]) -> tuple[str, Deployment] | None:
-        """The model and the deployment that a `transformers serve` line asks for."""
-        from memserve_hf.command import parse
+        """The model and the deployment of such a line, which bounds no context; None if it starts another."""
+        from memserve_hf import backend
 
-        return parse(command)
+        said = backend.words(command)
+        if said is None:
+            return None
+        named = said.bare[0] if said.bare else said.text("force-model")
+        if not named:
+            raise InvalidInput("the command names no model", hint="write transformers serve MODEL ...")
+        online = said.text("quantization")
+        asked = next((method for name, method in SWITCHES.items() if said.flag(name)), "none")
+        return named, Deployment(
+            backend="hf", engine_version="", context=UNBOUNDED,
+            dtype=said.text("dtype") or said.text("torch-dtype") or "auto",
+            quantization=next((method for method, word in WORDS.items() if word == online), asked),
+            options=said.given(),
+        )  # fmt: skip
 
 
 def serve_command(checkpoint: str, *, quantization: str | None, dtype: str | None, device: str | None,

@@ -5,10 +5,13 @@ import re
 from memserve.engines.deployment import Deployment
 from memserve.engines.install import install_line, requirements, visible_cards, words
 from memserve.engines.launch import Launch
+from memserve.engines.unstated import UNSTATED
+from memserve.errors import InvalidInput
 from memserve.hardware.machine import Machine
 from memserve.memory.weights import Split, stage_bytes, storage
 from memserve.model.spec import ModelSpec
 
+LEVEL = re.compile(r"(?:^|[^a-z0-9])(i?q\d\w*|bf16|f16)(?=\W|$)", re.IGNORECASE)
 BUILD = "git clone https://github.com/ggml-org/llama.cpp && cd llama.cpp && cmake -B build"
 SPLIT = 45e9
 """Bytes above which repositories hold a file in parts (the hub takes 50 GB); `llama_cpp.server` fails."""
@@ -50,10 +53,23 @@ class LlamacppLauncher:
         return Launch(install=install, command=(*start, *words(options)), env=env, notes=notes)
 
     def parse(self, command: tuple[str, ...]) -> tuple[str, Deployment] | None:
-        """The model and the deployment that a `llama_cpp.server` or `llama-server` line asks for."""
-        from memserve_llamacpp.command import parse
+        """The model and the deployment of such a line; None if it starts something else."""
+        from memserve_llamacpp import backend
 
-        return parse(command)
+        said = backend.words(command)
+        if said is None:
+            return None
+        file, repository = said.text("model") or "", said.text("hf-model-repo-id")
+        if not repository and not file:
+            raise InvalidInput("the command names no model", hint="write llama-server --model FILE.gguf")
+        named, _, level = (repository or file).partition(":")
+        found = LEVEL.search(level or file.rpartition("/")[2])
+        return named, Deployment(
+            backend="llamacpp", engine_version="", dtype="float16",
+            quantization=f"gguf-{found[1].lower()}" if found else "none",
+            context=(said.integer("n-ctx") or 0) // said.count("parallel") or UNSTATED,
+            options=said.given(),
+        )  # fmt: skip
 
 
 launcher = LlamacppLauncher()

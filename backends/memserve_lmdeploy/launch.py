@@ -1,8 +1,11 @@
 """The command that starts LMDeploy's server on TurboMind."""
 
-from memserve.engines.deployment import Deployment
+from memserve.engines.command import Words
+from memserve.engines.deployment import Deployment, Layout
 from memserve.engines.install import install_line, requirements, visible_cards, words
 from memserve.engines.launch import Launch
+from memserve.engines.unstated import UNSTATED, method
+from memserve.errors import InvalidInput
 from memserve.hardware.machine import Machine
 from memserve.model.spec import ModelSpec
 
@@ -33,10 +36,30 @@ class LmdeployLauncher:
         )
 
     def parse(self, command: tuple[str, ...]) -> tuple[str, Deployment] | None:
-        """The model and the deployment that a `lmdeploy serve api_server` line asks for."""
-        from memserve_lmdeploy.command import parse
+        """The model and the deployment of such a line; None if it starts something else."""
+        from memserve_lmdeploy import backend
 
-        return parse(command)
+        said = backend.words(command)
+        if said is None:
+            return None
+        if len(said.bare) != 1:
+            raise InvalidInput("the command must name one model", hint="lmdeploy serve api_server MODEL ...")
+        return said.bare[0], deployment_of(said)
+
+
+def deployment_of(words: Words) -> Deployment:
+    """What decides memory; every flag as it stands among the options."""
+    policy = words.integer("quant-policy")
+    return Deployment(
+        backend="lmdeploy", engine_version="", quantization=method(words.text("model-format")),
+        dtype=words.text("dtype") or "auto",
+        kv_dtype=next((name for name, number in KV_POLICIES.items() if number == policy), "auto"),
+        layout=Layout(tensor=words.count("tp"), data=words.count("dp")),
+        context=words.integer("session-len") or UNSTATED,
+        utilization=words.share("cache-max-entry-count"), max_sequences=words.integer("max-batch-size"),
+        max_batched_tokens=words.integer("max-prefill-token-num"),
+        options=words.given(),
+    )  # fmt: skip
 
 
 launcher = LmdeployLauncher()

@@ -50,8 +50,9 @@ class VllmAccountant:
         weights, activation = max(self._stages(run), key=sum)
         non_torch, graphs = non_torch_bytes(run), graph_bytes(run)
         inside = round(self.withheld(run) + graphs_inside(run, graphs))
-        available = deployment.kv_bytes or usable - weights - activation - non_torch - inside
         shape = self.pool(run)
+        forced = int(deployment.option("num-gpu-blocks-override") or 0) * shape.block_bytes
+        available = forced or deployment.kv_bytes or usable - weights - activation - non_torch - inside
         blocks = shape.blocks(available)
         need = shape.blocks_per_request(deployment.context, run.batch.tokens)
         footprint = Footprint(

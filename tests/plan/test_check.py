@@ -12,8 +12,8 @@ import memserve
 from memserve.engines.command import Grammar, integer, read, split
 from memserve.engines.unstated import method
 from memserve.errors import InvalidInput, MemserveError
-from memserve_sglang.command import parse as sglang
-from memserve_vllm.command import parse as vllm
+from memserve_sglang.launch import parse as sglang
+from memserve_vllm.launch import parse as vllm
 
 CONFIG = {
     "architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": 4096,

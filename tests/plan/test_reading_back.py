@@ -52,6 +52,8 @@ def test_every_command_reads_back(backend: str, monkeypatch: pytest.MonkeyPatch)
             monkeypatch.undo()
             told = (launch.command, candidate.deployment)
             assert (read.backend, read.checkpoint.id) == (backend, candidate.checkpoint.id), told
+            assert read.not_counted == (), told
+            assert read.rule != "flag", told
             for figure in ("quantization", "dtype", "tensor_parallel", "pipeline_parallel", "data_parallel",
                            "kv_dtype", "context", "memory_gib_per_card", "kv_cache_tokens"):  # fmt: skip
                 assert getattr(read, figure) == getattr(candidate, figure), (figure, *told)

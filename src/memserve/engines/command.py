@@ -1,17 +1,23 @@
 """Reads an engine's command line as its own parser does: spellings, abbreviations, switches, files."""
 
-import json
 import re
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
-from memserve.errors import InvalidInput
+from memserve.errors import InvalidInput, UnknownName
 
 LONGEST = 20_000
+SHORTEST = 4
+"""Letters of a beginning that stands for a flag."""
+ALIKE = 0.66
+"""How like a flag a word must be spelled to be taken for it, as difflib counts."""
 MOST_COUNT = 4096
 _ASSIGNMENT = re.compile(r"^[A-Za-z_][A-Za-z0-9_]*=")
+_SECRET = re.compile(r"(api[-_]?keys?|[-_](key|token|secret)|password)$", re.IGNORECASE)
+MASK = "***"
 _HUMAN = re.compile(r"^(\d+(?:\.\d+)?)([kKmMgGtT])$")
 _DECIMAL = {"k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
 _BINARY = {"K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
@@ -29,7 +35,14 @@ class Grammar:
     lists: frozenset[str] = frozenset()
     """Long names that take several values."""
     known: frozenset[str] = frozenset()
-    """Long names that an unambiguous beginning stands for."""
+    """Long names that take one value."""
+    engine: str = ""
+    """Whose flags these all are: any other is refused. Empty: others are read, too."""
+
+    @cached_property
+    def names(self) -> frozenset[str]:
+        """Every spelling of every flag."""
+        return self.known | self.switches | self.lists | self.aliases.keys()
 
 
 @dataclass(frozen=True)
@@ -42,6 +55,11 @@ class Words:
     def text(self, name: str) -> str | None:
         """An option as written."""
         return self.options.get(name)
+
+    def given(self, numbers: Iterable[str] = ()) -> tuple[tuple[str, str], ...]:
+        """Every option with its value, but for `numbers` that are said to be none."""
+        unset = {name for name in numbers if self.number(name) is None}
+        return tuple((name, value) for name, value in self.options.items() if name not in unset)
 
     def flag(self, name: str) -> bool:
         """Whether a switch is on."""
@@ -80,13 +98,6 @@ class Words:
         if found is not None and not 0 < found <= 1:
             raise InvalidInput(f"--{name} must lie in (0, 1], not {found}")
         return found
-
-
-def grammar(file: Path) -> Grammar:
-    """One engine's flags, as data."""
-    table = json.loads(file.read_text(encoding="utf-8"))
-    names = (frozenset(table[key]) for key in ("switches", "lists", "known"))
-    return Grammar(table["aliases"], *names)
 
 
 def integer(value: str, name: str) -> int:
@@ -135,6 +146,17 @@ def _words(command: str | Sequence[str]) -> list[str]:
         raise InvalidInput(f"the command cannot be read: {error}", hint="close every quote") from None
 
 
+def masked(words: Sequence[str], variables: Mapping[str, str]) -> tuple[tuple[str, ...], dict[str, str]]:
+    """A command and its variables to be shown: keys and tokens are not."""
+    shown, hide = list[str](), False
+    for word in words:
+        name, equals, _ = word.partition("=")
+        hide = hide and not _is_option(word)
+        shown.append(MASK if hide else f"{name}={MASK}" if equals and _SECRET.search(name) else word)
+        hide = hide or (_is_option(word) and not equals and bool(_SECRET.search(name)))
+    return tuple(shown), {name: MASK if _SECRET.search(name) else value for name, value in variables.items()}
+
+
 def read(words: Iterable[str], grammar: Grammar) -> Words:
     """Take options and bare words apart."""
     bare: list[str] = []
@@ -158,18 +180,29 @@ def _is_option(word: str) -> bool:
 
 def _name(word: str, grammar: Grammar) -> tuple[str, str | None]:
     name, equals, value = word.lstrip("-").partition("=")
-    name, dot, part = name.replace("_", "-").partition(".")
-    return _full(name, grammar) + dot + part, value if equals else None
+    name = name.replace("_", "-")
+    whole, dot, key = name.partition(".")
+    inner = f".{key}" if dot and whole in grammar.names and name not in grammar.names else ""
+    return _full(name.removesuffix(inner), grammar) + inner, value if equals else None
 
 
 def _full(name: str, grammar: Grammar) -> str:
-    if name in grammar.aliases:
-        return grammar.aliases[name]
-    if name in grammar.known or name in grammar.switches or name in grammar.lists or len(name) < 4:
-        return name
-    begun = {n for n in (*grammar.known, *grammar.switches, *grammar.aliases) if n.startswith(name)}
-    meant = {grammar.aliases.get(n, n) for n in begun}
-    return meant.pop() if len(meant) == 1 else name
+    if name in grammar.names or name.removeprefix("no-") in grammar.switches:
+        return grammar.aliases.get(name, name)
+    begun = {full for full in grammar.names if full.startswith(name)} if len(name) >= SHORTEST else set()
+    meant = {grammar.aliases.get(full, full) for full in begun}
+    if len(meant) == 1 or not grammar.engine:
+        return meant.pop() if len(meant) == 1 else name
+    raise _unknown(name, grammar)
+
+
+def _unknown(name: str, grammar: Grammar) -> UnknownName:
+    """A flag that no release has, with those that are spelled like it."""
+    from difflib import get_close_matches
+
+    near = tuple(f"--{one}" for one in get_close_matches(name, sorted(grammar.names), n=3, cutoff=ALIKE))
+    meant = f": did you mean {' or '.join(near)}?" if near else ""
+    return UnknownName(f"no release of {grammar.engine} has --{name[:60]}{meant}", suggestions=near)
 
 
 def _value(name: str, rest: list[str], grammar: Grammar) -> tuple[str, str]:

@@ -23,6 +23,10 @@ from memserve.engines.memory import Accountant
 from memserve.engines.speed import EngineSpeed
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from memserve.engines.command import Words
+    from memserve.engines.flags import FlagTable
     from memserve.engines.server import ServerFacts
     from memserve.protocol import Capabilities, Task
 
@@ -55,6 +59,23 @@ class Package(Plannable):
         """What follows the words that start this engine's server; None for another command."""
         program = self.server.started_by(command) if self.server else None
         return None if program is None else program.arguments(command)
+
+    def words(self, command: Sequence[str], each: Callable[[str], str] = str) -> Words | None:
+        """A command of this engine's server taken apart, `each` word said in full; None for another."""
+        from memserve.engines.command import Grammar, read
+
+        arguments = self.arguments(command)
+        if arguments is None:
+            return None
+        return read(map(each, arguments), self.flags.grammar if self.flags else Grammar())
+
+    @cached_property
+    def flags(self) -> FlagTable | None:
+        """Every flag of its server's command (PACKAGE/FILE: another's); None where nobody drew one."""
+        from memserve.engines import flags
+
+        rows = self._optional(self.rules.get("flags", "flags"))
+        return None if rows is None else flags.read(rows)
 
     @cached_property
     def log(self) -> LogFormat | None:

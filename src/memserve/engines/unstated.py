@@ -10,6 +10,8 @@ UNSTATED = 0
 """`Deployment.context` of a command that names none: the engine takes the model's own."""
 UNBOUNDED = -1
 """The same for an engine that bounds no context: it is judged by the one that a plan would assume."""
+LARGEST = -2
+"""The same for an engine that takes the longest that fits."""
 FALLBACK_CONTEXT = 8192
 METHODS = (
     ("nvfp4", "nvfp4"), ("mxfp4", "mxfp4"), ("mxfp8", "mxfp8"), ("w4a8", "w4a8"), ("qoq", "w4a8"),
@@ -38,7 +40,8 @@ def completed(deployment: Deployment, model: ModelSpec, asked: int | None = None
     context = deployment.context
     if context == UNBOUNDED:
         context = asked or min(model.max_context or FALLBACK_CONTEXT, FALLBACK_CONTEXT)
-    context = context or model.max_context or FALLBACK_CONTEXT
+    if context in (UNSTATED, LARGEST):
+        context = model.max_context or FALLBACK_CONTEXT
     named = deployment.quantization
     quantization = stored.method if stored and not _one_of_its_files(stored.method, named) else named
     online = stored is None and deployment.quantization != "none"

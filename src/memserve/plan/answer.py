@@ -106,11 +106,11 @@ def checked(plan: Plan) -> Answer:
     largest = backend.memory.largest_context(plan.model, plan.machine, plan.deployment)
     given = replace(launch, command=tuple(plan.command), env=plan.env, notes=())
     plan = replace(plan, launch=given, largest_context=largest)
-    query = Query(plan.context, plan.concurrency, plan.backend, plan.engine_version)
+    query = Query(plan.context, plan.concurrency, plan.backend)
     if plan.fits:
         return Answer(plan.model, plan.machine, query, plan, None, (), ())
     missed = Candidate(plan.deployment, plan.verdict, plan.checkpoint)
-    cures = tuple(remedies(plan.model, plan.machine, query, missed))
+    cures = () if plan.rule == "flag" else tuple(remedies(plan.model, plan.machine, query, missed))
     return Answer(plan.model, plan.machine, query, None, plan, (), (missed,), cures)
 
 

@@ -1,20 +1,22 @@
 """Judges a command that one already has: would this engine start, on these cards, and with what memory?"""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from memserve.engines import installed
-from memserve.engines.command import taken_apart
+from memserve.engines.backend import server_of
+from memserve.engines.command import masked, taken_apart
 from memserve.engines.deployment import Deployment
+from memserve.engines.flags import UNKNOWN, NotCounted, flags_of
 from memserve.engines.install import VISIBLE
 from memserve.engines.launch import Launch
 from memserve.engines.memory import assumptions
 from memserve.engines.rules.judge import drives
-from memserve.engines.unstated import completed
+from memserve.engines.unstated import LARGEST, completed
 from memserve.errors import InvalidInput
 from memserve.hardware.machine import GIB, Machine
 from memserve.model.spec import ModelSpec
-from memserve.plan.candidate import Checkpoint
+from memserve.plan.candidate import Checkpoint, Verdict
 from memserve.plan.plan import Plan
 
 NEWEST = "newest"
@@ -35,21 +37,24 @@ def check(command: str | Sequence[str], gpus: str | Machine | None = None, *,
     machine = _machine(gpus, memory_gib_per_card)
     variables, words = taken_apart(command)
     name, asked = _asked(words, machine)
+    asked = replace(asked, engine_version=engine_version or _latest(asked.backend))
+    not_counted = tuple(_not_counted(asked, machine))
     model = load(name)
     asked = replace(asked, concurrency=concurrency or 1, env=tuple(variables.items()))
     asked = _over_layers(asked, machine, variables)
-    deployment = _settled(asked, model, machine, engine_version, context)
+    deployment = _settled(asked, model, machine, context)
     if model.quantization and model.quantization.method != deployment.quantization:
         model = replace(model, quantization=None)  # the command names another of its files
     backend = installed.named(deployment.backend)
     verdict = assess(backend, model, machine, deployment)
+    verdict = _lacking(asked, verdict) or verdict
     assumed = assumptions(backend.memory, model, machine, deployment)
     deployment = replace(deployment, dtype=computed_in(deployment.dtype, model, machine))
     told = (*((verdict.reason,) if verdict.reason else ()), *(() if model.exact else model.notes))
     return Plan(
         model=model, machine=machine, deployment=deployment, verdict=verdict,
         checkpoint=Checkpoint(name, deployment.quantization, online=bool(deployment.option("online"))),
-        launch=Launch("", words, variables), assumed=assumed,
+        launch=Launch("", *masked(words, variables)), assumed=assumed, not_counted=not_counted,
         reasons=(*told, *machine.notes) if verdict.fits else told,
     )  # fmt: skip
 
@@ -64,7 +69,7 @@ def _asked(words: tuple[str, ...], machine: Machine) -> tuple[str, Deployment]:
     if not read:
         raise InvalidInput(
             f"not a launch command that memserve can read: {' '.join(words[:3])[:80]!r}",
-            hint="give 'vllm serve MODEL ...' or 'python -m sglang.launch_server --model-path MODEL ...'",
+            hint=f"known: {', '.join(_starts())}",
         )
     return next((one for one in read if drives(installed.named(one[1].backend).rules, machine)), read[0])
 
@@ -78,13 +83,30 @@ def _over_layers(asked: Deployment, machine: Machine, variables: Mapping[str, st
     return replace(asked, layout=replace(asked.layout, pipeline=cards))
 
 
-def _settled(asked: Deployment, model: ModelSpec, machine: Machine, version: str | None,
-             context: int | None) -> Deployment:  # fmt: skip
+def _not_counted(asked: Deployment, machine: Machine) -> Iterator[NotCounted]:
+    """The command's flags whose bytes nobody adds up; all that a backend without a table keeps."""
+    table = flags_of(installed.named(asked.backend))
+    for name, value in asked.options:
+        if table is None:
+            yield NotCounted(name, UNKNOWN)
+        elif value != machine.card.vendor and (reason := table.left_out(name.partition(".")[0], value)):
+            yield NotCounted(name, reason)
+
+
+def _lacking(asked: Deployment, verdict: Verdict) -> Verdict | None:
+    """The refusal of a flag that this release does not have."""
+    table = flags_of(installed.named(asked.backend))
+    for name in (name.partition(".")[0] for name, _ in asked.options):
+        if table and name in table.names and (reason := table.lacking(name, asked.engine_version)):
+            return replace(verdict, outcome="refused", rule="flag", reason=reason, source=table.source)
+    return None
+
+
+def _settled(asked: Deployment, model: ModelSpec, machine: Machine, context: int | None) -> Deployment:
     """The command's deployment on this machine, with nothing left open."""
     backend = installed.named(asked.backend)
-    known = completed(asked, model, context)
-    deployment = replace(known, engine_version=version or _latest(backend.rules))
-    if not deployment.option("fit-context"):
+    deployment = completed(asked, model, context)
+    if asked.context != LARGEST:
         return deployment
     largest = backend.memory.largest_context(model, machine, deployment)
     return replace(deployment, context=largest or deployment.context)
@@ -109,6 +131,12 @@ def _machine(gpus: str | Machine | None, memory_gib: float | None) -> Machine:
     return replace(machine, card=replace(machine.card, memory=round(memory_gib * GIB)))
 
 
-def _latest(rules: Mapping[str, object]) -> str:
-    versions = rules.get("versions")
+def _starts() -> Iterator[str]:
+    """How the commands begin that can be read."""
+    servers = (server_of(installed.named(name)) for name in installed.plannable())
+    yield from dict.fromkeys(" ".join(server.program.starts[0]) for server in servers if server)
+
+
+def _latest(backend: str) -> str:
+    versions = installed.named(backend).rules.get("versions")
     return str(versions[0]["version"]) if isinstance(versions, list) and versions else NEWEST

@@ -14,6 +14,7 @@ from memserve.plan.candidate import Candidate, Judged
 from memserve.plan.page.shown import Shown
 
 if TYPE_CHECKING:
+    from memserve.engines.flags import NotCounted
     from memserve.plan.page.section import Section
 
 SCREEN = 4000
@@ -29,6 +30,8 @@ class Plan(Judged, Shown):
     launch: Launch | None = None
     reasons: tuple[str, ...] = ()
     """Why this one, what was assumed and what is lost; for one that does not fit, why not."""
+    not_counted: tuple[NotCounted, ...] = ()
+    """The flags of a command that one has whose bytes are not in the figures."""
     largest_context: int | None = None
     """The longest context that this deployment holds."""
     speed: Mapping[str, Any] | None = None
@@ -101,6 +104,7 @@ class Plan(Judged, Shown):
             "error_bars": self.error_bars,
             "kv_cache_tokens": self.kv_cache_tokens, "max_concurrency": self.max_concurrency,
             "speed": self.speed, "cost": self.cost, "workload": self.workload, "reasons": list(self.reasons),
+            "not_counted": [{"name": one.name, "reason": one.reason} for one in self.not_counted],
             "assumptions": self.assumptions,
         }  # fmt: skip
 

@@ -65,6 +65,9 @@ def chosen_plan(plan: Plan, *, most: int | None = None) -> Iterator[Section]:
     said = reasons(plan)
     left = () if most is None or len(said) <= most else (f"... and {len(said) - most} more in plan.reasons",)
     yield Section("why" if plan.fits else "why not", lines=(*said[:most], *left))
+    if plan.not_counted:
+        lines = tuple(f"--{one.name}: {one.reason}" for one in plan.not_counted)
+        yield Section("not counted", lines=lines, style="bad")
 
 
 def headline(plan: Plan) -> Section:

@@ -1,0 +1,116 @@
+"""What each flag of an engine's command changes, and which releases have it: the rows of a `flags.json`."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, Protocol, runtime_checkable
+
+from memserve.engines.command import Grammar
+from memserve.engines.rules.version import version_key
+
+KINDS = "!*"
+"""What ends the name of a switch, and of a flag that takes several values."""
+UNKNOWN = "memserve does not know what it changes"
+REASONS = {
+    "draft": "a draft's weights and cache come on top",
+    "adapters": "adapters come on top",
+    "graphs": "the release's own graph sizes are taken",
+    "copies": "experts are placed otherwise, or copied",
+    "moving": "buffers for moving weights or cache come on top",
+    "images": "the model's own images and encoder are taken",
+    "model": "the model is read from its own config.json",
+    "cache": "the release's own division of the cache is taken",
+    "workspace": "its workspaces come on top",
+    "defaults": "it changes the release's defaults",
+    "implementation": "nobody derived the memory of what it loads",
+    "device": "the machine's own cards are taken",
+}
+"""Why a flag is not counted, by the word that a table uses; a table may have reasons of its own."""
+
+
+@dataclass(frozen=True)
+class NotCounted:
+    """A flag of a command whose bytes are not in the figures, and why."""
+
+    name: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class FlagTable:
+    """Every flag of one engine's parser, in each of the releases that were read."""
+
+    engine: str
+    releases: tuple[str, ...]
+    grammar: Grammar
+    counted: frozenset[str]
+    """Flags that the account of memory, the layout or the rules read."""
+    no_bytes: frozenset[str]
+    not_counted: Mapping[str, str]
+    """Every other flag, with the reason."""
+    assumed: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """Values of a flag that is not counted which say what the figures take anyway."""
+    instead: Mapping[str, str] = field(default_factory=dict)
+    """The flag that took a removed one's place."""
+    gone: Mapping[str, str] = field(default_factory=dict)
+    """The first release that has a flag no more, of those that were read."""
+    source: str = ""
+
+    @cached_property
+    def names(self) -> frozenset[str]:
+        """All flags, without dashes."""
+        return self.counted | self.no_bytes | self.not_counted.keys()
+
+    def has(self, name: str, version: str) -> bool:
+        """Whether a release has a flag: until the first that was read without it."""
+        return name not in self.gone or version_key(version) < version_key(self.gone[name])
+
+    def lacking(self, name: str, version: str) -> str:
+        """Why a release refuses the flag: which others have it; empty where it has it."""
+        if self.has(name, version):
+            return ""
+        last = self.releases[self.releases.index(self.gone[name]) - 1]
+        other = self.instead.get(name)
+        known = f"{self.engine} {version}" if version[:1].isdigit() else f"the newest {self.engine}"
+        return f"{known} has no --{name}; releases up to {last} have it" + (
+            f"; now --{other}" if other else ""
+        )
+
+    def left_out(self, name: str, value: str) -> str:
+        """Why a flag's bytes are not in the figures; empty where they are, or where it has none."""
+        if value in ("false", *self.assumed.get(name, ())):
+            return ""
+        return self.not_counted.get(name, "" if name in self.names else UNKNOWN)
+
+
+@runtime_checkable
+class Flagged(Protocol):
+    """A backend that knows every flag of its engine's command."""
+
+    @property
+    def flags(self) -> FlagTable | None:
+        """Its table; None where nobody drew one."""
+        ...
+
+
+def flags_of(backend: object) -> FlagTable | None:
+    """What a backend tells of its engine's flags."""
+    return backend.flags if isinstance(backend, Flagged) else None
+
+
+def read(rows: Mapping[str, Any]) -> FlagTable:
+    """The values of a `flags.json`."""
+    fates = {"counted": rows["counted"], "no_bytes": rows["no_bytes"], **rows["not_counted"]}
+    listed = [name for names in fates.values() for name in names]
+    of = {fate: frozenset(name.rstrip(KINDS) for name in names) for fate, names in fates.items()}
+    switches, lists = (frozenset(name[:-1] for name in listed if name.endswith(kind)) for kind in KINDS)
+    values = frozenset().union(*of.values()) - switches - lists
+    counted, no_bytes = of.pop("counted"), of.pop("no_bytes")
+    return FlagTable(
+        engine=rows["engine"], releases=tuple(rows["releases"]), source=rows["source"],
+        grammar=Grammar(rows["aliases"], switches, lists, values, rows["engine"]),
+        counted=counted, no_bytes=no_bytes,
+        not_counted={name: REASONS.get(fate, fate) for fate, names in of.items() for name in names},
+        assumed=rows["assumed"], instead=rows["instead"],
+        gone={name: release for release, names in rows["gone"].items() for name in names},
+    )  # fmt: skip

@@ -1,0 +1,174 @@
+"""Every flag of a command is decided: refused, counted, known to change no byte, or named in not_counted."""
+
+from __future__ import annotations
+
+import json
+import runpy
+from importlib.util import find_spec
+from pathlib import Path
+from random import Random
+from typing import TYPE_CHECKING
+
+import pytest
+
+import memserve
+from memserve.engines import installed
+from memserve.engines.command import read
+from memserve.engines.flags import UNKNOWN, flags_of
+from memserve.errors import InvalidInput, UnknownName
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from memserve.engines.flags import FlagTable
+
+ROOT = Path(__file__).parents[2]
+DRAWN = ("vllm", "ascend", "lmdeploy", "hf")
+PACKAGES = {"vllm": "vllm", "lmdeploy": "lmdeploy", "hf": "transformers"}
+MISSPELT = 400
+"""Misspellings of one engine's flags."""
+LLAMA = "meta-llama/Llama-3.1-8B-Instruct"
+
+
+def table(backend: str) -> FlagTable:
+    found = flags_of(installed.named(backend))
+    assert found is not None
+    return found
+
+
+@pytest.mark.parametrize("backend", DRAWN)
+def test_each_flag_has_one_fate_and_one_kind(backend: str) -> None:
+    flags = table(backend)
+    fates = (flags.counted, flags.no_bytes, frozenset(flags.not_counted))
+    assert [name for name in flags.names if sum(name in fate for fate in fates) != 1] == []
+    grammar = flags.grammar
+    kinds = (grammar.switches, grammar.lists, grammar.known)
+    assert [name for name in flags.names if sum(name in kind for kind in kinds) != 1] == []
+    spoken = {*flags.gone} | {*flags.assumed} | {*flags.instead} | {*grammar.aliases.values()}
+    assert spoken <= flags.names
+    assert {*flags.instead.values()} <= flags.names | grammar.aliases.keys()
+    assert not grammar.aliases.keys() & flags.names
+
+
+@pytest.mark.parametrize("backend", DRAWN)
+def test_a_removed_flag_is_refused_with_the_releases_that_have_it(backend: str) -> None:
+    flags = table(backend)
+    for name in flags.names:
+        refused = [release for release in flags.releases if flags.lacking(name, release)]
+        assert refused == [one for one in flags.releases if not flags.has(name, one)]
+        assert bool(refused) == (name in flags.gone)
+        last = flags.releases[len(flags.releases) - len(refused) - 1]
+        assert all(f"up to {last}" in flags.lacking(name, release) for release in refused)
+
+
+def misspellings(flags: FlagTable) -> Iterator[tuple[str, str]]:
+    """A letter dropped, doubled, or swapped with the next; none that the parser itself would take."""
+    every, random = flags.grammar.names, Random(9)
+    for _ in range(MISSPELT):
+        name = random.choice(sorted(one for one in flags.names if len(one) > 3))
+        place = random.randrange(1, len(name))
+        swapped = name[:place] + name[place : place + 2][::-1] + name[place + 2 :]
+        word = random.choice((name[:place] + name[place + 1 :], name[:place] + name[place - 1 :], swapped))
+        taken = word.endswith("-") or word.startswith("no-") or any(one.startswith(word) for one in every)
+        if not taken:
+            yield name, word
+
+
+@pytest.mark.parametrize("backend", DRAWN)
+def test_a_misspelt_flag_is_refused_with_the_flag_that_was_meant(backend: str) -> None:
+    flags, tried = table(backend), 0
+    for name, word in misspellings(flags):
+        tried += 1
+        with pytest.raises(UnknownName) as caught:
+            read([f"--{word}", "1"], flags.grammar)
+        assert f"--{name}" in caught.value.suggestions, word
+        assert len(str(caught.value)) <= 300
+    assert tried > MISSPELT / 4
+
+
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        (f"vllm serve {LLAMA} --device cuda --foo-bar 3", "no release of vLLM has --foo-bar"),
+        ("vllm serve Qwen/Qwen3-32B --tensor-paralel-size 2", "did you mean --tensor-parallel-size"),
+        (f"vllm serve {LLAMA} --max-num 3", "--max-num-seqs"),
+    ],
+)  # fmt: skip
+def test_what_no_release_has_is_malformed(command: str, said: str) -> None:
+    with pytest.raises(InvalidInput, match=said):
+        memserve.plan.check(command, "1xH100")
+
+
+@pytest.mark.parametrize(
+    ("flag", "version", "said"),
+    [
+        ("--swap-space 4", "0.33.0", "up to 0.14.1 have it"),
+        ("--swap-space 4", "0.14.1", ""),
+        ("--guided-decoding-backend xgrammar", "0.12.0", "now --structured-outputs-config"),
+        ("--use-v2-block-manager", None, "have it"),
+    ],
+)  # fmt: skip
+def test_what_another_release_has_is_refused(flag: str, version: str | None, said: str) -> None:
+    plan = memserve.plan.check(
+        f"vllm serve {LLAMA} --max-model-len 8192 {flag}", "1xH100", engine_version=version
+    )
+    assert (plan.outcome, plan.rule) == (("refused", "flag") if said else ("runs", ""))
+    assert said in plan.reason
+    assert plan.memory_gib_per_card is not None
+
+
+@pytest.mark.parametrize(
+    ("flags", "left_out"),
+    [
+        ("--speculative-config {}", ["speculative-config"]),
+        ("--enable-eplb --port 80 --api-key k", ["enable-eplb"]),
+        ("--no-enable-eplb --load-format auto --seed 1", []),
+        ("--hf-overrides.rope_scaling x --attention-backend FLASHINFER", ["hf-overrides.rope-scaling",
+                                                                         "attention-backend"]),
+    ],
+)  # fmt: skip
+def test_what_costs_bytes_and_is_not_added_up_is_named(flags: str, left_out: list[str]) -> None:
+    plan = memserve.plan.check(f"vllm serve {LLAMA} --max-model-len 8192 {flags}", "1xH100")
+    assert [one.name for one in plan.not_counted] == left_out
+    assert plan.bare()["not_counted"] == [
+        {"name": one.name, "reason": one.reason} for one in plan.not_counted
+    ]
+    assert all(one.name in str(plan) for one in plan.not_counted)
+    json.dumps(plan.to_dict())
+
+
+def test_a_fixed_number_of_blocks_fixes_the_tokens() -> None:
+    plan = memserve.plan.check(
+        f"vllm serve {LLAMA} --max-model-len 8192 --num-gpu-blocks-override 1000", "1xH100"
+    )
+    assert (plan.kv_cache_tokens, plan.not_counted) == (16_000, ())
+
+
+def test_a_backend_without_a_table_tells_that_it_does_not_know(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("memserve.plan.checking.flags_of", lambda _: None)
+    plan = memserve.plan.check(f"vllm serve {LLAMA} --max-model-len 8192 --seed 1", "1xH100")
+    assert {one.reason for one in plan.not_counted} == {UNKNOWN}
+    assert [one.name for one in plan.not_counted] == ["max-model-len", "seed"]
+
+
+def test_keys_are_not_shown() -> None:
+    line = f"vllm serve {LLAMA} --api-key secret1 secret2 --hf-token=secret3 --seed 1"
+    plan = memserve.plan.check(f"HF_TOKEN=secret4 {line}", "1xH100")
+    assert "secret" not in json.dumps(plan.to_dict()) + str(plan)
+    assert plan.command[-2:] == ["--seed", "1"]
+
+
+@pytest.mark.parametrize("backend", PACKAGES)
+def test_the_table_is_what_the_installed_parser_has(backend: str, capsys: pytest.CaptureFixture[str]) -> None:
+    spec = find_spec(PACKAGES[backend])
+    if spec is None or spec.origin is None:
+        pytest.skip(f"{PACKAGES[backend]} is not installed")
+    from importlib.metadata import version
+
+    drawn = runpy.run_path(str(ROOT / "benchmarks" / "flags.py"))
+    folder = Path(spec.origin).parents[1]
+    newest = table(backend).releases[-1]
+    if version(PACKAGES[backend].replace("_", "-")) != newest:
+        pytest.skip(f"the table's newest release is {newest}")
+    drawn["main"](backend, newest, str(folder))
+    assert capsys.readouterr().out.strip() == ""
