@@ -160,7 +160,7 @@ def test_models_that_fit_come_with_their_plans_the_best_first(capsys: pytest.Cap
     assert all(row["plan"]["quantization"].startswith(small) for row in rows[drop:])
     fast = json.loads(said(capsys, "models", "--gpus", "1xL4", "--task", "embed", "--objective", "throughput",
                            "--json")[1])  # fmt: skip
-    rates = [row["plan"]["speed"]["output_tokens_per_s"]["likely"] for row in fast["models"]]
+    rates = [row["plan"]["speed"]["texts_per_s"]["likely"] for row in fast["models"]]
     assert rates == sorted(rates, reverse=True)
 
 

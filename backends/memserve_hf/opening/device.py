@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any
 
-import torch
-
 from memserve.errors import InvalidInput, Unsupported
 from memserve.extras import need
 from memserve_hf.opening.installed import present
@@ -123,6 +121,7 @@ def host_free_bytes() -> int | None:
 
 def release() -> None:
     """Collect what is unreachable and empty the caches that would keep it."""
+    torch = need("hf", "torch")
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from functools import cache
-from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from memserve import files
 from memserve.errors import ModelUnreadable
+
+if TYPE_CHECKING:  # pathlib costs a plan more than it does
+    from pathlib import Path
 
 LARGEST = 1 << 32
 MOST_LAYERS = 4096

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from memserve.errors import ModelUnreadable
@@ -17,6 +16,8 @@ from memserve.model.stored import quantization
 from memserve.model.translate import adapt
 
 if TYPE_CHECKING:
+    from pathlib import Path  # which costs a plan more than it does
+
     from memserve.model.stored.gguf import Gguf
 
 MTP_FIELDS = ("num_nextn_predict_layers", "mtp_num_hidden_layers", "num_mtp_modules", "num_mtp_layers")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from typing import TYPE_CHECKING, Any
 
 from memserve.hardware.machine import GIB
@@ -232,6 +231,8 @@ def reasons(plan: Plan) -> tuple[str, ...]:
 
 def command(words: Sequence[str], env: Mapping[str, str]) -> str:
     """The command with its environment, ready to be pasted."""
+    import shlex  # not needed for JSON
+
     variables = " ".join(f"{name}={shlex.quote(value)}" for name, value in env.items())
     return f"{variables} {shlex.join(words)}".strip()
 
