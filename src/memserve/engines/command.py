@@ -1,12 +1,11 @@
 """Reads an engine's command line as its own parser does: spellings, abbreviations, switches, files."""
 
 import re
-import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
 
+from memserve import files
 from memserve.errors import InvalidInput, UnknownName
 
 LONGEST = 20_000
@@ -141,6 +140,8 @@ def _words(command: str | Sequence[str]) -> list[str]:
     if len(command) > LONGEST:
         raise InvalidInput(f"the command is {len(command):,} characters long; at most {LONGEST:,}")
     try:
+        import shlex  # only a check needs it; a plan loads this module, too
+
         return shlex.split(command.replace("\\\n", " "))
     except ValueError as error:
         raise InvalidInput(f"the command cannot be read: {error}", hint="close every quote") from None
@@ -230,7 +231,7 @@ def _from_file(options: Mapping[str, str], grammar: Grammar) -> dict[str, str]:
     if path is None or not path.endswith((".yaml", ".yml")):
         return {}
     try:
-        text = Path(path).read_text(encoding="utf-8")
+        text = files.text(path)
     except (OSError, UnicodeDecodeError) as error:
         raise InvalidInput(f"--config {path[:80]}: cannot be read ({type(error).__name__})") from None
     found: dict[str, str] = {}
