@@ -16,11 +16,9 @@ from memserve_hf.capabilities import AT_BEST
 from memserve_hf.decoding import grammar
 from memserve_hf.decoding.head import Head
 from memserve_hf.decoding.loop import Loop
-from memserve_hf.decoding.masks import KINDS, layer_kinds
-from memserve_hf.decoding.probe import agrees
+from memserve_hf.decoding.probe import Singles, agrees
 from memserve_hf.decoding.scoring import Scorer
-from memserve_hf.decoding.singles import Singles
-from memserve_hf.decoding.stepper import Slots, Stepper
+from memserve_hf.decoding.stepper import KINDS, Slots, Stepper, layer_kinds
 from memserve_hf.decoding.worker import Worker
 from memserve_hf.generating import GeneratingEngine
 from memserve_hf.opening import inspection

@@ -10,9 +10,8 @@ from memserve.errors import InvalidInput
 from memserve.protocol import Capabilities, Embeddings, Usage
 from memserve_hf.capabilities import ENCODING
 from memserve_hf.decoding.worker import Worker
-from memserve_hf.encoding.encoder import Encoder, torch_forward
+from memserve_hf.encoding.encoder import Encoder, normalized, torch_forward
 from memserve_hf.encoding.modules import classes, recipe
-from memserve_hf.encoding.pooling import normalized
 from memserve_hf.opening import inspection
 from memserve_hf.opening.claim import Checkpoint
 from memserve_hf.opening.device import Place, choose, release

@@ -10,7 +10,7 @@ from memserve.http.body import bad, parse
 from memserve.http.chat import encode, failure_in
 from memserve.http.chat.field import number
 from memserve.protocol import Raw, Score, ScorePrompts
-from memserve_openai.tokens import Tokens
+from memserve_openai.generation import Tokens
 
 _PARALLEL = 32
 

@@ -23,7 +23,7 @@ from memserve.protocol import (
 from memserve.tokens.prompts import Prepared, Prompts
 from memserve.tokens.thinking import ThoughtSplitter
 from memserve.tokens.tokenizing import ScorePair, Tokenizing
-from memserve_sglang.capabilities import capabilities
+from memserve_sglang.engine import capabilities
 from memserve_sglang.host import Host
 
 _Row: TypeAlias = tuple[Prepared, dict[str, Any], int | None]

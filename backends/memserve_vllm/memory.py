@@ -8,6 +8,7 @@ from memserve.engines.deployment import Deployment
 from memserve.engines.memory import Bars, Footprint
 from memserve.engines.rules.version import within
 from memserve.hardware.machine import GIB, Machine
+from memserve.memory.formats import DTYPE_BYTES
 from memserve.memory.kv import LayerCache, element_bytes, layer_caches
 from memserve.memory.weights import (
     Split,
@@ -19,14 +20,68 @@ from memserve.memory.weights import (
     storage,
 )
 from memserve.model.memo import remembered
-from memserve.model.spec import ModelSpec
+from memserve.model.spec import ModelSpec, Weight
 from memserve_vllm import memory_regime
 from memserve_vllm.memory_batch import refused
 from memserve_vllm.memory_facts import Facts
-from memserve_vllm.memory_model import adapters_bytes, loaded
 from memserve_vllm.memory_pages import DS_MLA_TOKEN, INDEX_TOKEN, PagePlan, Pool, pool
 from memserve_vllm.memory_peak import graph_bytes, graphs_inside, non_torch_bytes, peak
 from memserve_vllm.memory_run import Run
+
+ADAPTED = ("attention", "mlp", "shared_expert", "mixer", "expert")
+
+
+def loaded(run: Run) -> Run:
+    """The start with what its flags leave out of the model and put into it."""
+    deployment, model = run.deployment, run.model
+    if model.towers and deployment.option("language-model-only") == "true":
+        model = remembered(model, "text", lambda: replace(run.model, towers=()))
+    if memory_regime.pools(run) and any(weight.part == "head" for weight in model.top):
+        whole = model
+        model = remembered(whole, "headless", lambda: replace(whole, top=headless(whole)))
+    if model.mtp_layers and "mtp" in (deployment.option("speculative-config") or ""):
+        alone = model
+        model = remembered(alone, "drafting", lambda: drafting(alone))
+    return run if model is run.model else replace(run, model=model)
+
+
+def headless(model: ModelSpec) -> tuple[Weight, ...]:
+    """What follows the layers of a model that writes nothing."""
+    return tuple(weight for weight in model.top if weight.part != "head")
+
+
+def drafting(model: ModelSpec) -> ModelSpec:
+    """With the layers that foretell further tokens: of the last kind that keeps a cache for each token."""
+    kinds = [block for block in model.blocks if block.mixer.kind in ("full", "mla")]
+    return replace(model, blocks=(*model.blocks, *kinds[-1:] * model.mtp_layers))
+
+
+def adapters_bytes(run: Run) -> int:
+    """LoRA's buffers on one rank, made when the model is loaded (lora/layers: create_lora_weights)."""
+    option = run.deployment.option
+    if option("enable-lora") != "true":
+        return 0
+    ranks = run.deployment.layout.tensor
+    sharded = option("fully-sharded-loras") == "true"
+    widths = sum(
+        width(weight, ranks, sharded=sharded)
+        for block in run.model.blocks
+        for weight in block.weights
+        if weight.linear and weight.part in ADAPTED
+    )
+    element = DTYPE_BYTES.get(option("lora-dtype") or "", run.element)
+    many = int(option("max-loras") or 1) * int(option("max-lora-rank") or 16)
+    return round(many * widths * element / run.deployment.layout.pipeline)
+
+
+def width(weight: Weight, ranks: int, *, sharded: bool) -> float:
+    """Rows of both factors of one adapted matrix for each rank of the adapter."""
+    out, taken = weight.shape[-2:]
+    whole = ranks if sharded else 1
+    if weight.shard == "row":
+        return weight.count * (taken / ranks + out / whole)
+    return weight.count * (taken / whole + out / ranks)
+
 
 STORED_KV_SINCE = "0.11.0"
 """From here on `auto` takes the dtype that the checkpoint's kv_cache_scheme names (attention/layer.py)."""

@@ -23,8 +23,8 @@ from memserve.protocol import (
 from memserve.tokens.prompts import Prepared, Prompts
 from memserve.tokens.tokenizing import ScorePair, Tokenizing
 from memserve_vllm import adapter, starting
-from memserve_vllm.capabilities import capabilities
 from memserve_vllm.dialect import spelling
+from memserve_vllm.engine import capabilities
 
 
 class Offline(Tokenizing):

@@ -10,8 +10,8 @@ import pytest
 
 import memserve
 from memserve import errors
-from memserve.client.driver import for_engine
 from memserve.client.generation import Generator
+from memserve.client.handle import for_engine
 from memserve.protocol import Capabilities, Completion, Raw, Request, Usage
 
 SCHEMA = {"type": "object", "required": ["name"]}

@@ -49,7 +49,7 @@ def test_its_parts_do_not_import_what_opens_them() -> None:
     """`engine` imports the parts; a part that imported `engine` would close a circle."""
     code = (
         "import sys, memserve_embedded.fetch, memserve_embedded.generating,"
-        " memserve_embedded.session, memserve_embedded.bert, memserve_embedded.convert,"
+        " memserve_embedded.session, memserve_embedded.embedding, memserve_embedded.session,"
         " memserve_embedded.generating, memserve_embedded.embedding;"
         "print('memserve_embedded.engine' in sys.modules)"
     )

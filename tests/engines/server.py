@@ -15,7 +15,7 @@ from pathlib import Path
 
 from make import home
 
-from memserve.serve.health import answers, free_port
+from memserve.serve.server import answers, free_port
 
 STATE = home() / "http-server.pid"
 SECONDS = 300

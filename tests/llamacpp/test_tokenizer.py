@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 from memserve.protocol import Request
 from memserve.tokens.prompts import Prompts
-from memserve_llamacpp.tokenizer import GgufTokenizer
+from memserve_llamacpp.generating import GgufTokenizer
 
 TEMPLATE = (
     "{% for m in messages %}{{ m.content }}{% endfor %}<assistant>"

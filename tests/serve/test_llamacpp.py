@@ -16,7 +16,7 @@ from waiting import until
 
 import memserve
 from memserve.errors import AuthenticationFailed
-from memserve.serve.health import answers
+from memserve.serve.server import answers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -14,7 +14,7 @@ import pytest
 
 import memserve
 from memserve.engines.installed import program_of
-from memserve.serve.health import answers
+from memserve.serve.server import answers
 
 if TYPE_CHECKING:
     from pathlib import Path

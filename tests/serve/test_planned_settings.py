@@ -127,7 +127,7 @@ def test_vllm_in_this_process_has_the_same_settings(monkeypatch: pytest.MonkeyPa
 
 def test_sglang_in_this_process_has_the_same_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     from memserve_sglang import backend
-    from memserve_sglang.starting import start
+    from memserve_sglang.host import start
 
     seen: dict[str, Any] = {}
     names = ["tp_size", "dtype", "context_length", "mem_fraction_static", "log_level", "skip_tokenizer_init"]

@@ -12,8 +12,8 @@ import pytest
 from waiting import HANG_SECONDS, until
 
 from memserve.errors import BackendMissing, EngineFailed, InvalidInput, TimedOut
-from memserve.serve import process, start
-from memserve.serve.health import answers, free_port, is_free
+from memserve.serve import start
+from memserve.serve.server import Process, answers, free_port, is_free
 
 
 def _alive(pid: int) -> bool:
@@ -116,7 +116,7 @@ def test_progress_is_reported(vllm: list[str]) -> None:
 
 
 def test_who_does_not_listen_is_killed(vllm: list[str], tmp_path: Path) -> None:
-    stubborn = process.Process(
+    stubborn = Process(
         [*vllm, "--host", "127.0.0.1", "--port", str(free_port("127.0.0.1"))],
         {**os.environ, "MOOD": "stubborn", "VLLM_API_KEY": "k"}, tmp_path / "log", patience=0.3,
     )  # fmt: skip

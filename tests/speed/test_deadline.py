@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 import pytest
 
 from memserve.errors import InvalidInput
-from memserve.speed.deadline import seconds_of
+from memserve.speed.workloads import seconds_of
 
 NOON = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from unittest import mock
 
 import memserve
-from memserve.run.asking import request_queue
+from memserve.run.asking import async_loop
 from memserve.run.asking.async_loop import AsyncLoop
 from memserve.run.limits.budget import Spending, budget
 from memserve.run.options import Options
@@ -192,7 +192,7 @@ def run(server: Server, requests: list[Any], *, at: dict[float, Callable[[], Non
         timeout: float = 600.0, price: Any = None, **options: Any) -> tuple[Results, AsyncLoop]:  # fmt: skip
     """A run's asking loop over the real client, until every request is settled. `at`: what happens when."""
     chosen = Options.of(**options)
-    with virtual() as (_, loop), mock.patch.object(request_queue, "MOST_ITEMS", 10**9), mock.patch(
+    with virtual() as (_, loop), mock.patch.object(async_loop, "MOST_ITEMS", 10**9), mock.patch(
         "memserve.http.aiohttp_transport.AioTransport", lambda **how: server
     ):  # fmt: skip
         generator = memserve.generator("m", backend="openai", base_url="http://127.0.0.1:9/v1",

@@ -13,9 +13,9 @@ from memserve.protocol import Engine, Task
 if TYPE_CHECKING:
     from os import PathLike
 
-    from memserve.client.driver import Driver
     from memserve.client.embedding import Embedder
     from memserve.client.generation import Generator
+    from memserve.client.handle import Driver
     from memserve.client.open_engine import Planned
     from memserve.client.reranking import Reranker
 
@@ -63,7 +63,7 @@ def reranker(model: str | PathLike[str] | Planned | None = None, *, backend: str
 
 def _opened(model: object, backend: str | None, task: Task, concurrency: object,
             options: dict[str, Any]) -> tuple[Engine, Driver]:  # fmt: skip
-    from memserve.client.driver import for_engine
+    from memserve.client.handle import for_engine
     from memserve.client.open_engine import open_engine
 
     if concurrency is None:

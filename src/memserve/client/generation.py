@@ -7,8 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, overload
 
 from memserve.client import offers, prompts, scoring
-from memserve.client.driver import Driver
-from memserve.client.handle import Handle
+from memserve.client.handle import Driver, Handle
 from memserve.client.settings import of_request, resolve, templated
 from memserve.client.work import Work
 from memserve.errors import InvalidInput, MemserveError, Unsupported

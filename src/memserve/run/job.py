@@ -1,34 +1,168 @@
 """One run from its first check to its summary."""
 
+from __future__ import annotations
+
 import asyncio
 import json
 import logging
+import signal
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, closing, suppress
 from pathlib import Path
-from typing import Any
+from types import FrameType
+from typing import Any, TypeVar
 
 from memserve.errors import InvalidInput, MemserveError
 from memserve.run.asking import ask
 from memserve.run.asking.async_loop import AsyncLoop
-from memserve.run.asking.intake import Intake
 from memserve.run.asking.local_loop import LocalLoop
 from memserve.run.distributed.ray_loop import RayLoop
 from memserve.run.distributed.remote_generator import remote
-from memserve.run.interrupts import Interrupts, Stopped
 from memserve.run.limits.budget import Spending, price_of
 from memserve.run.options import Options
 from memserve.run.progress import Progress
+from memserve.run.requests import item as items
 from memserve.run.requests import source
 from memserve.run.requests.item import Item
 from memserve.run.store import failures, files, known_ids
 from memserve.run.store.cache import Cache
 from memserve.run.store.failures import Failures
 from memserve.run.store.journal import Journal, is_reserve
+from memserve.run.store.known_ids import Action, KnownIds
 from memserve.run.store.record import Stamp
 from memserve.run.store.results import Results
 from memserve.run.summary import Summary
+
+T = TypeVar("T")
+_HANGUP = getattr(signal, "SIGHUP", None)
+_SIGNALS = tuple(one for one in (signal.SIGINT, signal.SIGTERM, _HANGUP) if one is not None)
+_log = logging.getLogger("memserve.run")
+
+
+class Stopped(BaseException):
+    """Breaks off a blocking read. No Exception, so that the code that is read from cannot swallow it."""
+
+
+class Interrupts:
+    """Signals are caught only in the main thread: elsewhere Python does not allow it."""
+
+    def __init__(self, stop: Callable[[], None], most: int) -> None:
+        self._stop = stop
+        self._most = most
+        self._reading = False
+        self._before: dict[int, Any] = {}
+        self.caught: int | None = None
+        """The first signal that came."""
+        self._count = 0
+        self._nudged = False
+
+    def __enter__(self) -> Interrupts:
+        if threading.current_thread() is threading.main_thread():
+            for number in _SIGNALS:
+                if number != _HANGUP or signal.getsignal(number) is not signal.SIG_IGN:  # as under nohup
+                    self._before[number] = signal.signal(number, self._handle)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def next(self, iterator: Iterator[T]) -> T:
+        """The next value of an iterator that may block for long; a signal breaks it off."""
+        self._reading = True
+        try:
+            return next(iterator)
+        finally:
+            self._reading = False
+
+    def nudge(self) -> None:
+        """Break off a blocking read because the run has stopped; from any thread."""
+        if self._reading and self._before and hasattr(signal, "pthread_kill"):
+            self._nudged = True
+            with suppress(ProcessLookupError):
+                signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+
+    def again(self) -> None:
+        """Deliver the caught signal to whoever handled it before; the run has ended cleanly."""
+        if self.caught == signal.SIGINT:
+            raise KeyboardInterrupt
+        if self.caught is not None:
+            signal.raise_signal(self.caught)
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        if self._nudged:
+            self._nudged = False
+            self._break_off()
+            return
+        self.caught = self.caught or number
+        self._count += 1
+        if self._count == 1:
+            _log.warning("stopping cleanly; press Ctrl-C again to stop at once")
+        self._stop()
+        if self._count >= self._most:
+            raise KeyboardInterrupt
+        self._break_off()
+
+    def _break_off(self) -> None:
+        if self._reading:
+            self._reading = False
+            raise Stopped
+
+
+class Intake:
+    """Everything that a run reads passes through here once."""
+
+    def __init__(self, seen: KnownIds, results: Results, settings: Mapping[str, Any]) -> None:
+        self._known = seen
+        self._results = results
+        self._settings = settings
+
+    def pending(self, requests: Any,
+                following: Callable[[Iterator[source.Entry]], source.Entry]) -> Iterator[Item]:  # fmt: skip
+        """The items that have to be asked. `following` is next() for an iterator that may block."""
+        entries = source.entries(requests)
+        while True:
+            try:
+                index, line, value = following(entries)
+            except StopIteration:
+                return
+            self._results.counts.total += 1
+            item = self._read(index, line, value)
+            if item is not None and not self._results.replayed(item):
+                yield item
+
+    def _read(self, index: int, line: int | None, value: Any) -> Item | None:
+        try:
+            if isinstance(value, InvalidInput):
+                raise value
+            item = items.read(value, index, self._settings)
+        except InvalidInput as broken:
+            self._results.malformed(index, line, broken, items.name_in(value))
+            return None
+        item, action = self._known.visit(item)
+        return item if self._count(item, action) else None
+
+    def _count(self, item: Item, action: Action) -> bool:
+        """Whether the item is to be asked."""
+        counts = self._results.counts
+        if action is Action.ANSWERED:
+            counts.resumed += 1
+        elif action is Action.REPEATED:
+            counts.repeated += 1
+        elif action is Action.FAILED:
+            counts.failed += 1
+        elif action is Action.CLASH:
+            self._results.failed(item, _clash(item))
+        return action is Action.ASK
+
+
+def _clash(item: Item) -> InvalidInput:
+    return InvalidInput(
+        f"id {str(item.id)[:60]!r} already stands for a request with another prompt or other settings",
+        hint="give every request an id of its own; for changed requests name another output",
+    )
+
 
 _FIELDS = ("backend", "engine", "model")
 
@@ -41,9 +175,6 @@ def identity(generator: Any) -> dict[str, str]:
     if isinstance(own, Mapping):
         known.update(own)
     return {str(name): str(value) for name, value in known.items() if value is not None}
-
-
-_log = logging.getLogger("memserve.run")
 
 
 class Job:

@@ -1,26 +1,127 @@
 """Starts an engine's server, waits until it answers, and stops it: nothing hangs and nothing is left over."""
 
+import http.client
 import os
 import secrets
+import socket
 import stat
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
+from weakref import finalize
 
 from typing_extensions import Self
 
 from memserve.engines import installed
 from memserve.engines.backend import server_of
 from memserve.engines.server import Program
-from memserve.errors import EngineFailed, InvalidInput, TimedOut
+from memserve.errors import BackendMissing, EngineFailed, InvalidInput, TimedOut
 from memserve.http.address import is_loopback
 from memserve.serve.diagnosis import Diagnosis, diagnose
 from memserve.serve.environment import fetches, inherited
-from memserve.serve.health import answers, free_port, is_free
-from memserve.serve.process import Process
+
+_TAIL_BYTES = 65536
+PATIENCE = 10.0
+"""Seconds between asking and insisting: an engine that holds a card needs some to let go."""
+_SPARE_SECONDS = 10.0
+
+
+class Process:
+    """Started at once; `stop` asks, then insists. It ends with this process, even if that is killed."""
+
+    def __init__(self, command: Sequence[str], env: Mapping[str, str], log: Path,
+                 patience: float = PATIENCE) -> None:  # fmt: skip
+        self.log = log
+        guard = [sys.executable, "-I", "-S", str(Path(__file__).with_name("guard.py")), str(patience)]
+        with log.open("ab") as out:
+            self._guard = subprocess.Popen(
+                [*guard, *command], env=dict(env), stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE, stderr=out, start_new_session=True,
+            )  # fmt: skip
+        self._end = finalize(self, _release, self._guard, 3 * patience + _SPARE_SECONDS)
+        self.pid = self._first_word(command[0])
+
+    @property
+    def exit_code(self) -> int | None:
+        """None while it runs; negative where a signal ended it."""
+        code = self._guard.poll()
+        return code if code is None or code <= 128 else 128 - code
+
+    def tail(self) -> str:
+        """The end of the log."""
+        with self.log.open("rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            file.seek(max(0, size - _TAIL_BYTES))
+            return file.read().decode("utf-8", "replace")
+
+    def stop(self) -> None:
+        """End the whole group; twice is once."""
+        self._end()
+
+    def _first_word(self, program: str) -> int:
+        """The engine's process id, which is its group's too; or why there is none."""
+        assert self._guard.stdout is not None
+        with self._guard.stdout as said:
+            word = said.readline().decode("utf-8", "replace").strip()
+        if word.isdigit():
+            return int(word)
+        self.stop()
+        install = "python -m memserve.serve PLAN.json makes an environment with the plan's install line"
+        raise BackendMissing(program, needs=f"the program {program} ({word})", install=install)
+
+
+def _release(guard: subprocess.Popen[bytes], seconds: float) -> None:
+    assert guard.stdin is not None
+    guard.stdin.close()
+    try:
+        guard.wait(seconds)
+    except subprocess.TimeoutExpired:
+        guard.kill()
+        guard.wait()
+
+
+def free_port(host: str) -> int:
+    """A port that nobody listens on now."""
+    with socket.socket(_family(host)) as probe:
+        try:
+            probe.bind((host, 0))
+        except OSError as error:
+            raise InvalidInput(f"cannot listen on {host}: {error.strerror}") from error
+        return int(probe.getsockname()[1])
+
+
+def is_free(host: str, port: int) -> bool:
+    """Whether a server could listen there now."""
+    with socket.socket(_family(host)) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except (OSError, OverflowError):
+            return False
+    return True
+
+
+def _family(host: str) -> socket.AddressFamily:
+    return socket.AF_INET6 if ":" in host else socket.AF_INET
+
+
+def answers(host: str, port: int, path: str, key: str | None, *, timeout: float = 2.0) -> bool:
+    """True once the path gives a 200; never asked through a proxy."""
+    connection = http.client.HTTPConnection(host, port, timeout=timeout)
+    headers = {"Authorization": f"Bearer {key}"} if key else {}
+    try:
+        connection.request("GET", path, headers=headers)
+        return connection.getresponse().status == http.client.OK
+    except (OSError, http.client.HTTPException):
+        return False
+    finally:
+        connection.close()
+
 
 LOOPBACK = "127.0.0.1"
 START_SECONDS = 1800.0

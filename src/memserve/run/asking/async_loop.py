@@ -2,17 +2,16 @@
 
 import asyncio
 import logging
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from memserve.errors import Cancelled, MemserveError
 from memserve.protocol import observer
 from memserve.run.asking.ask import Asker
-from memserve.run.asking.loop_event import LoopEvent
-from memserve.run.asking.request_queue import RequestQueue
 from memserve.run.limits.budget import Spending
 from memserve.run.limits.concurrency import CEILING
 from memserve.run.limits.in_flight import Ticket
@@ -21,6 +20,114 @@ from memserve.run.options import Options
 from memserve.run.requests import order
 from memserve.run.requests.item import Item
 from memserve.run.store.results import Results
+
+MOST_ITEMS = 1024
+MOST_CHARACTERS = 16 << 20
+
+
+class RequestQueue:
+    """`put` blocks while enough is waiting; `take_all` never does."""
+
+    def __init__(self, notify: Callable[[], None]) -> None:
+        self._notify = notify
+        self._waiting: deque[Item] = deque()
+        self._characters = 0
+        self._change = threading.Condition()
+        self._closed = False
+        self.finished = False
+        """Nothing more will be put."""
+
+    @property
+    def waiting(self) -> bool:
+        """Whether anything can be grabbed."""
+        return bool(self._waiting)
+
+    @property
+    def exhausted(self) -> bool:
+        """Nothing is waiting, and nothing more will come."""
+        return self.finished and not self._waiting
+
+    @property
+    def replete(self) -> bool:
+        """Whether all that fits, or all that there is, is waiting."""
+        return self.finished or self._is_full()
+
+    def put(self, item: Item) -> bool:
+        """Add an item, waiting for space; False once nobody will take it."""
+        with self._change:
+            while self._is_full() and not self._closed:
+                self._change.wait(1.0)
+            if self._closed:
+                return False
+            self._waiting.append(item)
+            self._characters += item.characters
+            first = len(self._waiting) == 1
+        if first:
+            self._notify()
+        return True
+
+    def finish(self) -> None:
+        """Say that nothing more will come."""
+        self.finished = True
+        self._notify()
+
+    def take_all(self) -> list[Item]:
+        """Everything that is waiting."""
+        with self._change:
+            items = list(self._waiting)
+            self._waiting.clear()
+            self._characters = 0
+            self._change.notify_all()
+        return items
+
+    def close(self) -> None:
+        """Take no more; whoever waits in `put` goes on at once."""
+        with self._change:
+            self._closed = True
+            self._waiting.clear()
+            self._change.notify_all()
+
+    def _is_full(self) -> bool:
+        return len(self._waiting) >= MOST_ITEMS or self._characters >= MOST_CHARACTERS
+
+
+class LoopEvent:
+    """Something changed: set in the loop or from any thread. No task for each wait, unlike asyncio.Event."""
+
+    def __init__(self) -> None:
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._waiter: asyncio.Future[None] | None = None
+        self._is_set = False
+
+    def bind(self) -> None:
+        """Belong to the running loop."""
+        self._loop = asyncio.get_running_loop()
+
+    def call(self, function: Callable[[], object]) -> None:
+        """Call a function in the loop, from any thread; nothing happens once the loop has ended."""
+        if self._loop is not None:
+            with suppress(RuntimeError):  # closed in between
+                self._loop.call_soon_threadsafe(function)
+
+    def set(self) -> None:
+        """Something changed. In the loop's own thread."""
+        self._is_set = True
+        if self._waiter and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    async def wait(self, seconds: float) -> None:
+        """Until something changes, or so long."""
+        if not self._is_set:
+            loop = asyncio.get_running_loop()
+            self._waiter = loop.create_future()
+            late = loop.call_later(seconds, self.set)
+            try:
+                await self._waiter
+            finally:
+                late.cancel()
+                self._waiter = None
+        self._is_set = False
+
 
 GRACE_SECONDS = 10.0
 """How long a stopping run waits for answers that are on their way, and will be paid."""
