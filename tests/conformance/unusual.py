@@ -13,8 +13,7 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-import memserve_toy
-from memserve_toy import model
+from memserve_toy import engine, model
 from memserve_toy.engine import ToyEngine
 from memserve_toy.vectors import ToyEmbedder
 
@@ -26,7 +25,7 @@ if TYPE_CHECKING:
 
 PLAIN: dict[str, Any] = {
     "raw": False, "token_ids": False, "top_k": False, "min_p": False, "seed": False, "n": False,
-    "logprobs": 0, "score": False, "schema": False, "choices": False, "truncate": False,
+    "logprobs": 0, "score": False, "tokenizer": False, "schema": False, "choices": False, "truncate": False,
     "returns_token_ids": False, "deterministic": False, "count_tokens": False,
 }  # fmt: skip
 CHARACTERS: dict[str, dict[str, Any]] = {
@@ -43,7 +42,7 @@ CHARACTERS: dict[str, dict[str, Any]] = {
     "a_reasoner_without_temperature": {"temperature": False, "top_p": False},
     "no_system_role": {},
     "chatty_pieces": {},
-    "awaited_only": {},
+    "awaited_only": {"tokenizer": False},
     "no_token_ids": {"token_ids": False, "returns_token_ids": False},
 }
 """Names and what differs among the capabilities."""
@@ -150,9 +149,9 @@ class BareEmbedder(ToyEmbedder):
         return Embeddings(got.vectors * 3)
 
 
-def _open(self: Any, model: Any = None, *, task: str = "generate", api_key: str | None = None) -> Any:
+def _open(model: Any = None, *, task: str = "generate", api_key: str | None = None) -> Any:
     if model is not None and not os.path.exists(os.path.join(model, "tokenizer.json")):  # noqa: PTH110, PTH118
-        raise memserve_toy.ModelUnreadable(f"{model}: no tokenizer.json in it", path=model)
+        raise engine.ModelUnreadable(f"{model}: no tokenizer.json in it", path=model)
     if task != "generate":
         return BareEmbedder()
     return Awaited() if NAME in ("awaited_only", "a_chat_service", "a_service_without_usage") else Unusual()
@@ -168,6 +167,6 @@ def _ends_early(tokens: Sequence[int]) -> list[float]:
 
 
 def pytest_configure() -> None:
-    memserve_toy.Toy.open = _open  # type: ignore[method-assign]
+    engine.open_engine = _open
     if NAME == "often_silent":
         model.logprobs = _ends_early

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, overload
 
@@ -136,8 +137,10 @@ class Generator(Handle):
 
     def decode(self, ids: Iterable[int]) -> str:
         """The text of token ids, special tokens spelled out."""
-        checked = scoring.ids(ids, self.capabilities)
-        return self._driver.call(partial(self._tokenizer().decode, checked))
+        lent = self._tokenizer()
+        # what reads text back need not take ids as a prompt
+        checked = scoring.ids(ids, replace(self.capabilities, token_ids=True))
+        return self._driver.call(partial(lent.decode, checked))
 
     def count_tokens(self, text: Prompt) -> int:
         """How many tokens the model's own tokenizer makes of a prompt."""
@@ -212,4 +215,6 @@ class Generator(Handle):
 
     def _tokenizer(self) -> SupportsTokenizer:
         self._check_open()
+        if not self.capabilities.tokenizer:
+            raise Unsupported(self.capabilities.backend, "encode, decode and score_text")
         return offers.tokenizer(self._engine)
