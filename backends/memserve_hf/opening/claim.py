@@ -64,13 +64,14 @@ def _known_dtype(found: Checkpoint) -> None:
 
 
 def _described(found: Checkpoint) -> ModelSpec | None:
-    """The model as memserve reads it; None for a family that only transformers knows."""
+    """The model as memserve reads it; None for a family that only transformers, or its own code, knows."""
     from memserve.model import load
 
     try:
-        return load(str(found.folder))
+        spec = load(str(found.folder))
+        return spec if spec.exact else None
     except ModelUnreadable as error:
-        if error.field:
+        if error.field and "auto_map" not in found.config:
             raise
         log.debug("%s is left to transformers: %s", found.name, error)
     except MemserveError as error:
