@@ -17,7 +17,7 @@ def prompts(count):
 
 
 FOUND = 32
-"""Requests asked twice while a run finds what a server of one slot bears; none were seen from two slots on."""
+"""Requests asked twice while a run finds what a server of one slot bears; none from two slots on."""
 
 
 def goodput(server, results, ideal, found=0):
