@@ -211,3 +211,19 @@ def test_every_backend_says_what_loads_code() -> None:
         server = server_of(installed.named(name))
         assert server is not None
         assert "trust-remote-code" in server.loads_code
+
+
+def test_each_of_them_is_refused_however_it_is_spelled(tmp_path: Path) -> None:
+    from memserve.engines.backend import server_of
+
+    tried = 0
+    for name in installed.plannable():
+        server = server_of(installed.named(name))
+        for flag in server.loads_code if server else ():
+            for spelled in (flag.replace("_", "-"), flag.replace("-", "_")):
+                for end in ([f"--{spelled}", "x"], [f"--{spelled}=x"]):
+                    start = list(server.program.starts[0])
+                    with pytest.raises(InvalidInput, match="would not write"):
+                        planned.read(_file(tmp_path, command=[*start, *end]))
+                    tried += 1
+    assert tried > 40

@@ -96,7 +96,7 @@ def _beyond(plan: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     code = server.loads_code if server else ()
     for word in command:
         flag = word.partition("=")[0].replace("_", "-")
-        if flag.startswith("--") and any(one.startswith(flag[2:]) for one in code):
+        if flag.startswith("--") and any(one.replace("_", "-").startswith(flag[2:]) for one in code):
             yield "code that is loaded by", word.partition("=")[0]
     variables = {*VISIBLE.values(), *(server.variables if server else ())}
     yield from (("the variable", one) for one in plan.get("env") or {} if one not in variables)
