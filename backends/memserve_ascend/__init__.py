@@ -1,4 +1,4 @@
-"""The Ascend rooms: vLLM-Ascend, and MindIE beside it."""
+"""The Ascend backends: vLLM-Ascend, and MindIE beside it."""
 
 from memserve.engines.package import Package
 

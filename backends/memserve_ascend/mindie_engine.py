@@ -1,4 +1,4 @@
-"""MindIE is a server only: the planner configures it, the OpenAI room speaks to it."""
+"""MindIE is a server only: the planner configures it, the openai backend speaks to it."""
 
 from typing import Any
 

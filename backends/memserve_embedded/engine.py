@@ -11,7 +11,7 @@ OWN_NAMES = ("default", "smollm2", "minilm")
 
 
 def open_engine(model: str | None = None, *, task: Task = "generate", **options: Any) -> Any:
-    """The embedded model for a task. Any other model is opened by the room of transformers."""
+    """The embedded model for a task. Any other model is opened by the backend of transformers."""
     if model is not None and model.lower() not in OWN_NAMES:
         from memserve.registry import find
 

@@ -1,4 +1,4 @@
-"""transformers' room: any model, any card, no paged cache."""
+"""transformers: any model, any card, no paged cache."""
 
 from collections.abc import Mapping
 from typing import Any

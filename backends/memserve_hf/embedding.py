@@ -15,11 +15,11 @@ from memserve_hf.encoding.modules import classes, recipe
 from memserve_hf.opening import inspection
 from memserve_hf.opening.claim import Checkpoint
 from memserve_hf.opening.device import Place, choose, release
+from memserve_hf.opening.fitting import refuse_too_large
 from memserve_hf.opening.inspection import identity
 from memserve_hf.opening.installed import present
 from memserve_hf.opening.loading import load_model, load_tokenizer
 from memserve_hf.opening.packing import pack
-from memserve_hf.opening.room_for import refuse_too_large
 from memserve_hf.options import Options
 
 if TYPE_CHECKING:

@@ -16,10 +16,10 @@ from memserve_hf.embedding import BATCH_TOKENS, BATCH_TOKENS_ELSEWHERE
 from memserve_hf.encoding.encoder import Tokens, batches, pad
 from memserve_hf.opening import inspection
 from memserve_hf.opening.device import choose, release
+from memserve_hf.opening.fitting import refuse_too_large
 from memserve_hf.opening.installed import present
 from memserve_hf.opening.loading import load_model, load_tokenizer
 from memserve_hf.opening.packing import pack
-from memserve_hf.opening.room_for import refuse_too_large
 from memserve_hf.options import Options
 
 _DEFAULT_LENGTH = 512

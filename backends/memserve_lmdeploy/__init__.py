@@ -1,4 +1,4 @@
-"""LMDeploy TurboMind's room: the other engine with Volta kernels."""
+"""LMDeploy TurboMind: the other engine with Volta kernels."""
 
 from memserve.engines.package import Package
 

@@ -1,4 +1,4 @@
-"""SGLang's room: what it supports on which card, its memory, how it is launched and driven."""
+"""SGLang: what it supports on which card, its memory, how it is launched and driven."""
 
 from collections.abc import Mapping
 from typing import Any

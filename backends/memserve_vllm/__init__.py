@@ -1,4 +1,4 @@
-"""vLLM's room: what it supports on which card, its start-up memory, how it is launched and driven."""
+"""vLLM: what it supports on which card, its start-up memory, how it is launched and driven."""
 
 from memserve.engines.package import Package
 

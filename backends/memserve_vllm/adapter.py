@@ -12,7 +12,7 @@ RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 """Those that `max_lora_rank` may be (vllm 0.19.1 to 0.33.0 vllm/config/lora.py)."""
 
 
-def room(path: str) -> dict[str, Any]:
+def limits(path: str) -> dict[str, Any]:
     """The engine arguments that one adapter of that rank needs."""
     rank = _rank(path)
     held = next((one for one in RANKS if one >= max(rank, 8)), None)

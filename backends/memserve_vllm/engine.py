@@ -53,7 +53,7 @@ def serve(model: str, task: Task, options: Mapping[str, Any], *, backend: str = 
     how["env"] = {**(env or {}), **how.get("env", {})}
     adapted = own.pop("adapter", None)
     if adapted:
-        own = {**adapter.room(str(adapted)), **own, "lora_modules": f"{adapter.NAME}={adapted}"}
+        own = {**adapter.limits(str(adapted)), **own, "lora_modules": f"{adapter.NAME}={adapted}"}
     if task == "embed":
         own = {"runner": "pooling", "convert": "embed", **own}
     return open_served(

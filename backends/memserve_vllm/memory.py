@@ -88,7 +88,7 @@ STORED_KV_SINCE = "0.11.0"
 
 
 class VllmAccountant:
-    """vLLM's own start-up, as arithmetic. `facts` are the tables of the room that uses it."""
+    """vLLM's own start-up, as arithmetic. `facts` are the tables of the backend that uses it."""
 
     backend = "vllm"
     block = 16

@@ -1,4 +1,4 @@
-"""Rows of a room's memory.json: what a start costs, by engine version and card."""
+"""Rows of a backend's memory.json: what a start costs, by engine version and card."""
 
 from collections.abc import Mapping
 from functools import cached_property
@@ -12,7 +12,7 @@ KEPT = 4096
 
 
 class Facts:
-    """The memory.json beside a room's module. vLLM-Ascend keeps its own under the same names."""
+    """The memory.json beside a backend's module. vLLM-Ascend keeps its own under the same names."""
 
     def __init__(self, module: str) -> None:
         self.module = module

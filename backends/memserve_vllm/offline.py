@@ -54,7 +54,7 @@ class Offline(Tokenizing):
 
         own = dict(options)
         adapted = own.pop("adapter", None)
-        beside = adapter.room(str(adapted)) if adapted else {}
+        beside = adapter.limits(str(adapted)) if adapted else {}
         llm = starting.start(model, own, **beside)
         engine = cls(llm, model, vllm.__version__, str(adapted) if adapted else None)
         engine._prompts.prove()

@@ -1,4 +1,4 @@
-"""Finds backends through the entry-point group `memserve.backends`; ours register as a stranger's do."""
+"""Finds backends through the entry-point group `memserve.backends`; ours register as anybody's do."""
 
 from __future__ import annotations
 

@@ -75,7 +75,7 @@ def test_quantized_checkpoints_say_what_their_weights_say(pack: str, tiny: Path)
 @pytest.mark.parametrize(("rank", "room"), [(1, 8), (8, 8), (9, 16), (65, 128), (512, 512)])
 def test_an_adapters_rank_decides_its_room(tmp_path: Path, rank: int, room: int) -> None:
     (tmp_path / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA", "r": rank}))
-    assert adapters.room(str(tmp_path)) == {"enable_lora": True, "max_loras": 1, "max_lora_rank": room}
+    assert adapters.limits(str(tmp_path)) == {"enable_lora": True, "max_loras": 1, "max_lora_rank": room}
 
 
 @pytest.mark.parametrize(
@@ -90,9 +90,9 @@ def test_an_adapter_that_cannot_be_is_refused_before_the_start(
     if content is not None:
         (tmp_path / "adapter_config.json").write_text(content)
     with pytest.raises(InvalidInput, match=meaning):
-        adapters.room(str(tmp_path))
+        adapters.limits(str(tmp_path))
 
 
 def test_an_adapters_folder_must_be_there(tmp_path: Path) -> None:
     with pytest.raises(InvalidInput, match="no folder"):
-        adapters.room(str(tmp_path / "none"))
+        adapters.limits(str(tmp_path / "none"))

@@ -1,6 +1,6 @@
 """memserve over vLLM: what it costs beside bare `LLM.generate`, and whether the planner knows the KV cache.
 
-python benchmarks/vllm_room.py MODEL [--pairs 9]        in vLLM's environment (tests/engines/make.py vllm)
+python benchmarks/vllm_engine.py MODEL [--pairs 9]        in vLLM's environment (tests/engines/make.py vllm)
 """
 
 from __future__ import annotations
