@@ -115,13 +115,13 @@ def _generate(client: HttpClient, dialect: Dialect, model: str, options: Mapping
 
 
 def _embed(client: HttpClient, dialect: Dialect, model: str, options: Mapping[str, Any]) -> Any:
-    from memserve_openai.embedding import EmbedEngine
+    from memserve_openai.pooling import EmbedEngine
 
     return EmbedEngine(client, dialect, model, options.get("prompts") or {})
 
 
 def _rerank(client: HttpClient, dialect: Dialect, model: str, options: Mapping[str, Any]) -> Any:
-    from memserve_openai.reranking import RerankEngine
+    from memserve_openai.pooling import RerankEngine
 
     return RerankEngine(client, dialect, model)
 
