@@ -1,4 +1,4 @@
-"""The GGUF file that a package carries, made ready for OpenVINO once: graph, tokenizer, what else is known."""
+"""The GGUF file that a package carries, made ready for OpenVINO once: graph and tokenizer."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def _minimums(reader: Any) -> dict[bytes, NDArray[np.float16]]:
 
     A block is a scale, a minimum (float16 each) and 32 quants of four bits: weight = scale * quant + minimum.
     """
-    known = {}
+    known: dict[bytes, NDArray[np.float16]] = {}
     for tensor in reader.tensors:
         if tensor.tensor_type.name != "Q4_1":
             continue
@@ -103,8 +103,8 @@ def _zeros(packed: NDArray[np.uint8], scales: NDArray[np.float16],
     two = packed.reshape(*scales.shape, 16)
     quants = np.stack([two & 15, two >> 4], axis=-1).reshape(*scales.shape, 32)
     rows = [minimums[_key(q, scale)] for q, scale in zip(quants, scales, strict=True)]
-    steps = scales.astype(np.float32)
-    zeros: NDArray[np.float32] = -np.stack(rows).astype(np.float32) / np.where(steps == 0, 1, steps)
+    steps = np.where(scales == 0, 1, scales).astype(np.float32)
+    zeros: NDArray[np.float32] = -np.stack(rows).astype(np.float32) / steps
     return zeros
 
 
