@@ -14,8 +14,8 @@ import numpy as np
 from memserve.errors import BadRequest, ContextOverflow, Unsupported
 from memserve.http import HttpClient
 from memserve.http.body import bad, parse
-from memserve.http.chat import encode, failure_in, field
-from memserve.http.chat.field import usage
+from memserve.http.chat import answer, encode, failure_in
+from memserve.http.chat.answer import usage
 from memserve.protocol import Capabilities, Embeddings, Ranking, Usage
 from memserve_openai.dialect import Dialect, capabilities
 
@@ -128,7 +128,7 @@ class EmbedEngine:
         asked = payload.get("dimensions")
         if asked is not None and vectors.shape[1] != asked:
             raise bad(f"{asked} dimensions were asked for and {vectors.shape[1]} came", retries=None)
-        return vectors, Usage(prompt_tokens=field.usage(found.get("usage")).prompt_tokens)
+        return vectors, Usage(prompt_tokens=answer.usage(found.get("usage")).prompt_tokens)
 
 
 def read_vectors(found: Any, count: int) -> NDArray[np.float32]:

@@ -3,9 +3,8 @@
 from dataclasses import replace
 from math import ceil
 
-from memserve.engines.assumption import Assumption
 from memserve.engines.deployment import Deployment
-from memserve.engines.memory import Bars, Footprint
+from memserve.engines.memory import Assumption, Bars, Footprint
 from memserve.engines.rules.version import within
 from memserve.hardware.machine import GIB, Machine
 from memserve.memory.formats import DTYPE_BYTES

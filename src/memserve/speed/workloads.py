@@ -16,7 +16,7 @@ from math import ceil
 from typing import TYPE_CHECKING, Any
 
 from memserve import files
-from memserve.engines.assumption import Assumption
+from memserve.engines.memory import Assumption
 from memserve.errors import InvalidInput, UnknownName
 from memserve.hardware.machine import Machine
 from memserve.model.spec import ModelSpec

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from memserve.engines.assumption import Assumption
+from memserve.engines.memory import Assumption
 from memserve.hardware.machine import Machine, Rent
 from memserve.model.spec import ModelSpec
 from memserve.plan.candidate import Judged
