@@ -15,7 +15,7 @@ from memserve.errors import AuthenticationFailed, InvalidInput, RemoteError, Uns
 from memserve.http import Call, HttpClient, Mask, Secret, Signer, StaticKey, connect, key
 from memserve.http.body import bad, parse
 from memserve.http.chat import encode
-from memserve.http.delay import date
+from memserve.http.retry import date
 from memserve_pangu.flight import Flight
 from memserve_pangu.interface import Interface
 

@@ -115,7 +115,7 @@ def diagnosis() -> Diagnosis:
 def machine() -> dict[str, Any]:
     """The cards, their driver, the processor and the memory."""
     from memserve.hardware import detect
-    from memserve.hardware.detection import driver, host
+    from memserve.hardware.detection import host
 
     notes: tuple[str, ...]
     try:
@@ -127,7 +127,7 @@ def machine() -> dict[str, Any]:
     return {
         "name": f"{found.cards}x{found.card.name}", "vendor": found.card.vendor, "cards": found.cards,
         "memory_gib_per_card": round(found.card.memory / 2**30, 2),
-        "driver": driver.release(found.card.vendor), "cores": host.cores(),
+        "driver": host.release(found.card.vendor), "cores": host.cores(),
         "memory_gib": round(host.memory() / 2**30, 1), "notes": list(notes),
     }  # fmt: skip
 

@@ -5,13 +5,22 @@ from __future__ import annotations
 import ctypes
 import gc
 from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from typing import Any
 
 from memserve.errors import InvalidInput, Unsupported
 from memserve.extras import need
-from memserve_hf.opening.installed import present
 from memserve_hf.options import Options
+
+
+def present(package: str) -> str | None:
+    """The installed version of a distribution, or None; imports nothing."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
 
 _BF16_CAPABILITY = (8, 0)
 _FLASH_CAPABILITY = (8, 0)

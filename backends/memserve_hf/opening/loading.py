@@ -8,9 +8,8 @@ from typing import Any
 
 from memserve.errors import ModelUnreadable, Unsupported
 from memserve.extras import missing, need
-from memserve_hf.opening.claim import Checkpoint
+from memserve_hf.opening.checkpoint import Checkpoint, config_for
 from memserve_hf.opening.device import Place
-from memserve_hf.opening.inspection import config_for
 from memserve_hf.options import Options
 
 log = logging.getLogger("memserve.hf")

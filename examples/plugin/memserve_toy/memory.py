@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING
 
 from memserve.engines.memory import Footprint
 from memserve.hardware.machine import GIB
-from memserve.memory.kv import element_bytes
-from memserve.memory.unmeasured import forward_bytes, largest_context, sequence_bytes, stage_caches
+from memserve.memory.kv import element_bytes, forward_bytes, largest_context, sequence_bytes, stage_caches
 from memserve.memory.weights import Split, stage_bytes, storage
 
 if TYPE_CHECKING:

@@ -8,8 +8,7 @@ from contextlib import suppress
 from typing import Any, TypeVar
 
 from memserve.errors import BadAnswer, MemserveError, RemoteError
-from memserve.http.limits import within
-from memserve.http.transport import Answer
+from memserve.http.transport import Answer, within
 
 T = TypeVar("T")
 log = logging.getLogger("memserve.http")

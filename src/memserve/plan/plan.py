@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from memserve.engines.assumption import Assumption
 from memserve.engines.launch import Launch
+from memserve.engines.memory import Assumption
 from memserve.hardware.machine import GIB, Machine
 from memserve.model.spec import ModelSpec
 from memserve.plan.candidate import Candidate, Judged

@@ -5,8 +5,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from memserve.hardware.detection.command import ToolFailed, have, output, unreadable
-from memserve.hardware.detection.seen import MIB, Report, Seen
+from memserve.hardware.detection.seen import MIB, Report, Seen, ToolFailed, have, output, unreadable
 
 _DRIVER_MARKS = ("/dev/nvidiactl", "/proc/driver/nvidia/version", "/dev/dxg", "/dev/nvhost-gpu")
 _FIELDS = ("index", "uuid", "name", "memory.total", "memory.free")

@@ -10,8 +10,7 @@ from memserve.engines import installed
 from memserve.engines.memory import Footprint
 from memserve.errors import InvalidInput, MemserveError
 from memserve.hardware.machine import GIB, Card
-from memserve.memory.calibration import Calibration
-from memserve.memory.startup_log import StartupLog
+from memserve.memory.calibration import Calibration, StartupLog
 from memserve.plan.page.section import Section
 from memserve.plan.page.text import write
 
@@ -26,9 +25,9 @@ LEAST = 0.85
 
 def run(options: Namespace) -> int:
     """Read the log, keep what it teaches, and say so."""
-    from memserve.memory import calibration, startup_log
+    from memserve.memory import calibration
 
-    log = startup_log.read(options.calibrate)
+    log = calibration.read_log(options.calibrate)
     machine_name = options.gpus or log.device
     if machine_name is None:
         raise InvalidInput("the log names no card", hint="say which with --gpus, as --gpus 4xV100")

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from memserve.errors import BadAnswer, InvalidInput, TimedOut
-from memserve.http.chat.field import count
+from memserve.http.chat.answer import count
 from memserve.protocol import Completion, Request, Usage
 from memserve.run.requests.item import chosen
 

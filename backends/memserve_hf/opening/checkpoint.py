@@ -1,19 +1,98 @@
-"""A checkpoint's folder, proven whole before any weight is loaded: errors name the file and the field."""
+"""A checkpoint's folder, proven whole and small enough before any weight is loaded; errors name the field."""
 
 import json
+import logging
 import os
 import struct
 from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from memserve.errors import InvalidInput, ModelUnreadable, UnknownName
+from memserve.errors import DoesNotFit, InvalidInput, MemserveError, ModelUnreadable, UnknownName
 from memserve.extras import missing, need
-from memserve_hf.opening import claim
-from memserve_hf.opening.claim import Checkpoint
-from memserve_hf.opening.device import Place
-from memserve_hf.opening.installed import present
+from memserve.hardware.machine import GIB
+from memserve.model.spec import ModelSpec
+from memserve.plan import Plan
+from memserve_hf.opening.device import Place, free_bytes, present
 from memserve_hf.options import Options
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """One folder that was looked through: its config, and the bytes of its weights by dtype."""
+
+    folder: Path
+    name: str
+    config: dict[str, Any]
+    stored: dict[str, int]
+    """Bytes of the stored tensors by safetensors dtype (BF16, F32, I32, ...); empty for pickles."""
+
+    @property
+    def dtype(self) -> str | None:
+        """The dtype that the config names, of the text part where there are several."""
+        text = self.config.get("text_config") or {}
+        named = (part.get(key) for part in (self.config, text) for key in ("dtype", "torch_dtype"))
+        return next((str(dtype) for dtype in named if dtype), None)
+
+    @property
+    def bytes(self) -> int:
+        """All weights as stored."""
+        return sum(self.stored.values())
+
+
+FLOATS = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}
+MOST = 3
+"""Parameters claimed for each one stored: tied weights may be claimed twice, a head may be left out."""
+log = logging.getLogger("memserve.hf")
+
+
+def prove(found: Checkpoint) -> None:
+    """Refuse a config that lacks what makes a model, or tells of a far larger one than the files hold.
+
+    transformers fills what is absent with its own defaults and what is not stored with random numbers, at
+    full size: a config of another model would take all memory before anybody said so.
+    """
+    _known_dtype(found)
+    spec, stored = _described(found), _stored(found)
+    if spec is not None and stored and spec.parameters > MOST * stored:
+        raise ModelUnreadable(
+            f"{found.folder / 'config.json'} describes {spec.parameters:,} parameters, the weights beside it "
+            f"are {stored:,}: they do not belong together",
+            path=str(found.folder / "config.json"), field="hidden_size",
+        )  # fmt: skip
+
+
+def _known_dtype(found: Checkpoint) -> None:
+    torch = need("hf", "torch")
+    name = (found.dtype or "auto").removeprefix("torch.")
+    if name != "auto" and not isinstance(getattr(torch, name, None), torch.dtype):
+        path = str(found.folder / "config.json")
+        raise ModelUnreadable(f"{path}: dtype {name!r} is none that torch knows", path=path, field="dtype")
+
+
+def _described(found: Checkpoint) -> ModelSpec | None:
+    """The model as memserve reads it; None for a family that only transformers, or its own code, knows."""
+    from memserve.model import load
+
+    try:
+        spec = load(str(found.folder))
+        return spec if spec.exact else None
+    except ModelUnreadable as error:
+        if error.field and "auto_map" not in found.config:
+            raise
+        log.debug("%s is left to transformers: %s", found.name, error)
+    except MemserveError as error:
+        log.debug("%s is left to transformers: %s", found.name, error)
+    return None
+
+
+def _stored(found: Checkpoint) -> int:
+    """Numbers in the weight files; 0 where they are packed, quantized or pickled, and so say nothing."""
+    if found.config.get("quantization_config") or not FLOATS.keys() >= found.stored.keys():
+        return 0
+    return sum(size // FLOATS[dtype] for dtype, size in found.stored.items())
+
 
 _BITSANDBYTES = ("nf4", "fp4", "int8")
 _NEEDED = {
@@ -88,7 +167,7 @@ def find(model: str, options: Options) -> Checkpoint:
     if path.is_file():
         raise ModelUnreadable(f"{path} is a file; the hf backend reads a folder", path=str(path))
     found = inspect(folder, model, allow_pickle=options.allow_pickle)
-    claim.prove(found)
+    prove(found)
     return found
 
 
@@ -210,3 +289,58 @@ def identity(found: Checkpoint, options: Options, place: Place) -> dict[str, str
         "pooling": options.pooling, "query_model": options.query_model,
     }  # fmt: skip
     return {name: value for name, value in known.items() if value}
+
+
+_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
+_COMFORT = 0.7
+"""Share of the free memory that weights may take before a smaller dtype is chosen."""
+_QUANTIZED = {"nf4": 4.5 / 8, "fp4": 4.5 / 8, "int8": 1.05}
+"""Bytes of a weight that is quantized while loading, its scales included."""
+
+
+def refuse_too_large(found: Checkpoint, options: Options, place: Place) -> None:
+    """Raise `DoesNotFit` if the weights alone exceed the free memory of the one device they go to."""
+    free = free_bytes(place.device)
+    if not options.check_memory or options.device_map is not None or free is None:
+        return
+    needed = weight_bytes(found, options, place)
+    if needed <= free:
+        return
+    fitting = _plan_for(found)
+    raise DoesNotFit(
+        f"{found.name} needs {needed / GIB:.1f} GiB for its weights in "
+        f"{options.quantization or place.dtype}; {place.described} has {free / GIB:.1f} GiB free",
+        closest=fitting,
+        hint=_advice(fitting),
+    )
+
+
+def settled(found: Checkpoint, options: Options, place: Place, stored: str | None) -> Place:
+    """The place with the dtype that nobody chose: a CPU keeps half precision where float32 is too much."""
+    half = place.kind == "cpu" and options.dtype is None and stored in ("float16", "bfloat16")
+    free = free_bytes(place.device)
+    if not half or free is None or weight_bytes(found, options, place) <= free * _COMFORT:
+        return place
+    return replace(place, dtype=str(stored))
+
+
+def weight_bytes(found: Checkpoint, options: Options, place: Place) -> int:
+    """What the stored tensors take once loaded; integers are packed weights and stay as they are."""
+    each = _QUANTIZED.get(options.quantization or "", _BYTES[place.dtype])
+    sizes = (size / FLOATS[dtype] * each if dtype in FLOATS else size for dtype, size in found.stored.items())
+    return int(sum(sizes))
+
+
+def _plan_for(found: Checkpoint) -> Plan | None:
+    from memserve.plan import best
+
+    try:
+        return best(str(found.folder))
+    except MemserveError:
+        return None
+
+
+def _advice(plan: Plan | None) -> str:
+    if plan is None:
+        return "try quantization='nf4', or find a machine: python -m memserve.plan MODEL --gpus any"
+    return f"this fits here: backend {plan.backend}, quantization {plan.quantization}"

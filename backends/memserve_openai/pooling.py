@@ -1,10 +1,11 @@
-"""Embeddings: batched by tokens, in order, every vector accounted for."""
+"""Embeddings, batched by tokens and in order, and reranking: vLLM's, SGLang's, TEI's, llama.cpp's scores."""
 
 from __future__ import annotations
 
 import asyncio
 import base64
 import binascii
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -13,8 +14,9 @@ import numpy as np
 from memserve.errors import BadRequest, ContextOverflow, Unsupported
 from memserve.http import HttpClient
 from memserve.http.body import bad, parse
-from memserve.http.chat import encode, failure_in, field
-from memserve.protocol import Capabilities, Embeddings, Usage
+from memserve.http.chat import answer, encode, failure_in
+from memserve.http.chat.answer import usage
+from memserve.protocol import Capabilities, Embeddings, Ranking, Usage
 from memserve_openai.dialect import Dialect, capabilities
 
 if TYPE_CHECKING:
@@ -126,7 +128,7 @@ class EmbedEngine:
         asked = payload.get("dimensions")
         if asked is not None and vectors.shape[1] != asked:
             raise bad(f"{asked} dimensions were asked for and {vectors.shape[1]} came", retries=None)
-        return vectors, Usage(prompt_tokens=field.usage(found.get("usage")).prompt_tokens)
+        return vectors, Usage(prompt_tokens=answer.usage(found.get("usage")).prompt_tokens)
 
 
 def read_vectors(found: Any, count: int) -> NDArray[np.float32]:
@@ -197,3 +199,52 @@ async def _all(works: list[Any]) -> list[Any]:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         raise
+
+
+class RerankEngine:
+    """Asks the dialect's rerank route."""
+
+    any_loop = True
+
+    def __init__(self, client: HttpClient, dialect: Dialect, model: str) -> None:
+        if dialect.rerank is None:
+            raise Unsupported(
+                "openai", "the task rerank", f"the dialect {dialect.name!r} has no route for it"
+            )
+        self.capabilities: Capabilities = capabilities(dialect, model, "rerank")
+        self._client = client
+        self._dialect = dialect
+        self._model = model
+        self._url = client.address.url(dialect.rerank)
+
+    async def arerank(self, query: str, documents: Sequence[str]) -> Ranking:
+        """One score per document, in the order of the documents."""
+        texts = {self._dialect.rerank_texts: list(documents)}
+        call = self._client.call(self._url, encode({"model": self._model, "query": query, **texts}))
+        return await self._client.fetch(
+            call, lambda words, headers: self._read(words, headers, len(documents))
+        )
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._client.close()
+
+    def _read(self, words: str, headers: Mapping[str, str], count: int) -> Ranking:
+        found = parse(words)
+        rows = found.get("results") or found.get("data") if isinstance(found, dict) else found
+        failed = failure_in(found) if not rows else None
+        if failed is not None:
+            raise self._client.failed(failed, 200, headers)
+        total = usage(found.get("usage")) if isinstance(found, dict) else usage(None)
+        return Ranking(_scores(rows, count), total, self._model)
+
+
+def _scores(rows: Any, count: int) -> tuple[float, ...]:
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        raise bad("the answer has no list of scores")
+    scores = {row.get("index"): row.get("relevance_score", row.get("score")) for row in rows}
+    if len(rows) != count or set(scores) != set(range(count)):
+        raise bad(f"{count} documents were sent and {len(rows)} scores came, or they are numbered wrongly")
+    if not all(type(score) in (int, float) and math.isfinite(score) for score in scores.values()):
+        raise bad("a score is not a number")
+    return tuple(float(scores[position]) for position in range(count))

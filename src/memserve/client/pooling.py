@@ -1,13 +1,14 @@
-"""The Embedder that callers hold."""
+"""The Embedder and the Reranker that callers hold."""
 
+import math
 from collections.abc import Awaitable, Callable, Iterable
 from functools import partial
 
 from memserve.client import offers
 from memserve.client.handle import Handle
-from memserve.client.prompts import strings
+from memserve.client.prompts import encodable, strings
 from memserve.errors import EngineFailed, InvalidInput, Unsupported
-from memserve.protocol import Embeddings, Usage
+from memserve.protocol import Embeddings, Ranking, Usage
 
 
 class Embedder(Handle):
@@ -76,3 +77,38 @@ class Embedder(Handle):
         if not np.isfinite(vectors).all():
             raise EngineFailed(f"backend {backend!r} gave a vector that is not finite")
         return answer
+
+
+class Reranker(Handle):
+    """One cross-encoder behind one backend."""
+
+    def rerank(self, query: str, documents: Iterable[str]) -> Ranking:
+        """The relevance of each document to the query, in the order of the documents."""
+        texts = self._checked(query, documents)
+        if not texts:
+            return Ranking(())
+        work = partial(offers.rerank(self._engine), query, texts)
+        return self._proven(self._driver.call(work), len(texts))
+
+    async def arerank(self, query: str, documents: Iterable[str]) -> Ranking:
+        """`rerank`, awaited."""
+        texts = self._checked(query, documents)
+        if not texts:
+            return Ranking(())
+        work = partial(offers.rerank(self._engine), query, texts)
+        return self._proven(await self._driver.acall(work), len(texts))
+
+    def _checked(self, query: str, documents: Iterable[str]) -> list[str]:
+        self._check_open()
+        if not isinstance(query, str):
+            raise InvalidInput(f"the query is a string, not {type(query).__name__}")
+        encodable(query, "the query")
+        return strings(documents, "documents is a list of strings", "document")
+
+    def _proven(self, ranking: Ranking, count: int) -> Ranking:
+        if len(ranking.scores) != count:
+            name = self.capabilities.backend
+            raise EngineFailed(f"backend {name!r} gave {len(ranking.scores)} scores to {count} documents")
+        if not all(math.isfinite(score) for score in ranking.scores):
+            raise EngineFailed(f"backend {self.capabilities.backend!r} gave a score that is not finite")
+        return ranking
