@@ -20,8 +20,8 @@ from simulated import virtual
 
 from memserve.__main__ import main
 from memserve.bench import Level, Report, Target
+from memserve.bench.asking import Prompts
 from memserve.bench.measuring import ameasure
-from memserve.bench.prompts import Prompts
 from memserve.client.generation import Generator
 from memserve.client.handle import for_engine
 from memserve.errors import EngineFailed, MemserveError

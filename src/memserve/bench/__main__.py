@@ -89,7 +89,7 @@ def _bench(given: Namespace) -> int:
     with _target(given, most) as target:
         found = measure(
             target, workload, levels, warm_up=given.warm_up, seed=given.seed, even=given.even,
-            ttft=given.ttft, tpot=given.tpot, tokenizer=given.tokenizer, report=_told(given),
+            ttft=given.ttft, tpot=given.tpot, tokenizer=given.tokenizer, tell=_told(given),
             file=given.workload if given.workload.endswith(".jsonl") else None,
         )  # fmt: skip
     if given.output:

@@ -11,9 +11,8 @@ from pathlib import Path
 from random import Random, SystemRandom
 from typing import Any, NamedTuple
 
-from memserve.bench import asking, figures, meter
-from memserve.bench.asking import Asked
-from memserve.bench.prompts import Prompts
+from memserve.bench import asking, report
+from memserve.bench.asking import Asked, Prompts
 from memserve.bench.report import Report
 from memserve.bench.target import Target
 from memserve.errors import InvalidInput
@@ -108,8 +107,8 @@ def measure(target: Target, workload: Workload, levels: Sequence[Level] = (Level
 async def ameasure(target: Target, workload: Workload, levels: Sequence[Level] = (Level(1),), *,
                    warm_up: int = 4, seed: int | None = None, even: bool = False, ttft: float | None = None,
                    tpot: float | None = None, tokenizer: str | None = None, file: str | None = None,
-                   report: Callable[[str], None] = lambda line: None) -> Report:  # fmt: skip
-    """`measure`, awaited. `ttft` and `tpot` are targets in milliseconds, `report` is told what goes on.
+                   tell: Callable[[str], None] = lambda line: None) -> Report:  # fmt: skip
+    """`measure`, awaited. `ttft` and `tpot` are targets in milliseconds, `tell` hears what goes on.
 
     `even` sends at a rate without chance; `tokenizer` is a folder that counts where a server does not;
     `file` holds the requests that are asked instead of made-up ones.
@@ -118,17 +117,17 @@ async def ameasure(target: Target, workload: Workload, levels: Sequence[Level] =
     bench, random = _Bench(target, workload, Prompts(workload, chosen, file), tokenizer), Random(chosen)
     most = max(level.concurrency or workload.requests for level in levels)
     asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(most + 4))
-    report("warming up")
+    tell("warming up")
     await bench.warm_up(warm_up)
     rows, before = [], nvidia.energy()
     for level in levels:
-        report(f"{_named(level)}: {workload.requests} requests")
+        tell(f"{_named(level)}: {workload.requests} requests")
         asked = await bench.level(level, even, random)
-        rows.append(_row(target, workload, level, figures.of(asked, ttft=ttft, tpot=tpot)))
+        rows.append(_row(target, workload, level, report.row(asked, ttft=ttft, tpot=tpot)))
     after = nvidia.energy()
     memory = {
-        **meter.memory(target.pid), "energy_joules": before and after and round(after - before, 1),
-        "planned_gib_per_card": target.planned or None, "startup_log": meter.startup(target.log),
+        **report.memory(target.pid), "energy_joules": before and after and round(after - before, 1),
+        "planned_gib_per_card": target.planned or None, "startup_log": report.startup(target.log),
     }  # fmt: skip
     described = {
         "name": workload.name, "input_tokens": workload.prompt_tokens,
