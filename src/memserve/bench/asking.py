@@ -129,6 +129,6 @@ class Prompts:
 
 
 def _of_file(name: str) -> Sequence[Request]:
-    from memserve.run.requests import item, source
+    from memserve.run import requests
 
-    return tuple(item.read(value, index, {}).request for index, _, value in source.entries(name))
+    return tuple(requests.read(value, index, {}).request for index, _, value in requests.entries(name))
