@@ -131,4 +131,4 @@ class Prompts:
 def _of_file(name: str) -> Sequence[Request]:
     from memserve.run import requests
 
-    return tuple(requests.read(value, index, {}).request for index, _, value in requests.entries(name))
+    return tuple(requests.read_item(value, index, {}).request for index, _, value in requests.entries(name))
