@@ -9,6 +9,8 @@ import pytest
 
 import memserve
 from memserve.errors import DoesNotFit, InvalidInput
+from memserve.plan.library import answered
+from memserve.plan.query import Query
 from memserve.plan.tasks.comparing import compare
 
 MODELS = ("llama-8b", "qwen3-8b", "qwen3-32b", "llama-70b", "gpt-oss-20b")
@@ -29,17 +31,13 @@ def drawn(seed: int) -> tuple[str, str, dict[str, float]]:
 def test_a_plan_meets_its_targets_and_a_miss_says_what_would(seed: int) -> None:
     model, gpus, options = drawn(seed)
     targets = {name: ms for name, ms in options.items() if name != "concurrency"}
-    try:
-        plan = memserve.plan.best(model, gpus, **options)
-    except DoesNotFit as missed:
-        for remedy in (missed.hint or "").split("; "):
-            said = re.match(r"--(ttft|tpot|concurrency) (\d+):", remedy)
-            if said:
-                assert memserve.plan.best(model, gpus, **{**options, said[1]: int(said[2])}).fits
-        return
-    for one in (plan, *plan.alternatives):
+    answer = answered(model, gpus, Query.of(**options))
+    for one in (*answer.plans, *answer.alternatives):
         assert all(one.speed[f"{name}_ms"]["likely"] <= ms * 1.001 for name, ms in targets.items())
-    assert all(any(f"--{name} {ms:g}" in reason for reason in plan.reasons) for name, ms in targets.items())
+    for plan in answer.plans:
+        assert all(any(f"--{name} {ms:g}" in said for said in plan.reasons) for name, ms in targets.items())
+    for said in filter(None, (re.match(r"--(ttft|tpot|concurrency) (\d+):", one) for one in answer.remedies)):
+        assert memserve.plan.best(model, gpus, **{**options, said[1]: int(said[2])}).fits
 
 
 def test_no_refusal_for_speed_is_false() -> None:
