@@ -4,8 +4,8 @@ It costs seconds once and saves 3 % of each download. An editable installation i
 """
 
 import copy
-import os
 import zipfile
+from pathlib import Path
 from typing import Any
 
 import zopfli.zlib
@@ -44,6 +44,6 @@ class SmallWheel(BuildHookInterface[Any]):
         with zipfile.ZipFile(artifact_path) as packed, zipfile.ZipFile(smaller, "w") as small:
             for file in packed.infolist():
                 with small.open(copy.copy(file), "w") as member:
-                    setattr(member, "_compressor", Deflate())  # zipfile names its own ones only
+                    member._compressor = Deflate()  # zipfile names its own ones only
                     member.write(packed.read(file))
-        os.replace(smaller, artifact_path)
+        Path(smaller).replace(artifact_path)
