@@ -126,8 +126,8 @@ class VllmAccountant:
         profiled = graph_profile_blocks(run) * shape.block_bytes
         if found.outcome == "runs" and profiled and weights + non_torch + profiled > total:
             return footprint.fails(
-                "out_of_memory", f"CUDA graphs are profiled with {profiled / GIB:.2f} GiB of KV cache, a block "
-                "for every sequence, beside the weights: fewer --max-num-seqs, or --enforce-eager",
+                "out_of_memory", f"CUDA graphs are profiled with {profiled / GIB:.2f} GiB of KV cache, a "
+                "block for every sequence, beside the weights: fewer --max-num-seqs, or --enforce-eager",
             )  # fmt: skip
         return found
 
