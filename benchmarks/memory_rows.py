@@ -109,7 +109,8 @@ def _log(row: dict[str, Any], path: str) -> Row:
     return Row(
         id=row["id"], engine=row["engine"], version=row["engine_version"] or "unknown", model=row["model_id"],
         config=path, command=_command(row),
-        gpus=_machine(row), memory_gib=row["total_gpu_memory_gib"], free_gib=_free(row), outcome=OUTCOMES[row["outcome"]],
+        gpus=_machine(row), memory_gib=row["total_gpu_memory_gib"], free_gib=_free(row),
+        outcome=OUTCOMES[row["outcome"]],
         scored=row["tier"] in "AB" and not row.get("unscored") and not _others(row),
         weights=seen.get("weights_gib_per_gpu"),
         activation=seen.get("activation_peak_gib"), non_torch=seen.get("non_torch_gib"),
@@ -168,7 +169,8 @@ def _vllm(row: dict[str, Any]) -> tuple[str, ...]:
 
 def _sglang(row: dict[str, Any]) -> tuple[str, ...]:
     names = {
-        "tp": "--tp-size", **({"pp": "--pp-size"} if row["pp"] > 1 else {}), "max_model_len": "--context-length", "dtype": "--dtype",
+        "tp": "--tp-size", **({"pp": "--pp-size"} if row["pp"] > 1 else {}),
+        "max_model_len": "--context-length", "dtype": "--dtype",
         "mem_fraction_static": "--mem-fraction-static", "max_num_seqs": "--max-running-requests",
         "max_num_batched_tokens": "--chunked-prefill-size", "kv_cache_dtype": "--kv-cache-dtype",
     }  # fmt: skip
