@@ -223,7 +223,7 @@ def graph_profile_blocks(run: Run) -> int:
     row = run.row("graph_profile")
     if run.deployment.eager or not row["v2" if memory_run.runner(run).value == "V2" else "v1"]:
         return 0
-    captured = GRAPH_SIZES[max(0, graph_sizes(run) - 1)]
+    captured: int = GRAPH_SIZES[max(0, graph_sizes(run) - 1)]
     return min(run.batch.sequences, captured) if row["blocks"] == "sequences" else captured
 
 
