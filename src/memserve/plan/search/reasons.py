@@ -189,6 +189,12 @@ def _refused_at(candidate: Candidate) -> float:
 
 def remedies(model: ModelSpec, machine: Machine, query: Query, closest: Candidate) -> Iterator[str]:
     """Changes of the call that were tried and hold all else that was asked."""
+    away = None if query.offload else _best(model, machine, replace(query, offload=True))
+    if away is not None:
+        rate = pricing.speed(loaded(model, away.checkpoint), machine, away, query.concurrency, query.job)
+        likely, count = rate.output_tokens_per_s.likely, away.deployment.host_layers
+        yield (f"--offload: {_named(away)} fits with {count} of {len(model.blocks)} layers on the host, "
+               f"about {likely:.2g} tokens/s")  # fmt: skip
     yield from (_slower if closest.verdict.missed else _less)(model, machine, query, closest)
     for words, spec, place, asked in _changes(model, machine, query, closest):
         best = _best(spec, place, asked)
