@@ -1,0 +1,75 @@
+"""max_tokens holds to the token, and the finish reason says so."""
+
+from typing import Any
+
+import pytest
+
+import memserve
+from memserve.conformance.asking import BROKEN, answer, need, question, said
+from memserve.errors import InvalidInput
+
+
+@pytest.mark.parametrize("limit", [1, 2, 7, 16, 40])
+def test_max_tokens_holds_to_the_token(generator: Any, can: Any, limit: int) -> None:
+    need(can, "usage", "max_tokens")
+    for one in answer(generator, [question(n) for n in range(4)], limit):
+        used = one.usage.completion_tokens
+        assert used <= limit
+        assert one.finish_reason == ("length" if used == limit else "stop") or (
+            used == limit and one.finish_reason == "stop"
+        )
+        if one.finish_reason == "length":
+            assert used == limit
+
+
+def test_some_answer_is_cut_by_length(generator: Any, can: Any) -> None:
+    need(can, "max_tokens")
+    reasons = {one.finish_reason for one in answer(generator, [question(n) for n in range(6)], 2)}
+    assert "length" in reasons
+
+
+def test_a_longer_limit_continues_the_same_answer(generator: Any, can: Any) -> None:
+    need(can, "deterministic")
+    prompt = question(4)
+    short, longer = answer(generator, prompt, 4), answer(generator, prompt, 12)
+    if can.returns_token_ids:
+        assert longer.token_ids[: len(short.token_ids)] == short.token_ids
+    assert longer.text.startswith(short.text.rstrip("\ufffd"))
+
+
+def test_token_ids_are_as_many_as_the_usage_says(generator: Any, can: Any) -> None:
+    need(can, "returns_token_ids", "usage")
+    for one in answer(generator, [question(n) for n in range(3)], 9):
+        assert all(type(token) is int for token in one.token_ids)
+        assert abs(len(one.token_ids) - one.usage.completion_tokens) <= 1
+        assert len(one.token_ids) <= 9 or not can.max_tokens
+
+
+def test_token_ids_decode_to_the_text(generator: Any, can: Any, oracle: Any) -> None:
+    need(can, "returns_token_ids")
+    if oracle is None:
+        pytest.skip("capability returns_token_ids: no tokenizer to decode with beside this model")
+    for number in range(6):
+        got = answer(generator, question(number), 7 + number)
+        told, text = oracle.decode(got.token_ids).rstrip(BROKEN), said(got).rstrip(BROKEN)
+        # Some tokenizers drop the space before a first word; nothing else may be lost or added.
+        assert text.lstrip(" ") == told.lstrip(" ")
+        assert text.startswith(" ") or not told.startswith(" ")
+
+
+def test_the_prompt_is_no_part_of_the_answer(generator: Any, can: Any) -> None:
+    prompts: list[Any] = [question(5, 12)] + [memserve.Raw(question(5, 12))] * can.raw
+    for one in answer(generator, prompts, 8):
+        assert question(5, 12) not in said(one)
+
+
+@pytest.mark.parametrize("limit", [0, -1, 1.5, "many"])
+def test_impossible_limits_are_refused(generator: Any, limit: Any) -> None:
+    with pytest.raises(InvalidInput):
+        generator.generate("x", max_tokens=limit)
+
+
+def test_answers_say_how_they_ended(generator: Any, can: Any) -> None:
+    for one in answer(generator, [question(n) for n in range(4)], 6):
+        assert one.finish_reason in ("stop", "length", "content_filter", "tool_calls")
+        assert one.text is None or isinstance(one.text, str)
