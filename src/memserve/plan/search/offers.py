@@ -312,10 +312,11 @@ class Offer:
                deployment: Deployment) -> Candidate:  # fmt: skip
         """Rules, then memory."""
         refusal = self.stored_otherwise(deployment, checkpoint) or judge(deployment)
-        if refusal is not None and refusal.check in EXPERT_CHECKS and judge.known["experts"]:
-            whole = replace(deployment, layout=replace(deployment.layout, expert=True))
-            if judge(whole) is None:
-                refusal, deployment = None, whole
+        whole = bool(judge.known["experts"] and self.backend.rules["serves"].get("experts"))
+        if refusal is not None and refusal.check in EXPERT_CHECKS and whole:
+            apart = replace(deployment, layout=replace(deployment.layout, expert=True))
+            if judge(apart) is None:
+                refusal, deployment = None, apart
         if refusal is not None:
             return Candidate(deployment, refused(refusal), checkpoint)
         best, verdict = fitted(self.backend, model, self.machine, deployment)
