@@ -12,7 +12,8 @@ from memserve.run.store import files
 from memserve.run.summary import answers
 
 _SAME = (
-    "messages", "max_tokens", "temperature", "top_p", "n", "stop", "seed", "tools", "tool_choice", "dimensions",
+    "messages", "max_tokens", "temperature", "top_p", "n", "stop", "seed", "tools", "tool_choice",
+    "dimensions",
 )  # fmt: skip
 _OTHER = {"max_completion_tokens": "max_tokens", "input": "text"}
 _READ = frozenset(
