@@ -1,4 +1,4 @@
-"""How fast: requests and tokens a minute, the rate that a provider accepts, and how many in flight at once."""
+"""How fast: requests and tokens a minute, the rate that a provider accepts, how many in flight at once."""
 
 from __future__ import annotations
 
