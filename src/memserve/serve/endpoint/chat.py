@@ -1,0 +1,187 @@
+"""Answers in the shapes of /v1/chat/completions and /v1/completions, whole and in events."""
+
+import json
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+from uuid import uuid4
+
+from memserve.protocol import Completion, Delta, Sample, TokenLogprob, ToolCall, Usage
+from memserve.serve.endpoint.asked import Asked
+
+_LOWEST = -9999.0
+"""Of a token whose number the engine did not tell."""
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A piece of the answer to one of several choices; `whole`: the answer, where it comes at once."""
+
+    index: int
+    delta: Delta
+    whole: Completion | Sample | None = None
+
+
+def event(value: Any, name: str = "") -> bytes:
+    """A server-sent event."""
+    words = value if isinstance(value, str) else json.dumps(value)
+    return (f"event: {name}\n" * bool(name) + f"data: {words}\n\n").encode()
+
+
+class Chat:
+    """One answer of /v1/chat/completions on its way."""
+
+    kind, chunk, mark = "chat.completion", "chat.completion.chunk", "chatcmpl"
+
+    def __init__(self, model: str, asked: Asked) -> None:
+        self._head = {"id": f"{self.mark}-{uuid4().hex}", "created": int(time.time()), "model": model}
+        self._asked = asked
+        self._begun: set[int] = set()
+
+    def whole(self, answers: Sequence[Completion]) -> dict[str, Any]:
+        """The body of an answer that is not streamed."""
+        said = [sample for answer in answers for sample in answer.samples or (answer,)]
+        choices = [self._choice(index, sample) for index, sample in enumerate(said)]
+        told = usage(total(answers))
+        return {**self._head, "object": self.kind, "choices": choices, "usage": told}
+
+    def events(self, piece: Piece) -> Iterator[bytes]:
+        """The events of one piece."""
+        delta, index = piece.delta, piece.index
+        if index not in self._begun:
+            self._begun.add(index)
+            yield from self._event(index, self._first())
+        for part in self._parts(piece):
+            yield from self._event(index, part, piece.whole)
+            piece = Piece(index, delta)
+        if delta.finish_reason:
+            yield from self._event(index, self._empty(), finish=delta.finish_reason)
+
+    def end(self, spent: Usage | None) -> Iterator[bytes]:
+        """The last events."""
+        if self._asked.usage:
+            told = None if spent is None else usage(spent)
+            yield event({**self._head, "object": self.chunk, "choices": [], "usage": told})
+        yield event("[DONE]")
+
+    def failed(self, body: dict[str, Any]) -> Iterator[bytes]:
+        """A failure after the first event: the stream ends without the mark of a whole one."""
+        yield event(body)
+
+    def _event(self, index: int, part: dict[str, Any] | None, whole: Any = None, *,
+               finish: str | None = None) -> Iterator[bytes]:  # fmt: skip
+        if part is not None:
+            choice = {"index": index, **part, "finish_reason": finish, **self._details(whole)}
+            yield event({**self._head, "object": self.chunk, "choices": [choice]})
+
+    def _details(self, said: Any) -> dict[str, Any]:
+        logprobs = None if said is None or said.logprobs is None else self._logprobs(said.logprobs)
+        ids = {"token_ids": said.token_ids} if said is not None and self._asked.token_ids else {}
+        return {"logprobs": logprobs, **ids}
+
+    def _first(self) -> dict[str, Any] | None:
+        return {"delta": {"role": "assistant", "content": ""}}
+
+    def _empty(self) -> dict[str, Any]:
+        return {"delta": {}}
+
+    def _parts(self, piece: Piece) -> Iterator[dict[str, Any]]:
+        delta = piece.delta
+        if delta.reasoning:
+            yield {"delta": {"reasoning_content": delta.reasoning}}
+        refusal = getattr(piece.whole, "refusal", None)
+        if refusal:
+            yield {"delta": {"refusal": refusal}}
+        if delta.text or (piece.whole is not None and not delta.tool_calls and not refusal):
+            yield {"delta": {"content": delta.text}}
+        if delta.tool_calls:
+            told = tool_calls(delta.tool_calls, self._asked)
+            yield {"delta": {"tool_calls": [{"index": i, **call} for i, call in enumerate(told)]}}
+
+    def _choice(self, index: int, said: Completion | Sample) -> dict[str, Any]:
+        message = {"role": "assistant", "content": said.text, "refusal": said.refusal}
+        if said.reasoning:
+            message["reasoning_content"] = said.reasoning
+        calls = {"tool_calls": tool_calls(said.tool_calls, self._asked)} if said.tool_calls else {}
+        return {
+            "index": index, "message": {**message, **calls}, "finish_reason": said.finish_reason,
+            **self._details(said),
+        }  # fmt: skip
+
+    def _logprobs(self, found: Sequence[TokenLogprob]) -> dict[str, Any]:
+        return {"content": [
+            {**_token(one.token, one.logprob), "top_logprobs": [_token(*pair) for pair in one.top],
+             **({} if one.token_id is None else {"token_id": one.token_id})}
+            for one in found
+        ]}  # fmt: skip
+
+
+class Text(Chat):
+    """One answer of /v1/completions on its way."""
+
+    kind = chunk = "text_completion"
+    mark = "cmpl"
+
+    def _first(self) -> dict[str, Any] | None:
+        return None
+
+    def _empty(self) -> dict[str, Any]:
+        return {"text": ""}
+
+    def _parts(self, piece: Piece) -> Iterator[dict[str, Any]]:
+        if piece.delta.text or piece.whole is not None:
+            yield {"text": piece.delta.text}
+
+    def _choice(self, index: int, said: Completion | Sample) -> dict[str, Any]:
+        finish = said.finish_reason
+        return {"index": index, "text": said.text or "", "finish_reason": finish, **self._details(said)}
+
+    def _logprobs(self, found: Sequence[TokenLogprob]) -> dict[str, Any]:
+        values = [_LOWEST if one.logprob is None else one.logprob for one in found]
+        offsets, at = [], 0
+        for one in found:
+            offsets.append(at)
+            at += len(one.token)
+        tops = [dict(one.top) for one in found]
+        tokens = [one.token for one in found]
+        return {
+            "tokens": tokens, "token_logprobs": values, "top_logprobs": tops, "text_offset": offsets,
+        }  # fmt: skip
+
+
+def _token(token: str, logprob: float | None) -> dict[str, Any]:
+    number = _LOWEST if logprob is None else logprob
+    return {"token": token, "logprob": number, "bytes": list(token.encode("utf-8", "replace"))}
+
+
+def tool_calls(calls: Sequence[ToolCall], asked: Asked) -> list[dict[str, Any]]:
+    """Calls as a message holds them."""
+    return [
+        {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
+        for call in (calls[:1] if asked.one_call else calls)
+    ]
+
+
+def usage(spent: Usage) -> dict[str, Any] | None:
+    """Tokens as a body tells them; None where they were not counted."""
+    if spent.prompt_tokens is None or spent.completion_tokens is None:
+        return None
+    told: dict[str, Any] = {
+        "prompt_tokens": spent.prompt_tokens, "completion_tokens": spent.completion_tokens,
+        "total_tokens": spent.prompt_tokens + spent.completion_tokens,
+    }  # fmt: skip
+    if spent.cached_tokens is not None:
+        told["prompt_tokens_details"] = {"cached_tokens": spent.cached_tokens}
+    if spent.reasoning_tokens is not None:
+        told["completion_tokens_details"] = {"reasoning_tokens": spent.reasoning_tokens}
+    return told
+
+
+def total(answers: Sequence[Completion]) -> Usage:
+    """What all answers took together."""
+    if len(answers) == 1:
+        return answers[0].usage
+    names = ("prompt_tokens", "completion_tokens", "cached_tokens", "reasoning_tokens")
+    counts = [[getattr(answer.usage, name) for answer in answers] for name in names]
+    return Usage(*(None if None in count else sum(count) for count in counts))
