@@ -2,10 +2,9 @@
 
 from memserve.hardware.machine import GIB
 from memserve.memory.weights import Storage
-from memserve_vllm import memory_regime
+from memserve_vllm import memory_run
 from memserve_vllm.memory import VllmAccountant
-from memserve_vllm.memory_facts import Facts
-from memserve_vllm.memory_run import Run
+from memserve_vllm.memory_run import Facts, Run
 
 
 class AscendAccountant(VllmAccountant):
@@ -28,7 +27,7 @@ class AscendAccountant(VllmAccountant):
     def withheld(self, run: Run) -> float:
         """What the budget lacks beside weights, peak and non-torch memory."""
         row = run.row("withheld")
-        fork = "fork" in run.deployment.engine_version and not memory_regime.graphs(run).value
+        fork = "fork" in run.deployment.engine_version and not memory_run.graphs(run).value
         kind = "fork" if fork else "value"
         return 0.0 if run.deployment.eager else float(row[kind] * GIB)
 

@@ -7,8 +7,7 @@ from typing import Any
 from memserve.errors import InvalidInput, Unsupported
 from memserve.extras import need
 from memserve.protocol import Task
-from memserve_hf.capabilities import AT_BEST
-from memserve_hf.options import Options, read
+from memserve_hf.options import AT_BEST, Options, read
 
 capabilities = AT_BEST
 _TAKEN = ("dtype", "device", "quantization", "trust_remote_code", "context", "device_map")
@@ -31,15 +30,15 @@ def open_engine(model: str | None = None, *, task: Task = "generate", server: bo
     if options.threads:
         torch.set_num_threads(options.threads)
     if task == "generate":
-        from memserve_hf.assembly import generating
+        from memserve_hf.generating import generating
 
         return generating(str(model), options)
     if task == "embed":
-        from memserve_hf.embedding import embedding
+        from memserve_hf.pooling import embedding
 
         return embedding(str(model), options)
     if task == "rerank":
-        from memserve_hf.reranking import reranking
+        from memserve_hf.pooling import reranking
 
         return reranking(str(model), options)
     raise Unsupported("hf", f"task={task!r}")

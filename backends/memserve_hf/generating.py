@@ -1,25 +1,37 @@
-"""The generating engine: what `memserve.generator(..., backend="hf")` holds."""
+"""The generating engine: put together, its fast path proven on the model before it is trusted."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from queue import Empty
 from typing import Any
 
-from memserve.errors import Cancelled, Closed, MemserveError
+import torch
+
+from memserve.errors import Cancelled, Closed, MemserveError, ModelUnreadable
+from memserve.extras import release_of
+from memserve.hardware.machine import GIB
 from memserve.protocol import Capabilities, Completion, Delta, Request, Sample, Score, ScorePrompts
 from memserve.tokens.detokenizer import Detokenizer
 from memserve.tokens.prompts import Prepared, Prompts
 from memserve.tokens.tokenizing import Tokenizing
+from memserve_hf.decoding import grammar
 from memserve_hf.decoding.grammar import Grammars
 from memserve_hf.decoding.loop import Loop
 from memserve_hf.decoding.prefixes import names
 from memserve_hf.decoding.row import Job, Row, Settings, usage
-from memserve_hf.decoding.scoring import Scorer
+from memserve_hf.decoding.scoring import Scorer, Singles, agrees
+from memserve_hf.decoding.stepper import KINDS, Head, Slots, Stepper, layer_kinds
 from memserve_hf.decoding.worker import Worker
-from memserve_hf.opening.device import release
+from memserve_hf.opening import checkpoint
+from memserve_hf.opening.checkpoint import Checkpoint, identity, refuse_too_large, settled
+from memserve_hf.opening.device import Place, choose, free_bytes, release
+from memserve_hf.opening.loading import load_model, load_tokenizer, pack
+from memserve_hf.options import AT_BEST, Options
 
 POLL_SECONDS = 1.0
 NOTHING = Prepared([], 1)
@@ -137,3 +149,127 @@ def _sample(row: Row) -> Sample:
     logprobs = tuple(row.logprobs) if row.job.settings.logprobs is not None else None
     text = row.text.finish()
     return Sample(text, row.finish, tuple(row.tokens), logprobs, reasoning=row.text.reasoning)
+
+
+CLASSES = ("AutoModelForCausalLM", "AutoModelForImageTextToText")
+ROWS = {"cpu": 64}
+ROWS_ELSEWHERE = 128
+WIDTH = {"cpu": 1024}
+WIDTH_ELSEWHERE = 8192
+KV_SHARE = 0.4
+"""Of the memory that is free once the weights are loaded, for the sequences in flight."""
+PREFIX_SHARE = 0.15
+log = logging.getLogger("memserve.hf")
+
+
+def generating(model: str, options: Options) -> GeneratingEngine:
+    """Load, prove, and start the worker."""
+    found = checkpoint.find(model, options)
+    place = settled(found, options, choose(options, found.dtype), found.dtype)
+    refuse_too_large(found, options, place)
+    tokenizer = load_tokenizer(found, options)
+    loaded = load_model(found, options, place, CLASSES)
+    pack(loaded, options, place)
+    config = loaded.config.get_text_config(decoder=True)
+    vocabulary = int(loaded.get_input_embeddings().num_embeddings)
+    _same_vocabulary(tokenizer, vocabulary, found)
+    prompts = Prompts(
+        tokenizer, vocabulary=vocabulary, context=_context(config, options), path=str(found.folder),
+        backend="hf",
+    )  # fmt: skip
+    prompts.prove()
+    ends = _ends(loaded, tokenizer, found)
+    head, device = Head(loaded), loaded.get_input_embeddings().weight.device
+    width = options.prefill_tokens or WIDTH.get(place.kind, WIDTH_ELSEWHERE)
+    with torch.inference_mode():
+        stepper = _stepper(loaded, head, device, width, _prefix_bytes(options, place))
+    positions = _positions(options, place, config, loaded)
+    if isinstance(stepper, Slots):
+        stepper.most = positions
+    loop = Loop(
+        stepper, tokenizer, ends=ends, width=width,
+        max_rows=options.max_rows or ROWS.get(place.kind, ROWS_ELSEWHERE),
+        max_positions=positions,
+    )  # fmt: skip
+    prefixes = isinstance(stepper, Slots) and stepper.prefixes.limit > 0
+    return GeneratingEngine(
+        capabilities=_capabilities(found, place, prompts, fast=isinstance(stepper, Slots)),
+        identity=identity(found, options, place), model=loaded, prompts=prompts,
+        grammars=grammar.Grammars(tokenizer, vocabulary=_logit_count(loaded, vocabulary), ends=ends),
+        loop=loop, worker=Worker(loop, found.folder.name),
+        scorer=Scorer(loaded, head, prompts, device=device, width=width), prefixes=prefixes,
+    )  # fmt: skip
+
+
+def _stepper(model: Any, head: Head, device: torch.device, width: int, prefix_bytes: int) -> Stepper:
+    """The slots where they give the model's own logits; else one row at a time."""
+    config = model.config.get_text_config(decoder=True)
+    vocabulary = int(config.vocab_size)
+    if set(layer_kinds(config)) <= KINDS:
+        slots = Slots(model, head, device=device, width=width, prefix_bytes=prefix_bytes)
+        if agrees(slots, vocabulary):
+            return slots
+    log.warning("%s is decoded one sequence at a time: in company its logits differ", type(model).__name__)
+    singles = Singles(model, head, device=device)
+    return singles if agrees(singles, vocabulary) else Singles(model, head, device=device, cached=False)
+
+
+def _capabilities(found: Checkpoint, place: Place, prompts: Prompts, *, fast: bool) -> Capabilities:
+    constrained = grammar.available()
+    return replace(
+        AT_BEST, engine=f"transformers {release_of('transformers')}", model=found.name,
+        device=place.described,
+        context=prompts.context, chat=prompts.chat, thinking=prompts.thinking_modes, template=prompts.chat,
+        schema=constrained, regex=constrained, choices=constrained,
+        deterministic=place.dtype == "float32" or not fast,
+    )  # fmt: skip
+
+
+def _same_vocabulary(tokenizer: Any, vocabulary: int, found: Checkpoint) -> None:
+    largest = max(tokenizer.get_vocab().values(), default=-1)
+    if largest >= vocabulary:
+        raise ModelUnreadable(
+            f"the tokenizer knows token id {largest}, the model has {vocabulary:,} embeddings: "
+            "they do not belong together",
+            path=str(found.folder / "tokenizer.json"), field="vocab",
+        )  # fmt: skip
+
+
+def _context(config: Any, options: Options) -> int | None:
+    longest = getattr(config, "max_position_embeddings", None)
+    both = [int(value) for value in (longest, options.context) if value]
+    return min(both, default=None)
+
+
+def _ends(model: Any, tokenizer: Any, found: Checkpoint) -> frozenset[int]:
+    """Every token that ends an answer: the generation config's, the tokenizer's."""
+    named = [tokenizer.eos_token_id, model.generation_config.eos_token_id, model.config.eos_token_id]
+    flat = [token for entry in named for token in (entry if isinstance(entry, list) else [entry])]
+    wrong = next((token for token in flat if not isinstance(token, (int, type(None)))), None)
+    if wrong is not None:
+        raise ModelUnreadable(
+            f"eos_token_id in {found.folder} is {wrong!r}, not a token's number",
+            path=str(found.folder / "generation_config.json"), field="eos_token_id",
+        )  # fmt: skip
+    return frozenset(int(token) for token in flat if token is not None)
+
+
+def _logit_count(model: Any, vocabulary: int) -> int:
+    head = model.get_output_embeddings()
+    return int(getattr(head, "out_features", None) or vocabulary)
+
+
+def _prefix_bytes(options: Options, place: Place) -> int:
+    if options.prefix_cache_gib is not None:
+        return int(options.prefix_cache_gib * GIB)
+    return int((free_bytes(place.device) or 0) * PREFIX_SHARE)
+
+
+def _positions(options: Options, place: Place, config: Any, model: Any) -> int:
+    """Positions of all slots together that the memory holds."""
+    share = int((free_bytes(place.device) or 1 << 32) * KV_SHARE)
+    allowed = share if options.kv_gib is None else int(options.kv_gib * GIB)
+    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+    width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    each: int = 2 * int(config.num_hidden_layers) * int(heads) * int(width) * model.dtype.itemsize
+    return max(1, allowed // each)

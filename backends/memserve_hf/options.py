@@ -1,4 +1,4 @@
-"""What `open` takes: one frozen value, read from keywords or from strings of a command line."""
+"""What `open` takes, read from keywords or a command line's strings, and what can be done at best."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
@@ -7,6 +7,21 @@ from typing import Any, get_args, get_type_hints
 
 from memserve.errors import InvalidInput
 from memserve.options import named
+from memserve.protocol import Capabilities
+
+AT_BEST = Capabilities(
+    backend="hf", tasks=frozenset({"generate", "embed", "rerank"}), chat=True, temperature=True, top_p=True,
+    max_tokens=True, stop=True, usage=True, raw=True, token_ids=True, top_k=True, min_p=True, seed=True,
+    n=True, logprobs=20, score=True, schema=True, regex=True, choices=True, truncate=True,
+    thinking=frozenset({"on", "off", "budget"}), template=True, stream=True, returns_token_ids=True,
+    deterministic=True, count_tokens=True, tokenizer=True, cancel=True, batches=True,
+    roles=frozenset({"query", "document"}), normalize=True, dimensions=True,
+    notes=("greedy answers repeat to the token in float32; half precision rounds differently in company",),
+)  # fmt: skip
+
+ENCODING = Capabilities(backend="hf", tasks=frozenset({"embed"}), usage=True, batches=True)
+"""An encoder's: nothing of generation."""
+
 
 DTYPES = ("float32", "float16", "bfloat16")
 QUANTIZATIONS = ("none", "nf4", "fp4", "int8", "gptq", "awq", "compressed-tensors")

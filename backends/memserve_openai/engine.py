@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from memserve.client.background_loop import BackgroundLoop
+from memserve.client.async_driver import BackgroundLoop
 from memserve.errors import InvalidInput, NotFound
 from memserve.http import HttpClient, Mask, Secret, StaticKey, connect, key, known_errors, refuse_rest
 from memserve.http.address import parse
@@ -115,13 +115,13 @@ def _generate(client: HttpClient, dialect: Dialect, model: str, options: Mapping
 
 
 def _embed(client: HttpClient, dialect: Dialect, model: str, options: Mapping[str, Any]) -> Any:
-    from memserve_openai.embedding import EmbedEngine
+    from memserve_openai.pooling import EmbedEngine
 
     return EmbedEngine(client, dialect, model, options.get("prompts") or {})
 
 
 def _rerank(client: HttpClient, dialect: Dialect, model: str, options: Mapping[str, Any]) -> Any:
-    from memserve_openai.reranking import RerankEngine
+    from memserve_openai.pooling import RerankEngine
 
     return RerankEngine(client, dialect, model)
 

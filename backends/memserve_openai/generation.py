@@ -22,7 +22,7 @@ from memserve.protocol import (
     ScorePrompts,
     Truncate,
 )
-from memserve_openai import thinking
+from memserve_openai import dialect
 from memserve_openai.dialect import EXTRA, Dialect
 
 
@@ -147,7 +147,7 @@ class ChatEngine(HttpEngine):
         self._constraint(payload, request, raw)
         self._options(payload, request, stream)
         extra = {name.removeprefix(EXTRA): value for name, value in request.extra.items()}
-        payload.update(extra if raw else thinking.fields(self._dialect, self._model, request, extra))
+        payload.update(extra if raw else dialect.thinking_fields(self._dialect, self._model, request, extra))
         return self._client.call(self._raw_url if raw else self._chat_url, encode(payload))
 
     def read(self, request: Request, words: str, headers: Mapping[str, str]) -> Completion:
@@ -156,7 +156,7 @@ class ChatEngine(HttpEngine):
         if failed is not None:
             raise self._client.failed(failed, 200, headers)
         answer = completion(found, n=self._samples(request), logprobs=request.logprobs is not None)
-        answer = answer if _is_raw(request) else thinking.cut(answer, self._model, request)
+        answer = answer if _is_raw(request) else dialect.cut(answer, self._model, request)
         self._refuse_cut(request, answer)
         if request.n > 1 and not answer.samples:
             answer = replace(answer, samples=(_sample(answer),) * request.n)
@@ -169,7 +169,7 @@ class ChatEngine(HttpEngine):
 
     def reader(self, request: Request) -> StreamReader:
         plain = ChatReader(lambda words: self._client.failed(words, 200, {}))
-        return plain if _is_raw(request) else thinking.ThoughtReader(plain, self._model)
+        return plain if _is_raw(request) else dialect.ThoughtReader(plain, self._model)
 
     def _samples(self, request: Request) -> int:
         """How many samples to ask for: greedy ones are all alike, and vLLM refuses to make them."""
@@ -178,7 +178,7 @@ class ChatEngine(HttpEngine):
     def _length(self, request: Request) -> int | None:
         """The most tokens to ask for; refused where the server would silently make it fewer."""
         cap, context, asked = (
-            self._dialect.max_tokens_cap, self.capabilities.context, thinking.longest(request),
+            self._dialect.max_tokens_cap, self.capabilities.context, dialect.longest(request),
         )  # fmt: skip
         if asked is None:
             return min(DEFAULT_MAX_TOKENS, context) if self.fills_max_tokens and context else None
@@ -191,7 +191,7 @@ class ChatEngine(HttpEngine):
 
     def _refuse_cut(self, request: Request, answer: Completion) -> None:
         """vLLM shortens an answer to what the prompt leaves: no answer to what was asked."""
-        context, asked = self.capabilities.context, thinking.longest(request)
+        context, asked = self.capabilities.context, dialect.longest(request)
         prompt, made = answer.usage.prompt_tokens, answer.usage.completion_tokens
         if context is None or asked is None or prompt is None or made is None or request.n > 1:
             return

@@ -47,17 +47,17 @@ def serve(model: str, task: Task, options: Mapping[str, Any], *, backend: str = 
           env: Mapping[str, str] | None = None) -> Any:  # fmt: skip
     """Start `vllm serve` with engine arguments as flags, and drive it over HTTP."""
     from memserve.serve.served import apart, open_served
-    from memserve_vllm import adapter
+    from memserve_vllm import starting
 
     how, own = apart(options)
     how["env"] = {**(env or {}), **how.get("env", {})}
     adapted = own.pop("adapter", None)
     if adapted:
-        own = {**adapter.limits(str(adapted)), **own, "lora_modules": f"{adapter.NAME}={adapted}"}
+        own = {**starting.limits(str(adapted)), **own, "lora_modules": f"{starting.NAME}={adapted}"}
     if task == "embed":
         own = {"runner": "pooling", "convert": "embed", **own}
     return open_served(
-        ["vllm", "serve", model, *flags(own)], adapter.NAME if adapted else model, task, backend, **how
+        ["vllm", "serve", model, *flags(own)], starting.NAME if adapted else model, task, backend, **how
     )
 
 

@@ -3,9 +3,8 @@
 from dataclasses import replace
 from math import ceil
 
-from memserve.engines.assumption import Assumption
 from memserve.engines.deployment import Deployment
-from memserve.engines.memory import Bars, Footprint
+from memserve.engines.memory import Assumption, Bars, Footprint
 from memserve.engines.rules.version import within
 from memserve.hardware.machine import GIB, Machine
 from memserve.memory.formats import DTYPE_BYTES
@@ -19,14 +18,11 @@ from memserve.memory.weights import (
     stage_bytes,
     storage,
 )
-from memserve.model.memo import remembered
-from memserve.model.spec import ModelSpec, Weight
-from memserve_vllm import memory_regime
-from memserve_vllm.memory_batch import refused
-from memserve_vllm.memory_facts import Facts
+from memserve.model.spec import ModelSpec, Weight, remembered
+from memserve_vllm import memory_run
 from memserve_vllm.memory_pages import DS_MLA_TOKEN, INDEX_TOKEN, PagePlan, Pool, pool
 from memserve_vllm.memory_peak import graph_bytes, graphs_inside, non_torch_bytes, peak
-from memserve_vllm.memory_run import Run
+from memserve_vllm.memory_run import Facts, Run, refused
 
 ADAPTED = ("attention", "mlp", "shared_expert", "mixer", "expert")
 
@@ -36,7 +32,7 @@ def loaded(run: Run) -> Run:
     deployment, model = run.deployment, run.model
     if model.towers and deployment.option("language-model-only") == "true":
         model = remembered(model, "text", lambda: replace(run.model, towers=()))
-    if memory_regime.pools(run) and any(weight.part == "head" for weight in model.top):
+    if memory_run.pools(run) and any(weight.part == "head" for weight in model.top):
         whole = model
         model = remembered(whole, "headless", lambda: replace(whole, top=headless(whole)))
     if model.mtp_layers and "mtp" in (deployment.option("speculative-config") or ""):
@@ -131,7 +127,6 @@ class VllmAccountant:
         self, model: ModelSpec, machine: Machine, deployment: Deployment
     ) -> tuple[Assumption, ...]:
         """What the release, the card and the environment decide."""
-        from memserve_vllm.memory_assumptions import assumptions
 
         run = self.run(model, machine, deployment)
         return assumptions(run, self.utilization(run), self.pool(run))
@@ -206,7 +201,7 @@ class VllmAccountant:
             bool(row.get("grouped", True)) and deployment.option("disable-hybrid-kv-cache-manager") != "true"
         )
         return PagePlan(
-            block=int(memory_regime.block(run).value), align=self.block, grouped=grouped,
+            block=int(memory_run.block(run).value), align=self.block, grouped=grouped,
             states=int(row.get("states", 1)), near=row.get("near", 1.5),
             tokens_from_concurrency=bool(row.get("tokens_from_concurrency")),
             context_parallel=max(1, int(float(deployment.option("decode-context-parallel-size") or 1))),
@@ -292,3 +287,60 @@ def judged(footprint: Footprint, deployment: Deployment, available: int, shape: 
 
 
 accountant = VllmAccountant(Facts(__file__))
+
+
+VENDORS_OWN = "nvcr.io/nvidia"
+
+
+def assumptions(run: Run, utilization: float, pool: Pool) -> tuple[Assumption, ...]:
+    """In the order of the contract."""
+    found: tuple[Assumption, ...] = (
+        *_batch(run), _block(run, pool), _utilization(run, utilization), _chunked(run),
+    )  # fmt: skip
+    ways = {
+        "graphs_in_budget": memory_run.graphs(run), "sampler": memory_run.sampler(run),
+        "engine": memory_run.engine(run), "model_runner": memory_run.runner(run),
+    }  # fmt: skip
+    found += tuple(Assumption(name, way.value, way.source) for name, way in ways.items())
+    if VENDORS_OWN not in run.deployment.image:
+        return found
+    doubt = "; NVIDIA's own container is not the release of that number: a guess"
+    return tuple(one._replace(source=one.source + doubt) for one in found)
+
+
+def _batch(run: Run) -> tuple[Assumption, Assumption]:
+    row, deployment, found = run.row("batch"), run.deployment, run.batch
+    offline = f"; the LLM class takes {row['offline']:,} tokens" if row["offline"] else ""
+    tokens = row["source"] + offline if found.tokens == row["tokens"] else f"{row['source']}, {_bounded(run)}"
+    sequences = row["source"] if found.sequences == row["sequences"] else f"{row['source']}, {_bounded(run)}"
+    if deployment.max_batched_tokens:
+        tokens = "--max-num-batched-tokens of the command"
+    if deployment.max_sequences:
+        sequences = "--max-num-seqs of the command"
+    return (
+        Assumption("max_num_batched_tokens", found.tokens, tokens),
+        Assumption("max_num_seqs", found.sequences, sequences),
+    )
+
+
+def _bounded(run: Run) -> str:
+    return f"bounded by context, tokens and sequences: {run.row('bounds')['source']}"
+
+
+def _block(run: Run, pool: Pool) -> Assumption:
+    way = memory_run.block(run)
+    size = min((group.block for group in pool.groups), default=int(way.value))
+    raised = "" if size == way.value else "; raised until a page holds a recurrent state"
+    return Assumption("block_size", size, way.source + raised)
+
+
+def _utilization(run: Run, share: float) -> Assumption:
+    said = run.deployment.utilization is not None
+    source = "--gpu-memory-utilization of the command" if said else run.row("utilization")["source"]
+    return Assumption("gpu_memory_utilization", share, source)
+
+
+def _chunked(run: Run) -> Assumption:
+    said = run.deployment.option("enable-chunked-prefill")
+    source = f"--enable-chunked-prefill {said} of the command; " if said else ""
+    return Assumption("chunked_prefill", run.batch.chunked, source + run.row("bounds")["source"])

@@ -22,9 +22,9 @@ from memserve.protocol import (
 )
 from memserve.tokens.prompts import Prepared, Prompts
 from memserve.tokens.tokenizing import ScorePair, Tokenizing
-from memserve_vllm import adapter, starting
-from memserve_vllm.dialect import spelling
+from memserve_vllm import starting
 from memserve_vllm.engine import capabilities
+from memserve_vllm.starting import spelling
 
 
 class Offline(Tokenizing):
@@ -37,7 +37,7 @@ class Offline(Tokenizing):
     def __init__(self, llm: Any, model: str, version: str, adapted: str | None = None) -> None:
         config = llm.llm_engine.vllm_config.model_config
         self._llm, self._version = llm, version
-        self._numbers, self._adapter = count(), adapter.request(adapted)
+        self._numbers, self._adapter = count(), starting.request(adapted)
         self.identity = {"model": model, "engine": f"vllm {version}", "dtype": str(config.dtype)}
         if adapted:
             self.identity["adapter"] = adapted
@@ -54,7 +54,7 @@ class Offline(Tokenizing):
 
         own = dict(options)
         adapted = own.pop("adapter", None)
-        beside = adapter.limits(str(adapted)) if adapted else {}
+        beside = starting.limits(str(adapted)) if adapted else {}
         llm = starting.start(model, own, **beside)
         engine = cls(llm, model, vllm.__version__, str(adapted) if adapted else None)
         engine._prompts.prove()

@@ -9,8 +9,8 @@ from typing import Any
 from memserve.errors import InvalidInput
 from memserve.protocol import Capabilities, Embeddings, Ranking, Task, Usage
 from memserve_vllm import starting
-from memserve_vllm.dialect import spelling
 from memserve_vllm.engine import capabilities
+from memserve_vllm.starting import spelling
 
 
 def open_pooling(model: str, task: Task, options: Mapping[str, Any]) -> Any:

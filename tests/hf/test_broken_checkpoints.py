@@ -8,7 +8,7 @@ import struct
 import pytest
 
 from memserve.errors import ModelUnreadable
-from memserve_hf.opening.inspection import inspect
+from memserve_hf.opening.checkpoint import inspect
 
 
 def written(folder, tensors: dict[str, int], *, cut: int = 0, name: str = "model.safetensors"):

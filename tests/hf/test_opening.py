@@ -104,8 +104,8 @@ def test_code_of_the_checkpoint_is_not_run(tmp_path):
 
 def test_what_does_not_fit_is_refused_before_loading(tmp_path, monkeypatch):
     causal(tmp_path)
-    monkeypatch.setattr("memserve_hf.opening.fitting.free_bytes", lambda device: 1000)
-    monkeypatch.setattr("memserve_hf.assembly.load_model", lambda *words: pytest.fail("it was loaded"))
+    monkeypatch.setattr("memserve_hf.opening.checkpoint.free_bytes", lambda device: 1000)
+    monkeypatch.setattr("memserve_hf.generating.load_model", lambda *words: pytest.fail("it was loaded"))
     with pytest.raises(errors.DoesNotFit, match="GiB free"):
         opened(tmp_path)
 

@@ -9,16 +9,16 @@ from pathlib import Path
 import pytest
 
 from memserve import errors
-from memserve_llamacpp import loading
+from memserve_llamacpp import engine
 
 ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
 def crowded(monkeypatch):
-    monkeypatch.setattr("memserve.hardware.detection.host.available", lambda: 3 * loading.GIB)
-    monkeypatch.setattr(loading, "_token_bytes", lambda spec: 1 << 20)
-    monkeypatch.setattr(loading, "_described", lambda path: type("Spec", (), {"max_context": 8192})())
+    monkeypatch.setattr("memserve.hardware.detection.host.available", lambda: 3 * engine.GIB)
+    monkeypatch.setattr(engine, "_token_bytes", lambda spec: 1 << 20)
+    monkeypatch.setattr(engine, "_described", lambda path: type("Spec", (), {"max_context": 8192})())
 
 
 @pytest.fixture
@@ -29,27 +29,27 @@ def gguf(tmp_path):
 
 
 def test_a_context_that_fits_is_let_through(crowded, gguf):
-    loading.refuse_too_large(gguf, 2048)
+    engine.refuse_too_large(gguf, 2048)
 
 
 @pytest.mark.parametrize("context", [0, 4096, 10**9])
 def test_a_context_that_does_not_fit_names_one_that_does(crowded, gguf, context):
     with pytest.raises(errors.DoesNotFit, match="n_ctx=2816 fits"):
-        loading.refuse_too_large(gguf, context)
+        engine.refuse_too_large(gguf, context)
 
 
 def test_weights_that_do_not_fit_name_the_planner(crowded, tmp_path):
     for part in (1, 2):
         with (tmp_path / f"m-0000{part}-of-00002.gguf").open("wb") as file:
-            file.truncate(2 * loading.GIB)
+            file.truncate(2 * engine.GIB)
     with pytest.raises(errors.DoesNotFit, match=r"4\.0 GiB for its weights.*memserve\.plan"):
-        loading.refuse_too_large(tmp_path / "m-00001-of-00002.gguf", 1)
+        engine.refuse_too_large(tmp_path / "m-00001-of-00002.gguf", 1)
 
 
 @pytest.mark.parametrize("context", ["many", -5, 2.5])
 def test_what_is_no_context_is_refused(gguf, context):
     with pytest.raises(errors.InvalidInput, match="n_ctx"):
-        loading.refuse_too_large(gguf, context)
+        engine.refuse_too_large(gguf, context)
 
 
 @pytest.mark.engine("llamacpp")

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from released import released
 
-from memserve_vllm.dialect import release, spelling
+from memserve_vllm.starting import release, spelling
 
 SCRIPT = Path(__file__).parents[1] / "support" / "vllm_spellings.py"
 

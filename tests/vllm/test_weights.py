@@ -10,7 +10,7 @@ import pytest
 
 import memserve
 from memserve.errors import InvalidInput
-from memserve_vllm import adapter as adapters
+from memserve_vllm import starting as adapters
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -1,1 +1,0 @@
-"""From texts to vectors, as the checkpoint's own modules say."""
