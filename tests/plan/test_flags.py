@@ -92,6 +92,11 @@ def test_a_misspelt_flag_is_refused_with_the_flag_that_was_meant(backend: str) -
         (f"vllm serve {LLAMA} --device cuda --foo-bar 3", "no release of vLLM has --foo-bar"),
         ("vllm serve Qwen/Qwen3-32B --tensor-paralel-size 2", "did you mean --tensor-parallel-size"),
         (f"vllm serve {LLAMA} --max-num 3", "--max-num-seqs"),
+        ("ollama run llama3", "settles both"),
+        ("docker run --gpus=all ollama/ollama run llama3", "settles both"),
+        ("mindieservice_daemon", "config.json"),
+        ("docker run", "image"),
+        ("docker run ghcr.io/huggingface/text-generation-inference --model-id x", "no backend knows"),
     ],
 )  # fmt: skip
 def test_what_no_release_has_is_malformed(command: str, said: str) -> None:
@@ -151,9 +156,45 @@ def test_a_backend_without_a_table_tells_that_it_does_not_know(monkeypatch: pyte
     assert [one.name for one in plan.not_counted] == ["max-model-len", "seed"]
 
 
+CONTAINERS = {
+    f"docker run --runtime nvidia --gpus all -v ~/.cache:/root -p 8000:8000 --ipc=host -e A=b "
+    f"vllm/vllm-openai:v0.19.1 --model {LLAMA} -tp 2": ("vllm", "0.19.1", 2),
+    f"sudo docker run -itd --rm --gpus=all vllm/vllm-openai:latest {LLAMA} -tp 2": ("vllm", "0.33.0", 2),
+    f"podman run --entrypoint python3 docker.io/vllm/vllm-openai:v0.12.0 "
+    f"-m vllm.entrypoints.openai.api_server --model {LLAMA} -tp 2": ("vllm", "0.12.0", 2),
+    f"docker run --gpus all --shm-size 32g lmsysorg/sglang:v0.5.7-cu126 python3 -m sglang.launch_server "
+    f"--model-path {LLAMA} --tp 2": ("sglang", "0.5.7", 2),
+    f"docker run nvcr.io/nvidia/vllm:25.09-py3 vllm serve {LLAMA} -tp 2": ("vllm", "0.33.0", 2),
+    f"docker run localhost:5000/own/vllm vllm serve {LLAMA} -tp 2": ("vllm", "0.33.0", 2),
+    f"docker run lmsysorg/sglang bash -c 'A=b vllm serve {LLAMA} -tp 2'": ("vllm", "0.33.0", 2),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("command", CONTAINERS)
+def test_the_command_in_a_container_is_read_with_its_release(command: str) -> None:
+    plan = memserve.plan.check(command, "2xH100", engine_version=None)
+    backend, version, tensor = CONTAINERS[command]
+    assert (plan.backend, plan.engine_version, plan.tensor_parallel) == (backend, version, tensor)
+    assert (plan.rule, plan.not_counted) == ("", ())
+    assert ("A=b" in command) == (("A", "b") in plan.deployment.env)
+
+
+def test_what_is_assumed_is_asked_of_the_image_and_its_variables() -> None:
+    line = f"--model {LLAMA} --max-model-len 8192"
+    ways = {
+        f"vllm serve {line}": "pytorch",
+        f"docker run --gpus all vllm/vllm-openai:v0.10.2 {line}": "flashinfer",
+        f"docker run -e VLLM_USE_FLASHINFER_SAMPLER=0 vllm/vllm-openai:v0.10.2 {line}": "pytorch",
+        f"docker run --env=VLLM_USE_FLASHINFER_SAMPLER=1 own vllm serve {line}": "flashinfer",
+    }
+    for command, sampler in ways.items():
+        plan = memserve.plan.check(command, "1xH100", engine_version="0.10.2")
+        assert {one.name: one.value for one in plan.assumed}["sampler"] == sampler, command
+
+
 def test_keys_are_not_shown() -> None:
     line = f"vllm serve {LLAMA} --api-key secret1 secret2 --hf-token=secret3 --seed 1"
-    plan = memserve.plan.check(f"HF_TOKEN=secret4 {line}", "1xH100")
+    plan = memserve.plan.check(f"docker run -e HF_TOKEN=secret4 vllm/vllm-openai {line}", "1xH100")
     assert "secret" not in json.dumps(plan.to_dict()) + str(plan)
     assert plan.command[-2:] == ["--seed", "1"]
 
