@@ -10,13 +10,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
 
-import memserve
-from memserve import registry
+from memserve import client, registry
 from memserve.client.handle import Handle
 from memserve.errors import InvalidInput, MemserveError, NotFound
 from memserve.protocol import Task
 
-_OPEN = {"generate": memserve.generator, "embed": memserve.embedder, "rerank": memserve.reranker}
+_OPEN = {"generate": client.generator, "embed": client.embedder, "rerank": client.reranker}
 _KEYS = frozenset({"id", "backend", "model", "task", "options"})
 
 
