@@ -14,10 +14,9 @@ from aiohttp import web
 from fake_provider import instance
 
 from memserve import errors
-from memserve.client.embedding import Embedder
 from memserve.client.generation import Generator
 from memserve.client.handle import for_engine
-from memserve.client.reranking import Reranker
+from memserve.client.pooling import Embedder, Reranker
 from memserve.protocol import (
     Capabilities,
     Completion,
