@@ -38,9 +38,7 @@ def parser() -> cli.Parser:
     add("--allow", metavar="WORD", nargs="+", default=[],
         help="what a plan may ask for beyond what the planner writes: a variable, a flag, ...")  # fmt: skip
     add("--dry-run", action="store_true", help="say what would be done")
-    _of_backends(
-        parser.add_argument_group("instead of a plan: a backend on OpenAI's routes, in this process")
-    )
+    _of_backends(parser.add_argument_group("a backend in this process, instead of a plan"))
     return parser
 
 
