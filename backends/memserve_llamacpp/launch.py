@@ -61,7 +61,7 @@ class LlamacppLauncher:
             if command[0] == "ollama":
                 raise InvalidInput(OLLAMA, hint="check what it runs: llama-server -m FILE.gguf -c N -ngl N")
             return None
-        file, repository = said.text("model") or "", said.text("hf-model-repo-id")
+        file, repository = said.text("model") or said.text("hf-file") or "", said.text("hf-model-repo-id")
         if not repository and not file:
             raise InvalidInput("the command names no model", hint="write llama-server --model FILE.gguf")
         named, _, level = (repository or file).partition(":")
