@@ -8,7 +8,8 @@ import hmac
 import json
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -17,11 +18,10 @@ from aiohttp import web
 
 from memserve.errors import InvalidInput, MemserveError, NotFound, Overloaded
 from memserve.protocol import Completion, Delta, Usage
+from memserve.serve.endpoint import answered
 from memserve.serve.endpoint import asked as asking
-from memserve.serve.endpoint import chat, failure
+from memserve.serve.endpoint.answered import Piece
 from memserve.serve.endpoint.asked import Asked
-from memserve.serve.endpoint.chat import Piece
-from memserve.serve.endpoint.metrics import Metrics
 from memserve.serve.endpoint.models import Models
 
 log = logging.getLogger("memserve.serve")
@@ -69,8 +69,8 @@ class Endpoint:
         get("/metrics", self._counts)
         get("/v1/models", self._list)
         get("/v1/models/{id:.+}", self._one)
-        post("/v1/chat/completions", self._route(asking.chat, chat.Chat))
-        post("/v1/completions", self._route(asking.text, chat.Text))
+        post("/v1/chat/completions", self._route(asking.chat, answered.Chat))
+        post("/v1/completions", self._route(asking.text, answered.Text))
         post("/v1/embeddings", self._embed)
         post("/v1/rerank", self._rerank)
         post("/rerank", self._rerank)
@@ -97,17 +97,17 @@ class Endpoint:
             self._refuse(request)
             return await handler(request)
         except MemserveError as error:
-            status, headers, body = failure.of(error)
+            status, headers, body = answered.failure(error)
             return web.json_response(body, status=status, headers=headers)
         except web.HTTPException as error:
             said = error.text if error.status == 401 else f"{error.reason}: {request.method} {request.path}"
             code = "invalid_api_key" if error.status == 401 else None
-            return web.json_response(failure.told(error.status, said or "", code), status=error.status)
+            return web.json_response(answered.refusal(error.status, said or "", code), status=error.status)
         except ConnectionError:
             return web.Response(status=_GONE)
         except Exception as error:
             log.exception("a request failed in a way that nobody expected")
-            body = failure.told(500, f"memserve failed: {type(error).__name__}")
+            body = answered.refusal(500, f"memserve failed: {type(error).__name__}")
             return web.json_response(body, status=500)
 
     def _refuse(self, request: web.Request) -> None:
@@ -185,7 +185,7 @@ class Endpoint:
         order = sorted(range(len(texts)), key=lambda i: -found.scores[i])[: body.get("top_n") or None]
         shown = {i: {"document": {"text": texts[i]}} for i in order} if body.get("return_documents") else {}
         rows = [{"index": i, "relevance_score": found.scores[i], **shown.get(i, {})} for i in order]
-        return web.json_response({"model": name, "results": rows, "usage": chat.usage(found.usage)})
+        return web.json_response({"model": name, "results": rows, "usage": answered.usage(found.usage)})
 
     # ------------------------------------------------------------ generating routes
 
@@ -198,7 +198,7 @@ class Endpoint:
             if asked.stream:
                 return await self._streamed(request, name, _pieces(generator, asked), told)
             answers = await _answers(generator, asked)
-            self._metrics.used(name, chat.total(answers))
+            self._metrics.used(name, answered.total(answers))
             return web.json_response(told.whole(answers))
 
         return handle
@@ -219,7 +219,7 @@ class Endpoint:
         except MemserveError as error:
             if not response.prepared:
                 raise
-            await self._send(request, response, shape.failed(failure.of(error)[2]))
+            await self._send(request, response, shape.failed(answered.failure(error)[2]))
         finally:
             await pieces.aclose()  # type: ignore[attr-defined]
             self._metrics.used(name, spent)
@@ -264,7 +264,7 @@ async def _pieces(generator: Any, asked: Asked) -> AsyncIterator[Piece]:
     answers = await _answers(generator, asked)
     said = [sample for answer in answers for sample in answer.samples or (answer,)]
     for index, one in enumerate(said):
-        spent = chat.total(answers) if index + 1 == len(said) else None
+        spent = answered.total(answers) if index + 1 == len(said) else None
         text, thought, calls = one.text or "", one.reasoning or "", one.tool_calls
         yield Piece(index, Delta(text, one.finish_reason, spent, thought, calls), one)
 
@@ -273,3 +273,53 @@ def _only(body: dict[str, Any], *names: str) -> None:
     for name in body:
         if name not in names:
             raise InvalidInput(f"unknown field {name!r}", hint=f"known: {', '.join(names)}")
+
+
+_TOLD = {
+    "memserve_requests_total": "counter", "memserve_requests_in_flight": "gauge",
+    "memserve_request_seconds": "summary", "memserve_first_token_seconds": "summary",
+    "memserve_tokens_total": "counter",
+}  # fmt: skip
+
+
+class Metrics:
+    """What happened since the start."""
+
+    def __init__(self) -> None:
+        self.in_flight = 0
+        self._values: Counter[tuple[str, str]] = Counter()
+
+    def finished(self, route: str, status: int, seconds: float) -> None:
+        """A request was answered, or given up (499)."""
+        self._values["memserve_requests_total", _labels({"route": route, "status": str(status)})] += 1
+        self.lasted("memserve_request_seconds", route, seconds)
+
+    def lasted(self, name: str, route: str, seconds: float) -> None:
+        """One more of a summary."""
+        self._values[f"{name}_count", _labels({"route": route})] += 1
+        self._values[f"{name}_sum", _labels({"route": route})] += seconds  # type: ignore[assignment]
+
+    def used(self, model: str, usage: Usage | None) -> None:
+        """Tokens that an answer took."""
+        for kind in ("prompt", "completion"):
+            tokens = getattr(usage, f"{kind}_tokens", None)
+            self._values["memserve_tokens_total", _labels({"model": model, "kind": kind})] += tokens or 0
+
+    def text(self) -> str:
+        """All of them, a line each."""
+        values = {**self._values, ("memserve_requests_in_flight", ""): self.in_flight}
+        lines = [
+            line for name, kind in _TOLD.items() for line in (f"# TYPE {name} {kind}", *_lines(name, values))
+        ]
+        return "\n".join(lines) + "\n"
+
+
+def _lines(name: str, values: Mapping[tuple[str, str], float]) -> list[str]:
+    own = (name, f"{name}_count", f"{name}_sum")
+    return [f"{found}{labels} {value}" for (found, labels), value in sorted(values.items()) if found in own]
+
+
+def _labels(pairs: Mapping[str, str]) -> str:
+    marks = {"\\": r"\\", '"': r"\"", "\n": r"\n"}
+    said = {name: "".join(marks.get(sign, sign) for sign in text) for name, text in pairs.items()}
+    return "{" + ",".join(f'{name}="{text}"' for name, text in said.items()) + "}"

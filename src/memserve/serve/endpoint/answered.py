@@ -1,4 +1,4 @@
-"""Answers in the shapes of /v1/chat/completions and /v1/completions, whole and in events."""
+"""What goes back: answers in the shapes of the routes, whole and in events, and failures."""
 
 import json
 import time
@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import uuid4
 
+from memserve import errors
 from memserve.protocol import Completion, Delta, Sample, TokenLogprob, ToolCall, Usage
 from memserve.serve.endpoint.asked import Asked
 
@@ -185,3 +186,33 @@ def total(answers: Sequence[Completion]) -> Usage:
     names = ("prompt_tokens", "completion_tokens", "cached_tokens", "reasoning_tokens")
     counts = [[getattr(answer.usage, name) for answer in answers] for name in names]
     return Usage(*(None if None in count else sum(count) for count in counts))
+
+
+_KINDS: tuple[tuple[type[errors.MemserveError], int, str | None], ...] = (
+    (errors.ContextOverflow, 400, "context_length_exceeded"), (errors.NotFound, 404, "model_not_found"),
+    (errors.QuotaExceeded, 429, "insufficient_quota"), (errors.Throttled, 429, "rate_limit_exceeded"),
+    (errors.Overloaded, 503, "overloaded"), (errors.ContentRefused, 400, "content_filter"),
+    (errors.BadRequest, 400, None), (errors.Unsupported, 400, "unsupported_parameter"),
+    (errors.InvalidInput, 400, "invalid_value"), (errors.TimedOut, 504, "timeout"),
+    (errors.Closed, 503, "closed"), (errors.RemoteError, 502, "upstream"), (errors.MemserveError, 500, None),
+)  # fmt: skip
+"""The first that fits. A provider that refuses our own key (RemoteError) is no fault of the caller's."""
+
+
+def refusal(status: int, message: str, code: str | None = None, param: str | None = None) -> dict[str, Any]:
+    """The object that stands in the body."""
+    limited = {429: "rate_limit_error"}
+    kind = limited.get(status, "invalid_request_error" if status < 500 else "server_error")
+    return {"error": {"message": message, "type": kind, "param": param, "code": code}}
+
+
+def failure(error: errors.MemserveError) -> tuple[int, dict[str, str], dict[str, Any]]:
+    """Status, headers and body of an error."""
+    status, code = next((status, code) for kind, status, code in _KINDS if isinstance(error, kind))
+    headers = {}
+    retry_at = getattr(error, "retry_at", None)
+    if retry_at is not None or status == 503:
+        headers["Retry-After"] = str(max(1, round((retry_at or 0) - time.time())))
+    if status >= 500 and not error.retryable:
+        headers["x-should-retry"] = "false"
+    return status, headers, refusal(status, str(error), code, getattr(error, "setting", None))
