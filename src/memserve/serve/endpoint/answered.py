@@ -215,4 +215,7 @@ def failure(error: errors.MemserveError) -> tuple[int, dict[str, str], dict[str,
         headers["Retry-After"] = str(max(1, round((retry_at or 0) - time.time())))
     if status >= 500 and not error.retryable:
         headers["x-should-retry"] = "false"
-    return status, headers, refusal(status, str(error), code, getattr(error, "setting", None))
+    body = refusal(status, str(error), code, getattr(error, "setting", None))
+    if isinstance(error, errors.ContextOverflow):  # in llama.cpp's words, which clients read
+        body["error"].update(n_prompt_tokens=error.tokens, n_ctx=error.limit)
+    return status, headers, body
