@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from aiohttp import web
-from fake_provider import instance
 
 from memserve import errors
 from memserve.client.generation import Generator
@@ -156,7 +155,7 @@ class Talker:
         answered = isinstance(request.prompt, list) and _role(request.prompt[-1]) == "tool"
         if not request.tools or answered or request.tool_choice == "none":
             return ()
-        said = str(request.prompt)
+        said = _last(request.prompt) if isinstance(request.prompt, list) else str(request.prompt)
         return tuple(
             ToolCall(
                 f"call_{i}",
@@ -204,13 +203,19 @@ def _last(prompt: list[Any]) -> str:
 
 
 def _filled(schema: Any, said: str) -> Any:
-    """The plainest value, with the numbers of the prompt in place of whole numbers."""
-    value = instance({"type": "object", **schema})
-    number = re.search(r"-?\d+", said)
-    for name, part in schema.get("properties", {}).items() if number else ():
-        if part.get("type") == "integer":
-            value[name] = int(number[0])
-    return value
+    """The plainest value; whole numbers and quoted words come from the prompt."""
+    if "enum" in schema:
+        return schema["enum"][0]
+    if "anyOf" in schema:
+        return _filled(schema["anyOf"][0], said)
+    number, word = re.search(r"-?\d+", said), re.search(r"'([^']+)'", said)
+    plain: dict[str, Any] = {
+        "integer": int(number[0]) if number else 1, "string": word[1] if word else "word", "number": 1.5,
+        "boolean": True, "null": None, "array": [],
+    }  # fmt: skip
+    if schema.get("type") in plain:
+        return plain[schema["type"]]
+    return {name: _filled(part, said) for name, part in schema.get("properties", {}).items()}
 
 
 class Running:

@@ -216,6 +216,7 @@ def failure(error: errors.MemserveError) -> tuple[int, dict[str, str], dict[str,
     if status >= 500 and not error.retryable:
         headers["x-should-retry"] = "false"
     body = refusal(status, str(error), code, getattr(error, "setting", None))
-    if isinstance(error, errors.ContextOverflow):  # in llama.cpp's words, which clients read
-        body["error"].update(n_prompt_tokens=error.tokens, n_ctx=error.limit)
+    if isinstance(error, errors.ContextOverflow):  # in the words and fields that clients look for
+        said = f"This model's maximum context length is {error.limit} tokens: {error}"
+        body["error"].update(message=said, n_prompt_tokens=error.tokens, n_ctx=error.limit)
     return status, headers, body

@@ -18,7 +18,7 @@ _NEUTRAL: Mapping[str, tuple[Any, ...]] = {
     "frequency_penalty": (0,), "presence_penalty": (0,), "logit_bias": ({},), "store": (False,),
     "service_tier": ("auto", "default"), "modalities": (["text"],), "verbosity": ("medium",), "best_of": (1,),
     "echo": (False,), "repetition_penalty": (1,), "include": ([],), "truncation": ("disabled",),
-    "background": (False,), "text": ({"format": {"type": "text"}}, {}),
+    "background": (False,),
 }  # fmt: skip
 """Values that ask for what happens anyway."""
 
