@@ -188,6 +188,124 @@ def total(answers: Sequence[Completion]) -> Usage:
     return Usage(*(None if None in count else sum(count) for count in counts))
 
 
+class Responses:
+    """One answer of /v1/responses on its way."""
+
+    def __init__(self, model: str, asked: Asked) -> None:
+        self._asked = asked
+        self._body: dict[str, Any] = {
+            "id": f"resp_{uuid4().hex}", "object": "response", "created_at": int(time.time()), "model": model,
+            "status": "in_progress", "error": None, "incomplete_details": None, "instructions": None,
+            "metadata": {}, "output": [], "parallel_tool_calls": not asked.one_call, "temperature": None,
+            "tool_choice": "auto", "tools": [], "top_p": None, "usage": None,
+        }  # fmt: skip
+        self._number = -1
+        self._finish: str | None = None
+
+    def whole(self, answers: Sequence[Completion]) -> dict[str, Any]:
+        """The body of an answer that is not streamed."""
+        said: Completion | Sample = answers[0]
+        delta = Delta(said.text or "", said.finish_reason, None, said.reasoning or "", said.tool_calls)
+        list(self.events(Piece(0, delta)))
+        list(self._close())
+        self._ended(total(answers))
+        return self._body
+
+    def events(self, piece: Piece) -> Iterator[bytes]:
+        """The events of one piece."""
+        if self._number < 0:
+            yield from self._told("created", response=self._body)
+        delta = piece.delta
+        if delta.reasoning:
+            yield from self._grow("reasoning", "reasoning_text", delta.reasoning)
+        if delta.text:
+            yield from self._grow("message", "output_text", delta.text)
+        if delta.tool_calls:
+            yield from self._close()
+        for call in tool_calls(delta.tool_calls, self._asked):
+            function = call["function"]
+            yield from self._open("function_call", call_id=call["id"], name=function["name"], arguments="")
+            place = {"item_id": self._item["id"], "output_index": len(self._body["output"]) - 1}
+            name, words = "function_call_arguments", function["arguments"]
+            self._item["arguments"] = words
+            yield from self._told(f"{name}.delta", **place, delta=words)
+            yield from self._told(f"{name}.done", **place, arguments=words)
+            yield from self._close()
+        self._finish = delta.finish_reason or self._finish
+
+    def end(self, spent: Usage | None) -> Iterator[bytes]:
+        """The last events."""
+        yield from self._close()
+        self._ended(spent or Usage())
+        yield from self._told(self._body["status"], response=self._body)
+
+    def failed(self, body: dict[str, Any]) -> Iterator[bytes]:
+        """A failure after the first event."""
+        error = {"code": body["error"]["code"] or "server_error", "message": body["error"]["message"]}
+        self._body.update(status="failed", error=error)
+        yield from self._told("failed", response=self._body)
+
+    @property
+    def _item(self) -> dict[str, Any]:
+        item: dict[str, Any] = self._body["output"][-1]
+        return item
+
+    def _told(self, kind: str, **more: Any) -> Iterator[bytes]:
+        self._number += 1
+        name = f"response.{kind}"
+        yield event({"type": name, "sequence_number": self._number, **more}, name)
+
+    def _open(self, kind: str, **more: Any) -> Iterator[bytes]:
+        item = {"id": f"{kind[:2]}_{uuid4().hex}", "type": kind, "status": "in_progress", **more}
+        self._body["output"].append(item)
+        yield from self._told("output_item.added", output_index=len(self._body["output"]) - 1, item=item)
+
+    def _grow(self, kind: str, part: str, text: str) -> Iterator[bytes]:
+        """More text of the open item, or of a new one."""
+        output = self._body["output"]
+        if not (output and output[-1]["type"] == kind and output[-1]["status"] == "in_progress"):
+            yield from self._close()
+            more: dict[str, Any] = {"role": "assistant"} if kind == "message" else {"summary": []}
+            yield from self._open(kind, **more, content=[])
+            said = {"type": part, "text": "", **({"annotations": []} if kind == "message" else {})}
+            self._item["content"].append(said)
+            yield from self._told("content_part.added", **self._place(), part=said)
+        self._item["content"][0]["text"] += text
+        yield from self._told(f"{part}.delta", **self._place(), delta=text, logprobs=[])
+
+    def _place(self) -> dict[str, Any]:
+        return {
+            "item_id": self._item["id"],
+            "output_index": len(self._body["output"]) - 1,
+            "content_index": 0,
+        }
+
+    def _close(self) -> Iterator[bytes]:
+        """The end of the open item."""
+        output = self._body["output"]
+        if not output or output[-1]["status"] != "in_progress":
+            return
+        item = self._item
+        item["status"] = "completed"
+        if "content" in item:
+            said = item["content"][0]
+            yield from self._told(f"{said['type']}.done", **self._place(), text=said["text"], logprobs=[])
+            yield from self._told("content_part.done", **self._place(), part=said)
+        yield from self._told("output_item.done", output_index=len(output) - 1, item=item)
+
+    def _ended(self, spent: Usage) -> None:
+        cut = {"length": "max_output_tokens", "content_filter": "content_filter"}.get(self._finish or "")
+        told = usage(spent)
+        self._body["status"] = "incomplete" if cut else "completed"
+        self._body["incomplete_details"] = {"reason": cut} if cut else None
+        self._body["usage"] = told and {
+            "input_tokens": told["prompt_tokens"], "output_tokens": told["completion_tokens"],
+            "total_tokens": told["total_tokens"],
+            "input_tokens_details": {"cached_tokens": spent.cached_tokens or 0},
+            "output_tokens_details": {"reasoning_tokens": spent.reasoning_tokens or 0},
+        }  # fmt: skip
+
+
 _KINDS: tuple[tuple[type[errors.MemserveError], int, str | None], ...] = (
     (errors.ContextOverflow, 400, "context_length_exceeded"), (errors.NotFound, 404, "model_not_found"),
     (errors.QuotaExceeded, 429, "insufficient_quota"), (errors.Throttled, 429, "rate_limit_exceeded"),

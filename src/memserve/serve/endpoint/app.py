@@ -18,7 +18,7 @@ from aiohttp import web
 
 from memserve.errors import InvalidInput, MemserveError, NotFound, Overloaded
 from memserve.protocol import Completion, Delta, Usage
-from memserve.serve.endpoint import answered, responses
+from memserve.serve.endpoint import answered
 from memserve.serve.endpoint import asked as asking
 from memserve.serve.endpoint.answered import Piece
 from memserve.serve.endpoint.asked import Asked
@@ -71,7 +71,7 @@ class Endpoint:
         get("/v1/models/{id:.+}", self._one)
         post("/v1/chat/completions", self._route(asking.chat, answered.Chat))
         post("/v1/completions", self._route(asking.text, answered.Text))
-        post("/v1/responses", self._route(responses.read, responses.Responses))
+        post("/v1/responses", self._route(asking.responses, answered.Responses))
         post("/v1/embeddings", self._embed)
         post("/v1/rerank", self._rerank)
         post("/rerank", self._rerank)

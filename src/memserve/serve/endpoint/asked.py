@@ -138,3 +138,72 @@ def _refuse_paths(part: Any) -> None:
     address = image.get("url") if isinstance(image, dict) else image
     if address is not None and not str(address).startswith(("data:", "https://")):
         raise InvalidInput("an image is a data: or an https:// address")
+
+
+_TEXTS = ("input_text", "output_text", "text", "refusal")
+
+
+def responses(body: Mapping[str, Any], known: Capabilities) -> Asked:
+    """The body as the chat route would have it. Nothing is kept here, so earlier answers must come along."""
+    fields = {name: value for name, value in body.items() if value is not None}
+    above = fields.pop("instructions", None)
+    talk = [{"role": "system", "content": above}] if above else []
+    given = fields.pop("input", None)
+    items = [{"role": "user", "content": given}] if isinstance(given, str) else given
+    if not isinstance(items, list):
+        raise InvalidInput("input is a text or a list of items")
+    for position, item in enumerate(items):
+        _item(talk, dict(mapping(item, f"input[{position}]")))
+    if "max_output_tokens" in fields:
+        fields["max_tokens"] = fields.pop("max_output_tokens")
+    if form := mapping(fields.pop("text", {}), "text").get("format"):
+        fields["response_format"] = form
+    if effort := mapping(fields.pop("reasoning", {}), "reasoning").get("effort"):
+        fields["reasoning_effort"] = effort
+    if tools := fields.pop("tools", None):
+        fields["tools"] = [_tool(mapping(tool, "a tool")) for tool in tools]
+    choice = fields.get("tool_choice")
+    if isinstance(choice, dict):
+        fields["tool_choice"] = {"type": "function", "function": {"name": choice.get("name")}}
+    return chat({**fields, "messages": talk}, known)
+
+
+def _tool(tool: Mapping[str, Any]) -> dict[str, Any]:
+    if tool.get("type") != "function":
+        raise InvalidInput(f"a tool is of the type function, not {tool.get('type')!r}")
+    return {"type": "function", "function": {k: v for k, v in tool.items() if k != "type" and v is not None}}
+
+
+def _item(talk: list[dict[str, Any]], item: dict[str, Any]) -> None:
+    kind = item.get("type", "message")
+    if kind == "function_call":
+        function = {"name": item.get("name"), "arguments": item.get("arguments")}
+        call = {"id": item.get("call_id"), "type": "function", "function": function}
+        if not (talk and talk[-1].get("tool_calls")):
+            talk.append({"role": "assistant", "content": None, "tool_calls": []})
+        talk[-1]["tool_calls"].append(call)
+    elif kind == "function_call_output":
+        talk.append(
+            {"role": "tool", "tool_call_id": item.get("call_id"), "content": _parts(item.get("output"))}
+        )
+    elif kind == "message":
+        talk.append({"role": item.get("role"), "content": _parts(item.get("content"))})
+    elif kind != "reasoning":  # an earlier thought, which models do not read again
+        raise InvalidInput(f"an item is a message, a function_call, or its output, not {kind!r}")
+
+
+def _parts(content: Any) -> Any:
+    if not isinstance(content, list):
+        return content
+    parts = [_part(mapping(part, "a part")) for part in content]
+    texts = [part["text"] for part in parts if part["type"] == "text"]
+    return "".join(map(str, texts)) if len(texts) == len(parts) else parts
+
+
+def _part(part: Mapping[str, Any]) -> dict[str, Any]:
+    kind = part.get("type")
+    if kind in _TEXTS:
+        return {"type": "text", "text": part.get("text", part.get("refusal"))}
+    if kind == "input_image":
+        return {"type": "image_url", "image_url": {"url": part.get("image_url")}}
+    raise InvalidInput(f"a part is an input_text or an input_image, not {kind!r}")
