@@ -18,12 +18,8 @@ _FLAGS = ("deterministic", "tools", "images")
 OPTIONS = (*_FLAGS, "context")
 """Options of `open` that replace a field of the capabilities."""
 _SHOWN = 200
-_TOLD = (
-    "chat", "raw", "token_ids", "images", "tools", "temperature", "top_p", "max_tokens", "top_k", "min_p",
-    "seed", "stop", "n", "schema", "regex", "choices", "template", "stream", "returns_token_ids", "usage",
-    "deterministic", "dimensions", "normalize",
-)  # fmt: skip
-"""What an endpoint's row says of its backend and holds over the wire, too."""
+_NOT_ROUTED = {"score", "tokenizer", "count_tokens", "truncate", "batches", "cancel"}
+"""What an endpoint's backend can do and no route of it asks for."""
 _WORDS = {"true": True, "false": False, "1": True, "0": False}
 
 
@@ -59,7 +55,8 @@ def _of_row(known: Capabilities, row: Mapping[str, Any]) -> Capabilities:
         known = replace(known, context=context)
     if not isinstance(told, dict) or row.get("owned_by") != "memserve":
         return known
-    found: dict[str, Any] = {name: told[name] for name in _TOLD if isinstance(told.get(name), bool)}
+    both = {name: value for name, value in told.items() if isinstance(getattr(known, name, None), bool)}
+    found: dict[str, Any] = {n: v for n, v in both.items() if isinstance(v, bool) and n not in _NOT_ROUTED}
     for name in ("logprobs", "max_stop", "max_n", "max_temperature"):
         value = told.get(name)
         if value is None or (isinstance(value, (int, float)) and not isinstance(value, bool)):

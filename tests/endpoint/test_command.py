@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -101,14 +102,28 @@ def test_a_polite_end_lets_answers_finish(start, sign):
 
 def test_several_models_from_a_file(start, tmp_path):
     config = tmp_path / "models.json"
-    config.write_text(
-        '{"models": [{"id": "x", "backend": "toy", "task": "generate"}, {"id": "y", "backend": "toy"}]}'
-    )
+    rows = [
+        {"id": "x", "backend": "toy", "task": "generate"},
+        {"id": "y", "backend": "toy"},
+        {"id": "z", "route": ["x", "y"]},
+    ]
+    config.write_text(json.dumps({"models": rows}))
     _, url, where = start("--config", str(config))
-    rows = httpx.get(
-        f"{url}/models", headers={"authorization": f"Bearer {Path(where).read_text().strip()}"}
-    ).json()
-    assert sorted({row["id"] for row in rows["data"]}) == ["x", "y"]
+    with httpx.Client(headers={"authorization": f"Bearer {Path(where).read_text().strip()}"}) as client:
+        assert sorted({row["id"] for row in client.get(f"{url}/models").json()["data"]}) == ["x", "y", "z"]
+        for name in "xyz":
+            body = {**BODY, "model": name, "stream": name == "z"}
+            assert client.post(f"{url}/chat/completions", json=body).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "row",
+    [5, {"id": "a"}, {"id": "a", "backend": "toy", "more": 1}, {"id": "a", "route": ["b"]}, {"backend": "toy"}],
+)  # fmt: skip
+def test_a_row_that_is_not_understood(row, tmp_path, capsys):
+    (tmp_path / "models.json").write_text(json.dumps({"models": [row]}))
+    assert main(["--config", str(tmp_path / "models.json")]) != 0
+    assert capsys.readouterr().err.count("\n") == 1
 
 
 def test_without_a_key_on_loopback_alone(start):

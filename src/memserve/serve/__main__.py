@@ -49,7 +49,7 @@ def _of_backends(group: Any) -> None:
     add("--options", metavar="K=V", nargs="+", action="extend", default=[], help="the backend's own options")
     add("--task", choices=("generate", "embed", "rerank"), help="default: what the model is for")
     add("--name", metavar="ID", action="append", default=[], help="what callers call it; may be repeated")
-    add("--config", metavar="FILE", type=Path, help="several models, from a JSON file")
+    add("--config", metavar="FILE", type=Path, help="several models, and routes over them: a JSON file")
     add("--no-key", action="store_true", help="ask for none: loopback only")
     add("--concurrency", metavar="N", type=cli.count, default=256, help="requests in work (256)")
     add("--queue", metavar="N", type=cli.count, default=1024, help="requests that may wait (1024)")

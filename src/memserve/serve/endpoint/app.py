@@ -8,11 +8,11 @@ import hmac
 import json
 import logging
 import time
-from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from collections import defaultdict
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 from aiohttp import web
 
@@ -43,15 +43,6 @@ class Limits:
     """Seconds for a caller to send a body, or to take a piece of the answer."""
 
 
-class Shape(Protocol):
-    """How one route tells an answer."""
-
-    def whole(self, answers: list[Completion]) -> dict[str, Any]: ...
-    def events(self, piece: Piece) -> Iterator[bytes]: ...
-    def end(self, spent: Usage | None) -> Iterator[bytes]: ...
-    def failed(self, body: dict[str, Any]) -> Iterator[bytes]: ...
-
-
 class Endpoint:
     """Models on OpenAI's routes."""
 
@@ -74,7 +65,6 @@ class Endpoint:
         post("/v1/responses", self._route(asking.responses, answered.Responses))
         post("/v1/embeddings", self._embed)
         post("/v1/rerank", self._rerank)
-        post("/rerank", self._rerank)
         return app
 
     # ------------------------------------------------------------ around every route
@@ -90,7 +80,8 @@ class Endpoint:
             status = response.status
         finally:
             self._metrics.in_flight -= 1
-            self._metrics.finished(name, status, time.monotonic() - began)
+            self._metrics.add("requests_total", route=name, status=str(status))
+            self._metrics.lasted("request", time.monotonic() - began, name)
         return response
 
     async def _answered(self, request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -190,7 +181,7 @@ class Endpoint:
 
     # ------------------------------------------------------------ generating routes
 
-    def _route(self, read: Callable[..., Asked], shape: Callable[[str, Asked], Shape]) -> Handler:
+    def _route(self, read: Callable[..., Asked], shape: Callable[[str, Asked], Any]) -> Handler:
         async def handle(request: web.Request) -> web.StreamResponse:
             body = await self._body(request)
             name, generator = self._models.find("generate", body.get("model"))
@@ -205,13 +196,13 @@ class Endpoint:
         return handle
 
     async def _streamed(self, request: web.Request, name: str, pieces: AsyncIterator[Piece],
-                        shape: Shape) -> web.StreamResponse:  # fmt: skip
+                        shape: Any) -> web.StreamResponse:  # fmt: skip
         began, spent = time.monotonic(), None
         response = web.StreamResponse(headers=_HEADERS)
         try:
             piece = await anext(pieces, None)  # what fails before it is a status, not a broken stream
             await response.prepare(request)
-            self._metrics.lasted("memserve_first_token_seconds", request.path, time.monotonic() - began)
+            self._metrics.lasted("first_token", time.monotonic() - began, request.path)
             while piece is not None:
                 spent = piece.delta.usage or spent
                 await self._send(request, response, shape.events(piece))
@@ -276,51 +267,29 @@ def _only(body: dict[str, Any], *names: str) -> None:
             raise InvalidInput(f"unknown field {name!r}", hint=f"known: {', '.join(names)}")
 
 
-_TOLD = {
-    "memserve_requests_total": "counter", "memserve_requests_in_flight": "gauge",
-    "memserve_request_seconds": "summary", "memserve_first_token_seconds": "summary",
-    "memserve_tokens_total": "counter",
-}  # fmt: skip
-
-
 class Metrics:
-    """What happened since the start."""
+    """What happened since the start, in the text format of Prometheus."""
 
     def __init__(self) -> None:
         self.in_flight = 0
-        self._values: Counter[tuple[str, str]] = Counter()
+        self._values: defaultdict[str, float] = defaultdict(float)
 
-    def finished(self, route: str, status: int, seconds: float) -> None:
-        """A request was answered, or given up (499)."""
-        self._values["memserve_requests_total", _labels({"route": route, "status": str(status)})] += 1
-        self.lasted("memserve_request_seconds", route, seconds)
+    def add(self, name: str, number: float = 1, **labels: str) -> None:
+        """Count something."""
+        said = ",".join(f"{label}={json.dumps(word, ensure_ascii=False)}" for label, word in labels.items())
+        self._values[f"memserve_{name}{{{said}}}"] += number
 
-    def lasted(self, name: str, route: str, seconds: float) -> None:
+    def lasted(self, name: str, seconds: float, route: str) -> None:
         """One more of a summary."""
-        self._values[f"{name}_count", _labels({"route": route})] += 1
-        self._values[f"{name}_sum", _labels({"route": route})] += seconds  # type: ignore[assignment]
+        self.add(f"{name}_seconds_count", route=route)
+        self.add(f"{name}_seconds_sum", seconds, route=route)
 
     def used(self, model: str, usage: Usage | None) -> None:
         """Tokens that an answer took."""
         for kind in ("prompt", "completion"):
-            tokens = getattr(usage, f"{kind}_tokens", None)
-            self._values["memserve_tokens_total", _labels({"model": model, "kind": kind})] += tokens or 0
+            self.add("tokens_total", getattr(usage, f"{kind}_tokens", None) or 0, model=model, kind=kind)
 
     def text(self) -> str:
         """All of them, a line each."""
-        values = {**self._values, ("memserve_requests_in_flight", ""): self.in_flight}
-        lines = [
-            line for name, kind in _TOLD.items() for line in (f"# TYPE {name} {kind}", *_lines(name, values))
-        ]
-        return "\n".join(lines) + "\n"
-
-
-def _lines(name: str, values: Mapping[tuple[str, str], float]) -> list[str]:
-    own = (name, f"{name}_count", f"{name}_sum")
-    return [f"{found}{labels} {value}" for (found, labels), value in sorted(values.items()) if found in own]
-
-
-def _labels(pairs: Mapping[str, str]) -> str:
-    marks = {"\\": r"\\", '"': r"\"", "\n": r"\n"}
-    said = {name: "".join(marks.get(sign, sign) for sign in text) for name, text in pairs.items()}
-    return "{" + ",".join(f'{name}="{text}"' for name, text in said.items()) + "}"
+        values = {**self._values, "memserve_requests_in_flight": self.in_flight}
+        return "".join(f"{name} {value}\n" for name, value in sorted(values.items()))

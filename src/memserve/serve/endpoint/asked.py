@@ -16,9 +16,7 @@ _NOTED = frozenset({
 """They change no answer."""
 _NEUTRAL: Mapping[str, tuple[Any, ...]] = {
     "frequency_penalty": (0,), "presence_penalty": (0,), "logit_bias": ({},), "store": (False,),
-    "service_tier": ("auto", "default"), "modalities": (["text"],), "verbosity": ("medium",), "best_of": (1,),
-    "echo": (False,), "repetition_penalty": (1,), "include": ([],), "truncation": ("disabled",),
-    "background": (False,),
+    "service_tier": ("auto", "default"), "echo": (False,), "truncation": ("disabled",),
 }  # fmt: skip
 """Values that ask for what happens anyway."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
@@ -16,7 +16,7 @@ from memserve.errors import InvalidInput, MemserveError, NotFound
 from memserve.protocol import Task
 
 _OPEN = {"generate": client.generator, "embed": client.embedder, "rerank": client.reranker}
-_KEYS = frozenset({"id", "backend", "model", "task", "options"})
+_KEYS = {"backend": {"id", "backend", "model", "task", "options"}, "route": {"id", "route", "policy"}}
 
 
 @dataclass
@@ -84,16 +84,16 @@ def opened(backend: str, model: str | None, names: Sequence[str], task: Task | N
 
 
 def configured(path: Path, concurrency: int) -> Models:
-    """Several models, from a JSON file."""
+    """Several models, from a JSON file; a route names others that stand above it."""
     try:
-        rows = json.loads(path.read_text(encoding="utf-8"))["models"]
+        rows = list(json.loads(path.read_text(encoding="utf-8"))["models"])
     except OSError as error:
         raise InvalidInput(f"cannot read {path}: {error.strerror}") from error
     except (ValueError, KeyError, TypeError, RecursionError):
         raise InvalidInput(f'{path} is not of the form {{"models": [...]}}') from None
     found = Models()
     try:
-        for row in _rows(path, rows):
+        for row in rows:
             _add(found, row, concurrency)
     except BaseException:
         found.close()
@@ -101,19 +101,19 @@ def configured(path: Path, concurrency: int) -> Models:
     return found
 
 
-def _rows(path: Path, rows: Any) -> Iterator[dict[str, Any]]:
-    for position, row in enumerate(rows if isinstance(rows, list) else [rows]):
-        if not isinstance(row, dict) or not isinstance(row.get("id"), str) or not _KEYS.issuperset(row):
-            known = ", ".join(sorted(_KEYS))
-            raise InvalidInput(f"{path}: model {position} needs an id, and may have {known}")
-        if not isinstance(row.get("backend"), str):
-            raise InvalidInput(f"{path}: model {row['id']!r} names no backend")
-        yield row
+def _add(found: Models, row: Any, concurrency: int) -> None:
+    known = row if isinstance(row, dict) else {}
+    own, kind = known.get("id"), "route" if "route" in known else "backend"
+    if not isinstance(own, str) or not _KEYS[kind].issuperset(known) or not known.get(kind):
+        keys = "; or ".join(", ".join(sorted(keys)) for keys in _KEYS.values())
+        raise InvalidInput(f"model {own!r} of the file is not made of: {keys}")
+    if kind == "route":
+        from memserve.run.routing import route
 
-
-def _add(found: Models, row: dict[str, Any], concurrency: int) -> None:
-    options = {"concurrency": concurrency, **row.get("options", {})}
-    one = opened(row["backend"], row.get("model"), [row["id"]], row.get("task"), options)
+        members = [found.find("generate", name)[1] for name in known["route"]]
+        found.add("generate", route(members, known.get("policy", "fallback")), [own])
+        return
+    options = {"concurrency": concurrency, **known.get("options", {})}
+    one = opened(known["backend"], known.get("model"), [own], known.get("task"), options)
     for task, handles in one.handles.items():
-        for name, handle in handles.items():
-            found.add(task, handle, [name])
+        found.add(task, handles[own], [own])
