@@ -118,7 +118,7 @@ def test_several_models_from_a_file(start, tmp_path):
 
 @pytest.mark.parametrize(
     "row",
-    [5, {"id": "a"}, {"id": "a", "backend": "toy", "more": 1}, {"id": "a", "route": ["b"]}, {"backend": "toy"}],
+    [5, {"id": "a"}, {"id": "a", "backend": "toy", "more": 1}, {"id": "a", "route": ["b"]}, {"backend": "x"}],
 )  # fmt: skip
 def test_a_row_that_is_not_understood(row, tmp_path, capsys):
     (tmp_path / "models.json").write_text(json.dumps({"models": [row]}))
