@@ -19,9 +19,11 @@ if TYPE_CHECKING:
 
 ASKED = ("context", "concurrency", "backend", "engine_version", "quantization", "tp", "pp", "dp", "kv_dtype",
          "objective", "trust_remote_code", "workload", "deadline", "budget", "rpm", "tpm",
-         "headroom")  # fmt: skip
+         "headroom", "batch", "ttft", "tpot", "like")  # fmt: skip
 """Options that become a `PlanOptions`, under the same names."""
 
+OTHERS = ("model", "check", "calibrate", "calibrations", "forget", "compare")
+"""One of these a call needs."""
 _COUNTED = re.compile(r"\d+\s*[xX×*]\s*\w")
 """`4xV999`: a machine, and its card is unknown."""
 
@@ -36,7 +38,7 @@ def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
         made.refuse(extra)
     if options.model is None and options.train:
         options.model = _last(options.train)
-    if not (options.model or options.check or options.calibrate or options.compare):
+    if not any(getattr(options, name) for name in OTHERS):
         raise InvalidInput("no model named: memserve plan llama-70b --gpus 4xV100")
     return options
 
@@ -62,7 +64,7 @@ def _last(words: list[str]) -> str | None:
 
 def asked(options: argparse.Namespace) -> PlanOptions:
     """What the options ask of the planner, as the library takes it."""
-    return cast("PlanOptions", {name: getattr(options, name) for name in ASKED})
+    return cast("PlanOptions", {name: getattr(options, name, None) for name in ASKED})
 
 
 def any_machine(options: argparse.Namespace) -> bool:
@@ -80,6 +82,7 @@ def parser() -> Parser:
     made.add_argument(
         "--gpus", metavar="SPEC", help="4xV100, 2x8xH100, 8x910B4@12.5 ($/h), p4d.24xlarge, cpu, any"
     )
+    made.add_argument("--like", metavar="KNOWN", help="plan MODEL, which nobody knows, by this one's shapes")
     wanted(made)
     _shown(made)
     _other(made)
@@ -104,6 +107,9 @@ def wanted(made: Parser) -> None:
     add("--headroom", metavar="SHARE", help="what of each card stays free: 10%%")
     add("--rpm", type=amount, metavar="N", help="with --workload: requests a minute that a provider takes")
     add("--tpm", type=amount, metavar="N", help="with --workload: tokens a minute that a provider takes")
+    add("--batch", action="store_true", default=None, help="with --workload: the provider's batch prices")
+    add("--ttft", type=amount, metavar="MS", help="milliseconds that the first token may take")
+    add("--tpot", type=amount, metavar="MS", help="milliseconds that each further token may take")
     add("--objective", metavar="O", help="quality (the default), throughput, latency or cost")
     add("--trust-remote-code", action="store_true", default=None,
         help="consent to code from the model's repository, where an engine needs it")  # fmt: skip
@@ -126,11 +132,14 @@ def _other(made: Parser) -> None:
     add("--embedder", metavar="MODEL", help="plan an embedder beside the generator")
     add("--train", nargs="*", metavar="WORD", help="full, lora or qlora, and batch=4 sequence=2048 ...")
     add("--compare", nargs="+", metavar="SPEC", help="with --workload: 4xV100 1xH100 openai:gpt-4o-mini")
-    add("--calibrate", metavar="LOG", help="learn this machine's constants from a start-up log")
+    add("--calibrate", metavar="FILE", help="learn this machine's constants: a start-up log, bench.json")
+    add("--calibrations", action="store_true", default=None, help="list what was learnt")
+    add("--forget", metavar="N", help="forget one of them by its number, or all")
 
 
 TASKS = {
-    "emit": "emitting", "compare": "comparing", "calibrate": "calibrating", "check": "", "train": "training",
+    "emit": "emitting", "compare": "comparing", "calibrate": "calibrating",
+    "calibrations": "calibrating", "forget": "calibrating", "check": "", "train": "training",
     "embedder": "pair", "any": "anywhere",
 }  # fmt: skip
 """The option that asks for each task, the first that is given wins, and the module that answers it."""
