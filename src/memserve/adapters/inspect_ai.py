@@ -26,15 +26,10 @@ from memserve.client import generator
 from memserve.errors import ContextOverflow, InvalidInput, MemserveError
 from memserve.protocol import Completion, Sample, TokenLogprob
 
-_SETTINGS = {
-    "max_tokens": "max_tokens", "temperature": "temperature", "top_p": "top_p", "top_k": "top_k",
-    "seed": "seed", "stop_seqs": "stop", "num_choices": "n", "reasoning_tokens": "thinking",
-    "best_of": "best_of", "frequency_penalty": "frequency_penalty", "presence_penalty": "presence_penalty",
-    "logit_bias": "logit_bias", "effort": "effort", "reasoning_effort": "reasoning_effort",
-    "verbosity": "verbosity", "modalities": "modalities", "prompt_logprobs": "prompt_logprobs",
-    "extra_headers": "extra_headers",
-}  # fmt: skip
-"""What changes an answer, under memserve's names; what a backend does not take is refused there."""
+_SAME = ("max_tokens", "temperature", "top_p", "top_k", "seed", "best_of", "frequency_penalty",
+         "presence_penalty", "logit_bias", "effort", "reasoning_effort", "verbosity", "modalities",
+         "prompt_logprobs", "extra_headers")  # fmt: skip
+"""What changes an answer, under one name; what a backend does not take is refused there."""
 _ENDS = {"stop": "stop", "length": "max_tokens", "content_filter": "content_filter",
          "tool_calls": "tool_calls"}  # fmt: skip
 _DEFAULT = "default"
@@ -92,7 +87,8 @@ class Memserve(ModelAPI):  # type: ignore[misc]
 
 
 def _settings(config: GenerateConfig) -> dict[str, Any]:
-    found = {ours: getattr(config, theirs) for theirs, ours in _SETTINGS.items()}
+    found = {name: getattr(config, name) for name in _SAME}
+    found |= {"stop": config.stop_seqs, "n": config.num_choices, "thinking": config.reasoning_tokens}
     if config.logprobs:
         found["logprobs"] = config.top_logprobs or 0
     if config.response_schema is not None:
