@@ -10,7 +10,7 @@ from memserve.http.body import bad, parse
 from memserve.http.chat import failure_in
 from memserve.http.chat.answer import clean, count, finish
 from memserve.protocol import Completion, Delta, FinishReason, ToolCall, Usage
-from memserve_anthropic.model import finish_reasons
+from memserve_anthropic.ask import finish_reasons
 
 Fail = Callable[[failure.Words], MemserveError]
 

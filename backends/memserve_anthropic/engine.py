@@ -23,7 +23,7 @@ from memserve.http.body import bad, parse
 from memserve.http.chat import encode
 from memserve.protocol import Capabilities, Completion, Prompt, Request, Task
 from memserve_anthropic import answer, ask
-from memserve_anthropic.model import capabilities as capabilities_of
+from memserve_anthropic.ask import capabilities as capabilities_of
 
 VERSION = "2023-06-01"
 """The API's version. Pinned, because the newest one that the SDK sends has other parameters."""

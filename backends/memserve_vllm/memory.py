@@ -18,8 +18,7 @@ from memserve.memory.weights import (
     stage_bytes,
     storage,
 )
-from memserve.model.memo import remembered
-from memserve.model.spec import ModelSpec, Weight
+from memserve.model.spec import ModelSpec, Weight, remembered
 from memserve_vllm import memory_run
 from memserve_vllm.memory_pages import DS_MLA_TOKEN, INDEX_TOKEN, PagePlan, Pool, pool
 from memserve_vllm.memory_peak import graph_bytes, graphs_inside, non_torch_bytes, peak

@@ -10,8 +10,8 @@ from typing import Any, Protocol, runtime_checkable
 
 from memserve import cli, registry
 from memserve.errors import MemserveError
-from memserve.plan.page.section import Section
-from memserve.plan.page.shown import Shown
+from memserve.plan.page import Section
+from memserve.plan.shown import Shown
 
 HEADER = ("", "state", "keys", "here", "missing")
 DEVELOPERS = frozenset({"test", "dev", "docs", "oracles"})
@@ -95,7 +95,7 @@ def main(words: Sequence[str] | None = None) -> int:
 
 
 def _run(words: Sequence[str] | None) -> int:
-    from memserve.plan.tasks.showing import show
+    from memserve.plan.shown import show
 
     options = parser().read(words)
     return show(diagnosis(), options)

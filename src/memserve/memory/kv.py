@@ -10,8 +10,7 @@ from memserve.engines.deployment import Deployment
 from memserve.engines.memory import Accountant, Footprint
 from memserve.hardware.machine import Machine
 from memserve.memory.weights import partition
-from memserve.model.memo import remembered
-from memserve.model.spec import Mixer, ModelSpec
+from memserve.model.spec import Mixer, ModelSpec, remembered
 
 CacheKind: TypeAlias = Literal["full", "window", "chunk", "latent", "cross", "state"]
 ELEMENT = {

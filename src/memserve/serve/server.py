@@ -22,7 +22,7 @@ from memserve.engines.backend import server_of
 from memserve.engines.server import Program
 from memserve.errors import BackendMissing, EngineFailed, InvalidInput, TimedOut
 from memserve.http.address import is_loopback
-from memserve.serve.diagnosis import Diagnosis, diagnose
+from memserve.serve.advice import Diagnosis, diagnose
 from memserve.serve.environment import fetches, inherited
 
 _TAIL_BYTES = 65536

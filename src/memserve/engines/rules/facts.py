@@ -6,8 +6,7 @@ from typing import Any, TypeAlias
 from memserve.engines.deployment import Deployment
 from memserve.engines.rules.version import within
 from memserve.hardware.machine import Machine
-from memserve.model.memo import remembered
-from memserve.model.spec import Mixer, ModelSpec, Weight
+from memserve.model.spec import Mixer, ModelSpec, Weight, remembered
 
 DTYPE_WORDS = {"half": "float16", "float": "float32"}
 """What engines take for a dtype besides its name."""

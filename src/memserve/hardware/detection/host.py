@@ -7,8 +7,8 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+from memserve.hardware.catalogue import processor
 from memserve.hardware.machine import GIB, Card, Machine
-from memserve.hardware.processor import processor
 
 FILES = {
     "nvidia": "sys/module/nvidia/version",

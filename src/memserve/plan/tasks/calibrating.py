@@ -11,8 +11,7 @@ from memserve.engines.memory import Footprint
 from memserve.errors import InvalidInput, MemserveError
 from memserve.hardware.machine import GIB, Card
 from memserve.memory.calibration import Calibration, StartupLog
-from memserve.plan.page.section import Section
-from memserve.plan.page.text import write
+from memserve.plan.page import Section, write
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -41,7 +40,7 @@ def run(options: Namespace) -> int:
     )  # fmt: skip
     path = None if learnt.empty else calibration.save(learnt)
     if options.json:
-        from memserve.plan.report.object import write_json
+        from memserve.plan.shown import write_json
 
         notes = [doubt] if doubt else []
         write_json({"schema": 1, "saved": path and str(path), "calibration": shown(learnt), "notes": notes})

@@ -12,8 +12,7 @@ from typing import Any, NamedTuple
 from memserve import files
 from memserve.errors import UnknownName
 from memserve.hardware.machine import Card
-from memserve.model.memo import remembered
-from memserve.model.spec import Block, ModelSpec, Weight
+from memserve.model.spec import Block, ModelSpec, Weight, remembered
 
 
 class Attention(NamedTuple):

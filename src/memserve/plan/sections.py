@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from memserve.hardware.machine import GIB
-from memserve.plan.page.section import Section, bar
+from memserve.plan.page import Section, bar
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from memserve.hardware.machine import Rent
     from memserve.plan.answer import Answer
     from memserve.plan.candidate import Candidate
-    from memserve.plan.page.section import Row
+    from memserve.plan.page import Row
     from memserve.plan.plan import Plan
 
 PARTS = ("weights", "kv_cache", "activation", "non_torch", "graphs")
@@ -33,10 +33,10 @@ def of_answer(answer: Answer, *, why: bool, everything: bool) -> Iterator[Sectio
     if answer.remedies:
         yield Section("what would fit", lines=answer.remedies, style="good")
     if answer.trades and answer.plan is not None:
-        from memserve.plan.search import pareto
+        from memserve.plan.search import choice
 
         title = "trade-offs: no candidate is better in throughput, latency and cost at once (* the plan)"
-        yield Section(title, pareto.HEADER, pareto.rows(answer.trades, answer.plan.deployment))
+        yield Section(title, choice.HEADER, choice.rows(answer.trades, answer.plan.deployment))
     if answer.alternatives:
         shown = (*answer.plans, *answer.alternatives) if everything else answer.alternatives
         yield alternatives(shown, "all that fit, the plan first" if everything else "alternatives")

@@ -5,22 +5,28 @@ behind a wire, one short list for a local one. A killed worker loses no more tha
 an answer that comes twice is written once.
 """
 
+from __future__ import annotations
+
 import logging
 import os
+import pickle
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
-from memserve.errors import BudgetSpent, ConnectionFailed, InvalidInput
+from memserve.errors import BudgetSpent, ConnectionFailed, EngineFailed, InvalidInput, MemserveError
 from memserve.extras import missing
-from memserve.run.distributed.remote_generator import RemoteGenerator, pack, unpack
+from memserve.protocol import Capabilities, Completion
+from memserve.run.ask import Asker
 from memserve.run.limits.budget import Spending
-from memserve.run.limits.in_flight import Ticket
+from memserve.run.limits.concurrency import Ticket
 from memserve.run.limits.regulator import Judgement, Regulator
+from memserve.run.local_loop import LocalLoop
 from memserve.run.options import Options
-from memserve.run.requests import order
-from memserve.run.requests.item import Item
+from memserve.run.requests import Item, arrange, digest
 from memserve.run.store.results import Results
 
 STANDARD = {"num_cpus": 1.0}
@@ -165,7 +171,7 @@ class RayLoop:
     def _ask(self, tickets: dict[int, Ticket], workers: int) -> None:
         items = [ticket.item for ticket in tickets.values()]
         if self._options.order == "prefix":
-            items = order.arrange(items)
+            items = arrange(items)
         for row in self._answers(items, workers):
             ticket = tickets.pop(row["index"], None)  # None: a task that ran again tells what is known
             if ticket is not None:
@@ -179,8 +185,6 @@ class RayLoop:
     def _answers(self, items: list[Item], workers: int) -> Iterator[dict[str, Any]]:
         """Rows as they come, in any order."""
         import ray.data
-
-        from memserve.run.distributed.worker import Lists, Single
 
         lists = self._remote.batches
         rows = [{"index": item.index, "request": pack(item.request)} for item in items]
@@ -219,3 +223,139 @@ class RayLoop:
         if not self._stopping:
             _log.error("stopping: %s", error)
         self.error, self._stopping = self.error or error, True
+
+
+@dataclass(frozen=True)
+class RemoteGenerator:
+    """Opens a generator in a worker. Stands for it in the caller's process, where no engine is loaded."""
+
+    open: Callable[[], Any] = field(repr=False)
+    capabilities: Capabilities
+    identity: dict[str, str]
+
+    @property
+    def batches(self) -> bool:
+        """The engine wants lists."""
+        return self.capabilities.batches
+
+
+def remote(generator: Any) -> RemoteGenerator:
+    """From a generator that memserve opened, or from anything that opens one when called."""
+    from memserve.client import opener as opener_of
+
+    generates = not isinstance(generator, type) and (
+        hasattr(generator, "agenerate") or hasattr(generator, "generate")
+    )
+    opener = opener_of(generator) if generates else generator
+    if opener is None or not callable(opener):
+        raise InvalidInput(
+            f"workers cannot open a {type(generator).__name__} of their own",
+            hint="pass what opens it: functools.partial(memserve.generator, 'model', backend='NAME')",
+        )
+    known = generator.capabilities if generates else _capabilities(opener)
+    own = generator.identity if generates else {"backend": known.backend, "model": known.model}
+    try:
+        pack(opener)
+    except Exception as broken:
+        raise InvalidInput(f"what opens the generator cannot be sent to workers: {broken}") from broken
+    return RemoteGenerator(opener, known, {name: str(value) for name, value in own.items() if value})
+
+
+def _capabilities(opener: Any) -> Capabilities:
+    """What the backend that will be opened says of itself; nothing is known of another callable."""
+    known = getattr(opener, "capabilities", None)
+    if isinstance(known, Capabilities):
+        return known
+    if not isinstance(opener, partial) or opener.keywords.get("backend") is None:
+        return Capabilities(backend=getattr(opener, "__name__", "workers"), model=None)
+    from dataclasses import replace
+
+    from memserve import registry
+
+    model = opener.args[0] if opener.args else opener.keywords.get("model_or_plan")
+    found = registry.find(str(opener.keywords["backend"])).capabilities
+    return replace(found, model=model if isinstance(model, str) else None)
+
+
+def pack(value: Any) -> bytes:
+    """By value where pickle can only name things: what a script or a notebook defines."""
+    try:
+        from ray import cloudpickle
+    except ImportError:
+        return pickle.dumps(value)
+    packed: bytes = cloudpickle.dumps(value)
+    return packed
+
+
+def unpack(packed: bytes) -> Any:
+    """What was packed by us, in another process of this run."""
+    return pickle.loads(packed)
+
+
+def packed_answer(answer: Any) -> bytes:
+    """An answer, or the error instead of it; one that cannot travel goes as words."""
+    try:
+        packed = pack(answer)
+        unpack(packed)
+    except Exception:
+        return pack(EngineFailed(f"{type(answer).__name__}: {answer}"))
+    return packed
+
+
+class Single:
+    """One request at a time of many in flight, for engines behind a wire."""
+
+    def __init__(self, remote: bytes) -> None:
+        self._asker = Asker(unpack(remote).open(), 256)
+
+    async def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
+        """The answer or the error; raising would end the whole run."""
+        began = time.monotonic()
+        answer: Completion | Exception
+        try:
+            answer = await self._asker.ask(unpack(row["request"]))
+        except Exception as error:
+            answer = error
+        return _row(row["index"], answer, time.monotonic() - began)
+
+
+class Lists:
+    """A list at a time, for local engines."""
+
+    def __init__(self, remote: bytes) -> None:
+        self._generator = unpack(remote).open()
+
+    def __call__(self, batch: dict[str, Any]) -> dict[str, list[Any]]:
+        """An answer or an error for each."""
+        requests = [unpack(bytes(request)) for request in batch["request"]]
+        pairs = zip(batch["index"].tolist(), requests, strict=True)
+        items = [Item(index, index, request, digest(request)) for index, request in pairs]
+        kept = Kept()
+        batches = LocalLoop(self._generator, kept, Spending(None, None), Options())  # type: ignore[arg-type]
+        batches.run(iter(items))
+        left = batches.error or EngineFailed("the engine left this request out")
+        rows = [kept.rows.get(item.index) or _row(item.index, left, 0.0) for item in items]
+        return {name: [row[name] for row in rows] for name in rows[0]}
+
+
+class Kept:
+    """Takes outcomes as a run's results do, and keeps them to be sent."""
+
+    trouble = None
+
+    def __init__(self) -> None:
+        self.rows: dict[int, dict[str, Any]] = {}
+
+    def answered(self, item: Item, completion: Completion, seconds: float) -> None:
+        """Keep an answer."""
+        self.rows[item.index] = _row(item.index, completion, seconds)
+
+    def failed(self, item: Item, error: BaseException) -> None:
+        """Keep a failure."""
+        self.rows[item.index] = _row(item.index, error, 0.0)
+
+
+def _row(index: int, answer: Any, seconds: float) -> dict[str, Any]:
+    plain = isinstance(answer, MemserveError) or not isinstance(answer, BaseException)
+    sent = answer if plain else EngineFailed(f"{type(answer).__name__}: {answer}")
+    return {"index": index, "answer": packed_answer(sent), "seconds": seconds}

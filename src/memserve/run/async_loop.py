@@ -1,5 +1,7 @@
 """The asking loop for engines behind a wire: many in flight, at the pace that the regulator allows."""
 
+from __future__ import annotations
+
 import asyncio
 import logging
 import threading
@@ -11,14 +13,12 @@ from typing import Any
 
 from memserve.errors import Cancelled, MemserveError
 from memserve.protocol import observer
-from memserve.run.asking.ask import Asker
+from memserve.run.ask import Asker
 from memserve.run.limits.budget import Spending
-from memserve.run.limits.concurrency import CEILING
-from memserve.run.limits.in_flight import Ticket
+from memserve.run.limits.concurrency import CEILING, Ticket
 from memserve.run.limits.regulator import Regulator
 from memserve.run.options import Options
-from memserve.run.requests import order
-from memserve.run.requests.item import Item
+from memserve.run.requests import Item, arrange
 from memserve.run.store.results import Results
 
 MOST_ITEMS = 1024
@@ -202,7 +202,7 @@ class AsyncLoop:
             await asyncio.sleep(FILL_SECONDS)  # the more there is, the better the order
         found = self.queue.take_all()
         if found:
-            self._ready.extend(order.arrange(found) if self._order == "prefix" else found)
+            self._ready.extend(arrange(found) if self._order == "prefix" else found)
         else:
             await self._event.wait(POLL_SECONDS)
 

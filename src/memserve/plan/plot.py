@@ -1,5 +1,7 @@
 """Draws the memory of each card, and how many tokens its KV cache holds as the context grows."""
 
+from __future__ import annotations
+
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,8 +11,8 @@ from memserve.errors import InvalidInput
 from memserve.hardware.machine import GIB
 from memserve.plan.answer import Answer
 from memserve.plan.plan import Plan
-from memserve.plan.report.sections import PARTS
 from memserve.plan.search.checkpoints import loaded
+from memserve.plan.sections import PARTS
 
 FORMATS = (".png", ".svg")
 POINTS = 24

@@ -1,13 +1,49 @@
-"""Sections as text: whole lines in a pipe, wrapped at words for a width; never a cut command or name."""
+"""How an answer looks: sections with a title, rows and lines, as text at a width, in colours, as HTML."""
+
+from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-
-from rich.console import Console
-from rich.text import Text
+from html import escape
+from itertools import groupby
+from typing import TYPE_CHECKING, NamedTuple
 
 from memserve.errors import printable
-from memserve.plan.page.section import Row, Section, is_bar
+
+if TYPE_CHECKING:
+    from rich.text import Text
+
+Row = tuple[str, ...]
+CELLS = 40
+"""Characters of a bar."""
+
+
+class Section(NamedTuple):
+    """A title, rows of cells (under a header if there is one), and lines of text."""
+
+    title: str = ""
+    header: Row = ()
+    rows: tuple[Row, ...] = ()
+    lines: tuple[str, ...] = ()
+    bullets: bool = True
+    style: str = ""
+    """good or bad: how a terminal colours the title."""
+    as_is: bool = False
+    """Lines are printed whole, however wide: commands to be pasted, charts."""
+    legend: tuple[str, ...] = ()
+    """What a bar's signs stand for, by their first letter: coloured like the bar."""
+
+
+def bar(parts: dict[str, int], total: int) -> str:
+    """The first letter of each part as often as its share of the total, dots for what is left."""
+    signs = "".join(part[0] * round(CELLS * size / max(1, total)) for part, size in parts.items())
+    return "[" + signs[:CELLS].ljust(CELLS, ".") + "]"
+
+
+def is_bar(line: str) -> bool:
+    """Whether a line was made by `bar`."""
+    return len(line) == CELLS + 2 and line[0] + line[-1] == "[]"
+
 
 INDENT = "  "
 DEEPER = "      "
@@ -17,8 +53,6 @@ NARROWEST = 40
 def write(sections: Iterable[Section]) -> None:
     """Print sections: coloured and wrapped on a terminal, plain in a pipe."""
     if sys.stdout.isatty():
-        from memserve.plan.page.text import show
-
         show(sections)
     else:
         sys.stdout.write(text(sections))
@@ -95,6 +129,8 @@ KINDS = {"header": "bold", "as_is": "cyan"}
 
 def show(sections: Iterable[Section]) -> None:
     """Print sections with colours; long commands run on, so that they are copied whole."""
+    from rich.console import Console
+
     console = Console(highlight=False)
     for number, section in enumerate(sections):
         if number:
@@ -105,6 +141,8 @@ def show(sections: Iterable[Section]) -> None:
 
 def styled(kind: str, line: str, section: Section) -> Text:
     """A line in the colours of what it is."""
+    from rich.text import Text
+
     if kind == "bar":
         return _bar(line.strip())
     if kind == "title":
@@ -116,7 +154,57 @@ def styled(kind: str, line: str, section: Section) -> Text:
 
 
 def _bar(line: str) -> Text:
+    from rich.text import Text
+
     found = Text(INDENT)
     for sign in line[1:-1]:
         found.append("█" if sign != "." else "░", style=COLOURS.get(sign, ""))
     return found
+
+
+HTML_COLOURS = {"w": "#4c72b0", "k": "#55a868", "a": "#ccb974", "n": "#8172b2", "g": "#64b5cd",
+                "o": "#c44e52", "l": "#8c8c8c", "b": "#937860", ".": "#e6e6e6"}  # fmt: skip
+HTML_STYLES = {"good": ' style="color:#2e7d32"', "bad": ' style="color:#c62828"', "": ""}
+
+
+def html(sections: Iterable[Section]) -> str:
+    """Sections one below the other."""
+    return "<div>" + "".join(part for section in sections for part in _html_parts(section)) + "</div>"
+
+
+def _html_parts(section: Section) -> Iterator[str]:
+    if section.title:
+        yield f"<p{HTML_STYLES[section.style]}><b>{escape(section.title)}</b></p>"
+    if section.rows:
+        rows = "".join(_html_row(row, "td") for row in section.rows)
+        yield f"<table>{_html_row(section.header, 'th') if section.header else ''}{rows}</table>"
+    for line in section.lines:
+        if is_bar(line):
+            yield _html_bar(line)
+        elif section.as_is:
+            yield f'<pre style="white-space:pre-wrap">{escape(line)}</pre>'
+        else:
+            yield f"<p>{'• ' if section.bullets else ''}{_html_text(line, section.legend)}</p>"
+
+
+def _html_row(row: Row, tag: str) -> str:
+    return (
+        "<tr>" + "".join(f'<{tag} style="text-align:left">{escape(cell)}</{tag}>' for cell in row) + "</tr>"
+    )
+
+
+def _html_text(line: str, legend: Iterable[str]) -> str:
+    """Escaped, with the parts of a bar marked in its colours."""
+    found = escape(line)
+    for part in legend:
+        found = found.replace(part, f'<span style="color:{HTML_COLOURS[part[0]]}">■</span> {part}', 1)
+    return found
+
+
+def _html_bar(line: str) -> str:
+    shares = ((sign, len(list(signs))) for sign, signs in groupby(line[1:-1]))
+    cells = "".join(
+        f'<span style="background:{HTML_COLOURS[sign]};padding:0 {5 * share}px"></span>'
+        for sign, share in shares
+    )
+    return f'<div style="line-height:1em">{cells}</div>'

@@ -1,5 +1,7 @@
 """Asking a generator, whatever of the protocol it has: awaited, or in threads where it only blocks."""
 
+from __future__ import annotations
+
 import asyncio
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -9,7 +11,7 @@ from typing import Any
 from memserve.errors import BadAnswer, InvalidInput, TimedOut
 from memserve.http.chat.answer import count
 from memserve.protocol import Completion, Request, Usage
-from memserve.run.requests.item import chosen
+from memserve.run.requests import chosen
 
 LIMIT_SECONDS = 3600.0
 """No single request is waited for longer, whatever its client's own limits are."""

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from memserve.plan.page.section import Section
+    from argparse import Namespace
+
+    from memserve.plan.page import Section
 
 WIDTH = 100
 
@@ -28,7 +31,7 @@ class Shown:
         raise NotImplementedError
 
     def __str__(self) -> str:
-        from memserve.plan.page.text import text
+        from memserve.plan.page import text
 
         return text(self.sections(), WIDTH).rstrip("\n")
 
@@ -37,6 +40,24 @@ class Shown:
         return f"<{type(self).__name__}: {headline[:160]}>"
 
     def _repr_html_(self) -> str:
-        from memserve.plan.page.html import html
+        from memserve.plan.page import html
 
         return html(self.sections())
+
+
+def show(value: Shown, options: Namespace) -> int:
+    """Print the value; 0 if what was asked can be had."""
+    if options.json:
+        write_json(value.to_dict())
+    else:
+        from memserve.plan.page import write
+
+        write(value.sections(why=getattr(options, "why", False), everything=getattr(options, "all", False)))
+    return 0 if value.fits else 1
+
+
+def write_json(answer: dict[str, Any]) -> None:
+    """One object on stdout."""
+    import json
+
+    sys.stdout.write(json.dumps(answer, ensure_ascii=False, allow_nan=False) + "\n")

@@ -1,18 +1,18 @@
 """The asking loop for local engines: long lists in one call, in the caller's own thread."""
 
+from __future__ import annotations
+
 import time
 from collections.abc import Iterator
 from typing import Any
 
 from memserve.errors import BadAnswer, EngineFailed
 from memserve.protocol import Completion
-from memserve.run.asking import ask
-from memserve.run.limits.budget import Spending
-from memserve.run.limits.estimate import Estimate
-from memserve.run.limits.failures import ABORT
+from memserve.run import ask
+from memserve.run.limits.budget import Estimate, Spending
+from memserve.run.limits.regulator import ABORT
 from memserve.run.options import Options
-from memserve.run.requests import order
-from memserve.run.requests.item import Item, chosen
+from memserve.run.requests import Item, arrange, chosen
 from memserve.run.store.results import Results
 
 FIRST, MOST, LEAST = 64, 1024, 8
@@ -48,7 +48,7 @@ class LocalLoop:
             if not window:
                 return
             if self._order == "prefix":
-                window = order.arrange(window)
+                window = arrange(window)
             began = time.monotonic()
             for group in _by_settings(window):
                 if not self._stopping:

@@ -1,12 +1,16 @@
-"""One queued request: what was asked, under which identity, and where it stood in the input."""
+"""What is to be asked: requests read lazily from a file or any iterable, named, put in order."""
+
+from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from dataclasses import MISSING, dataclass, fields
 from difflib import get_close_matches
 from hashlib import blake2b
 from operator import attrgetter
-from typing import Any
+from pathlib import Path
+from typing import IO, Any
 
 from memserve.client.settings import check as check_setting
 from memserve.errors import InvalidInput
@@ -97,7 +101,7 @@ def text_of(message: Mapping[str, Any]) -> str:
     return content if isinstance(content, str) else _canonical(message)
 
 
-def read(value: Any, index: int, defaults: Mapping[str, Any]) -> Item:
+def read_item(value: Any, index: int, defaults: Mapping[str, Any]) -> Item:
     """An item from a Request, a mapping or a bare prompt; raises InvalidInput with the reason."""
     name: Any = None
     meta: Any = None
@@ -174,3 +178,135 @@ def _kind(part: Any) -> str:
 
 def _shown(prompt: Any) -> str:
     return "an empty list" if prompt in ([], ()) else type(prompt).__name__
+
+
+BLOCK = 512
+"""Characters that must agree before it pays to bring two requests together: eight KV blocks or so."""
+
+Keyed = tuple["str | tuple[int, ...]", "Item"]
+
+
+def arrange(items: Iterable[Item]) -> list[Item]:
+    """The same items, grouped by their shared prefixes at every depth; groups by first appearance."""
+    return [item for _, item in _arranged([(prompt_text(item.request.prompt), item) for item in items], 0)]
+
+
+def prompt_text(prompt: Any) -> Any:
+    """What an engine sees first to last, as something that can be sliced and compared."""
+    if isinstance(prompt, (str, Raw)):
+        return prompt if isinstance(prompt, str) else prompt.text
+    if isinstance(prompt[0], int):
+        return tuple(prompt)
+    return "\0".join(text_of(message) for message in prompt)
+
+
+def _arranged(keyed: Sequence[Keyed], depth: int) -> Iterator[Keyed]:
+    groups: dict[Any, list[Keyed]] = {}
+    for place, pair in enumerate(keyed):
+        block = pair[0][depth : depth + BLOCK]
+        groups.setdefault(block if len(block) == BLOCK else place, []).append(pair)
+    for group in groups.values():
+        if len(group) > 2:
+            yield from _arranged(group, shared_prefix([words for words, _ in group], depth + BLOCK))
+        else:
+            yield from group
+
+
+def shared_prefix(texts: Sequence[Any], known: int) -> int:
+    """The length of the prefix that all texts share, of which `known` are known to agree."""
+    low, high = min(texts), max(texts)  # whatever these two share, all share
+    step = BLOCK
+    while low[known : known + step] == high[known : known + step] and known < len(low):
+        known += step
+        step *= 2
+    while step > 1:
+        step //= 2
+        if low[known : known + step] == high[known : known + step]:
+            known += step
+    return min(known, len(low))
+
+
+Entry = tuple[int, "int | None", Any]
+"""Place in the input, line number in the file, and the value, which may be an InvalidInput."""
+
+
+def entries(requests: Any) -> Iterator[Entry]:
+    """Every request of a path, of "-" (standard input) or of an iterable, with its place."""
+    if isinstance(requests, str) and requests == "-":
+        yield from _lines(sys.stdin.buffer)
+    elif isinstance(requests, (str, Path)):
+        with _opened(Path(requests)) as file:
+            yield from _lines(file)
+    else:
+        for index, value in enumerate(requests):
+            yield index, None, value
+
+
+def check_requests(requests: Any) -> None:
+    """Refuse what cannot be read, before any work."""
+    if isinstance(requests, (str, Path)):
+        if requests == "-":
+            return
+        path = Path(requests)
+        if path.is_file() or path.is_dir() or not path.exists():  # a pipe can be opened only once
+            _opened(path).close()
+    elif isinstance(requests, (Mapping, bytes)) or not isinstance(requests, Iterable):
+        raise InvalidInput(f"requests are a path or an iterable of requests, not {type(requests).__name__}")
+
+
+def count_requests(requests: Any) -> int | None:
+    """How many requests there are, where that can be known without asking for them."""
+    if isinstance(requests, (str, Path)) and requests != "-":
+        path = Path(requests)
+        return _count_lines(path) if path.is_file() else None
+    return len(requests) if isinstance(requests, Sized) and not isinstance(requests, str) else None
+
+
+def _count_lines(path: Path) -> int:
+    lines, last = 0, b"\n"
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            lines += block.count(b"\n")
+            last = block
+    return lines + (not last.endswith(b"\n"))
+
+
+def _opened(path: Path) -> IO[bytes]:
+    try:
+        return path.open("rb")
+    except OSError as broken:
+        raise InvalidInput(f"cannot read the requests from {path}: {broken.strerror}") from broken
+
+
+def _lines(file: IO[bytes]) -> Iterator[Entry]:
+    index = 0
+    for number, line in enumerate(file, start=1):
+        text = line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line
+        if text.strip():
+            yield index, number, _parsed(text, number)
+            index += 1
+
+
+def _parsed(line: bytes, number: int) -> Any:
+    try:
+        value = json.loads(line, object_pairs_hook=_once)
+    except InvalidInput as broken:
+        return InvalidInput(f"line {number} {broken}")
+    except ValueError as broken:  # UnicodeDecodeError and JSONDecodeError both are
+        what = broken.msg if isinstance(broken, json.JSONDecodeError) else "not UTF-8"
+        return InvalidInput(f"line {number} is not JSON: {what}")
+    except RecursionError:
+        return InvalidInput(f"line {number} is not JSON: nested too deeply")
+    if isinstance(value, (dict, str, list)):
+        return value
+    return InvalidInput(f"line {number} is neither a request nor a bare prompt, but a {type(value).__name__}")
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object; one that says a thing twice means neither."""
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise InvalidInput(f"says {twice[:40]!r} twice")
+    return found
