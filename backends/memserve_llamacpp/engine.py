@@ -165,7 +165,7 @@ def _advice(path: Path, tokens: int) -> str:
 
 # At best, before a model is named; no engine is loaded for it.
 capabilities = Capabilities(
-    backend="llamacpp", tasks=frozenset({"generate", "embed"}), chat=True, temperature=True, top_p=True,
+    backend="llamacpp", tasks=frozenset({"generate", "embed"}), chat=True, tools=True, temperature=True, top_p=True,
     max_tokens=True, stop=True, usage=True, raw=True, token_ids=True, top_k=True, min_p=True, seed=True,
     n=True, logprobs=20, score=True, schema=True, choices=True, truncate=True, stream=True,
     returns_token_ids=True, deterministic=True, count_tokens=True, tokenizer=True, cancel=True,

@@ -1,4 +1,4 @@
-"""Calls of tools that models ask for: how families write them, reading them out of text, their grammar."""
+"""Calls of tools that models ask for: how families write them, reading them out of text."""
 
 from __future__ import annotations
 
@@ -22,6 +22,14 @@ log = logging.getLogger("memserve")
 _NAME = re.compile(r"[\w.\-/]+")
 _INDEX = re.compile(r":\d+")
 _OBJECT: dict[str, Any] = {"type": "object"}
+PROBE_VALUE = "memserve proves calls"
+PROBE_CALL: dict[str, Any] = {"name": "memserve_probe", "arguments": {"said": PROBE_VALUE}}
+PROBE: dict[str, Any] = {"type": "function", "function": {
+    "name": "memserve_probe", "description": "Says something.",
+    "parameters": {"type": "object", "properties": {"said": {"type": "string", "description": "What."}},
+                   "required": ["said"]},
+}}  # fmt: skip
+"""A tool that templates are tried with, and a call of it."""
 
 
 @dataclass(frozen=True)
@@ -89,44 +97,8 @@ class Calling:
     kept: Mapping[int, str] = field(default_factory=dict)
     """Tokens of the marks that decoding leaves out as special, with their text."""
 
-    def written(self) -> list[tuple[str, Mapping[str, Any], str]]:
-        """Each tool's call as the family writes it: what comes before its arguments, their schema, what after."""
-        one = self.family
-        if one.keys:
-            middle, end = f'", "{one.keys[1]}": ', "}" + one.after[0]
-            begin = f'{one.before[0]}{{"{one.keys[0]}": "'
-        else:
-            begin, middle, end = one.before[0], one.middle[0], one.after[0]
-        return [(begin + name + middle, schema, end) for name, schema in self.tools.items()]
 
-    def structural_tag(self) -> dict[str, Any] | None:
-        """The answer's grammar, as xgrammar's structural tags say it; None: any text may come."""
-        one = self.family
-        tags = [self._tag(begin, schema, end) for begin, schema, end in self.written()]
-        calls = {"type": "tags_with_separator", "tags": tags, "separator": one.between, "at_least_one": True,
-                 "stop_after_first": self.once}  # fmt: skip
-        if one.section[0]:
-            tags = [{"type": "tag", "begin": one.section[0], "content": calls, "end": one.section[1]}]
-        if self.forced:
-            return tags[0] if one.section[0] else calls
-        if not one.start:
-            return {"type": "triggered_tags", "triggers": [one.triggers[0]], "tags": tags}
-        text = {"type": "regex", "pattern": r"[^{][\s\S]*"}
-        return {"type": "or", "elements": [calls, text]} if one.keys else None
-
-    def _tag(self, begin: str, schema: Mapping[str, Any], end: str) -> dict[str, Any]:
-        content: dict[str, Any] = {
-            "type": "json_schema", "json_schema": dict(schema), "style": self.family.style,
-        }  # fmt: skip
-        if self.family.id:  # the model numbers its calls
-            middle = self.family.middle[0]
-            number = [{"type": "regex", "pattern": r":\d+"}, {"type": "const_string", "value": middle}]
-            begin = begin.removesuffix(middle)
-            content = {"type": "sequence", "elements": [*number, content]}
-        return {"type": "tag", "begin": begin, "content": content, "end": end}
-
-
-def of(request: Request, family: Family, salt: str, kept: Mapping[int, str]) -> Calling | None:
+def of(request: Request, family: Family, kept: Mapping[int, str]) -> Calling | None:
     """What a request's tools allow; None where no call may come."""
     choice = request.tool_choice or "auto"
     if not request.tools or choice == "none":
@@ -136,12 +108,12 @@ def of(request: Request, family: Family, salt: str, kept: Mapping[int, str]) -> 
         name = (choice.get("function") or choice).get("name")
         if name not in tools:
             raise InvalidInput(f"tool_choice names {name!r}: no such tool ({', '.join(tools)})")
-        return Calling(family, {name: tools[name]}, forced=True, once=True, salt=salt, kept=kept)
+        return Calling(family, {name: tools[name]}, forced=True, once=True, kept=kept)
     if choice not in ("auto", "required"):
         raise InvalidInput(
             f"tool_choice is auto, none, required or {{'function': {{'name': ...}}}}, not {choice!r}"
         )
-    return Calling(family, tools, forced=choice == "required", salt=salt, kept=kept)
+    return Calling(family, tools, forced=choice == "required", kept=kept)
 
 
 def function(tool: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]]:
@@ -157,6 +129,31 @@ def function(tool: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]]:
     if not isinstance(schema, Mapping):
         raise InvalidInput(f"the parameters of tool {name} are a JSON schema, not {type(schema).__name__}")
     return name, schema
+
+
+def history(calls: Any, *, as_text: bool) -> list[dict[str, Any]]:
+    """Earlier calls of a conversation as a template reads them: arguments as an object, or as JSON text."""
+    if isinstance(calls, (str, Mapping)) or not isinstance(calls, Sequence):
+        raise InvalidInput("tool_calls of a message are a list")
+    return [_earlier(call, as_text=as_text) for call in calls]
+
+
+def _earlier(call: Any, *, as_text: bool) -> dict[str, Any]:
+    found = call.get("function") if isinstance(call, Mapping) else None
+    if not isinstance(found, Mapping) or not isinstance(found.get("name"), str):
+        raise InvalidInput(
+            'a call in a message is {"id", "type": "function", "function": {"name", "arguments"}}'
+        )
+    arguments = found.get("arguments", {})
+    if isinstance(arguments, str):
+        try:
+            arguments = json.loads(arguments or "{}")
+        except (ValueError, RecursionError):
+            arguments = None
+    if not isinstance(arguments, Mapping):
+        raise InvalidInput(f"the arguments of the call of {found['name']} are not a JSON object")
+    told = json.dumps(arguments, ensure_ascii=False) if as_text else dict(arguments)
+    return {**call, "type": "function", "function": {**found, "arguments": told}}
 
 
 class CallSplitter:

@@ -103,14 +103,16 @@ class Tokenizing:
         return None if context is None else context - self._unscored
 
     def _apart(self, request: Request, prepared: Prepared, sample: Sample) -> tuple[Sample, int | None]:
-        """A sample with its thought apart, and the thought's tokens."""
-        if prepared.thinking is None:
+        """A sample of an engine that knows text alone, with thought, calls and the thought's tokens apart."""
+        if not prepared.parted:
             return sample, None
-        text = self._prompts.detokenizer(request, prepared, live=True)
-        for token in sample.token_ids or ():
+        text, ids = self._prompts.detokenizer(request, prepared, live=True), sample.token_ids or ()
+        for count, token in enumerate(ids, 1):
             text.push(token)
-        said = text.finish()
-        return replace(sample, text=said, reasoning=text.reasoning), text.reasoning_tokens
+            if text.stopped:  # stop strings are for the answer alone, so the engine was not told of them
+                told = sample.logprobs and sample.logprobs[:count]
+                return text.sample("stop", ids[:count], told), text.reasoning_tokens
+        return text.sample(sample.finish_reason, ids, sample.logprobs), text.reasoning_tokens
 
     def _joined(self, request: Request, parts: Sequence[tuple[Sample, int | None]],
                 used: Usage) -> Completion:  # fmt: skip
