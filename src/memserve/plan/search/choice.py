@@ -1,4 +1,4 @@
-"""Ranks the candidates that fit, by the objective; quality first unless asked otherwise."""
+"""Ranks the candidates that fit by the objective, quality first; and what none of them beats."""
 
 from __future__ import annotations
 
@@ -112,7 +112,6 @@ class Rank:
 
     def pace(self, candidate: Judged) -> float:
         """Seconds or dollars per answer, as predicted; by the slow end where nobody measured."""
-
         job, latency = self.query.job, self.query.objective == "latency"
         concurrency = self.query.concurrency if latency else None
         if self.model.embeds:
