@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from memserve.errors import Closed, InvalidInput, MemserveError
+from memserve.errors import Closed, MemserveError
 from memserve.protocol import (
     Completion,
     Delta,
@@ -22,10 +20,12 @@ from memserve.protocol import (
     TokenLogprob,
     Usage,
 )
+from memserve.tokens import template
 from memserve.tokens.detokenizer import Detokenizer
 from memserve.tokens.prompts import Prepared, Prompts
 from memserve.tokens.tokenizing import ScorePair, Tokenizing
 from memserve_llamacpp.engine import capabilities
+from memserve_llamacpp.grammar import grammar_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -57,7 +57,7 @@ class GgufTokenizer:
         """The rendered template; `tokenize` is there for the shared signature and must be False."""
         words = {"bos_token": self._word(self.bos_token_id), "eos_token": self._word(self.eos_token_id)}
         if self._template is None:
-            self._template = _compile(str(self.chat_template))
+            self._template = template.compiled(str(self.chat_template))
         return str(
             self._template.render(
                 messages=list(messages),
@@ -78,37 +78,6 @@ class GgufTokenizer:
 
 def _known(token: int) -> int | None:
     return None if token < 0 else token
-
-
-def _compile(template: str) -> Any:
-    from jinja2.ext import loopcontrols
-    from jinja2.sandbox import ImmutableSandboxedEnvironment
-
-    world = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols])
-    world.globals["raise_exception"] = _refuse
-    world.globals["strftime_now"] = lambda form: datetime.now().strftime(form)
-    return world.from_string(template)
-
-
-def _refuse(words: str) -> None:
-    from jinja2.exceptions import TemplateError
-
-    raise TemplateError(words)
-
-
-def grammar_of(request: Request) -> Any:
-    """A `LlamaGrammar`, or None for a free answer."""
-    if request.schema is None and not request.choices:
-        return None
-    from llama_cpp import LlamaGrammar
-
-    if request.choices:
-        words = " | ".join(json.dumps(choice, ensure_ascii=False) for choice in request.choices)
-        return LlamaGrammar.from_string(f"root ::= {words}", verbose=False)
-    try:
-        return LlamaGrammar.from_json_schema(json.dumps(request.schema), verbose=False)
-    except (ValueError, KeyError, TypeError, AssertionError, AttributeError) as error:
-        raise InvalidInput(f"llama.cpp cannot follow the schema: {error}") from error
 
 
 PIECE = 128
@@ -148,8 +117,8 @@ class Generating(Tokenizing):
             capabilities, engine=f"llama-cpp-python {llama_cpp.__version__}", model=model,
             device="gpu" if llama_cpp.llama_supports_gpu_offload() else "cpu", tasks=frozenset({"generate"}),
             context=llama.n_ctx(), chat=self._prompts.chat, thinking=self._prompts.thinking_modes,
-            template=self._prompts.chat, roles=frozenset(), normalize=False,
-            dimensions=False,
+            template=self._prompts.chat, tools=self._prompts.family is not None, roles=frozenset(),
+            normalize=False, dimensions=False,
         )  # fmt: skip
 
     def generate(self, requests: Sequence[Request]) -> list[Completion]:
@@ -163,9 +132,7 @@ class Generating(Tokenizing):
         for _ in self._grow(request, prepared, 0, answer):
             if delta := answer.text.delta():
                 yield delta
-        answer.text.finish()
-        spent = Usage(len(prepared.ids), len(answer.ids), None, answer.text.reasoning_tokens)
-        yield Delta(answer.text.fresh(last=True), answer.finish, spent, answer.text.fresh_thought())
+        yield answer.text.last(answer.finish, Usage(len(prepared.ids), len(answer.ids)))
 
     def score(self, pairs: Sequence[ScorePrompts]) -> list[Score]:
         """Log-likelihoods, one token of the continuation after the other."""
@@ -198,14 +165,12 @@ class Generating(Tokenizing):
         answer = _Answer(self._prompts.detokenizer(request, prepared, live=False))
         for _ in self._grow(request, prepared, index, answer):
             pass
-        told = tuple(answer.told) if request.logprobs is not None else None
-        text = answer.text.finish()
-        sample = Sample(text, answer.finish, tuple(answer.ids), told, reasoning=answer.text.reasoning)
-        return sample, answer.text.reasoning_tokens
+        told = answer.told if request.logprobs is not None else None
+        return answer.text.sample(answer.finish, answer.ids, told), answer.text.reasoning_tokens
 
     def _grow(self, request: Request, prepared: Prepared, index: int, answer: _Answer) -> Iterator[None]:
         """Add tokens until the model ends, a stop string is complete or the limit is reached."""
-        for token, logits in self._tokens(request, prepared.ids, index, answer.text):
+        for token, logits in self._tokens(request, prepared, index, answer.text):
             self._go_on()
             answer.ids.append(token)
             if request.logprobs is not None:
@@ -220,10 +185,10 @@ class Generating(Tokenizing):
             if answer.text.stopped or len(answer.ids) >= prepared.most:
                 return
 
-    def _tokens(self, request: Request, ids: list[int], index: int,
+    def _tokens(self, request: Request, prepared: Prepared, index: int,
                 text: Detokenizer) -> Iterator[tuple[int, Any]]:  # fmt: skip
         """Tokens with the logits that they were chosen by; a grammar binds the answer, not the thought."""
-        grammar = grammar_of(request)
+        grammar, ids = grammar_of(request, prepared), prepared.ids
         made: list[int] = []
         if grammar is None or not text.answering:
             for token, logits in self._free(request, ids, index, text):

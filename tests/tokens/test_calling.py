@@ -70,7 +70,7 @@ TRANSCRIPTS = [
 
 
 def _calling(name: str) -> calling.Calling:
-    found = calling.of(Request(prompt="x", tools=(TOOL,)), FAMILIES[name], "", {})
+    found = calling.of(Request(prompt="x", tools=(TOOL,)), FAMILIES[name], {})
     assert found is not None
     return found
 
@@ -166,11 +166,11 @@ def test_pieces_never_change_what_comes_out(text: str, cuts: list[int]) -> None:
 
 def test_which_tools_may_be_called() -> None:
     named = {"type": "function", "function": {"name": "get_weather"}}
-    asked = {choice: calling.of(Request(prompt="x", tools=(TOOL,), tool_choice=choice), FAMILIES["hermes"], "", {})
+    asked = {choice: calling.of(Request(prompt="x", tools=(TOOL,), tool_choice=choice), FAMILIES["hermes"], {})
              for choice in ("auto", "none", "required")}  # fmt: skip
     assert asked["none"] is None
     assert [asked[one].forced for one in ("auto", "required")] == [False, True]
-    one = calling.of(Request(prompt="x", tools=(TOOL,), tool_choice=named), FAMILIES["hermes"], "", {})
+    one = calling.of(Request(prompt="x", tools=(TOOL,), tool_choice=named), FAMILIES["hermes"], {})
     assert (one.forced, one.once) == (True, True)
 
 
@@ -182,7 +182,7 @@ def test_which_tools_may_be_called() -> None:
 def test_what_cannot_be_meant_is_refused(tool: dict[str, object], choice: object) -> None:
     request = Request(prompt="x", tools=(tool,), tool_choice=choice)  # type: ignore[arg-type]
     with pytest.raises(InvalidInput):
-        calling.of(request, FAMILIES["hermes"], "", {})
+        calling.of(request, FAMILIES["hermes"], {})
 
 
 def test_a_familys_marks_stand_in_its_template() -> None:

@@ -261,13 +261,20 @@ class _Reader:
         if not self._any(self._family.before):
             return None
         found = self._object() if self._family.keys else self._named()
-        if found is None or not (self._any(self._family.after) or not self._text[self.at :].strip()):
+        if found is None or not (self._any(self._family.after) or self._cut_off()):
             return None
         name, arguments, own = found
         if self._family.start and self._family.keys and name not in self._calling.tools:
             return None
         told = json.dumps(arguments, ensure_ascii=False)
         return ToolCall(own or self._id(name, told), name, told)
+
+    def _cut_off(self) -> bool:
+        """Whether nothing is left but a beginning of what closes a call."""
+        rest = self._text[self.at :].strip()
+        closes = any(mark.strip().startswith(rest) for mark in self._family.after)
+        self.at = len(self._text) if closes else self.at
+        return closes
 
     def _id(self, name: str, arguments: str) -> str:
         """Nine letters and digits, as Mistral's templates ask for."""
