@@ -26,7 +26,7 @@ from memserve.http import (
 )
 from memserve.http.address import named
 from memserve.http.address import parse as parse_address
-from memserve.http.body import bad, parse
+from memserve.http.body import counted
 from memserve.http.chat import encode
 from memserve.http.failure import Words
 from memserve.protocol import Completion, Prompt, Request, Task
@@ -71,7 +71,7 @@ class ConverseEngine(HttpEngine):
     async def acount_tokens(self, prompt: Prompt) -> int:
         """Tokens of a prompt, as the provider counts them; costs a request, and no money."""
         call = self._client.call(self._count_url, encode({"input": {"converse": ask.prompt(prompt)}}))
-        return await self._client.fetch(call, _count)
+        return await self._client.fetch(call, counted("inputTokens"))
 
 
 def _event(frame: Frame) -> Event:
@@ -84,14 +84,6 @@ def _event(frame: Frame) -> Event:
         said = encode({"message": known.get(":error-message", "")}).decode()
         return Event(answer.EXCEPTION + known.get(":error-code", ""), said)
     return Event(known.get(":event-type", ""), data)
-
-
-def _count(words: str, headers: Mapping[str, str]) -> int:
-    found = parse(words)
-    tokens = found.get("inputTokens") if isinstance(found, dict) else None
-    if not isinstance(tokens, int):
-        raise bad("the answer has no count of tokens")
-    return tokens
 
 
 capabilities = capabilities_of(model_of("claude-haiku-4-5"))

@@ -23,7 +23,7 @@ from memserve.http import (
 )
 from memserve.http.address import named
 from memserve.http.address import parse as parse_address
-from memserve.http.body import bad, parse
+from memserve.http.body import counted
 from memserve.http.chat import encode
 from memserve.http.failure import Words
 from memserve.protocol import Completion, Prompt, Request, Task
@@ -57,15 +57,7 @@ class GeminiEngine(HttpEngine):
         """Tokens of a prompt, as the provider counts them; costs a request, and no money."""
         whole = {"model": self._model.path, **ask.prompt(prompt, self._model)}
         call = self._client.call(self._count_url, encode({"generateContentRequest": whole}))
-        return await self._client.fetch(call, _count)
-
-
-def _count(words: str, headers: Mapping[str, str]) -> int:
-    found = parse(words)
-    tokens = found.get("totalTokens") if isinstance(found, dict) else None
-    if not isinstance(tokens, int):
-        raise bad("the answer has no count of tokens")
-    return tokens
+        return await self._client.fetch(call, counted("totalTokens"))
 
 
 _BASE_URL = "https://generativelanguage.googleapis.com/v1beta"

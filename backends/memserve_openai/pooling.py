@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from memserve.client.async_driver import all_or_none
 from memserve.errors import BadRequest, ContextOverflow, Unsupported
 from memserve.http import HttpClient
 from memserve.http.body import bad, parse
@@ -80,7 +81,7 @@ class EmbedEngine:
             async with gate:
                 return await self._split([words[i] for i in batch], fields)
 
-        answers = await _all([one(batch) for batch in batches])
+        answers = await all_or_none([one(batch) for batch in batches])
         order = np.argsort([i for batch in batches for i in batch], kind="stable")
         widths = {vectors.shape[1] for vectors, _ in answers}
         if len(widths) > 1:
@@ -188,17 +189,6 @@ def _unit(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
 def _sum(usages: Any) -> Usage:
     counts = [usage.prompt_tokens for usage in usages]
     return Usage(prompt_tokens=None if None in counts else sum(counts))
-
-
-async def _all(works: list[Any]) -> list[Any]:
-    tasks = [asyncio.ensure_future(work) for work in works]
-    try:
-        return await asyncio.gather(*tasks)
-    except BaseException:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        raise
 
 
 class RerankEngine:

@@ -10,6 +10,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from memserve import cli, registry
 from memserve.errors import MemserveError
+from memserve.extras import release_of
 from memserve.plan.page import Section
 from memserve.plan.shown import Shown
 
@@ -104,7 +105,7 @@ def _run(words: Sequence[str] | None) -> int:
 def diagnosis() -> Diagnosis:
     """Looks at this machine and this environment."""
     python = {
-        "memserve": installed("memserve") or "not installed", "python": platform.python_version(),
+        "memserve": release_of("memserve") or "not installed", "python": platform.python_version(),
         "interpreter": sys.executable, "system": platform.platform(),
     }  # fmt: skip
     needs = requirements()
@@ -154,7 +155,7 @@ def part(name: str, needs: Mapping[str, Sequence[str]]) -> Part:
     release = _newest(backend)
     packages = [match[0] for one in release.get("packages", ()) if (match := _NAME.match(one))]
     wanted = needs.get(name) or packages
-    here = {package: found for package in wanted if (found := installed(package)) is not None}
+    here = {package: found for package in wanted if (found := release_of(package)) is not None}
     missing = tuple(package for package in wanted if package not in here)
     line = f'pip install "memserve[{name}]"' if name in needs else f"pip install {' '.join(missing)}"
     keys = backend.keys if isinstance(backend, Keyed) else ()
@@ -166,16 +167,6 @@ def _newest(backend: Any) -> Mapping[str, Any]:
     """The newest release that a plannable backend offers."""
     rules = getattr(backend, "rules", None) or {}
     return next(iter(rules.get("versions", ())), {})
-
-
-def installed(package: str) -> str | None:
-    """The release of an installed package."""
-    from importlib.metadata import PackageNotFoundError, version
-
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
 
 
 def _row(part: Part) -> tuple[str, ...]:

@@ -274,11 +274,11 @@ class AsyncDriver:
             raise offers.failure(self._engine, broken) from broken
 
 
-async def all_or_none(works: Sequence[Coroutine[Any, Any, None]]) -> None:
-    """Run works side by side; the first failure cancels the rest and is raised."""
+async def all_or_none(works: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
+    """The results of works side by side; the first failure cancels the rest and is raised."""
     tasks = [asyncio.ensure_future(work) for work in works]
     try:
-        await asyncio.gather(*tasks)
+        return await asyncio.gather(*tasks)
     except BaseException:
         for task in tasks:
             task.cancel()

@@ -142,6 +142,19 @@ def parse(words: str) -> Any:
         raise bad(f"the answer is not JSON ({reason}): {words[:_KEPT]!r}") from None
 
 
+def counted(key: str) -> Callable[[str, Mapping[str, str]], int]:
+    """Reads an answer that is a count of tokens under this key."""
+
+    def read(words: str, headers: Mapping[str, str]) -> int:
+        found = parse(words)
+        tokens = found.get(key) if isinstance(found, dict) else None
+        if not isinstance(tokens, int):
+            raise bad("the answer has no count of tokens")
+        return tokens
+
+    return read
+
+
 def understood(read: Callable[..., T], *words: Any) -> T:
     """What a backend's `read` makes of what a server sent; a shape that it stumbles over is a BadAnswer."""
     try:
