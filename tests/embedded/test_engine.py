@@ -71,7 +71,8 @@ TOOL = {"type": "function", "function": {"name": "get_weather", "parameters": {
 
 
 def test_an_answer_keeps_its_schema_regex_or_choices(generator) -> None:
-    schema = {"type": "object", "properties": {"name": {"type": "string", "maxLength": 12}, "age": {"type": "integer"}},
+    schema = {"type": "object",
+              "properties": {"name": {"type": "string", "maxLength": 9}, "age": {"type": "integer"}},
               "required": ["name", "age"], "additionalProperties": False}  # fmt: skip
     assert set(generator.generate("A person, please.", schema=schema, max_tokens=60).parsed) == {
         "name",
