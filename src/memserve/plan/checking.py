@@ -31,7 +31,7 @@ def check(command: str | Sequence[str], gpus: str | Machine | None = None, *,
     Raises only where the command, the machine or the model cannot be read.
     """
     from memserve.model import load
-    from memserve.plan.search.judging import assess
+    from memserve.plan.search.judging import assess, learnt_here
 
     machine = _machine(gpus, memory_gib_per_card)
     started = container.opened(*taken_apart(command))
@@ -48,7 +48,8 @@ def check(command: str | Sequence[str], gpus: str | Machine | None = None, *,
     backend = installed.named(deployment.backend)
     verdict = assess(backend, model, machine, deployment)
     verdict = _lacking(asked, verdict) or verdict
-    assumed = assumptions(backend.memory, model, machine, deployment)
+    assumed = (*assumptions(backend.memory, model, machine, deployment),
+               *learnt_here(model, machine, deployment))  # fmt: skip
     deployment = replace(deployment, dtype=computed_in(deployment.dtype, model, machine))
     told = (*((verdict.reason,) if verdict.reason else ()), *(() if model.exact else model.notes))
     return Plan(
