@@ -88,6 +88,8 @@ def _verdict(plan: Plan) -> str:
     """Memory and rules are different news."""
     if plan.fits:
         return "takes no card" if plan.remote else "fits"
+    if plan.verdict.missed:
+        return "too slow; the closest:"
     refused = plan.rule not in ("", "memory")
     return "a rule forbids it; the closest:" if refused else "does not fit; the closest:"
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from math import inf
 from typing import Any
 
 from memserve.engines import installed
@@ -17,10 +18,12 @@ from memserve.plan.candidate import (
     Candidate,
     Checkpoint,
     Judged,
+    Verdict,
     steps,
     weight_loss,
 )
 from memserve.plan.query import Query
+from memserve.plan.search import pricing
 from memserve.plan.search.checkpoints import checkpoints, known_methods, loaded
 from memserve.plan.search.judging import fitted, refused
 
@@ -101,10 +104,30 @@ def consider(model: ModelSpec, machine: Machine, query: Query, *, thorough: bool
     if not model.blocks or not installed.plans_locally(query.backend):
         from memserve.plan.search import remote
 
-        return list(remote.candidates(model, query))
+        return [on_time(one, model, machine, query) for one in remote.candidates(model, query)]
     for name in installed.asked(query.backend, query.engine_version):
         found += of_backend(name, installed.named(name), model, machine, query, thorough=thorough)
-    return found
+    return [on_time(one, model, machine, query) for one in found] if query.targets else found
+
+
+def on_time(one: Candidate, model: ModelSpec, machine: Machine, query: Query) -> Candidate:
+    """A candidate that fits, refused where it is predicted to miss a target."""
+    if not one.fits or not query.targets:
+        return one
+    if one.remote:
+        why = "no provider states how fast it answers: --ttft and --tpot hold on cards of one's own"
+        verdict = Verdict("refused", "target", why, "memserve's list of prices", missed=inf)
+        return replace(one, verdict=verdict)
+    told = pricing.speed(loaded(model, one.checkpoint), machine, one, one.concurrency, query.job)
+    for name, wanted in query.targets.items():
+        taken: float = getattr(told, f"{name}_ms").likely
+        if taken > wanted:
+            what = "the first token" if name == "ttft" else "each further token"
+            why = f"{what} takes {taken:.4g} ms and {wanted:g} are wanted"
+            source = "memserve's speed model"
+            verdict = replace(one.verdict, outcome="refused", rule=name, reason=why, source=source)
+            return replace(one, verdict=replace(verdict, missed=taken / wanted))
+    return one
 
 
 def unoffered(model: ModelSpec, machine: Machine, query: Query, quantization: str) -> Iterator[Candidate]:

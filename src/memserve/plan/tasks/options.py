@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 ASKED = ("context", "concurrency", "backend", "engine_version", "quantization", "tp", "pp", "dp", "kv_dtype",
          "objective", "trust_remote_code", "workload", "deadline", "budget", "rpm", "tpm",
-         "headroom")  # fmt: skip
+         "headroom", "batch", "ttft", "tpot", "like")  # fmt: skip
 """Options that become a `PlanOptions`, under the same names."""
 
 OTHERS = ("model", "check", "calibrate", "calibrations", "forget", "compare")
@@ -64,7 +64,7 @@ def _last(words: list[str]) -> str | None:
 
 def asked(options: argparse.Namespace) -> PlanOptions:
     """What the options ask of the planner, as the library takes it."""
-    return cast("PlanOptions", {name: getattr(options, name) for name in ASKED})
+    return cast("PlanOptions", {name: getattr(options, name, None) for name in ASKED})
 
 
 def any_machine(options: argparse.Namespace) -> bool:
@@ -82,6 +82,7 @@ def parser() -> Parser:
     made.add_argument(
         "--gpus", metavar="SPEC", help="4xV100, 2x8xH100, 8x910B4@12.5 ($/h), p4d.24xlarge, cpu, any"
     )
+    made.add_argument("--like", metavar="KNOWN", help="plan MODEL, which nobody knows, by this one's shapes")
     wanted(made)
     _shown(made)
     _other(made)
@@ -106,6 +107,9 @@ def wanted(made: Parser) -> None:
     add("--headroom", metavar="SHARE", help="what of each card stays free: 10%%")
     add("--rpm", type=amount, metavar="N", help="with --workload: requests a minute that a provider takes")
     add("--tpm", type=amount, metavar="N", help="with --workload: tokens a minute that a provider takes")
+    add("--batch", action="store_true", default=None, help="with --workload: the provider's batch prices")
+    add("--ttft", type=amount, metavar="MS", help="milliseconds that the first token may take")
+    add("--tpot", type=amount, metavar="MS", help="milliseconds that each further token may take")
     add("--objective", metavar="O", help="quality (the default), throughput, latency or cost")
     add("--trust-remote-code", action="store_true", default=None,
         help="consent to code from the model's repository, where an engine needs it")  # fmt: skip
