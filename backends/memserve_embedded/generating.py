@@ -27,9 +27,8 @@ from memserve.protocol import (
     TokenLogprob,
     Usage,
 )
-from memserve.tokens import template
 from memserve.tokens.detokenizer import Detokenizer
-from memserve.tokens.prompts import Prompts
+from memserve.tokens.prompts import Prompts, compiled
 from memserve.tokens.tokenizing import ScorePair, Tokenizing
 from memserve_embedded import GENERATING
 from memserve_embedded.convert import prepare
@@ -74,7 +73,7 @@ class EmbeddedTokenizer:
     @cached_property
     def _template(self) -> Any:
         need("embedded", "jinja2")
-        return template.compiled(self.chat_template)
+        return compiled(self.chat_template)
 
 
 CONTEXT = 2048

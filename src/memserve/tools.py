@@ -35,7 +35,9 @@ def loop(generator: Generator, messages: str | Iterable[Message], functions: Seq
     What a function raises goes to the model as its result. After so many rounds no more calls are allowed.
     """
     known, tools = {one.__name__: one for one in functions}, [describe(one) for one in functions]
-    said = [{"role": "user", "content": messages}] if isinstance(messages, str) else list(messages)
+    said: list[Message] = (
+        [{"role": "user", "content": messages}] if isinstance(messages, str) else list(messages)
+    )
     for left in range(rounds, -1, -1):
         how = settings if left else {**settings, "tool_choice": "none"}
         answer = generator.generate(said, tools=tools, **how)

@@ -50,7 +50,8 @@ def test_a_functions_schema_comes_from_its_types() -> None:
             "city": {"type": "string"}, "days": {"type": "integer", "description": "how many"},
             "unit": {"enum": ["C", "F"]},
             "tags": {"anyOf": [{"type": "array", "items": {"type": "string"}}, {"type": "null"}]},
-            "more": {"anyOf": [{"type": "object", "additionalProperties": {"type": "number"}}, {"type": "null"}]},
+            "more": {"anyOf": [
+                {"type": "object", "additionalProperties": {"type": "number"}}, {"type": "null"}]},
         },
     }  # fmt: skip
 

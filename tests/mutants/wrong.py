@@ -32,7 +32,7 @@ def pytest_configure() -> None:
 # ------------------------------------------------------------------ order, invariance, isolation
 
 
-@mutant("order")
+@mutant("invariance")
 def large_batches_come_back_sorted() -> None:
     def make(real: Any) -> Any:
         def generate(self: Any, requests: Any) -> Any:
@@ -44,7 +44,7 @@ def large_batches_come_back_sorted() -> None:
     around(toy.ToyEngine, "generate", make)
 
 
-@mutant("order")
+@mutant("invariance")
 def duplicates_are_answered_once() -> None:
     class Mutant(Wrapped):
         def generate(self, prompt: Any, **settings: Any) -> Any:
@@ -76,7 +76,7 @@ def a_long_neighbour_pads_the_short() -> None:
     around(toy.ToyEngine, "generate", make)
 
 
-@mutant("isolation")
+@mutant("invariance")
 def the_last_seed_is_everybodys() -> None:
     seen: list[Any] = []
 
@@ -91,7 +91,7 @@ def the_last_seed_is_everybodys() -> None:
     wrap(Mutant)
 
 
-@mutant("isolation", alone=True)
+@mutant("invariance", alone=True)
 def threads_share_one_prompt() -> None:
     class Mutant(Wrapped):
         def generate(self, prompt: Any, **settings: Any) -> Any:
@@ -124,7 +124,7 @@ def roles_are_lost() -> None:
     around(model, "render", lambda real: lambda ms: real([m for m in ms if m["role"] != "assistant"]))
 
 
-@mutant("context", alone=True)
+@mutant("length", alone=True)
 def overflow_has_no_numbers() -> None:
     def overflow(**_: Any) -> ContextOverflow:
         return ContextOverflow(tokens=None, limit=None, message="too long")
@@ -132,7 +132,7 @@ def overflow_has_no_numbers() -> None:
     toy.ContextOverflow = overflow
 
 
-@mutant("context")
+@mutant("length")
 def truncation_keeps_the_wrong_end() -> None:
     around(
         toy, "_fit", lambda real: lambda t, limit, policy: real(t, limit, policy)
@@ -141,7 +141,7 @@ def truncation_keeps_the_wrong_end() -> None:
     )  # fmt: skip
 
 
-@mutant("context")
+@mutant("length")
 def tokens_are_counted_without_the_template() -> None:
     toy.ToyEngine.count_tokens = lambda self, prompt: len(str(prompt).encode())
 
@@ -187,7 +187,7 @@ def being_cut_is_called_an_end() -> None:
     around(toy, "_finished", make)
 
 
-@mutant("determinism")
+@mutant("sampling")
 def top_k_is_forgotten() -> None:
     def make(real: Any) -> Any:
         return lambda row, sampling, draw: real(row, replace(sampling, top_k=0), draw)
@@ -195,7 +195,7 @@ def top_k_is_forgotten() -> None:
     around(model, "pick", make)
 
 
-@mutant("determinism")
+@mutant("sampling")
 def temperature_is_forgotten_unless_sampling_many() -> None:
     def make(real: Any) -> Any:
         def complete(request: Any) -> Any:
@@ -206,7 +206,7 @@ def temperature_is_forgotten_unless_sampling_many() -> None:
     around(toy, "_complete", make)
 
 
-@mutant("determinism", alone=True)
+@mutant("sampling", alone=True)
 def seeds_are_forgotten() -> None:
     def make(real: Any) -> Any:
         def complete(request: Any) -> Any:
@@ -219,7 +219,7 @@ def seeds_are_forgotten() -> None:
     around(toy, "_complete", make)
 
 
-@mutant("samples", alone=True)
+@mutant("sampling", alone=True)
 def all_samples_are_one() -> None:
     def make(real: Any) -> Any:
         return lambda request, tokens, limit, index: real(request, tokens, limit, 0)
@@ -227,7 +227,7 @@ def all_samples_are_one() -> None:
     around(toy, "_sample", make)
 
 
-@mutant("samples")
+@mutant("sampling")
 def only_the_first_sample_is_counted() -> None:
     def make(real: Any) -> Any:
         def complete(request: Any) -> Any:
@@ -240,7 +240,7 @@ def only_the_first_sample_is_counted() -> None:
     around(toy, "_complete", make)
 
 
-@mutant("logprobs", alone=True)
+@mutant("score", alone=True)
 def logprobs_belong_to_the_token_before() -> None:
     def make(real: Any) -> Any:
         def finished(request: Any, ids: Any, rows: Any) -> Any:
@@ -283,7 +283,7 @@ def schemas_are_dropped() -> None:
     around(toy, "_complete", make)
 
 
-@mutant("usage", alone=True)
+@mutant("length", alone=True)
 def stopped_answers_are_padded() -> None:
     def make(real: Any) -> Any:
         def complete(request: Any) -> Any:
@@ -296,7 +296,7 @@ def stopped_answers_are_padded() -> None:
     around(toy, "_complete", make)
 
 
-@mutant("stream")
+@mutant("ways")
 def stop_strings_leak_in_streams() -> None:
     def make(real: Any) -> Any:
         def stream(self: Any, request: Any) -> Any:
@@ -309,7 +309,7 @@ def stop_strings_leak_in_streams() -> None:
     around(toy.ToyEngine, "stream", make)
 
 
-@mutant("stream")
+@mutant("ways")
 def usage_comes_twice() -> None:
     def make(real: Any) -> Any:
         def stream(self: Any, request: Any) -> Any:
@@ -326,7 +326,7 @@ def usage_comes_twice() -> None:
 # ------------------------------------------------------------------ refusals and errors
 
 
-@mutant("unsupported", alone=True)
+@mutant("errors", alone=True)
 def what_is_not_known_is_dropped() -> None:
     class Mutant(Wrapped):
         def generate(self, prompt: Any, *, regex: Any = None, tools: Any = None, **settings: Any) -> Any:
@@ -368,7 +368,7 @@ def closed_is_not_closed() -> None:
     wrap(Mutant)
 
 
-@mutant("cancellation", alone=True)
+@mutant("lifecycle", alone=True)
 def a_cancelled_request_breaks_the_engine() -> None:
     class Mutant(Wrapped):
         broken = False
@@ -391,7 +391,7 @@ def a_cancelled_request_breaks_the_engine() -> None:
     wrap(Mutant)
 
 
-@mutant("secrets", alone=True)
+@mutant("errors", alone=True)
 def the_key_is_in_the_repr() -> None:
     class Mutant(Wrapped):
         def __repr__(self) -> str:
@@ -400,7 +400,7 @@ def the_key_is_in_the_repr() -> None:
     wrap(Mutant)
 
 
-@mutant("entrance", alone=True)
+@mutant("errors", alone=True)
 def finding_it_loads_an_engine() -> None:
     """Done by tests/mutants/heavy/sitecustomize.py, in the processes that the suite starts."""
     os.environ["PYTHONPATH"] = os.environ["MEMSERVE_HEAVY"]

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from memserve.conformance.asking import answer, heat, need, question, said
+from memserve.conformance.asking import BROKEN, answer, common, heat, need, question, said
 
 DRAWS = 24
 TOLD = ("temperature", "logprobs", "deterministic")
@@ -120,3 +120,166 @@ def test_answers_without_a_seed_vary(generator: Any, can: Any) -> None:
     one_by_one = {said(answer(generator, question(9), 12, **hot)) for _ in range(6)}
     assert len(one_by_one) > 1
     assert len({said(one) for one in answer(generator, [question(9)] * 6, 12, **hot)}) > 1
+
+
+# ---------------------------------------------------------------------- samples
+
+
+ENDS = ("stop", "length", "content_filter", "tool_calls")
+
+
+def _many(can: Any) -> int:
+    need(can, "n")
+    if can.max_n is not None and can.max_n < 2:
+        pytest.skip("capability max_n: one sample only")
+    return min(4, can.max_n or 4)
+
+
+def _samples(generator: Any, can: Any, number: int = 3) -> Any:
+    need(can, "temperature")
+    more = {"seed": 5} if can.seed else {}
+    return answer(generator, question(number), 8, temperature=heat(generator, 1.3), n=_many(can), **more)
+
+
+def test_n_gives_n_samples(generator: Any, can: Any) -> None:
+    got = _samples(generator, can)
+    assert len(got.samples) == _many(can)
+    assert all(sample.finish_reason in ENDS for sample in got.samples)
+
+
+def test_the_first_sample_is_the_answer(generator: Any, can: Any) -> None:
+    got = _samples(generator, can)
+    assert (got.text, got.finish_reason) == (got.samples[0].text, got.samples[0].finish_reason)
+
+
+def test_samples_are_independent(generator: Any, can: Any) -> None:
+    asked = (_samples(generator, can, number) for number in (3, 4, 5))
+    assert any(len({sample.text for sample in got.samples}) > 1 for got in asked)
+
+
+def test_every_sample_is_counted(generator: Any, can: Any) -> None:
+    need(can, "usage")
+    got = _samples(generator, can)
+    single = answer(generator, question(3), 8)
+    assert got.usage.prompt_tokens == single.usage.prompt_tokens
+    if can.returns_token_ids:
+        assert abs(got.usage.completion_tokens - sum(len(s.token_ids) for s in got.samples)) <= 4
+    else:
+        assert got.usage.completion_tokens >= _many(can)
+
+
+def test_seeded_samples_repeat(generator: Any, can: Any) -> None:
+    need(can, "seed", "deterministic")
+    first, second = (_samples(generator, can) for _ in range(2))
+    assert [said(sample) for sample in first.samples] == [said(sample) for sample in second.samples]
+
+
+def test_max_tokens_bounds_every_sample(generator: Any, can: Any) -> None:
+    need(can, "temperature", "max_tokens")
+    for limit in (2, 5):
+        hot = {"temperature": heat(generator, 1.3), "n": _many(can)}
+        got = answer(generator, question(4), limit, **hot)
+        assert (got.usage.completion_tokens or 0) <= limit * _many(can)
+        for sample in got.samples:
+            used = None if sample.token_ids is None else len(sample.token_ids)
+            assert used is None or used <= limit
+            assert used in (None, limit) or sample.finish_reason == "stop"
+
+
+def test_stop_cuts_every_sample(generator: Any, can: Any) -> None:
+    need(can, "temperature", "stop")
+    hot = {"temperature": heat(generator, 1.1), "n": _many(can)}
+    stop = common([said(sample) for sample in answer(generator, question(4), 24, **hot).samples])
+    for _ in range(3):
+        got = answer(generator, question(4), 24, stop=[stop], **hot)
+        assert all(stop not in said(sample) for sample in got.samples)
+
+
+def test_samples_come_in_lists_too(generator: Any, can: Any) -> None:
+    need(can, "temperature")
+    hot = {"temperature": heat(generator, 1.3), "n": _many(can)}
+    got = answer(generator, [question(1), question(2)], 6, **hot)
+    assert [len(one.samples) for one in got] == [_many(can)] * 2
+
+
+def test_greedy_samples_are_as_many(generator: Any, can: Any) -> None:
+    got = answer(generator, question(3), 4, n=_many(can))
+    assert len(got.samples) == _many(can)
+    assert not can.deterministic or len({said(sample) for sample in got.samples}) == 1
+
+
+def test_one_sample_needs_no_list(generator: Any, can: Any) -> None:
+    got = answer(generator, question(3), 4)
+    assert len(got.samples) <= 1
+
+
+# ---------------------------------------------------------------------- determinism
+
+
+def _hot(generator: Any, prompt: Any, **settings: Any) -> Any:
+    return answer(generator, prompt, 12, temperature=heat(generator, 1.2), **settings)
+
+
+def test_greedy_repeats(generator: Any, can: Any) -> None:
+    need(can, "deterministic")
+    assert len({answer(generator, question(8), 12).text for _ in range(3)}) == 1
+
+
+def test_the_default_is_greedy(generator: Any, can: Any) -> None:
+    need(can, "deterministic", "temperature")
+    prompt = question(8)
+    assert answer(generator, prompt, 12).text == answer(generator, prompt, 12, temperature=0).text
+
+
+def test_a_seed_repeats(generator: Any, can: Any) -> None:
+    need(can, "seed", "temperature", "deterministic")
+    assert len({_hot(generator, question(9), seed=42).text for _ in range(3)}) == 1
+
+
+def test_a_seed_repeats_in_company(generator: Any, can: Any) -> None:
+    need(can, "seed", "temperature", "deterministic")
+    prompts = [question(1, 30), question(9), question(2)]
+    alone = _hot(generator, prompts[1], seed=42).text
+    assert _hot(generator, prompts, seed=42)[1].text == alone
+
+
+def test_different_seeds_differ(generator: Any, can: Any) -> None:
+    need(can, "seed", "temperature")
+    assert len({_hot(generator, question(9), seed=seed).text for seed in range(6)}) > 2
+
+
+def test_a_seed_of_zero_is_a_seed(generator: Any, can: Any) -> None:
+    need(can, "seed", "temperature", "deterministic")
+    assert len({_hot(generator, question(9), seed=0).text for _ in range(3)}) == 1
+
+
+def test_temperature_changes_answers(generator: Any, can: Any) -> None:
+    need(can, "temperature")
+    greedy = answer(generator, question(9), 12).text
+    extra = [{"seed": n} if can.seed else {} for n in range(6)]
+    hot = {said(answer(generator, question(9), 12, temperature=heat(generator), **more)) for more in extra}
+    assert hot - {greedy}
+
+
+def _mostly_greedy(generator: Any, **settings: Any) -> None:
+    """Two tokens may be equally likely, and then either is right: rare only where few are asked for."""
+    need(generator.capabilities, "max_tokens")
+    prompts = [question(n) for n in range(8)]
+    greedy, got = answer(generator, prompts, 4), [_hot(generator, prompt, **settings) for prompt in prompts]
+    starts = [said(one).rstrip(BROKEN)[:12] for one in greedy]
+    assert sum(said(one).startswith(start) for one, start in zip(got, starts, strict=True)) >= 5
+
+
+def test_a_tiny_top_p_is_greedy(generator: Any, can: Any) -> None:
+    need(can, "top_p", "temperature", "deterministic")
+    _mostly_greedy(generator, top_p=1e-6)
+
+
+def test_top_k_of_one_is_greedy(generator: Any, can: Any) -> None:
+    need(can, "top_k", "temperature", "deterministic")
+    _mostly_greedy(generator, top_k=1)
+
+
+def test_a_min_p_of_one_is_greedy(generator: Any, can: Any) -> None:
+    need(can, "min_p", "temperature", "deterministic")
+    _mostly_greedy(generator, min_p=1.0)

@@ -1,8 +1,10 @@
 """Prompts to token ids: the checkpoint's own template, exactly one BOS, and what to do with too many."""
 
+import json
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from datetime import datetime
 from functools import cached_property
 from hashlib import sha256
 from typing import Any, NamedTuple
@@ -270,3 +272,29 @@ def _added_bos(tokenizer: Tokenizer) -> list[int]:
     """The BOS that the tokenizer itself puts before plain text, if it does."""
     bos = tokenizer.bos_token_id
     return [bos] if bos is not None and list(tokenizer.encode("x"))[:1] == [bos] else []
+
+
+def compiled(template: str) -> Any:
+    """A chat template as transformers compiles it, for engines that come without it: it has `render`."""
+    from jinja2.ext import loopcontrols
+    from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+    world = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols])
+    world.filters["tojson"] = _tojson
+    world.globals["raise_exception"] = _refuse
+    world.globals["strftime_now"] = lambda form: datetime.now().strftime(form)
+    return world.from_string(template)
+
+
+def _tojson(value: Any, ensure_ascii: bool = False, indent: int | None = None,
+            separators: tuple[str, str] | None = None, sort_keys: bool = False) -> str:  # fmt: skip
+    """Jinja's own would escape what HTML must not hold."""
+    return json.dumps(
+        value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys
+    )
+
+
+def _refuse(words: str) -> None:
+    from jinja2.exceptions import TemplateError
+
+    raise TemplateError(words)
