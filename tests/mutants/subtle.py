@@ -86,7 +86,7 @@ class SamplesForgetStops(Forgets):
         return (settings.get("n") or 1) > 1
 
 
-@mutant("stop")
+@mutant("structure")
 class SampledAnswersForgetStops(Forgets):
     names = ("stop",)
 
@@ -165,20 +165,20 @@ class SamplesGetOneTokenMore(Altered):
 # ------------------------------------------------------------------ answers
 
 
-@mutant("stop")
+@mutant("structure")
 class AStopAtTheLimitIsALength(Altered):
     def one(self, settings: dict[str, Any], answer: Any) -> Any:
         full = answer.usage.completion_tokens == settings.get("max_tokens")
         return replace(answer, finish_reason="length") if full else answer
 
 
-@mutant("stop")
+@mutant("structure")
 class StopsTrimTheAnswer(Altered):
     def one(self, settings: dict[str, Any], answer: Any) -> Any:
         return replace(answer, text=answer.text.strip()) if settings.get("stop") and answer.text else answer
 
 
-@mutant("stop")
+@mutant("structure")
 class TwoStopsAreEnough(Altered):
     def before(self, prompts: list[Any], settings: dict[str, Any]) -> list[Any]:
         if isinstance(settings.get("stop"), list):

@@ -149,12 +149,12 @@ def tokens_are_counted_without_the_template() -> None:
 # ------------------------------------------------------------------ answers
 
 
-@mutant("stop", alone=True)
+@mutant("structure", alone=True)
 def only_the_first_stop_is_heard() -> None:
     around(toy, "_stopped", lambda real: lambda text, stops: real(text, stops[:1]))
 
 
-@mutant("stop")
+@mutant("structure")
 def the_stop_string_stays() -> None:
     class Mutant(Wrapped):
         def generate(self, prompt: Any, **settings: Any) -> Any:
@@ -452,7 +452,7 @@ def a_shuffled_batch() -> None:
     around(vectors.ToyEmbedder, "embed", make)
 
 
-@mutant("rerank", alone=True)
+@mutant("embeddings", alone=True)
 def scores_are_sorted() -> None:
     def make(real: Any) -> Any:
         def rerank(self: Any, query: str, documents: Any) -> Any:
