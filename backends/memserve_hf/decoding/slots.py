@@ -1,7 +1,7 @@
 """The KV cache of the sequences in flight, one slot a sequence, and of prompts seen before, block by block.
 
-A token's place is its position: rows need no padding on the left, so a sequence can enter a free slot and leave it at any step. Active
-slots stay side by side, which makes every view of them contiguous and free.
+A token's place is its position: rows need no padding on the left, so a sequence can enter a free slot and
+leave it at any step. Active slots stay side by side, which makes every view of them contiguous and free.
 """
 
 from __future__ import annotations
