@@ -17,14 +17,13 @@ from memserve.extras import release_of
 from memserve.hardware.machine import GIB
 from memserve.protocol import Capabilities, Completion, Delta, Request, Sample, Score, ScorePrompts
 from memserve.tokens.detokenizer import Detokenizer
-from memserve.tokens.prompts import Prepared, Prompts
-from memserve.tokens.tokenizing import Tokenizing
+from memserve.tokens.prompts import Prepared, Prompts, Tokenizing
 from memserve_hf.decoding import grammar
 from memserve_hf.decoding.grammar import Grammars
 from memserve_hf.decoding.loop import Loop
+from memserve_hf.decoding.prefixes import names
 from memserve_hf.decoding.row import Job, Row, Settings, usage
 from memserve_hf.decoding.scoring import Scorer, Singles, agrees
-from memserve_hf.decoding.slots import names
 from memserve_hf.decoding.stepper import KINDS, Head, Slots, Stepper, layer_kinds
 from memserve_hf.decoding.worker import Worker
 from memserve_hf.opening import checkpoint

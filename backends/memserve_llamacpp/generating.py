@@ -24,8 +24,8 @@ from memserve.protocol import (
 from memserve.tokens.calling import Calling
 from memserve.tokens.detokenizer import Detokenizer
 from memserve.tokens.grammar import written
-from memserve.tokens.prompts import Prepared, Prompts, compiled
-from memserve.tokens.tokenizing import ScorePair, Tokenizing
+from memserve.tokens.prompts import Prepared, Prompts, ScorePair, Tokenizing
+from memserve.tokens.template import compiled
 from memserve_llamacpp.engine import capabilities
 
 if TYPE_CHECKING:

@@ -22,8 +22,7 @@ from memserve.protocol import (
     Usage,
 )
 from memserve.tokens.grammar import bounds_thoughts, structural_tag
-from memserve.tokens.prompts import Prepared, Prompts
-from memserve.tokens.tokenizing import ScorePair, Tokenizing
+from memserve.tokens.prompts import Prepared, Prompts, ScorePair, Tokenizing
 from memserve_vllm import starting
 from memserve_vllm.engine import capabilities
 from memserve_vllm.starting import spelling

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from memserve_hf.decoding.slots import BLOCK, Prefixes, names
+from memserve_hf.decoding.prefixes import BLOCK, Prefixes, names
 
 
 @dataclass

@@ -17,7 +17,7 @@ from memserve.protocol import Delta, Usage
 # ------------------------------------------------------------------ one in each group that only it catches
 
 
-@mutant("invariance", alone=True)
+@mutant("order", alone=True)
 class NothingIsAnError(Wrapped):
     def generate(self, prompt: Any, **settings: Any) -> Any:
         if prompt == []:
@@ -43,7 +43,7 @@ class OnlyTopKOfOneIsKnown(Altered):
         return prompts
 
 
-@mutant("ways", alone=True)
+@mutant("stream", alone=True)
 class AStreamOfManyIsOfTheFirst(Wrapped):
     def stream(self, prompt: Any, **settings: Any) -> Any:
         several = isinstance(prompt, list) and isinstance(prompt[0], str)
@@ -78,7 +78,7 @@ class Forgets(Altered):
         return prompts
 
 
-@mutant("sampling")
+@mutant("samples")
 class SamplesForgetStops(Forgets):
     names = ("stop",)
 
@@ -86,7 +86,7 @@ class SamplesForgetStops(Forgets):
         return (settings.get("n") or 1) > 1
 
 
-@mutant("structure")
+@mutant("stop")
 class SampledAnswersForgetStops(Forgets):
     names = ("stop",)
 
@@ -124,14 +124,14 @@ class StreamsForgetSchemas(Wrapped):
         return self.inner.stream(prompt, **{**settings, "schema": None})
 
 
-@mutant("sampling")
+@mutant("determinism")
 class ASeedOfZeroIsNone(Altered):
     def before(self, prompts: list[Any], settings: dict[str, Any]) -> list[Any]:
         settings["seed"] = settings.get("seed") or None
         return prompts
 
 
-@mutant("sampling")
+@mutant("samples")
 class SeedsAreForgottenForSamples(Altered):
     def before(self, prompts: list[Any], settings: dict[str, Any]) -> list[Any]:
         if settings.get("seed") is not None and (settings.get("n") or 1) > 1:
@@ -155,7 +155,7 @@ class AnyTemperatureIsOne(Altered):
         return prompts
 
 
-@mutant("sampling")
+@mutant("samples")
 class SamplesGetOneTokenMore(Altered):
     def before(self, prompts: list[Any], settings: dict[str, Any]) -> list[Any]:
         settings["max_tokens"] += (settings.get("n") or 1) > 1
@@ -165,20 +165,20 @@ class SamplesGetOneTokenMore(Altered):
 # ------------------------------------------------------------------ answers
 
 
-@mutant("structure")
+@mutant("stop")
 class AStopAtTheLimitIsALength(Altered):
     def one(self, settings: dict[str, Any], answer: Any) -> Any:
         full = answer.usage.completion_tokens == settings.get("max_tokens")
         return replace(answer, finish_reason="length") if full else answer
 
 
-@mutant("structure")
+@mutant("stop")
 class StopsTrimTheAnswer(Altered):
     def one(self, settings: dict[str, Any], answer: Any) -> Any:
         return replace(answer, text=answer.text.strip()) if settings.get("stop") and answer.text else answer
 
 
-@mutant("structure")
+@mutant("stop")
 class TwoStopsAreEnough(Altered):
     def before(self, prompts: list[Any], settings: dict[str, Any]) -> list[Any]:
         if isinstance(settings.get("stop"), list):
@@ -186,7 +186,7 @@ class TwoStopsAreEnough(Altered):
         return prompts
 
 
-@mutant("score")
+@mutant("logprobs")
 class LogprobsAreScaled(Altered):
     def one(self, settings: dict[str, Any], answer: Any) -> Any:
         heat = settings.get("temperature") or 1.0
@@ -197,14 +197,14 @@ class LogprobsAreScaled(Altered):
         return replace(answer, logprobs=scaled) if scaled else answer
 
 
-@mutant("score")
+@mutant("logprobs")
 class RivalsAreNotSorted(Altered):
     def one(self, settings: dict[str, Any], answer: Any) -> Any:
         turned = tuple(replace(entry, top=entry.top[::-1]) for entry in answer.logprobs or ())
         return replace(answer, logprobs=turned) if turned else answer
 
 
-@mutant("score")
+@mutant("logprobs")
 class OnlyTheFirstSampleHasLogprobs(Altered):
     def one(self, settings: dict[str, Any], answer: Any) -> Any:
         rest = tuple(replace(sample, logprobs=None) for sample in answer.samples[1:])
@@ -247,7 +247,7 @@ class FourMessagesAreRemembered(Altered):
 # ------------------------------------------------------------------ errors, streams, life
 
 
-@mutant("length")
+@mutant("context")
 class OverflowGuessesItsNumbers(Wrapped):
     def generate(self, prompt: Any, **settings: Any) -> Any:
         try:
@@ -256,7 +256,7 @@ class OverflowGuessesItsNumbers(Wrapped):
             raise ContextOverflow(tokens=(error.limit or 0) + 1, limit=error.limit) from None
 
 
-@mutant("length")
+@mutant("context")
 class WhatFitsIsTruncatedToo(Altered):
     def before(self, prompts: list[Any], settings: dict[str, Any]) -> list[Any]:
         cut = settings.get("truncate") in ("left", "middle")
@@ -269,7 +269,7 @@ class AwaitedErrorsAreKept(Wrapped):
         return await self.inner.agenerate(prompt, **{**settings, "on_error": "return"})
 
 
-@mutant("ways")
+@mutant("stream")
 class TheEndComesFirst(Altered):
     def pieces(self, settings: dict[str, Any], deltas: Any) -> Any:
         whole = list(deltas)
@@ -277,7 +277,7 @@ class TheEndComesFirst(Altered):
         yield from (replace(delta, finish_reason=None) for delta in whole)
 
 
-@mutant("ways")
+@mutant("stream")
 class WhatALeftStreamHadLeft(Altered):
     """The rest of a stream that was left goes into the next answer."""
 
@@ -296,14 +296,14 @@ class WhatALeftStreamHadLeft(Altered):
         return replace(answer, text=rest + answer.text) if rest and answer.text else answer
 
 
-@mutant("lifecycle")
+@mutant("cancellation")
 class AwaitingStopsTheLoop(Wrapped):
     async def agenerate(self, prompt: Any, **settings: Any) -> Any:
         time.sleep(0.1)
         return self.inner.generate(prompt, **settings)
 
 
-@mutant("lifecycle")
+@mutant("cancellation")
 class CancellingBreaksTheNext(Wrapped):
     broken = False
 
@@ -336,7 +336,7 @@ class StreamsOutliveTheirEngine(Wrapped):
         return iter([Delta("still here", "stop", Usage(1, 1))])
 
 
-@mutant("errors")
+@mutant("unsupported")
 class NumbersAreCutToTheMost(Altered):
     def before(self, prompts: list[Any], settings: dict[str, Any]) -> list[Any]:
         if settings.get("logprobs"):

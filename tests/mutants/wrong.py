@@ -32,7 +32,7 @@ def pytest_configure() -> None:
 # ------------------------------------------------------------------ order, invariance, isolation
 
 
-@mutant("invariance")
+@mutant("order")
 def large_batches_come_back_sorted() -> None:
     def make(real: Any) -> Any:
         def generate(self: Any, requests: Any) -> Any:
@@ -44,7 +44,7 @@ def large_batches_come_back_sorted() -> None:
     around(toy.ToyEngine, "generate", make)
 
 
-@mutant("invariance")
+@mutant("order")
 def duplicates_are_answered_once() -> None:
     class Mutant(Wrapped):
         def generate(self, prompt: Any, **settings: Any) -> Any:
@@ -76,7 +76,7 @@ def a_long_neighbour_pads_the_short() -> None:
     around(toy.ToyEngine, "generate", make)
 
 
-@mutant("invariance")
+@mutant("isolation")
 def the_last_seed_is_everybodys() -> None:
     seen: list[Any] = []
 
@@ -91,7 +91,7 @@ def the_last_seed_is_everybodys() -> None:
     wrap(Mutant)
 
 
-@mutant("invariance", alone=True)
+@mutant("isolation", alone=True)
 def threads_share_one_prompt() -> None:
     class Mutant(Wrapped):
         def generate(self, prompt: Any, **settings: Any) -> Any:
@@ -124,7 +124,7 @@ def roles_are_lost() -> None:
     around(model, "render", lambda real: lambda ms: real([m for m in ms if m["role"] != "assistant"]))
 
 
-@mutant("length", alone=True)
+@mutant("context", alone=True)
 def overflow_has_no_numbers() -> None:
     def overflow(**_: Any) -> ContextOverflow:
         return ContextOverflow(tokens=None, limit=None, message="too long")
@@ -132,7 +132,7 @@ def overflow_has_no_numbers() -> None:
     toy.ContextOverflow = overflow
 
 
-@mutant("length")
+@mutant("context")
 def truncation_keeps_the_wrong_end() -> None:
     around(
         toy, "_fit", lambda real: lambda t, limit, policy: real(t, limit, policy)
@@ -141,7 +141,7 @@ def truncation_keeps_the_wrong_end() -> None:
     )  # fmt: skip
 
 
-@mutant("length")
+@mutant("context")
 def tokens_are_counted_without_the_template() -> None:
     toy.ToyEngine.count_tokens = lambda self, prompt: len(str(prompt).encode())
 
@@ -149,12 +149,12 @@ def tokens_are_counted_without_the_template() -> None:
 # ------------------------------------------------------------------ answers
 
 
-@mutant("structure", alone=True)
+@mutant("stop", alone=True)
 def only_the_first_stop_is_heard() -> None:
     around(toy, "_stopped", lambda real: lambda text, stops: real(text, stops[:1]))
 
 
-@mutant("structure")
+@mutant("stop")
 def the_stop_string_stays() -> None:
     class Mutant(Wrapped):
         def generate(self, prompt: Any, **settings: Any) -> Any:
@@ -187,7 +187,7 @@ def being_cut_is_called_an_end() -> None:
     around(toy, "_finished", make)
 
 
-@mutant("sampling")
+@mutant("determinism")
 def top_k_is_forgotten() -> None:
     def make(real: Any) -> Any:
         return lambda row, sampling, draw: real(row, replace(sampling, top_k=0), draw)
@@ -195,7 +195,7 @@ def top_k_is_forgotten() -> None:
     around(model, "pick", make)
 
 
-@mutant("sampling")
+@mutant("determinism")
 def temperature_is_forgotten_unless_sampling_many() -> None:
     def make(real: Any) -> Any:
         def complete(request: Any) -> Any:
@@ -206,7 +206,7 @@ def temperature_is_forgotten_unless_sampling_many() -> None:
     around(toy, "_complete", make)
 
 
-@mutant("sampling", alone=True)
+@mutant("determinism", alone=True)
 def seeds_are_forgotten() -> None:
     def make(real: Any) -> Any:
         def complete(request: Any) -> Any:
@@ -219,7 +219,7 @@ def seeds_are_forgotten() -> None:
     around(toy, "_complete", make)
 
 
-@mutant("sampling", alone=True)
+@mutant("samples", alone=True)
 def all_samples_are_one() -> None:
     def make(real: Any) -> Any:
         return lambda request, tokens, limit, index: real(request, tokens, limit, 0)
@@ -227,7 +227,7 @@ def all_samples_are_one() -> None:
     around(toy, "_sample", make)
 
 
-@mutant("sampling")
+@mutant("samples")
 def only_the_first_sample_is_counted() -> None:
     def make(real: Any) -> Any:
         def complete(request: Any) -> Any:
@@ -240,7 +240,7 @@ def only_the_first_sample_is_counted() -> None:
     around(toy, "_complete", make)
 
 
-@mutant("score", alone=True)
+@mutant("logprobs", alone=True)
 def logprobs_belong_to_the_token_before() -> None:
     def make(real: Any) -> Any:
         def finished(request: Any, ids: Any, rows: Any) -> Any:
@@ -283,7 +283,7 @@ def schemas_are_dropped() -> None:
     around(toy, "_complete", make)
 
 
-@mutant("length", alone=True)
+@mutant("usage", alone=True)
 def stopped_answers_are_padded() -> None:
     def make(real: Any) -> Any:
         def complete(request: Any) -> Any:
@@ -296,7 +296,7 @@ def stopped_answers_are_padded() -> None:
     around(toy, "_complete", make)
 
 
-@mutant("ways")
+@mutant("stream")
 def stop_strings_leak_in_streams() -> None:
     def make(real: Any) -> Any:
         def stream(self: Any, request: Any) -> Any:
@@ -309,7 +309,7 @@ def stop_strings_leak_in_streams() -> None:
     around(toy.ToyEngine, "stream", make)
 
 
-@mutant("ways")
+@mutant("stream")
 def usage_comes_twice() -> None:
     def make(real: Any) -> Any:
         def stream(self: Any, request: Any) -> Any:
@@ -326,7 +326,7 @@ def usage_comes_twice() -> None:
 # ------------------------------------------------------------------ refusals and errors
 
 
-@mutant("errors", alone=True)
+@mutant("unsupported", alone=True)
 def what_is_not_known_is_dropped() -> None:
     class Mutant(Wrapped):
         def generate(self, prompt: Any, *, regex: Any = None, tools: Any = None, **settings: Any) -> Any:
@@ -368,7 +368,7 @@ def closed_is_not_closed() -> None:
     wrap(Mutant)
 
 
-@mutant("lifecycle", alone=True)
+@mutant("cancellation", alone=True)
 def a_cancelled_request_breaks_the_engine() -> None:
     class Mutant(Wrapped):
         broken = False
@@ -391,7 +391,7 @@ def a_cancelled_request_breaks_the_engine() -> None:
     wrap(Mutant)
 
 
-@mutant("errors", alone=True)
+@mutant("secrets", alone=True)
 def the_key_is_in_the_repr() -> None:
     class Mutant(Wrapped):
         def __repr__(self) -> str:
@@ -400,7 +400,7 @@ def the_key_is_in_the_repr() -> None:
     wrap(Mutant)
 
 
-@mutant("errors", alone=True)
+@mutant("entrance", alone=True)
 def finding_it_loads_an_engine() -> None:
     """Done by tests/mutants/heavy/sitecustomize.py, in the processes that the suite starts."""
     os.environ["PYTHONPATH"] = os.environ["MEMSERVE_HEAVY"]
@@ -452,7 +452,7 @@ def a_shuffled_batch() -> None:
     around(vectors.ToyEmbedder, "embed", make)
 
 
-@mutant("embeddings", alone=True)
+@mutant("rerank", alone=True)
 def scores_are_sorted() -> None:
     def make(real: Any) -> Any:
         def rerank(self: Any, query: str, documents: Any) -> Any:

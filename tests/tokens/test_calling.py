@@ -185,8 +185,13 @@ def test_what_cannot_be_meant_is_refused(tool: dict[str, object], choice: object
         calling.of(request, FAMILIES["hermes"], {})
 
 
+def _tools(variables: dict[str, object]) -> str:
+    return json.dumps(variables)
+
+
 def test_a_familys_marks_stand_in_its_template() -> None:
     for name, text in TEMPLATES.items():
         more = " tools ipython" + ("[ARGS]" if name == "mistral-v11" else "")
-        assert calling.find(text + more) is FAMILIES[name], name
-    assert calling.find("{{ messages }}") is None
+        assert calling.find(text + more, _tools) is FAMILIES[name], name
+        assert calling.find(text + more, lambda variables: "no tools in it") is None
+    assert calling.find("{{ messages }}", _tools) is None

@@ -10,8 +10,8 @@ import torch
 
 from memserve.errors import Cancelled
 from memserve.protocol import TokenLogprob
+from memserve_hf.decoding.prefixes import BLOCK
 from memserve_hf.decoding.row import Job, Row
-from memserve_hf.decoding.slots import BLOCK
 from memserve_hf.decoding.stepper import Stepper
 
 if TYPE_CHECKING:

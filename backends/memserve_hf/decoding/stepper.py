@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 
+from memserve_hf.decoding.prefixes import BLOCK, Prefixes
 from memserve_hf.decoding.row import Job, Row
-from memserve_hf.decoding.slots import BLOCK, Prefixes, SlotCache, cache_argument
+from memserve_hf.decoding.slots import SlotCache, cache_argument
 
 if TYPE_CHECKING:
     from torch import Tensor

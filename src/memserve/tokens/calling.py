@@ -6,7 +6,7 @@ import ast
 import json
 import logging
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache, cached_property
@@ -22,14 +22,18 @@ log = logging.getLogger("memserve")
 _NAME = re.compile(r"[\w.\-/]+")
 _INDEX = re.compile(r":\d+")
 _OBJECT: dict[str, Any] = {"type": "object"}
-PROBE_VALUE = "memserve proves calls"
-PROBE_CALL: dict[str, Any] = {"name": "memserve_probe", "arguments": {"said": PROBE_VALUE}}
+PROBE_CALL: dict[str, Any] = {"name": "memserve_probe", "arguments": {"said": "memserve proves calls"}}
 PROBE: dict[str, Any] = {"type": "function", "function": {
     "name": "memserve_probe", "description": "Says something.",
     "parameters": {"type": "object", "properties": {"said": {"type": "string", "description": "What."}},
                    "required": ["said"]},
 }}  # fmt: skip
-"""A tool that templates are tried with, and a call of it."""
+PROBED: tuple[Mapping[str, Any], ...] = (
+    {"role": "user", "content": "Call."},
+    {"role": "assistant", "content": "", "tool_calls": [
+        {"id": "memserve1", "type": "function", "function": PROBE_CALL}]},
+)  # fmt: skip
+"""A tool that templates are tried with, and a conversation with a call of it."""
 
 
 @dataclass(frozen=True)
@@ -74,11 +78,17 @@ def families() -> tuple[Family, ...]:
     )
 
 
-def find(template: str) -> Family | None:
-    """The family whose marks stand in a chat template; None: it knows no tools, or none that we know."""
-    if "tools" not in template:
-        return None
-    return next((one for one in families() if all(mark in template for mark in one.found_by)), None)
+def find(template: str, render: Callable[[Mapping[str, Any]], str | None]) -> Family | None:
+    """The family whose marks stand in a template that writes tools, too; None: it takes none that we know."""
+    fitting = (one for one in families() if all(mark in template for mark in one.found_by))
+    family = next(fitting, None) if "tools" in template else None
+    told = render({"tools": [PROBE]}) if family else None
+    return family if told and PROBE_CALL["name"] in told else None
+
+
+def as_text(probed: str) -> bool:
+    """Whether a template, by what it made of `PROBED`, wants arguments as JSON text, unlike most."""
+    return PROBE_CALL["arguments"]["said"] not in probed or str(PROBE_CALL["arguments"]) in probed
 
 
 @dataclass(frozen=True)

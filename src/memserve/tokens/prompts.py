@@ -1,16 +1,24 @@
-"""Prompts to token ids: the checkpoint's own template, exactly one BOS, and what to do with too many."""
+"""Prompts to token ids by the checkpoint's own template, and what else an engine's tokenizer is asked."""
 
-import json
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import replace
-from datetime import datetime
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from hashlib import sha256
 from typing import Any, NamedTuple
 
 from memserve.errors import ContextOverflow, InvalidInput, ModelUnreadable, Unsupported
-from memserve.protocol import DEFAULT_MAX_TOKENS, Prompt, Raw, Request
+from memserve.protocol import (
+    DEFAULT_MAX_TOKENS,
+    Capabilities,
+    Completion,
+    Prompt,
+    Raw,
+    Request,
+    Sample,
+    ScorePrompts,
+    Usage,
+)
 from memserve.tokens import calling, thinking
 from memserve.tokens.calling import Calling
 from memserve.tokens.detokenizer import Detokenizer, Tokenizer
@@ -62,18 +70,14 @@ class Prompts:
     def family(self) -> calling.Family | None:
         """How the checkpoint writes calls of tools; None: its template takes none, or unknown ones."""
         template = getattr(self.tokenizer, "chat_template", None)
-        family = calling.find(template) if self.chat and isinstance(template, str) else None
-        told = self._tried_with({"tools": [calling.PROBE]}) if family else None
-        return family if told and calling.PROBE_CALL["name"] in told else None
+        if not self.chat or not isinstance(template, str):
+            return None
+        return calling.find(template, self._tried_with)
 
     @cached_property
     def _arguments_as_text(self) -> bool:
-        """Whether the template wants a call's arguments as JSON text, unlike most."""
-        call = {"id": "memserve1", "type": "function", "function": calling.PROBE_CALL}
-        told = [{"role": "assistant", "content": "", "tool_calls": [call]}]
         with suppress(InvalidInput, ModelUnreadable):
-            text = self._render([{"role": "user", "content": _SAID}, *told], {"add_generation_prompt": False})
-            return calling.PROBE_VALUE not in text or str(calling.PROBE_CALL["arguments"]) in text
+            return calling.as_text(self._render(calling.PROBED, {"add_generation_prompt": False}))
         return True
 
     @property
@@ -107,10 +111,10 @@ class Prompts:
             return None
         if self.family is None:
             raise Unsupported(self.backend, "tools", "the chat template takes none that we can read")
-        return calling.of(request, self.family, self._kept_marks)
+        return calling.of(request, self.family, self._marks)
 
     @cached_property
-    def _kept_marks(self) -> dict[int, str]:
+    def _marks(self) -> dict[int, str]:
         return thinking.kept(self.family.words, self.tokenizer) if self.family else {}
 
     def detokenizer(self, request: Request, prepared: Prepared, *, live: bool) -> Detokenizer:
@@ -274,27 +278,123 @@ def _added_bos(tokenizer: Tokenizer) -> list[int]:
     return [bos] if bos is not None and list(tokenizer.encode("x"))[:1] == [bos] else []
 
 
-def compiled(template: str) -> Any:
-    """A chat template as transformers compiles it, for engines that come without it: it has `render`."""
-    from jinja2.ext import loopcontrols
-    from jinja2.sandbox import ImmutableSandboxedEnvironment
+@dataclass(frozen=True)
+class ScorePair:
+    """Token ids of context and continuation together, and where the continuation starts."""
 
-    world = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols])
-    world.filters["tojson"] = _tojson
-    world.globals["raise_exception"] = _refuse
-    world.globals["strftime_now"] = lambda form: datetime.now().strftime(form)
-    return world.from_string(template)
+    tokens: tuple[int, ...]
+    start: int
 
+    @property
+    def count(self) -> int:
+        """Tokens of the continuation."""
+        return len(self.tokens) - self.start
 
-def _tojson(value: Any, ensure_ascii: bool = False, indent: int | None = None,
-            separators: tuple[str, str] | None = None, sort_keys: bool = False) -> str:  # fmt: skip
-    """Jinja's own would escape what HTML must not hold."""
-    return json.dumps(
-        value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys
-    )
+    @property
+    def read(self) -> tuple[int, ...]:
+        """What the model must read: nothing is predicted from the last token."""
+        return self.tokens[:-1]
 
 
-def _refuse(words: str) -> None:
-    from jinja2.exceptions import TemplateError
+def tokenize_pair(prompts: Prompts, context: Prompt, continuation: str | Sequence[int], *,
+                  most: int | None) -> ScorePair:  # fmt: skip
+    """The ids of both; `most` tokens can be read.
 
-    raise TemplateError(words)
+    Plain texts are tokenized together, so that the boundary falls where the tokenizer puts it, and spaces
+    at the context's end belong to the continuation. An empty context is one BOS (or EOS). The ids of a
+    conversation, or ids that were given, stay as they are.
+    """
+    if isinstance(context, Raw):
+        context = context.text
+    if isinstance(context, str) and isinstance(continuation, str):
+        whole, start = _texts(prompts, context, continuation)
+    else:
+        before = prompts.plain(context) if isinstance(context, str) else prompts.encode(context)
+        whole, start = [*before, *_after(prompts, context, before, continuation)], len(before)
+    if start == 0:
+        if prompts.opening is None:
+            raise InvalidInput("an empty context needs a tokenizer with a BOS or EOS token")
+        whole, start = [prompts.opening, *whole], 1
+    if start >= len(whole):
+        raise InvalidInput("a continuation has no tokens of its own")
+    if most is not None and len(whole) - 1 > most:
+        raise ContextOverflow(tokens=len(whole), limit=most)
+    return ScorePair(tuple(whole), start)
+
+
+def _texts(prompts: Prompts, context: str, continuation: str) -> tuple[list[int], int]:
+    spaces = len(context) - len(context.rstrip())
+    if spaces:
+        context, continuation = context[:-spaces], context[-spaces:] + continuation
+    start = len(prompts.plain(context)) if context else len(prompts.bos)
+    return prompts.plain(context + continuation), start
+
+
+def _after(prompts: Prompts, context: Prompt, before: list[int], words: str | Sequence[int]) -> list[int]:
+    """The continuation's ids after ids that are fixed."""
+    if not isinstance(words, str):
+        return prompts.known(words)
+    written = prompts.written(context)
+    whole = [] if written is None else prompts.bare(written + words)
+    return whole[len(before) :] if whole[: len(before)] == before else prompts.bare(words)
+
+
+class Tokenizing:
+    """A base for engines that keep their `Prompts` as `_prompts`."""
+
+    _prompts: Prompts
+    capabilities: Capabilities
+    _unscored = 0
+    """Positions of the context that the engine cannot use while it scores."""
+
+    def count_tokens(self, prompt: Prompt) -> int:
+        """Tokens of a prompt, template and BOS included."""
+        return len(self._prompts.encode(prompt))
+
+    def encode(self, text: str) -> list[int]:
+        """The text's own token ids, none added; special tokens that it spells out are taken as such."""
+        return self._prompts.bare(text)
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of token ids, special tokens spelled out."""
+        known = self._prompts.known(ids)
+        tokenizer = self._prompts.tokenizer
+        return str(tokenizer.decode(known, skip_special_tokens=False, clean_up_tokenization_spaces=False))
+
+    @property
+    def prefix_token(self) -> int | None:
+        """What a text's first token is predicted from: BOS, or else EOS."""
+        return self._prompts.opening
+
+    @property
+    def score_window(self) -> int | None:
+        """The most tokens that can stand before one that is scored; None: no limit."""
+        context = self._prompts.context
+        return None if context is None else context - self._unscored
+
+    def _apart(self, request: Request, prepared: Prepared, sample: Sample) -> tuple[Sample, int | None]:
+        """A sample of an engine that knows text alone, with thought, calls and the thought's tokens apart."""
+        if not prepared.parted:
+            return sample, None
+        text, ids = self._prompts.detokenizer(request, prepared, live=True), sample.token_ids or ()
+        for count, token in enumerate(ids, 1):
+            text.push(token)
+            if text.stopped:  # stop strings are for the answer alone, so the engine was not told of them
+                told = sample.logprobs and sample.logprobs[:count]
+                return text.sample("stop", ids[:count], told), text.reasoning_tokens
+        return text.sample(sample.finish_reason, ids, sample.logprobs), text.reasoning_tokens
+
+    def _joined(self, request: Request, parts: Sequence[tuple[Sample, int | None]],
+                used: Usage) -> Completion:  # fmt: skip
+        """One answer of its samples, each with the tokens of its thought."""
+        samples = tuple(sample for sample, _ in parts)
+        samples *= request.n // len(samples)  # n greedy answers are one answer, which engines give once
+        first, thoughts = samples[0], [spent for _, spent in parts if spent is not None]
+        return Completion(
+            **{part.name: getattr(first, part.name) for part in fields(Sample)},
+            usage=replace(used, reasoning_tokens=sum(thoughts) if thoughts else None),
+            samples=samples if len(samples) > 1 else (), model=self.capabilities.model, request_id=request.id,
+        )  # fmt: skip
+
+    def _pairs(self, pairs: Sequence[ScorePrompts]) -> list[ScorePair]:
+        return [tokenize_pair(self._prompts, *pair, most=self.score_window) for pair in pairs]

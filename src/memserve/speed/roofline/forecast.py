@@ -11,7 +11,7 @@ from memserve import files
 from memserve.engines.speed import EngineSpeed
 from memserve.hardware.machine import Card, Machine
 from memserve.model.spec import ModelSpec
-from memserve.speed import inputs, learnt
+from memserve.speed import learnt, result
 from memserve.speed.learnt import Learnt
 from memserve.speed.result import Range, Speed
 from memserve.speed.roofline import engines, layout, queueing, shape, step
@@ -190,18 +190,18 @@ def _requests_per_s(situation: Situation, timing: Timing) -> float:
 
 
 def _counts(load: queueing.Load, concurrency: float | None) -> None:
-    inputs.number("input_tokens", load.input_tokens, most=inputs.MOST_TOKENS)
-    inputs.number("prefix_tokens", load.prefix_tokens, most=inputs.MOST_TOKENS)
-    inputs.number("output_tokens", load.output_tokens, above=True, most=inputs.MOST_TOKENS)
+    result.number("input_tokens", load.input_tokens, most=result.MOST_TOKENS)
+    result.number("prefix_tokens", load.prefix_tokens, most=result.MOST_TOKENS)
+    result.number("output_tokens", load.output_tokens, above=True, most=result.MOST_TOKENS)
     if concurrency is not None:
-        inputs.number("concurrency", concurrency, above=True, most=inputs.MOST_TOKENS)
+        result.number("concurrency", concurrency, above=True, most=result.MOST_TOKENS)
 
 
 def _choices(words: dict[str, object], degrees: dict[str, object]) -> None:
     for name, value in words.items():
-        inputs.word(name, value, needed=name == "backend")
+        result.word(name, value, needed=name == "backend")
     for name, value in degrees.items():
-        inputs.degree(name, value)
+        result.degree(name, value)
 
 
 def _spec(model: Any) -> ModelSpec:
@@ -215,7 +215,7 @@ def _spec(model: Any) -> ModelSpec:
 def _machine(gpus: Any) -> Machine:
     if hasattr(gpus, "card"):
         return gpus  # type: ignore[no-any-return]
-    inputs.word("gpus", gpus, needed=True)
+    result.word("gpus", gpus, needed=True)
     from memserve.hardware import parse
 
     return parse(gpus)
