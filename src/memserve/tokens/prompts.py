@@ -1,9 +1,11 @@
 """Prompts to token ids: the checkpoint's own template, exactly one BOS, and what to do with too many."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from typing import Any, NamedTuple
 
+from memserve import pictures
 from memserve.errors import ContextOverflow, InvalidInput, ModelUnreadable, Unsupported
 from memserve.protocol import DEFAULT_MAX_TOKENS, Prompt, Raw, Request
 from memserve.tokens import thinking
@@ -24,15 +26,20 @@ class Prepared(NamedTuple):
     """The prompt ends inside a thought."""
     budget: int | None = None
     """The most tokens of thought."""
+    pictures: Any = None
+    """What the engine's reader of pictures made of them."""
 
 
 class Prompts:
-    """Encodes for one tokenizer and one context length."""
+    """Encodes for one tokenizer and one context length.
+
+    `reader(text, pictures)` gives the ids of a written conversation, and what the model is shown.
+    """
 
     def __init__(self, tokenizer: Tokenizer, *, vocabulary: int, context: int | None, path: str,
-                 backend: str) -> None:  # fmt: skip
+                 backend: str, reader: Any = None) -> None:  # fmt: skip
         self.tokenizer, self.vocabulary, self.context, self.path = tokenizer, vocabulary, context, path
-        self.backend = backend
+        self.backend, self.reader = backend, reader
         self.bos = _added_bos(tokenizer)
         self._parts = False
         self.chat = bool(getattr(tokenizer, "chat_template", None))
@@ -60,11 +67,14 @@ class Prompts:
         how, wanted = self.thinking, request.thinking
         variables = {**(how.variables(wanted) if how else {}), **request.template}
         text = self._chat(_messages(prompt), variables)
+        ids, seen = self._read(text, prompt)
+        if seen is not None:  # of a prompt with pictures nothing can be cut
+            request = replace(request, truncate="refuse")
         if how is None or not how.thinks(variables):
-            return Prepared(*self.fit(self.bare(text), request))
+            return Prepared(*self.fit(ids, request), pictures=seen)
         budget = wanted if wanted and not isinstance(wanted, bool) else None
-        ids, most = self.fit(self.bare(text), request, budget or 0)
-        return Prepared(ids, most, how, how.opened(text), budget)
+        ids, most = self.fit(ids, request, budget or 0)
+        return Prepared(ids, most, how, how.opened(text), budget, seen)
 
     def prepare_whole(self, request: Request) -> Prepared:
         """The same, for an engine that writes all in one go: what would bind the thought, too, is refused."""
@@ -88,7 +98,14 @@ class Prompts:
             return self.plain(prompt.text)
         if not isinstance(prompt, str) and prompt and isinstance(prompt[0], int):
             return self.known(prompt)  # type: ignore[arg-type]
-        return self.bare(self._chat(_messages(prompt)))
+        return self._read(self._chat(_messages(prompt)), prompt)[0]
+
+    def _read(self, text: str, prompt: Prompt) -> tuple[list[int], Any]:
+        """The ids of a written conversation, and its pictures as the engine takes them."""
+        if not (urls := pictures.addresses(prompt)):
+            return self.bare(text), None
+        ids, seen = self.reader(text, list(map(pictures.load, urls)))
+        return ids, seen
 
     def written(self, prompt: Prompt) -> str | None:
         """A conversation as the template writes it; None for any other prompt."""
@@ -143,6 +160,8 @@ class Prompts:
 
     def _chat(self, messages: Sequence[Mapping[str, Any]], variables: Mapping[str, Any] = NONE) -> str:
         if not self.chat:
+            if self.reader is not None and pictures.addresses(messages):
+                return "".join(_words(message.get("content")) for message in messages)
             raise Unsupported(
                 self.backend, "chat messages", "the checkpoint has no chat template",
                 hint="pass memserve.Raw(text) or token ids",
@@ -151,7 +170,12 @@ class Prompts:
         return self._render(plain, variables)
 
     def _content(self, content: Any) -> Any:
-        """Text as the template reads it: a string, or parts where it loops over parts."""
+        """Text as the template reads it: a string, or parts where it loops over parts or shows pictures."""
+        kinds = set() if isinstance(content, (str, type(None))) else {part.get("type") for part in content}
+        if unknown := kinds - {"text", "image_url"}:
+            raise Unsupported(self.backend, f"a part of type {unknown.pop()!r}")
+        if "image_url" in kinds:
+            return [part if part["type"] == "text" else {"type": "image"} for part in content]
         text = _flat(content)
         return [{"type": "text", "text": text}] if self._parts and text is not None else text
 
@@ -213,6 +237,13 @@ def _is_plain(prompt: Prompt) -> bool:
 
 def _messages(prompt: Prompt) -> Sequence[Mapping[str, Any]]:
     return [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt  # type: ignore[return-value]
+
+
+def _words(content: Any) -> str:
+    """The text beside pictures."""
+    if isinstance(content, str):
+        return content
+    return "".join(str(part["text"]) for part in content or () if part.get("type") == "text")
 
 
 def _flat(content: Any) -> Any:
