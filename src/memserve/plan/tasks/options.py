@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
 ASKED = ("context", "concurrency", "backend", "engine_version", "quantization", "tp", "pp", "dp", "kv_dtype",
          "objective", "trust_remote_code", "workload", "deadline", "budget", "rpm", "tpm",
-         "headroom", "batch", "ttft", "tpot", "like")  # fmt: skip
+         "headroom", "batch", "ttft", "tpot", "like",
+         "offload")  # fmt: skip
 """Options that become a `PlanOptions`, under the same names."""
 
 OTHERS = ("model", "check", "calibrate", "calibrations", "forget", "compare")
@@ -107,6 +108,8 @@ def wanted(made: Parser) -> None:
     add("--headroom", metavar="SHARE", help="what of each card stays free: 10%%")
     add("--rpm", type=amount, metavar="N", help="with --workload: requests a minute that a provider takes")
     add("--tpm", type=amount, metavar="N", help="with --workload: tokens a minute that a provider takes")
+    add("--offload", action="store_true", default=None,
+        help="layers that the cards do not hold may stay with the processor")  # fmt: skip
     add("--batch", action="store_true", default=None, help="with --workload: the provider's batch prices")
     add("--ttft", type=amount, metavar="MS", help="milliseconds that the first token may take")
     add("--tpot", type=amount, metavar="MS", help="milliseconds that each further token may take")
