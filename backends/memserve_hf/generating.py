@@ -115,7 +115,7 @@ class GeneratingEngine(Tokenizing):
         """One job, or several where not all samples have room side by side."""
         prepared = self._prompts.prepare(request)
         prompt, most, seen = prepared.ids, prepared.most, prepared.pictures
-        settings, grammar = Settings.of(request, most), self._grammars.of(request)
+        settings, grammar = Settings.of(request, most), self._grammars.of(request, prepared)
         text = self._text(request, prepared, live=streamed)
         shared = self._prefixes and (seen is None or seen.first >= 0)
         known = names(prompt, *([(seen.first, seen.digest)] if seen else ())) if shared else ()
@@ -164,9 +164,9 @@ def _jobs_of(parts: Mapping[int, list[Job]], places: Iterable[int]) -> list[Job]
 
 
 def _sample(row: Row) -> Sample:
-    logprobs = tuple(row.logprobs) if row.job.settings.logprobs is not None else None
-    text = row.text.finish()
-    return Sample(text, row.finish, tuple(row.tokens), logprobs, reasoning=row.text.reasoning)
+    return row.text.sample(
+        row.finish, row.tokens, row.logprobs if row.job.settings.logprobs is not None else None
+    )
 
 
 CLASSES = ("AutoModelForImageTextToText", "AutoModelForCausalLM")
@@ -245,7 +245,8 @@ def _capabilities(found: Checkpoint, place: Place, prompts: Prompts, text: Stepp
         AT_BEST, engine=f"transformers {release_of('transformers')}", model=found.name,
         device=place.described,
         context=prompts.context, chat=prompts.chat, thinking=prompts.thinking_modes, template=prompts.chat,
-        schema=constrained, regex=constrained, choices=constrained, images=prompts.reader is not None,
+        tools=prompts.family is not None, images=prompts.reader is not None,
+        schema=constrained, regex=constrained, choices=constrained,
         raw=reads, token_ids=reads, score=reads, truncate=reads,
         deterministic=place.dtype == "float32" or not isinstance(text, Slots),
     )  # fmt: skip

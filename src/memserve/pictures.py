@@ -10,7 +10,7 @@ import os
 import re
 import stat
 from base64 import b64decode, b64encode
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from io import BytesIO
 from pathlib import Path
@@ -18,7 +18,7 @@ from time import monotonic
 from typing import Any
 from urllib.parse import unquote
 
-from memserve.errors import InvalidInput
+from memserve.errors import InvalidInput, Unsupported
 from memserve.protocol import Prompt, Raw
 
 SOURCES = ("data", "paths", "urls")
@@ -157,6 +157,27 @@ def addresses(prompt: Prompt) -> list[str]:
     contents = [message.get("content") for message in prompt]  # type: ignore[union-attr]
     parts = [part for content in contents if not isinstance(content, (str, type(None))) for part in content]
     return [part["image_url"]["url"] for part in parts if part.get("type") == "image_url"]
+
+
+def templated(content: Any, parted: bool, backend: str) -> Any:
+    """Content as a template reads it: a string, or parts where it wants `parted` text or shows pictures."""
+    if content is None:
+        return None
+    parts = [{"type": "text", "text": content}] if isinstance(content, str) else content
+    kinds = {part.get("type") for part in parts}
+    if unknown := kinds - {"text", "image_url"}:
+        raise Unsupported(backend, f"a part of type {unknown.pop()!r}")
+    if "image_url" in kinds:
+        return [part if part["type"] == "text" else {"type": "image"} for part in parts]
+    text = words([{"content": parts}])
+    return [{"type": "text", "text": text}] if parted else text
+
+
+def words(messages: Sequence[Mapping[str, Any]]) -> str:
+    """What messages say beside their pictures."""
+    contents = [message.get("content") or "" for message in messages]
+    each = [[{"text": one}] if isinstance(one, str) else one for one in contents]
+    return "".join(str(part.get("text", "")) for parts in each for part in parts)
 
 
 def load(url: str) -> Any:
