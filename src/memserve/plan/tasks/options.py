@@ -23,7 +23,7 @@ ASKED = ("context", "concurrency", "backend", "engine_version", "quantization", 
          "offload")  # fmt: skip
 """Options that become a `PlanOptions`, under the same names."""
 
-OTHERS = ("model", "check", "calibrate", "calibrations", "forget", "compare")
+OTHERS = ("model", "check", "calibrate", "calibrations", "forget", "compare", "page")
 """One of these a call needs."""
 _COUNTED = re.compile(r"\d+\s*[xX×*]\s*\w")
 """`4xV999`: a machine, and its card is unknown."""
@@ -125,6 +125,7 @@ def _shown(made: Parser) -> None:
     add("--json", action="store_true", help="one JSON object")
     add("--emit", metavar="FORMAT", help="the file that starts the plan: compose, slurm or kuberay")
     add("--bind", default="127.0.0.1", metavar="ADDRESS", help="with --emit: where the server listens")
+    add("--page", metavar="FOLDER", help="write the planner as a page that runs in a browser")
     add("--plot", metavar="FILE", help="draw memory and KV capacity into a .png or .svg")
 
 
@@ -141,7 +142,7 @@ def _other(made: Parser) -> None:
 
 
 TASKS = {
-    "emit": "emitting", "compare": "comparing", "calibrate": "calibrating",
+    "page": "browser", "emit": "emitting", "compare": "comparing", "calibrate": "calibrating",
     "calibrations": "calibrating", "forget": "calibrating", "check": "", "train": "training",
     "embedder": "pair", "any": "anywhere",
 }  # fmt: skip
