@@ -15,6 +15,7 @@ from dataclasses import replace
 from typing import Any
 
 import subtle
+import talking
 from memserve_toy import engine as toy
 from memserve_toy import model, vectors
 from wrapping import MUTANTS, Wrapped, around, mutant, wrap
@@ -23,6 +24,7 @@ from memserve.errors import ContextOverflow
 from memserve.protocol import Completion, Delta, Score
 
 assert subtle.__doc__  # it registers its own
+assert talking.__doc__
 
 
 def pytest_configure() -> None:
