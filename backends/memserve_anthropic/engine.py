@@ -21,7 +21,7 @@ from memserve.http import (
 from memserve.http.address import named
 from memserve.http.body import counted
 from memserve.http.chat import encode
-from memserve.protocol import Capabilities, Completion, Prompt, Request, Task
+from memserve.protocol import BatchService, Capabilities, Completion, Prompt, Request, Task
 from memserve_anthropic import answer, ask
 from memserve_anthropic.ask import capabilities as capabilities_of
 
@@ -58,6 +58,13 @@ class AnthropicEngine(HttpEngine):
 
     def reader(self, request: Request) -> StreamReader:
         return answer.MessageReader(lambda failed: self._client.failed(failed, 200, {}))
+
+    @property
+    def batch_service(self) -> BatchService:
+        """The Message Batches API."""
+        from memserve_anthropic.batch import Batches
+
+        return Batches(self._client, self, self._headers)
 
     async def acount_tokens(self, prompt: Prompt) -> int:
         """Tokens of a prompt, as the provider counts them; costs a request, and no money."""

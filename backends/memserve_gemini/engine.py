@@ -26,7 +26,7 @@ from memserve.http.address import parse as parse_address
 from memserve.http.body import counted
 from memserve.http.chat import encode
 from memserve.http.failure import Words
-from memserve.protocol import Completion, Prompt, Request, Task
+from memserve.protocol import BatchService, Completion, Prompt, Request, Task
 from memserve_gemini import answer, ask
 from memserve_gemini.model import Model, embedding_model, roles
 from memserve_gemini.model import capabilities as capabilities_of
@@ -52,6 +52,13 @@ class GeminiEngine(HttpEngine):
 
     def reader(self, request: Request) -> StreamReader:
         return answer.ContentReader(lambda failed: self._client.failed(failed, 200, {}))
+
+    @property
+    def batch_service(self) -> BatchService:
+        """Batch mode."""
+        from memserve_gemini.batch import Batches
+
+        return Batches(self._client, self, self._model.path)
 
     async def acount_tokens(self, prompt: Prompt) -> int:
         """Tokens of a prompt, as the provider counts them; costs a request, and no money."""

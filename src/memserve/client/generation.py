@@ -12,6 +12,7 @@ from memserve.client.handle import Driver, Handle
 from memserve.client.settings import of_request, resolve, templated
 from memserve.errors import InvalidInput, MemserveError, Unsupported
 from memserve.protocol import (
+    BatchService,
     Capabilities,
     Completion,
     Delta,
@@ -25,6 +26,7 @@ from memserve.protocol import (
     Score,
     ScorePrompts,
     Settings,
+    SupportsBatches,
     SupportsTokenizer,
     Usage,
 )
@@ -197,6 +199,14 @@ class Generator(Handle):
             raise Unsupported(self.capabilities.backend, "count_tokens")
         checked = prompts.check(text, self.capabilities)
         return self._driver.call(partial(offers.count_tokens(self._engine), checked))
+
+    @property
+    def batch_service(self) -> BatchService:
+        """The provider's batch service; raises `Unsupported` where there is none."""
+        self._check_open()
+        if not isinstance(self._engine, SupportsBatches):
+            raise Unsupported(self.capabilities.backend, "batches", "it has no batch service")
+        return self._engine.batch_service
 
     def prepare(self, prompt: PromptLike, **settings: Unpack[Settings]) -> Request:
         """The request that `generate` would hand to the engine, checked and with its defaults."""

@@ -13,9 +13,11 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, TypeVar
 
-from memserve.errors import InvalidInput, MemserveError
+from memserve.client.generation import Generator
+from memserve.errors import InvalidInput, MemserveError, Unsupported
 from memserve.run import ask, batch_format
 from memserve.run.async_loop import AsyncLoop
+from memserve.run.batch_service import BatchLoop, Ledger
 from memserve.run.distributed import RayLoop, remote
 from memserve.run.limits.budget import Spending, dearest, price_of
 from memserve.run.local_loop import LocalLoop
@@ -190,6 +192,12 @@ class Job:
         else:
             generator, self._task = adapted(generator, options.task)
             ask.check(generator)
+        if options.batch and self._task != "generate":
+            raise InvalidInput("a batch is for text: leave --batch or --task out")
+        if options.batch and not isinstance(generator, Generator):
+            raise Unsupported(type(generator).__name__, "batch", "it has no batch service")
+        if options.batch:
+            generator.batch_service  # noqa: B018
         if ask.batches(generator) and (options.rpm or options.tpm):
             raise InvalidInput("rpm and tpm are a provider's limits: this generator is a local engine")
         self._requests, self._generator, self._options = requests, generator, options
@@ -203,7 +211,7 @@ class Job:
         named = identity(self._generator)
         each = {} if options.price else getattr(self._generator, "prices", {})
         price = dearest(each.values()) or price_of(named.get("model"), named.get("backend"), options.price)
-        spending = Spending(price, options.budget, each)
+        spending = Spending(price, options.budget, each, batch=options.batch)
         with ExitStack() as stack:
             journal = stack.enter_context(closing(Journal(self._output, afresh=not options.resume)))
             failed = stack.enter_context(closing(Failures(files.failed_beside(self._output))))
@@ -213,7 +221,9 @@ class Job:
             results = Results(journal, failed, cache, spending)
             stack.enter_context(Progress(results.counts, count_requests(self._requests), options.progress))
             intake = Intake(ids, results, options.settings, self._task, None if each else named.get("model"))
-            if options.distributed:
+            if options.batch:
+                self._by_batches(intake, results, spending)
+            elif options.distributed:
                 self._over_ray(intake, results, spending)
             elif ask.batches(self._generator):
                 self._in_batches(intake, results, spending)
@@ -242,6 +252,12 @@ class Job:
         with Interrupts(batches.stop, most=2) as self.interrupts, suppress(Stopped):
             batches.run(intake.pending(self._requests, self.interrupts.next))
         self.error = batches.error
+
+    def _by_batches(self, intake: Intake, results: Results, spending: Spending) -> None:
+        service = BatchLoop(self._generator, results, spending, Ledger(files.batches_beside(self._output)))
+        with Interrupts(service.stop, most=2) as self.interrupts, suppress(Stopped):
+            service.run(intake.pending(self._requests, self.interrupts.next))
+        self.error = self.error or service.error
 
     def _over_ray(self, intake: Intake, results: Results, spending: Spending) -> None:
         spread = RayLoop(self._generator, results, spending, self._options)

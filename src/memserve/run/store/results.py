@@ -76,6 +76,12 @@ class Results:
         if self._cache:
             self._keep(self._cache, item, completion, body)
 
+    def sync(self) -> None:
+        """Everything that was answered is on the disk; raises where it may not be."""
+        trouble = self._journal.sync()
+        if trouble is not None:
+            raise trouble
+
     def replayed(self, item: Item) -> bool:
         """Answer out of the cache, if it has the answer."""
         body = self._cache.get(item) if self._cache else None
