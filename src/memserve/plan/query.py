@@ -81,6 +81,8 @@ class PlanOptions(TypedDict, total=False):
     """Milliseconds that the first token may take; what is predicted to take longer is no plan."""
     tpot: float | None
     """Milliseconds that each further token may take."""
+    offload: bool | None
+    """Layers that the cards do not hold may stay with the host's processor, where an engine can do that."""
     like: str | None
     """Plan a model that nobody knows, as a fine-tune, by the shapes of this one."""
 
@@ -105,6 +107,8 @@ class Query:
     ttft: float | None = None
     tpot: float | None = None
     """What an answer may take, in milliseconds."""
+    offload: bool = False
+    """Layers may stay with the host's processor."""
     like: str | None = None
     """The known model whose shapes the named one has."""
     job: Job | None = None

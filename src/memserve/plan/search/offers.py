@@ -25,7 +25,7 @@ from memserve.plan.candidate import (
 from memserve.plan.query import Query
 from memserve.plan.search import pricing
 from memserve.plan.search.checkpoints import checkpoints, known_methods, loaded
-from memserve.plan.search.judging import fitted, refused
+from memserve.plan.search.judging import fitted, offloaded, refused
 
 MOST_TENSOR = 64
 
@@ -283,7 +283,8 @@ class Offer:
             if layout.pipeline > 1 and fits and plain and not self.thorough:
                 return
             candidate = self.judged(judge, model, checkpoint, replace(first, layout=layout))
-            fits = fits or (candidate.fits and not squeezed(candidate, self.machine))
+            held = candidate.fits and not candidate.deployment.host_layers
+            fits = fits or (held and not squeezed(candidate, self.machine))
             if candidate.fits and not cramped(candidate, self.machine) and not checkpoint.make:
                 self.reached = min(self.reached, steps(weight_loss(checkpoint), candidate.kv_dtype))
             yield candidate
@@ -311,13 +312,17 @@ class Offer:
                deployment: Deployment) -> Candidate:  # fmt: skip
         """Rules, then memory."""
         refusal = self.stored_otherwise(deployment, checkpoint) or judge(deployment)
-        if refusal is not None and refusal.check in EXPERT_CHECKS and judge.known["experts"]:
-            whole = replace(deployment, layout=replace(deployment.layout, expert=True))
-            if judge(whole) is None:
-                refusal, deployment = None, whole
+        whole = bool(judge.known["experts"] and self.backend.rules["serves"].get("experts"))
+        if refusal is not None and refusal.check in EXPERT_CHECKS and whole:
+            apart = replace(deployment, layout=replace(deployment.layout, expert=True))
+            if judge(apart) is None:
+                refusal, deployment = None, apart
         if refusal is not None:
             return Candidate(deployment, refused(refusal), checkpoint)
         best, verdict = fitted(self.backend, model, self.machine, deployment)
+        on = self.backend.rules["serves"].get("host_layers", ())
+        if self.query.offload and not verdict.fits and self.machine.card.vendor in on and not model.embeds:
+            best, verdict = offloaded(self.backend, model, self.machine, deployment)
         return Candidate(best, verdict, checkpoint)
 
     def stored_otherwise(self, deployment: Deployment, checkpoint: Checkpoint) -> Refusal | None:

@@ -189,6 +189,12 @@ def _refused_at(candidate: Candidate) -> float:
 
 def remedies(model: ModelSpec, machine: Machine, query: Query, closest: Candidate) -> Iterator[str]:
     """Changes of the call that were tried and hold all else that was asked."""
+    away = None if query.offload else _best(model, machine, replace(query, offload=True))
+    if away is not None and away.deployment.host_layers:
+        rate = pricing.speed(loaded(model, away.checkpoint), machine, away, query.concurrency, query.job)
+        likely, count = rate.output_tokens_per_s.likely, away.deployment.host_layers
+        yield (f"--offload: {_named(away)} fits with {count} of {len(model.blocks)} layers on the host, "
+               f"about {likely:.2g} tokens/s")  # fmt: skip
     yield from (_slower if closest.verdict.missed else _less)(model, machine, query, closest)
     for words, spec, place, asked in _changes(model, machine, query, closest):
         best = _best(spec, place, asked)
@@ -201,6 +207,20 @@ def remedies(model: ModelSpec, machine: Machine, query: Query, closest: Candidat
             if best is not None:
                 yield f"--quantization {level}: {_named(best)} fits, far behind 4 bits"
                 return
+
+
+def instead(model: ModelSpec, machine: Machine, query: Query) -> Iterator[str]:
+    """For a command that does not start: what the planner takes on these cards, or on the fewest more."""
+    for place in (machine, *_larger(machine)):
+        best = _best(model, place, query)
+        if best is not None:
+            words = f"memserve plan {model.id} --gpus {_spec(place)} --context {query.context}"
+            yield f"{words}: {_named(best)} fits"
+            return
+
+
+def _spec(machine: Machine) -> str:
+    return f"{machine.nodes}x" * (machine.nodes > 1) + f"{machine.cards_per_node}x{machine.card.name}"
 
 
 def _best(model: ModelSpec, machine: Machine, query: Query) -> Candidate | None:
@@ -264,8 +284,7 @@ def _changes(model: ModelSpec, machine: Machine, query: Query, closest: Candidat
     if base is not None:
         yield f"plan {base.id} instead: {{}} fits", base, machine, query
     for larger in _larger(machine):
-        spec = f"{larger.nodes}x" * (larger.nodes > 1) + f"{larger.cards_per_node}x{machine.card.name}"
-        yield f"--gpus {spec}: {{}} fits", model, larger, query
+        yield f"--gpus {_spec(larger)}: {{}} fits", model, larger, query
 
 
 def _larger(machine: Machine) -> Iterator[Machine]:
