@@ -7,9 +7,9 @@ from typing import Any
 
 from memserve.errors import BadRequest, MemserveError, Unsupported
 from memserve.http import HttpClient, HttpEngine
-from memserve.http.batch import answer_of, body_of, error_of, object_of, rows
 from memserve.http.body import bad
 from memserve.http.chat import encode
+from memserve.http.engine import answer_of, body_of, error_of, object_of, rows
 from memserve.protocol import Completion, Request
 
 _ENDED = ("completed", "failed", "expired", "cancelled")
@@ -67,8 +67,8 @@ class Batches:
         """What came of each request; one that is not there was not asked."""
         found = await self._get(f"batches/{identity}")
         if found.get("status") == "failed":
-            said = next(iter((found.get("errors") or {}).get("data") or ()), {})
-            return dict.fromkeys(requests, BadRequest(f"the batch was refused: {said.get('message')}"))
+            refused: dict[str, Any] = next(iter((found.get("errors") or {}).get("data") or ()), {})
+            return dict.fromkeys(requests, BadRequest(f"the batch was refused: {refused.get('message')}"))
         answers: dict[str, Completion | MemserveError] = {}
         for file in filter(None, (found.get("output_file_id"), found.get("error_file_id"))):
             call = self._client.call(self._client.address.url(f"files/{file}/content"), None, method="GET")

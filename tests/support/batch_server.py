@@ -99,8 +99,8 @@ def openai(server: BatchServer, method: str, path: str, query: dict[str, list[st
 def _shown(server: BatchServer, batch: dict[str, Any]) -> dict[str, Any]:
     status = ("expired" if batch["left"] else "completed") if server.ended(batch) else "in_progress"
     done = {"output_file_id": f"out{batch['id']}", "error_file_id": f"err{batch['id']}"}
-    return {"id": batch["id"], "status": status, "created_at": int(batch["at"]), "metadata": batch["metadata"],
-            **(done if server.ended(batch) else {})}  # fmt: skip
+    return {"id": batch["id"], "status": status, "created_at": int(batch["at"]),
+            "metadata": batch["metadata"], **(done if server.ended(batch) else {})}  # fmt: skip
 
 
 def _line(own: str, prompt: str, how: str) -> dict[str, Any]:
@@ -252,7 +252,7 @@ def run(
 
 
 def killed(folder: Path, kills: int, count: int, backend: str, seed: int) -> tuple[int, int, int]:
-    """Kills, prompts that were submitted twice and answers that are lost, of runs killed at random moments."""
+    """Kills, prompts submitted twice and answers lost, of runs that are killed at random moments."""
     dice = random.Random(seed)
     requests, output = folder / "r.jsonl", folder / "a.jsonl"
     requests.write_text("".join(json.dumps({"id": n, "prompt": f"p{n}"}) + "\n" for n in range(count)))

@@ -66,7 +66,8 @@ from memserve.protocol.values import (
 
 __all__ = [
     "DEFAULT_MAX_TOKENS", "DEFAULT_TEMPERATURE", "DEFAULT_TOP_P", "AsyncEngine", "AttemptObserver",
-    "Backend", "BatchEngine", "BatchService", "Capabilities", "Completion", "Delta", "Embedder", "Embeddings", "Engine",
+    "Backend", "BatchEngine", "BatchService", "Capabilities", "Completion", "Delta", "Embedder", "Embeddings",
+    "Engine",
     "FillsMaxTokens", "FinishReason", "Generator", "HasIdentity", "JoinsCalls", "Message", "OnError",
     "Prompt", "PromptLike", "Ranking", "Raw", "Request", "Reranker", "RunsOnAnyLoop", "Sample", "Score",
     "ScorePrompts", "Settings", "SupportsAsyncClose", "SupportsAsyncCountTokens", "SupportsAsyncEmbed",

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from memserve.protocol import Embedder, Generator, Prompt, Request, Reranker, Settings
-from memserve.run.batch_format import lines as batch_lines
 from memserve.run.summary import Summary, answers, vectors
+from memserve.run.summary import lines as batch_lines
 
 if TYPE_CHECKING:
     from memserve.run.options import Order

@@ -126,9 +126,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(chosen: argparse.Namespace) -> int:
-    from memserve.run import batch_format
     from memserve.run.job import Job, check
     from memserve.run.options import Options
+    from memserve.run.summary import write as write_lines
 
     options = Options.of(
         **{name: getattr(chosen, name) for name in RUN},
@@ -142,7 +142,7 @@ def _run(chosen: argparse.Namespace) -> int:
         job = Job(chosen.requests, chosen.output, generator, options)
         summary = job.execute()
     if chosen.batch_lines:
-        batch_format.write(Path(chosen.output), Path(chosen.batch_lines))
+        write_lines(Path(chosen.output), Path(chosen.batch_lines))
     cli.say(str(summary))
     return _code(job, summary)
 

@@ -17,7 +17,7 @@ from typing import Any
 
 from memserve.errors import MemserveError, Overloaded, RemoteError, Throttled
 from memserve.http.transport import Refused
-from memserve.protocol import BatchService, Completion, Request
+from memserve.protocol import BatchService, Request
 from memserve.run import ask
 from memserve.run.limits.budget import Estimate, Spending
 from memserve.run.requests import Item, chosen
@@ -59,7 +59,8 @@ class Ledger:
 
     def plan(self, items: Iterable[Item]) -> Batch:
         """A batch that is about to be submitted."""
-        keys = [(item.id, item.digest.hex()) for item in (listed := list(items))]
+        listed = list(items)
+        keys = [(item.id, item.digest.hex()) for item in listed]
         batch = Batch(secrets.token_hex(8), keys, time.time())
         self._write(batch, "planned", requests=keys, at=batch.at)
         batch.items = {f"{batch.name}-{place}": item for place, item in enumerate(listed)}
@@ -210,7 +211,8 @@ class BatchLoop:
 
     async def _find(self, batch: Batch) -> str | None:
         others = {one.id for one in self._ledger.batches.values() if one.id is not None}
-        return await self._service.find_batch(batch.name, batch.at, len(batch.keys), others)
+        service = self._service
+        return await service.find_batch(batch.name, batch.at, len(batch.keys), others)
 
     async def _submit(self, items: list[Item]) -> None:
         most, largest = self._service.batch_limits
@@ -227,12 +229,10 @@ class BatchLoop:
 
     async def _send(self, batch: Batch) -> None:
         """Submit it; where nobody answers, it is looked for, and never blindly sent again."""
-        requests: dict[str, Request] = {}
-        for name, item in list(batch.items.items()):
-            try:
-                requests[name] = self._generator.prepare(item.request.prompt, **chosen(item.request))
-            except MemserveError as error:
-                self._settle(batch, name, error)
+        prepared = {name: self._prepared(item) for name, item in batch.items.items()}
+        requests = {name: one for name, one in prepared.items() if isinstance(one, Request)}
+        for name in prepared.keys() - requests.keys():
+            self._settle(batch, name, prepared[name])
         if not requests:
             self._ledger.done(batch)
             return
@@ -252,6 +252,13 @@ class BatchLoop:
                 break
         self._ledger.submitted(batch, identity)
 
+    def _prepared(self, item: Item) -> Request | MemserveError:
+        try:
+            request: Request = self._generator.prepare(item.request.prompt, **chosen(item.request))
+        except MemserveError as error:
+            return error
+        return request
+
     async def _look(self, batch: Batch) -> list[Item]:
         """Write down what a batch that has ended holds; the items that must be asked again."""
         if batch.id is None or not await self._service.batch_ended(batch.id):
@@ -268,7 +275,7 @@ class BatchLoop:
         self._ledger.done(batch)
         return again
 
-    def _settle(self, batch: Batch, name: str, answer: Completion | MemserveError | None) -> Item | None:
+    def _settle(self, batch: Batch, name: str, answer: Any) -> Item | None:
         """One answer, or the item of one that is worth asking for again."""
         item = batch.items.pop(name)
         promised = self._promised.pop(item.index, 0.0)

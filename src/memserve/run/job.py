@@ -15,21 +15,20 @@ from typing import Any, TypeVar
 
 from memserve.client.generation import Generator
 from memserve.errors import InvalidInput, MemserveError, Unsupported
-from memserve.run import ask, batch_format
+from memserve.run import ask, summary
+from memserve.run.ask import LocalLoop
 from memserve.run.async_loop import AsyncLoop
 from memserve.run.batch_service import BatchLoop, Ledger
 from memserve.run.distributed import RayLoop, remote
 from memserve.run.limits.budget import Spending, dearest, price_of
-from memserve.run.local_loop import LocalLoop
 from memserve.run.options import Options
 from memserve.run.progress import Progress
 from memserve.run.requests import Entry, Item, check_requests, count_requests, entries, name_in, read_item
-from memserve.run.store import failures, files
+from memserve.run.store import files, results
 from memserve.run.store.cache import Cache
-from memserve.run.store.failures import Failures
 from memserve.run.store.journal import Journal, is_reserve
 from memserve.run.store.record import ANSWERED, FAILED, Action, KnownIds, Stamp
-from memserve.run.store.results import Results
+from memserve.run.store.results import Failures, Results
 from memserve.run.summary import Summary
 from memserve.run.tasks import Task, adapted, entry
 
@@ -138,8 +137,8 @@ class Intake:
         try:
             if isinstance(value, InvalidInput):
                 raise value
-            if batch_format.is_line(value):
-                value = batch_format.request(value, self._model)
+            if summary.is_line(value):
+                value = summary.request(value, self._model)
             item = read_item(entry(value, self._task), index, self._settings)
         except InvalidInput as broken:
             self._results.malformed(index, line, broken, name_in(value))
@@ -307,7 +306,7 @@ def check(requests: Any, output: Any, options: Options) -> Path:
     path = files.local(output, "the output")
     files.distinct(requests, path, options.cache)
     check_requests(requests)
-    files.refuse_foreign(files.failed_beside(path), failures.is_ours)
+    files.refuse_foreign(files.failed_beside(path), results.is_ours)
     files.refuse_foreign(files.reserve_beside(path), is_reserve)
     return path
 
