@@ -138,4 +138,4 @@ class Package(Plannable):
         return {**named, **options, **({"env": plan["env"]} if plan.get("env") else {})}
 
     def _module(self, name: str) -> Any:
-        return import_module(f"{self.package}.{self.part}{name}")
+        return import_module(f"{self.package}.{self.part.rstrip('_') or name}")

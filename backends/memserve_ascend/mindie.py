@@ -1,4 +1,4 @@
-"""How MindIE is started: a daemon that reads its config.json, into which the settings are put first."""
+"""MindIE: how it divides one NPU, how its daemon is started, and that the openai backend speaks to it."""
 
 import json
 from typing import Any
@@ -6,9 +6,65 @@ from typing import Any
 from memserve.engines.deployment import Deployment, Layout
 from memserve.engines.install import requirements, visible_cards
 from memserve.engines.launch import Launch
-from memserve.errors import InvalidInput
-from memserve.hardware.machine import Machine
+from memserve.engines.memory import Footprint
+from memserve.errors import InvalidInput, Unsupported
+from memserve.hardware.machine import GIB, Machine
+from memserve.memory.kv import element_bytes, forward_bytes, largest_context, sequence_bytes, stage_caches
+from memserve.memory.weights import Split, rope_bytes, stage_bytes, storage
 from memserve.model.spec import ModelSpec
+from memserve.protocol import Capabilities, Task
+
+FRACTION = 0.8
+"""NPU_MEMORY_FRACTION's default (verylucky01/MindIE-LLM@2ad5b22e service_parameter_configuration.md)."""
+BLOCK = 128
+PREFILL_TOKENS = 8192
+RUNTIME = 3 * GIB
+"""What gpustack 2.3's MindIE selector reserves for CANN, HCCL and the runtime; no log confirms it."""
+ERROR = 0.15
+ELEMENT = 2
+
+
+class MindieAccountant:
+    """npuMemSize = total x fraction - weights - runtime - working set."""
+
+    def account(self, model: ModelSpec, machine: Machine, deployment: Deployment) -> Footprint:
+        """Divide one card as MindIE does."""
+        total, tensor = machine.card.memory, deployment.layout.tensor
+        held_in = storage(model, deployment.quantization, deployment.dtype)
+        weights = max(stage_bytes(model, Split(tensor, tensor, tensor), held_in)) + rope_bytes(model)
+        usable = int(total * (deployment.utilization or FRACTION))
+        prefill = deployment.max_batched_tokens or max(PREFILL_TOKENS, deployment.context)
+        activation = forward_bytes(model, prefill, ELEMENT, tensor)
+        pool = max(0, usable - weights - activation - RUNTIME)
+        (caches,) = stage_caches(model, 1, tensor, element_bytes(deployment.kv_dtype, deployment.dtype))
+        per_block = sequence_bytes(caches, BLOCK)
+        tokens = pool // per_block * BLOCK if per_block else 0
+        footprint = Footprint(
+            total=total, usable=usable, weights=weights, activation=activation, non_torch=RUNTIME, graphs=0,
+            kv_cache=pool, kv_tokens=tokens, max_concurrency=tokens / deployment.context, error=ERROR,
+        )  # fmt: skip
+        return _judged(footprint, deployment)
+
+    def largest_context(self, model: ModelSpec, machine: Machine, deployment: Deployment) -> int:
+        """The longest sequence that the pool holds."""
+        return largest_context(self, model, machine, deployment)
+
+
+def _judged(footprint: Footprint, deployment: Deployment) -> Footprint:
+    needed = footprint.weights + footprint.activation + footprint.non_torch
+    if needed > footprint.usable:
+        words = f"{needed / GIB:.2f} GiB of weights, passes and runtime"
+        return footprint.fails(
+            "out_of_memory", f"{words} exceed {footprint.usable / GIB:.2f} GiB of the card"
+        )
+    if footprint.kv_tokens < deployment.context:
+        words = f"the KV pool holds {footprint.kv_tokens:,} tokens"
+        return footprint.fails("refused", f"{words}; a sequence of {deployment.context:,} is asked for")
+    return footprint
+
+
+accountant = MindieAccountant()
+
 
 FOLDER = "/usr/local/Ascend/mindie/latest/mindie-service"
 DAEMON = "mindieservice_daemon"
@@ -83,3 +139,17 @@ def _asked(model: dict[str, Any], schedule: dict[str, Any]) -> tuple[str, Deploy
 
 
 launcher = MindieLauncher()
+
+
+capabilities = Capabilities(
+    backend="mindie", chat=True, temperature=True, top_p=True, max_tokens=True, stop=True, usage=True,
+    top_k=True, seed=True, n=True, stream=True,
+)  # fmt: skip
+
+
+def open_engine(model: str | None = None, *, task: Task = "generate", **options: Any) -> Any:
+    """Refused, with the way to reach a running server."""
+    raise Unsupported(
+        "mindie", "an engine in this process",
+        hint="start the plan's server and open backend='openai', base_url=..., dialect='mindie'",
+    )  # fmt: skip
