@@ -105,7 +105,7 @@ def test_killed_at_random_moments(backend, tmp_path):
 
 def test_several_batches_where_one_is_too_small(out, monkeypatch):
     with BatchServer() as server, opened(server, "openai") as generator:
-        service = type(generator.batch_service)
+        service = type(generator.batch_service())
         monkeypatch.setattr(service, "batch_limits", (3, 1 << 20))
         summary = run([f"p{n}" for n in range(8)], out, generator=generator, batch=True, progress=False)
     assert (summary.done, len(server.batches)) == (8, 3)

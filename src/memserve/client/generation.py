@@ -204,7 +204,6 @@ class Generator(Handle):
         checked = self._prompt(text)
         return self._driver.call(partial(offers.count_tokens(self._engine), checked))
 
-    @property
     def batch_service(self) -> BatchService:
         """The provider's batch service; raises `Unsupported` where there is none."""
         self._check_open()

@@ -124,7 +124,7 @@ class BatchLoop:
     def __init__(self, generator: Any, results: Results, spending: Spending, ledger: Ledger) -> None:
         self.error: BaseException | None = None
         self._generator = generator
-        self._service: BatchService = generator.batch_service
+        self._service: BatchService = generator.batch_service()
         self._results = results
         self._spending = spending
         self._ledger = ledger

@@ -196,7 +196,7 @@ class Job:
         if options.batch and not isinstance(generator, Generator):
             raise Unsupported(type(generator).__name__, "batch", "it has no batch service")
         if options.batch:
-            generator.batch_service  # noqa: B018
+            generator.batch_service()
         if ask.batches(generator) and (options.rpm or options.tpm):
             raise InvalidInput("rpm and tpm are a provider's limits: this generator is a local engine")
         self._requests, self._generator, self._options = requests, generator, options
