@@ -115,9 +115,7 @@ def of(request: Request, family: Family, kept: Mapping[int, str]) -> Calling | N
         return None
     tools = dict(function(tool) for tool in request.tools)
     if isinstance(choice, Mapping):
-        name = (choice.get("function") or choice).get("name")
-        if name not in tools:
-            raise InvalidInput(f"tool_choice names {name!r}: no such tool ({', '.join(tools)})")
+        name = str((choice.get("function") or choice).get("name"))
         return Calling(family, {name: tools[name]}, forced=True, once=True, kept=kept)
     if choice not in ("auto", "required"):
         raise InvalidInput(
