@@ -1,7 +1,7 @@
 """The embedded default: start to the first token, and the engines that were considered for it.
 
     python benchmarks/embedded.py [--runs 5]                      figure: start of the default, at most 6 s
-    python benchmarks/embedded.py --exact GGUF                    figure: nats a token against transformers on that file
+    python benchmarks/embedded.py --exact GGUF                    figure: nats a token against transformers
     python benchmarks/embedded.py --rate                          figure: tokens a CPU second of the default
     python benchmarks/embedded.py --engines GGUF --folder FOLDER  table: size, start, tokens a CPU second
 
