@@ -1,7 +1,5 @@
 """max_tokens holds to the token, and the finish reason says so."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest
@@ -75,6 +73,9 @@ def test_answers_say_how_they_ended(generator: Any, can: Any) -> None:
     for one in answer(generator, [question(n) for n in range(4)], 6):
         assert one.finish_reason in ("stop", "length", "content_filter", "tool_calls")
         assert one.text is None or isinstance(one.text, str)
+
+
+# ---------------------------------------------------------------------- usage
 
 
 def test_prompt_tokens_are_not_padded(generator: Any, can: Any) -> None:
