@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
+from queue import SimpleQueue
 from random import Random
 from typing import TYPE_CHECKING, Any
 
@@ -105,11 +106,22 @@ class Asked:
     most: int
     error: MemserveError | None = None
     rows: list[Row] = field(default_factory=list)
+    live: bool = False
+    given_up: bool = False
+    deltas: SimpleQueue[Delta | None] = field(default_factory=SimpleQueue)
+    finished: threading.Event = field(default_factory=threading.Event)
+
+    def end(self, error: MemserveError | None = None) -> None:
+        """Everything is said, or this is why not: wake whoever waits."""
+        self.error = self.error or error
+        self.finished.set()
+        self.deltas.put(None)
 
 
 class EmbeddedGenerator(Tokenizing):
-    """One small model in this process. Calls take turns."""
+    """One small model in this process. What waits meanwhile is decoded together, streams too."""
 
+    concurrent = True
     fills_max_tokens = True
 
     def __init__(self, session: Session, tokenizer: EmbeddedTokenizer, engine: str, context: int) -> None:
@@ -126,32 +138,45 @@ class EmbeddedGenerator(Tokenizing):
             backend="embedded",
         )  # fmt: skip
         self._turn = threading.Lock()
+        self._wake = threading.Condition()
+        self._waiting: list[Asked] = []
+        self._going: set[Asked] = set()
+        self._thread: threading.Thread | None = None
         self._ending = False
 
     def generate(self, requests: Sequence[Request]) -> list[Completion]:
         """Answer all requests; one that fails alone carries its error."""
         asked = [self._asked(request) for request in requests]
-        with self._mine() as session:
-            for group in groups([one for one in asked if one.error is None]):
-                for rows in portions(group):
-                    for _ in self._run(session, rows):
-                        pass
+        self._submit([one for one in asked if one.error is None])
+        try:
+            for one in asked:
+                one.finished.wait()
+        finally:
+            self._going.difference_update(asked)
+            for one in asked:  # of a call that was interrupted
+                one.given_up = True
+        closed = next((one.error for one in asked if isinstance(one.error, Closed)), None)
+        if closed is not None:
+            raise closed
         return [self._completion(one) for one in asked]
 
     def stream(self, request: Request) -> Iterator[Delta]:
-        """One answer piece by piece."""
+        """One answer piece by piece; closing the iterator gives the request up."""
         one = self._asked(request, live=True)
-        if one.error:
-            raise one.error
-        with self._mine() as session:
-            row = one.rows[0]
-            for _ in self._run(session, [(one, row)]):
-                if row.finish:
-                    row.text.finish()
-                    piece = row.text.fresh(last=True)
-                    yield Delta(piece, row.finish, _usage(one), row.text.fresh_thought())
-                elif delta := row.text.delta():
-                    yield delta
+        if one.error is None:
+            self._submit([one])
+        try:
+            while (delta := one.deltas.get()) is not None:
+                yield delta
+            if one.error:
+                raise one.error
+        finally:
+            one.given_up = True
+
+    def give_up(self, request: Request) -> None:
+        """End a request that nobody waits for; the others of its call go on."""
+        for one in tuple(self._going):
+            one.given_up = one.given_up or one.request is request
 
     def score(self, pairs: Sequence[ScorePrompts]) -> list[Score]:
         """Log-likelihood of each continuation after its context."""
@@ -161,10 +186,15 @@ class EmbeddedGenerator(Tokenizing):
 
     def interrupt(self) -> None:
         """End what runs after its current token, with `Closed`."""
-        self._ending = True
+        with self._wake:
+            self._ending = True
+            self._wake.notify()
 
     def close(self) -> None:
         """Let the model go; a second call does nothing."""
+        self.interrupt()
+        if self._thread is not None and self._thread is not threading.current_thread():
+            self._thread.join()
         with self._turn:
             self._session = None
 
@@ -174,8 +204,10 @@ class EmbeddedGenerator(Tokenizing):
         try:
             prepared = self._prompts.prepare(request)
         except MemserveError as error:
-            return Asked(request, [], 0, error)
-        one = Asked(request, prepared.ids, prepared.most)
+            one = Asked(request, [], 0)
+            one.end(error)
+            return one
+        one = Asked(request, prepared.ids, prepared.most, live=live)
         for index in range(request.n):
             random = Random() if request.seed is None else Random(f"{request.seed}/{index}")
             text = self._prompts.detokenizer(request, prepared, live=live)
@@ -197,26 +229,68 @@ class EmbeddedGenerator(Tokenizing):
 
     # ------------------------------------------------------------ tokens out
 
-    def _run(self, session: Session, portion: Sequence[tuple[Asked, Row]]) -> Iterator[None]:
+    def _submit(self, asked: Sequence[Asked]) -> None:
+        with self._wake:
+            if self._ending:
+                raise Closed("this engine was closed")
+            self._waiting += asked
+            self._going.update(asked)
+            if self._thread is None or not self._thread.is_alive():  # no thread survives a fork
+                self._thread = threading.Thread(target=self._work, name="memserve-embedded", daemon=True)
+                self._thread.start()
+            self._wake.notify()
+
+    def _work(self) -> None:
+        """Decode group after group until the end; what comes meanwhile may join the next."""
+        while (group := self._next()) is not None:
+            for portion in portions(group):
+                self._decode(portion)
+
+    def _next(self) -> list[Asked] | None:
+        """Those of like length with whoever waits longest."""
+        with self._wake:
+            while not self._ending:
+                self._waiting = [one for one in self._waiting if not one.given_up]
+                for group in groups(self._waiting):
+                    if self._waiting[0] in group:
+                        self._waiting = [one for one in self._waiting if one not in group]
+                        return group
+                self._wake.wait()
+            for one in self._waiting:
+                one.end(_closed())
+        return None
+
+    def _decode(self, portion: Sequence[tuple[Asked, Row]]) -> None:
+        try:
+            with self._mine() as session:
+                self._run(session, portion)
+        except MemserveError as error:
+            for one, _ in portion:
+                one.end(error)
+        except Exception as broken:
+            for one, _ in portion:
+                one.end(EngineFailed(f"the embedded model broke: {type(broken).__name__}: {broken}"))
+
+    def _run(self, session: Session, portion: Sequence[tuple[Asked, Row]]) -> None:
         """Decode rows to their end, token by token; each prompt is read once."""
         group = list(dict.fromkeys(one for one, _ in portion))
         logits = session.start([one.prompt for one in group])
-        rows = [row for _, row in portion]
-        places = [group.index(one) for one, _ in portion]
-        while rows:
+        pairs, places = list(portion), [group.index(one) for one, _ in portion]
+        while pairs:
             if self._ending:
-                raise Closed("the engine was closed before it answered", hint="open a new one")
-            tokens = [self._take(row, logits[place]) for row, place in zip(rows, places, strict=True)]
-            yield
-            going = [i for i, row in enumerate(rows) if row.finish is None]
+                raise _closed()
+            tokens = [
+                self._take(one, row, logits[place]) for (one, row), place in zip(pairs, places, strict=True)
+            ]
+            going = [i for i, (one, row) in enumerate(pairs) if row.finish is None and not one.given_up]
             if not going:
                 return
             session.keep([places[i] for i in going])
             logits = session.step([tokens[i] for i in going])
-            rows = [rows[i] for i in going]
-            places = list(range(len(rows)))
+            pairs = [pairs[i] for i in going]
+            places = list(range(len(pairs)))
 
-    def _take(self, row: Row, logits: Any) -> int:
+    def _take(self, one: Asked, row: Row, logits: Any) -> int:
         forced = row.text.forced()
         token = choose(logits, row.request, row.random) if forced is None else forced
         row.tokens.append(token)
@@ -224,18 +298,33 @@ class EmbeddedGenerator(Tokenizing):
             row.logprobs.append(logprob(logits, token, row.request.logprobs, self._tokenizer))
         if token == self._tokenizer.eos_token_id:
             row.finish = "stop"
-            return token
-        row.text.push(token)
-        if row.text.stopped:
-            row.finish = "stop"
-        elif len(row.tokens) >= row.most:
-            row.finish = "length"
+        else:
+            row.text.push(token)
+            if row.text.stopped:
+                row.finish = "stop"
+            elif len(row.tokens) >= row.most:
+                row.finish = "length"
+        self._tell(one, row)
         return token
+
+    def _tell(self, one: Asked, row: Row) -> None:
+        if one.live and row.finish:
+            row.text.finish()
+            piece = row.text.fresh(last=True)
+            one.deltas.put(Delta(piece, row.finish, _usage(one), row.text.fresh_thought()))
+        elif one.live and (delta := row.text.delta()):
+            one.deltas.put(delta)
+        if row.finish and all(other.finish for other in one.rows):
+            one.end()
 
     def _completion(self, one: Asked) -> Completion:
         if one.error:
             return Completion(None, error=one.error, model=self.capabilities.model, request_id=one.request.id)
         return self._joined(one.request, [(_sample(row), None) for row in one.rows], _usage(one))
+
+
+def _closed() -> Closed:
+    return Closed("the engine was closed before it answered", hint="open a new one")
 
 
 def groups(asked: Sequence[Asked]) -> Iterator[list[Asked]]:

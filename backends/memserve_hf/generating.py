@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from memserve.errors import Cancelled, Closed, MemserveError, ModelUnreadable
+from memserve.errors import Closed, MemserveError, ModelUnreadable
 from memserve.extras import release_of
 from memserve.hardware.machine import GIB
 from memserve.protocol import Capabilities, Completion, Delta, Request, Sample, Score, ScorePrompts
@@ -51,11 +51,13 @@ class GeneratingEngine(Tokenizing):
         self._model, self._prompts, self._grammars = model, prompts, grammars
         self._loop, self._worker, self._scorer = loop, worker, scorer
         self._prefixes = prefixes
+        self._going: set[Job] = set()
 
     def generate(self, requests: Sequence[Request]) -> list[Completion]:
         """Answer all requests together; one that fails alone carries its error."""
         parts = [self._prepared(request) for request in requests]
         jobs = [job for several in parts for job in several]
+        self._going.update(jobs)
         try:
             for job in jobs:
                 if not job.finished.is_set():
@@ -66,7 +68,14 @@ class GeneratingEngine(Tokenizing):
             for job in jobs:
                 job.cancelled = True
             raise
+        finally:
+            self._going.difference_update(jobs)
         return [self._completion(several) for several in parts]
+
+    def give_up(self, request: Request) -> None:
+        """End a request that nobody waits for; the others of its call go on."""
+        for job in tuple(self._going):
+            job.cancelled = job.cancelled or job.request is request
 
     def stream(self, request: Request) -> Iterator[Delta]:
         """One answer piece by piece; closing the iterator gives the request up."""
@@ -137,7 +146,7 @@ class GeneratingEngine(Tokenizing):
         request, model = parts[0].request, self.capabilities.model
         error = next((job.error for job in parts if job.error), None)
         if error:
-            if isinstance(error, (Closed, Cancelled)):
+            if isinstance(error, Closed):
                 raise error
             return Completion(None, error=error, model=model, request_id=request.id)
         drawn = [(_sample(row), row.text.reasoning_tokens) for job in parts for row in job.rows]
