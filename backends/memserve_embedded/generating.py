@@ -6,10 +6,9 @@ import json
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from queue import SimpleQueue
 from random import Random
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +19,6 @@ from memserve.extras import need
 from memserve.protocol import (
     Completion,
     Delta,
-    FinishReason,
     Request,
     Sample,
     Score,
@@ -28,12 +26,14 @@ from memserve.protocol import (
     TokenLogprob,
     Usage,
 )
-from memserve.tokens.detokenizer import Detokenizer
 from memserve.tokens.prompts import Prompts, ScorePair, Tokenizing
+from memserve.tokens.template import compiled
 from memserve_embedded import GENERATING
 from memserve_embedded.convert import prepare
 from memserve_embedded.fetch import known, ready
-from memserve_embedded.session import GAP, Session
+from memserve_embedded.grammar import Grammars
+from memserve_embedded.group import Asked, Row, groups, portions
+from memserve_embedded.session import Session
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -47,7 +47,8 @@ class EmbeddedTokenizer:
         self.context = int(about["context"])
         self.bos_token_id = int(about["bos"])
         self.eos_token_id = int(about["eos"])
-        self.chat_template = str(about["chat_template"])
+        tools = Path(__file__).with_name("tools.jinja").read_text(encoding="utf-8")
+        self.chat_template = tools + str(about["chat_template"])
         self._tokenizer = need("embedded", "tokenizers").Tokenizer.from_file(str(folder / "tokenizer.json"))
 
     def encode(self, text: str, *, add_special_tokens: bool = True) -> list[int]:
@@ -70,52 +71,12 @@ class EmbeddedTokenizer:
 
     @cached_property
     def _template(self) -> Any:
-        sandbox = need("embedded", "jinja2.sandbox", "jinja2")
-        return sandbox.ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True).from_string(
-            self.chat_template
-        )
+        need("embedded", "jinja2")
+        return compiled(self.chat_template)
 
 
 CONTEXT = 2048
 """Unless asked: two cores read so much in seconds; the model can take 8,192."""
-ROWS = 16
-"""Sequences decoded side by side."""
-POSITIONS = 16 * 4096
-"""Positions of all of them together."""
-
-
-@dataclass(eq=False)
-class Row:
-    """One sample in the making."""
-
-    request: Request
-    random: Random
-    text: Detokenizer
-    most: int
-    tokens: list[int] = field(default_factory=list)
-    logprobs: list[TokenLogprob] = field(default_factory=list)
-    finish: FinishReason | None = None
-
-
-@dataclass(eq=False)
-class Asked:
-    """One request with its prompt's tokens, and then its rows."""
-
-    request: Request
-    prompt: list[int]
-    most: int
-    error: MemserveError | None = None
-    rows: list[Row] = field(default_factory=list)
-    live: bool = False
-    given_up: bool = False
-    deltas: SimpleQueue[Delta | None] = field(default_factory=SimpleQueue)
-    finished: threading.Event = field(default_factory=threading.Event)
-
-    def end(self, error: MemserveError | None = None) -> None:
-        """Everything is said, or this is why not: wake whoever waits."""
-        self.error = self.error or error
-        self.finished.set()
-        self.deltas.put(None)
 
 
 class EmbeddedGenerator(Tokenizing):
@@ -124,7 +85,8 @@ class EmbeddedGenerator(Tokenizing):
     concurrent = True
     fills_max_tokens = True
 
-    def __init__(self, session: Session, tokenizer: EmbeddedTokenizer, engine: str, context: int) -> None:
+    def __init__(self, session: Session, tokenizer: EmbeddedTokenizer, grammars: Grammars, engine: str,
+                 context: int) -> None:  # fmt: skip
         weights = known("smollm2")
         self.capabilities = replace(
             GENERATING, engine=engine, model=weights.model, context=context, thinking=frozenset({"off"}),
@@ -132,7 +94,7 @@ class EmbeddedGenerator(Tokenizing):
         )  # fmt: skip
         self.identity = {"package": weights.package, "version": weights.version}
         self._session: Session | None = session
-        self._tokenizer = tokenizer
+        self._tokenizer, self._grammars = tokenizer, grammars
         self._prompts = Prompts(
             tokenizer, vocabulary=tokenizer.vocabulary, context=context, path=weights.package,
             backend="embedded",
@@ -203,6 +165,7 @@ class EmbeddedGenerator(Tokenizing):
     def _asked(self, request: Request, *, live: bool = False) -> Asked:
         try:
             prepared = self._prompts.prepare(request)
+            matchers = [self._grammars.matcher(request, prepared) for _ in range(request.n)]
         except MemserveError as error:
             one = Asked(request, [], 0)
             one.end(error)
@@ -211,7 +174,7 @@ class EmbeddedGenerator(Tokenizing):
         for index in range(request.n):
             random = Random() if request.seed is None else Random(f"{request.seed}/{index}")
             text = self._prompts.detokenizer(request, prepared, live=live)
-            one.rows.append(Row(request, random, text, prepared.most))
+            one.rows.append(Row(request, random, text, prepared.most, matchers[index]))
         return one
 
     @contextmanager
@@ -291,8 +254,10 @@ class EmbeddedGenerator(Tokenizing):
             places = list(range(len(pairs)))
 
     def _take(self, one: Asked, row: Row, logits: Any) -> int:
-        forced = row.text.forced()
-        token = choose(logits, row.request, row.random) if forced is None else forced
+        bound = row.matcher.masked(logits) if row.matcher else logits
+        token = choose(bound, row.request, row.random)
+        if row.matcher:
+            row.matcher.accept(token)
         row.tokens.append(token)
         if row.request.logprobs is not None:
             row.logprobs.append(logprob(logits, token, row.request.logprobs, self._tokenizer))
@@ -309,9 +274,7 @@ class EmbeddedGenerator(Tokenizing):
 
     def _tell(self, one: Asked, row: Row) -> None:
         if one.live and row.finish:
-            row.text.finish()
-            piece = row.text.fresh(last=True)
-            one.deltas.put(Delta(piece, row.finish, _usage(one), row.text.fresh_thought()))
+            one.deltas.put(row.text.last(row.finish, _usage(one)))
         elif one.live and (delta := row.text.delta()):
             one.deltas.put(delta)
         if row.finish and all(other.finish for other in one.rows):
@@ -327,34 +290,8 @@ def _closed() -> Closed:
     return Closed("the engine was closed before it answered", hint="open a new one")
 
 
-def groups(asked: Sequence[Asked]) -> Iterator[list[Asked]]:
-    """Requests of like length together, the longest first, within `ROWS` and `POSITIONS`."""
-    group: list[Asked] = []
-    for one in sorted(asked, key=lambda one: len(one.prompt), reverse=True):
-        rows = sum(other.request.n for other in group) + one.request.n
-        reach = max(len(other.prompt) + other.most for other in [*group, one])
-        gap = len(group[0].prompt) - len(one.prompt) if group else 0
-        if group and (rows > ROWS or rows * reach > POSITIONS or gap >= GAP):
-            yield group
-            group = []
-        group.append(one)
-    if group:
-        yield group
-
-
-def portions(group: Sequence[Asked]) -> Iterator[list[tuple[Asked, Row]]]:
-    """A group's rows; of many samples of one request, which is alone then, as many as have room."""
-    rows = [(one, row) for one in group for row in one.rows]
-    reach = max(len(one.prompt) + one.most for one in group)
-    share = max(1, min(ROWS, POSITIONS // reach)) if len(group) == 1 else len(rows)
-    for first in range(0, len(rows), share):
-        yield rows[first : first + share]
-
-
 def _sample(row: Row) -> Sample:
-    logprobs = tuple(row.logprobs) if row.request.logprobs is not None else None
-    text = row.text.finish()
-    return Sample(text, row.finish, tuple(row.tokens), logprobs, reasoning=row.text.reasoning)
+    return row.text.sample(row.finish, row.tokens, row.logprobs if row.request.logprobs is not None else None)
 
 
 def _usage(one: Asked) -> Usage:
@@ -379,7 +316,8 @@ def generating(threads: int | None, context: int | None) -> EmbeddedGenerator:
     folder = ready("smollm2", prepare)
     tokenizer = EmbeddedTokenizer(folder)
     context = min(context or CONTEXT, tokenizer.context)
-    return EmbeddedGenerator(Session(folder, threads), tokenizer, f"openvino {version}", context)
+    grammars = Grammars(folder / "tokenizer.json", tokenizer.eos_token_id)
+    return EmbeddedGenerator(Session(folder, threads), tokenizer, grammars, f"openvino {version}", context)
 
 
 _COLDEST = 1e-5
