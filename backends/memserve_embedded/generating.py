@@ -29,8 +29,7 @@ from memserve.protocol import (
 from memserve.tokens.prompts import Prompts, ScorePair, Tokenizing
 from memserve.tokens.template import compiled
 from memserve_embedded import GENERATING
-from memserve_embedded.convert import prepare
-from memserve_embedded.fetch import known, ready
+from memserve_embedded.fetch import known, prepare, ready
 from memserve_embedded.grammar import Grammars
 from memserve_embedded.group import Asked, Row, groups, portions
 from memserve_embedded.session import Session
