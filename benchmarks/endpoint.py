@@ -1,7 +1,7 @@
 """What the endpoint costs over the call in this process, and what it gains by answering together.
 
-python benchmarks/endpoint.py                                  CPU a request, 64 in flight, over an engine that answers at once
-python benchmarks/endpoint.py --backend embedded               32 requests at once against one by one
+python benchmarks/endpoint.py                       CPU a request, 64 in flight, over an engine that answers at once
+python benchmarks/endpoint.py --backend embedded    32 requests at once against one by one
 python benchmarks/endpoint.py --backend hf --model FOLDER --options dtype=float32
 """
 
@@ -40,7 +40,9 @@ class Instant:
     """An engine that answers at once, as a provider's answer would come."""
 
     any_loop = True
-    capabilities = Capabilities(backend="instant", model="m", chat=True, temperature=True, top_p=True, max_tokens=True, usage=True, stream=True)  # fmt: skip
+    capabilities = Capabilities(
+        backend="instant", model="m", chat=True, temperature=True, top_p=True, max_tokens=True, usage=True
+    )
 
     async def complete(self, request: Request) -> Completion:
         await asyncio.sleep(0)
@@ -79,7 +81,8 @@ def serve(pipe: Any) -> None:
     async def run() -> None:
         models = Models()
         models.add("generate", generator(), ["m"])
-        runner = web.AppRunner(Endpoint(models, "k", Limits()).app(), handler_cancellation=True, access_log=None)
+        app = Endpoint(models, "k", Limits()).app()
+        runner = web.AppRunner(app, handler_cancellation=True, access_log=None)
         await runner.setup()
         await web.TCPSite(runner, "127.0.0.1", 0).start()
         pipe.send(runner.addresses[0][1])
@@ -90,8 +93,8 @@ def serve(pipe: Any) -> None:
     asyncio.run(run())
 
 
-def over_the_wire() -> tuple[float, float]:
-    """CPU milliseconds a request in the endpoint's own process: whole answers, and streams of one piece."""
+def over_the_wire() -> float:
+    """CPU milliseconds a request in the endpoint's own process."""
     here, there = multiprocessing.Pipe()
     process = multiprocessing.get_context("spawn").Process(target=serve, args=(there,), daemon=True)
     process.start()
@@ -118,14 +121,15 @@ def over_the_wire() -> tuple[float, float]:
     asyncio.run(ask())
     spent = cpu() - before
     process.terminate()
-    return spent / REQUESTS * 1000, 0.0
+    return spent / REQUESTS * 1000
 
 
 def overhead(rounds: int) -> None:
-    pairs = [(over_the_wire()[0], direct()) for _ in range(rounds)]
+    pairs = [(over_the_wire(), direct()) for _ in range(rounds)]
     there, here = (statistics.median(column) for column in zip(*pairs, strict=True))
     extra = statistics.median(a - b for a, b in pairs)
-    print(f"CPU a request, {IN_FLIGHT} in flight: endpoint {there:.3f} ms, call {here:.3f} ms, overhead {extra:.3f} ms")
+    shown = f"endpoint {there:.3f} ms, call {here:.3f} ms, overhead {extra:.3f} ms"
+    print(f"CPU a request, {IN_FLIGHT} in flight: {shown}")
 
 
 @contextmanager
@@ -156,7 +160,8 @@ async def compared(url: str, key: str, count: int, stream: bool) -> tuple[float,
     """Tokens a second one by one, and all at once."""
     headers = {"Authorization": f"Bearer {key}"}
     timeout = aiohttp.ClientTimeout(total=None)
-    async with aiohttp.ClientSession(headers=headers, timeout=timeout, connector=aiohttp.TCPConnector(limit=0)) as session:
+    connector = aiohttp.TCPConnector(limit=0)
+    async with aiohttp.ClientSession(headers=headers, timeout=timeout, connector=connector) as session:
         chat = f"{url}/chat/completions"
         await answer(session, chat, 0, stream)
         began = time.monotonic()
@@ -169,7 +174,9 @@ async def compared(url: str, key: str, count: int, stream: bool) -> tuple[float,
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--backend")
     parser.add_argument("--model")
     parser.add_argument("--options", nargs="+", default=[])
@@ -179,12 +186,15 @@ def main() -> None:
     if args.backend is None:
         return overhead(args.rounds)
     words = ["--backend", args.backend, "--task", "generate"]
-    words += ["--model", args.model] * bool(args.model) + (["--options", *args.options] if args.options else [])
+    words += ["--model", args.model] * bool(args.model) + (
+        ["--options", *args.options] if args.options else []
+    )
     with served(words) as (url, key):
         for stream in (False, True):
             alone, together = asyncio.run(compared(url, key, args.count, stream))
             kind = "streams" if stream else "answers"
-            print(f"{args.backend}, {args.count} {kind} at once: {together:.1f} tokens/s, one by one {alone:.1f}: {together / alone:.2f} x")
+            shown = f"{together:.1f} tokens/s, one by one {alone:.1f}: {together / alone:.2f} x"
+            print(f"{args.backend}, {args.count} {kind} at once: {shown}", flush=True)
     return None
 
 
