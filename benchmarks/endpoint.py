@@ -1,6 +1,6 @@
 """What the endpoint costs over the call in this process, and what it gains by answering together.
 
-python benchmarks/endpoint.py                       CPU a request, 64 in flight, an engine that answers at once
+python benchmarks/endpoint.py                       CPU a request, 64 in flight, an engine of no time
 python benchmarks/endpoint.py --backend embedded    32 requests at once against one by one
 python benchmarks/endpoint.py --backend hf --model FOLDER --options dtype=float32
 """
