@@ -31,7 +31,7 @@ from memserve.tokens.template import compiled
 from memserve_embedded import GENERATING
 from memserve_embedded.fetch import known, prepare, ready
 from memserve_embedded.grammar import Grammars
-from memserve_embedded.group import Asked, Row, groups, portions
+from memserve_embedded.group import GATHER_SECONDS, ROWS, Asked, Row, groups, portions
 from memserve_embedded.session import Session
 
 if TYPE_CHECKING:
@@ -212,6 +212,8 @@ class EmbeddedGenerator(Tokenizing):
         """Those of like length with whoever waits longest."""
         with self._wake:
             while not self._ending:
+                while 0 < len(self._waiting) < ROWS and self._wake.wait(GATHER_SECONDS):
+                    pass  # as long as more come: what starts now cannot be joined
                 self._waiting = [one for one in self._waiting if not one.given_up]
                 for group in groups(self._waiting):
                     if self._waiting[0] in group:

@@ -18,6 +18,8 @@ ROWS = 16
 """Sequences decoded side by side."""
 POSITIONS = 16 * 4096
 """Positions of all of them together."""
+GATHER_SECONDS = 0.01
+"""How long the first waits for another: a fraction of what its first token takes."""
 
 
 @dataclass(eq=False)
