@@ -133,15 +133,15 @@ def overhead(rounds: int) -> None:
 
 
 @contextmanager
-def served(words: list[str]) -> Iterator[tuple[str, str]]:
-    """The command itself over a real backend: its address and its key."""
+def served(words: list[str]) -> Iterator[tuple[int, str, str]]:
+    """The command itself over a real backend: its process, its address and its key."""
     with tempfile.TemporaryDirectory() as folder:
         key = Path(folder) / "key"
         command = [sys.executable, "-m", "memserve.serve", *words, "--name", "m", "--key-file", str(key)]
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
             assert process.stdout
             line = process.stdout.readline()
-            yield line.split()[1], key.read_text().strip()
+            yield process.pid, line.split()[1], key.read_text().strip()
             process.terminate()
 
 
@@ -156,21 +156,27 @@ async def answer(session: Any, url: str, number: int, stream: bool) -> int:
         return int((await response.json())["usage"]["completion_tokens"])
 
 
-async def compared(url: str, key: str, count: int, stream: bool) -> tuple[float, float]:
-    """Tokens a second one by one, and all at once."""
+def cpu(pid: int) -> float:
+    """CPU seconds of a process, all threads: what other processes do meanwhile does not count."""
+    words = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(words[11]) + int(words[12])) / os.sysconf("SC_CLK_TCK")
+
+
+async def compared(pid: int, url: str, key: str, count: int, stream: bool) -> tuple[float, float]:
+    """The endpoint's CPU milliseconds a token, one by one and all at once."""
     headers = {"Authorization": f"Bearer {key}"}
     timeout = aiohttp.ClientTimeout(total=None)
     connector = aiohttp.TCPConnector(limit=0)
     async with aiohttp.ClientSession(headers=headers, timeout=timeout, connector=connector) as session:
         chat = f"{url}/chat/completions"
         await answer(session, chat, 0, stream)
-        began = time.monotonic()
+        began = cpu(pid)
         alone = [await answer(session, chat, number, stream) for number in range(count)]
-        middle = time.monotonic()
+        middle = cpu(pid)
         together = await asyncio.gather(*(answer(session, chat, number, stream) for number in range(count)))
-        end = time.monotonic()
+        end = cpu(pid)
     assert stream or sum(alone) == sum(together)
-    return sum(alone) / (middle - began), sum(together) / (end - middle)
+    return (middle - began) / sum(alone) * 1000, (end - middle) / sum(together) * 1000
 
 
 def main() -> None:
@@ -189,11 +195,11 @@ def main() -> None:
     words += ["--model", args.model] * bool(args.model) + (
         ["--options", *args.options] if args.options else []
     )
-    with served(words) as (url, key):
+    with served(words) as (pid, url, key):
         for stream in (False, True):
-            alone, together = asyncio.run(compared(url, key, args.count, stream))
+            alone, together = asyncio.run(compared(pid, url, key, args.count, stream))
             kind = "streams" if stream else "answers"
-            shown = f"{together:.1f} tokens/s, one by one {alone:.1f}: {together / alone:.2f} x"
+            shown = f"{together:.1f} ms of CPU a token, one by one {alone:.1f}: {alone / together:.2f} x"
             print(f"{args.backend}, {args.count} {kind} at once: {shown}", flush=True)
     return None
 

@@ -31,8 +31,7 @@ from memserve.tokens.template import compiled
 from memserve_embedded import GENERATING
 from memserve_embedded.fetch import known, prepare, ready
 from memserve_embedded.grammar import Grammars
-from memserve_embedded.group import GATHER_SECONDS, ROWS, Asked, Row, groups, portions
-from memserve_embedded.session import Session
+from memserve_embedded.session import GATHER_SECONDS, ROWS, Asked, Row, Session, groups, portions
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
