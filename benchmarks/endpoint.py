@@ -75,8 +75,7 @@ def serve(pipe: Any) -> None:
     """The endpoint over the same engine, until it is told to say what it took."""
     from aiohttp import web
 
-    from memserve.serve.endpoint.app import Endpoint, Limits
-    from memserve.serve.endpoint.models import Models
+    from memserve.serve.endpoint.app import Endpoint, Limits, Models
 
     async def run() -> None:
         models = Models()

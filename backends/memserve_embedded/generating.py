@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from memserve.client.offers import failure
 from memserve.errors import Closed, EngineFailed, MemserveError
 from memserve.extras import need
 from memserve.protocol import (
@@ -115,9 +116,6 @@ class EmbeddedGenerator(Tokenizing):
             self._going.difference_update(asked)
             for one in asked:  # of a call that was interrupted
                 one.given_up = True
-        closed = next((one.error for one in asked if isinstance(one.error, Closed)), None)
-        if closed is not None:
-            raise closed
         return [self._completion(one) for one in asked]
 
     def stream(self, request: Request) -> Iterator[Delta]:
@@ -227,12 +225,9 @@ class EmbeddedGenerator(Tokenizing):
         try:
             with self._mine() as session:
                 self._run(session, portion)
-        except MemserveError as error:
-            for one, _ in portion:
-                one.end(error)
         except Exception as broken:
             for one, _ in portion:
-                one.end(EngineFailed(f"the embedded model broke: {type(broken).__name__}: {broken}"))
+                one.end(failure(self, broken))
 
     def _run(self, session: Session, portion: Sequence[tuple[Asked, Row]]) -> None:
         """Decode rows to their end, token by token; each prompt is read once."""
@@ -242,9 +237,7 @@ class EmbeddedGenerator(Tokenizing):
         while pairs:
             if self._ending:
                 raise _closed()
-            tokens = [
-                self._take(one, row, logits[place]) for (one, row), place in zip(pairs, places, strict=True)
-            ]
+            tokens = [self._take(*pair, logits[place]) for pair, place in zip(pairs, places, strict=True)]
             going = [i for i, (one, row) in enumerate(pairs) if row.finish is None and not one.given_up]
             if not going:
                 return
@@ -281,6 +274,8 @@ class EmbeddedGenerator(Tokenizing):
             one.end()
 
     def _completion(self, one: Asked) -> Completion:
+        if isinstance(one.error, Closed):
+            raise one.error
         if one.error:
             return Completion(None, error=one.error, model=self.capabilities.model, request_id=one.request.id)
         return self._joined(one.request, [(_sample(row), None) for row in one.rows], _usage(one))
