@@ -1,4 +1,4 @@
-"""The verdict on one deployment: rules first, then memory, asked for less where the engine concedes it."""
+"""Judges one deployment of a checkpoint: by the engine's rules, then by its memory."""
 
 from __future__ import annotations
 
@@ -7,16 +7,118 @@ from dataclasses import replace
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
+from memserve import files
 from memserve.engines.backend import Plannable
 from memserve.engines.deployment import Deployment
 from memserve.engines.memory import Assumption, Footprint
 from memserve.engines.rules.judge import Judge, Refusal
 from memserve.hardware.machine import GIB, Machine
-from memserve.model.spec import ModelSpec
-from memserve.plan.candidate import Verdict
+from memserve.model.spec import ModelSpec, remembered
+from memserve.plan.candidate import Checkpoint, Verdict
 
 if TYPE_CHECKING:
     from memserve.memory.calibration import Calibration
+    from memserve.model import catalogue
+
+
+MODELSLIM = "modelslim"
+BY_MODELSLIM = frozenset({"w8a8", "w4a8", "w8a16"})
+"""What engines on Ascend read as ModelSlim writes it, and no engine elsewhere does."""
+
+
+def checkpoints(model: ModelSpec, quantization: str, *, online: bool,
+                ascend: bool = False) -> list[Checkpoint]:  # fmt: skip
+    """What could be loaded for this quantization, known checkpoints first."""
+    known = known_checkpoints(model, quantization, ascend=ascend)
+    if model.quantization is not None:
+        known = [] if model.quantization.method == quantization else known
+        bits = model.quantization.bits
+        return known or [Checkpoint(model.id, quantization, model.source, stored=True, bits=bits)]
+    if quantization == "none":
+        return [Checkpoint(model.id, quantization, model.source, bits=16)]
+    if known:
+        return known
+    if online:
+        return [Checkpoint(model.id, quantization, model.source, online=True)]
+    made = to_make(model, quantization, ascend=ascend)
+    return [made] if made else []
+
+
+def known_checkpoints(model: ModelSpec, quantization: str, *, ascend: bool = False) -> list[Checkpoint]:
+    """The quantized checkpoints in the catalogue that engines for this maker read, with who names them."""
+    return [
+        Checkpoint(
+            one.id, quantization, one.source, bits=one.bits, group_size=one.group_size, block=one.block
+        )
+        for one in _rows_of(model)
+        if one.method == quantization
+        and (one.format == MODELSLIM) == (ascend and quantization in BY_MODELSLIM)
+    ]
+
+
+def known_methods(model: ModelSpec) -> list[str]:
+    """Quantizations in which the catalogue knows a checkpoint of the model."""
+    return [one.method for one in _rows_of(model)]
+
+
+def _rows_of(model: ModelSpec) -> tuple[catalogue.Checkpoint, ...]:
+    from memserve.model import catalogue
+
+    row = catalogue.find(model.id)
+    return row.checkpoints if row is not None else ()
+
+
+def loaded(model: ModelSpec, checkpoint: Checkpoint) -> ModelSpec:
+    """The shapes that are really loaded: a known checkpoint's own, where the catalogue has them."""
+    if checkpoint.id == model.id or checkpoint.make or checkpoint.online:
+        return model
+    return remembered(model, checkpoint, lambda: _loaded(model, checkpoint))
+
+
+def _loaded(model: ModelSpec, checkpoint: Checkpoint) -> ModelSpec:
+    from memserve.model import catalogue, load
+    from memserve.model.spec import Quantization
+
+    if catalogue.find(checkpoint.id) is not None:
+        return replace(load(checkpoint.id), pooling=model.pooling)
+    own = (checkpoint.group_size, checkpoint.block) == (None, None)
+    if own and checkpoint.bits == _usual_bits(checkpoint) and model.quantization is None:
+        return model
+    method, block = checkpoint.quantization, checkpoint.block
+    stored = Quantization(
+        method=method, checkpoint_method=method, bits=checkpoint.bits,
+        group_size=checkpoint.group_size or catalogue.usual_group(method),
+        block=(block, block) if block else None,
+    )  # fmt: skip
+    return replace(model, quantization=stored)
+
+
+def _usual_bits(checkpoint: Checkpoint) -> int:
+    return 8 if checkpoint.quantization in ("fp8", "w8a8", "int8", "w8a16") else 4
+
+
+def to_make(model: ModelSpec, quantization: str, *, ascend: bool) -> Checkpoint | None:
+    """A checkpoint that does not exist yet, with the command that makes it; None where no recipe is known."""
+    short = model.id.rstrip("/").rsplit("/", 1)[-1]
+    family = quantization.split("-")[0]
+    recipe = _recipes().get("ascend" if ascend and quantization in BY_MODELSLIM else family)
+    if recipe is None:
+        return None
+    names = {
+        "{model}": model.id, "{name}": f"./{short}-{quantization}", "{short}": short,
+        "{level}": quantization.removeprefix("gguf-").upper(), "{quantization}": quantization,
+    }  # fmt: skip
+    make = str(recipe["command"])
+    for name, word in names.items():
+        make = make.replace(name, word)
+    file = names["{name}"] + (".gguf" if family == "gguf" else "")
+    return Checkpoint(file, quantization, f"to be made first: {recipe['source']}", make=make)
+
+
+@cache
+def _recipes() -> dict[str, dict[str, str]]:
+    rows: dict[str, dict[str, str]] = files.table(__file__, "recipes.json")
+    return rows
 
 
 def fitted(backend: Plannable, model: ModelSpec, machine: Machine,
