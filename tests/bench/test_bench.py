@@ -243,6 +243,7 @@ def test_a_real_server_on_loopback(counting_server: Any, capsys: pytest.CaptureF
     assert all((row["failed"], row["output_tokens"]) == (0, 12) for row in found["results"])
     assert all(row["input_tokens"] == pytest.approx(90, abs=2) for row in found["results"])
     assert all(row["predicted"]["ttft_ms"]["likely"] > 0 for row in found["results"])
+    assert found["memory"]["process_gib"] > 0  # whoever listens on that port of this machine
     assert counting_server.most == 3 and all(body["ignore_eos"] for body in counting_server.bodies)
 
 
@@ -250,3 +251,13 @@ def test_gaps_are_those_between_pieces() -> None:
     (row,) = measured(Lawful(in_a_piece=4), "60:9:3", Level(1)).results
     assert row["gap_ms"]["mean"] == pytest.approx(200, rel=1e-3)
     assert all(a <= b for a, b in pairwise(row["gap_ms"][name] for name in ("p50", "p90", "p99")))
+
+
+def test_a_server_that_says_who_it_is_needs_no_backend(
+    counting_server: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    counting_server.models = [{"id": MODEL, "object": "model", "owned_by": "vllm", "max_model_len": 4096}]
+    words = ["--base-url", counting_server.base_url, "--model", MODEL, "--workload", "90:12:3"]
+    assert main(["bench", *words, "--gpus", "1xL4", "--json", "--quiet"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["target"]["backend"] == "vllm" and found["results"][0]["predicted"]
