@@ -47,7 +47,7 @@ def usage(found: Any) -> Usage:
     cached = count(found.get("cache_read_input_tokens"))
     stored = count(found.get("cache_creation_input_tokens"))
     read = None if fresh is None else fresh + (cached or 0) + (stored or 0)
-    return Usage(read, count(found.get("output_tokens")), cached)
+    return Usage(read, count(found.get("output_tokens")), cached, written_tokens=stored)
 
 
 def _joined(blocks: list[dict[str, Any]], kind: str, key: str) -> str | None:

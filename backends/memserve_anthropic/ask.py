@@ -21,6 +21,8 @@ from memserve.protocol import (
 
 EXTRA = "anthropic_"
 _EXTRAS = ("thinking", "metadata", "service_tier", "cache_control", "output_config", "context_management")
+CACHES_FROM = 4096
+"""Tokens of the shortest prefix that every Claude caches where it is marked; some take 1,024."""
 _SAMPLING = ("temperature", "top_p", "top_k")
 
 
@@ -54,7 +56,8 @@ def capabilities(model: str | None, *, sampling: bool | None = None) -> Capabili
         backend="anthropic", model=model, chat=True, max_tokens=True, stop=True, usage=True,
         temperature=row["temperature"], max_temperature=1.0, top_p=row["top_p"], top_k=row["top_k"],
         schema=row["schema"], tools=row["tools"], images=row["images"],
-        thinking=frozenset(row["thinking"] or {"off"}), stream=True, count_tokens=True,
+        thinking=frozenset(row["thinking"] or {"off"}), cache_marks=CACHES_FROM if row["tools"] else 0,
+        stream=True, count_tokens=True,
         extras=frozenset(EXTRA + name for name in _EXTRAS), cancel=True,
     )  # fmt: skip
 
