@@ -30,11 +30,10 @@ from memserve.http.body import counted
 from memserve.http.chat import encode
 from memserve.http.failure import Words
 from memserve.protocol import Completion, Prompt, Request, Task
-from memserve_bedrock import answer, ask, credential
-from memserve_bedrock.answer import Frame, Frames
-from memserve_bedrock.ask import Model
-from memserve_bedrock.ask import capabilities as capabilities_of
-from memserve_bedrock.ask import model as model_of
+from memserve_bedrock import credential, messages
+from memserve_bedrock.messages import Frame, Frames, Model
+from memserve_bedrock.messages import capabilities as capabilities_of
+from memserve_bedrock.messages import model as model_of
 
 
 class ConverseEngine(HttpEngine):
@@ -49,16 +48,16 @@ class ConverseEngine(HttpEngine):
         self._count_url = client.address.url(f"{place}/count-tokens")
 
     def write(self, request: Request, *, stream: bool) -> Call:
-        payload = {**ask.prompt(request.prompt), **ask.settings(request, self._model)}
+        payload = {**messages.prompt(request.prompt), **messages.settings(request, self._model)}
         return self._client.call(self._stream_url if stream else self._url, encode(payload))
 
     def read(self, request: Request, words: str, headers: Mapping[str, str]) -> Completion:
-        return answer.completion(
+        return messages.completion(
             words, headers, self._model.name, lambda failed: self._client.failed(failed, 200, headers)
         )
 
     def reader(self, request: Request) -> StreamReader:
-        return answer.ConverseReader(lambda failed: self._client.failed(failed, 200, {}))
+        return messages.ConverseReader(lambda failed: self._client.failed(failed, 200, {}))
 
     async def events(self, pieces: Pieces) -> AsyncIterator[Event]:
         """The frames of a stream as events."""
@@ -70,7 +69,7 @@ class ConverseEngine(HttpEngine):
 
     async def acount_tokens(self, prompt: Prompt) -> int:
         """Tokens of a prompt, as the provider counts them; costs a request, and no money."""
-        call = self._client.call(self._count_url, encode({"input": {"converse": ask.prompt(prompt)}}))
+        call = self._client.call(self._count_url, encode({"input": {"converse": messages.prompt(prompt)}}))
         return await self._client.fetch(call, counted("inputTokens"))
 
 
@@ -79,10 +78,10 @@ def _event(frame: Frame) -> Event:
     known = frame.headers
     data = frame.payload.decode("utf-8", "replace")
     if known.get(":message-type") == "exception":
-        return Event(answer.EXCEPTION + known.get(":exception-type", ""), data)
+        return Event(messages.EXCEPTION + known.get(":exception-type", ""), data)
     if known.get(":message-type") == "error":
         said = encode({"message": known.get(":error-message", "")}).decode()
-        return Event(answer.EXCEPTION + known.get(":error-code", ""), said)
+        return Event(messages.EXCEPTION + known.get(":error-code", ""), said)
     return Event(known.get(":event-type", ""), data)
 
 

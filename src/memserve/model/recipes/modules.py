@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import NamedTuple, TypeAlias
 
 from memserve.model.config import Config
-from memserve.model.recipes.family import Family, on
+from memserve.model.recipes.index import Family, on
 from memserve.model.spec import Block, Part, Shard, Weight
 
 Weights: TypeAlias = tuple[Weight, ...]
