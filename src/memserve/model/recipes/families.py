@@ -3,7 +3,8 @@
 from functools import partial
 
 from memserve.model.recipes import decoder
-from memserve.model.recipes.index import FOUR_NORMS, TWO_NORMS, Family, Moe, Recipe
+from memserve.model.recipes.index import Recipe
+from memserve.model.recipes.modules import FOUR_NORMS, TWO_NORMS, Family, Moe
 
 QWEN_MOE = Moe(layers="steps")
 

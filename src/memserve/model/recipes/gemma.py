@@ -5,8 +5,8 @@ from dataclasses import replace
 from memserve.model.config import Config
 from memserve.model.recipes import decoder, families, modules
 from memserve.model.recipes.decoder import Heads
-from memserve.model.recipes.index import FOUR_NORMS, Family, Recipe
-from memserve.model.recipes.modules import Inventory, Weights
+from memserve.model.recipes.index import Recipe
+from memserve.model.recipes.modules import FOUR_NORMS, Family, Inventory, Weights
 from memserve.model.spec import Block, Shard
 
 FAMILY = Family(

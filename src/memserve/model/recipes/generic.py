@@ -11,8 +11,7 @@ from typing import Any
 from memserve.errors import ModelUnreadable
 from memserve.model.config import LARGEST, MOST_LAYERS, Config
 from memserve.model.recipes import decoder, index, mla, modules, tensors
-from memserve.model.recipes.index import Family, Moe
-from memserve.model.recipes.modules import Inventory, Weights
+from memserve.model.recipes.modules import Family, Inventory, Moe, Weights
 from memserve.model.spec import Block, Quantization
 from memserve.model.stored import headers
 from memserve.model.stored.headers import Gguf, Tensor
