@@ -1,4 +1,6 @@
-"""Writes a request in the shape of the Messages API, as a model's row has it, and reads its answers."""
+"""The Messages API: requests written as a model's row of models.json has it, answers read, even streamed."""
+
+from __future__ import annotations
 
 import json
 import re
@@ -197,7 +199,7 @@ def completion(words: str, fail: Fail) -> Completion:
     return Completion(
         text=None if refused else text,
         finish_reason=reason,
-        tool_calls=tuple(_call(block) for block in blocks if block.get("type") == "tool_use"),
+        tool_calls=tuple(_call_of(block) for block in blocks if block.get("type") == "tool_use"),
         reasoning=_joined(blocks, "thinking", "thinking"),
         refusal=(text or "") if refused else None,
         usage=usage(found.get("usage")),
@@ -224,7 +226,7 @@ def _joined(blocks: list[dict[str, Any]], kind: str, key: str) -> str | None:
     return clean("".join(map(str, pieces))) if pieces else None
 
 
-def _call(block: dict[str, Any]) -> ToolCall:
+def _call_of(block: dict[str, Any]) -> ToolCall:
     if not isinstance(block.get("name"), str):
         raise bad("a tool call of the answer names no tool")
     words = json.dumps(block.get("input") or {}, ensure_ascii=False)
