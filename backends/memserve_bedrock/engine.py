@@ -41,10 +41,11 @@ from memserve.http.body import counted
 from memserve.http.chat import encode
 from memserve.http.failure import Words
 from memserve.protocol import Completion, Prompt, Request, Task
-from memserve_bedrock import messages
-from memserve_bedrock.messages import Frame, Frames, Model
-from memserve_bedrock.messages import capabilities as capabilities_of
-from memserve_bedrock.messages import model as model_of
+from memserve_bedrock import answer, ask
+from memserve_bedrock.answer import Frame, Frames
+from memserve_bedrock.ask import Model
+from memserve_bedrock.ask import capabilities as capabilities_of
+from memserve_bedrock.ask import model as model_of
 
 OPTIONS = ("region", "profile", "aws_access_key_id", "aws_secret_access_key", "aws_session_token")
 _HINT = (
@@ -270,16 +271,16 @@ class ConverseEngine(HttpEngine):
         self._count_url = client.address.url(f"{place}/count-tokens")
 
     def write(self, request: Request, *, stream: bool) -> Call:
-        payload = {**messages.prompt(request.prompt), **messages.settings(request, self._model)}
+        payload = {**ask.prompt(request.prompt), **ask.settings(request, self._model)}
         return self._client.call(self._stream_url if stream else self._url, encode(payload))
 
     def read(self, request: Request, words: str, headers: Mapping[str, str]) -> Completion:
-        return messages.completion(
+        return answer.completion(
             words, headers, self._model.name, lambda failed: self._client.failed(failed, 200, headers)
         )
 
     def reader(self, request: Request) -> StreamReader:
-        return messages.ConverseReader(lambda failed: self._client.failed(failed, 200, {}))
+        return answer.ConverseReader(lambda failed: self._client.failed(failed, 200, {}))
 
     async def events(self, pieces: Pieces) -> AsyncIterator[Event]:
         """The frames of a stream as events."""
@@ -291,7 +292,7 @@ class ConverseEngine(HttpEngine):
 
     async def acount_tokens(self, prompt: Prompt) -> int:
         """Tokens of a prompt, as the provider counts them; costs a request, and no money."""
-        call = self._client.call(self._count_url, encode({"input": {"converse": messages.prompt(prompt)}}))
+        call = self._client.call(self._count_url, encode({"input": {"converse": ask.prompt(prompt)}}))
         return await self._client.fetch(call, counted("inputTokens"))
 
 
@@ -300,10 +301,10 @@ def _event(frame: Frame) -> Event:
     known = frame.headers
     data = frame.payload.decode("utf-8", "replace")
     if known.get(":message-type") == "exception":
-        return Event(messages.EXCEPTION + known.get(":exception-type", ""), data)
+        return Event(answer.EXCEPTION + known.get(":exception-type", ""), data)
     if known.get(":message-type") == "error":
         said = encode({"message": known.get(":error-message", "")}).decode()
-        return Event(messages.EXCEPTION + known.get(":error-code", ""), said)
+        return Event(answer.EXCEPTION + known.get(":error-code", ""), said)
     return Event(known.get(":event-type", ""), data)
 
 

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from memserve.errors import BadAnswer, ConnectionFailed
-from memserve_bedrock.messages import Frames
+from memserve_bedrock.answer import Frames
 
 LIMIT = 2**20
 WHOLE = b"".join(frame(f"event{i}", {"text": "语" * i}) for i in range(4))

@@ -1,160 +1,18 @@
-"""Writes a request in the shape of Converse, as a model's row has it, and reads its answers."""
+"""Reads the answers of Converse, whole or streamed."""
 
 import json
-import re
 import struct
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import cache
 from typing import Any
 
-from memserve import files
-from memserve.errors import ConnectionFailed, MemserveError, Unsupported
+from memserve.errors import ConnectionFailed, MemserveError
 from memserve.http import Event, StreamReader, failure
 from memserve.http.body import bad, parse
-from memserve.http.chat import fill, message_parts
 from memserve.http.chat.answer import clean, count, finish
-from memserve.http.chat.message_parts import Image, Turn
-from memserve.protocol import Capabilities, Completion, Delta, FinishReason, Prompt, Request, ToolCall, Usage
-
-EXTRA = "bedrock_"
-
-
-@dataclass(frozen=True)
-class Model:
-    """How one model is asked."""
-
-    name: str | None
-    temperature: bool
-    top_p: bool
-    top_k: Any
-    schema: bool
-    tools: bool
-    images: bool
-    counts: bool
-
-
-@cache
-def _table(name: str) -> dict[str, Any]:
-    return dict(files.table(__file__, name))
-
-
-def model(name: str | None) -> Model:
-    """The row of a model."""
-    rows = _table("models.json")["models"]
-    row = next(row for row in rows if re.search(row["pattern"], name or "", re.IGNORECASE))
-    return Model(name, **{key: value for key, value in row.items() if key not in ("pattern", "source")})
-
-
-@cache
-def extras() -> dict[str, str]:
-    """The field of each extra setting."""
-    return {EXTRA + row["name"]: row["field"] for row in _table("models.json")["extras"]}
-
-
-@cache
-def finish_reasons() -> dict[str, FinishReason | None]:
-    """What each stopReason means."""
-    return {row["said"]: row["means"] for row in _table("finish.json")["reasons"]}
-
-
-def capabilities(known: Model) -> Capabilities:
-    """What a model can do."""
-    return Capabilities(
-        backend="bedrock", model=known.name, chat=True, max_tokens=True, stop=True, usage=True,
-        temperature=known.temperature, max_temperature=1.0, top_p=known.top_p,
-        top_k=known.top_k is not None, schema=known.schema, tools=known.tools, images=known.images,
-        stream=True, count_tokens=known.counts,
-        cache_marks=4096 if _CACHING.search(known.name or "") else 0, extras=frozenset(extras()), cancel=True,
-    )  # fmt: skip
-
-
-_CACHING = re.compile(r"claude-(3-7|3-5-haiku|[a-z]+-[4-9])|nova-(micro|lite|pro|premier)", re.IGNORECASE)
-"""docs.aws.amazon.com/bedrock/latest/userguide/prompt-caching.html: supported models."""
-_CHOICES = {"auto": "auto", "required": "any", "function": "tool"}
-_FORMATS = {
-    "image/png": "png", "image/jpeg": "jpeg", "image/jpg": "jpeg", "image/gif": "gif", "image/webp": "webp",
-}  # fmt: skip
-
-
-def prompt(words: Prompt) -> dict[str, Any]:
-    """The messages and the system text of a prompt; the roles alternate, as Converse wants them."""
-    spoken = message_parts.read(words, "bedrock", marks=True)
-    pairs = message_parts.merged(_turn(turn) for turn in spoken.turns)
-    found: dict[str, Any] = {"messages": [{"role": role, "content": blocks} for role, blocks in pairs]}
-    if any(turn.marks for turn in spoken.above):
-        return {**found, "system": [block for turn in spoken.above for block in _pieces(turn)]}
-    return {**found, "system": [{"text": spoken.system}]} if spoken.system else found
-
-
-def settings(request: Request, model: Model) -> dict[str, Any]:
-    """Everything of a request but its prompt."""
-    config: dict[str, Any] = {}
-    for name, spelled in (("max_tokens", "maxTokens"), ("temperature", "temperature"), ("top_p", "topP")):
-        if getattr(request, name) is not None:
-            config[spelled] = getattr(request, name)
-    if request.stop:
-        config["stopSequences"] = list(request.stop)
-    found: dict[str, Any] = {"inferenceConfig": config} if config else {}
-    found.update({extras()[name]: value for name, value in request.extra.items()})
-    if request.top_k is not None:
-        own = fill(model.top_k, request.top_k)
-        found["additionalModelRequestFields"] = {**found.get("additionalModelRequestFields", {}), **own}
-    if request.tools and request.tool_choice != "none":
-        found["toolConfig"] = _tools(request)
-    if request.schema is not None:
-        schema = {"schema": json.dumps(request.schema), "name": "answer"}
-        form = {"type": "json_schema", "structure": {"jsonSchema": schema}}
-        found["outputConfig"] = {"textFormat": form}
-    return found
-
-
-def _tools(request: Request) -> dict[str, Any]:
-    found: dict[str, Any] = {"tools": [_tool(described) for described in request.tools]}
-    if request.tool_choice is not None:
-        kind, name = message_parts.choice(request.tool_choice)
-        if kind not in _CHOICES:
-            raise Unsupported("bedrock", f"tool_choice={kind!r}", "leave the tools out instead")
-        found["toolChoice"] = {_CHOICES[kind]: {"name": name} if name else {}}
-    return found
-
-
-def _tool(described: Mapping[str, Any]) -> dict[str, Any]:
-    tool = message_parts.tool(described)
-    about = {"description": tool.description} if tool.description else {}
-    return {"toolSpec": {"name": tool.name, **about, "inputSchema": {"json": tool.parameters}}}
-
-
-def _turn(turn: Turn) -> tuple[str, list[dict[str, Any]]]:
-    if turn.role == "tool":
-        result = {"toolUseId": turn.answers or "", "content": [{"text": turn.text}]}
-        return "user", [{"toolResult": result}]
-    blocks = _pieces(turn)
-    for call in turn.calls:
-        known = {"toolUseId": call.id, "name": call.name, "input": message_parts.arguments(call)}
-        blocks.append({"toolUse": known})
-    return turn.role, blocks
-
-
-def _pieces(turn: Turn) -> list[dict[str, Any]]:
-    """Pieces, each with a cache point behind it where it is marked."""
-    found: list[dict[str, Any]] = []
-    for place, piece in enumerate(turn.pieces):
-        if piece or not turn.calls:
-            found += [_piece(piece), *([{"cachePoint": {"type": "default"}}] if place in turn.marks else [])]
-    return found
-
-
-def _piece(piece: str | Image) -> dict[str, Any]:
-    if isinstance(piece, str):
-        return {"text": piece}
-    form = _FORMATS.get(piece.media_type or "")
-    if form is None:
-        kind = piece.media_type or "an address"
-        raise Unsupported("bedrock", f"an image as {kind}", "send png, jpeg, gif or webp as data:...;base64,")
-    return {"image": {"format": form, "source": {"bytes": piece.data}}}
-
+from memserve.protocol import Completion, Delta, FinishReason, ToolCall, Usage
+from memserve_bedrock.ask import finish_reasons
 
 _PRELUDE = struct.Struct(">III")
 _SUM = struct.Struct(">I")
