@@ -44,7 +44,7 @@ def _table(name: str) -> dict[str, Any]:
 @cache
 def finish_reasons() -> dict[str, FinishReason | None]:
     """What each stop_reason means."""
-    return {row["said"]: row["means"] for row in _table("finish.json")["reasons"]}
+    return {row["said"]: row["means"] for row in _table("models.json")["reasons"]}
 
 
 def _row(model: str | None) -> dict[str, Any]:

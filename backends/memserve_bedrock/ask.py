@@ -55,7 +55,7 @@ def extras() -> dict[str, str]:
 @cache
 def finish_reasons() -> dict[str, FinishReason | None]:
     """What each stopReason means."""
-    return {row["said"]: row["means"] for row in _table("finish.json")["reasons"]}
+    return {row["said"]: row["means"] for row in _table("models.json")["reasons"]}
 
 
 def capabilities(known: Model) -> Capabilities:

@@ -143,7 +143,7 @@ def _run(chosen: argparse.Namespace) -> int:
         job = Job(chosen.requests, chosen.output, generator, options)
         summary = job.execute()
     if chosen.batch_lines:
-        write_lines(Path(chosen.output), Path(chosen.batch_lines))
+        write_lines(job.output, Path(chosen.batch_lines))
     cli.say(str(summary))
     return _code(job, summary)
 

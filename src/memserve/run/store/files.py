@@ -39,8 +39,8 @@ def batches_beside(output: Path) -> Path:
 def local(name: object, what: str) -> Path:
     """A path on this machine; a URL would become a folder named `s3:`."""
     if _URL.match(str(name)):
-        raise InvalidInput(f"{what} {str(name)[:80]!r} is a URL, and a run reads and writes local files",
-                           hint="name a local file, and copy it before or afterwards")  # fmt: skip
+        raise InvalidInput(f"{what} {str(name)[:80]!r} is a URL, and not of a store that a run writes to",
+                           hint="name a local file, or for an output s3://, obs:// or gs://")  # fmt: skip
     return Path(str(name))
 
 
