@@ -104,7 +104,7 @@ def test_a_store_that_refuses_is_named_and_the_answers_stay(store, fake, monkeyp
 )
 def test_what_is_no_object_is_refused_by_name(url, fake, store, monkeypatch):
     monkeypatch.delenv("OBS_ENDPOINT", raising=False)
-    with pytest.raises(errors.InvalidInput, match="names no object|OBS_ENDPOINT|is a URL"):
+    with pytest.raises(errors.InvalidInput, match=r"names no object|OBS_ENDPOINT|is a URL"):
         run(requests(1), url, generator=fake(), progress=False)
 
 

@@ -192,7 +192,7 @@ class HttpClient:
     async def _exchange(self, call: Call, read: Callable[[str, Mapping[str, str]], T]) -> T:
         answer = await self._send(call)
         try:
-            words = body.text(await body.whole(answer, self.limits.body), answer.headers)
+            words = body.text(await body.whole(answer, self.limits.body), answer.headers, strict=True)
         finally:
             await answer.release()
         self._refuse_page(answer)

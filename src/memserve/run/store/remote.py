@@ -85,11 +85,14 @@ class StoredOutput:
 
     def _carry(self) -> None:
         while not self._stop.wait(PART_SECONDS):
-            try:
-                if self.path.exists():
-                    self.send()
-            except Exception as broken:  # the next part tries again
-                _log.warning("cannot write %s: %s", self.url, broken)
+            self._try()
+
+    def _try(self) -> None:
+        try:
+            if self.path.exists():
+                self.send()
+        except Exception as broken:  # the next part tries again
+            _log.warning("cannot write %s: %s", self.url, broken)
 
     def _held(self) -> bytes:
         whole: bytes = self._store.cat_file(self._name) if self._store.exists(self._name) else b""
