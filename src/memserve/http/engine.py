@@ -186,7 +186,7 @@ class HttpEngine(ABC):
         """The answer without a key that the server echoes: files and logs repeat what it says."""
         mask = self._client.mask
         found = {name: said for name in _WORDS if (said := getattr(answer, name))}
-        masked = {name: mask(said) for name, said in found.items()}
+        masked: dict[str, Any] = {name: mask(said) for name, said in found.items()}
         samples = tuple(replace(one, text=mask(one.text)) if one.text else one for one in answer.samples)
         return answer if masked == found and samples == answer.samples else replace(
             answer, samples=samples, **masked
