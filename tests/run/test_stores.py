@@ -10,8 +10,8 @@ from fsspec.implementations.memory import MemoryFileSystem
 
 from memserve import errors
 from memserve.run import run
-from memserve.run.store import remote
-from memserve.run.store.remote import StoredOutput
+from memserve.run.store import files
+from memserve.run.store.files import StoredOutput
 
 URL = "s3://bucket/night/answers.jsonl"
 
@@ -109,7 +109,7 @@ def test_what_is_no_object_is_refused_by_name(url, fake, store, monkeypatch):
 
 
 def test_parts_are_carried_while_a_run_goes_on(store, fake, monkeypatch):
-    monkeypatch.setattr(remote, "PART_SECONDS", 0.05)
+    monkeypatch.setattr(files, "PART_SECONDS", 0.05)
     seen = []
     monkeypatch.setattr(StoredOutput, "_drop_parts", lambda self: seen.extend(self._parts()))
     run(requests(*range(8)), URL, generator=fake(seconds=0.2), concurrency=2, progress=False)

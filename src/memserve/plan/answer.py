@@ -16,6 +16,7 @@ from memserve.plan.candidate import Candidate
 from memserve.plan.page import Shown
 from memserve.plan.plan import Plan, machine_object, model_object
 from memserve.plan.query import Query
+from memserve.plan.search import pricing
 from memserve.plan.search.choice import Rank, ranked
 from memserve.plan.search.judging import learnt_here, loaded
 from memserve.plan.search.offers import consider
@@ -152,8 +153,6 @@ class Maker:
     def plan(self, candidate: Candidate, *, brief: bool = False) -> Plan:
         """A candidate with everything that one needs to start it; `brief` leaves out what takes long."""
         if candidate.remote:
-            from memserve.plan.search import pricing
-
             return pricing.plan(candidate, self.model, self.machine, self.query.job)
         backend = installed.named(candidate.backend)
         job = self.query.job

@@ -27,9 +27,9 @@ from memserve.run.progress import Progress
 from memserve.run.requests import Entry, Item, check_requests, count_requests, entries, name_in, read_item
 from memserve.run.store import files, results
 from memserve.run.store.cache import Cache
+from memserve.run.store.files import StoredOutput, is_stored
 from memserve.run.store.journal import Journal, is_reserve
 from memserve.run.store.record import ANSWERED, FAILED, Action, KnownIds, Stamp
-from memserve.run.store.remote import StoredOutput, is_stored
 from memserve.run.store.results import Failures, Results
 from memserve.run.summary import Summary
 from memserve.run.tasks import Task, adapted, entry
