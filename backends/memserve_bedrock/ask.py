@@ -91,7 +91,7 @@ def settings(request: Request, model: Model) -> dict[str, Any]:
     if request.top_k is not None:
         own = fill(model.top_k, request.top_k)
         found["additionalModelRequestFields"] = {**found.get("additionalModelRequestFields", {}), **own}
-    if request.tools:
+    if request.tools and request.tool_choice != "none":
         found["toolConfig"] = _tools(request)
     if request.schema is not None:
         schema = {"schema": json.dumps(request.schema), "name": "answer"}
