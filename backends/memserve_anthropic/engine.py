@@ -25,8 +25,8 @@ from memserve.http.body import counted
 from memserve.http.chat import encode
 from memserve.http.engine import answer_of, body_of, error_of, object_of, rows
 from memserve.protocol import BatchService, Capabilities, Completion, Prompt, Request, Task
-from memserve_anthropic import answer, ask
-from memserve_anthropic.ask import capabilities as capabilities_of
+from memserve_anthropic import messages
+from memserve_anthropic.messages import capabilities as capabilities_of
 
 VERSION = "2023-06-01"
 """The API's version. Pinned, because the newest one that the SDK sends has other parameters."""
@@ -50,17 +50,17 @@ class AnthropicEngine(HttpEngine):
         return {**super().identity, "version": self._headers["anthropic-version"]}
 
     def write(self, request: Request, *, stream: bool) -> Call:
-        payload = {"model": self.capabilities.model, **ask.prompt(request.prompt)}
-        payload.update(ask.settings(request, self.capabilities.model))
+        payload = {"model": self.capabilities.model, **messages.prompt(request.prompt)}
+        payload.update(messages.settings(request, self.capabilities.model))
         if stream:
             payload["stream"] = True
         return self._client.call(self._url, encode(payload), headers=self._headers)
 
     def read(self, request: Request, words: str, headers: Mapping[str, str]) -> Completion:
-        return answer.completion(words, lambda failed: self._client.failed(failed, 200, headers))
+        return messages.completion(words, lambda failed: self._client.failed(failed, 200, headers))
 
     def reader(self, request: Request) -> StreamReader:
-        return answer.MessageReader(lambda failed: self._client.failed(failed, 200, {}))
+        return messages.MessageReader(lambda failed: self._client.failed(failed, 200, {}))
 
     @property
     def batch_service(self) -> BatchService:
@@ -70,7 +70,7 @@ class AnthropicEngine(HttpEngine):
 
     async def acount_tokens(self, prompt: Prompt) -> int:
         """Tokens of a prompt, as the provider counts them; costs a request, and no money."""
-        payload = encode({"model": self.capabilities.model, **ask.prompt(prompt)})
+        payload = encode({"model": self.capabilities.model, **messages.prompt(prompt)})
         call = self._client.call(self._count_url, payload, headers=self._headers)
         return await self._client.fetch(call, counted("input_tokens"))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -125,10 +125,10 @@ def fitted(backend: Plannable, model: ModelSpec, machine: Machine,
            deployment: Deployment) -> tuple[Deployment, Verdict]:  # fmt: skip
     """The least conceded form that holds; if none does, the last one tried and why not."""
     verdict = Verdict("out_of_memory", "memory")
-    for form in forms(backend.rules, deployment):
+    for form in forms(conceded(backend.rules, machine), deployment):
         verdict = held(backend, model, machine, form)
         deployment = form
-        if verdict.fits or hopeless(verdict, backend.rules):
+        if verdict.fits or hopeless(verdict, conceded(backend.rules, machine)):
             break
     return deployment, verdict
 
@@ -146,10 +146,17 @@ def offloaded(backend: Plannable, model: ModelSpec, machine: Machine,
     return form, held(backend, model, machine, form)
 
 
-def forms(rules: Mapping[str, Any], deployment: Deployment) -> Iterator[Deployment]:
-    """The deployment as asked, then with each concession that its rules list."""
-    for concession in rules.get("concessions", ({},)):
-        form = {name: value for name, value in concession.items() if name != "note"}
+def conceded(rules: Mapping[str, Any], machine: Machine) -> Sequence[Mapping[str, Any]]:
+    """What the engine may be asked for instead on these cards, the least first."""
+    rows = rules.get("concessions", ({},))
+    own = [row for row in rows if row.get("vendor") == machine.card.vendor]
+    return own or [row for row in rows if "vendor" not in row]
+
+
+def forms(concessions: Sequence[Mapping[str, Any]], deployment: Deployment) -> Iterator[Deployment]:
+    """The deployment with each concession; the first is often none."""
+    for concession in concessions:
+        form = {name: value for name, value in concession.items() if name not in ("note", "vendor")}
         if form.get("max_sequences"):
             form["max_sequences"] = max(form["max_sequences"], deployment.concurrency)
         yield replace(deployment, **form)
@@ -211,10 +218,10 @@ def _calibrations() -> tuple[Calibration, ...]:
     return load()
 
 
-def hopeless(verdict: Verdict, rules: Mapping[str, Any]) -> bool:
+def hopeless(verdict: Verdict, concessions: Sequence[Mapping[str, Any]]) -> bool:
     """The weights alone exceed what the boldest concession would give: no other need be tried."""
     footprint = verdict.footprint
-    shares = (concession.get("utilization") or 0.0 for concession in rules.get("concessions", ({},)))
+    shares = (concession.get("utilization") or 0.0 for concession in concessions)
     return footprint is not None and footprint.weights > footprint.total * (max(shares) or 1.0)
 
 
