@@ -1,0 +1,94 @@
+"""Pictures are seen, each in its place, whoever asks beside; and nothing but pictures."""
+
+import asyncio
+import struct
+import zlib
+from base64 import b64encode
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from memserve.conformance.asking import awaited, joined, need, said, streamed
+from memserve.errors import InvalidInput
+
+COLOURS = ["e6194b", "3cb44b", "4363d8", "ffe119", "000000", "ffffff", "f58231"]
+
+
+def png(number: int, side: int = 64) -> bytes:
+    """Stripes of two colours."""
+    one, other = (bytes.fromhex(COLOURS[(number + step) % len(COLOURS)]) for step in (0, 2 + number % 3))
+    row = b"\0" + one * (side // 2) + other * (side - side // 2)
+    parts = [(b"IHDR", struct.pack(">2I5B", side, side, 8, 2, 0, 0, 0)), (b"IDAT", zlib.compress(row * side))]
+    made = b"".join(
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        for kind, data in [*parts, (b"IEND", b"")]
+    )
+    return b"\x89PNG\r\n\x1a\n" + made
+
+
+def shown(*numbers: int, words: str = "Say what you see.") -> list[dict[str, Any]]:
+    """A message with pictures before its words."""
+    urls = [f"data:image/png;base64,{b64encode(png(number)).decode()}" for number in numbers]
+    parts: list[dict[str, Any]] = [{"type": "image_url", "image_url": {"url": url}} for url in urls]
+    return [{"role": "user", "content": [*parts, {"type": "text", "text": words}]}]
+
+
+def _answers(generator: Any, prompts: list[Any]) -> list[Any]:
+    need(generator.capabilities, "images")
+    return list(generator.generate(prompts, max_tokens=12))
+
+
+def test_another_picture_is_another_prompt(generator: Any) -> None:
+    assert len({said(one) for one in _answers(generator, [shown(number) for number in range(6)])}) > 1
+
+
+def test_every_picture_and_its_place_count(generator: Any) -> None:
+    """Of several pairs; a model that is sure of itself may answer some of them alike."""
+    pairs = [(0, 1), (1, 3), (2, 5), (4, 0)]
+    there = [said(one) for one in _answers(generator, [shown(*pair) for pair in pairs])]
+    back = [said(one) for one in _answers(generator, [shown(*pair[::-1]) for pair in pairs])]
+    beside = [said(one) for one in _answers(generator, [shown(first, second + 1) for first, second in pairs])]
+    assert there != back
+    assert there != beside
+
+
+def test_company_changes_nothing(generator: Any, can: Any) -> None:
+    need(can, "images", "deterministic")
+    prompts = [shown(0), [{"role": "user", "content": "Name a river."}], shown(1, 2), shown(0), shown(3)]
+    together = [said(one) for one in _answers(generator, prompts)]
+    assert together == [said(*_answers(generator, [prompt])) for prompt in prompts]
+
+
+def test_streams_and_awaits_see_the_same(generator: Any, can: Any) -> None:
+    need(can, "images", "deterministic")
+    prompts = [shown(number) for number in range(4)]
+    whole = [said(one) for one in _answers(generator, prompts)]
+    assert [said(asyncio.run(awaited(generator, prompt))) for prompt in prompts] == whole
+    assert [joined(streamed(generator, prompt)) for prompt in prompts] == whole
+
+
+def test_pictures_are_counted(generator: Any, can: Any) -> None:
+    need(can, "images", "usage")
+    plain = [{"role": "user", "content": [{"type": "text", "text": "Say what you see."}]}]
+    none, one, two = (a.usage.prompt_tokens for a in _answers(generator, [plain, shown(0), shown(0, 1)]))
+    assert none < one < two
+
+
+def test_the_same_picture_however_it_is_handed_over(generator: Any, can: Any, tmp_path: Path) -> None:
+    need(can, "images", "deterministic")
+    file = tmp_path / "picture.png"
+    file.write_bytes(png(1))
+    talks = [shown(1) for _ in range(3)]
+    for talk, source in zip(talks[1:], (file, file.read_bytes()), strict=True):
+        talk[0]["content"][0]["image_url"]["url"] = source
+    assert len({said(one) for one in _answers(generator, talks)}) == 1
+
+
+@pytest.mark.parametrize("url", ["data:text/plain;base64,AAAA", b"no picture", "", 7, Path("/")], ids=repr)
+def test_what_is_no_picture_is_refused(generator: Any, can: Any, url: Any) -> None:
+    need(can, "images")
+    talk = shown(0)
+    talk[0]["content"][0]["image_url"]["url"] = url
+    with pytest.raises(InvalidInput):
+        generator.generate(talk, max_tokens=2)
