@@ -1,4 +1,4 @@
-"""Pictures: what the processor makes of them, and their rows beside text or in the model's own `generate`."""
+"""Pictures through the model's processor; their rows beside text, or in the model's own `generate`."""
 
 from __future__ import annotations
 
@@ -142,7 +142,7 @@ def _images_only(found: Checkpoint, own: Mapping[str, Any], tokenizer: Any,
         kind: Any = processing_auto.processor_class_from_name(name)
         with quiet():
             image = transformers.AutoImageProcessor.from_pretrained(str(found.folder), **own)
-            made: Any = type(name, (kind,), {"check_argument_for_proper_class": _any})
+            made: Any = type(name, (kind,), {"check_argument_for_proper_class": lambda *_: None})
             facts, _ = kind.get_processor_dict(str(found.folder), local_files_only=True)
             parts = {"tokenizer": tokenizer, "image_processor": image}
             return made.from_args_and_dict([parts.get(part) for part in kind.get_attributes()], facts)
@@ -152,10 +152,6 @@ def _images_only(found: Checkpoint, own: Mapping[str, Any], tokenizer: Any,
             "%s takes text alone, its processor cannot be loaded: %s", found.name, first_line(lacking)
         )
         return None
-
-
-def _any(_self: Any, _name: str, _part: Any) -> None:
-    """Every part is taken, an absent one too."""
 
 
 class Ended(Exception):

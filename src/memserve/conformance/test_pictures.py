@@ -16,7 +16,7 @@ COLOURS = ["e6194b", "3cb44b", "4363d8", "ffe119", "000000", "ffffff", "f58231"]
 
 
 def png(number: int, side: int = 64) -> bytes:
-    """Stripes of two colours."""
+    """Two colours."""
     one, other = (bytes.fromhex(COLOURS[(number + step) % len(COLOURS)]) for step in (0, 2 + number % 3))
     row = b"\0" + one * (side // 2) + other * (side - side // 2)
     parts = [(b"IHDR", struct.pack(">2I5B", side, side, 8, 2, 0, 0, 0)), (b"IDAT", zlib.compress(row * side))]
@@ -28,7 +28,7 @@ def png(number: int, side: int = 64) -> bytes:
 
 
 def shown(*numbers: int, words: str = "Say what you see.") -> list[dict[str, Any]]:
-    """A message with pictures before its words."""
+    """Pictures and words."""
     urls = [f"data:image/png;base64,{b64encode(png(number)).decode()}" for number in numbers]
     parts: list[dict[str, Any]] = [{"type": "image_url", "image_url": {"url": url}} for url in urls]
     return [{"role": "user", "content": [*parts, {"type": "text", "text": words}]}]
@@ -44,7 +44,6 @@ def test_another_picture_is_another_prompt(generator: Any) -> None:
 
 
 def test_every_picture_and_its_place_count(generator: Any) -> None:
-    """Of several pairs; a model that is sure of itself may answer some of them alike."""
     pairs = [(0, 1), (1, 3), (2, 5), (4, 0)]
     there = [said(one) for one in _answers(generator, [shown(*pair) for pair in pairs])]
     back = [said(one) for one in _answers(generator, [shown(*pair[::-1]) for pair in pairs])]
