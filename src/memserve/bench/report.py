@@ -199,7 +199,7 @@ def _processes() -> list[int]:
 
 
 def _group(pid: int) -> int | None:
-    with suppress(OSError):
+    with suppress(OSError, AttributeError):  # Windows has none
         return os.getpgid(pid)
     return None
 
