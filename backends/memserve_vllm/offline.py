@@ -47,8 +47,8 @@ class Offline(Tokenizing):
             llm.get_tokenizer(), vocabulary=config.get_vocab_size(), context=config.max_model_len,
             path=model, backend="vllm",
         )  # fmt: skip
-        if most := _pictures(config):
-            self._prompts.reader = partial(self._show, config, most)
+        if hasattr(config.hf_config, "vision_config") and config.is_multimodal_model:
+            self._prompts.reader = partial(self._show, config)
         self.capabilities = _known(model, version, config, self._prompts)
 
     @classmethod
@@ -134,17 +134,17 @@ class Offline(Tokenizing):
             return []
         return list(self._llm.generate(asked, list(settings), use_tqdm=False, lora_request=self._adapter))
 
-    def _show(self, config: Any, most: int, text: str, images: Sequence[Any]) -> tuple[list[int], Any]:
-        """The ids as the model's processor expands them, and what vLLM is asked, which expands its own."""
+    def _show(self, config: Any, text: str, images: Sequence[Any]) -> tuple[list[int], Any]:
+        """The ids as the processor expands them, and what vLLM is asked, which expands its own."""
         from vllm.transformers_utils.processor import cached_processor_from_config
 
-        if len(images) > most:
+        if len(images) > (most := config.multimodal_config.get_limit_per_prompt("image")):
             raise InvalidInput(f"at most {most} pictures in a prompt, not {len(images)}")
         plain = self._prompts.bare(text)
         try:
             processor: Any = cached_processor_from_config(config)
             made = processor(text=[text], images=[list(images)], add_special_tokens=False)
-        except Exception as error:  # whatever a processor trips over comes of the prompt
+        except Exception as error:
             raise InvalidInput(f"the model's processor refuses this prompt: {error}"[:200]) from error
         ids = [int(token) for token in made["input_ids"][0]]
         if ids == plain:
@@ -154,13 +154,6 @@ class Offline(Tokenizing):
 
 def _asked(prepared: Prepared) -> Any:
     return prepared.pictures or {"prompt_token_ids": prepared.ids}
-
-
-def _pictures(config: Any) -> int:
-    """The most pictures that a prompt may hold."""
-    if not any(hasattr(config.hf_config, name) for name in ("vision_config", "image_token_id")):
-        return 0
-    return int(config.multimodal_config.get_limit_per_prompt("image")) if config.is_multimodal_model else 0
 
 
 def _score(pair: ScorePair, told: Any) -> Score:

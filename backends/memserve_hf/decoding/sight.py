@@ -39,15 +39,13 @@ log = logging.getLogger("memserve.hf")
 
 @dataclass(frozen=True, eq=False)
 class Seen:
-    """What the model is shown for one prompt."""
+    """What the model is shown for one prompt: its arguments, where their tokens are, what stands for them."""
 
     inputs: Mapping[str, Any]
-    """Arguments of the model: ids, pixels, sizes."""
     first: int
-    """Where the pictures' tokens begin; -1: there are none among the prompt's."""
+    """-1: nothing of them is found again."""
     last: int
     digest: bytes
-    """Stands for the pictures."""
 
 
 class Reader:
@@ -142,7 +140,7 @@ def _images_only(found: Checkpoint, own: Mapping[str, Any], tokenizer: Any,
 
 
 class Ended(Exception):
-    """Nobody waits for more tokens."""
+    """Nobody waits."""
 
 
 class Generation(LogitsProcessor):  # type: ignore[misc,unused-ignore]
@@ -159,14 +157,12 @@ class Generation(LogitsProcessor):  # type: ignore[misc,unused-ignore]
         self._next()
 
     def feed(self) -> None:
-        """Go on with the last token of every row."""
         told = [row.last if row is not None else self._end for row in self.rows]
         held_back(self._model, self._moved)
         self._tokens.put(torch.tensor(told, device=self.logits.device)[:, None])
         self._next()
 
     def close(self) -> None:
-        """End the thread."""
         self._tokens.put(None)
         self._thread.join()
 
@@ -289,10 +285,8 @@ def sighted(prompts: Prompts, text: Stepper | None, model: Any, device: torch.de
     example = None
     if read is not None:
         read.continues = text is not None and not prompts.chat
-        tried = (
-            _read(prompts, words)
-            for words in ("what is there", "", getattr(read.processor, "image_token", ""))
-        )
+        mark = str(getattr(read.processor, "image_token", ""))
+        tried = (_read(prompts, words) for words in ("what is there", "", mark))
         example = next(filter(None, tried), None)
     if example is None:
         if text is None:

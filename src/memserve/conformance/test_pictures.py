@@ -8,13 +8,11 @@ from typing import Any
 
 from memserve.conformance.asking import awaited, joined, need, said, streamed
 
-COLOURS = ["e6194b", "3cb44b", "4363d8", "ffe119", "000000", "ffffff", "f58231"]
-
 
 def png(number: int, side: int = 64) -> bytes:
     """Two colours."""
-    one, other = (bytes.fromhex(COLOURS[(number + step) % len(COLOURS)]) for step in (0, 2 + number % 3))
-    row = b"\0" + one * (side // 2) + other * (side - side // 2)
+    one, other = bytes((number * 40, 255, 0)), bytes((0, number * 36, 255))
+    row = b"\0" + one * (side // 2) + other * (side // 2)
     parts = [(b"IHDR", struct.pack(">2I5B", side, side, 8, 2, 0, 0, 0)), (b"IDAT", zlib.compress(row * side))]
     made = b"".join(
         struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
