@@ -144,7 +144,7 @@ def placed(tensor: Tensor, model: Any, device: torch.device) -> Tensor:
 
 
 def held_back(model: Any, moved: Any = None) -> Any:
-    """How far pictures move positions, which Qwen's models hold for whoever asked last; `moved` replaces it."""
+    """How far pictures move positions: Qwen's models hold it for whoever asked last. `moved` replaces it."""
     inner = getattr(model, "model", None)
     held = getattr(inner, "rope_deltas", None)
     if held is not None or moved is not None:
