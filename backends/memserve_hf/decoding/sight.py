@@ -7,6 +7,7 @@ from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
+from importlib.util import find_spec
 from io import BytesIO
 from queue import SimpleQueue
 from threading import Lock, Thread
@@ -16,7 +17,6 @@ import torch
 import transformers
 from transformers import LogitsProcessor, LogitsProcessorList
 
-from memserve import pictures
 from memserve.errors import InvalidInput, MemserveError, Unsupported
 from memserve.protocol import Request
 from memserve.tokens.prompts import Prepared, Prompts
@@ -98,7 +98,7 @@ def load_processor(found: Checkpoint, options: Options, tokenizer: Any) -> Any |
     names = ("processor_config.json", "preprocessor_config.json")
     if not any((found.folder / name).is_file() for name in names):
         return None
-    if not pictures.available():
+    if find_spec("PIL") is None:
         log.warning("%s sees pictures, but Pillow is not installed: text alone is taken", found.name)
         return None
     folder, own = (
