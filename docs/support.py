@@ -13,8 +13,9 @@ from typing import Any
 
 PAGE = Path(__file__).with_name("support.md")
 FIELDS = (
-    "chat", "raw", "token_ids", "temperature", "top_k", "min_p", "seed", "stop", "n", "logprobs", "score",
-    "schema", "regex", "choices", "truncate", "stream", "deterministic", "count_tokens", "tokenizer",
+    "chat", "raw", "token_ids", "tools", "thinking", "temperature", "top_k", "min_p", "seed", "stop", "n",
+    "logprobs", "score", "schema", "regex", "choices", "truncate", "stream", "deterministic", "count_tokens",
+    "tokenizer",
 )  # fmt: skip
 HEAD = """# What each backend does, and what was judged
 
@@ -58,6 +59,8 @@ def matrix(found: dict[str, dict[str, Any]]) -> str:
 def _cell(value: Any) -> str:
     if value is True:
         return "yes"
+    if isinstance(value, list):
+        return ", ".join(map(str, sorted(value))) or "-"
     return "-" if value in (False, 0, None) else str(value)
 
 
