@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from memserve import cli
+from memserve.engines import environment
 from memserve.errors import EngineFailed, printable
-from memserve.serve import advice, environment, planned, server
+from memserve.serve import advice, planned, server
 
 if TYPE_CHECKING:
     import argparse

@@ -10,9 +10,9 @@ from typing import Any
 
 from memserve.engines import installed
 from memserve.engines.backend import server_of
+from memserve.engines.environment import requirements
 from memserve.engines.install import VISIBLE
 from memserve.errors import InvalidInput
-from memserve.serve.environment import requirements
 
 _PINNED = re.compile(r"([A-Za-z0-9][\w.-]*)(\[[\w,.-]+\])?==[\w.+!]+")
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")

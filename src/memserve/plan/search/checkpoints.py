@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import replace
-from functools import cache
 from typing import TYPE_CHECKING
 
-from memserve import files
+from memserve.engines import making
 from memserve.model.memo import remembered
 from memserve.model.spec import ModelSpec
 from memserve.plan.candidate import Checkpoint
@@ -92,24 +92,17 @@ def _usual_bits(checkpoint: Checkpoint) -> int:
 
 
 def to_make(model: ModelSpec, quantization: str, *, ascend: bool) -> Checkpoint | None:
-    """A checkpoint that does not exist yet, with the command that makes it; None where no recipe is known."""
-    short = model.id.rstrip("/").rsplit("/", 1)[-1]
-    family = quantization.split("-")[0]
-    recipe = _recipes().get("ascend" if ascend and quantization in BY_MODELSLIM else family)
-    if recipe is None:
+    """A checkpoint that does not exist yet, with the command that makes it; None where nobody makes it."""
+    vendor = "ascend" if ascend and quantization in BY_MODELSLIM else ""
+    rows, kind = making.table(vendor)["methods"], quantization.partition("-")[0]
+    row = rows.get(kind)
+    if row is None or row.get("prunes") or quantization.partition("-")[2] not in row.get("levels", ("",)):
         return None
-    names = {
-        "{model}": model.id, "{name}": f"./{short}-{quantization}", "{short}": short,
-        "{level}": quantization.removeprefix("gguf-").upper(), "{quantization}": quantization,
-    }  # fmt: skip
-    make = str(recipe["command"])
-    for name, word in names.items():
-        make = make.replace(name, word)
-    file = names["{name}"] + (".gguf" if family == "gguf" else "")
-    return Checkpoint(file, quantization, f"to be made first: {recipe['source']}", make=make)
-
-
-@cache
-def _recipes() -> dict[str, dict[str, str]]:
-    rows: dict[str, dict[str, str]] = files.table(__file__, "recipes.json")
-    return rows
+    short = model.id.rstrip("/").rsplit("/", 1)[-1]
+    folder = f"./{short}-{quantization}"
+    words = {"{model}": model.id, "{target}": folder, "{short}": short, "{method}": quantization}
+    make = row.get("command", "memserve compress {model} --to {method} -o {target}")
+    for name, word in words.items():
+        make = make.replace(name, shlex.quote(word))
+    place = f"{folder}/{short}-{quantization}.gguf" if row.get("levels") else folder
+    return Checkpoint(place, quantization, f"to be made first: {row['source']}", make=make)

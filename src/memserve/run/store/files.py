@@ -4,7 +4,6 @@ import errno
 import os
 import re
 import stat
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -99,32 +98,3 @@ def sync_folder(path: Path) -> None:
             raise RunError(f"cannot sync the folder of {path}: {broken.strerror}") from broken
     finally:
         os.close(descriptor)
-
-
-if sys.platform == "win32":
-    import msvcrt
-
-    FAR = 1 << 62
-
-    def lock(descriptor: int) -> bool:
-        """Lock one byte far behind the end; False if somebody else holds it."""
-        here = os.lseek(descriptor, 0, os.SEEK_CUR)
-        os.lseek(descriptor, FAR, os.SEEK_SET)
-        try:
-            msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
-        except OSError:
-            return False
-        finally:
-            os.lseek(descriptor, here, os.SEEK_SET)
-        return True
-
-else:
-    import fcntl
-
-    def lock(descriptor: int) -> bool:
-        """Lock the file; False if somebody else holds it."""
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
-        return True

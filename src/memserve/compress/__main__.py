@@ -1,0 +1,142 @@
+"""memserve compress MODEL --to METHOD: make a smaller checkpoint, and judge what it lost."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from memserve import cli
+from memserve.errors import DoesNotFit, InvalidInput
+
+if TYPE_CHECKING:
+    from memserve.compress.checks import Order
+    from memserve.engines.making import Method
+
+_SHARE = re.compile(r"(\d{1,4}(?:\.\d{1,4})?)(%?)")
+_BYTES = re.compile(r"(\d{1,6}(?:\.\d{1,3})?)\s?(MiB|GiB|MB|GB)")
+_UNITS = {"MiB": 2**20, "GiB": 2**30, "MB": 10**6, "GB": 10**9}
+
+
+def parser() -> cli.Parser:
+    """Every option of the command."""
+    parser = cli.Parser("compress", __doc__)
+    add = parser.add_argument
+    add("model", metavar="MODEL", help="a folder, or a hub's id, with 16-bit weights; it is never changed")
+    add("--to", metavar="METHOD", action="append", default=[],
+        help="fp8, w8a8, w4a16, nvfp4, gptq, awq, nf4, int8, gguf-q4_k_m, layers:N (drops N layers), width:R"
+             " (keeps the share R of each MLP); may be repeated: layers:2 and w4a16")  # fmt: skip
+    add(
+        "--for",
+        metavar="SPEC",
+        dest="machine",
+        help="choose by what runs on these cards: 4xV100, 8x910B4, cpu",
+    )
+    add("-o", "--output", metavar="FOLDER", type=Path, help="default: ./MODEL-METHOD")
+    add("--text", metavar="FILE", help="calibrate and judge on this text, or on a run's requests (.jsonl)")
+    add("--samples", metavar="N", type=cli.count, help="calibration samples (default: by method)")
+    add("--length", metavar="N", type=cli.count, default=256, help="tokens of a sample (default: 256)")
+    add("--window", metavar="N", type=cli.count, default=256, help="tokens of a judged window (default: 256)")
+    add("--windows", metavar="N", type=cli.count, default=8, help="windows judged at most (default: 8)")
+    add("--eval", metavar="FILE", help='a task of one\'s own: lines {"prompt": ..., "expected": ...}')
+    add("--max-loss", metavar="P", type=_share, default=1.0,
+        help="the rise of perplexity that is let through, as 2%% (default: 100%%)")  # fmt: skip
+    add("--min-speedup", metavar="X", type=cli.amount, help="times as fast as the original")
+    add("--memory", metavar="SIZE", type=_bytes, help="the most that the weights may take, as 16GiB")
+    add("--python", metavar="PATH", action="append", default=[],
+        help="an interpreter that has the library; nothing is installed")  # fmt: skip
+    add("--dry-run", action="store_true", help="analyse, check and predict; make nothing")
+    add("--json", action="store_true", help="report.json on standard output")
+    return parser
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Exit 0: made, within the gate. 1: it cannot be made here, or was refused. 2: malformed."""
+    return cli.answer(lambda: _answer(parser().read(argv)), failed=cli.FAILED)
+
+
+def _answer(args: argparse.Namespace) -> int:
+    from memserve import hardware, model
+    from memserve.compress import choice, verdict
+    from memserve.engines import making
+
+    if bool(args.to) == bool(args.machine) and not args.dry_run and not args.to:
+        raise InvalidInput("say --to METHOD, or --for SPEC to choose one", hint="memserve compress --help")
+    machine = hardware.parse(args.machine) if args.machine else None
+    vendor = machine.card.vendor if machine else ""
+    wanted = making.read(args.to, vendor)
+    spec, gate = model.load(args.model), verdict.Gate(args.max_loss, args.min_speedup, args.memory)
+    found = choice.strategies(spec, machine, gate) if machine and not wanted else []
+    tried = [wanted] if wanted else list(choice.methods(found, vendor))
+    if args.dry_run:
+        return _dry(args, spec, tried[0] if tried else (), found)
+    if not tried:
+        raise DoesNotFit(f"nothing that could be made runs on {args.machine} within these targets: "
+                         + "; ".join(f"{one.method}: {one.refused}" for one in found)[:200])  # fmt: skip
+    return _make(args, [_order(args, spec, one) for one in tried])
+
+
+def _order(args: argparse.Namespace, spec: Any, wanted: tuple[Method, ...]) -> Order:
+    from memserve.compress.checks import Order
+
+    return Order(spec, wanted, args.samples, args.length, args.window, args.windows)
+
+
+def _dry(args: argparse.Namespace, spec: Any, wanted: tuple[Method, ...], found: list[Any]) -> int:
+    """Analyse, and say what would be done."""
+    from memserve.compress import analysis
+
+    said = analysis.analyse(_order(args, spec, wanted), args, found)
+    print(json.dumps(said, indent=1) if args.json else analysis.page(said))
+    return cli.DONE if said["fits"] else cli.FAILED
+
+
+def _make(args: argparse.Namespace, orders: list[Order]) -> int:
+    """The first that passes the gate; the next where one is refused."""
+    from memserve.compress import interpreter, report, text, verdict
+    from memserve.compress.job import Job, default_folder
+
+    words, asked = text.read(args.text), tuple(text.questions(args.eval))
+    gate = verdict.Gate(args.max_loss, args.min_speedup, args.memory)
+    found: dict[str, Any] = {}
+    for order in orders:
+        folder = args.output or default_folder(args.model, order.methods)
+        job = Job(order, args.model, folder, words, gate, interpreter.Interpreters(args.python), asked, tell)
+        try:
+            found = job.run()
+        except DoesNotFit as error:
+            if order is orders[-1]:
+                raise
+            tell(str(error))
+            continue
+        if found["gate"]["passed"]:
+            break
+        tell(f"refused: {found['gate']['reason']}; it lies in {found['folder']}")
+    print(json.dumps(found, indent=1) if args.json else report.page(found))
+    return cli.DONE if found["gate"]["passed"] else cli.FAILED
+
+
+def tell(line: str) -> None:
+    """Progress goes where it does not mix with the answer."""
+    print(line, file=sys.stderr, flush=True)
+
+
+def _share(text: str) -> float:
+    found = _SHARE.fullmatch(text.strip())
+    if not found:
+        raise argparse.ArgumentTypeError(f"a share such as 2% is needed, not {text[:40]!r}")
+    return float(found[1]) / (100 if found[2] else 1)
+
+
+def _bytes(text: str) -> int:
+    found = _BYTES.fullmatch(text.strip())
+    if not found:
+        raise argparse.ArgumentTypeError(f"a size such as 16GiB is needed, not {text[:40]!r}")
+    return int(float(found[1]) * _UNITS[found[2]])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""What runs in a library's own environment: nothing here needs more of memserve than this folder."""
