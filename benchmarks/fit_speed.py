@@ -26,7 +26,7 @@ import speed_rows
 from speed_search import SERVERS, fit, mean, predictor
 
 from memserve import registry
-from memserve.speed.roofline import constants, queueing, ranges
+from memserve.speed.roofline import engines, forecast, queueing
 from memserve.speed.roofline.engines import UNKNOWN
 
 if TYPE_CHECKING:
@@ -229,10 +229,10 @@ def inside(
         labels[_pair(row)].add(label(row))
     found = []
     for row in rows:
-        if row.figure in ranges.FIGURES and not row.alike:
+        if row.figure in forecast.FIGURES and not row.alike:
             seen = bool(labels[_pair(row)] - {label(row)})
             own = table.get(_pair(row)[0], {}) if seen else {}
-            low, high = ranges.factors(own, table["unseen"], row.figure, _load(row))
+            low, high = forecast.factors(own, table["unseen"], row.figure, _load(row))
             found.append(min(low, 1.0) <= row.value / guesses[row.id] <= max(high, 1.0))
     return sum(found) / len(found)
 
@@ -240,13 +240,13 @@ def inside(
 def _pair(row: Row) -> tuple[str, str]:
     """An engine and the class of a card."""
     seen = speed_rows.situation(row)
-    return seen.engine, constants.family(seen.setup.card)
+    return seen.engine, engines.family(seen.setup.card)
 
 
 def _load(row: Row) -> str:
     """The kind of load that a row's errors are sorted by."""
     seen = speed_rows.situation(row)
-    return ranges.kind(seen, queueing.time(seen.setup, row.load, seen.limits, seen.each))
+    return forecast.load_kind(seen, queueing.time(seen.setup, row.load, seen.limits, seen.each))
 
 
 def write(values: Values, rows: Sequence[Row], table: dict[str, Any]) -> None:
@@ -271,7 +271,7 @@ def write(values: Values, rows: Sequence[Row], table: dict[str, Any]) -> None:
         facts = data["engines"][place] if place else data
         flags = {name: value for name, value in facts["constants"].items() if isinstance(value, bool)}
         facts |= {"source": SOURCE, "constants": _scope(values, engine) | flags, "rows": count}
-        facts["timed_on"] = sorted({constants.family(o.setup.card) for o in seen if o.engine == engine})
+        facts["timed_on"] = sorted({engines.family(o.setup.card) for o in seen if o.engine == engine})
         facts["ranges"] = table.get(engine, {})
         for older in facts.get("generations", ()):
             older["factors"] = _scope(values, f"generation {older['name']}")

@@ -8,9 +8,9 @@ from memserve.errors import ConnectionFailed, MemserveError
 from memserve.http import Event, StreamReader, failure
 from memserve.http.body import bad, parse
 from memserve.http.chat import failure_in
-from memserve.http.chat.field import clean, count, finish
+from memserve.http.chat.answer import clean, count, finish
 from memserve.protocol import Completion, Delta, FinishReason, ToolCall, Usage
-from memserve_anthropic.model import finish_reasons
+from memserve_anthropic.ask import finish_reasons
 
 Fail = Callable[[failure.Words], MemserveError]
 

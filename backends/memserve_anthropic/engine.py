@@ -19,11 +19,11 @@ from memserve.http import (
     refuse_rest,
 )
 from memserve.http.address import named
-from memserve.http.body import bad, parse
+from memserve.http.body import counted
 from memserve.http.chat import encode
 from memserve.protocol import Capabilities, Completion, Prompt, Request, Task
 from memserve_anthropic import answer, ask
-from memserve_anthropic.model import capabilities as capabilities_of
+from memserve_anthropic.ask import capabilities as capabilities_of
 
 VERSION = "2023-06-01"
 """The API's version. Pinned, because the newest one that the SDK sends has other parameters."""
@@ -63,15 +63,7 @@ class AnthropicEngine(HttpEngine):
         """Tokens of a prompt, as the provider counts them; costs a request, and no money."""
         payload = encode({"model": self.capabilities.model, **ask.prompt(prompt)})
         call = self._client.call(self._count_url, payload, headers=self._headers)
-        return await self._client.fetch(call, _count)
-
-
-def _count(words: str, headers: Mapping[str, str]) -> int:
-    found = parse(words)
-    tokens = found.get("input_tokens") if isinstance(found, dict) else None
-    if not isinstance(tokens, int):
-        raise bad("the answer has no count of tokens")
-    return tokens
+        return await self._client.fetch(call, counted("input_tokens"))
 
 
 def open_engine(model: str | None = None, *, task: Task = "generate", base_url: str | None = None,

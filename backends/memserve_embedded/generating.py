@@ -30,9 +30,10 @@ from memserve.protocol import (
 from memserve.tokens.detokenizer import Detokenizer
 from memserve.tokens.prompts import Prompts
 from memserve.tokens.tokenizing import ScorePair, Tokenizing
-from memserve_embedded.capabilities import GENERATING
+from memserve_embedded import GENERATING
+from memserve_embedded.convert import prepare
 from memserve_embedded.fetch import known, ready
-from memserve_embedded.session import GAP, Session, prepare
+from memserve_embedded.session import GAP, Session
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

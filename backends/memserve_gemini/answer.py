@@ -7,7 +7,7 @@ from typing import Any
 from memserve.errors import ConnectionFailed, ContentRefused, MemserveError
 from memserve.http import Event, StreamReader, failure
 from memserve.http.body import bad, parse
-from memserve.http.chat.field import clean, count, finish, number
+from memserve.http.chat.answer import clean, count, finish, number
 from memserve.protocol import Completion, Delta, FinishReason, Sample, TokenLogprob, ToolCall, Usage
 from memserve_gemini.model import finish_reasons
 

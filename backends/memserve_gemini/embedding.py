@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from memserve.client.async_driver import all_or_none
 from memserve.errors import Unsupported
 from memserve.http import HttpClient, failure
 from memserve.http.body import bad, parse
@@ -56,7 +57,7 @@ class EmbedEngine:
             async with gate:
                 return await self._ask(batch, role, dimensions)
 
-        answers = await _all([one(batch) for batch in batches])
+        answers = await all_or_none([one(batch) for batch in batches])
         if len({vectors.shape[1] for vectors, _ in answers}) > 1:
             raise bad("the vectors differ in length", retries=None)
         vectors = np.concatenate([vectors for vectors, _ in answers])
@@ -116,15 +117,3 @@ def _tokens(found: Any) -> int | None:
 def _unit(vectors: Vectors) -> Vectors:
     lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
     return (vectors / np.where(lengths > 0, lengths, 1)).astype(np.float32)
-
-
-async def _all(works: list[Any]) -> list[Any]:
-    """Every result; the first failure ends the other requests."""
-    tasks = [asyncio.ensure_future(work) for work in works]
-    try:
-        return await asyncio.gather(*tasks)
-    except BaseException:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        raise

@@ -1,4 +1,4 @@
-"""Opens Gemini for generation or embeddings."""
+"""Opens Gemini for generation or embeddings; generateContent, its stream, and countTokens."""
 
 import math
 import os
@@ -8,13 +8,57 @@ from dataclasses import replace
 from typing import Any
 
 from memserve.errors import InvalidInput, Unsupported
-from memserve.http import Mask, Secret, StaticKey, connect, key, known_errors, refuse_rest
-from memserve.http.address import named, parse
+from memserve.http import (
+    Call,
+    HttpClient,
+    HttpEngine,
+    Mask,
+    Secret,
+    StaticKey,
+    StreamReader,
+    connect,
+    key,
+    known_errors,
+    refuse_rest,
+)
+from memserve.http.address import named
+from memserve.http.address import parse as parse_address
+from memserve.http.body import counted
+from memserve.http.chat import encode
 from memserve.http.failure import Words
-from memserve.protocol import Task
+from memserve.protocol import Completion, Prompt, Request, Task
+from memserve_gemini import answer, ask
+from memserve_gemini.model import Model, embedding_model, roles
 from memserve_gemini.model import capabilities as capabilities_of
-from memserve_gemini.model import embedding_model, roles
 from memserve_gemini.model import model as model_of
+
+
+class GeminiEngine(HttpEngine):
+    """Asks {base_url}/models/{model}:generateContent."""
+
+    def __init__(self, client: HttpClient, model: Model) -> None:
+        super().__init__(client, capabilities_of(model))
+        self._model = model
+        self._url = client.address.url(f"{model.path}:generateContent")
+        self._stream_url = client.address.url(f"{model.path}:streamGenerateContent?alt=sse")
+        self._count_url = client.address.url(f"{model.path}:countTokens")
+
+    def write(self, request: Request, *, stream: bool) -> Call:
+        payload = {**ask.prompt(request.prompt, self._model), **ask.settings(request, self._model)}
+        return self._client.call(self._stream_url if stream else self._url, encode(payload))
+
+    def read(self, request: Request, words: str, headers: Mapping[str, str]) -> Completion:
+        return answer.completion(words, lambda failed: self._client.failed(failed, 200, headers), n=request.n)
+
+    def reader(self, request: Request) -> StreamReader:
+        return answer.ContentReader(lambda failed: self._client.failed(failed, 200, {}))
+
+    async def acount_tokens(self, prompt: Prompt) -> int:
+        """Tokens of a prompt, as the provider counts them; costs a request, and no money."""
+        whole = {"model": self._model.path, **ask.prompt(prompt, self._model)}
+        call = self._client.call(self._count_url, encode({"generateContentRequest": whole}))
+        return await self._client.fetch(call, counted("totalTokens"))
+
 
 _BASE_URL = "https://generativelanguage.googleapis.com/v1beta"
 _VERSION = "/v1beta"
@@ -44,14 +88,13 @@ def open_engine(model: str | None = None, *, task: Task = "generate", base_url: 
         from memserve_gemini.embedding import EmbedEngine
 
         return EmbedEngine(client, embedding_model(model))
-    from memserve_gemini.generation import GeminiEngine
 
     return GeminiEngine(client, model_of(model))
 
 
 def _address(base_url: str) -> str:
     """The base with its version; a key has no place in a URL, which proxies and servers write down."""
-    found = parse(base_url)
+    found = parse_address(base_url)
     if found.query:
         raise InvalidInput("Gemini's base_url takes no query", hint="the key goes into api_key=")
     return base_url if found.path else base_url.rstrip("/") + _VERSION

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from memserve.errors import Cancelled, Closed, MemserveError, ModelUnreadable
+from memserve.extras import release_of
 from memserve.hardware.machine import GIB
 from memserve.protocol import Capabilities, Completion, Delta, Request, Sample, Score, ScorePrompts
 from memserve.tokens.detokenizer import Detokenizer
@@ -28,9 +29,8 @@ from memserve_hf.decoding.stepper import KINDS, Head, Slots, Stepper, layer_kind
 from memserve_hf.decoding.worker import Worker
 from memserve_hf.opening import checkpoint
 from memserve_hf.opening.checkpoint import Checkpoint, identity, refuse_too_large, settled
-from memserve_hf.opening.device import Place, choose, free_bytes, present, release
-from memserve_hf.opening.loading import load_model, load_tokenizer
-from memserve_hf.opening.packing import pack
+from memserve_hf.opening.device import Place, choose, free_bytes, release
+from memserve_hf.opening.loading import load_model, load_tokenizer, pack
 from memserve_hf.options import AT_BEST, Options
 
 POLL_SECONDS = 1.0
@@ -217,7 +217,8 @@ def _stepper(model: Any, head: Head, device: torch.device, width: int, prefix_by
 def _capabilities(found: Checkpoint, place: Place, prompts: Prompts, *, fast: bool) -> Capabilities:
     constrained = grammar.available()
     return replace(
-        AT_BEST, engine=f"transformers {present('transformers')}", model=found.name, device=place.described,
+        AT_BEST, engine=f"transformers {release_of('transformers')}", model=found.name,
+        device=place.described,
         context=prompts.context, chat=prompts.chat, thinking=prompts.thinking_modes, template=prompts.chat,
         schema=constrained, regex=constrained, choices=constrained,
         deterministic=place.dtype == "float32" or not fast,

@@ -1,9 +1,8 @@
 """The command that starts transformers' own server."""
 
 from memserve.engines.deployment import Deployment
-from memserve.engines.install import install_line, requirements, visible_cards, words
+from memserve.engines.install import UNBOUNDED, install_line, requirements, visible_cards, words
 from memserve.engines.launch import Launch
-from memserve.engines.unstated import UNBOUNDED
 from memserve.errors import InvalidInput
 from memserve.hardware.machine import Machine
 from memserve.model.spec import ModelSpec

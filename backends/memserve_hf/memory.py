@@ -8,13 +8,7 @@ from memserve.engines.deployment import Deployment
 from memserve.engines.memory import Footprint
 from memserve.hardware.machine import GIB, Machine
 from memserve.memory.formats import DTYPE_BYTES
-from memserve.memory.unmeasured import (
-    forward_bytes,
-    largest_context,
-    largest_matrix,
-    sequence_bytes,
-    stage_caches,
-)
+from memserve.memory.kv import forward_bytes, largest_context, largest_matrix, sequence_bytes, stage_caches
 from memserve.memory.weights import Split, stage_bytes, storage
 from memserve.model.spec import ModelSpec
 

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from memserve.errors import InvalidInput, ModelUnreadable
+from memserve.extras import release_of
 from memserve.protocol import Capabilities, Embeddings, Ranking, Usage
 from memserve_hf.decoding.worker import Worker
 from memserve_hf.encoding import Encoder, Tokens, batches, classes, normalized, pad, recipe, torch_forward
 from memserve_hf.opening import checkpoint
 from memserve_hf.opening.checkpoint import Checkpoint, identity, refuse_too_large
-from memserve_hf.opening.device import Place, choose, present, release
-from memserve_hf.opening.loading import load_model, load_tokenizer
-from memserve_hf.opening.packing import pack
+from memserve_hf.opening.device import Place, choose, release
+from memserve_hf.opening.loading import load_model, load_tokenizer, pack
 from memserve_hf.options import ENCODING, Options
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ def embedding(model: str, options: Options) -> EmbeddingEngine:
     if options.query_model:
         queries = _encoder(checkpoint.find(options.query_model, options), options, place)
     capabilities = replace(
-        ENCODING, engine=f"transformers {present('transformers')}", model=model, device=place.described,
+        ENCODING, engine=f"transformers {release_of('transformers')}", model=model, device=place.described,
         context=documents.longest, roles=documents.recipe.roles | queries.recipe.roles, normalize=True,
         dimensions=True, deterministic=place.dtype == "float32",
     )  # fmt: skip
@@ -158,7 +158,7 @@ def reranking(model: str, options: Options) -> RerankingEngine:
                               path=path, field="id2label")  # fmt: skip
     longest = options.max_length or _longest(tokenizer, loaded.config)
     capabilities = replace(
-        ENCODING, engine=f"transformers {present('transformers')}", model=model, device=place.described,
+        ENCODING, engine=f"transformers {release_of('transformers')}", model=model, device=place.described,
         tasks=frozenset({"rerank"}), context=longest, deterministic=place.dtype == "float32",
     )  # fmt: skip
     return RerankingEngine(

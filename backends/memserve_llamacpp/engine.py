@@ -145,7 +145,7 @@ def _described(path: Path) -> ModelSpec | None:
 
 
 def _token_bytes(spec: ModelSpec) -> int:
-    from memserve.memory.unmeasured import sequence_bytes, stage_caches
+    from memserve.memory.kv import sequence_bytes, stage_caches
 
     return sequence_bytes(stage_caches(spec, 1, 1, HALF)[0], 1)
 

@@ -3,9 +3,8 @@
 import re
 
 from memserve.engines.deployment import Deployment
-from memserve.engines.install import install_line, requirements, visible_cards, words
+from memserve.engines.install import UNSTATED, install_line, requirements, visible_cards, words
 from memserve.engines.launch import Launch
-from memserve.engines.unstated import UNSTATED
 from memserve.errors import InvalidInput
 from memserve.hardware.machine import Machine
 from memserve.memory.weights import Split, stage_bytes, storage

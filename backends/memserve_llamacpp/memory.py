@@ -7,7 +7,7 @@ from memserve import files
 from memserve.engines.deployment import Deployment
 from memserve.engines.memory import Footprint
 from memserve.hardware.machine import GIB, Machine
-from memserve.memory.unmeasured import largest_context, sequence_bytes, stage_caches
+from memserve.memory.kv import largest_context, sequence_bytes, stage_caches
 from memserve.memory.weights import Split, stage_bytes, storage, weight_bytes
 from memserve.model.spec import ModelSpec
 

@@ -2,9 +2,8 @@
 
 from memserve.engines.command import Words
 from memserve.engines.deployment import Deployment, Layout
-from memserve.engines.install import install_line, requirements, visible_cards, words
+from memserve.engines.install import UNSTATED, install_line, method, requirements, visible_cards, words
 from memserve.engines.launch import Launch
-from memserve.engines.unstated import UNSTATED, method
 from memserve.errors import InvalidInput
 from memserve.hardware.machine import Machine
 from memserve.model.spec import ModelSpec

@@ -7,8 +7,7 @@ from memserve import files
 from memserve.engines.deployment import Deployment
 from memserve.engines.memory import Footprint
 from memserve.hardware.machine import GIB, Machine
-from memserve.memory.kv import element_bytes
-from memserve.memory.unmeasured import forward_bytes, largest_context, sequence_bytes, stage_caches
+from memserve.memory.kv import element_bytes, forward_bytes, largest_context, sequence_bytes, stage_caches
 from memserve.memory.weights import Split, rope_bytes, stage_bytes, storage
 from memserve.model.spec import ModelSpec
 

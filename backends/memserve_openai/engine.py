@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from memserve.client.background_loop import BackgroundLoop
+from memserve.client.async_driver import BackgroundLoop
 from memserve.errors import InvalidInput, NotFound
 from memserve.http import HttpClient, Mask, Secret, StaticKey, connect, key, known_errors, refuse_rest
 from memserve.http.address import parse

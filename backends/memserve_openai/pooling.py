@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from memserve.client.async_driver import all_or_none
 from memserve.errors import BadRequest, ContextOverflow, Unsupported
 from memserve.http import HttpClient
 from memserve.http.body import bad, parse
-from memserve.http.chat import encode, failure_in, field
-from memserve.http.chat.field import usage
+from memserve.http.chat import answer, encode, failure_in
+from memserve.http.chat.answer import usage
 from memserve.protocol import Capabilities, Embeddings, Ranking, Usage
 from memserve_openai.dialect import Dialect, capabilities
 
@@ -80,7 +81,7 @@ class EmbedEngine:
             async with gate:
                 return await self._split([words[i] for i in batch], fields)
 
-        answers = await _all([one(batch) for batch in batches])
+        answers = await all_or_none([one(batch) for batch in batches])
         order = np.argsort([i for batch in batches for i in batch], kind="stable")
         widths = {vectors.shape[1] for vectors, _ in answers}
         if len(widths) > 1:
@@ -128,7 +129,7 @@ class EmbedEngine:
         asked = payload.get("dimensions")
         if asked is not None and vectors.shape[1] != asked:
             raise bad(f"{asked} dimensions were asked for and {vectors.shape[1]} came", retries=None)
-        return vectors, Usage(prompt_tokens=field.usage(found.get("usage")).prompt_tokens)
+        return vectors, Usage(prompt_tokens=answer.usage(found.get("usage")).prompt_tokens)
 
 
 def read_vectors(found: Any, count: int) -> NDArray[np.float32]:
@@ -188,17 +189,6 @@ def _unit(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
 def _sum(usages: Any) -> Usage:
     counts = [usage.prompt_tokens for usage in usages]
     return Usage(prompt_tokens=None if None in counts else sum(counts))
-
-
-async def _all(works: list[Any]) -> list[Any]:
-    tasks = [asyncio.ensure_future(work) for work in works]
-    try:
-        return await asyncio.gather(*tasks)
-    except BaseException:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        raise
 
 
 class RerankEngine:

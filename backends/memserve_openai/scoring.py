@@ -8,7 +8,7 @@ from memserve.errors import InvalidInput
 from memserve.http import HttpClient
 from memserve.http.body import bad, parse
 from memserve.http.chat import encode, failure_in
-from memserve.http.chat.field import number
+from memserve.http.chat.answer import number
 from memserve.protocol import Raw, Score, ScorePrompts
 from memserve_openai.generation import Tokens
 

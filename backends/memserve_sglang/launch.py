@@ -4,9 +4,16 @@ from collections.abc import Mapping
 
 from memserve.engines.command import Words
 from memserve.engines.deployment import Deployment, Layout
-from memserve.engines.install import install_line, requirements, spans_nodes, visible_cards, words
+from memserve.engines.install import (
+    UNSTATED,
+    install_line,
+    method,
+    requirements,
+    spans_nodes,
+    visible_cards,
+    words,
+)
 from memserve.engines.launch import Launch
-from memserve.engines.unstated import UNSTATED, method
 from memserve.errors import InvalidInput
 from memserve.hardware.machine import Machine
 from memserve.model.spec import ModelSpec

@@ -5,10 +5,18 @@ from collections.abc import Mapping
 
 from memserve.engines.command import Words
 from memserve.engines.deployment import Deployment, Layout
-from memserve.engines.install import install_line, requirements, spans_nodes, visible_cards, words
+from memserve.engines.install import (
+    LARGEST,
+    UNSTATED,
+    install_line,
+    method,
+    requirements,
+    spans_nodes,
+    visible_cards,
+    words,
+)
 from memserve.engines.launch import Launch
 from memserve.engines.rules.version import within
-from memserve.engines.unstated import LARGEST, UNSTATED, method
 from memserve.errors import InvalidInput
 from memserve.hardware.machine import Machine
 from memserve.model.spec import ModelSpec

@@ -3,9 +3,8 @@
 from dataclasses import replace
 from math import ceil
 
-from memserve.engines.assumption import Assumption
 from memserve.engines.deployment import Deployment
-from memserve.engines.memory import Bars, Footprint
+from memserve.engines.memory import Assumption, Bars, Footprint
 from memserve.engines.rules.version import within
 from memserve.hardware.machine import GIB, Machine
 from memserve.memory.formats import DTYPE_BYTES
@@ -19,8 +18,7 @@ from memserve.memory.weights import (
     stage_bytes,
     storage,
 )
-from memserve.model.memo import remembered
-from memserve.model.spec import ModelSpec, Weight
+from memserve.model.spec import ModelSpec, Weight, remembered
 from memserve_vllm import memory_run
 from memserve_vllm.memory_pages import DS_MLA_TOKEN, INDEX_TOKEN, PagePlan, Pool, pool
 from memserve_vllm.memory_peak import graph_bytes, graphs_inside, non_torch_bytes, peak

@@ -9,8 +9,7 @@ from typing import Any, NamedTuple
 
 from memserve.engines.rules.version import within
 from memserve.hardware.machine import GIB
-from memserve.model.memo import remembered
-from memserve.model.spec import ModelSpec
+from memserve.model.spec import ModelSpec, remembered
 from memserve_vllm import memory_run
 from memserve_vllm.memory_run import Batch, Run, by_ranks
 

@@ -26,12 +26,11 @@ def _run(words: Sequence[str] | None) -> int:
 
     found = [card for card in cards() if card.vendor != "cpu"]
     if parser().read(words).json:
-        from memserve.plan.report.object import write_json
+        from memserve.plan.shown import write_json
 
         write_json({"schema": 1, "cards": [card_object(card) for card in found]})
     else:
-        from memserve.plan.page.section import Section
-        from memserve.plan.page.text import write
+        from memserve.plan.page import Section, write
 
         title = f"{len(found)} cards are known; --gpus takes 4xV100, 2x8xH100, 1xA100-40GB, ..."
         write([Section(title, style="good"), Section(header=HEADER, rows=tuple(map(_row, found)))])

@@ -10,8 +10,9 @@ from typing import Any, Protocol, runtime_checkable
 
 from memserve import cli, registry
 from memserve.errors import MemserveError
-from memserve.plan.page.section import Section
-from memserve.plan.page.shown import Shown
+from memserve.extras import release_of
+from memserve.plan.page import Section
+from memserve.plan.shown import Shown
 
 HEADER = ("", "state", "keys", "here", "missing")
 DEVELOPERS = frozenset({"test", "dev", "docs", "oracles"})
@@ -95,7 +96,7 @@ def main(words: Sequence[str] | None = None) -> int:
 
 
 def _run(words: Sequence[str] | None) -> int:
-    from memserve.plan.tasks.showing import show
+    from memserve.plan.shown import show
 
     options = parser().read(words)
     return show(diagnosis(), options)
@@ -104,7 +105,7 @@ def _run(words: Sequence[str] | None) -> int:
 def diagnosis() -> Diagnosis:
     """Looks at this machine and this environment."""
     python = {
-        "memserve": installed("memserve") or "not installed", "python": platform.python_version(),
+        "memserve": release_of("memserve") or "not installed", "python": platform.python_version(),
         "interpreter": sys.executable, "system": platform.platform(),
     }  # fmt: skip
     needs = requirements()
@@ -115,7 +116,7 @@ def diagnosis() -> Diagnosis:
 def machine() -> dict[str, Any]:
     """The cards, their driver, the processor and the memory."""
     from memserve.hardware import detect
-    from memserve.hardware.detection import driver, host
+    from memserve.hardware.detection import host
 
     notes: tuple[str, ...]
     try:
@@ -127,7 +128,7 @@ def machine() -> dict[str, Any]:
     return {
         "name": f"{found.cards}x{found.card.name}", "vendor": found.card.vendor, "cards": found.cards,
         "memory_gib_per_card": round(found.card.memory / 2**30, 2),
-        "driver": driver.release(found.card.vendor), "cores": host.cores(),
+        "driver": host.release(found.card.vendor), "cores": host.cores(),
         "memory_gib": round(host.memory() / 2**30, 1), "notes": list(notes),
     }  # fmt: skip
 
@@ -154,7 +155,7 @@ def part(name: str, needs: Mapping[str, Sequence[str]]) -> Part:
     release = _newest(backend)
     packages = [match[0] for one in release.get("packages", ()) if (match := _NAME.match(one))]
     wanted = needs.get(name) or packages
-    here = {package: found for package in wanted if (found := installed(package)) is not None}
+    here = {package: found for package in wanted if (found := release_of(package)) is not None}
     missing = tuple(package for package in wanted if package not in here)
     line = f'pip install "memserve[{name}]"' if name in needs else f"pip install {' '.join(missing)}"
     keys = backend.keys if isinstance(backend, Keyed) else ()
@@ -166,16 +167,6 @@ def _newest(backend: Any) -> Mapping[str, Any]:
     """The newest release that a plannable backend offers."""
     rules = getattr(backend, "rules", None) or {}
     return next(iter(rules.get("versions", ())), {})
-
-
-def installed(package: str) -> str | None:
-    """The release of an installed package."""
-    from importlib.metadata import PackageNotFoundError, version
-
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
 
 
 def _row(part: Part) -> tuple[str, ...]:

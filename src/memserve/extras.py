@@ -11,6 +11,16 @@ def install_line(extra: str) -> str:
     return f'pip install "memserve[{extra}]"'
 
 
+def release_of(package: str) -> str | None:
+    """The installed release of a distribution, or None; imports nothing of it."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
 def missing(backend: str, needs: str, extra: str | None = None) -> BackendMissing:
     """The error of an engine, or of a part of it, that is not installed; the extra has the backend's name."""
     return BackendMissing(backend, needs=needs, install=install_line(extra or backend))

@@ -24,8 +24,8 @@ def main(words: Sequence[str] | None = None) -> int:
 
 def _run(words: Sequence[str] | None) -> int:
     from memserve.plan import models
+    from memserve.plan.shown import show
     from memserve.plan.tasks.options import asked
-    from memserve.plan.tasks.showing import show
 
     options = parser().read(words)
     return show(models(options.gpus, task=options.task, **asked(options)), options)

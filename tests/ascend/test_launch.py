@@ -11,7 +11,7 @@ import pytest
 
 import memserve
 from memserve.errors import InvalidInput, Unsupported
-from memserve.serve.diagnosis import diagnose
+from memserve.serve.advice import diagnose
 from memserve_ascend.launch import BLOCK
 
 if TYPE_CHECKING:

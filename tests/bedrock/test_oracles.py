@@ -9,8 +9,7 @@ from extras import need
 from fake_bedrock import ACCESS, SECRET
 
 from memserve.http import Secret
-from memserve_bedrock.credential import Keys
-from memserve_bedrock.signature import authorization
+from memserve_bedrock.credential import Keys, authorization
 
 MODEL = "us.anthropic.claude-3-5-sonnet-20240620-v1:0"
 

@@ -129,13 +129,13 @@ def test_doctor_tells_whether_a_key_is_set_and_never_the_key(
 
 
 def test_a_driver_is_read_from_its_module(tmp_path: Path) -> None:
-    from memserve.hardware.detection import driver
+    from memserve.hardware.detection import host
 
-    file = tmp_path / driver.FILES["nvidia"]
+    file = tmp_path / host.FILES["nvidia"]
     file.parent.mkdir(parents=True)
     file.write_text("580.65.06\n", encoding="ascii")
-    assert driver.release("nvidia", tmp_path) == "580.65.06"
-    assert driver.release("amd", tmp_path) is None and driver.release("cpu", tmp_path) is None
+    assert host.release("nvidia", tmp_path) == "580.65.06"
+    assert host.release("amd", tmp_path) is None and host.release("cpu", tmp_path) is None
 
 
 def test_models_without_a_machine_are_the_catalogue(capsys: pytest.CaptureFixture[str]) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from memserve.conformance.expectations import known_tests
+from memserve.conformance.asking import known_tests
 from memserve.protocol import Capabilities
 
 ROOT = Path(__file__).parents[2]

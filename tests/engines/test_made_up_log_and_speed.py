@@ -7,7 +7,7 @@ import pytest
 
 from memserve import registry
 from memserve.errors import InvalidInput
-from memserve.memory import startup_log
+from memserve.memory import calibration
 from memserve.memory.calibration import learn
 from memserve.speed import predict
 
@@ -58,7 +58,7 @@ def backend(tmp_path, monkeypatch):
 
 def test_its_log_is_learnt_from(backend):
     backend(log=LOG)
-    log = startup_log.parse("quince sees 79.5G\nquince runtime 1.25G\nquince keeps 10 cells\n")
+    log = calibration.parse_log("quince sees 79.5G\nquince runtime 1.25G\nquince keeps 10 cells\n")
     assert (log.backend, log.total, log.kv_tokens) == ("quince", round(79.5 * GIB), 320)
     learnt = learn(log, card="H100-80GB")
     assert (learnt.backend, learnt.non_torch) == ("quince", round(1.25 * GIB))
@@ -66,9 +66,9 @@ def test_its_log_is_learnt_from(backend):
 
 def test_a_log_of_ours_is_not_taken_for_its(backend):
     backend(log=LOG)
-    assert startup_log.parse("Available KV cache memory: 9.00 GiB").backend == "vllm"
+    assert calibration.parse_log("Available KV cache memory: 9.00 GiB").backend == "vllm"
     with pytest.raises(InvalidInput, match="Quince"):
-        startup_log.parse("nothing")
+        calibration.parse_log("nothing")
 
 
 def test_its_engine_is_timed_by_its_own_constants(backend):

@@ -147,7 +147,7 @@ def test_a_broken_driver_is_told_and_the_cpu_left(tools, answer):
 
 
 def test_a_tool_that_hangs_is_given_up(tools, monkeypatch):
-    monkeypatch.setattr("memserve.hardware.detection.command.output.__kwdefaults__", {"limit": 0.3})
+    monkeypatch.setattr("memserve.hardware.detection.seen.output.__kwdefaults__", {"limit": 0.3})
     tools("nvidia-smi", (QUERY, {"sleep": 30}))
     machine = detect()
     assert "did not answer within 0.3 s" in machine.notes[0]

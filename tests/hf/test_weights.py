@@ -37,7 +37,7 @@ def test_stored_in_four_bits(tmp_path, pack, library):
 
 def test_a_missing_library_is_named_with_its_install_line(tmp_path, monkeypatch):
     folder = packed_hf.awq(causal(tmp_path, hidden_size=128, intermediate_size=256, head_dim=32))
-    monkeypatch.setattr("memserve_hf.opening.checkpoint.present", lambda package: None)
+    monkeypatch.setattr("memserve_hf.opening.checkpoint.release_of", lambda package: None)
     with pytest.raises(errors.BackendMissing, match="gptqmodel") as caught:
         answers(folder)
     assert caught.value.install == 'pip install "memserve[hf,gptq]"'

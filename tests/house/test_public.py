@@ -87,7 +87,7 @@ def test_no_package_hides_misspelt_names_from_checkers() -> None:
 def test_every_setting_has_a_type_and_a_sentence() -> None:
     keys = set(protocol.Settings.__annotations__)
     assert keys == {f.name for f in fields(protocol.Request)} - {"prompt", "id"}
-    tree = ast.parse((SOURCE / "protocol" / "settings.py").read_text(encoding="utf-8"))
+    tree = ast.parse((SOURCE / "protocol" / "clients.py").read_text(encoding="utf-8"))
     body = next(node for node in tree.body if isinstance(node, ast.ClassDef)).body
     told = {
         key.target.id

@@ -10,7 +10,7 @@ import pytest
 from faulty_server import reply
 
 from memserve import errors
-from memserve.http import delay
+from memserve.http import retry
 from memserve.protocol import observer
 
 OK = reply()
@@ -138,7 +138,7 @@ def test_a_request_above_the_whole_limit_is_not_repeated(server, open_generator)
     ],
 )
 def test_how_long_a_server_asks_to_wait(headers, seconds):
-    assert delay.asked(headers, 1000.0) == seconds
+    assert retry.asked(headers, 1000.0) == seconds
 
 
 @pytest.mark.parametrize(
@@ -160,4 +160,4 @@ def test_how_long_a_server_asks_to_wait(headers, seconds):
     ],
 )
 def test_when_limits_are_whole_again(headers, seconds):
-    assert delay.resets(headers, 1000.0) == seconds
+    assert retry.resets(headers, 1000.0) == seconds

@@ -4,8 +4,7 @@ import pytest
 
 from memserve.engines.memory import Footprint
 from memserve.errors import InvalidInput
-from memserve.memory.calibration import Calibration, default_path, find, learn, load, save
-from memserve.memory.startup_log import StartupLog
+from memserve.memory.calibration import Calibration, StartupLog, default_path, find, learn, load, save
 
 GIB = 1024**3
 

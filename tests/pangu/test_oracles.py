@@ -10,7 +10,7 @@ from extras import need
 from fake_pangu import DEPLOYMENT, PROJECT
 
 from memserve.http import Secret
-from memserve_pangu.signature import authorization, canonical
+from memserve_pangu.credential import authorization, canonical
 
 VECTOR = json.loads((Path(__file__).parents[1] / "data" / "pangu" / "sign_vector.json").read_text())
 URL = "https://pangu.cn-southwest-2.myhuaweicloud.com" + VECTOR["uri"]

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 import memserve
 from memserve.engines.command import Grammar, integer, read, split
-from memserve.engines.unstated import method
+from memserve.engines.install import method
 from memserve.errors import InvalidInput, MemserveError
 from memserve_sglang.launch import parse as sglang
 from memserve_vllm.launch import parse as vllm

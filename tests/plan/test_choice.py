@@ -10,7 +10,7 @@ import memserve
 from memserve import registry
 from memserve.engines.rules.judge import offered
 from memserve.errors import DoesNotFit, InvalidInput
-from memserve.plan.losses import weight_loss
+from memserve.plan.candidate import weight_loss
 
 NEWEST = "newest"
 """The first release that the backend offers: which one that is changes with every release."""
@@ -196,7 +196,7 @@ def test_a_checkpoint_that_the_card_cannot_read_leads_to_its_original() -> None:
 def test_the_alternatives_never_repeat_the_plan() -> None:
     from memserve.plan.library import answered
     from memserve.plan.query import Query
-    from memserve.plan.report.sections import of_answer
+    from memserve.plan.sections import of_answer
 
     found = answered("llama-70b", "4xV100", Query())
     assert found.plan is not None

@@ -14,9 +14,7 @@ from typing import Any
 import pytest
 
 import memserve
-from memserve.plan.page.html import html
-from memserve.plan.page.section import Section
-from memserve.plan.page.text import text
+from memserve.plan.page import Section, html, text
 
 CALLS = (
     ("llama-70b", "--gpus", "4xV100"),

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from memserve.plan.__main__ import main
-from memserve.plan.search.pareto import Trade
+from memserve.plan.search.choice import Trade
 
 CALL = ("llama-8b", "--gpus", "4xA100", "--concurrency", "16", "--objective")
 

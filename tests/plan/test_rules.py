@@ -11,8 +11,7 @@ import pytest
 
 from memserve.engines import installed
 from memserve.engines.deployment import Deployment, Layout
-from memserve.engines.rules.checks import CHECKS
-from memserve.engines.rules.facts import deployment_facts, machine_facts, model_facts
+from memserve.engines.rules.facts import CHECKS, deployment_facts, machine_facts, model_facts
 from memserve.engines.rules.judge import Judge, judge, offered, release
 from memserve.engines.rules.version import version_key, within
 from memserve.hardware import Machine, card, cards

@@ -8,7 +8,7 @@ import pytest
 from simulated import Server, run
 
 from memserve.protocol import Completion, Usage
-from memserve.run.asking.ask import sound
+from memserve.run.ask import sound
 
 BUDGET = 20_000
 TEXT = [{"prompt": f"p{number}", "max_tokens": 5} for number in range(4000)]

@@ -10,8 +10,8 @@ import pytest
 
 from memserve.engines import installed
 from memserve.engines.backend import server_of
-from memserve.serve import diagnosis
-from memserve.serve.diagnosis import diagnose
+from memserve.serve import advice
+from memserve.serve.advice import diagnose
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -67,5 +67,5 @@ def test_silence_is_said_to_be_silence() -> None:
 
 
 def test_every_row_says_what_helps() -> None:
-    rows = json.loads(Path(diagnosis.__file__).with_name("diagnoses.json").read_text())["rows"]
+    rows = json.loads(Path(advice.__file__).with_name("diagnoses.json").read_text())["rows"]
     assert all(row["pattern"] and row["problem"] and row["remedy"] for row in (*rows, *failures()))

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from memserve.hardware import GIB, Machine, card, cards
-from memserve.hardware.processor import processor
+from memserve.hardware.catalogue import processor
 from memserve.speed import predict
 from memserve.speed.roofline.step import rate
 

@@ -12,7 +12,7 @@ from memserve.hardware import parse
 from memserve.model import catalogue, load
 from memserve.plan import best
 from memserve.speed import workloads
-from memserve.speed.roofline.texts import texts_per_s
+from memserve.speed.roofline.forecast import texts_per_s
 
 BASE, LARGE = "facebook/contriever", "BAAI/bge-large-en-v1.5"
 PUBLISHED = (

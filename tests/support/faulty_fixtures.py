@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -23,7 +24,7 @@ def server() -> Iterator[FaultyServer]:
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Our own pauses become short; pauses that a server asks for stay."""
-    monkeypatch.setattr("memserve.http.delay._FIRST", 0.01)
+    monkeypatch.setattr("memserve.http.retry._FIRST", 0.01)
 
 
 class Clock:
@@ -32,6 +33,8 @@ class Clock:
     def __init__(self) -> None:
         self.now = 0.0
         self.slept: list[float] = []
+
+    time = staticmethod(time.time)
 
     def monotonic(self) -> float:
         return self.now
@@ -46,8 +49,8 @@ class Clock:
 def slept(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """The pauses that were made because a server asked for them, in seconds; none takes any time."""
     clock = Clock()
-    monkeypatch.setattr("memserve.http.throttle.time", clock)
-    monkeypatch.setattr("memserve.http.throttle.asyncio", clock)
+    monkeypatch.setattr("memserve.http.retry.time", clock)
+    monkeypatch.setattr("memserve.http.retry.asyncio", clock)
     return clock.slept
 
 

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any
 from unittest import mock
 
 import memserve
-from memserve.run.asking import async_loop
-from memserve.run.asking.async_loop import AsyncLoop
+from memserve.run import async_loop
+from memserve.run.async_loop import AsyncLoop
 from memserve.run.limits.budget import Spending, budget
 from memserve.run.options import Options
-from memserve.run.requests.item import read
+from memserve.run.requests import read_item
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
@@ -200,7 +200,7 @@ def run(server: Server, requests: list[Any], *, at: dict[float, Callable[[], Non
         results = Results()
         asking = AsyncLoop(generator, results, Spending(price, chosen.budget), chosen, lambda: None)
         for index, request in enumerate(requests):
-            asking.queue.put(read(request, index, {}))
+            asking.queue.put(read_item(request, index, {}))
         asking.queue.finish()
         for moment, happens in (at or {}).items():
             loop.call_at(START + moment, happens)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from memserve.client import scoring
+from memserve.client import prompts
 from memserve.errors import ContextOverflow, InvalidInput
 from memserve.tokens.prompts import Prompts
 from memserve.tokens.tokenizing import tokenize_pair
@@ -55,7 +55,7 @@ def rolling(tokens: list[int], prefix: int, width: int) -> list[tuple[list[int],
 
 @given(st.text("abcdef", max_size=40), st.integers(1, 12))
 def test_each_token_is_predicted_once_from_as_many_as_fit(text: str, width: int) -> None:
-    made = list(scoring.windows(Tokens(), text, width))
+    made = list(prompts.windows(Tokens(), text, width))
     assert made == rolling(Tokens().encode(text), 0, width)
     assert [token for _, after in made for token in after] == Tokens().encode(text)
     assert all(len(before) + len(after) <= width + 1 for before, after in made)
@@ -86,4 +86,4 @@ def test_a_window_is_what_the_model_can_read(window: Any) -> None:
         score_window = 64
 
     with pytest.raises(InvalidInput, match="window"):
-        scoring.width(Short(), window)
+        prompts.width(Short(), window)

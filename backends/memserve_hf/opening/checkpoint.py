@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from memserve.errors import DoesNotFit, InvalidInput, MemserveError, ModelUnreadable, UnknownName
-from memserve.extras import missing, need
+from memserve.extras import missing, need, release_of
 from memserve.hardware.machine import GIB
 from memserve.model.spec import ModelSpec
 from memserve.plan import Plan
-from memserve_hf.opening.device import Place, free_bytes, present
+from memserve_hf.opening.device import Place, free_bytes
 from memserve_hf.options import Options
 
 
@@ -138,7 +138,7 @@ def _agree(method: str, asked: str | None, checkpoint: Checkpoint) -> None:
 
 def _installed(method: str) -> None:
     for package in _NEEDED.get(method, ()):
-        if present(package) is None:
+        if release_of(package) is None:
             raise missing("hf", package, _EXTRAS.get(method))
     if method in ("gptq", "awq"):
         # gptqmodel asks for two loading threads however few cores there are

@@ -5,22 +5,12 @@ from __future__ import annotations
 import ctypes
 import gc
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from typing import Any
 
 from memserve.errors import InvalidInput, Unsupported
-from memserve.extras import need
+from memserve.extras import need, release_of
 from memserve_hf.options import Options
-
-
-def present(package: str) -> str | None:
-    """The installed version of a distribution, or None; imports nothing."""
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
-
 
 _BF16_CAPABILITY = (8, 0)
 _FLASH_CAPABILITY = (8, 0)
@@ -89,7 +79,7 @@ def _default_dtype(torch: Any, kind: str, device: str, stored: str | None) -> st
 
 
 def _default_attention(torch: Any, kind: str, device: str, dtype: str) -> str:
-    flash = present("flash-attn") and kind == "cuda" and dtype in _HALF
+    flash = release_of("flash-attn") and kind == "cuda" and dtype in _HALF
     if flash and _capability(torch, device) >= _FLASH_CAPABILITY:
         return "flash_attention_2"
     return "sdpa"

@@ -6,9 +6,16 @@ from typing import TYPE_CHECKING
 
 from memserve.engines.memory import Footprint
 from memserve.hardware.machine import GIB
-from memserve.memory.kv import element_bytes
-from memserve.memory.unmeasured import forward_bytes, largest_context, sequence_bytes, stage_caches
-from memserve.memory.weights import Split, stage_bytes, storage
+from memserve.memory import (
+    Split,
+    element_bytes,
+    forward_bytes,
+    largest_context,
+    sequence_bytes,
+    stage_bytes,
+    stage_caches,
+    storage,
+)
 
 if TYPE_CHECKING:
     from memserve.engines.deployment import Deployment

@@ -13,11 +13,9 @@ from memserve.protocol import Engine, Task
 if TYPE_CHECKING:
     from os import PathLike
 
-    from memserve.client.embedding import Embedder
     from memserve.client.generation import Generator
-    from memserve.client.handle import Driver
-    from memserve.client.open_engine import Planned
-    from memserve.client.reranking import Reranker
+    from memserve.client.handle import Driver, Planned
+    from memserve.client.pooling import Embedder, Reranker
 
 DEFAULT_CONCURRENCY = 256
 __all__ = ["embedder", "generator", "opener", "reranker"]
@@ -48,7 +46,7 @@ def opener(opened: Generator) -> Callable[[], Generator] | None:
 def embedder(model: str | PathLike[str] | Planned | None = None, *, backend: str | None = None,
              concurrency: int | None = None, **options: Any) -> Embedder:  # fmt: skip
     """Open a model for embeddings."""
-    from memserve.client.embedding import Embedder
+    from memserve.client.pooling import Embedder
 
     return Embedder(*_opened(model, backend, "embed", concurrency, options))
 
@@ -56,15 +54,14 @@ def embedder(model: str | PathLike[str] | Planned | None = None, *, backend: str
 def reranker(model: str | PathLike[str] | Planned | None = None, *, backend: str | None = None,
              concurrency: int | None = None, **options: Any) -> Reranker:  # fmt: skip
     """Open a cross-encoder."""
-    from memserve.client.reranking import Reranker
+    from memserve.client.pooling import Reranker
 
     return Reranker(*_opened(model, backend, "rerank", concurrency, options))
 
 
 def _opened(model: object, backend: str | None, task: Task, concurrency: object,
             options: dict[str, Any]) -> tuple[Engine, Driver]:  # fmt: skip
-    from memserve.client.handle import for_engine
-    from memserve.client.open_engine import open_engine
+    from memserve.client.handle import for_engine, open_engine
 
     if concurrency is None:
         concurrency = DEFAULT_CONCURRENCY

@@ -1,4 +1,4 @@
-"""Drives an engine that is awaited, one call a request, from sync and async code alike."""
+"""Drives an engine that is awaited, one call a request, on a loop of its own thread where one runs."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ import os
 import threading
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Sequence
+from concurrent.futures import CancelledError
 from contextlib import suppress
 from typing import Any, TypeVar
 
 from memserve.client import offers
-from memserve.client.background_loop import BackgroundLoop
-from memserve.errors import MemserveError
+from memserve.errors import Closed, InvalidInput, MemserveError
 from memserve.protocol import (
     Completion,
     Delta,
@@ -22,6 +22,66 @@ from memserve.protocol import (
     SupportsAsyncClose,
     SupportsClose,
 )
+
+T = TypeVar("T")
+_STOP_SECONDS = 10.0
+
+
+class BackgroundLoop:
+    """A daemon thread that runs one event loop until `stop`."""
+
+    def __init__(self) -> None:
+        self._pid = os.getpid()
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._main, name="memserve-loop", daemon=True)
+        self._thread.start()
+
+    @property
+    def alive(self) -> bool:
+        """False in a forked child: threads do not survive a fork."""
+        return self._pid == os.getpid() and self._thread.is_alive()
+
+    def run(self, work: Coroutine[Any, Any, T]) -> T:
+        """Run a coroutine to its end; an interrupt of the waiting thread cancels it."""
+        if threading.current_thread() is self._thread:
+            work.close()
+            raise InvalidInput("a sync call from inside memserve's own loop would wait for itself")
+        future = asyncio.run_coroutine_threadsafe(work, self._loop)
+        try:
+            return future.result()
+        except CancelledError:
+            raise Closed("closed while the answer was on its way") from None
+        except BaseException:
+            future.cancel()
+            raise
+
+    async def join(self, work: Coroutine[Any, Any, T]) -> T:
+        """Await, from another loop, a coroutine that runs on this one."""
+        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, self._loop))
+
+    def stop(self) -> None:
+        """Cancel what still runs, end the thread and close the loop."""
+        if not self.alive or threading.current_thread() is self._thread:
+            return
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(_STOP_SECONDS)
+
+    def _main(self) -> None:
+        asyncio.set_event_loop(self._loop)
+        try:
+            self._loop.run_forever()
+        finally:
+            self._loop.run_until_complete(_end_tasks())
+            self._loop.run_until_complete(self._loop.shutdown_asyncgens())
+            self._loop.run_until_complete(self._loop.shutdown_default_executor())
+            self._loop.close()
+
+
+async def _end_tasks() -> None:
+    rest = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
+    for task in rest:
+        task.cancel()
+    await asyncio.gather(*rest, return_exceptions=True)
 
 
 class Semaphore:
@@ -102,7 +162,6 @@ class Semaphore:
             self._release(loop)
 
 
-T = TypeVar("T")
 _QUEUE = 64
 _CLOSE_SECONDS = 30.0
 
@@ -215,11 +274,11 @@ class AsyncDriver:
             raise offers.failure(self._engine, broken) from broken
 
 
-async def all_or_none(works: Sequence[Coroutine[Any, Any, None]]) -> None:
-    """Run works side by side; the first failure cancels the rest and is raised."""
+async def all_or_none(works: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
+    """The results of works side by side; the first failure cancels the rest and is raised."""
     tasks = [asyncio.ensure_future(work) for work in works]
     try:
-        await asyncio.gather(*tasks)
+        return await asyncio.gather(*tasks)
     except BaseException:
         for task in tasks:
             task.cancel()

@@ -1,16 +1,15 @@
-"""The Generator that callers hold."""
+"""The Generator that callers hold, and the requests of one call of `generate`."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
-from dataclasses import replace
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from dataclasses import fields, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, overload
 
-from memserve.client import offers, prompts, scoring
+from memserve.client import offers, prompts, schema
 from memserve.client.handle import Driver, Handle
 from memserve.client.settings import of_request, resolve, templated
-from memserve.client.work import Work
 from memserve.errors import InvalidInput, MemserveError, Unsupported
 from memserve.protocol import (
     Capabilities,
@@ -27,10 +26,59 @@ from memserve.protocol import (
     ScorePrompts,
     Settings,
     SupportsTokenizer,
+    Usage,
 )
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
+
+
+class Work:
+    """The requests of one call, with the errors of prompts that were refused beforehand."""
+
+    def __init__(self, items: Sequence[Request | MemserveError], keep: bool, *, many: bool) -> None:
+        self._items = items
+        self._many = many
+        self.keep = keep
+        self.requests = [item for item in items if isinstance(item, Request)]
+
+    def again(self, answers: Sequence[Completion]) -> dict[int, Request]:
+        """What must be asked once more, by its place."""
+        asked = zip(self.requests, answers, strict=True)
+        found = {place: schema.again(*pair) for place, pair in enumerate(asked)}
+        return {place: request for place, request in found.items() if request is not None}
+
+    def take(self, answers: list[Completion], again: Mapping[int, Request],
+             more: Sequence[Completion]) -> None:  # fmt: skip
+        """Put second answers in their places; they cost what both did."""
+        for (place, request), answer in zip(again.items(), more, strict=True):
+            self.requests[place] = request
+            answers[place] = replace(answer, usage=_sum(answers[place].usage, answer.usage))
+
+    def result(self, answers: Sequence[Completion]) -> Completion | list[Completion]:
+        """One answer to one prompt, a list to a list."""
+        if not self._many:
+            return self._judged(self.requests[0], answers[0])
+        incoming = iter(zip(self.requests, answers, strict=True))
+        return [
+            self._judged(*next(incoming)) if isinstance(item, Request) else Completion(text=None, error=item)
+            for item in self._items
+        ]
+
+    def _judged(self, request: Request, answer: Completion) -> Completion:
+        error = schema.broken(request, answer)
+        if error is None:
+            samples = tuple(schema.parsed(request, sample) for sample in answer.samples)
+            return replace(schema.parsed(request, answer), samples=samples) if request.schema else answer
+        if not self.keep:
+            raise error
+        return replace(answer, text=None, samples=(), error=error)
+
+
+def _sum(one: Usage, other: Usage) -> Usage:
+    names = [part.name for part in fields(Usage)]
+    counts = {name: (getattr(one, name), getattr(other, name)) for name in names}
+    return Usage(**{name: None if None in pair else sum(pair) for name, pair in counts.items()})
 
 
 class Generator(Handle):
@@ -122,13 +170,13 @@ class Generator(Handle):
         """
         parts = self._windows(texts, window)
         scores = iter(self.score([pair for several in parts for pair in several]))
-        return [scoring.total([next(scores) for _ in several]) for several in parts]
+        return [prompts.total([next(scores) for _ in several]) for several in parts]
 
     async def ascore_text(self, texts: Iterable[str], *, window: int | None = None) -> list[Score]:
         """`score_text`, awaited."""
         parts = self._windows(texts, window)
         scores = iter(await self.ascore([pair for several in parts for pair in several]))
-        return [scoring.total([next(scores) for _ in several]) for several in parts]
+        return [prompts.total([next(scores) for _ in several]) for several in parts]
 
     def encode(self, text: str) -> list[int]:
         """The model's own token ids of a text: no template, no BOS; `decode` gives the text back."""
@@ -139,7 +187,7 @@ class Generator(Handle):
         """The text of token ids, special tokens spelled out."""
         lent = self._tokenizer()
         # what reads text back need not take ids as a prompt
-        checked = scoring.ids(ids, replace(self.capabilities, token_ids=True))
+        checked = prompts.ids(ids, replace(self.capabilities, token_ids=True))
         return self._driver.call(partial(lent.decode, checked))
 
     def count_tokens(self, text: Prompt) -> int:
@@ -205,13 +253,13 @@ class Generator(Handle):
         self._check_open()
         if not self.capabilities.score:
             raise Unsupported(self.capabilities.backend, "score")
-        return [scoring.pair(pair, self.capabilities) for pair in pairs]
+        return [prompts.pair(pair, self.capabilities) for pair in pairs]
 
     def _windows(self, texts: Iterable[str], window: int | None) -> list[list[ScorePrompts]]:
         engine = self._tokenizer()
-        width = scoring.width(engine, window)
+        width = prompts.width(engine, window)
         checked = prompts.strings(texts, "score_text takes a list of texts", "text")
-        return [list(scoring.windows(engine, text, width)) for text in checked]
+        return [list(prompts.windows(engine, text, width)) for text in checked]
 
     def _tokenizer(self) -> SupportsTokenizer:
         self._check_open()

@@ -1,17 +1,22 @@
-"""What Generator, Embedder and Reranker have in common: an engine behind a driver, and an end."""
+"""What Generator, Embedder and Reranker share: a backend found, an engine behind a driver, an end."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from types import TracebackType
-from typing import TYPE_CHECKING, NoReturn, Protocol, SupportsIndex, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol, SupportsIndex, TypeVar, runtime_checkable
 from weakref import finalize
 
+from memserve import registry
 from memserve.client.async_driver import AsyncDriver
 from memserve.client.batch_driver import BatchDriver
-from memserve.errors import Closed, InvalidInput
+from memserve.errors import BackendMissing, Closed, InvalidInput, Unsupported
+from memserve.extras import install_line
 from memserve.protocol import (
     AsyncEngine,
+    Backend,
     Capabilities,
     Completion,
     Delta,
@@ -19,6 +24,8 @@ from memserve.protocol import (
     Request,
     SupportsAsyncEmbed,
     SupportsAsyncRerank,
+    SupportsPlanOptions,
+    Task,
 )
 
 if TYPE_CHECKING:
@@ -101,3 +108,56 @@ class Handle:
     def _check_open(self) -> None:
         if not self._finish.alive:
             raise Closed(f"this {type(self).__name__.lower()} was closed", hint="open a new one")
+
+
+@runtime_checkable
+class Planned(Protocol):
+    """A Plan, of which only its `to_dict` is asked."""
+
+    def to_dict(self) -> dict[str, Any]: ...
+
+
+def open_engine(model_or_plan: object, backend: str | None, task: Task,
+                options: Mapping[str, Any]) -> Engine:  # fmt: skip
+    """An engine for one task, from a model's name, a Plan, or nothing (the embedded default)."""
+    if model_or_plan is None or isinstance(model_or_plan, str):
+        name = backend or _default()
+        return _can(name, task).open(model_or_plan, task=task, **options)
+    if isinstance(model_or_plan, os.PathLike):
+        return open_engine(os.fspath(model_or_plan), backend, task, options)
+    return _open_plan(model_or_plan, backend, task, options)
+
+
+def _default() -> str:
+    """The backend that says of itself that it answers when none is named."""
+    for name in registry.names():
+        with suppress(Exception):  # what does not load answers for nobody
+            if getattr(registry.find(name), "default", False):
+                return name
+    remedy = f"{install_line('embedded')}, or name a backend: backend='NAME'"
+    raise BackendMissing("default", needs="a model that runs in this process", install=remedy)
+
+
+def _can(name: str, task: Task) -> Backend:
+    """The backend of that name, if it can do the task."""
+    found = registry.find(name)
+    if task not in found.capabilities.tasks:
+        raise Unsupported(name, f"the task {task}")
+    return found
+
+
+def _open_plan(plan: object, backend: str | None, task: Task, options: Mapping[str, Any]) -> Engine:
+    if not isinstance(plan, Planned):
+        raise InvalidInput(f"a model is a name, a folder or a Plan, not {type(plan).__name__}")
+    facts = plan.to_dict()
+    choice = facts.get("plan") or facts
+    name = backend or choice["backend"]
+    found = _can(name, task)
+    planned = dict(found.plan_options(facts)) if isinstance(found, SupportsPlanOptions) else {}
+    model = planned.pop("model", None) or choice.get("checkpoint") or facts["model"]["id"]
+    try:
+        return found.open(model, task=task, **{**planned, **options})
+    except BackendMissing as missing:
+        if not choice.get("install") or name != choice["backend"]:
+            raise
+        raise BackendMissing(name, needs=missing.needs, install=choice["install"]) from missing

@@ -7,14 +7,14 @@ import json
 import re
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from memserve import cli
 from memserve.errors import DoesNotFit, InvalidInput
 
 if TYPE_CHECKING:
     from memserve.compress.checks import Order
-    from memserve.engines.making import Method
+    from memserve.compress.report import Gate
 
 _SHARE = re.compile(r"(\d{1,4}(?:\.\d{1,4})?)(%?)")
 _BYTES = re.compile(r"(\d{1,6}(?:\.\d{1,3})?)\s?(MiB|GiB|MB|GB)")
@@ -60,53 +60,42 @@ def main(argv: list[str] | None = None) -> int:
 
 def _answer(args: argparse.Namespace) -> int:
     from memserve import hardware, model
-    from memserve.compress import choice, verdict
+    from memserve.compress import analysis
+    from memserve.compress.checks import Order
+    from memserve.compress.report import Gate
     from memserve.engines import making
 
-    if bool(args.to) == bool(args.machine) and not args.dry_run and not args.to:
+    if not (args.to or args.machine or args.dry_run):
         raise InvalidInput("say --to METHOD, or --for SPEC to choose one", hint="memserve compress --help")
     machine = hardware.parse(args.machine) if args.machine else None
     vendor = machine.card.vendor if machine else ""
-    wanted = making.read(args.to, vendor)
-    spec, gate = model.load(args.model), verdict.Gate(args.max_loss, args.min_speedup, args.memory)
-    found = choice.strategies(spec, machine, gate) if machine and not wanted else []
-    tried = [wanted] if wanted else list(choice.methods(found, vendor))
+    wanted, spec = making.read(args.to, vendor), model.load(args.model)
+    gate = Gate(args.max_loss, args.min_speedup, args.memory)
+    found = analysis.strategies(spec, machine, gate) if args.dry_run or not wanted else []
+    chosen = [(making.one(each["method"], vendor),) for each in found if machine and not each["refused"]]
+    tried: list[tuple[making.Method, ...]] = [wanted] if wanted else [*chosen] or [()]
+    orders = [Order(spec, one, args.samples, args.length, args.window, args.windows) for one in tried]
     if args.dry_run:
-        return _dry(args, spec, tried[0] if tried else (), found)
-    if not tried:
-        raise DoesNotFit(f"nothing that could be made runs on {args.machine} within these targets: "
-                         + "; ".join(f"{one.method}: {one.refused}" for one in found)[:200])  # fmt: skip
-    return _make(args, [_order(args, spec, one) for one in tried])
+        said = analysis.analyse(orders[0], args, found)
+        print(json.dumps(said, indent=1) if args.json else analysis.page(said))
+        return cli.DONE if said["fits"] else cli.FAILED
+    if not orders[0].methods:
+        reasons = "; ".join(f"{one['method']}: {one['refused']}" for one in found)
+        raise DoesNotFit(f"nothing that can be made runs on {args.machine} within these targets: {reasons}")
+    return _make(args, orders, gate)
 
 
-def _order(args: argparse.Namespace, spec: Any, wanted: tuple[Method, ...]) -> Order:
-    from memserve.compress.checks import Order
-
-    return Order(spec, wanted, args.samples, args.length, args.window, args.windows)
-
-
-def _dry(args: argparse.Namespace, spec: Any, wanted: tuple[Method, ...], found: list[Any]) -> int:
-    """Analyse, and say what would be done."""
-    from memserve.compress import analysis
-
-    said = analysis.analyse(_order(args, spec, wanted), args, found)
-    print(json.dumps(said, indent=1) if args.json else analysis.page(said))
-    return cli.DONE if said["fits"] else cli.FAILED
-
-
-def _make(args: argparse.Namespace, orders: list[Order]) -> int:
-    """The first that passes the gate; the next where one is refused."""
-    from memserve.compress import interpreter, report, text, verdict
+def _make(args: argparse.Namespace, orders: list[Order], gate: Gate) -> int:
+    """The first that passes the gate; the next where one is refused or cannot be made."""
+    from memserve.compress import interpreter, report, text
     from memserve.compress.job import Job, default_folder
 
     words, asked = text.read(args.text), tuple(text.questions(args.eval))
-    gate = verdict.Gate(args.max_loss, args.min_speedup, args.memory)
-    found: dict[str, Any] = {}
+    pythons, found = interpreter.Interpreters(args.python), {}
     for order in orders:
         folder = args.output or default_folder(args.model, order.methods)
-        job = Job(order, args.model, folder, words, gate, interpreter.Interpreters(args.python), asked, tell)
         try:
-            found = job.run()
+            found = Job(order, args.model, folder, words, gate, pythons, asked, tell).run()
         except DoesNotFit as error:
             if order is orders[-1]:
                 raise

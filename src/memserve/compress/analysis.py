@@ -1,4 +1,4 @@
-"""`--dry-run`: what a model is made of, what methods would make of it, and how sensitive its layers are."""
+"""`--dry-run` and `--for`: what is inside a model, what methods would make of it, and which runs where."""
 
 from __future__ import annotations
 
@@ -6,71 +6,100 @@ import tempfile
 from argparse import Namespace
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from statistics import median
 from typing import Any
 
-from memserve.compress import checks, interpreter, report, text
+from memserve.compress import checks, interpreter, text
 from memserve.compress.checks import Order
-from memserve.engines.making import one, table
+from memserve.compress.report import Gate, table
+from memserve.engines import making
 from memserve.errors import MemserveError
+from memserve.hardware.machine import Machine
+from memserve.model.spec import ModelSpec
+from memserve.plan.candidate import WEIGHTS
 
 SAMPLES, LENGTH = 2, 256
 LOW, HIGH = 0.1, 0.02
-"""The summed rise of perplexity above which the potential is low, and below which it is high."""
+"""The summed rise of perplexity above which the potential of 4 bits is low, and below which it is high."""
 
 
-def analyse(order: Order, args: Namespace, found: Sequence[Any]) -> dict[str, Any]:
-    """Everything that is known without making anything."""
-    from memserve.compress.job import default_folder
+def strategies(model: ModelSpec, machine: Machine | None, gate: Gate) -> list[dict[str, Any]]:
+    """Every quantization: those that run there and keep to the targets first, the least loss first."""
+    vendor = machine.card.vendor if machine else ""
+    base = _planned(model, machine, "none")[1]
+    found = [_strategy(model, machine, method, base, gate) for method in making.quantizations(vendor)]
+    return sorted(found, key=lambda one: (bool(one["refused"]), WEIGHTS.get(one["method"], 40),
+                                          -(one["speedup"] or 0), one["bytes"]))  # fmt: skip
 
-    folder = args.output or default_folder(args.model, order.methods)
-    looked = checks.run(order, folder) if order.methods else []
-    inside, why = _inside(order, args)
+
+def _strategy(model: ModelSpec, machine: Machine | None, method: making.Method, base: float | None,
+              gate: Gate) -> dict[str, Any]:  # fmt: skip
+    size, whole = checks.weight_bytes(model, method.name), checks.weight_bytes(model, "none")
+    backend, pace, refused = _planned(model, machine, method.name)
+    speedup = round(pace / base, 3) if pace and base else None
+    loss, source = _published(method, model)
+    group = None
+    try:
+        group = method.group(model)
+    except MemserveError as error:
+        refused = refused or error.message
     return {
-        "schema": 1, "model": args.model, "methods": [each.name for each in order.methods],
-        "fits": all(check.ok for check in looked) and bool(order.methods or not args.machine),
-        "parameters": order.model.parameters, "bytes": checks.weight_bytes(order.model, "none"),
-        "predicted_bytes": order.after if order.methods else None,
-        "checks": [check.to_dict() for check in looked],
-        "inventory": _inventory(order), "potential": _potential(order, inside),
-        "strategies": [each.to_dict() for each in found],
+        "method": method.name, "backend": backend, "bytes": size, "saving": round(1 - size / whole, 4),
+        "group": group, "speedup": speedup, "loss": loss, "loss_source": source, "risk": method.row["risk"],
+        "refused": refused or gate.refuses(size, loss, speedup),
+    }  # fmt: skip
+
+
+def _planned(model: ModelSpec, machine: Machine | None, method: str) -> tuple[str | None, float | None, str]:
+    """The backend of the best plan, its tokens per second, or why there is none."""
+    from memserve.plan import best
+
+    if machine is None:
+        return None, None, ""
+    try:
+        plan = best(model, machine, quantization=method)
+    except MemserveError as error:
+        return None, None, error.message
+    return plan.backend, plan.speed["output_tokens_per_s"]["likely"] if plan.speed else None, ""
+
+
+def _published(method: making.Method, model: ModelSpec) -> tuple[float | None, str]:
+    """What was measured of this very model; of another one only who measured what."""
+    from memserve.speed import compression
+
+    for one in compression.accuracy(method.kind, model.id)[:1]:
+        loss, said = round(1 - one.compressed / one.original, 4), f"{one.benchmark}, {one.source}"
+        return (
+            (loss, said)
+            if one.model == model.id
+            else (None, f"{one.model}, not this one: {loss:.1%}, {said}")
+        )
+    return None, "nobody published one that is known"
+
+
+def analyse(order: Order, args: Namespace, found: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Everything that is known without making anything."""
+    looked = checks.run(order, args.output or Path()) if order.methods else []
+    inside, why = _inside(order, args)
+    rises = [one["rise_4_bits"] for one in inside.get("layers", ())]
+    roles: dict[str, int] = {}
+    for weight in order.model.weights:
+        roles[weight.part] = roles.get(weight.part, 0) + weight.parameters
+    fits = all(check["ok"] for check in looked) and bool(order.methods or not args.machine)
+    return {
+        "schema": 1, "model": args.model, "methods": [one.name for one in order.methods], "fits": fits,
+        "parameters": order.model.parameters, "inventory": roles,
+        "bytes": checks.weight_bytes(order.model, "none"), "predicted_bytes": order.after, "checks": looked,
+        "strategies": [{**one, "potential": _potential(one, rises)} for one in found],
         "perplexity": inside.get("perplexity"), "layers": inside.get("layers"), "not_measured": why,
     }  # fmt: skip
 
 
-def _inventory(order: Order) -> dict[str, int]:
-    """Parameters by role."""
-    roles: dict[str, int] = {}
-    for weight in order.model.weights:
-        roles[weight.part] = roles.get(weight.part, 0) + weight.parameters
-    return roles
-
-
-def _potential(order: Order, inside: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """What each method would cost in bytes here, and why it is or is not worth trying."""
-    rows, whole = [], checks.weight_bytes(order.model, "none")
-    for kind, row in table()["methods"].items():
-        if row.get("prunes"):
-            continue
-        method = one(f"{kind}-{row['offered'][0]}" if row.get("levels") else kind)
-        size, reason, group = checks.weight_bytes(order.model, method.name), "", None
-        try:
-            group = method.group(order.model)
-        except MemserveError as error:
-            reason = str(error)
-        potential = _how_much(size / whole, bool(reason), inside)
-        rows.append({"method": method.name, "bytes": size, "saving": round(1 - size / whole, 4),
-                     "group": group, "potential": potential, "reason": reason or row["risk"]})  # fmt: skip
-    return rows
-
-
-def _how_much(share: float, refused: bool, inside: Mapping[str, Any]) -> str:
-    """By the bytes saved; for four bits by what rounding every layer alone costs, summed."""
-    if refused or share > 0.9:
-        return "none" if refused else "low"
-    rises = [layer["rise_4_bits"] for layer in inside.get("layers", ()) if layer["rise_4_bits"] is not None]
-    if share > 0.5 or not rises:
-        return "high" if share < 0.7 else "medium"
+def _potential(one: Mapping[str, Any], rises: Sequence[float]) -> str:
+    """By the bytes saved; of four bits by what rounding each layer alone costs, summed."""
+    if one["refused"] or one["saving"] < 0.1:
+        return "none" if one["refused"] else "low"
+    if one["saving"] < 0.5 or not rises:
+        return "high" if one["saving"] > 0.3 else "medium"
     return "low" if sum(rises) > LOW else "high" if sum(rises) < HIGH else "medium"
 
 
@@ -78,58 +107,40 @@ def _inside(order: Order, args: Namespace) -> tuple[dict[str, Any], str]:
     """Distributions and sensitivity, where the weights and a torch are at hand: nothing is installed."""
     if not Path(args.model).is_dir() or order.model.quantization or order.model.embeds:
         return {}, "layers are measured of a folder with 16-bit weights only"
-    library = one("layers:1").library
+    library = making.one("layers:1").library
     python = interpreter.Interpreters(args.python, may_install=False).having(library)
     if python is None:
         return (
             {},
-            f"layers are measured where torch and transformers are: {library.install}, or --python PATH",
+            f"layers are measured where torch is: {library.install}, or --python PATH",
         )
     rows = {weight.shape[-1] for weight in order.model.weights if weight.linear}
-    group = next((size for size in (128, 64, 32) if all(length % size == 0 for length in rows)), None)
+    group = next((size for size in (128, 64, 32) if all(length % size == 0 for length in rows)), 0)
     with tempfile.TemporaryDirectory() as name:
-        place = Path(name)
-        (place / "calibration.txt").write_text(text.read(args.text).calibration, encoding="utf-8")
-        job = {"name": "analyse", "worker": "memserve.compress.worker.analysis", "do": "analyse",
-               "model": args.model, "text": str(place / "calibration.txt"), "samples": SAMPLES,
-               "length": LENGTH, "group": group, "distributions": library.distributions,
-               "left_alone": [row["pattern"] for row in table()["left_alone"]]}  # fmt: skip
-        return interpreter.work(python, job, place, library.env), ""
+        sample = Path(name) / "calibration.txt"
+        sample.write_text(text.read(args.text).calibration, encoding="utf-8")
+        job = {"name": "analyse", "do": "analyse", "model": args.model, "text": str(sample),
+               "samples": SAMPLES, "length": LENGTH, "group": group}  # fmt: skip
+        return interpreter.work(python, library, job, Path(name)), ""
 
 
 def page(said: Mapping[str, Any]) -> str:
     """The analysis in Markdown."""
-    lines = [f"# {said['model']}: analysis", "",
-             f"{said['parameters']:,} parameters, {_gib(said['bytes'])} GiB in 16 bits.", ""]  # fmt: skip
-    rows: list[tuple[Any, ...]] = []
-    if said["checks"]:
-        wanted = " + ".join(said["methods"])
-        rows = [(one["name"], "ok" if one["ok"] else "FAILS", one["said"])
-                                       for one in said["checks"]]  # fmt: skip
-        lines += [f"Asked for: {wanted}, predicted {_gib(said['predicted_bytes'])} GiB.", "",
-                  *report.table(("check", "", "found"), rows), ""]  # fmt: skip
-    rows = [(one["method"], _gib(one["bytes"]), f"{one['saving']:.0%}", one["potential"], one["reason"])
-            for one in said["potential"]]  # fmt: skip
-    lines += report.table(("method", "GiB", "saving", "potential", "why"), rows)
-    if said["strategies"]:
-        rows = [(one["method"], one["backend"], one["speedup"] or "", _share(one["loss"]),
-                 one["refused"] or one["risk"]) for one in said["strategies"]]  # fmt: skip
-        lines += [
-            "",
-            *report.table(("strategy", "backend", "speed", "published loss", "risk, or why not"), rows),
-        ]
-    return "\n".join((*lines, *_layers(said), *(("", said["not_measured"]) if said["not_measured"] else ())))
-
-
-def _layers(said: Mapping[str, Any]) -> list[str]:
-    """What was measured inside, a line a layer."""
-    if not said["layers"]:
-        return []
-    rows = [(one["layer"], one["influence"], _share(one["rise_4_bits"]),
-             _middle(one["modules"], "weight_max"), _middle(one["modules"], "input_outlier"))
-            for one in said["layers"]]  # fmt: skip
-    header = ("layer", "influence", "rise at 4 bits", "largest weight", "largest input channel")
-    return ["", f"Perplexity of the samples: {said['perplexity']:.2f}.", "", *report.table(header, rows)]
+    what = " + ".join(said["methods"]) or "unchanged"
+    lines = [f"# {said['model']}: analysis", "", f"{said['parameters']:,} parameters, {_gib(said['bytes'])} GiB"
+             f" in 16 bits; {what}: {_gib(said['predicted_bytes'])} GiB."]  # fmt: skip
+    rows: list[tuple[Any, ...]] = [(one["name"], one["ok"] or "FAILS", one["said"]) for one in said["checks"]]
+    lines += ["", *table(("check", "", "found"), rows)] if rows else []
+    rows = [(one["method"], _gib(one["bytes"]), one["potential"], one["backend"] or "", one["speedup"] or "",
+             _share(one["loss"]), one["refused"] or one["risk"]) for one in said["strategies"]]  # fmt: skip
+    names = ["method", "GiB", "potential", "backend", "speed", "published loss", "why not, or its risk"]
+    lines += ["", *table(names, rows)]
+    if said["layers"]:
+        rows = [(one["layer"], one["influence"], _share(one["rise_4_bits"]), one["weight_max"],
+                 one["weight_kurtosis"], one["input_outlier"]) for one in said["layers"]]  # fmt: skip
+        names = ["layer", "influence", "rise at 4 bits", "largest weight", "kurtosis", "largest input"]
+        lines += ["", f"Perplexity of the samples: {said['perplexity']:.2f}.", "", *table(names, rows)]
+    return "\n".join((*lines, "", said["not_measured"]))
 
 
 def _gib(count: int) -> str:
@@ -138,8 +149,3 @@ def _gib(count: int) -> str:
 
 def _share(value: float | None) -> str:
     return "" if value is None else f"{value:+.2%}"
-
-
-def _middle(modules: Sequence[Mapping[str, float]], name: str) -> str:
-    values = [one[name] for one in modules if name in one]
-    return f"{median(values):.1f}" if values else ""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,20 +20,7 @@ LIBRARIES = int(1.2 * GIB)
 CPU_FLOPS, CARD_FLOPS = 25e9, 40e12
 """Of one core and of one card, as these libraries reach them: low, so that times are rather long."""
 PASSES = 6
-"""Of the calibration text, and of the judged one: the original, the result, and their greedy answers."""
-
-
-@dataclass(frozen=True)
-class Check:
-    """One thing that must hold, and what was found."""
-
-    name: str
-    ok: bool
-    said: str
-
-    def to_dict(self) -> dict[str, Any]:
-        """As JSON has it."""
-        return asdict(self)
+"""Of the judged text: the original, the result, and their greedy answers."""
 
 
 @dataclass(frozen=True)
@@ -48,11 +35,6 @@ class Order:
     windows: int
 
     @property
-    def calibrated(self) -> int:
-        """Tokens of calibration, all methods together."""
-        return sum((self.samples or one.samples) * self.length for one in self.methods if one.samples)
-
-    @property
     def result(self) -> ModelSpec:
         """The shapes after pruning."""
         return pruned(self.model, self.methods)
@@ -63,68 +45,75 @@ class Order:
         last = [one.name for one in self.methods if not one.prunes]
         return weight_bytes(self.result, last[0] if last else "none")
 
+    def samples_of(self, method: Method) -> int:
+        """Calibration samples of a method; 0 where it needs none."""
+        return (self.samples or method.samples) if method.samples else 0
 
-def run(order: Order, folder: Path) -> list[Check]:
-    """Every check, the failed ones included."""
-    return [*_shapes(order), *_places(order, folder), _time(order)]
+
+def run(order: Order, folder: Path) -> list[dict[str, Any]]:
+    """Every check, the failed ones included: name, ok, said."""
+    found = (*_shapes(order), *_places(order, folder), ("time", True, _time(order)))
+    return [{"name": name, "ok": ok, "said": said} for name, ok, said in found]
 
 
-def refuse(checks: Sequence[Check]) -> None:
+def refuse(found: Sequence[dict[str, Any]]) -> None:
     """The first that failed, as the reason why it cannot be made here."""
-    for check in checks:
-        if not check.ok:
-            raise DoesNotFit(f"{check.name}: {check.said}")
+    for check in found:
+        if not check["ok"]:
+            raise DoesNotFit(f"{check['name']}: {check['said']}")
 
 
-def _shapes(order: Order) -> Iterator[Check]:
+def _shapes(order: Order) -> Iterator[tuple[str, bool, str]]:
     model = order.model
     if model.quantization is not None:
-        yield Check("weights", False, f"{model.id} is stored as {model.quantization.method} already: name its"
-                    " 16-bit original")  # fmt: skip
+        yield "weights", False, f"stored as {model.quantization.method} already: name its 16-bit original"
         return
     if model.embeds:
-        yield Check("task", False, "an embedder makes no text: perplexity cannot judge it")
+        yield "task", False, "it makes no text, so perplexity cannot judge it"
         return
-    yield Check("weights", True, f"{model.parameters:,} parameters in {model.dtype}")
+    yield "weights", True, f"{model.parameters:,} parameters in {model.dtype}"
     for method in order.methods:
         yield _shape(order, method)
 
 
-def _shape(order: Order, method: Method) -> Check:
+def _shape(order: Order, method: Method) -> tuple[str, bool, str]:
     try:
         if method.prunes:
             _prunable(order.model, method)
         group = method.group(order.result)
     except MemserveError as error:
-        return Check(method.name, False, str(error))
-    return Check(method.name, True, f"groups of {group}" if group else "shapes allow it")
+        return method.name, False, str(error)
+    return method.name, True, f"groups of {group}" if group else "shapes allow it"
 
 
 def _prunable(model: ModelSpec, method: Method) -> None:
     if method.kind == "layers" and method.amount >= len(model.blocks):
         raise DoesNotFit(f"the model has {len(model.blocks)} layers")
-    mlps = [{weight.name for weight in block.weights if weight.part == "mlp"} for block in model.blocks]
-    if method.kind == "width" and any("down_proj" not in " ".join(names) for names in mlps):
-        raise DoesNotFit("width:R needs one MLP with gate_proj, up_proj and down_proj in every layer")
+    mlps = [
+        " ".join(weight.name for weight in block.weights if weight.part == "mlp") for block in model.blocks
+    ]
+    if method.kind == "width" and not all("down_proj" in names for names in mlps):
+        raise DoesNotFit("it needs one MLP with gate_proj, up_proj and down_proj in every layer")
 
 
-def _places(order: Order, folder: Path) -> Iterator[Check]:
+def _places(order: Order, folder: Path) -> Iterator[tuple[str, bool, str]]:
     from memserve.hardware.detection import host
 
     whole = weight_bytes(order.model, "none")
     need = LIBRARIES + int(whole * max(float(one.row["memory"]) for one in order.methods))
-    free = (host.available() or host.memory()) + _cards()
-    yield Check("memory", need <= free, f"{need / GIB:.1f} GiB are needed, {free / GIB:.1f} GiB are free")
+    yield _enough("memory", need, (host.available() or host.memory()) + _cards())
     kept = order.window * order.windows * order.model.vocabulary * 2
-    need = int((whole * sum(one.prunes for one in order.methods) + order.after) * 1.1) + kept
-    if any(one.kind == "gguf" for one in order.methods):
-        need += whole
+    passing = sum(one.prunes or one.kind == "gguf" for one in order.methods)
     place = next(path for path in (folder, *folder.absolute().parents) if path.exists())
-    free = shutil.disk_usage(place).free
-    yield Check("disk", need <= free, f"{need / GIB:.2f} GiB are needed, {free / GIB:.2f} GiB are free")
+    yield _enough("disk", int((whole * passing + order.after) * 1.1) + kept, shutil.disk_usage(place).free)
+
+
+def _enough(name: str, need: int, free: int) -> tuple[str, bool, str]:
+    return name, need <= free, f"{need / GIB:.2f} GiB are needed, {free / GIB:.2f} GiB are free"
 
 
 def _cards() -> int:
+    """Bytes that are free on this machine's cards."""
     from memserve import hardware
 
     try:
@@ -134,33 +123,24 @@ def _cards() -> int:
     return 0 if machine.card.vendor == "cpu" else sum(machine.free_memory or ())
 
 
-def seconds(order: Order) -> float:
+def _time(order: Order) -> str:
     """A guess: forward passes over both texts, and GPTQ's squares of each row length."""
     from memserve.hardware.detection import host
 
-    tokens = PASSES * order.window * order.windows + 2 * order.calibrated
+    tokens = PASSES * order.window * order.windows
+    tokens += 2 * order.length * sum(map(order.samples_of, order.methods))
     work = 2.0 * order.model.active_parameters * tokens
     if any(one.row.get("multiple") for one in order.methods):
-        work += sum(_solved(weight) for weight in order.model.weights if weight.linear)
-    return 20 + work / (CARD_FLOPS if _cards() else CPU_FLOPS * host.cores())
-
-
-def _solved(weight: Weight) -> float:
-    rows, columns = (*weight.shape, 1)[-2:] if len(weight.shape) < 2 else weight.shape[-2:]
-    return weight.count * columns**2 * (columns + 2.0 * rows)
-
-
-def _time(order: Order) -> Check:
-    guess = seconds(order)
-    return Check(
-        "time", True, f"about {guess / 60:.0f} to {3 * guess / 60:.0f} minutes once the library is here"
-    )
+        shapes = [(one.count, *one.shape[-2:]) for one in order.model.weights if one.linear]
+        work += sum(count * columns**2 * (columns + 2.0 * rows) for count, rows, columns in shapes)
+    guess = 20 + work / (CARD_FLOPS if _cards() else CPU_FLOPS * host.cores())
+    return f"about {guess / 60:.0f} to {3 * guess / 60:.0f} minutes once the library is here"
 
 
 def weight_bytes(model: ModelSpec, method: str) -> int:
     """Bytes of the weights in a format, as the planner counts them."""
-    known = named(method) is not None or method == "none"
-    return sum(stage_bytes(model, Split(), storage(model, method if known else "none", model.dtype)))
+    known = method if named(method) is not None else "none"
+    return sum(stage_bytes(model, Split(), storage(model, known, model.dtype)))
 
 
 def pruned(model: ModelSpec, methods: Sequence[Method]) -> ModelSpec:
@@ -169,14 +149,14 @@ def pruned(model: ModelSpec, methods: Sequence[Method]) -> ModelSpec:
         if method.kind == "layers":
             model = replace(model, blocks=model.blocks[: max(1, len(model.blocks) - int(method.amount))])
         elif method.kind == "width":
-            blocks = {id(one): replace(one, weights=tuple(_narrow(w, method.amount) for w in one.weights))
-                      for one in model.blocks}  # fmt: skip
-            model = replace(model, blocks=tuple(blocks[id(one)] for one in model.blocks))
+            made = {id(one): replace(one, weights=tuple(_narrow(w, method.amount) for w in one.weights))
+                    for one in model.blocks}  # fmt: skip
+            model = replace(model, blocks=tuple(made[id(one)] for one in model.blocks))
     return model
 
 
 def _narrow(weight: Weight, share: float) -> Weight:
-    """The inner width of an MLP, as worker/pruning.py rounds it."""
+    """The inner width of an MLP, as worker/layers.py rounds it."""
     if weight.part != "mlp" or len(weight.shape) != 2:
         return weight
     down = "down_proj" in weight.name

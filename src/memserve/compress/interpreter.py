@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from memserve.engines import environment
-from memserve.engines.making import Library
+from memserve.engines.making import Library, table
 from memserve.errors import EngineFailed, InvalidInput
 
 _ASK = """
@@ -28,8 +28,8 @@ for name, place in job["packages"].items():
     spec = u.spec_from_file_location(name, place + "/__init__.py", submodule_search_locations=[place])
     sys.modules[name] = u.module_from_spec(spec)
     spec.loader.exec_module(sys.modules[name])
-from memserve.compress.worker import run
-run.main(sys.argv[1])
+from memserve.compress import worker
+worker.main(sys.argv[1])
 """
 """Our own packages are found by their folders, so that nothing else of this environment is."""
 DIED = 400
@@ -59,13 +59,18 @@ class Interpreters:
         return str(environment.make(library.install, report=report or _told))
 
 
-def work(python: str, job: Mapping[str, Any], place: Path, env: Mapping[str, str]) -> dict[str, Any]:
+def work(python: str, library: Library, job: Mapping[str, Any], place: Path) -> dict[str, Any]:
     """The answer of one job in that interpreter; its output goes to a log beside it."""
     place.mkdir(parents=True, exist_ok=True)
     file, answer, log = place / "job.json", place / "answer.json", place / "log.txt"
-    packages = {name: _folder(name) for name in {"memserve", job["worker"].partition(".")[0]}}
-    file.write_text(json.dumps({**job, "packages": packages, "answer": str(answer)}), encoding="utf-8")
-    variables = {**environment.inherited(downloads=True), "TOKENIZERS_PARALLELISM": "false", **env}
+    answer.unlink(missing_ok=True)
+    worker = job.get("worker", library.worker)
+    packages = {name: _folder(name) for name in {"memserve", worker.partition(".")[0]}}
+    left_alone = [row["pattern"] for row in table()["left_alone"]]
+    file.write_text(json.dumps({
+        **job, "worker": worker, "library": library.name, "packages": packages, "answer": str(answer),
+        "distributions": library.distributions, "left_alone": left_alone}), encoding="utf-8")  # fmt: skip
+    variables = {**environment.inherited(downloads=True), "TOKENIZERS_PARALLELISM": "false", **library.env}
     variables.pop("PYTHONPATH", None)
     with log.open("wb") as out:
         child = subprocess.Popen([python, "-c", _BOOT, str(file)], stdin=subprocess.PIPE, stdout=out,

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from memserve.compress import checks, interpreter, report, verdict
+from memserve.compress import checks, interpreter, report
 from memserve.compress.text import Text
-from memserve.engines.making import Library, Method, table
+from memserve.engines.making import Library, Method
 from memserve.errors import DoesNotFit, InvalidInput
-from memserve.lock import lock
+from memserve.files import lock
 
 REPORT = "report.json"
 
@@ -29,7 +29,7 @@ class Job:
     """The model as it was named."""
     folder: Path
     text: Text
-    gate: verdict.Gate
+    gate: report.Gate
     pythons: interpreter.Interpreters
     questions: tuple[dict[str, Any], ...] = ()
     tell: Callable[[str], None] = print
@@ -76,34 +76,31 @@ class Job:
         return self._report(before, after, steps)
 
     def _measure(self, name: str, library: Library, model: str, after: str = "") -> dict[str, Any]:
+        """The original by transformers; a result by its library where transformers does not read it."""
         kept = self.partial / "original"
         kept.mkdir(exist_ok=True)
         original = name == "original"
-        own = library.judges and not original
-        worker = library.worker if own else "memserve.compress.worker.measure"
         job = {
-            "worker": worker, "do": "measure", "model": model, "original": original, "kept": str(kept),
+            **({} if library.judges and not original else {"worker": "memserve.compress.worker.measure"}),
+            "do": "measure", "model": model, "original": original, "kept": str(kept),
             "text": str(self.partial / "judged.txt"), "window": self.order.window,
             "windows": self.order.windows, "questions": list(self.questions),
         }  # fmt: skip
         return self._step(name, library, job, [_identity(model), self.text.judged, after])
 
     def _make(self, method: Method, number: int, source: str, after: str) -> dict[str, Any]:
-        name = f"make {method.name}"
         target = self.partial / f"made-{number}"
         job = {
-            "worker": method.library.worker, "do": method.kind if method.prunes else "make", "model": source,
-            "kind": method.kind, "method": method.name, "amount": method.amount, "target": str(target),
+            "do": method.kind if method.prunes else "make", "model": source, "kind": method.kind,
+            "method": method.name, "amount": method.amount, "target": str(target),
             "text": str(self.partial / "calibration.txt"), "length": self.order.length,
-            "samples": (self.order.samples or method.samples) if method.samples else 0,
-            "group": method.group(self.order.result) if not method.prunes else None,
-            "left_alone": [row["pattern"] for row in table()["left_alone"]],
+            "samples": self.order.samples_of(method), "group": method.group(self.order.result),
             "file": f"{self.folder.name}.gguf",
         }  # fmt: skip
-        wanted = [after, hashlib.sha256(self.text.calibration.encode()).hexdigest()]
-        return {"target": str(target), **self._step(name, method.library, job, wanted, clear=target)}
+        found = self._step(f"make {method.name}", method.library, job, [after, self.text.calibration], target)
+        return {"target": str(target), **found}
 
-    def _step(self, name: str, library: Library, job: Mapping[str, Any], wanted: list[str], *,
+    def _step(self, name: str, library: Library, job: Mapping[str, Any], wanted: list[str],
               clear: Path | None = None) -> dict[str, Any]:  # fmt: skip
         """The kept answer of a step whose inputs are the same, or the work itself."""
         key = hashlib.sha256(json.dumps([job, wanted, library.packages], sort_keys=True).encode()).hexdigest()
@@ -120,8 +117,7 @@ class Job:
         python = self.pythons.having(library)
         if python is None:
             raise DoesNotFit(f"{library.name} is not installed", hint=library.install)
-        task = {**job, "name": name, "distributions": library.distributions}
-        answer = interpreter.work(python, task, self.partial / "work", library.env)
+        answer = interpreter.work(python, library, {**job, "name": name}, self.partial / "work")
         done = {"name": name, "key": key, **answer}
         file.with_suffix(".new").write_text(json.dumps(done), encoding="utf-8")
         file.with_suffix(".new").replace(file)
@@ -129,21 +125,19 @@ class Job:
 
     def _report(self, before: Mapping[str, Any], after: Mapping[str, Any],
                 steps: list[dict[str, Any]]) -> dict[str, Any]:  # fmt: skip
-        judged = verdict.judge(before, after, self.gate)
         libraries = {name: release for step in steps for name, release in step["libraries"].items()}
-        calibrated = max(
-            (self.order.samples or one.samples) if one.samples else 0 for one in self.order.methods
-        )
+        samples = max(map(self.order.samples_of, self.order.methods))
         text = {**self.text.to_dict(), "window": self.order.window, "windows": before["windows"],
-                "tokens": before["tokens"], "calibration_samples": calibrated,
+                "tokens": before["tokens"], "calibration_samples": samples,
                 "calibration_length": self.order.length}  # fmt: skip
         fields = ("bytes", "perplexity", "tokens_per_s", "peak_memory_bytes", "load_seconds", "eval")
         return {
             "schema": 1, "model": self.name, "methods": [one.name for one in self.order.methods],
             "libraries": libraries, "text": text,
-            "before": {name: before[name] for name in fields if name in before},
-            "after": {name: after[name] for name in fields if name in after}, **judged,
-            "steps": [_told(step) for step in steps], "advice": verdict.advice(judged, self.order.methods),
+            **{when: {name: step[name] for name in fields if name in step}
+               for when, step in (("before", before), ("after", after))},
+            **report.judge(before, after, self.gate, self.order.methods),
+            "steps": [_told(step) for step in steps],
         }  # fmt: skip
 
     def _finish(self, found: dict[str, Any]) -> None:

@@ -1,10 +1,190 @@
-"""Small words that the tests share: what to ask, and when a test does not apply."""
+"""What the tests ask, what they may expect of an answer, and what proves it."""
 
+from __future__ import annotations
+
+import json
+from collections.abc import Generator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from importlib.metadata import entry_points
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from memserve.errors import UnknownName
 from memserve.protocol import Capabilities, Delta, Raw
+from memserve.registry import GROUP
+
+
+@dataclass(frozen=True)
+class Oracle:
+    """Says which token ids a prompt must become."""
+
+    tokenizer: Any
+    template: str | None
+    special: Mapping[str, str]
+
+    @classmethod
+    def of(cls, folder: Path | None) -> Oracle | None:
+        """None where the checkpoint has no tokenizer.json or the readers are not installed."""
+        if folder is None or not (folder / "tokenizer.json").exists():
+            return None
+        try:
+            from tokenizers import Tokenizer
+        except ImportError:
+            return None
+        tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+        tokenizer.no_truncation()
+        tokenizer.no_padding()
+        config = _json(folder / "tokenizer_config.json")
+        jinja = folder / "chat_template.jinja"
+        template = jinja.read_text(encoding="utf-8") if jinja.exists() else config.get("chat_template")
+        return cls(tokenizer, template if isinstance(template, str) else None, _special(config))
+
+    def encode(self, text: str, *, special: bool = True) -> list[int]:
+        """Plain text, with the BOS that the tokenizer itself adds, but never two."""
+        ids = list(self.tokenizer.encode(text, add_special_tokens=special).ids)
+        bos = self.bos
+        return ids[1:] if bos is not None and ids[:2] == [bos, bos] else ids
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Token ids back to text, special tokens left out."""
+        return str(self.tokenizer.decode(list(ids), skip_special_tokens=True))
+
+    @property
+    def bos(self) -> int | None:
+        """The id of the first token of every text, where the checkpoint has one."""
+        word = self.special.get("bos_token")
+        found = self.tokenizer.token_to_id(word) if word else None
+        return None if found is None else int(found)
+
+    def render(self, messages: Sequence[Mapping[str, Any]]) -> str | None:
+        """The chat template applied; None without a template or without jinja2."""
+        if self.template is None:
+            return None
+        try:
+            from jinja2.ext import loopcontrols
+            from jinja2.sandbox import ImmutableSandboxedEnvironment
+        except ImportError:
+            return None
+        world = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols])
+        world.globals["strftime_now"] = lambda form: datetime.now().strftime(form)
+        world.filters["tojson"] = lambda value, **kw: json.dumps(value, ensure_ascii=False, **kw)
+        template = world.from_string(self.template)
+        return template.render(messages=list(messages), add_generation_prompt=True, **self.special)
+
+    def takes(self, messages: Sequence[Mapping[str, Any]]) -> bool:
+        """Whether the template knows all roles of a conversation; some raise for a system's."""
+        from jinja2 import TemplateError
+
+        try:
+            return self.render(messages) is not None
+        except TemplateError:
+            return False
+
+    def chat(self, messages: Sequence[Mapping[str, Any]]) -> list[int] | None:
+        """The ids that a conversation must become: the rendered template, nothing added."""
+        text = self.render(messages)
+        return None if text is None else self.encode(text, special=False)
+
+
+def _json(path: Path) -> dict[str, Any]:
+    return dict(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else {}
+
+
+def _special(config: Mapping[str, Any]) -> dict[str, str]:
+    named = {key: config.get(key) for key in ("bos_token", "eos_token", "pad_token", "unk_token")}
+    texts = {key: v["content"] if isinstance(v, dict) else v for key, v in named.items()}
+    return {key: text for key, text in texts.items() if isinstance(text, str)}
+
+
+_STATUSES = frozenset({"notimpl", "notyet", "never"})
+_EXCUSES = frozenset({"skip", "skipif", "xfail"})
+_HOME = Path(__file__).parent
+
+
+def rows_of(backend: str) -> list[dict[str, str]]:
+    """The rows of that backend's file, checked; none where it has no file."""
+    entry = next((e for e in entry_points(group=GROUP) if e.name == backend), None)
+    found = find_spec(entry.module) if entry else None
+    if found is None or found.origin is None:
+        return []
+    path = Path(found.origin).parent / "conformance.json"
+    rows = json.loads(path.read_text(encoding="utf-8"))["rows"] if path.exists() else []
+    for row in rows:
+        if row.get("status") not in _STATUSES or not row.get("reason") or not row.get("test"):
+            raise pytest.UsageError(
+                f"{path}: each row needs test, reason and a status of {sorted(_STATUSES)}"
+            )
+    return [row for row in rows if row.get("backend", backend) == backend]
+
+
+class Expectations:
+    """Marks the tests that the backend's file names, and refuses names that match none."""
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_sessionstart(self, session: pytest.Session) -> None:
+        """A backend that is not named, or that nobody knows, is one line and not one for every test."""
+        from memserve.conformance.target import Target
+
+        if session.config.option.collectonly:
+            return
+        try:
+            Target.from_config(session.config).tasks()
+        except UnknownName as error:
+            raise pytest.UsageError(str(error)) from None
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_collection_modifyitems(self, config: pytest.Config,
+                                      items: list[pytest.Item]) -> Generator[None]:  # fmt: skip
+        """A whole run must know every name in the file; a part of it only marks what it has."""
+        collected = [item for item in items if _HOME in item.path.parents]
+        yield
+        _untouched(config, collected, items)
+        self._mark(config, items)
+
+    @staticmethod
+    def _mark(config: pytest.Config, items: list[pytest.Item]) -> None:
+        mine = {item: _name(item) for item in items if _HOME in item.path.parents}
+        for row in rows_of(str(config.getoption("--backend"))):
+            hits = [item for item, name in mine.items() if name in (row["test"], f"{row['test']}")]
+            reason = f"{row['status']}: {row['reason']}"
+            for item in hits:
+                item.add_marker(pytest.mark.xfail(strict=True, reason=reason))
+            if not hits and row["test"] not in known_tests():
+                raise pytest.UsageError(f"conformance.json names a test that does not exist: {row['test']}")
+
+
+def _untouched(config: pytest.Config, collected: list[pytest.Item], items: list[pytest.Item]) -> None:
+    """Nobody's conftest takes a test out or excuses it; a person on the command line may choose a part."""
+    chosen = any(config.getoption(word, None) for word in ("-k", "-m", "--deselect", "--lf", "--sw", "--nf"))
+    gone = [] if chosen else [item for item in collected if item not in items]
+    excused = [item for item in collected if any(mark.name in _EXCUSES for mark in item.iter_markers())]
+    for what, found in (("taken out", gone), ("excused", excused)):
+        if found:
+            raise pytest.UsageError(
+                f"a conftest or plug-in has {what} {len(found)} tests, such as {_name(found[0])}: "
+                "what a backend cannot do is said in its conformance.json"
+            )
+
+
+def _name(item: pytest.Item) -> str:
+    return f"{item.path.name}::{item.originalname if isinstance(item, pytest.Function) else item.name}"
+
+
+def known_tests() -> frozenset[str]:
+    """Every test of the suite, read from its source, so that none can be left out unseen."""
+    import ast
+
+    return frozenset(
+        f"{path.name}::{node.name}"
+        for path in _HOME.glob("test_*.py")
+        for node in ast.parse(path.read_text(encoding="utf-8")).body
+        if isinstance(node, ast.FunctionDef) and node.name.startswith("test_")
+    )
+
 
 BROKEN = "\ufffd"
 """What a tokenizer shows of half a character."""

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from memserve.conformance.oracle import Oracle
+from memserve.conformance.asking import Oracle
 from memserve.conformance.report import CAPABILITIES
 from memserve.conformance.target import Target
 from memserve.protocol import Capabilities, Task

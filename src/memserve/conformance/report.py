@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 import memserve
-from memserve.conformance.expectations import known_tests
+from memserve.conformance.asking import known_tests
 from memserve.protocol import Capabilities
 
 _EVERY_SECONDS = 2.0

@@ -1,12 +1,15 @@
-"""What every engine's launch shares: install lines, the cards that a plan takes, option words."""
+"""What every engine's launch shares: install lines, cards, option words, what a command leaves open."""
 
+import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from memserve.engines.deployment import Deployment
 from memserve.engines.rules.judge import release
 from memserve.engines.rules.version import NEWEST, version_key
 from memserve.hardware.machine import Card, Machine
+from memserve.model.spec import ModelSpec
 
 VISIBLE = {
     "nvidia": "CUDA_VISIBLE_DEVICES", "amd": "HIP_VISIBLE_DEVICES", "ascend": "ASCEND_RT_VISIBLE_DEVICES",
@@ -111,3 +114,51 @@ def options_of(command_words: Sequence[str]) -> tuple[tuple[str, ...], dict[str,
 
 def _quoted(package: str) -> str:
     return f'"{package}"' if set("<>![") & set(package) else package
+
+
+UNSTATED = 0
+"""`Deployment.context` of a command that names none: the engine takes the model's own."""
+UNBOUNDED = -1
+"""The same for an engine that bounds no context: it is judged by the one that a plan would assume."""
+LARGEST = -2
+"""The same for an engine that takes the longest that fits."""
+FALLBACK_CONTEXT = 8192
+METHODS = (
+    ("nvfp4", "nvfp4"), ("mxfp4", "mxfp4"), ("mxfp8", "mxfp8"), ("w4a8", "w4a8"), ("qoq", "w4a8"),
+    ("modelslim", "w8a8"), ("ascend", "w8a8"), ("w8a8_fp8", "fp8"), ("w8a8", "w8a8"), ("w4a16", "w4a16"),
+    ("bitsandbytes", "nf4"), ("bnb", "nf4"), ("nf4", "nf4"), ("llm_int8", "int8"), ("int8", "int8"),
+    ("awq", "awq"), ("gptq", "gptq"), ("fp8", "fp8"), ("ptpc", "fp8"), ("gguf", "gguf-q4_k_m"),
+    ("int4", "w4a16"), ("auto-round", "gptq"),
+)  # fmt: skip
+"""Words in an engine's own quantization names, the most telling first, and memserve's method."""
+
+
+def method(word: str | None) -> str:
+    """memserve's method for what an engine calls its quantization."""
+    if word is None:
+        return "none"
+    plain = re.sub(r"[\s-]+", "_", word.lower())
+    return next((known for part, known in METHODS if part in plain), "none")
+
+
+def completed(deployment: Deployment, model: ModelSpec, asked: int | None = None) -> Deployment:
+    """The deployment with the model's own context and storage where the command said nothing.
+
+    `asked` is the context that the caller has in mind, where the command bounds none.
+    """
+    stored = model.quantization
+    context = deployment.context
+    if context == UNBOUNDED:
+        context = asked or min(model.max_context or FALLBACK_CONTEXT, FALLBACK_CONTEXT)
+    if context in (UNSTATED, LARGEST):
+        context = model.max_context or FALLBACK_CONTEXT
+    named = deployment.quantization
+    quantization = stored.method if stored and not _one_of_its_files(stored.method, named) else named
+    online = stored is None and deployment.quantization != "none"
+    options = (*deployment.options, ("online", "true")) if online else deployment.options
+    return replace(deployment, context=context, quantization=quantization, options=options)
+
+
+def _one_of_its_files(stored: str, named: str) -> bool:
+    """A GGUF repository holds a file for each level, of which the command names one."""
+    return stored.startswith("gguf") and named.startswith("gguf")

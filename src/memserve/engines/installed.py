@@ -97,3 +97,10 @@ def program_of(command: Sequence[str], backend: str | None = None) -> tuple[str,
         known += [" ".join(start) for one in (server.programs if server else ()) for start in one.starts[:1]]
     said = " ".join(command)[:120]
     raise InvalidInput(f"no server is started by {said!r}", hint=f"known: {', '.join(dict.fromkeys(known))}")
+
+
+def common_client() -> str:
+    """The backend that most engines' servers are spoken to with: for one of which nothing is known."""
+    servers = (server_of(named(name)) for name in plannable())
+    clients = [program.client for server in servers if server for program in server.programs]
+    return max(clients, key=clients.count)

@@ -7,7 +7,7 @@ class LogLine(TypedDict):
     """One line of a log and the figure in it."""
 
     field: str
-    """A field of `memserve.memory.startup_log.StartupLog`, or a part that one is made of."""
+    """A field of `memserve.memory.calibration.StartupLog`, or a part that one is made of."""
     pattern: str
     """A regular expression whose first group is the figure."""
     pick: Literal["max", "min", "first", "last", "sum_of_rank"]

@@ -149,6 +149,14 @@ def _amount(kind: str, text: str) -> float:
     raise InvalidInput(f"{kind}:{text[:20]} needs {wanted}")
 
 
+def quantizations(vendor: str = "") -> list[Method]:
+    """Every way to fewer bits that is made from here, at the levels that are offered."""
+    rows = {kind: row for kind, row in table(vendor)["methods"].items() if "library" in row}
+    words = [[f"{kind}-{level}" for level in row.get("offered", ())] or [kind]
+             for kind, row in rows.items() if not row.get("prunes")]  # fmt: skip
+    return [one(word, vendor) for several in words for word in several]
+
+
 def is_left_alone(module: str) -> bool:
     """Whether no method touches a module of that name."""
     return any(re.fullmatch(row["pattern"], module) for row in table()["left_alone"])

@@ -5,10 +5,19 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
-from memserve.engines.assumption import Assumption
 from memserve.engines.deployment import Deployment
 from memserve.hardware.machine import Machine
 from memserve.model.spec import ModelSpec
+
+
+class Assumption(NamedTuple):
+    """One value that nobody stated."""
+
+    name: str
+    value: str | int | float | bool
+    source: str
+    """Where it is from, or how it was guessed."""
+
 
 Outcome: TypeAlias = Literal["runs", "refused", "out_of_memory"]
 

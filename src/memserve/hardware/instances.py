@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 from memserve import files
 from memserve.errors import InvalidInput, UnknownName
 from memserve.hardware import catalogue
+from memserve.hardware.catalogue import processor
 from memserve.hardware.machine import GIB, Card, Machine, Rent
-from memserve.hardware.processor import processor
 
 CPU = "CPU"
 APART = "the price of a host and of the cards in it stand apart in the list: give your own with @"

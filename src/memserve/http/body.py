@@ -8,8 +8,7 @@ from contextlib import suppress
 from typing import Any, TypeVar
 
 from memserve.errors import BadAnswer, MemserveError, RemoteError
-from memserve.http.limits import within
-from memserve.http.transport import Answer
+from memserve.http.transport import Answer, within
 
 T = TypeVar("T")
 log = logging.getLogger("memserve.http")
@@ -141,6 +140,19 @@ def parse(words: str) -> Any:
             raise
         reason = "nested too deep" if isinstance(broken, RecursionError) else getattr(broken, "msg", broken)
         raise bad(f"the answer is not JSON ({reason}): {words[:_KEPT]!r}") from None
+
+
+def counted(key: str) -> Callable[[str, Mapping[str, str]], int]:
+    """Reads an answer that is a count of tokens under this key."""
+
+    def read(words: str, headers: Mapping[str, str]) -> int:
+        found = parse(words)
+        tokens = found.get(key) if isinstance(found, dict) else None
+        if not isinstance(tokens, int):
+            raise bad("the answer has no count of tokens")
+        return tokens
+
+    return read
 
 
 def understood(read: Callable[..., T], *words: Any) -> T:

@@ -19,12 +19,10 @@ from memserve.errors import (
 )
 from memserve.http import body, failure
 from memserve.http.address import Address
-from memserve.http.error_rows import SHARED, KnownErrors
-from memserve.http.limits import Limits, within
-from memserve.http.retry import Attempts
+from memserve.http.failure import SHARED, KnownErrors
+from memserve.http.retry import Attempts, Throttle
 from memserve.http.secret import Mask
-from memserve.http.throttle import Throttle
-from memserve.http.transport import Answer, Call, Transport
+from memserve.http.transport import Answer, Call, Limits, Transport, within
 from memserve.protocol import observer
 
 T = TypeVar("T")

@@ -13,10 +13,9 @@ from memserve.errors import AuthenticationFailed, InvalidInput, Unsupported
 from memserve.http import address as addresses
 from memserve.http.address import Address
 from memserve.http.client import HttpClient, Signer
-from memserve.http.error_rows import SHARED, KnownErrors
-from memserve.http.limits import Limits
+from memserve.http.failure import SHARED, KnownErrors
 from memserve.http.secret import Mask, Secret
-from memserve.http.transport import Call, Transport
+from memserve.http.transport import Call, Limits, Transport
 
 if TYPE_CHECKING:
     import ssl

@@ -1,17 +1,18 @@
-"""The base of every HTTP backend's engine, which says how to write a request and how to read an answer."""
+"""The base of every HTTP backend: an entry point, and an engine that writes requests and reads answers."""
 
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from importlib import import_module
+from typing import Any, cast
 
 from memserve.errors import RemoteError, Unsupported
 from memserve.http import body, sse
 from memserve.http.client import HttpClient, Pieces
-from memserve.http.limits import within
 from memserve.http.sse import Event
-from memserve.http.transport import Answer, Call
-from memserve.protocol import Capabilities, Completion, Delta, Request
+from memserve.http.transport import Answer, Call, within
+from memserve.protocol import Capabilities, Completion, Delta, Request, Task
 
 _IDLE_EVENTS = frozenset({"ping", "keepalive", "heartbeat"})
 _DRAIN_SECONDS = 0.1
@@ -120,3 +121,31 @@ async def _rest(answer: Answer, pieces: Pieces) -> str:
     while (chunk := await pieces.next()) is not None:
         chunks.append(chunk)
     return body.text(b"".join(chunks), answer.headers)
+
+
+class HttpBackend:
+    """A backend whose `<package>.engine` holds `capabilities` and `open_engine`; loaded when first asked."""
+
+    rules: None = None
+    memory: None = None
+    launch: None = None
+
+    def __init__(self, name: str, package: str, *, keys: Sequence[str] = (), closed: bool = False) -> None:
+        self.name = name
+        self.keys = keys
+        """The environment variables that hold its keys, for `memserve doctor`."""
+        self.closed = closed
+        """Its service serves its maker's models only, and no server of one's own."""
+        self._package = package
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What the backend can do at best, before a model is named."""
+        return cast("Capabilities", self._engine().capabilities)
+
+    def open(self, model: str | None = None, *, task: Task = "generate", **options: Any) -> Any:
+        """An engine for one task; nothing is sent yet."""
+        return self._engine().open_engine(model, task=task, **options)
+
+    def _engine(self) -> Any:
+        return import_module(f"{self._package}.engine")

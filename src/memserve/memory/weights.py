@@ -7,8 +7,7 @@ from typing import NamedTuple, TypeAlias
 
 from memserve.memory.formats import DTYPE_BYTES, Format, held, of_checkpoint
 from memserve.memory.pattern import Budget, matcher
-from memserve.model.memo import remembered
-from memserve.model.spec import Block, ModelSpec, Weight
+from memserve.model.spec import Block, ModelSpec, Weight, remembered
 
 VOCABULARY_STEP = 64
 """Engines pad the vocabulary to a multiple of 64 before they split it."""

@@ -6,10 +6,11 @@ come from one inventory and cannot disagree.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from functools import cached_property
 from math import prod
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, TypeVar
 
 MixerKind: TypeAlias = Literal["full", "sliding", "chunked", "mla", "linear", "mamba", "cross", "none"]
 Part: TypeAlias = Literal[
@@ -176,3 +177,23 @@ def _idle(block: Block) -> int:
         return 0
     routed = sum(w.parameters for w in block.weights if w.part == "expert")
     return routed - routed * block.experts_per_token // block.experts
+
+
+T = TypeVar("T")
+KEPT = 64
+"""Models of which something is remembered at a time."""
+_memos: dict[int, tuple[ModelSpec, dict[Hashable, Any]]] = {}
+
+
+def remembered(model: ModelSpec, key: Hashable, make: Callable[[], T]) -> T:
+    """What `make` finds about this very object, made on first use."""
+    known = _memos.get(id(model))
+    if known is None or known[0] is not model:
+        if len(_memos) >= KEPT:
+            _memos.clear()
+        known = _memos[id(model)] = (model, {})
+    memo = known[1]
+    if key not in memo:
+        memo[key] = make()
+    found: T = memo[key]
+    return found

@@ -12,7 +12,7 @@ def main(words: Sequence[str] | None = None) -> int:
     """Run one call: 0 a plan fits, 1 none does, 2 malformed."""
 
     def task() -> int:
-        from memserve.plan.tasks.dispatch import run
+        from memserve.plan.tasks.options import run
 
         return run(words)
 

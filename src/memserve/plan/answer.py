@@ -3,31 +3,32 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from memserve.engines import installed
+from memserve.engines.deployment import Deployment
 from memserve.engines.memory import assumptions
 from memserve.hardware import instances
+from memserve.hardware.machine import Card, Machine
+from memserve.model.spec import ModelSpec
 from memserve.plan.candidate import Candidate
-from memserve.plan.page.shown import Shown
-from memserve.plan.plan import Plan
+from memserve.plan.plan import Plan, machine_object, model_object
 from memserve.plan.query import Query
 from memserve.plan.search import pricing
 from memserve.plan.search.checkpoints import loaded
 from memserve.plan.search.choice import Rank, ranked
-from memserve.plan.search.closest import measured, nearest, remedies
 from memserve.plan.search.offers import consider
-from memserve.plan.search.reasons import reasons_for
+from memserve.plan.search.reasons import measured, nearest, reasons_for, remedies
+from memserve.plan.shown import Shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
     from memserve.engines.backend import Plannable
     from memserve.engines.launch import Launch
-    from memserve.hardware.machine import Machine
-    from memserve.model.spec import ModelSpec
-    from memserve.plan.page.section import Section
-    from memserve.plan.search.pareto import Trade
+    from memserve.plan.page import Section
+    from memserve.plan.search.choice import Trade
 
 FEW = 5
 """Alternatives that are worth reading unless all were asked for."""
@@ -55,13 +56,12 @@ class Answer(Shown):
 
     def sections(self, *, why: bool = False, everything: bool = False) -> Iterable[Section]:
         """The answer for a person."""
-        from memserve.plan.report.sections import of_answer
+        from memserve.plan.sections import of_answer
 
         return of_answer(self, why=why, everything=everything)
 
     def to_dict(self) -> dict[str, Any]:
         """The answer as JSON has it."""
-        from memserve.plan.report.object import answer_object
 
         return answer_object(self)
 
@@ -94,7 +94,7 @@ def traded(best: Sequence[Candidate], model: ModelSpec, machine: Machine, query:
     """What an objective other than quality weighs."""
     if query.objective == "quality" or model.embeds:
         return ()
-    from memserve.plan.search.pareto import front
+    from memserve.plan.search.choice import front
 
     return front(best, model, machine, query)
 
@@ -174,3 +174,76 @@ class Maker:
             workload=job.on(held, self.machine, candidate, self.rent.usd_per_hour) if job else None,
             assumed=(*plan.assumed, *pricing.assumptions(held, candidate, job)),
         )  # fmt: skip
+
+
+SCHEMA = 1
+
+
+def answer_object(answer: Answer) -> dict[str, Any]:
+    """The whole answer."""
+    return {
+        "schema": SCHEMA,
+        "model": model_object(answer.model), "machine": machine_object(answer.machine),
+        "fits": answer.plan is not None,
+        "plan": None if answer.plan is None else answer.plan.bare(),
+        "closest": None if answer.closest is None else missed_plan(answer.closest),
+        "remedies": list(answer.remedies),
+        "alternatives": [plan.bare() for plan in answer.alternatives],
+        "pareto": [trade.to_dict() for trade in answer.trades],
+        "rejected": [candidate.to_dict() for candidate in answer.rejected],
+    }  # fmt: skip
+
+
+def missed_plan(plan: Plan) -> dict[str, Any]:
+    """A plan that does not fit, and why."""
+    return {**plan.bare(), "rule": plan.rule, "reason": plan.reason, "source": plan.source}
+
+
+STEPS = 20
+"""Budgets that are tried, each a tenth below the last."""
+
+
+def smaller(card: Card, share: float) -> Card:
+    """A card without a share of its memory."""
+    return replace(card, memory=max(1, int(card.memory * (1 - share)))) if share else card
+
+
+def answer_in_part(model: ModelSpec, machine: Machine, query: Query, kept: float, *,
+                   everything: bool = False, others: bool = False) -> Answer:  # fmt: skip
+    """The answer on what is left when a share of each card is kept, told for the whole cards.
+
+    `others` use what is kept: then the budget is as small as it was judged, and stands in the command.
+    """
+    rest = replace(machine, card=smaller(machine.card, kept))
+    found = answer(model, rest, query, everything=everything)
+    rest_of = partial(_on, machine=machine, kept=kept, budgets=() if others else (None, 1 - kept))
+    alternatives = tuple(map(rest_of, found.alternatives))
+    plan = found.plan and replace(rest_of(found.plan), alternatives=alternatives)
+    return replace(found, plan=plan, alternatives=alternatives, machine=machine)
+
+
+def _on(plan: Plan, machine: Machine, kept: float, budgets: tuple[float | None, ...]) -> Plan:
+    """The plan on the whole cards, with the first of the budgets that leaves free what is kept.
+
+    What a budget is a share of differs by engine: of the card, of what the weights leave.
+    """
+    plan, bytes_kept = replace(plan, machine=machine), kept * machine.card.memory
+    if plan.footprint is None:
+        return plan
+    given = plan.footprint.usable / machine.card.memory
+    for share in (*budgets, *(given * 0.9**step for step in range(STEPS))):
+        budget = plan.deployment.utilization if share is None else int(share * 1000) / 1000
+        made = with_deployment(plan, replace(plan.deployment, utilization=budget))
+        if made.fits and made.footprint is not None and made.footprint.free >= bytes_kept:
+            return made
+    return plan
+
+
+def with_deployment(plan: Plan, deployment: Deployment) -> Plan:
+    """The plan with another budget, accounted and launched anew."""
+    from memserve.plan.search.judging import held
+
+    backend, model = installed.named(plan.backend), loaded(plan.model, plan.checkpoint)
+    launch = backend.launch.launch(model, plan.checkpoint.id, plan.machine, deployment)
+    verdict = held(backend, model, plan.machine, deployment)
+    return replace(plan, deployment=deployment, verdict=verdict, launch=launch)

@@ -1,9 +1,13 @@
 """A candidate: one deployment with its weights and its verdict, in the words of the JSON answer."""
 
+from __future__ import annotations
+
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from memserve import files
 from memserve.engines.deployment import Deployment
 from memserve.engines.memory import Footprint, Outcome
 from memserve.hardware.machine import GIB
@@ -193,3 +197,31 @@ def within(value: float, widths: Sequence[float]) -> dict[str, float]:
 def gib(footprint: Footprint) -> dict[str, float]:
     """A footprint in GiB under the names of the contract."""
     return {name: round(getattr(footprint, name) / GIB, 4) for name in MEMORY_FIELDS}
+
+
+_LOSSES = files.table(__file__, "losses.json")
+WEIGHTS: dict[str, int] = _LOSSES["weights"]
+_STEPS: dict[str, Any] = _LOSSES["steps"]
+KV: dict[str, int] = _STEPS["kv"]
+BELOW_4_BIT: int = _STEPS["below_4_bit"]
+"""The steps of weights that nobody is offered unasked."""
+PREFERRED: tuple[str, ...] = tuple(_LOSSES["preferred"])
+OVERFLOWS: dict[str, list[str]] = _LOSSES["overflows"]
+"""Models whose activations a dtype cannot hold."""
+EIGHT_BIT: int = _LOSSES["eight_bit"]
+
+
+def weight_loss(checkpoint: Checkpoint) -> int:
+    """The order of a checkpoint's weights: 0 is 16 bit."""
+    loss = WEIGHTS.get(checkpoint.quantization, 40)
+    return min(loss, EIGHT_BIT) if checkpoint.bits == 8 else loss
+
+
+def steps(loss: int, kv_dtype: str) -> int:
+    """Steps below 16 bits, as data/losses.json counts them: weights of that loss and their KV cache."""
+    return bisect_right(_STEPS["weights"], loss) + KV.get(kv_dtype, 3)
+
+
+def preference(quantization: str) -> int:
+    """Between equals, the better supported first."""
+    return PREFERRED.index(quantization) if quantization in PREFERRED else len(PREFERRED)

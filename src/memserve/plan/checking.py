@@ -8,11 +8,10 @@ from memserve.engines.backend import server_of
 from memserve.engines.command import masked, taken_apart
 from memserve.engines.deployment import Deployment
 from memserve.engines.flags import UNKNOWN, NotCounted, flags_of
-from memserve.engines.install import VISIBLE
+from memserve.engines.install import LARGEST, VISIBLE, completed
 from memserve.engines.launch import Launch
 from memserve.engines.memory import assumptions
 from memserve.engines.rules.judge import drives
-from memserve.engines.unstated import LARGEST, completed
 from memserve.errors import InvalidInput
 from memserve.hardware.machine import GIB, Machine
 from memserve.model.spec import ModelSpec

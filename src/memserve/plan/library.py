@@ -44,8 +44,7 @@ def candidates(model: str | PathLike[str] | ModelSpec, gpus: str | Machine | Non
 def answered(model: str | PathLike[str] | ModelSpec, gpus: str | Machine | None, query: Query, *,
              everything: bool = False) -> Answer:  # fmt: skip
     """The whole answer, its rejections included."""
-    from memserve.plan.answer import answer
-    from memserve.plan.part import answer_in_part
+    from memserve.plan.answer import answer, answer_in_part
 
     spec, machine = model_of(model, query.backend), machine_of(gpus)
     if not query.headroom:

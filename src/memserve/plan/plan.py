@@ -6,16 +6,16 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from memserve.engines.assumption import Assumption
 from memserve.engines.launch import Launch
+from memserve.engines.memory import Assumption
 from memserve.hardware.machine import GIB, Machine
 from memserve.model.spec import ModelSpec
 from memserve.plan.candidate import Candidate, Judged
-from memserve.plan.page.shown import Shown
+from memserve.plan.shown import Shown
 
 if TYPE_CHECKING:
     from memserve.engines.flags import NotCounted
-    from memserve.plan.page.section import Section
+    from memserve.plan.page import Section
 
 SCREEN = 4000
 """Characters of a printed plan."""
@@ -66,14 +66,14 @@ class Plan(Judged, Shown):
 
     def sections(self, *, why: bool = False, everything: bool = False, most: int = 100) -> Iterable[Section]:
         """The plan for a person: decisions, memory, commands, at most so many reasons and alternatives."""
-        from memserve.plan.report.sections import of_plan
+        from memserve.plan.sections import of_plan
 
         return of_plan(self, most=most)
 
     def __str__(self) -> str:
         """A screen: as many reasons as there is place for."""
-        from memserve.plan.page.shown import WIDTH
-        from memserve.plan.page.text import text
+        from memserve.plan.page import text
+        from memserve.plan.shown import WIDTH
 
         for most in (12, 6, 3, 1, 0):
             page = text(self.sections(most=most), WIDTH).rstrip("\n")

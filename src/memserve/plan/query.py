@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypedDict
 
 from memserve.errors import InvalidInput, UnknownName
-from memserve.plan.losses import WEIGHTS
+from memserve.plan.candidate import WEIGHTS
 
 if TYPE_CHECKING:
     from typing_extensions import Self, Unpack

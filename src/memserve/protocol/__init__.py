@@ -8,8 +8,7 @@ what callers hold, so that sync, async, streaming and batch behave the same ever
 
 from __future__ import annotations
 
-from memserve.protocol.capabilities import Capabilities
-from memserve.protocol.clients import Embedder, Generator, Reranker
+from memserve.protocol.clients import Embedder, Generator, Reranker, Settings
 from memserve.protocol.engines import (
     AsyncEngine,
     AttemptObserver,
@@ -37,11 +36,11 @@ from memserve.protocol.engines import (
     SupportsTokenizer,
     observer,
 )
-from memserve.protocol.settings import Settings
 from memserve.protocol.values import (
     DEFAULT_MAX_TOKENS,
     DEFAULT_TEMPERATURE,
     DEFAULT_TOP_P,
+    Capabilities,
     Completion,
     Delta,
     Embeddings,

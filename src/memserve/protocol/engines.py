@@ -9,8 +9,8 @@ from contextvars import ContextVar
 from typing import Any, Protocol, runtime_checkable
 
 from memserve.errors import MemserveError
-from memserve.protocol.capabilities import Capabilities
 from memserve.protocol.values import (
+    Capabilities,
     Completion,
     Delta,
     Embeddings,

@@ -14,23 +14,19 @@ from types import FrameType
 from typing import Any, TypeVar
 
 from memserve.errors import InvalidInput, MemserveError
-from memserve.run.asking import ask
-from memserve.run.asking.async_loop import AsyncLoop
-from memserve.run.asking.local_loop import LocalLoop
-from memserve.run.distributed.ray_loop import RayLoop
-from memserve.run.distributed.remote_generator import remote
+from memserve.run import ask
+from memserve.run.async_loop import AsyncLoop
+from memserve.run.distributed import RayLoop, remote
 from memserve.run.limits.budget import Spending, price_of
+from memserve.run.local_loop import LocalLoop
 from memserve.run.options import Options
 from memserve.run.progress import Progress
-from memserve.run.requests import item as items
-from memserve.run.requests import source
-from memserve.run.requests.item import Item
-from memserve.run.store import failures, files, known_ids
+from memserve.run.requests import Entry, Item, check_requests, count_requests, entries, name_in, read_item
+from memserve.run.store import failures, files
 from memserve.run.store.cache import Cache
 from memserve.run.store.failures import Failures
 from memserve.run.store.journal import Journal, is_reserve
-from memserve.run.store.known_ids import Action, KnownIds
-from memserve.run.store.record import Stamp
+from memserve.run.store.record import ANSWERED, FAILED, Action, KnownIds, Stamp
 from memserve.run.store.results import Results
 from memserve.run.summary import Summary
 
@@ -119,12 +115,12 @@ class Intake:
         self._settings = settings
 
     def pending(self, requests: Any,
-                following: Callable[[Iterator[source.Entry]], source.Entry]) -> Iterator[Item]:  # fmt: skip
+                following: Callable[[Iterator[Entry]], Entry]) -> Iterator[Item]:  # fmt: skip
         """The items that have to be asked. `following` is next() for an iterator that may block."""
-        entries = source.entries(requests)
+        pending = entries(requests)
         while True:
             try:
-                index, line, value = following(entries)
+                index, line, value = following(pending)
             except StopIteration:
                 return
             self._results.counts.total += 1
@@ -136,9 +132,9 @@ class Intake:
         try:
             if isinstance(value, InvalidInput):
                 raise value
-            item = items.read(value, index, self._settings)
+            item = read_item(value, index, self._settings)
         except InvalidInput as broken:
-            self._results.malformed(index, line, broken, items.name_in(value))
+            self._results.malformed(index, line, broken, name_in(value))
             return None
         item, action = self._known.visit(item)
         return item if self._count(item, action) else None
@@ -202,11 +198,11 @@ class Job:
         with ExitStack() as stack:
             journal = stack.enter_context(closing(Journal(self._output, afresh=not options.resume)))
             failed = stack.enter_context(closing(Failures(files.failed_beside(self._output))))
-            ids = stack.enter_context(closing(known_ids.KnownIds()))
+            ids = stack.enter_context(closing(KnownIds()))
             self._recover(journal, failed, ids, spending)
             cache = stack.enter_context(closing(Cache(options.cache, named))) if options.cache else None
             results = Results(journal, failed, cache, spending)
-            stack.enter_context(Progress(results.counts, source.count(self._requests), options.progress))
+            stack.enter_context(Progress(results.counts, count_requests(self._requests), options.progress))
             intake = Intake(ids, results, options.settings)
             if options.distributed:
                 self._over_ray(intake, results, spending)
@@ -217,7 +213,7 @@ class Job:
             self.error = self.error or journal.finish()
             return results.summary(self._why())
 
-    def _recover(self, journal: Journal, failed: Failures, ids: known_ids.KnownIds,
+    def _recover(self, journal: Journal, failed: Failures, ids: KnownIds,
                  spending: Spending) -> None:  # fmt: skip
         counting = self._options.budget is not None
 
@@ -227,10 +223,10 @@ class Job:
                     spending.before(json.loads(line))
                 yield stamp
 
-        ids.load(known_ids.ANSWERED, answers())
+        ids.load(ANSWERED, answers())
         retry = self._options.retry_failed or not self._options.resume
         failed.keep(lambda stamp: not retry and ids.state(stamp.name) is None)
-        ids.load(known_ids.FAILED, failed.stamps())
+        ids.load(FAILED, failed.stamps())
 
     def _in_batches(self, intake: Intake, results: Results, spending: Spending) -> None:
         batches = LocalLoop(self._generator, results, spending, self._options)
@@ -285,7 +281,7 @@ def check(requests: Any, output: Any, options: Options) -> Path:
         raise InvalidInput(f"the output must be the path of a .jsonl file, not {str(output)[:80]!r}")
     path = files.local(output, "the output")
     files.distinct(requests, path, options.cache)
-    source.check(requests)
+    check_requests(requests)
     files.refuse_foreign(files.failed_beside(path), failures.is_ours)
     files.refuse_foreign(files.reserve_beside(path), is_reserve)
     return path

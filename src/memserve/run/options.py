@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from memserve.errors import InvalidInput
 from memserve.run.limits.budget import Budget, budget
-from memserve.run.requests.item import SETTINGS, checked
+from memserve.run.requests import SETTINGS, checked
 
 Order = Literal["prefix", "given"]
 PATIENCE_SECONDS = 600.0

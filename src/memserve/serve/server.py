@@ -23,7 +23,7 @@ from memserve.engines.environment import fetches, inherited
 from memserve.engines.server import Program
 from memserve.errors import BackendMissing, EngineFailed, InvalidInput, TimedOut
 from memserve.http.address import is_loopback
-from memserve.serve.diagnosis import Diagnosis, diagnose
+from memserve.serve.advice import Diagnosis, diagnose
 
 _TAIL_BYTES = 65536
 PATIENCE = 10.0

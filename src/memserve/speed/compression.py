@@ -17,10 +17,9 @@ from memserve.errors import InvalidInput
 from memserve.hardware.machine import Machine
 from memserve.model.spec import ModelSpec
 from memserve.speed.result import Speed
-from memserve.speed.roofline import formats, layout, queueing, shape
-from memserve.speed.roofline.forecast import judge, situate
+from memserve.speed.roofline import layout, queueing, shape
+from memserve.speed.roofline.forecast import Situation, judge, situate
 from memserve.speed.roofline.shape import Shape
-from memserve.speed.roofline.situation import Situation
 
 QUANTIZATIONS = ("none", "fp8", "w8a8", "int8", "w8a16", "gptq", "awq", "w4a16", "nf4", "nvfp4", "mxfp4",
                  "gguf-q4_k_m")  # fmt: skip
@@ -159,7 +158,7 @@ def _shorter(whole: Shape, gone: int) -> Shape:
     )
 
 
-def _effect(method: str, size: Shape, form: formats.Format, speed: Speed, note: str = "", *,
+def _effect(method: str, size: Shape, form: shape.Format, speed: Speed, note: str = "", *,
             refused: str = "") -> Effect:  # fmt: skip
     total = size.mixing + size.dense + size.plain + size.resident + size.expert * size.experts
     published, stored = accuracy(method, size.id), layout.stored_bytes(size, form)

@@ -16,7 +16,7 @@ from math import ceil
 from typing import TYPE_CHECKING, Any
 
 from memserve import files
-from memserve.engines.assumption import Assumption
+from memserve.engines.memory import Assumption
 from memserve.errors import InvalidInput, UnknownName
 from memserve.hardware.machine import Machine
 from memserve.model.spec import ModelSpec
@@ -207,7 +207,7 @@ def assess(workload: Workload, model: ModelSpec | str, machine: Machine, *, usd_
 def _read(workload: Workload, model: ModelSpec, machine: Machine, usd_per_hour: float | None,
           layout: dict[str, Any]) -> Estimate:  # fmt: skip
     """A corpus through an embedder: texts that are read, and nothing written."""
-    from memserve.speed.roofline.texts import texts_per_s
+    from memserve.speed.roofline.forecast import texts_per_s
 
     rate = texts_per_s(model, machine, input_tokens=workload.prompt_tokens, **layout)
     low, likely, high = (workload.requests / value for value in (rate.high, rate.likely, rate.low))

@@ -8,16 +8,16 @@ from memserve import lazy
 
 if TYPE_CHECKING:
     from memserve.tokens.detokenizer import Detokenizer as Detokenizer
+    from memserve.tokens.detokenizer import Tokenizer as Tokenizer
     from memserve.tokens.prompts import Prepared as Prepared
     from memserve.tokens.prompts import Prompts as Prompts
-    from memserve.tokens.tokenizer import Tokenizer as Tokenizer
     from memserve.tokens.tokenizing import ScorePair as ScorePair
     from memserve.tokens.tokenizing import Tokenizing as Tokenizing
     from memserve.tokens.tokenizing import tokenize_pair as tokenize_pair
 
 _HOMES = {
     "Detokenizer": "detokenizer", "Prepared": "prompts", "Prompts": "prompts", "ScorePair": "tokenizing",
-    "tokenize_pair": "tokenizing", "Tokenizer": "tokenizer", "Tokenizing": "tokenizing",
+    "tokenize_pair": "tokenizing", "Tokenizer": "detokenizer", "Tokenizing": "tokenizing",
 }  # fmt: skip
 __all__ = sorted(_HOMES)
 if not TYPE_CHECKING:

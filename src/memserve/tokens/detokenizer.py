@@ -1,12 +1,27 @@
 """Tokens to text while they arrive: whole characters, thought apart from answer, cut at a stop string."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import groupby
+from typing import Any, Protocol
 
 from memserve.protocol import Delta, FinishReason, Usage
 from memserve.tokens.thinking import Thinking, ThoughtSplitter, beginning
-from memserve.tokens.tokenizer import Tokenizer
+
+
+class Tokenizer(Protocol):
+    """Text to token ids and back, with the checkpoint's own chat template."""
+
+    @property
+    def bos_token_id(self) -> int | None: ...
+    @property
+    def eos_token_id(self) -> int | None: ...
+    def encode(self, text: str, /, *, add_special_tokens: bool = ...) -> list[int]: ...
+    def decode(self, ids: Sequence[int], /, *, skip_special_tokens: bool = ...,
+               clean_up_tokenization_spaces: bool = ...) -> str: ...  # fmt: skip
+    def apply_chat_template(self, messages: Sequence[Mapping[str, Any]], /, *, tokenize: bool,
+                            add_generation_prompt: bool) -> str: ...  # fmt: skip
+
 
 _BROKEN = "\ufffd"
 

@@ -7,9 +7,8 @@ from typing import Any, NamedTuple
 from memserve.errors import ContextOverflow, InvalidInput, ModelUnreadable, Unsupported
 from memserve.protocol import DEFAULT_MAX_TOKENS, Prompt, Raw, Request
 from memserve.tokens import thinking
-from memserve.tokens.detokenizer import Detokenizer
+from memserve.tokens.detokenizer import Detokenizer, Tokenizer
 from memserve.tokens.thinking import Thinking
-from memserve.tokens.tokenizer import Tokenizer
 
 _SAID = "memserve proves this template"
 NONE: dict[str, Any] = {}

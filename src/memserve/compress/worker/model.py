@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
+import re
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-WEIGHTS = (".safetensors", ".bin", ".gguf", ".pt", ".pth", ".safetensors.index.json", ".bin.index.json")
+WEIGHTS = (".safetensors", ".bin", ".gguf", ".pt", ".pth", ".index.json")
 
 
 def folder_of(name: str) -> str:
@@ -27,17 +27,23 @@ def weight_bytes(folder: str) -> int:
     return sum(one.stat().st_size for one in found)
 
 
-def opened(folder: str, **more: Any) -> Any:
-    """The model in its own dtype, ready to be asked; on the cards where there are some."""
-    import torch
+def kind_of(folder: str) -> tuple[Any, Any]:
+    """The auto class that takes this architecture, pictures or none, and its config."""
     import transformers
 
     config = transformers.AutoConfig.from_pretrained(folder)
     causal = type(config) in transformers.AutoModelForCausalLM._model_mapping
     kind = transformers.AutoModelForCausalLM if causal else transformers.AutoModelForImageTextToText
+    return kind, config
+
+
+def opened(folder: str, **more: Any) -> Any:
+    """The model in its own dtype, ready to be asked; on the cards where there are some."""
+    import torch
+
     if torch.cuda.is_available():
         more.setdefault("device_map", "auto")
-    return kind.from_pretrained(folder, dtype="auto", **more).eval()
+    return kind_of(folder)[0].from_pretrained(folder, dtype="auto", **more).eval()
 
 
 def tokenizer(folder: str) -> Any:
@@ -70,13 +76,10 @@ def calibration(job: dict[str, Any]) -> list[list[int]]:
 
 def left_alone(model: Any, patterns: Sequence[str]) -> list[str]:
     """The linear modules of this model that no method touches, by name."""
-    import re
-
     import torch
 
-    one = re.compile("|".join(patterns))
-    kinds = (torch.nn.Linear,)
-    return [name for name, part in model.named_modules() if isinstance(part, kinds) and one.fullmatch(name)]
+    linear = [name for name, part in model.named_modules() if isinstance(part, torch.nn.Linear)]
+    return [name for name in linear if any(re.fullmatch(one, name) for one in patterns)]
 
 
 def copy_rest(source: str, target: str) -> None:
@@ -89,8 +92,3 @@ def copy_rest(source: str, target: str) -> None:
             and not (Path(target) / path.name).exists()
         ):
             shutil.copy2(path, Path(target) / path.name)
-
-
-def architecture(folder: str) -> Any:
-    """config.json as it stands."""
-    return json.loads((Path(folder) / "config.json").read_text(encoding="utf-8"))

@@ -12,12 +12,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 from memserve.engines.deployment import Deployment
-from memserve.engines.rules.checks import CHECKS
-from memserve.engines.rules.facts import deployment_facts, machine_facts, model_facts
+from memserve.engines.rules.facts import CHECKS, deployment_facts, machine_facts, model_facts
 from memserve.engines.rules.version import within
 from memserve.hardware.machine import Machine
-from memserve.model.memo import remembered
-from memserve.model.spec import ModelSpec
+from memserve.model.spec import ModelSpec, remembered
 
 Open: TypeAlias = "tuple[Mapping[str, Any], Mapping[str, Any]]"
 """A row, and those of its conditions that are not yet known to hold."""

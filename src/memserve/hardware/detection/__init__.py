@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from memserve.hardware.detection import amd, ascend, host, match, nvidia, visible
+from memserve.hardware.detection import amd, ascend, host, match, nvidia
 from memserve.hardware.machine import Card, Machine
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ def detect(*, env: Mapping[str, str] | None = None, nvml: Any = None, torch_npu:
     looks = {"nvidia": lambda: nvidia.look(nvml), "ascend": lambda: ascend.look(torch_npu), "amd": amd.look}
     for vendor, look in looks.items():
         report = look()
-        devices, hidden = visible.narrow(report.devices, vendor, environment)
+        devices, hidden = match.narrow(report.devices, vendor, environment)
         notes += [*report.notes, *hidden]
         if devices:
             return _machine(devices, notes)
@@ -76,7 +76,7 @@ def _mixed(groups: Mapping[tuple[str, int], list[tuple[Card, Seen]]],
         return []
     kinds = ", ".join(f"{len(group)}x{name}" for (name, _), group in groups.items())
     indices = ",".join(str(seen.index) for _, seen in best)
-    variable = visible.VARIABLES[best[0][1].vendor][-1]
+    variable = match.VARIABLES[best[0][1].vendor][-1]
     return [
         f"the cards differ ({kinds}): this plans for {len(best)}x{best[0][0].name}; set {variable}={indices}"
     ]

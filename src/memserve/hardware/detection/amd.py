@@ -3,8 +3,7 @@
 import json
 from typing import Any
 
-from memserve.hardware.detection.command import ToolFailed, have, output, unreadable
-from memserve.hardware.detection.seen import MIB, Report, Seen
+from memserve.hardware.detection.seen import MIB, Report, Seen, ToolFailed, have, output, unreadable
 
 _UNITS = {"B": 1, "KB": 1024, "MB": MIB, "GB": 1024 * MIB, "KIB": 1024, "MIB": MIB, "GIB": 1024 * MIB}
 

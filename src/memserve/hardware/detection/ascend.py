@@ -4,8 +4,7 @@ import re
 from importlib.util import find_spec
 from typing import Any
 
-from memserve.hardware.detection.command import ToolFailed, have, output, unreadable
-from memserve.hardware.detection.seen import MIB, Report, Seen
+from memserve.hardware.detection.seen import MIB, Report, Seen, ToolFailed, have, output, unreadable
 
 _BUS = re.compile(r"^(NA|[0-9A-Fa-f]{4,8}:[0-9A-Fa-f]{2}:[0-9A-Fa-f]{2}\.[0-9A-Fa-f])$")
 _NAME = re.compile(r"^([0-9]+)\s+([0-9A-Za-z_][0-9A-Za-z_-]*)$")

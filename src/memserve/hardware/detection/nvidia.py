@@ -5,8 +5,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from memserve.hardware.detection.command import ToolFailed, have, output, unreadable
-from memserve.hardware.detection.seen import MIB, Report, Seen
+from memserve.hardware.detection.seen import MIB, Report, Seen, ToolFailed, have, output, unreadable
 
 _DRIVER_MARKS = ("/dev/nvidiactl", "/proc/driver/nvidia/version", "/dev/dxg", "/dev/nvhost-gpu")
 _FIELDS = ("index", "uuid", "name", "memory.total", "memory.free")
@@ -105,6 +104,22 @@ def _ask(nvml: Any, function: Any, *words: Any) -> Any:
 
 def _text(value: str | bytes) -> str:
     return value.decode("utf-8", errors="replace") if isinstance(value, bytes) else value
+
+
+def energy(nvml: Any = None) -> float | None:
+    """Joules that all cards took since their driver was loaded; None where one does not tell it."""
+    module = nvml if nvml is not None else _nvml()
+    if module is None:
+        return None
+    try:
+        module.nvmlInit()
+        count = module.nvmlDeviceGetCount()
+        handles = [module.nvmlDeviceGetHandleByIndex(index) for index in range(count)]
+        return float(sum(module.nvmlDeviceGetTotalEnergyConsumption(one) for one in handles) / 1e3)
+    except module.NVMLError:
+        return None
+    finally:
+        _ask(module, module.nvmlShutdown)
 
 
 def from_smi() -> tuple[Seen, ...]:

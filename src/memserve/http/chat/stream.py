@@ -6,7 +6,7 @@ from typing import Any
 from memserve.errors import ConnectionFailed, ContentRefused, MemserveError
 from memserve.http import body
 from memserve.http.body import bad
-from memserve.http.chat import answer, field
+from memserve.http.chat import answer
 from memserve.http.engine import StreamReader
 from memserve.http.failure import Words
 from memserve.http.sse import Event
@@ -76,7 +76,7 @@ class ChatReader(StreamReader):
         if not isinstance(chunk, dict):
             raise body.bad("an event of the stream is not an object")
         if isinstance(chunk.get("usage"), dict):
-            self._usage = field.usage(chunk["usage"])
+            self._usage = answer.usage(chunk["usage"])
         choices = chunk.get("choices") or []
         if not isinstance(choices, list) or not all(isinstance(choice, dict) for choice in choices):
             raise body.bad("the choices of an event are not a list of objects")
@@ -87,7 +87,7 @@ class ChatReader(StreamReader):
             raise body.bad("the stream carries a sample that was not asked for")
         said = choice.get("finish_reason")
         if said not in (None, ""):
-            self._finish = "content_filter" if self._refused else field.finish(said)
+            self._finish = "content_filter" if self._refused else answer.finish(said)
             self._finished = True
         message = choice.get(self._key)
         if message is None:
@@ -101,8 +101,8 @@ class ChatReader(StreamReader):
         if message.get("refusal"):
             self._refused = True
             self._finish = "content_filter"
-        new = self._unfold.feed(field.text(message.get("content")) or "")
-        reasoning = field.text(message.get("reasoning_content") or message.get("reasoning")) or ""
+        new = self._unfold.feed(answer.text(message.get("content")) or "")
+        reasoning = answer.text(message.get("reasoning_content") or message.get("reasoning")) or ""
         return [Delta(new, reasoning=reasoning)] if new or reasoning else []
 
     def _collect(self, calls: Any) -> None:

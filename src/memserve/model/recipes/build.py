@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from memserve.model.config import LARGEST, MOST_LAYERS, Config
 from memserve.model.recipes import index
-from memserve.model.recipes.inventory import Inventory
+from memserve.model.recipes.modules import Inventory
 from memserve.model.spec import Quantization
 
 if TYPE_CHECKING:

@@ -1,14 +1,15 @@
-"""Encoders, and encoders with a decoder, from layouts that are written down as data."""
+"""Encoders, encoder-decoders and towers, from layouts that are written down as data."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from memserve.model.config import Config
-from memserve.model.recipes import heads, layouts, tensors
+from memserve.model.recipes import build, generic, heads, index, layouts, tensors
 from memserve.model.recipes.index import Recipe
-from memserve.model.recipes.inventory import Inventory
+from memserve.model.recipes.modules import Inventory, Weights
 
 
 class Fields:
@@ -60,4 +61,40 @@ def encoder(config: Config, architecture: str) -> Inventory:
     return whole._replace(encoder_only=encodes, exact="auto_map" not in config.given)
 
 
-RECIPES: dict[str, Recipe] = dict.fromkeys(layouts.table(), encoder)
+def towers(config: Config, architecture: str) -> Weights:
+    """Encoders of images and sounds, and what brings their output to the text part's width."""
+    bare = bool(architecture) and not heads.task_of(architecture)
+    base = "" if bare else layouts.layout(config.kind).get("base", "model")
+    return tuple(
+        replace(tensors.as_weight(name, shape), part="projector" if "project" in name else "tower")
+        for name, shape in layouts.below(config, base).items()
+    )
+
+
+def tied(config: Config, text: Config) -> bool:
+    """Whether the output matrix is the token table: the whole config, its text part or either says."""
+    by = layouts.layout(config.kind).get("tied_by", "whole")
+    asked = {"whole": (config,), "text": (text,), "either": (config, text), "none": ()}[by]
+    return any(one.flag("tie_word_embeddings") for one in asked)
+
+
+def seeing(config: Config, architecture: str) -> Inventory:
+    """A text part with its towers."""
+    seen = [config.sub(field).kind for field in config.subs if field != "text_config"]
+    if not all(map(layouts.known, seen)):
+        return generic.inventory(config, architecture)
+    row = layouts.layout(config.kind)
+    if row.get("over_usual"):  # what is left out is this family's usual text part, not the text kind's
+        config.given["text_config"] = {**config.subs["text_config"][-1], **config.table("text_config")}
+    text = config.sub("text_config")
+    text.given["tie_word_embeddings"] = tied(config, text)
+    recipe = index.recipe(text.kind)
+    words = recipe(text, "Model") if recipe else build.inventory(text, "Model")[0]
+    whole = heads.with_head(text, words, architecture)
+    if architecture and row.get("words_only") == heads.task_of(architecture):
+        return whole
+    return whole.adding(towers=towers(config, architecture))
+
+
+_SEEING = index.TOWERS["encoders"].split()
+RECIPES: dict[str, Recipe] = {kind: seeing if kind in _SEEING else encoder for kind in layouts.table()}

@@ -8,9 +8,9 @@ from typing import Any
 from memserve.errors import ModelUnreadable
 from memserve.model.config import MOST_LAYERS
 from memserve.model.recipes import tensors
-from memserve.model.recipes.inventory import Inventory
+from memserve.model.recipes.modules import Inventory
 from memserve.model.spec import Quantization
-from memserve.model.stored import packed
+from memserve.model.stored import safetensors
 from memserve.model.stored.gguf import Gguf
 from memserve.model.stored.safetensors import Tensor
 
@@ -54,7 +54,7 @@ def from_tensors(stored: Mapping[str, Tensor], values: Mapping[str, Any],
     """A body from the names and shapes in the headers of safetensors files."""
     config = Plain({"model_type": "", **values})
     layers = getattr(config.get_text_config(), "num_hidden_layers", None)
-    shapes = packed.unpacked(stored, quantization, layers)
+    shapes = safetensors.unpacked(stored, quantization, layers)
     if values.get("tie_word_embeddings") is True:
         shapes = {name: shape for name, shape in shapes.items() if not name.endswith("lm_head.weight")}
     return tensors.inventory(shapes, {}, config)

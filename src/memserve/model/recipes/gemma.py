@@ -3,12 +3,11 @@
 from dataclasses import replace
 
 from memserve.model.config import Config
-from memserve.model.recipes import decoder, families, heads, layers, modules
+from memserve.model.recipes import decoder, families, heads, modules
 from memserve.model.recipes.decoder import Heads
 from memserve.model.recipes.family import FOUR_NORMS, Family
 from memserve.model.recipes.index import Recipe
-from memserve.model.recipes.inventory import Inventory
-from memserve.model.recipes.modules import Weights
+from memserve.model.recipes.modules import Inventory, Weights
 from memserve.model.spec import Block, Shard
 
 FAMILY = Family(
@@ -94,7 +93,7 @@ def _block(config: Config, kind: str, source: int | None) -> Block:
 
 def text(config: Config, architecture: str) -> Inventory:
     """Gemma 4's words: later layers may read the keys and values of earlier ones."""
-    kinds = layers.kinds(config, FAMILY.windows)
+    kinds = decoder.kinds(config, FAMILY.windows)
     kinds[-1] = "full"
     blocks = decoder.distinct(sources(config, kinds), lambda key: _block(config, *key))
     body = decoder.assemble(config, FAMILY, blocks)

@@ -3,9 +3,9 @@
 from dataclasses import replace
 
 from memserve.model.config import Config
-from memserve.model.recipes import decoder, gemma, heads, layers, modules
+from memserve.model.recipes import decoder, gemma, heads, modules
 from memserve.model.recipes.index import Recipe
-from memserve.model.recipes.inventory import Inventory
+from memserve.model.recipes.modules import Inventory
 from memserve.model.spec import Block
 
 FAMILY = gemma.FAMILY._replace(windows="every5")
@@ -45,7 +45,7 @@ def _block(config: Config, kind: str, source: int | None, width: int) -> Block:
 def text(config: Config, architecture: str) -> Inventory:
     """All layers, and the tables beside the tokens'."""
     hidden, streams = config.size("hidden_size"), config.size("altup_num_inputs")
-    sources = gemma.sources(config, layers.kinds(config, FAMILY.windows))
+    sources = gemma.sources(config, decoder.kinds(config, FAMILY.windows))
     keys = [(*key, width) for key, width in zip(sources, _widths(config), strict=True)]
     blocks = decoder.distinct(keys, lambda key: _block(config, *key))
     body = decoder.assemble(config, FAMILY, blocks)._replace(intermediate=max(_widths(config)))

@@ -8,8 +8,7 @@ from typing import Any
 from memserve.model.config import LARGEST, MOST_LAYERS, Config
 from memserve.model.recipes import decoder, heads, index, mla, modules
 from memserve.model.recipes.family import Family, Moe
-from memserve.model.recipes.inventory import Inventory
-from memserve.model.recipes.modules import Weights
+from memserve.model.recipes.modules import Inventory, Weights
 from memserve.model.spec import Block
 
 NAMES: dict[str, tuple[str, ...]] = {

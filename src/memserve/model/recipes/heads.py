@@ -3,7 +3,7 @@
 from memserve.model.config import Config
 from memserve.model.recipes import modules
 from memserve.model.recipes.family import Family, on
-from memserve.model.recipes.inventory import Inventory
+from memserve.model.recipes.modules import Inventory
 
 GENERATIVE = ("ForCausalLM", "ForConditionalGeneration", "ForImageTextToText")
 

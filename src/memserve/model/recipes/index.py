@@ -12,7 +12,7 @@ from importlib import import_module
 from typing import TypeAlias
 
 from memserve.model.config import Config
-from memserve.model.recipes.inventory import Inventory
+from memserve.model.recipes.modules import Inventory
 
 Recipe: TypeAlias = Callable[[Config, str], Inventory]
 
@@ -30,10 +30,10 @@ DECODERS: dict[str, str] = {
     ),
     "classic": "opt gpt2 falcon bloom mpt gptj codegen gpt_neo gpt_bigcode",
     "varied": "laguna llama4_text mimo_v2_flash",
-    "deepseek_v4": "deepseek_v4",
     "mamba": "mamba mamba2 falcon_mamba jamba bamba falcon_h1 granitemoehybrid nemotron_h lfm2 lfm2_moe",
     "mla": (
-        "deepseek_v2 deepseek_v3 deepseek_v32 glm_moe_dsa sarvam_mla mistral4 glm4_moe_lite youtu minicpm3"
+        "deepseek_v2 deepseek_v3 deepseek_v32 deepseek_v4 glm_moe_dsa sarvam_mla mistral4 glm4_moe_lite youtu"
+        " minicpm3"
     ),
     "gemma": "gemma3 gemma4 gemma4_text gemma4_unified gemma4_unified_text",
     "gemma3n": "gemma3n_text",
@@ -51,7 +51,7 @@ ENCODERS: dict[str, str] = {
 
 # Models that see or hear: a text part with towers.
 TOWERS: dict[str, str] = {
-    "towers": (
+    "encoders": (
         "qwen2_vl qwen2_5_vl qwen3_vl qwen3_vl_moe qwen3_5 qwen3_5_moe llava llava_next llava_next_video"
         " llava_onevision mistral3 internvl idefics3 smolvlm paligemma llama4 glm4v glm4v_moe vipllava"
         " video_llava aya_vision cohere2_vision mllama qwen2_audio voxtral qwen2_5_omni_thinker"

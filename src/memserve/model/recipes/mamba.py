@@ -4,11 +4,10 @@ from collections.abc import Sequence
 from functools import partial
 
 from memserve.model.config import MOST_LAYERS, Config
-from memserve.model.recipes import decoder, heads, layers, modules
+from memserve.model.recipes import decoder, heads, modules
 from memserve.model.recipes.family import Family, Moe
 from memserve.model.recipes.index import Recipe
-from memserve.model.recipes.inventory import Inventory
-from memserve.model.recipes.modules import Weights
+from memserve.model.recipes.modules import Inventory, Weights
 from memserve.model.spec import Block, Mixer
 
 
@@ -173,7 +172,7 @@ GRANITE = Family(
 
 def granite_hybrid(config: Config, architecture: str) -> Inventory:
     """Granite 4: Mamba 2 or attention, experts beside a dense part."""
-    listed = layers.kinds(config, "linear")
+    listed = decoder.kinds(config, "linear")
     sparse = bool(config.maybe("num_local_experts"))
 
     def make(kind: str) -> Block:
@@ -274,7 +273,7 @@ def lfm2(config: Config, architecture: str, family: Family) -> Inventory:
     attending = config.items("full_attn_idxs")
     count = config.layers()
     if config.items("layer_types"):
-        kinds = layers.kinds(config, "none")
+        kinds = decoder.kinds(config, "none")
     else:
         kinds = ["full" if attending is None or index in attending else "conv" for index in range(count)]
     keys = [

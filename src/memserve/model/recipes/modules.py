@@ -1,9 +1,11 @@
-"""The modules that models are made of, each as a tuple of weights with their split over cards."""
+"""Modules that models are made of: tuples of weights with their split over cards; what a recipe gives."""
+
+from __future__ import annotations
 
 from dataclasses import replace
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
-from memserve.model.spec import Part, Shard, Weight
+from memserve.model.spec import Block, Part, Shard, Weight
 
 Weights: TypeAlias = tuple[Weight, ...]
 
@@ -86,3 +88,27 @@ def experts(name: str, count: int, hidden: int, width: int, *, gated: bool = Tru
         if bias:
             found.append(Weight(f"{name}.{side}.bias", "expert", (out,), "expert", count))
     return tuple(found)
+
+
+class Inventory(NamedTuple):
+    """The body of a model."""
+
+    blocks: tuple[Block, ...]
+    stem: Weights
+    top: Weights
+    towers: Weights = ()
+    encoder: tuple[Block, ...] = ()
+    hidden: int = 0
+    intermediate: int = 0
+    vocabulary: int = 0
+    tied: bool = False
+    rope_dim: int = 0
+    encoder_only: bool = False
+    exact: bool = True
+    """False: estimated from the fields of a family that has no recipe."""
+    head_width: int | None = None
+    """Width the output matrix reads, where it is not `hidden`."""
+
+    def adding(self, *, stem: Weights = (), top: Weights = (), towers: Weights = ()) -> Inventory:
+        """The same body with more weights."""
+        return self._replace(stem=(*self.stem, *stem), top=(*self.top, *top), towers=(*self.towers, *towers))

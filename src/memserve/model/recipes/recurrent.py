@@ -7,8 +7,7 @@ from memserve.model.config import Config
 from memserve.model.recipes import decoder, heads, mla, modules
 from memserve.model.recipes.family import Family, Moe
 from memserve.model.recipes.index import Recipe
-from memserve.model.recipes.inventory import Inventory
-from memserve.model.recipes.modules import Weights
+from memserve.model.recipes.modules import Inventory, Weights
 from memserve.model.spec import Block, Mixer
 
 

@@ -1,11 +1,11 @@
 """Decoders whose layers have heads or widths of their own: Laguna, Llama 4, MiMo."""
 
 from memserve.model.config import Config
-from memserve.model.recipes import decoder, heads, layers
+from memserve.model.recipes import decoder, heads
 from memserve.model.recipes.decoder import Heads
 from memserve.model.recipes.family import Family, Moe
 from memserve.model.recipes.index import Recipe
-from memserve.model.recipes.inventory import Inventory
+from memserve.model.recipes.modules import Inventory
 from memserve.model.spec import Block
 
 
@@ -31,7 +31,7 @@ def laguna(config: Config, architecture: str) -> Inventory:
         config.bad("num_attention_heads_per_layer", "must name the heads of each layer")
     keys = [
         (kind, bool(moe and decoder.is_sparse(config, moe, index)), size._replace(heads=listed[index]))
-        for index, kind in enumerate(layers.kinds(config, "none"))
+        for index, kind in enumerate(decoder.kinds(config, "none"))
     ]
     blocks = decoder.distinct(keys, lambda key: _block(config, family, *key))
     return heads.with_head(config, decoder.assemble(config, family, blocks), architecture, family)
@@ -50,7 +50,7 @@ def llama4(config: Config, architecture: str) -> Inventory:
     sparse = config.items("moe_layers")
     if sparse is None:
         sparse = list(range(step - 1, count, step))
-    keys = [(kind, index in sparse) for index, kind in enumerate(layers.kinds(config, LLAMA4.windows))]
+    keys = [(kind, index in sparse) for index, kind in enumerate(decoder.kinds(config, LLAMA4.windows))]
     blocks = decoder.distinct(keys, lambda key: decoder.standard_block(config, LLAMA4, *key))
     body = decoder.assemble(config, LLAMA4, blocks)._replace(intermediate=config.size("intermediate_size"))
     return heads.with_head(config, body, architecture, LLAMA4)
@@ -67,7 +67,7 @@ def mimo(config: Config, architecture: str) -> Inventory:
     size, moe = decoder.head_sizes(config), MIMO.moe
     keys = [
         (kind, bool(moe and decoder.is_sparse(config, moe, index)))
-        for index, kind in enumerate(layers.kinds(config, MIMO.windows))
+        for index, kind in enumerate(decoder.kinds(config, MIMO.windows))
     ]
 
     def make(key: tuple[str, bool]) -> Block:

@@ -7,8 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from memserve.engines import making
-from memserve.model.memo import remembered
-from memserve.model.spec import ModelSpec
+from memserve.model.spec import ModelSpec, remembered
 from memserve.plan.candidate import Checkpoint
 
 if TYPE_CHECKING:

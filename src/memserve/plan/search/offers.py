@@ -10,8 +10,16 @@ from memserve.engines.deployment import Deployment, Layout
 from memserve.engines.rules.judge import Judge, Refusal, offered
 from memserve.hardware.machine import Machine
 from memserve.model.spec import ModelSpec
-from memserve.plan.candidate import Candidate, Checkpoint, Judged
-from memserve.plan.losses import BELOW_4_BIT, KV, WEIGHTS, steps, weight_loss
+from memserve.plan.candidate import (
+    BELOW_4_BIT,
+    KV,
+    WEIGHTS,
+    Candidate,
+    Checkpoint,
+    Judged,
+    steps,
+    weight_loss,
+)
 from memserve.plan.query import Query
 from memserve.plan.search.checkpoints import checkpoints, known_methods, loaded
 from memserve.plan.search.judging import fitted, refused

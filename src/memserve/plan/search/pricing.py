@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from memserve.engines.assumption import Assumption
+from memserve.engines.memory import Assumption
 from memserve.hardware.machine import Machine, Rent
 from memserve.model.spec import ModelSpec
 from memserve.plan.candidate import Judged
@@ -45,7 +45,7 @@ def speed(model: ModelSpec, machine: Machine, candidate: Judged, concurrency: in
 
 def texts(model: ModelSpec, machine: Machine, candidate: Judged, job: Job | None = None) -> Range:
     """Texts a second of an embedder or a reranker that is kept busy."""
-    from memserve.speed.roofline.texts import texts_per_s
+    from memserve.speed.roofline.forecast import texts_per_s
 
     layout = candidate.deployment.layout
     stored = "fp32" if candidate.dtype == "float32" else candidate.quantization

@@ -11,18 +11,16 @@ from memserve.engines.backend import Plannable
 from memserve.engines.rules.judge import Judge, always
 from memserve.hardware import instances
 from memserve.model.spec import ModelSpec
-from memserve.plan.answer import Answer, Maker, answer
+from memserve.plan.answer import Answer, Maker, answer, smaller
 from memserve.plan.candidate import Candidate
-from memserve.plan.page.section import Section
-from memserve.plan.page.shown import Shown
-from memserve.plan.part import smaller
+from memserve.plan.page import Section
 from memserve.plan.plan import machine_object
 from memserve.plan.query import MOST, PlanOptions, Query
-from memserve.plan.report.sections import part
 from memserve.plan.search.choice import FP8_HARDWARE
 from memserve.plan.search.offers import context_of, of_backend, versions
+from memserve.plan.sections import part
+from memserve.plan.shown import Shown, show
 from memserve.plan.tasks.options import asked
-from memserve.plan.tasks.showing import show
 
 if TYPE_CHECKING:
     from argparse import Namespace

@@ -10,10 +10,8 @@ from memserve.engines import installed
 from memserve.engines.memory import Footprint
 from memserve.errors import InvalidInput, MemserveError
 from memserve.hardware.machine import GIB, Card
-from memserve.memory.calibration import Calibration
-from memserve.memory.startup_log import StartupLog
-from memserve.plan.page.section import Section
-from memserve.plan.page.text import write
+from memserve.memory.calibration import Calibration, StartupLog
+from memserve.plan.page import Section, write
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -26,9 +24,9 @@ LEAST = 0.85
 
 def run(options: Namespace) -> int:
     """Read the log, keep what it teaches, and say so."""
-    from memserve.memory import calibration, startup_log
+    from memserve.memory import calibration
 
-    log = startup_log.read(options.calibrate)
+    log = calibration.read_log(options.calibrate)
     machine_name = options.gpus or log.device
     if machine_name is None:
         raise InvalidInput("the log names no card", hint="say which with --gpus, as --gpus 4xV100")
@@ -42,7 +40,7 @@ def run(options: Namespace) -> int:
     )  # fmt: skip
     path = None if learnt.empty else calibration.save(learnt)
     if options.json:
-        from memserve.plan.report.object import write_json
+        from memserve.plan.shown import write_json
 
         notes = [doubt] if doubt else []
         write_json({"schema": 1, "saved": path and str(path), "calibration": shown(learnt), "notes": notes})

@@ -9,12 +9,11 @@ from typing import TYPE_CHECKING, Any
 from memserve.errors import InvalidInput, UnknownName
 from memserve.model.spec import ModelSpec
 from memserve.plan.job import Job
-from memserve.plan.page.section import Section
-from memserve.plan.page.shown import Shown
+from memserve.plan.page import Section
 from memserve.plan.query import PlanOptions, Query
-from memserve.plan.report.sections import assumed, whose
+from memserve.plan.sections import assumed, whose
+from memserve.plan.shown import Shown, show
 from memserve.plan.tasks.options import asked
-from memserve.plan.tasks.showing import show
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -180,7 +179,7 @@ def chart(entries: Sequence[Entry], width: int = 56, height: int = 12) -> list[s
 
 def draw(comparison: Comparison, file: str) -> None:
     """The chart as a picture, with the ranges."""
-    from memserve.plan.report.plot import check_file, figure
+    from memserve.plan.plot import check_file, figure
 
     check_file(file)
     made = figure()

@@ -32,7 +32,8 @@ def run(options: Namespace) -> int:
         raise DoesNotFit(miss(found), closest=found.closest)
     text = None if found.plan is None else emit.emit(found.plan, options.emit, bind=options.bind)
     if options.json:
-        from memserve.plan.report.object import answer_object, write_json
+        from memserve.plan.answer import answer_object
+        from memserve.plan.shown import write_json
 
         write_json({**answer_object(found), "emitted": text})
     elif text:

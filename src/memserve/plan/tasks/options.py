@@ -1,17 +1,21 @@
-"""The command line's words."""
+"""The command line: its words, and what answers each."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from importlib import import_module
 from typing import TYPE_CHECKING, cast
 
 from memserve.cli import Parser, amount, count
 from memserve.errors import InvalidInput
+from memserve.plan.answer import Answer
 from memserve.plan.query import PlanOptions
+from memserve.plan.shown import show
 
 if TYPE_CHECKING:
     import argparse
+    from argparse import Namespace
 
 ASKED = ("context", "concurrency", "backend", "engine_version", "quantization", "tp", "pp", "dp", "kv_dtype",
          "objective", "trust_remote_code", "workload", "deadline", "budget", "rpm", "tpm",
@@ -123,3 +127,48 @@ def _other(made: Parser) -> None:
     add("--train", nargs="*", metavar="WORD", help="full, lora or qlora, and batch=4 sequence=2048 ...")
     add("--compare", nargs="+", metavar="SPEC", help="with --workload: 4xV100 1xH100 openai:gpt-4o-mini")
     add("--calibrate", metavar="LOG", help="learn this machine's constants from a start-up log")
+
+
+TASKS = {
+    "emit": "emitting", "compare": "comparing", "calibrate": "calibrating", "check": "", "train": "training",
+    "embedder": "pair", "any": "anywhere",
+}  # fmt: skip
+"""The option that asks for each task, the first that is given wins, and the module that answers it."""
+
+
+def run(words: Sequence[str] | None = None) -> int:
+    """Answer one call on stdout; 0 if a plan fits, 1 if none does."""
+    options = parse(words)
+    asked = {**vars(options), "any": any_machine(options) or None}
+    name = next((name for name in TASKS if asked[name] is not None), "")
+    if name and TASKS[name]:
+        return int(import_module(f"memserve.plan.tasks.{TASKS[name]}").run(options))
+    found = check(options) if name == "check" else plan(options)
+    if options.plot is not None:
+        from memserve.plan.plot import draw
+
+        draw(found, options.plot)
+    return show(found, options)
+
+
+def plan(options: Namespace) -> Answer:
+    """The plan for a model on a machine."""
+    from memserve.plan.library import answered
+    from memserve.plan.query import Query
+
+    query = Query.of(**asked(options))
+    return answered(options.model, options.gpus, query, everything=options.all)
+
+
+def check(options: Namespace) -> Answer:
+    """The verdict on a command that one already has."""
+    from memserve.plan.answer import checked
+    from memserve.plan.checking import check as judged
+
+    if options.model is not None:
+        raise InvalidInput("--check reads the model from the command: leave MODEL out")
+    plan = judged(
+        options.check, options.gpus, engine_version=options.engine_version,
+        memory_gib_per_card=options.memory, context=options.context, concurrency=options.concurrency,
+    )  # fmt: skip
+    return checked(plan)

@@ -15,15 +15,13 @@ from memserve.engines.backend import server_of
 from memserve.engines.install import VISIBLE
 from memserve.hardware.machine import GIB, Machine
 from memserve.model.spec import ModelSpec
-from memserve.plan.answer import Answer, answer
-from memserve.plan.losses import weight_loss
-from memserve.plan.page.section import Section
-from memserve.plan.page.shown import Shown
-from memserve.plan.part import answer_in_part, with_deployment
+from memserve.plan.answer import Answer, answer, answer_in_part, with_deployment
+from memserve.plan.candidate import weight_loss
+from memserve.plan.page import Section
 from memserve.plan.plan import Plan
 from memserve.plan.query import PlanOptions, Query
+from memserve.plan.shown import Shown, show
 from memserve.plan.tasks.options import asked
-from memserve.plan.tasks.showing import show
 
 if TYPE_CHECKING:
     from argparse import Namespace

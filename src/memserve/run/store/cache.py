@@ -19,7 +19,7 @@ from typing import Any
 
 from memserve.errors import InvalidInput, StorageFull
 from memserve.protocol import DEFAULT_MAX_TOKENS, DEFAULT_TEMPERATURE, DEFAULT_TOP_P, Completion, Request
-from memserve.run.requests.item import Item
+from memserve.run.requests import Item
 from memserve.run.store import files
 
 WRITE_SECONDS = 0.5

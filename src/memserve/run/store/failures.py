@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from memserve.errors import MemserveError
-from memserve.run.requests.item import Item
+from memserve.run.requests import Item
 from memserve.run.store import files, record
 from memserve.run.store.journal import full
 

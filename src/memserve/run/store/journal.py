@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from memserve.errors import InvalidInput, JournalBroken, OutputInUse, RunError, StorageFull
-from memserve.lock import lock
+from memserve.files import lock
 from memserve.run.store import files, record
 
 SYNC_SECONDS = 0.5

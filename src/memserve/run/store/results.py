@@ -8,7 +8,7 @@ from typing import Any
 from memserve.errors import MemserveError
 from memserve.protocol import Completion, Usage
 from memserve.run.limits.budget import Spending
-from memserve.run.requests.item import Item
+from memserve.run.requests import Item
 from memserve.run.store import record
 from memserve.run.store.cache import Cache
 from memserve.run.store.failures import Failures

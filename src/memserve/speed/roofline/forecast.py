@@ -1,17 +1,94 @@
-"""`predict`: seconds per token of a model on a machine, without running it."""
+"""What is to be timed: a model, its cards and its load, with nothing left open."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import cache
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
+from memserve import files
 from memserve.engines.speed import EngineSpeed
 from memserve.hardware.machine import Card, Machine
 from memserve.model.spec import ModelSpec
 from memserve.speed import inputs
-from memserve.speed.result import Speed
-from memserve.speed.roofline import constants, engines, formats, layout, queueing, ranges, shape
-from memserve.speed.roofline.situation import Situation
+from memserve.speed.result import Range, Speed
+from memserve.speed.roofline import engines, layout, queueing, shape, step
+from memserve.speed.roofline.queueing import Timing
 from memserve.speed.roofline.step import Setup
+
+
+class Situation(NamedTuple):
+    """A model, its cards and its load, made ready to be timed."""
+
+    engine: str
+    known: bool
+    generation: str | None
+    """An older generation of the engine, or None."""
+    setup: Setup
+    spread: layout.Spread
+    load: queueing.Load
+    limits: engines.SchedulerLimits
+    concurrency: float | None
+    """Requests in flight on the whole machine; None: as many as it takes."""
+
+    @property
+    def each(self) -> float | None:
+        """Requests in flight on one replica."""
+        return None if self.concurrency is None else self.concurrency / self.spread.replicas
+
+
+FIGURES = ("ttft", "tpot", "throughput")
+Ranges: TypeAlias = "Mapping[str, Sequence[float]]"
+"""Figure, or figure.load -> measured over predicted, 5 % and 95 %."""
+
+
+class Band(NamedTuple):
+    """Factors (low, high) for the three figures."""
+
+    factors: dict[str, tuple[float, float]]
+    at_most: bool = False
+
+    def ttft(self, likely: float) -> Range:
+        """Around a time to first token."""
+        return self._around("ttft", likely)
+
+    def tpot(self, likely: float) -> Range:
+        """Around a time per token."""
+        return self._around("tpot", likely)
+
+    def throughput(self, likely: float) -> Range:
+        """Around a throughput."""
+        return self._around("throughput", likely)
+
+    def _around(self, figure: str, likely: float) -> Range:
+        low, high = self.factors[figure]
+        return Range(likely * min(low, 1.0), likely, likely * max(high, 1.0))
+
+
+def load_kind(situation: Situation, timing: Timing) -> str:
+    """The kind of load that a row belongs to: rows of one kind go wrong alike."""
+    if situation.concurrency is None:
+        return "most"
+    waits = timing.bound != "asked"
+    return "heavy" if waits or situation.concurrency > queueing.MANY else "light"
+
+
+def band_of(situation: Situation, timing: Timing) -> Band:
+    """The factors for a situation; wider where the engine was never timed on such a card."""
+    facts = engines.facts(situation.engine)
+    family = engines.family(situation.setup.card)
+    timed = situation.known and family in facts.get("timed_on", ())
+    own, others = facts.get("ranges", {}) if timed else {}, engines.shared()["ranges"]
+    load = load_kind(situation, timing)
+    return Band({name: factors(own, others, name, load) for name in FIGURES}, at_most=not timed)
+
+
+def factors(own: Ranges, others: Ranges, figure: str, load: str) -> tuple[float, float]:
+    """Low and high over likely: from the engine's `own` errors, else from those of engines on other cards."""
+    low, high, *_ = own.get(f"{figure}.{load}") or own.get(figure) or others[figure]
+    return float(low), float(high)
+
 
 if TYPE_CHECKING:
     from os import PathLike
@@ -60,7 +137,7 @@ def situate(model: shape.Shape, machine: Machine, backend: str, load: queueing.L
     card = machine.card
     engine = engines.used(backend, card)
     facts = engines.facts(engine)
-    form = formats.of(quantization, model, card)
+    form = shape.format_of(quantization, model, card)
     spread = layout.spread(
         model, machine, form, facts, tensor_parallel, pipeline_parallel, data_parallel, concurrency is None
     )
@@ -68,7 +145,7 @@ def situate(model: shape.Shape, machine: Machine, backend: str, load: queueing.L
     generation = engines.generation(engine, engine_version)
     setup = Setup(
         shape=model, format=form, card=card,
-        constants=constants.of(engine, constants.family(card), generation), tensor=spread.tensor,
+        constants=engines.constants(engine, engines.family(card), generation), tensor=spread.tensor,
         pipeline=spread.pipeline, kv_bytes=_kv_bytes(kv_dtype, facts, form), link=_link(machine, spread),
         sharing=spread.experts,
     )  # fmt: skip
@@ -82,7 +159,7 @@ def judge(situation: Situation) -> Speed:
     """Time a situation and put the ranges around it."""
     timing = queueing.time(situation.setup, situation.load, situation.limits, situation.each)
     rate = timing.requests_per_s * situation.load.output_tokens * situation.spread.replicas
-    band = ranges.band(situation, timing)
+    band = band_of(situation, timing)
     return Speed(
         ttft_ms=band.ttft(timing.ttft * 1e3), tpot_ms=band.tpot(timing.tpot * 1e3),
         output_tokens_per_s=band.throughput(rate), at_most=band.at_most, batch=timing.batch,
@@ -122,7 +199,7 @@ def _machine(gpus: Any) -> Machine:
     return parse(gpus)
 
 
-def _kv_bytes(kv_dtype: str | None, facts: EngineSpeed, form: formats.Format) -> float:
+def _kv_bytes(kv_dtype: str | None, facts: EngineSpeed, form: shape.Format) -> float:
     """Some engines' fp8 and fp4 checkpoints carry an 8-bit cache; elsewhere it is 16-bit unless asked."""
     if kv_dtype in {None, "auto"}:
         return 1.0 if form.dtype in facts.get("small_cache_with", ()) else 2.0
@@ -144,3 +221,37 @@ def card_link(card: Card) -> float:
     if card.link:
         return card.link.bytes_per_second
     return card.host_link.bytes_per_second * HOST_SHARE if card.host_link else PCIE
+
+
+def texts_per_s(model: ModelSpec, machine: Machine, *, backend: str, input_tokens: float,
+                **layout: Any) -> Range:  # fmt: skip
+    """Texts of so many tokens that the whole machine reads a second when it is kept busy."""
+    situation = situate(
+        shape.of(model), machine, backend, queueing.Load(max(1.0, input_tokens), 1.0), None, **layout
+    )
+    seen = input_tokens if model.encoder_only else input_tokens / 2
+    rate = _texts_rate(situation, seen) * situation.spread.replicas
+    low, high = _texts()["range"]
+    return Range(rate * low, rate, rate * high)
+
+
+def _share(situation: Situation) -> float:
+    """Of the card's arithmetic peak: the engine's, where its folder states one, else everybody's."""
+    known = engines.facts(situation.engine).get("texts_share", _texts()["share"])
+    return float(known * _texts()["cards"].get(engines.family(situation.setup.card), 1.0))
+
+
+@cache
+def _texts() -> dict[str, Any]:
+    return dict(files.table(__file__, "../data/texts.json"))
+
+
+def _texts_rate(situation: Situation, seen: float) -> float:
+    """Texts a second of one replica: full steps, of which each token sees so many others."""
+    limits, tokens, k = situation.limits, situation.load.input_tokens, situation.setup.constants
+    setup = situation.setup._replace(constants=replace(k, prefill=_share(situation)))
+    together = max(1.0, min(limits.sequences, limits.tokens / tokens))
+    chunk = min(tokens * together, float(limits.tokens))
+    work = tokens * together / chunk * (step.prefill(setup, chunk, seen) + k.step_s)
+    launches = setup.shape.layers * k.layer_s if k.overlaps else 0.0
+    return together / (max(work, launches) + together * k.sequence_s)

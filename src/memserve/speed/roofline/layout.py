@@ -5,8 +5,7 @@ from typing import NamedTuple
 
 from memserve.engines.speed import EngineSpeed
 from memserve.hardware.machine import Machine
-from memserve.speed.roofline.formats import Format
-from memserve.speed.roofline.shape import Shape
+from memserve.speed.roofline.shape import Format, Shape
 
 BOARD = 8
 """Cards that one board or host links directly, where the card's own data say nothing else."""

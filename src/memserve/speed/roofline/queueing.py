@@ -9,8 +9,7 @@ from typing import NamedTuple
 
 from memserve.hardware.machine import GIB
 from memserve.speed.roofline import step
-from memserve.speed.roofline.constants import Constants
-from memserve.speed.roofline.engines import SchedulerLimits
+from memserve.speed.roofline.engines import Constants, SchedulerLimits
 from memserve.speed.roofline.step import Setup
 
 RESERVE = 1.5 * GIB

@@ -3,9 +3,8 @@
 from typing import NamedTuple
 
 from memserve.hardware.machine import Card
-from memserve.speed.roofline.constants import Constants
-from memserve.speed.roofline.formats import Format
-from memserve.speed.roofline.shape import Attention, Shape
+from memserve.speed.roofline.engines import Constants
+from memserve.speed.roofline.shape import Attention, Format, Shape
 
 SHARP = 4.0
 """How sharply a kernel turns from memory-bound to arithmetic-bound: the exponent of a smooth maximum."""

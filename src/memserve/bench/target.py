@@ -1,0 +1,162 @@
+"""What is measured: a plan that is started, a server that runs, or a backend in this process."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import memserve
+from memserve.engines import installed
+from memserve.engines.backend import server_of
+from memserve.errors import MemserveError
+from memserve.http.address import is_loopback, parse
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from memserve.client.generation import Generator
+    from memserve.speed import Speed
+    from memserve.speed.workloads import Workload
+
+Forecast = Callable[["Workload", "float | None"], "Speed"]
+LAYOUT = ("tensor_parallel", "pipeline_parallel", "data_parallel", "kv_dtype")
+
+
+@dataclass(frozen=True)
+class Target:
+    """An open generator, who it is, and what is predicted for it."""
+
+    generator: Generator
+    facts: dict[str, Any] = field(default_factory=dict)
+    """backend, engine_version, model, quantization, card, cards, layout, base_url: as far as known."""
+    forecast: Forecast | None = None
+    pid: int | None = None
+    """The process that computes, where it is one of this machine's."""
+    planned: Mapping[str, Any] = field(default_factory=dict)
+    """The plan's memory."""
+    log: Path | None = None
+    """What the engine said while it started."""
+    notes: tuple[str, ...] = ()
+
+
+@contextmanager
+def started(name: str, *, python: str | None = None, allow: tuple[str, ...] = (), most: int = 256,
+            report: Callable[[str], None] = print) -> Iterator[Target]:  # fmt: skip
+    """A plan's engine, started as `memserve serve` does and stopped in the end."""
+    from memserve.engines import environment
+    from memserve.serve import planned, server
+
+    answer = planned.read(name, allow)
+    plan = answer["plan"]
+    if python is None and plan.get("install"):
+        python = str(environment.make(plan["install"], report=report))
+    running = server.start(
+        plan["command"], env=plan.get("env") or {}, python=python, backend=plan.get("backend"), inherit=allow,
+        report=lambda progress: report(f"[{progress.seconds:5.0f} s] {progress.line}"),
+    )  # fmt: skip
+    with running:
+        model = _served(plan, answer)
+        program = running.program
+        with memserve.generator(
+            model, backend=program.client, dialect=program.dialect, concurrency=most, max_retries=0,
+            base_url=running.base_url, api_key=running.reveal_key(),
+        ) as opened:  # fmt: skip
+            facts = {**_facts(answer, plan), "base_url": running.base_url}
+            forecast, notes = _forecast(facts)
+            held = plan.get("memory_gib_per_card") or {}
+            yield Target(opened, facts, forecast, running.pid, held, running.log, notes)
+
+
+def _served(plan: Mapping[str, Any], answer: Mapping[str, Any]) -> str:
+    """The name under which the plan's server answers."""
+    from memserve.engines.install import options_of
+
+    arguments = installed.program_of(plan["command"], plan.get("backend"))[1].arguments(plan["command"]) or ()
+    bare, options = options_of(arguments)
+    named = options.get("served_model_name") or (bare[0] if bare else None) or options.get("model_path")
+    return str(named or options.get("model") or (answer.get("model") or {}).get("id"))
+
+
+def _facts(answer: Mapping[str, Any], plan: Mapping[str, Any]) -> dict[str, Any]:
+    machine = answer.get("machine") or {}
+    gpus = "{nodes}x{cards_per_node}x{card}".format(
+        **{"nodes": 1, "cards_per_node": 1, "card": "", **machine}
+    )
+    return {
+        "backend": plan.get("backend"), "engine_version": plan.get("engine_version"),
+        "model": (answer.get("model") or {}).get("id"), "checkpoint": plan.get("checkpoint"),
+        "quantization": plan.get("quantization"),
+        "gpus": "cpu" if machine.get("card") == "CPU" else gpus.removeprefix("1x"),
+        **{name: plan.get(name) for name in LAYOUT},
+    }  # fmt: skip
+
+
+@contextmanager
+def opened(model: str, *, backend: str | None = None, base_url: str | None = None, most: int = 256,
+           options: Mapping[str, Any] | None = None, **known: Any) -> Iterator[Target]:  # fmt: skip
+    """A server at an address, or a backend; beside an address, `backend` says which engine answers there.
+
+    `known`: gpus, engine_version, quantization, tensor_parallel: what a prediction needs to know.
+    """
+    given = dict(options or {})
+    facts: dict[str, Any] = {"backend": backend, "model": model, "base_url": base_url, **known}
+    own = base_url is None
+    if base_url is not None:
+        given = {**_client(backend), "base_url": base_url, "max_retries": 0, **given}
+        backend = given.pop("backend")
+    if facts.get("gpus") is None and (own or is_loopback(parse(base_url or "").host)):
+        facts["gpus"] = _here()
+    with memserve.generator(model, backend=backend, concurrency=most, **given) as generator:
+        facts["backend"] = facts["backend"] or (generator.capabilities.backend if own else None)
+        forecast, notes = _forecast(facts)
+        remote = generator.identity.get("base_url")
+        yield Target(generator, facts, forecast, None if remote else os.getpid(), notes=notes)
+
+
+def _client(backend: str | None) -> dict[str, Any]:
+    """How a server is spoken to: its engine's own client and dialect, or as any of OpenAI's kind."""
+    if backend is None:
+        return {"backend": installed.common_client()}
+    found = server_of(installed.named(backend)) if installed.can_plan(backend) else None
+    if found is None:
+        return {"backend": backend}
+    return {"backend": found.programs[0].client, "dialect": found.programs[0].dialect}
+
+
+def _here() -> str:
+    """This machine as a spec."""
+    from memserve.hardware import detect
+
+    found = detect()
+    return "cpu" if found.card.vendor == "cpu" else f"{found.cards_per_node}x{found.card.name}"
+
+
+def _forecast(facts: Mapping[str, Any]) -> tuple[Forecast | None, tuple[str, ...]]:
+    """What `memserve.speed.predict` says for it; or why nothing is predicted."""
+    from memserve.hardware import detect, parse
+    from memserve.model import load
+    from memserve.speed import predict
+
+    backend, gpus = facts.get("backend"), facts.get("gpus")
+    if backend is None or gpus is None or not installed.can_plan(backend):
+        return None, ("nothing is predicted: --backend and --gpus say which engine answers on which cards",)
+    try:
+        model = load(str(facts.get("checkpoint") or facts["model"]))
+        machine = detect() if gpus == "cpu" else parse(gpus)
+    except MemserveError as error:
+        return None, (f"nothing is predicted: {error}",)
+    words = {name: facts.get(name) for name in ("engine_version", "quantization", *LAYOUT)}
+    if model.quantization is not None and not words["quantization"]:
+        words["quantization"] = model.quantization.method
+
+    def forecast(workload: Workload, concurrency: float | None) -> Speed:
+        return predict(
+            model, machine, backend=str(backend), input_tokens=workload.input_tokens,
+            output_tokens=max(1.0, workload.output_tokens), prefix_tokens=workload.prefix_tokens,
+            concurrency=concurrency, **words,
+        )  # fmt: skip
+
+    return forecast, ()

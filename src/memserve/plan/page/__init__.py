@@ -1,1 +1,0 @@
-"""How an answer looks: sections as text, in colours, in a notebook."""

@@ -1,1 +1,0 @@
-"""What an answer says: as JSON, section by section, as a picture."""

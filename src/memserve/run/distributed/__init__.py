@@ -1,1 +1,0 @@
-"""The same run on many machines, over Ray Data."""

@@ -1,1 +1,0 @@
-"""What is to be asked: read lazily, put in order."""

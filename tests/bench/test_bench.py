@@ -1,0 +1,266 @@
+"""`memserve bench`: times on a clock that jumps, counts against a real server on loopback."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import math
+import os
+from collections import Counter
+from dataclasses import dataclass, field
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import jsonschema
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from simulated import virtual
+
+from memserve.__main__ import main
+from memserve.bench import Level, Report, Target
+from memserve.bench.asking import Prompts
+from memserve.bench.measuring import ameasure
+from memserve.client.generation import Generator
+from memserve.client.handle import for_engine
+from memserve.errors import EngineFailed, MemserveError
+from memserve.protocol import Capabilities, Completion, Delta, Request, Usage
+from memserve.speed import Range, Speed
+from memserve.speed.workloads import Workload, find
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+HOME = Path(os.environ.get("MEMSERVE_ENGINES") or Path.home() / ".cache" / "memserve" / "engines")
+WEIGHTS = HOME / "weights-1"
+ONE_TO_9 = st.integers(1, 9)
+MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"
+SCHEMA = json.loads(Path(__file__).with_name("report.schema.json").read_text())
+
+
+@dataclass
+class Lawful:
+    """An engine whose times follow a law: so long a prompt, so long a token, some tokens in each piece."""
+
+    first: float = 0.2
+    a_prompt_token: float = 0.001
+    a_token: float = 0.05
+    in_a_piece: int = 1
+    template: int = 30
+    tokens_a_word: float = 1.0
+    stream: bool = True
+    counts: bool = True
+    fails: int = 0
+    """Every so many requests one fails, after the warm-up."""
+    asked: list[Request] = field(default_factory=list)
+    any_loop = True
+
+    @property
+    def capabilities(self) -> Capabilities:
+        return Capabilities(
+            backend="lawful", chat=True, raw=True, max_tokens=True, temperature=True, top_p=True, usage=True,
+            stream=self.stream,
+        )  # fmt: skip
+
+    def tokens(self, request: Request) -> int:
+        return self.template + round(self.tokens_a_word * len(str(request.prompt).split()))
+
+    def usage(self, request: Request) -> Usage:
+        return Usage(self.tokens(request), request.max_tokens) if self.counts else Usage()
+
+    async def complete(self, request: Request) -> Completion:
+        deltas = [delta async for delta in self.astream(request)]
+        return Completion(text="".join(delta.text for delta in deltas), usage=self.usage(request))
+
+    async def astream(self, request: Request) -> AsyncIterator[Delta]:
+        self.asked.append(request)
+        number = len(self.asked)
+        await asyncio.sleep(self.first + self.a_prompt_token * self.tokens(request))
+        if self.fails and number % self.fails == 0:
+            raise EngineFailed("out of memory")
+        most = request.max_tokens or 1
+        yield Delta("one ")
+        for begin in range(1, most, self.in_a_piece):
+            made = min(self.in_a_piece, most - begin)
+            await asyncio.sleep(self.a_token * made)
+            yield Delta("more " * made)
+        yield Delta("", "length", self.usage(request))
+
+
+def measured(engine: Lawful, load: str, *levels: Level, target: dict[str, Any] | None = None,
+             workload: Workload | None = None, **how: Any) -> Report:  # fmt: skip
+    with virtual() as (_, loop):
+        generator = Generator(engine, for_engine(engine, 10_000))
+        found = Target(generator, {"model": "lawful"}, **(target or {}))
+        return loop.run_until_complete(ameasure(found, workload or find(load), levels, **{"seed": 1, **how}))
+
+
+@given(
+    prompt=st.integers(60, 4000), made=st.integers(2, 200), piece=st.integers(1, 9), at_once=st.integers(1, 9)
+)
+@settings(max_examples=25, deadline=None)
+def test_times_follow_the_law_whatever_a_piece_holds(
+    prompt: int, made: int, piece: int, at_once: int
+) -> None:
+    engine = Lawful(in_a_piece=piece, tokens_a_word=1.3)
+    (row,) = measured(engine, f"{prompt}:{made}:12", Level(at_once)).results
+    read = row["input_tokens"]
+    assert read == pytest.approx(prompt, abs=2)
+    assert row["ttft_ms"]["mean"] == pytest.approx(200 + read, rel=1e-3)
+    assert row["tpot_ms"]["mean"] == row["tpot_ms"]["p99"] == pytest.approx(50, rel=1e-3)
+    assert (row["requests"], row["failed"], row["output_tokens"]) == (12, 0, made)
+    each = 0.2 + read / 1000 + 0.05 * (made - 1)
+    assert row["seconds"] == pytest.approx(each * math.ceil(12 / at_once), rel=1e-3)
+    assert row["output_tokens_per_s"] == pytest.approx(12 * made / row["seconds"], rel=1e-3)
+    assert row["in_flight"] == pytest.approx(12 / math.ceil(12 / at_once), rel=1e-3)
+
+
+def test_an_open_loop_sends_whatever_is_answered() -> None:
+    levels = (Level(rate=2.0), Level(rate=math.inf))
+    even, at_once = measured(Lawful(), "100:21:40", *levels, even=True).results
+    assert even["seconds"] == pytest.approx(39 / 2 + 0.3 + 1.0, rel=1e-3)
+    assert (even["concurrency"], even["rate"], at_once["rate"]) == (None, 2.0, "inf")
+    assert at_once["in_flight"] == pytest.approx(40) and at_once["seconds"] == pytest.approx(1.3, rel=1e-3)
+
+
+def test_moments_are_poisson_and_repeat_with_the_seed() -> None:
+    rows = [measured(Lawful(), "50:2:400", Level(rate=10.0), seed=seed).results[0] for seed in (1, 1, 2)]
+    assert rows[0] == rows[1] != rows[2]
+    assert all(34 < row["seconds"] < 46 for row in rows)  # 40 s, four standard deviations of 0.5 s each
+
+
+def test_no_two_prompts_begin_alike_unless_asked() -> None:
+    engine = Lawful()
+    measured(engine, "200:4:30", Level(1), Level(5), seed=None)
+    heads = Counter(" ".join(str(one.prompt).split()[:8]) for one in engine.asked)
+    assert set(heads.values()) == {1}
+
+
+def test_a_shared_prefix_is_shared_by_so_many() -> None:
+    engine = Lawful()
+    shared = Workload("talk", 12, input_tokens=20, output_tokens=4, prefix_tokens=300, shared=4)
+    (row,) = measured(engine, "", Level(2), workload=shared).results
+    asked = [str(one.prompt) for one in engine.asked[-12:]]
+    assert [len({text[:600] for text in asked[at : at + 4]}) for at in (0, 4, 8)] == [1, 1, 1]
+    assert len({text[:600] for text in asked}) == 3 and len(set(asked)) == 12
+    assert row["input_tokens"] == pytest.approx(320, abs=2)
+
+
+def test_failures_are_counted_with_their_reason() -> None:
+    report = measured(Lawful(fails=5), "50:4:40", Level(3))
+    (row,) = report.results
+    assert row["failed"] == 8 and row["errors"] == {"out of memory": 8} and report.fits
+    assert "8 failed: out of memory" in str(report)
+
+
+def test_what_fails_at_once_is_an_error_and_no_measurement() -> None:
+    with pytest.raises(MemserveError, match="out of memory"):
+        measured(Lawful(fails=1), "50:4:4", Level(1))
+
+
+def test_goodput_counts_what_meets_the_targets() -> None:
+    def per_s(**targets: float) -> tuple[Any, Any]:
+        (row,) = measured(Lawful(), "100:11:8", Level(2), **targets).results
+        return row["goodput_per_s"], row["requests_per_s"]
+
+    met, every = per_s(ttft=301.0, tpot=50.1)
+    assert met == every
+    assert per_s(ttft=250.0)[0] == per_s(tpot=49.0)[0] == 0
+    assert per_s()[0] is None
+
+
+def test_without_streams_there_is_throughput_and_no_first_token() -> None:
+    (row,) = measured(Lawful(stream=False), "100:11:8", Level(2)).results
+    assert row["ttft_ms"] is row["tpot_ms"] is None and row["output_tokens_per_s"] > 0
+
+
+def test_tokens_that_nobody_counts_are_not_guessed() -> None:
+    with pytest.raises(MemserveError, match="--tokenizer FOLDER"):
+        measured(Lawful(counts=False), "100:11:8", Level(2))
+
+
+def test_a_tokenizer_counts_where_the_server_does_not(tmp_path: Path) -> None:
+    tokenizers = pytest.importorskip("tokenizers", reason="needs pip install memserve[conformance]")
+    words = tokenizers.Tokenizer(tokenizers.models.WordLevel({"more": 0, "[UNK]": 1}, unk_token="[UNK]"))
+    words.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
+    words.save(str(tmp_path / "tokenizer.json"))
+    (row,) = measured(Lawful(counts=False), "100:11:8", Level(2), tokenizer=str(tmp_path)).results
+    assert row["output_tokens"] == 11 and row["tpot_ms"]["mean"] == pytest.approx(50, rel=1e-3)
+
+
+def test_the_prediction_is_for_what_was_really_asked() -> None:
+    seen = []
+
+    def forecast(workload: Workload, concurrency: float | None) -> Speed:
+        seen.append((workload.input_tokens, workload.output_tokens, concurrency))
+        return Speed(*[Range(1.0, 2.0, 3.0)] * 3)
+
+    report = measured(Lawful(), "100:11:8", Level(2), Level(rate=math.inf), target={"forecast": forecast})
+    assert [asked[1:] for asked in seen] == [(11, 2), (11, pytest.approx(8))]
+    assert all(asked[0] == pytest.approx(100, abs=2) for asked in seen)
+    assert report.results[0]["predicted"]["tpot_ms"] == {"low": 1.0, "likely": 2.0, "high": 3.0}
+    jsonschema.validate(report.to_dict(), SCHEMA)
+    assert "(1 to 3)" in str(report)
+
+
+def test_prompts_of_a_file_are_asked_as_they_stand(tmp_path: Path) -> None:
+    lines = [{"prompt": f"question {number}", "max_tokens": 3} for number in range(4)]
+    file = tmp_path / "asked.jsonl"
+    file.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    drawn = Prompts(find(str(file)), 1, str(file)).draw(6)
+    assert [one.prompt for one in drawn] == [f"question {number % 4}" for number in range(6)]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ((), "say one: PLAN.json"),
+        (("plan.json", "--model", "m"), "say one: PLAN.json"),
+        (("--model", "m", "--concurrency", "1", "--rate", "2"), "say one"),
+        (("--model", "m", "--concurrency", "1,x"), "a whole number above 0 is needed"),
+        (("--model", "m", "--workload", "12"), "unknown workload"),
+        (("--modle", "m"), "did you mean --model?"),
+    ],
+)
+def test_a_mistake_is_one_line(words: tuple[str, ...], said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["bench", *words]) == 2
+    out, err = capsys.readouterr()
+    assert out == "" and said in err and err.count("\n") == 1
+
+
+def test_a_server_that_is_not_there_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["bench", "--base-url", "http://127.0.0.1:9/v1", "--model", "m", "--quiet"]) == 1
+    assert "refused" in capsys.readouterr().err
+
+
+def test_a_real_server_on_loopback(counting_server: Any, capsys: pytest.CaptureFixture[str],
+                                   tmp_path: Path) -> None:  # fmt: skip
+    words = ["--base-url", counting_server.base_url, "--model", MODEL, "--backend", "vllm", "--gpus", "1xL4"]
+    file = tmp_path / "bench.json"
+    code = main(["bench", *words, "--workload", "90:12:9", "--concurrency", "1,3", "--json", "-o", str(file)])
+    found = json.loads(capsys.readouterr().out)
+    assert code == 0 and found == json.loads(file.read_text())
+    jsonschema.validate(found, SCHEMA)
+    assert [row["concurrency"] for row in found["results"]] == [1, 3]
+    assert all((row["failed"], row["output_tokens"]) == (0, 12) for row in found["results"])
+    assert all(row["input_tokens"] == pytest.approx(90, abs=2) for row in found["results"])
+    assert all(row["predicted"]["ttft_ms"]["likely"] > 0 for row in found["results"])
+    assert counting_server.most == 3 and all(body["ignore_eos"] for body in counting_server.bodies)
+
+
+@pytest.mark.engine("llamacpp")
+def test_a_model_in_this_process(capsys: pytest.CaptureFixture[str]) -> None:
+    (model,) = (WEIGHTS / "smollm2-gguf").glob("*.gguf")
+    words = ["--backend", "llamacpp", "--model", str(model), "--workload", "48:8:3", "--json", "--quiet"]
+    assert main(["bench", *words]) == 0
+    found = json.loads(capsys.readouterr().out)
+    (row,) = found["results"]
+    assert (row["failed"], row["input_tokens"]) == (0, pytest.approx(48, abs=4)) and row["output_tokens"] <= 8
+    assert found["memory"]["process_gib"] > 0.1 and row["predicted"]
+
+
+def test_gaps_are_those_between_pieces() -> None:
+    (row,) = measured(Lawful(in_a_piece=4), "60:9:3", Level(1)).results
+    assert row["gap_ms"]["mean"] == pytest.approx(200, rel=1e-3)
+    assert all(a <= b for a, b in pairwise(row["gap_ms"][name] for name in ("p50", "p90", "p99")))
