@@ -90,7 +90,7 @@ def page(found: Mapping[str, Any]) -> str:
         f"Grade: **{found['grade']}**. Gate: {gate['reason'] or 'passed'}.", "",
         *table(("", "before", "after", ""), rows), "",
         f"Text: {text['file']}, sha256 {text['sha256']}; judged on {text['windows']} windows of"
-        f" {text['window']} tokens, calibrated on {text['calibration_samples']} samples of other paragraphs.", "",
+        f" {text['window']} tokens, {text['calibration_samples']} samples of others calibrated.", "",
         *table(("step", "seconds", "CPU seconds"), steps), "", *(f"* {line}" for line in found["advice"]), "",
         f"Made by `memserve compress {found['model']} {words}` with "
         + ", ".join(f"{name} {release}" for name, release in found["libraries"].items()) + ".",
