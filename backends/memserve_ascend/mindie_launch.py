@@ -40,6 +40,9 @@ class MindieLauncher:
 
     def parse(self, command: tuple[str, ...]) -> tuple[str, Deployment] | None:
         """The model and the deployment that the settings of such a command ask for."""
+        if command[0].rpartition("/")[2] == DAEMON:
+            raise InvalidInput(f"{DAEMON} reads model and sizes from conf/config.json, not its command",
+                               hint="memserve plan MODEL --backend mindie shows that file")  # fmt: skip
         if len(command) != len(START) + 1 or command[0] not in START or DAEMON not in command[2]:
             return None
         try:

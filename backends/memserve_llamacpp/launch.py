@@ -12,6 +12,7 @@ from memserve.model.spec import ModelSpec
 
 LEVEL = re.compile(r"(?:^|[^a-z0-9])(i?q\d\w*|bf16|f16)(?=\W|$)", re.IGNORECASE)
 BUILD = "git clone https://github.com/ggml-org/llama.cpp && cd llama.cpp && cmake -B build"
+OLLAMA = "an ollama command says neither context nor offload: its server settles both by what is free"
 SPLIT = 45e9
 """Bytes above which repositories hold a file in parts (the hub takes 50 GB); `llama_cpp.server` fails."""
 
@@ -57,8 +58,10 @@ class LlamacppLauncher:
 
         said = backend.words(command)
         if said is None:
+            if command[0] == "ollama":
+                raise InvalidInput(OLLAMA, hint="check what it runs: llama-server -m FILE.gguf -c N -ngl N")
             return None
-        file, repository = said.text("model") or "", said.text("hf-model-repo-id")
+        file, repository = said.text("model") or said.text("hf-file") or "", said.text("hf-model-repo-id")
         if not repository and not file:
             raise InvalidInput("the command names no model", hint="write llama-server --model FILE.gguf")
         named, _, level = (repository or file).partition(":")

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from memserve.protocol import Request as Request
     from memserve.protocol import Score as Score
     from memserve.protocol import Usage as Usage
+    from memserve.run.routing import route as route
 
 __version__ = "0.1.0"
 
@@ -41,6 +42,7 @@ _HOMES = {
     **dict.fromkeys(("embedder", "generator", "reranker"), "client"),
     **dict.fromkeys(_VALUES, "protocol"),
     **dict(zip(_PARTS, _PARTS, strict=True)),
+    "route": "run.routing",
 }
 __all__ = ["__version__", *sorted(_HOMES)]
 if not TYPE_CHECKING:

@@ -4,7 +4,8 @@ import pytest
 
 from memserve.engines.memory import Footprint
 from memserve.errors import InvalidInput
-from memserve.memory.calibration import Calibration, StartupLog, default_path, find, learn, load, save
+from memserve.memory.calibration import Calibration, StartupLog, find, learn, load, save
+from memserve.memory.calibration_file import default_path
 
 GIB = 1024**3
 

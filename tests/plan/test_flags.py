@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from memserve.engines.flags import FlagTable
 
 ROOT = Path(__file__).parents[2]
-DRAWN = ("vllm", "ascend", "lmdeploy", "hf")
-PACKAGES = {"vllm": "vllm", "lmdeploy": "lmdeploy", "hf": "transformers"}
+DRAWN = ("vllm", "ascend", "sglang", "lmdeploy", "hf", "llamacpp")
+PACKAGES = {"vllm": "vllm", "sglang": "sglang", "lmdeploy": "lmdeploy", "hf": "transformers"}
 MISSPELT = 400
 """Misspellings of one engine's flags."""
 LLAMA = "meta-llama/Llama-3.1-8B-Instruct"
@@ -44,21 +44,22 @@ def test_each_flag_has_one_fate_and_one_kind(backend: str) -> None:
     grammar = flags.grammar
     kinds = (grammar.switches, grammar.lists, grammar.known)
     assert [name for name in flags.names if sum(name in kind for kind in kinds) != 1] == []
-    spoken = {*flags.gone} | {*flags.assumed} | {*flags.instead} | {*grammar.aliases.values()}
-    assert spoken <= flags.names
+    spoken = {*flags.assumed} | {*flags.instead} | {*grammar.aliases.values()}
+    assert spoken <= flags.names == flags.spans.keys()
     assert {*flags.instead.values()} <= flags.names | grammar.aliases.keys()
     assert not grammar.aliases.keys() & flags.names
 
 
 @pytest.mark.parametrize("backend", DRAWN)
-def test_a_removed_flag_is_refused_with_the_releases_that_have_it(backend: str) -> None:
+def test_each_flag_stands_in_some_release_and_a_refusal_names_it(backend: str) -> None:
     flags = table(backend)
     for name in flags.names:
-        refused = [release for release in flags.releases if flags.lacking(name, release)]
-        assert refused == [one for one in flags.releases if not flags.has(name, one)]
-        assert bool(refused) == (name in flags.gone)
-        last = flags.releases[len(flags.releases) - len(refused) - 1]
-        assert all(f"up to {last}" in flags.lacking(name, release) for release in refused)
+        has = [release for release in flags.releases if flags.has(name, release)]
+        assert has, name
+        for release in flags.releases:
+            said = flags.lacking(name, release)
+            assert bool(said) == (release not in has)
+            assert not said or (has[0] in said and has[-1] in said), said
 
 
 def misspellings(flags: FlagTable) -> Iterator[tuple[str, str]]:
@@ -92,6 +93,15 @@ def test_a_misspelt_flag_is_refused_with_the_flag_that_was_meant(backend: str) -
         (f"vllm serve {LLAMA} --device cuda --foo-bar 3", "no release of vLLM has --foo-bar"),
         ("vllm serve Qwen/Qwen3-32B --tensor-paralel-size 2", "did you mean --tensor-parallel-size"),
         (f"vllm serve {LLAMA} --max-num 3", "--max-num-seqs"),
+        (f"python -m sglang.launch_server --model-path {LLAMA} --mem-fracton-static 0.8", "--mem-fraction-"),
+        (f"lmdeploy serve api_server {LLAMA} --sesion-len 4096", "--session-len"),
+        (f"transformers serve {LLAMA} --qantization bnb-4bit", "--quantization"),
+        (f"llama-server -hf {LLAMA} --parralel 4", "--parallel"),
+        ("ollama run llama3", "settles both"),
+        ("docker run --gpus=all ollama/ollama run llama3", "settles both"),
+        ("mindieservice_daemon", "config.json"),
+        ("docker run", "image"),
+        ("docker run ghcr.io/huggingface/text-generation-inference --model-id x", "no backend knows"),
     ],
 )  # fmt: skip
 def test_what_no_release_has_is_malformed(command: str, said: str) -> None:
@@ -102,9 +112,10 @@ def test_what_no_release_has_is_malformed(command: str, said: str) -> None:
 @pytest.mark.parametrize(
     ("flag", "version", "said"),
     [
-        ("--swap-space 4", "0.33.0", "up to 0.14.1 have it"),
+        ("--swap-space 4", "0.33.0", "0.5.5 to 0.14.1 have it"),
         ("--swap-space 4", "0.14.1", ""),
         ("--guided-decoding-backend xgrammar", "0.12.0", "now --structured-outputs-config"),
+        ("--runner generate", "0.6.4", "to 0.33.0 have it"),
         ("--use-v2-block-manager", None, "have it"),
     ],
 )  # fmt: skip
@@ -151,9 +162,45 @@ def test_a_backend_without_a_table_tells_that_it_does_not_know(monkeypatch: pyte
     assert [one.name for one in plan.not_counted] == ["max-model-len", "seed"]
 
 
+CONTAINERS = {
+    f"docker run --runtime nvidia --gpus all -v ~/.cache:/root -p 8000:8000 --ipc=host -e A=b "
+    f"vllm/vllm-openai:v0.19.1 --model {LLAMA} -tp 2": ("vllm", "0.19.1", 2),
+    f"sudo docker run -itd --rm --gpus=all vllm/vllm-openai:latest {LLAMA} -tp 2": ("vllm", "0.33.0", 2),
+    f"podman run --entrypoint python3 docker.io/vllm/vllm-openai:v0.12.0 "
+    f"-m vllm.entrypoints.openai.api_server --model {LLAMA} -tp 2": ("vllm", "0.12.0", 2),
+    f"docker run --gpus all --shm-size 32g lmsysorg/sglang:v0.5.7-cu126 python3 -m sglang.launch_server "
+    f"--model-path {LLAMA} --tp 2": ("sglang", "0.5.7", 2),
+    f"docker run nvcr.io/nvidia/vllm:25.09-py3 vllm serve {LLAMA} -tp 2": ("vllm", "0.33.0", 2),
+    f"docker run localhost:5000/own/vllm vllm serve {LLAMA} -tp 2": ("vllm", "0.33.0", 2),
+    f"docker run lmsysorg/sglang bash -c 'A=b vllm serve {LLAMA} -tp 2'": ("vllm", "0.33.0", 2),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("command", CONTAINERS)
+def test_the_command_in_a_container_is_read_with_its_release(command: str) -> None:
+    plan = memserve.plan.check(command, "2xH100", engine_version=None)
+    backend, version, tensor = CONTAINERS[command]
+    assert (plan.backend, plan.engine_version, plan.tensor_parallel) == (backend, version, tensor)
+    assert (plan.rule, plan.not_counted) == ("", ())
+    assert ("A=b" in command) == (("A", "b") in plan.deployment.env)
+
+
+def test_what_is_assumed_is_asked_of_the_image_and_its_variables() -> None:
+    line = f"--model {LLAMA} --max-model-len 8192"
+    ways = {
+        f"vllm serve {line}": "pytorch",
+        f"docker run --gpus all vllm/vllm-openai:v0.10.2 {line}": "flashinfer",
+        f"docker run -e VLLM_USE_FLASHINFER_SAMPLER=0 vllm/vllm-openai:v0.10.2 {line}": "pytorch",
+        f"docker run --env=VLLM_USE_FLASHINFER_SAMPLER=1 own vllm serve {line}": "flashinfer",
+    }
+    for command, sampler in ways.items():
+        plan = memserve.plan.check(command, "1xH100", engine_version="0.10.2")
+        assert {one.name: one.value for one in plan.assumed}["sampler"] == sampler, command
+
+
 def test_keys_are_not_shown() -> None:
     line = f"vllm serve {LLAMA} --api-key secret1 secret2 --hf-token=secret3 --seed 1"
-    plan = memserve.plan.check(f"HF_TOKEN=secret4 {line}", "1xH100")
+    plan = memserve.plan.check(f"docker run -e HF_TOKEN=secret4 vllm/vllm-openai {line}", "1xH100")
     assert "secret" not in json.dumps(plan.to_dict()) + str(plan)
     assert plan.command[-2:] == ["--seed", "1"]
 

@@ -52,8 +52,8 @@ class FlagTable:
     """Values of a flag that is not counted which say what the figures take anyway."""
     instead: Mapping[str, str] = field(default_factory=dict)
     """The flag that took a removed one's place."""
-    gone: Mapping[str, str] = field(default_factory=dict)
-    """The first release that has a flag no more, of those that were read."""
+    spans: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    """Of `releases`, the first that has a flag and the first after it that does not, by their places."""
     source: str = ""
 
     @cached_property
@@ -62,19 +62,23 @@ class FlagTable:
         return self.counted | self.no_bytes | self.not_counted.keys()
 
     def has(self, name: str, version: str) -> bool:
-        """Whether a release has a flag: until the first that was read without it."""
-        return name not in self.gone or version_key(version) < version_key(self.gone[name])
+        """Whether a release has a flag; between two that were read, either of them may speak for it."""
+        key, keys = version_key(version), [version_key(release) for release in self.releases]
+        before = max((place for place, one in enumerate(keys) if one <= key), default=0)
+        exact = keys[before] >= key or before + 1 == len(keys)
+        first, end = self.spans[name]
+        return first <= before < end or (not exact and first <= before + 1 < end)
 
     def lacking(self, name: str, version: str) -> str:
         """Why a release refuses the flag: which others have it; empty where it has it."""
         if self.has(name, version):
             return ""
-        last = self.releases[self.releases.index(self.gone[name]) - 1]
+        first, end = self.spans[name]
+        those = dict.fromkeys((self.releases[first], self.releases[end - 1]))
         other = self.instead.get(name)
         known = f"{self.engine} {version}" if version[:1].isdigit() else f"the newest {self.engine}"
-        return f"{known} has no --{name}; releases up to {last} have it" + (
-            f"; now --{other}" if other else ""
-        )
+        instead = f"; now --{other}" if other and end < len(self.releases) else ""
+        return f"{known} has no --{name}; {' to '.join(those)} have it{instead}"
 
     def left_out(self, name: str, value: str) -> str:
         """Why a flag's bytes are not in the figures; empty where they are, or where it has none."""
@@ -100,17 +104,28 @@ def flags_of(backend: object) -> FlagTable | None:
 
 def read(rows: Mapping[str, Any]) -> FlagTable:
     """The values of a `flags.json`."""
+    releases = tuple(rows["releases"])
     fates = {"counted": rows["counted"], "no_bytes": rows["no_bytes"], **rows["not_counted"]}
-    listed = [name for names in fates.values() for name in names]
-    of = {fate: frozenset(name.rstrip(KINDS) for name in names) for fate, names in fates.items()}
-    switches, lists = (frozenset(name[:-1] for name in listed if name.endswith(kind)) for kind in KINDS)
-    values = frozenset().union(*of.values()) - switches - lists
-    counted, no_bytes = of.pop("counted"), of.pop("no_bytes")
+    listed = [(fate, *one.partition(" ")[::2]) for fate, ones in fates.items() for one in ones]
+    of: dict[str, set[str]] = {fate: set() for fate in fates}
+    kinds: dict[str, set[str]] = {kind: set() for kind in ("", *KINDS)}
+    for fate, name, _ in listed:
+        bare = name.rstrip(KINDS)
+        of[fate].add(bare)
+        kinds[name[len(bare) :]].add(bare)
+    values, switches, lists = map(frozenset, kinds.values())
+    counted, no_bytes = frozenset(of.pop("counted")), frozenset(of.pop("no_bytes"))
     return FlagTable(
-        engine=rows["engine"], releases=tuple(rows["releases"]), source=rows["source"],
+        engine=rows["engine"], releases=releases, source=rows["source"],
         grammar=Grammar(rows["aliases"], switches, lists, values, rows["engine"]),
         counted=counted, no_bytes=no_bytes,
         not_counted={name: REASONS.get(fate, fate) for fate, names in of.items() for name in names},
         assumed=rows["assumed"], instead=rows["instead"],
-        gone={name: release for release, names in rows["gone"].items() for name in names},
+        spans={name.rstrip(KINDS): _span(span, releases) for _, name, span in listed},
     )  # fmt: skip
+
+
+def _span(text: str, releases: Sequence[str]) -> tuple[int, int]:
+    """`FIRST-GONE`, either of which may be left out, as places in the releases."""
+    first, _, gone = text.partition("-")
+    return releases.index(first) if first else 0, releases.index(gone) if gone else len(releases)

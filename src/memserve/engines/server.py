@@ -86,6 +86,8 @@ class ServerFacts:
 
     programs: tuple[Program, ...]
     images: Mapping[str, str] = field(default_factory=dict)
+    entrypoints: Mapping[str, str] = field(default_factory=dict)
+    """What the images of a repository begin their command with, where they begin one."""
     suffixes: Mapping[str, str] = field(default_factory=dict)
     """Endings of the image's tag, by how the card's name begins."""
     nodes: Spread | None = None
@@ -102,6 +104,12 @@ class ServerFacts:
         """The one that the planner's commands start."""
         return self.programs[0]
 
+    def begins(self, repository: str) -> Words | None:
+        """What one of its images begins its command with; None for another's image."""
+        own = {image.rpartition(":")[0] for image in self.images.values()}
+        said = self.entrypoints.get(repository, "" if repository in own else None)
+        return None if said is None else tuple(said.split())
+
     def started_by(self, command: Sequence[str]) -> Program | None:
         """The program that a command starts."""
         return next((one for one in self.programs if one.arguments(command) is not None), None)
@@ -112,7 +120,8 @@ def read(rows: Mapping[str, Any]) -> ServerFacts:
     nodes = rows.get("nodes")
     return ServerFacts(
         programs=tuple(_program(row) for row in rows["programs"]),
-        images=rows.get("images", {}), suffixes=rows.get("suffixes", {}),
+        images=rows.get("images", {}), entrypoints=rows.get("entrypoints", {}),
+        suffixes=rows.get("suffixes", {}),
         nodes=Spread(**_frozen(nodes)) if nodes else None, failures=tuple(rows.get("failures", ())),
         **{name: tuple(rows.get(name, ())) for name in ("variables", "inherits", "loads_code")},
     )  # fmt: skip

@@ -18,7 +18,7 @@ from memserve.engines.log import LogFormat
 from memserve.engines.memory import Footprint
 from memserve.errors import InvalidInput
 from memserve.hardware.machine import GIB
-from memserve.memory.calibration_file import default_path
+from memserve.memory import calibration_file
 
 SCHEMA = 1
 PLAUSIBLE_FACTOR = (0.1, 10.0)
@@ -108,7 +108,7 @@ def _factor(measured: int | None, accounted: int | None) -> float | None:
 
 def load(path: Path | None = None) -> tuple[Calibration, ...]:
     """Every profile of the file; none where there is no file."""
-    file = path or default_path()
+    file = path or calibration_file.default_path()
     try:
         text = file.read_text(encoding="utf-8")
     except FileNotFoundError:
@@ -148,16 +148,15 @@ def _profile(row: dict[str, Any]) -> Calibration:
 
 def save(calibration: Calibration, path: Path | None = None) -> Path:
     """Adds a profile, in place of an older one of the same backend, card and tensor parallelism."""
-    file = path or default_path()
-    kept = [old for old in load(file) if _key(old) != _key(calibration)]
-    text = json.dumps({"schema": SCHEMA, "profiles": [asdict(one) for one in (*kept, calibration)]}, indent=1)
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        half = file.with_suffix(".new")
-        half.write_text(f"{text}\n", encoding="utf-8")
-        half.replace(file)
-    except OSError as error:
-        raise InvalidInput(f"cannot write the calibration {str(file)!r}: {error.strerror}") from None
+    file = path or calibration_file.default_path()
+    return write_all([*(old for old in load(file) if _key(old) != _key(calibration)), calibration], file)
+
+
+def write_all(profiles: Iterable[Calibration], path: Path | None = None) -> Path:
+    """These profiles and no others."""
+    file = path or calibration_file.default_path()
+    text = json.dumps({"schema": SCHEMA, "profiles": [asdict(one) for one in profiles]}, indent=1)
+    calibration_file.write(file, f"{text}\n")
     return file
 
 

@@ -6,26 +6,41 @@ import os
 from typing import TYPE_CHECKING
 
 from memserve import files
+from memserve.errors import InvalidInput
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 
-def default_path() -> Path:
-    """MEMSERVE_CONFIG_DIR, else the user's configuration folder."""
+NAME = "calibration.json"
+
+
+def default_path(name: str = NAME) -> Path:
+    """In MEMSERVE_CONFIG_DIR, else in the user's configuration folder."""
     from pathlib import Path
 
-    return Path(_place())
+    return Path(_place(name))
 
 
-def _place() -> str:
+def _place(name: str) -> str:
     own = os.environ.get("MEMSERVE_CONFIG_DIR")
     if own:
-        return f"{own}/calibration.json"
+        return f"{own}/{name}"
     base = os.environ.get("XDG_CONFIG_HOME") or files.expanded("~/.config")
-    return f"{base}/memserve/calibration.json"
+    return f"{base}/memserve/{name}"
 
 
-def exists() -> bool:
+def exists(name: str = NAME) -> bool:
     """Whether there is one; a folder that may not be read holds none."""
-    return os.access(_place(), os.F_OK)
+    return os.access(_place(name), os.F_OK)
+
+
+def write(file: Path, text: str) -> None:
+    """The whole file or nothing of it."""
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        half = file.with_suffix(".new")
+        half.write_text(text, encoding="utf-8")
+        half.replace(file)
+    except OSError as error:
+        raise InvalidInput(f"cannot write the calibration {str(file)!r}: {error.strerror}") from None

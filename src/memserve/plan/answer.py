@@ -18,6 +18,7 @@ from memserve.plan.query import Query
 from memserve.plan.search import pricing
 from memserve.plan.search.checkpoints import loaded
 from memserve.plan.search.choice import Rank, ranked
+from memserve.plan.search.judging import learnt_here
 from memserve.plan.search.offers import consider
 from memserve.plan.search.reasons import measured, nearest, reasons_for, remedies
 from memserve.plan.shown import Shown
@@ -163,7 +164,10 @@ class Maker:
         plan = Plan(
             model=self.model, machine=self.machine, deployment=deployment, verdict=candidate.verdict,
             checkpoint=candidate.checkpoint, launch=launch, largest_context=largest,
-            assumed=assumptions(backend.memory, held, self.machine, deployment),
+            assumed=(
+                *assumptions(backend.memory, held, self.machine, deployment),
+                *learnt_here(held, self.machine, deployment),
+            ),
         )  # fmt: skip
         reasons = reasons_for(plan, self.rank, self.found) if not brief else launch.notes
         if not candidate.fits:

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
-from memserve.engines import installed
+from memserve.engines import container, installed
 from memserve.engines.backend import server_of
 from memserve.engines.command import masked, taken_apart
 from memserve.engines.deployment import Deployment
@@ -31,15 +31,16 @@ def check(command: str | Sequence[str], gpus: str | Machine | None = None, *,
     Raises only where the command, the machine or the model cannot be read.
     """
     from memserve.model import load
-    from memserve.plan.search.judging import assess
+    from memserve.plan.search.judging import assess, learnt_here
 
     machine = _machine(gpus, memory_gib_per_card)
-    variables, words = taken_apart(command)
+    started = container.opened(*taken_apart(command))
+    variables, words = started.variables, started.words
     name, asked = _asked(words, machine)
-    asked = replace(asked, engine_version=engine_version or _latest(asked.backend))
+    asked = replace(asked, engine_version=engine_version or started.release or _latest(asked.backend))
     not_counted = tuple(_not_counted(asked, machine))
     model = load(name)
-    asked = replace(asked, concurrency=concurrency or 1, env=tuple(variables.items()))
+    asked = replace(asked, concurrency=concurrency or 1, env=tuple(variables.items()), image=started.image)
     asked = _over_layers(asked, machine, variables)
     deployment = _settled(asked, model, machine, context)
     if model.quantization and model.quantization.method != deployment.quantization:
@@ -47,7 +48,8 @@ def check(command: str | Sequence[str], gpus: str | Machine | None = None, *,
     backend = installed.named(deployment.backend)
     verdict = assess(backend, model, machine, deployment)
     verdict = _lacking(asked, verdict) or verdict
-    assumed = assumptions(backend.memory, model, machine, deployment)
+    assumed = (*assumptions(backend.memory, model, machine, deployment),
+               *learnt_here(model, machine, deployment))  # fmt: skip
     deployment = replace(deployment, dtype=computed_in(deployment.dtype, model, machine))
     told = (*((verdict.reason,) if verdict.reason else ()), *(() if model.exact else model.notes))
     return Plan(
@@ -134,6 +136,7 @@ def _starts() -> Iterator[str]:
     """How the commands begin that can be read."""
     servers = (server_of(installed.named(name)) for name in installed.plannable())
     yield from dict.fromkeys(" ".join(server.program.starts[0]) for server in servers if server)
+    yield "each in docker run IMAGE, too"
 
 
 def _latest(backend: str) -> str:

@@ -159,6 +159,8 @@ class Completion(Value):
     usage: Usage = Usage()
     samples: tuple[Sample, ...] = ()
     model: str | None = None
+    by: str | None = None
+    """Which generator of a route answered: BACKEND:MODEL."""
     request_id: str | None = None
     error: MemserveError | None = None
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from argparse import ArgumentTypeError
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -17,6 +17,7 @@ from memserve.run.summary import Summary
 if TYPE_CHECKING:
     import argparse
 
+    from memserve.client.generation import Generator
     from memserve.run.job import Job
 
 SETTINGS = ("max_tokens", "temperature", "top_p", "seed", "stop", "n")
@@ -45,7 +46,19 @@ def _add_generator(group: argparse._ArgumentGroup) -> None:
     add = group.add_argument
     add("--model", metavar="M", help="a model's name or folder; without it, the embedded default")
     add("--backend", metavar="B", help=", ".join(registry.names()))
-    add("--base-url", metavar="URL", help="the server of an HTTP backend")
+    add(
+        "--base-url",
+        metavar="URL",
+        action="append",
+        help="the server of an HTTP backend; several share the work",
+    )
+    add(
+        "--fallback",
+        metavar="BACKEND:MODEL",
+        action="append",
+        default=[],
+        help="answers where the first is out or refuses: B:M, or B:M@URL",
+    )
     add("--timeout", metavar="S", type=float, help="seconds for one attempt")
     add("--max-retries", metavar="N", type=int, help="attempts after the first")
     add("--options", nargs="*", default=[], metavar="K=V", help="any other option of the backend")
@@ -102,7 +115,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(chosen: argparse.Namespace) -> int:
-    import memserve
     from memserve.run.job import Job, check
     from memserve.run.options import Options
 
@@ -113,7 +125,7 @@ def _run(chosen: argparse.Namespace) -> int:
         **_spread(chosen),
     )
     check(chosen.requests, chosen.output, options)
-    opener = partial(memserve.generator, chosen.model, backend=chosen.backend, **_backend_options(chosen))
+    opener = _opener(chosen)
     with nullcontext(opener) if options.distributed else opener() as generator:
         job = Job(chosen.requests, chosen.output, generator, options)
         summary = job.execute()
@@ -139,8 +151,20 @@ def _code(job: Job, summary: Summary) -> int:
     return cli.FAILED if summary.failed or summary.pending else cli.DONE
 
 
+def _opener(chosen: argparse.Namespace) -> Callable[[], Generator]:
+    """What opens the generator that was named, here or on another machine."""
+    from memserve.client import generator
+    from memserve.run.routing import named, open_all
+
+    first = partial(generator, chosen.model, backend=chosen.backend, **_backend_options(chosen))
+    urls = chosen.base_url or []
+    several = [partial(first, base_url=url) for url in urls] or [first]
+    rest = [partial(generator, **named(words)) for words in chosen.fallback]
+    return partial(open_all, several, rest) if rest or len(several) > 1 else several[0]
+
+
 def _backend_options(chosen: argparse.Namespace) -> dict[str, Any]:
-    options = {name: getattr(chosen, name) for name in ("base_url", "timeout", "max_retries")}
+    options = {name: getattr(chosen, name) for name in ("timeout", "max_retries")}
     for pair in chosen.options:
         name, sign, value = pair.partition("=")
         if not sign or not name:

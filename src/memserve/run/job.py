@@ -17,7 +17,7 @@ from memserve.errors import InvalidInput, MemserveError
 from memserve.run import ask
 from memserve.run.async_loop import AsyncLoop
 from memserve.run.distributed import RayLoop, remote
-from memserve.run.limits.budget import Spending, price_of
+from memserve.run.limits.budget import Spending, dearest, price_of
 from memserve.run.local_loop import LocalLoop
 from memserve.run.options import Options
 from memserve.run.progress import Progress
@@ -193,8 +193,9 @@ class Job:
         """Ask for everything that has no answer yet; the output is whole and unlocked afterwards."""
         options = self._options
         named = identity(self._generator)
-        price = price_of(named.get("model"), named.get("backend"), options.price)
-        spending = Spending(price, options.budget)
+        each = {} if options.price else getattr(self._generator, "prices", {})
+        price = dearest(each.values()) or price_of(named.get("model"), named.get("backend"), options.price)
+        spending = Spending(price, options.budget, each)
         with ExitStack() as stack:
             journal = stack.enter_context(closing(Journal(self._output, afresh=not options.resume)))
             failed = stack.enter_context(closing(Failures(files.failed_beside(self._output))))

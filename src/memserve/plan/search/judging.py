@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from memserve.engines.backend import Plannable
 from memserve.engines.deployment import Deployment
-from memserve.engines.memory import Footprint
+from memserve.engines.memory import Assumption, Footprint
 from memserve.engines.rules.judge import Judge, Refusal
 from memserve.hardware.machine import GIB, Machine
 from memserve.model.spec import ModelSpec
@@ -68,6 +68,21 @@ def calibrated(footprint: Footprint, machine: Machine, deployment: Deployment) -
 
     found = find(known, backend=deployment.backend, card=machine.card.name, tensor=deployment.layout.tensor)
     return footprint if found is None else found.apply(footprint)
+
+
+def learnt_here(model: ModelSpec, machine: Machine, deployment: Deployment) -> Iterator[Assumption]:
+    """What `--calibrate` taught and these figures rest on."""
+    from memserve.memory.calibration import find
+    from memserve.speed import learnt
+
+    backend, card, tensor = deployment.backend, machine.card.name, deployment.layout.tensor
+    memory = find(_calibrations(), backend=backend, card=card, tensor=tensor)
+    speed = learnt.find(backend, card, tensor, model.id)
+    if memory is not None:
+        source = f"--calibrate {memory.log} {memory.date}"
+        yield Assumption("memory_calibration", memory.version or "", source.strip())
+    if speed is not None:
+        yield Assumption("speed_calibration", speed.model, f"--calibrate {speed.source} {speed.date}")
 
 
 @cache

@@ -11,7 +11,7 @@ from memserve.engines.memory import Footprint
 from memserve.errors import InvalidInput, MemserveError
 from memserve.hardware.machine import GIB, Card
 from memserve.memory.calibration import Calibration, StartupLog
-from memserve.plan.page import Section, write
+from memserve.plan.page import Section
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -23,15 +23,31 @@ LEAST = 0.85
 
 
 def run(options: Namespace) -> int:
-    """Read the log, keep what it teaches, and say so."""
+    """Read the log, keep what it teaches, and say so; a report of `memserve bench` teaches speed, too."""
     from memserve.memory import calibration
+    from memserve.plan.tasks import learning
 
-    log = calibration.read_log(options.calibrate)
+    if options.calibrate is None:
+        return learning.listed(options)
+    report = learning.read(options.calibrate)
+    if report is None:
+        answer, said = kept(calibration.read_log(options.calibrate), options)
+    else:
+        log = learning.started(report)
+        memory, about = kept(log, options) if log else ({}, [])
+        speed, said = learning.kept(report, options)
+        answer, said = {**memory, **speed}, [*said, *about]
+    return learning.say(options, said, answer)
+
+
+def kept(log: StartupLog, options: Namespace) -> tuple[dict[str, Any], list[Section]]:
+    """What a start taught of memory, once it is kept: as JSON and for a person."""
+    from memserve.memory import calibration
+    from memserve.plan.library import machine_of
+
     machine_name = options.gpus or log.device
     if machine_name is None:
         raise InvalidInput("the log names no card", hint="say which with --gpus, as --gpus 4xV100")
-    from memserve.plan.library import machine_of
-
     card = machine_of(machine_name).card
     doubt = another_card(log, card)
     learnt = calibration.learn(
@@ -39,14 +55,9 @@ def run(options: Namespace) -> int:
         footprint=accounted(log, machine_name, options.model),
     )  # fmt: skip
     path = None if learnt.empty else calibration.save(learnt)
-    if options.json:
-        from memserve.plan.shown import write_json
-
-        notes = [doubt] if doubt else []
-        write_json({"schema": 1, "saved": path and str(path), "calibration": shown(learnt), "notes": notes})
-    else:
-        write(sections(learnt, path, options.calibrate, doubt))
-    return 0
+    notes = [doubt] if doubt else []
+    answer = {"saved": path and str(path), "calibration": shown(learnt), "notes": notes}
+    return answer, sections(learnt, path, options.calibrate, doubt)
 
 
 def another_card(log: StartupLog, card: Card) -> str:

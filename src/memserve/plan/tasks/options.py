@@ -22,6 +22,8 @@ ASKED = ("context", "concurrency", "backend", "engine_version", "quantization", 
          "headroom")  # fmt: skip
 """Options that become a `PlanOptions`, under the same names."""
 
+OTHERS = ("model", "check", "calibrate", "calibrations", "forget", "compare")
+"""One of these a call needs."""
 _COUNTED = re.compile(r"\d+\s*[xX×*]\s*\w")
 """`4xV999`: a machine, and its card is unknown."""
 
@@ -36,7 +38,7 @@ def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
         made.refuse(extra)
     if options.model is None and options.train:
         options.model = _last(options.train)
-    if not (options.model or options.check or options.calibrate or options.compare):
+    if not any(getattr(options, name) for name in OTHERS):
         raise InvalidInput("no model named: memserve plan llama-70b --gpus 4xV100")
     return options
 
@@ -126,11 +128,14 @@ def _other(made: Parser) -> None:
     add("--embedder", metavar="MODEL", help="plan an embedder beside the generator")
     add("--train", nargs="*", metavar="WORD", help="full, lora or qlora, and batch=4 sequence=2048 ...")
     add("--compare", nargs="+", metavar="SPEC", help="with --workload: 4xV100 1xH100 openai:gpt-4o-mini")
-    add("--calibrate", metavar="LOG", help="learn this machine's constants from a start-up log")
+    add("--calibrate", metavar="FILE", help="learn this machine's constants: a start-up log, bench.json")
+    add("--calibrations", action="store_true", default=None, help="list what was learnt")
+    add("--forget", metavar="N", help="forget one of them by its number, or all")
 
 
 TASKS = {
-    "emit": "emitting", "compare": "comparing", "calibrate": "calibrating", "check": "", "train": "training",
+    "emit": "emitting", "compare": "comparing", "calibrate": "calibrating",
+    "calibrations": "calibrating", "forget": "calibrating", "check": "", "train": "training",
     "embedder": "pair", "any": "anywhere",
 }  # fmt: skip
 """The option that asks for each task, the first that is given wins, and the module that answers it."""

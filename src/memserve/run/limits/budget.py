@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -178,16 +178,23 @@ def price_of(model: str | None, backend: str | None,
     return prices.of(model, backend) if model else None
 
 
+def dearest(prices: Iterable[Price]) -> Price | None:
+    """The price that no other of them exceeds for a question and an answer of like length."""
+    return max(prices, key=lambda price: price.input + price.output, default=None)
+
+
 class Spending:
     """Spent and promised money (or tokens), against the budget if there is one."""
 
-    def __init__(self, price: Price | None, limit: Budget | None) -> None:
+    def __init__(self, price: Price | None, limit: Budget | None,
+                 each: Mapping[str, Price] | None = None) -> None:  # fmt: skip
         if limit and limit.unit == "usd" and price is None:
             raise InvalidInput(
                 f"a budget of {limit} needs a price, and none is known for this model",
                 hint="pass --price INPUT:OUTPUT in dollars per million tokens, or a budget in tokens",
             )
         self._price = price
+        self._each = each or {}
         self._limit = limit
         self._spent = 0.0
         self._promised = 0.0
@@ -197,12 +204,13 @@ class Spending:
         """Whether there is a budget."""
         return self._limit is not None
 
-    def cost(self, usage: Usage) -> float | None:
-        """Dollars of one answer, where the price is known and the engine counted."""
-        if self._price is None or usage.prompt_tokens is None:
+    def cost(self, usage: Usage, by: str | None = None) -> float | None:
+        """Dollars of one answer, where the price (of whoever answered) is known and the engine counted."""
+        price = self._each.get(by) if by and self._each else self._price
+        if price is None or usage.prompt_tokens is None:
             return None
         cached = min(usage.cached_tokens or 0, usage.prompt_tokens)
-        return self._price.of_tokens(usage.prompt_tokens, usage.completion_tokens or 0, cached_tokens=cached)
+        return price.of_tokens(usage.prompt_tokens, usage.completion_tokens or 0, cached_tokens=cached)
 
     def before(self, line: Mapping[str, Any]) -> None:
         """What an answer of an earlier run on this output cost counts too."""

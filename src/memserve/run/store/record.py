@@ -24,7 +24,7 @@ _BEGIN = b'{"id": '
 _TAIL = re.compile(rb', "key": "([0-9a-f]{32})", "check": "([0-9a-f]{8})"\}\n?$')
 _TAIL_LENGTH = len(', "key": "", "check": ""}\n') + 32 + 8
 _CHECK_LENGTH = len(', "check": ""}') + 8
-_ANSWER = ("reasoning", "model", "request_id")
+_ANSWER = ("reasoning", "model", "by", "request_id")
 _PARTS = ("token_ids", "logprobs", "tool_calls", "samples")
 _encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False).encode
 _BREAKS = str.maketrans({mark: f"\\u{ord(mark):04x}" for mark in "\x85\u2028\u2029"})

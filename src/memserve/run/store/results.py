@@ -66,12 +66,13 @@ class Results:
 
     def answered(self, item: Item, completion: Completion, seconds: float) -> None:
         """Write an answer down: first of all to the journal."""
-        usd = self._spending.cost(completion.usage)
+        usd = self._spending.cost(completion.usage, completion.by)
         body = record.body(completion)
         self._journal.append(record.line(item, body, seconds, usd))
         self.counts.done += 1
         self.counts.add(completion.usage, usd)
-        self._watch_model(completion.model)
+        if completion.by is None:  # a route's answers say themselves whose they are
+            self._watch_model(completion.model)
         if self._cache:
             self._keep(self._cache, item, completion, body)
 

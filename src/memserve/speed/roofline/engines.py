@@ -147,6 +147,8 @@ class Constants:
     """From the arrival of a request to its first step and from its last kernel to the wire."""
     queue: float = 0.5
     """TTFT: how many of the requests in flight stand before a new one with their prompts."""
+    stall: float = 1.0
+    """TPOT: what a token waits of the prompts that are read while its request decodes."""
     crowd: float = 1.3
     """How much longer prompts take where hundreds of requests arrive at once and share one host."""
     short: float = 4.0

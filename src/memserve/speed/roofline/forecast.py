@@ -11,7 +11,8 @@ from memserve import files
 from memserve.engines.speed import EngineSpeed
 from memserve.hardware.machine import Card, Machine
 from memserve.model.spec import ModelSpec
-from memserve.speed import inputs
+from memserve.speed import inputs, learnt
+from memserve.speed.learnt import Learnt
 from memserve.speed.result import Range, Speed
 from memserve.speed.roofline import engines, layout, queueing, shape, step
 from memserve.speed.roofline.queueing import Timing
@@ -31,6 +32,8 @@ class Situation(NamedTuple):
     limits: engines.SchedulerLimits
     concurrency: float | None
     """Requests in flight on the whole machine; None: as many as it takes."""
+    measured: Learnt | None = None
+    """What this very model taught on such cards."""
 
     @property
     def each(self) -> float | None:
@@ -76,6 +79,8 @@ def load_kind(situation: Situation, timing: Timing) -> str:
 
 def band_of(situation: Situation, timing: Timing) -> Band:
     """The factors for a situation; wider where the engine was never timed on such a card."""
+    if situation.measured is not None:
+        return Band(dict.fromkeys(FIGURES, situation.measured.range))
     facts = engines.facts(situation.engine)
     family = engines.family(situation.setup.card)
     timed = situation.known and family in facts.get("timed_on", ())
@@ -143,28 +148,45 @@ def situate(model: shape.Shape, machine: Machine, backend: str, load: queueing.L
     )
     limits = engines.limits(engine, engine_version, card)
     generation = engines.generation(engine, engine_version)
+    known = learnt.find(backend, card.name, spread.tensor, model.id)
+    constants = engines.constants(engine, engines.family(card), generation)
     setup = Setup(
         shape=model, format=form, card=card,
-        constants=engines.constants(engine, engines.family(card), generation), tensor=spread.tensor,
+        constants=learnt.scaled(constants, known.factors) if known else constants, tensor=spread.tensor,
         pipeline=spread.pipeline, kv_bytes=_kv_bytes(kv_dtype, facts, form), link=_link(machine, spread),
         sharing=spread.experts,
     )  # fmt: skip
     limits = limits._replace(sequences=max_sequences) if max_sequences else limits
     return Situation(
-        engine, engines.kind(backend) is not None, generation, setup, spread, load, limits, concurrency
+        engine,
+        engines.kind(backend) is not None,
+        generation,
+        setup,
+        spread,
+        load,
+        limits,
+        concurrency,
+        known if known and known.model == model.id else None,
     )
 
 
 def judge(situation: Situation) -> Speed:
     """Time a situation and put the ranges around it."""
     timing = queueing.time(situation.setup, situation.load, situation.limits, situation.each)
-    rate = timing.requests_per_s * situation.load.output_tokens * situation.spread.replicas
+    rate = _requests_per_s(situation, timing) * situation.load.output_tokens * situation.spread.replicas
     band = band_of(situation, timing)
     return Speed(
         ttft_ms=band.ttft(timing.ttft * 1e3), tpot_ms=band.tpot(timing.tpot * 1e3),
         output_tokens_per_s=band.throughput(rate), at_most=band.at_most, batch=timing.batch,
         bound=timing.bound, notes=situation.spread.notes,
     )  # fmt: skip
+
+
+def _requests_per_s(situation: Situation, timing: Timing) -> float:
+    """Where both times were measured, the rate follows from them: so many in flight for so long (Little)."""
+    if situation.measured is None or situation.each is None:
+        return timing.requests_per_s
+    return situation.each / (timing.ttft + max(0.0, situation.load.output_tokens - 1) * timing.tpot)
 
 
 def _counts(load: queueing.Load, concurrency: float | None) -> None:

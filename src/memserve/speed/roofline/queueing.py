@@ -84,7 +84,7 @@ def _settled(setup: Setup, load: Load, limits: SchedulerLimits, inside: float, a
     later = max(load.output_tokens - 1, 1e-9)
     prompt = prompt_time(setup, load, limits, inside)
     longest = prompt * max(1.0, limits.tokens / max(load.input_tokens, 1.0))
-    others = min((inside - 1) * prompt / max(load.output_tokens, 1.0), longest)
+    others = k.stall * min((inside - 1) * prompt / max(load.output_tokens, 1.0), longest)
     decoding, tpot, rate = inside, 0.0, 0.0
     for _ in range(ROUNDS):
         own = step.decode(setup, decoding, load.mean)
