@@ -33,7 +33,7 @@ def strategies(model: ModelSpec, machine: Machine | None, gate: Gate) -> list[di
 
 
 def _order(one: Mapping[str, Any]) -> tuple[Any, ...]:
-    """What runs, what is hardly slower than the original, what loses least; then the fastest, the smallest."""
+    """What runs, what is hardly slower, what loses least; then the fastest, the smallest."""
     pace = one["speedup"] or 1.0
     return bool(one["refused"]), pace < SLOWER, WEIGHTS.get(one["method"], 40), -pace, one["bytes"]
 
