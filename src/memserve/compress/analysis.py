@@ -112,7 +112,8 @@ def _potential(one: Mapping[str, Any], rises: Sequence[float]) -> str:
 
 def _inside(order: Order, args: Namespace) -> tuple[dict[str, Any], str]:
     """Distributions and sensitivity, where the weights and a torch are at hand: nothing is installed."""
-    if not Path(args.model).is_dir() or order.model.quantization or order.model.embeds:
+    here = any(Path(args.model).glob("*.safetensors"))
+    if not here or order.model.quantization or order.model.embeds:
         return {}, "layers are measured of a folder with 16-bit weights only"
     library = making.one("layers:1").library
     python = interpreter.Interpreters(args.python, may_install=False).having(library)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -112,6 +113,7 @@ def _enough(name: str, need: int, free: int) -> tuple[str, bool, str]:
     return name, need <= free, f"{need / GIB:.2f} GiB are needed, {free / GIB:.2f} GiB are free"
 
 
+@cache
 def _cards() -> int:
     """Bytes that are free on this machine's cards."""
     from memserve import hardware

@@ -94,5 +94,7 @@ def _of_requests(text: str, path: str) -> Iterator[str]:
 
 def _words(said: Any) -> str:
     if isinstance(said, list):
-        return "\n".join(_words(one.get("content") if isinstance(one, dict) else one) for one in said)
+        return "\n".join(filter(None, map(_words, said)))
+    if isinstance(said, dict):
+        return _words(said.get("content") or said.get("text"))
     return said if isinstance(said, str) else ""
