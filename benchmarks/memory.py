@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from math import isnan
 from pathlib import Path
@@ -21,6 +21,8 @@ from memory_peers import PEERS
 from memory_rows import ENGINES, Row, config, copy, rows
 
 from memserve.errors import MemserveError
+from memserve.hardware import parse
+from memserve.hardware.machine import GIB
 from memserve.plan import check
 
 if TYPE_CHECKING:
@@ -83,7 +85,10 @@ def judge(row: Row) -> Judged:
         path.write_text(json.dumps(config(row)), encoding="utf-8")
     words = [str(path) if word == "MODEL" else word for word in row.command]
     try:
-        plan = check(words, row.gpus, engine_version=row.version, memory_gib_per_card=row.memory_gib)
+        machine = parse(row.gpus)
+        free = (round((row.free_gib or 0) * GIB),) * machine.cards_per_node if row.free_gib else None
+        machine = replace(machine, free_memory=free)
+        plan = check(words, machine, engine_version=row.version, memory_gib_per_card=row.memory_gib)
     except MemserveError as error:
         return Judged(row, None, str(error))
     return Judged(row, plan)

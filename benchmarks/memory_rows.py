@@ -41,6 +41,8 @@ class Row:
     gpus: str
     outcome: str
     memory_gib: float | None = None
+    free_gib: float | None = None
+    """What of a card was free when it started, where the log says."""
     scored: bool = True
     weights: float | None = None
     activation: float | None = None
@@ -107,12 +109,19 @@ def _log(row: dict[str, Any], path: str) -> Row:
     return Row(
         id=row["id"], engine=row["engine"], version=row["engine_version"] or "unknown", model=row["model_id"],
         config=path, command=_command(row),
-        gpus=_machine(row), memory_gib=row["total_gpu_memory_gib"], outcome=OUTCOMES[row["outcome"]],
+        gpus=_machine(row), memory_gib=row["total_gpu_memory_gib"], free_gib=_free(row),
+        outcome=OUTCOMES[row["outcome"]],
         scored=row["tier"] in "AB" and not row.get("unscored") and not _others(row),
         weights=seen.get("weights_gib_per_gpu"),
         activation=seen.get("activation_peak_gib"), non_torch=seen.get("non_torch_gib"),
         kv_cache=seen.get("kv_cache_gib_per_gpu"), kv_tokens=seen.get("kv_cache_tokens"),
     )  # fmt: skip
+
+
+def _free(row: dict[str, Any]) -> float | None:
+    """As a detected machine would tell it: other processes' share is no part of a command."""
+    found = re.search(r"Free memory on device \(([\d.]+)/[\d.]+ GiB\)", row.get("quote") or "")
+    return float(found[1]) if found else None
 
 
 def _others(row: dict[str, Any]) -> bool:
@@ -132,7 +141,7 @@ def _command(row: dict[str, Any]) -> tuple[str, ...]:
 
 
 def _machine(row: dict[str, Any]) -> str:
-    cards = max(row["card_count"] or 1, row["tp"] * row["pp"])
+    cards = row["card_count"] or row["tp"] * row["pp"]
     name = resolve(row["card"])[0].name
     node = 16 if name == "A3" else 8
     return f"{cards // node}x{node}x{name}" if cards > node and cards % node == 0 else f"{cards}x{name}"
@@ -160,11 +169,12 @@ def _vllm(row: dict[str, Any]) -> tuple[str, ...]:
 
 def _sglang(row: dict[str, Any]) -> tuple[str, ...]:
     names = {
-        "tp": "--tp-size", "pp": "--pp-size", "max_model_len": "--context-length", "dtype": "--dtype",
+        "tp": "--tp-size", **({"pp": "--pp-size"} if row["pp"] > 1 else {}),
+        "max_model_len": "--context-length", "dtype": "--dtype",
         "mem_fraction_static": "--mem-fraction-static", "max_num_seqs": "--max-running-requests",
         "max_num_batched_tokens": "--chunked-prefill-size", "kv_cache_dtype": "--kv-cache-dtype",
     }  # fmt: skip
-    groups = re.search(r"dp_size=(\d+)", row["notes"])
+    groups = re.search(r"(?:dp_size=|DP attention )(\d+)", row["notes"])
     attention = ["--dp-size", groups[1], "--enable-dp-attention"] if groups else []
     eager = ["--disable-cuda-graph"] if row["enforce_eager"] else []
     start = ("python", "-m", "sglang.launch_server", "--model-path", "MODEL")

@@ -12,7 +12,7 @@ from memserve.http import Event, StreamReader, failure
 from memserve.http.body import bad, parse
 from memserve.http.chat.answer import clean, count, finish
 from memserve.protocol import Completion, Delta, FinishReason, ToolCall, Usage
-from memserve_bedrock.model import finish_reasons
+from memserve_bedrock.ask import finish_reasons
 
 _PRELUDE = struct.Struct(">III")
 _SUM = struct.Struct(">I")

@@ -32,9 +32,9 @@ from memserve.http.failure import Words
 from memserve.protocol import Completion, Prompt, Request, Task
 from memserve_bedrock import answer, ask, credential
 from memserve_bedrock.answer import Frame, Frames
-from memserve_bedrock.model import Model
-from memserve_bedrock.model import capabilities as capabilities_of
-from memserve_bedrock.model import model as model_of
+from memserve_bedrock.ask import Model
+from memserve_bedrock.ask import capabilities as capabilities_of
+from memserve_bedrock.ask import model as model_of
 
 
 class ConverseEngine(HttpEngine):

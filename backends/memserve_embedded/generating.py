@@ -28,8 +28,7 @@ from memserve.protocol import (
     Usage,
 )
 from memserve.tokens.detokenizer import Detokenizer
-from memserve.tokens.prompts import Prompts
-from memserve.tokens.tokenizing import ScorePair, Tokenizing
+from memserve.tokens.prompts import Prompts, ScorePair, Tokenizing
 from memserve_embedded import GENERATING
 from memserve_embedded.convert import prepare
 from memserve_embedded.fetch import known, ready

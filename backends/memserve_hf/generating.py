@@ -17,8 +17,7 @@ from memserve.extras import release_of
 from memserve.hardware.machine import GIB
 from memserve.protocol import Capabilities, Completion, Delta, Request, Sample, Score, ScorePrompts
 from memserve.tokens.detokenizer import Detokenizer
-from memserve.tokens.prompts import Prepared, Prompts
-from memserve.tokens.tokenizing import Tokenizing
+from memserve.tokens.prompts import Prepared, Prompts, Tokenizing
 from memserve_hf.decoding import grammar
 from memserve_hf.decoding.grammar import Grammars
 from memserve_hf.decoding.loop import Loop

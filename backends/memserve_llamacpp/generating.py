@@ -23,8 +23,7 @@ from memserve.protocol import (
     Usage,
 )
 from memserve.tokens.detokenizer import Detokenizer
-from memserve.tokens.prompts import Prepared, Prompts
-from memserve.tokens.tokenizing import ScorePair, Tokenizing
+from memserve.tokens.prompts import Prepared, Prompts, ScorePair, Tokenizing
 from memserve_llamacpp.engine import capabilities
 
 if TYPE_CHECKING:

@@ -20,9 +20,8 @@ from memserve.protocol import (
     TokenLogprob,
     Usage,
 )
-from memserve.tokens.prompts import Prepared, Prompts
+from memserve.tokens.prompts import Prepared, Prompts, ScorePair, Tokenizing
 from memserve.tokens.thinking import ThoughtSplitter
-from memserve.tokens.tokenizing import ScorePair, Tokenizing
 from memserve_sglang.engine import capabilities
 from memserve_sglang.host import Host
 

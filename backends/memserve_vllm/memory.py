@@ -21,7 +21,13 @@ from memserve.memory.weights import (
 from memserve.model.spec import ModelSpec, Weight, remembered
 from memserve_vllm import memory_run
 from memserve_vllm.memory_pages import DS_MLA_TOKEN, INDEX_TOKEN, PagePlan, Pool, pool
-from memserve_vllm.memory_peak import graph_bytes, graphs_inside, non_torch_bytes, peak
+from memserve_vllm.memory_peak import (
+    graph_bytes,
+    graph_profile_blocks,
+    graphs_inside,
+    non_torch_bytes,
+    peak,
+)
 from memserve_vllm.memory_run import Facts, Run, refused
 
 ADAPTED = ("attention", "mlp", "shared_expert", "mixer", "expert")
@@ -116,7 +122,14 @@ class VllmAccountant:
         lacking = refused(run) or self.lacking(run, usable)
         if lacking:
             return footprint.fails("refused", lacking)
-        return judged(footprint, deployment, available, shape, need)
+        found = judged(footprint, deployment, available, shape, need)
+        profiled = graph_profile_blocks(run) * shape.block_bytes
+        if found.outcome == "runs" and profiled and weights + non_torch + profiled > total:
+            return footprint.fails(
+                "out_of_memory", f"CUDA graphs are profiled with {profiled / GIB:.2f} GiB of KV cache, a "
+                "block for every sequence, beside the weights: fewer --max-num-seqs, or --enforce-eager",
+            )  # fmt: skip
+        return found
 
     def run(self, model: ModelSpec, machine: Machine, deployment: Deployment) -> Run:
         """What every estimate is asked about, with nothing left open."""

@@ -218,6 +218,15 @@ def graph_bytes(run: Run) -> int:
     return int((row["base"] + row["per_layer"] * layers) * sizes * GIB)
 
 
+def graph_profile_blocks(run: Run) -> int:
+    """Blocks of the KV cache that the release makes to profile its CUDA graphs, before the real one."""
+    row = run.row("graph_profile")
+    if run.deployment.eager or not row["v2" if memory_run.runner(run).value == "V2" else "v1"]:
+        return 0
+    captured: int = GRAPH_SIZES[max(0, graph_sizes(run) - 1)]
+    return min(run.batch.sequences, captured) if row["blocks"] == "sequences" else captured
+
+
 def graphs_inside(run: Run, graphs: int) -> float:
     """What the budget keeps back for graphs: vLLM's own estimate, from the release that makes one."""
     inside = graphs and memory_run.graphs(run).value

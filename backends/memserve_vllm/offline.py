@@ -20,8 +20,7 @@ from memserve.protocol import (
     TokenLogprob,
     Usage,
 )
-from memserve.tokens.prompts import Prepared, Prompts
-from memserve.tokens.tokenizing import ScorePair, Tokenizing
+from memserve.tokens.prompts import Prepared, Prompts, ScorePair, Tokenizing
 from memserve_vllm import starting
 from memserve_vllm.engine import capabilities
 from memserve_vllm.starting import spelling

@@ -1,4 +1,4 @@
-"""Checkpoints made by the real libraries, loaded again and judged again by plain code; what stops half-way."""
+"""Checkpoints made by the real libraries, loaded and judged again by plain code; what stops half-way."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from memserve.compress import text
 from memserve.compress.__main__ import main
 
 pytestmark = [pytest.mark.engine("compress"), pytest.mark.filterwarnings("ignore")]
+Said = pytest.CaptureFixture[str]
 FAST = ["--samples", "4", "--length", "64", "--window", "64", "--windows", "2"]
 SIZES = {"hidden_size": 128, "intermediate_size": 256, "num_hidden_layers": 3, "head_dim": 32}
 
@@ -37,13 +38,15 @@ def compress(model: Path, folder: Path, *words: str, code: int = 0) -> dict[str,
 
 
 def perplexity(folder: Path, like: Path) -> float:
-    """Plain code: transformers, the judged text, windows of 64 tokens, no line of memserve.compress's worker."""
+    """Plain code: transformers, the judged text, two windows of 64 tokens, nothing of the worker."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     model = AutoModelForCausalLM.from_pretrained(folder, dtype="auto").eval()
     words = AutoTokenizer.from_pretrained(like)
-    ids = torch.tensor(words(text.read(None).judged, add_special_tokens=False)["input_ids"])[: 2 * 64].view(2, 64)
+    ids = torch.tensor(words(text.read(None).judged, add_special_tokens=False)["input_ids"])[: 2 * 64].view(
+        2, 64
+    )
     with torch.inference_mode():
         losses = [float(torch.nn.functional.cross_entropy(
             model(row[None]).logits[0, :-1].float(), row[1:])) for row in ids]  # fmt: skip
@@ -72,7 +75,7 @@ def test_pruned_and_quantized(tiny: Path, tmp_path: Path) -> None:
     assert config["quantization_config"]["quant_method"] == "compressed-tensors"
 
 
-def test_a_gate_that_must_refuse(tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_gate_that_must_refuse(tiny: Path, tmp_path: Path, capsys: Said) -> None:
     report = compress(tiny, tmp_path / "made", "--to", "width:0.25", "--memory", "1MB", code=1)
     assert not report["gate"]["passed"] and report["gate"]["reason"]
     assert not (tmp_path / "made").exists()
@@ -103,18 +106,20 @@ def test_what_lies_there_is_never_written_over(tiny: Path, tmp_path: Path) -> No
     assert not list((tmp_path / "made").iterdir())
 
 
-def test_a_library_that_is_not_there_is_named(tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_library_that_is_not_there_is_named(tiny: Path, tmp_path: Path, capsys: Said) -> None:
     words = ["--to", "gptq", "-o", str(tmp_path / "made"), "--python", sys.executable]
     assert main([str(tiny), *words]) == 1
     assert "lacks gptqmodel" in capsys.readouterr().err
     assert not (tmp_path / "made").exists()
 
 
-def test_a_dry_run_looks_inside(tiny: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_dry_run_looks_inside(tiny: Path, capsys: Said) -> None:
     assert main([str(tiny), "--to", "fp8", "--dry-run", "--json", "--python", sys.executable]) == 0
     found = json.loads(capsys.readouterr().out)
     assert [row["layer"] for row in found["layers"]] == [0, 1, 2]
-    assert all(row["weight_kurtosis"] == pytest.approx(3, abs=0.5) for row in found["layers"]), "normal weights"
+    assert all(row["weight_kurtosis"] == pytest.approx(3, abs=0.5) for row in found["layers"]), (
+        "normal weights"
+    )
     assert main([str(tiny), "--dry-run", "--python", sys.executable]) == 0
     assert "| layer |" in capsys.readouterr().out
 

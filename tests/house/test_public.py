@@ -23,7 +23,10 @@ SOURCE = ROOT / "src" / "memserve"
 PAGES = "\n".join(
     path.read_text(encoding="utf-8") for path in [ROOT / "README.md", *ROOT.glob("docs/**/*.md")]
 )
-PRIVATE = {"conformance": "a pytest suite: its options are the promise"}
+PRIVATE = {
+    "conformance": "a pytest suite: its options are the promise",
+    "adapters": "each module loads one harness, which knows it by its name",
+}
 _FOLDERS = {path.parent.name for path in SOURCE.glob("*/__init__.py")} - set(PRIVATE)
 PACKAGES = ["memserve", *sorted(f"memserve.{folder}" for folder in _FOLDERS)]
 

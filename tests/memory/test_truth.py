@@ -156,3 +156,19 @@ def _peaks(pairs):
 def _features(pairs):
     """Sequences x vocabulary, tokens x hidden, one: in GiB."""
     return np.array([[1024 * s.vocabulary / GIB, 8192 * s.hidden * 2 / GIB, 1.0] for _, s in pairs])
+
+
+def test_graphs_are_profiled_beside_a_block_for_every_sequence(tmp_path):
+    """gt-213 and gt-214: 784 MiB (256 states of a layer) could not be had, whatever the utilization."""
+    row = next(row for row in rows("logs") if row["id"] == "gt-213")
+    plan = judge(row, tmp_path)
+    assert plan.outcome == "out_of_memory" and "CUDA graphs are profiled" in plan.reasons[0]
+
+    def outcome(*more, version=row["version"]):
+        return judge({**row, "version": version, "command": [*row["command"], *more]}, tmp_path).outcome
+
+    assert outcome("--enforce-eager") == outcome("--max-num-seqs", "32") == "runs"
+    assert outcome("--max-num-seqs", "96") == "runs"
+    assert (
+        outcome("--max-num-seqs", "96", version="0.25.0") == "out_of_memory"
+    )  # two captured sizes a sequence

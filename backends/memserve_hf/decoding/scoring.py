@@ -10,8 +10,7 @@ import torch
 
 from memserve.errors import ModelUnreadable
 from memserve.protocol import Score
-from memserve.tokens.prompts import Prompts
-from memserve.tokens.tokenizing import ScorePair
+from memserve.tokens.prompts import Prompts, ScorePair
 from memserve_hf.decoding.row import Job, Row
 from memserve_hf.decoding.slots import cache_argument
 from memserve_hf.decoding.stepper import Head, Slots

@@ -12,7 +12,7 @@ from memserve import files
 from memserve.errors import InvalidInput, ModelUnreadable, UnknownName
 from memserve.model import catalogue, reader
 from memserve.model.config import read_json
-from memserve.model.recipes.build import Headers
+from memserve.model.recipes.index import Headers
 from memserve.model.spec import ModelSpec, Quantization
 
 if TYPE_CHECKING:

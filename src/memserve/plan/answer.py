@@ -20,7 +20,7 @@ from memserve.plan.search.checkpoints import loaded
 from memserve.plan.search.choice import Rank, ranked
 from memserve.plan.search.judging import learnt_here
 from memserve.plan.search.offers import consider
-from memserve.plan.search.reasons import measured, nearest, reasons_for, remedies
+from memserve.plan.search.reasons import instead, measured, nearest, reasons_for, remedies
 from memserve.plan.shown import Shown
 
 if TYPE_CHECKING:
@@ -102,6 +102,8 @@ def traded(best: Sequence[Candidate], model: ModelSpec, machine: Machine, query:
 
 def checked(plan: Plan) -> Answer:
     """The verdict on a command, in the shape of an answer."""
+    from memserve.plan.checking import cures
+
     backend = installed.named(plan.backend)
     launch = backend.launch.launch(plan.model, plan.checkpoint.id, plan.machine, plan.deployment)
     largest = backend.memory.largest_context(plan.model, plan.machine, plan.deployment)
@@ -111,8 +113,9 @@ def checked(plan: Plan) -> Answer:
     if plan.fits:
         return Answer(plan.model, plan.machine, query, plan, None, (), ())
     missed = Candidate(plan.deployment, plan.verdict, plan.checkpoint)
-    cures = () if plan.rule == "flag" else tuple(remedies(plan.model, plan.machine, query, missed))
-    return Answer(plan.model, plan.machine, query, None, plan, (), (missed,), cures)
+    open_query = Query(plan.context, plan.concurrency)
+    told = (*cures(plan, launch.command), *instead(plan.model, plan.machine, open_query))
+    return Answer(plan.model, plan.machine, query, None, plan, (), (missed,), told)
 
 
 def differing(best: Sequence[Candidate]) -> Iterator[Candidate]:

@@ -45,6 +45,8 @@ class Verdict:
     source: str = ""
     footprint: Footprint | None = None
     """None: a rule spoke before memory was asked, or an HTTP provider has none."""
+    missed: float = 0.0
+    """By what factor a target of speed is missed."""
 
     @property
     def fits(self) -> bool:

@@ -28,6 +28,8 @@ class Job:
     """Requests a minute that a provider takes."""
     tpm: float | None = None
     """Tokens a minute that a provider takes."""
+    batch: bool = False
+    """Priced at the provider's batch service."""
 
     def of(self, model: ModelSpec) -> "Job":
         """The job as a model does it: an embedder writes nothing, and a generator must write something."""
@@ -62,7 +64,8 @@ class Job:
         """The job at a provider."""
         from memserve.speed import workloads
 
-        found = workloads.ask(self.workload, price, requests_per_minute=self.rpm, tokens_per_minute=self.tpm)
+        found = workloads.ask(self.workload, price, requests_per_minute=self.rpm, tokens_per_minute=self.tpm,
+                              batch=self.batch)  # fmt: skip
         return self._told(found)
 
     def _told(self, estimate: Estimate) -> dict[str, Any]:
@@ -87,11 +90,12 @@ class Job:
 
 
 def read(workload: str | Workload | None = None, deadline: str | float | None = None,
-         budget: float | None = None, rpm: float | None = None, tpm: float | None = None) -> Job:  # fmt: skip
+         budget: float | None = None, rpm: float | None = None, tpm: float | None = None,
+         batch: bool = False) -> Job:  # fmt: skip
     """The job that the options name; bounds without a workload bound nothing."""
     if workload is None:
         raise InvalidInput(
-            "--deadline, --budget, --rpm and --tpm need a --workload, as locomo or 1000:200:50"
+            "--deadline, --budget, --rpm, --tpm and --batch need a --workload, as locomo or 1000:200:50"
         )
     from memserve.speed import workloads
 
@@ -103,7 +107,7 @@ def read(workload: str | Workload | None = None, deadline: str | float | None = 
         number = isinstance(bound, int | float) and not isinstance(bound, bool)
         if bound is not None and not (number and 0 < bound < float("inf")):
             raise InvalidInput(f"{name} must be a number above 0, not {str(bound)[:40]!r}")
-    return Job(found, seconds, budget, rpm, tpm)
+    return Job(found, seconds, budget, rpm, tpm, batch)
 
 
 def _figures(value: float) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from memserve.errors import DoesNotFit, InvalidInput, UnknownName
@@ -35,7 +36,7 @@ def candidates(model: str | PathLike[str] | ModelSpec, gpus: str | Machine | Non
     from memserve.plan.search.offers import consider
 
     query = Query.of(**options)
-    spec, machine = model_of(model, query.backend), machine_of(gpus)
+    spec, machine = model_of(model, query.backend, query.like), machine_of(gpus)
     query = query.of_model(spec)
     found = consider(spec, machine, query, thorough=True)
     return [*ranked(found, spec, machine, query), *(one for one in found if not one.fits)]
@@ -46,17 +47,22 @@ def answered(model: str | PathLike[str] | ModelSpec, gpus: str | Machine | None,
     """The whole answer, its rejections included."""
     from memserve.plan.answer import answer, answer_in_part
 
-    spec, machine = model_of(model, query.backend), machine_of(gpus)
+    spec, machine = model_of(model, query.backend, query.like), machine_of(gpus)
     if not query.headroom:
         return answer(spec, machine, query, everything=everything)
     return answer_in_part(spec, machine, query, query.headroom, everything=everything)
 
 
-def model_of(model: str | PathLike[str] | ModelSpec, backend: str | None = None) -> ModelSpec:
-    """A spec as it is, or the one of that name or path, or one that only a provider serves."""
+def model_of(model: str | PathLike[str] | ModelSpec, backend: str | None = None,
+             like: str | None = None) -> ModelSpec:  # fmt: skip
+    """A spec as it is, the one of that name or path, with the shapes `like` another's, or a provider's."""
     from memserve.model import load
     from memserve.model.spec import ModelSpec
 
+    if like is not None:
+        known, name = load(like), model.id if isinstance(model, ModelSpec) else str(model)
+        note = f"taken to have the shapes of {known.id}, as --like says"
+        return replace(known, id=name, exact=False, source=f"--like {like}", notes=(*known.notes, note))
     if isinstance(model, ModelSpec):
         return model
     try:

@@ -207,4 +207,4 @@ def _html_bar(line: str) -> str:
         f'<span style="background:{HTML_COLOURS[sign]};padding:0 {5 * share}px"></span>'
         for sign, share in shares
     )
-    return f'<div style="line-height:1em">{cells}</div>'
+    return f'<div style="line-height:1em" aria-hidden="true">{cells}</div>'

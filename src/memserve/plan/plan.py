@@ -93,6 +93,7 @@ class Plan(Judged, Shown):
             "pipeline_parallel": layout and layout.pipeline,
             "data_parallel": layout and layout.data,
             "expert_parallel": layout and layout.expert,
+            "host_layers": layout and self.deployment.host_layers,
             "kv_dtype": self.kv_dtype, "context": self.context, "largest_context": self.largest_context,
             "concurrency": self.concurrency,
             "checkpoint": self.checkpoint.id, "checkpoint_source": self.checkpoint.source,

@@ -26,7 +26,7 @@ QUANTIZATION_WORDS = {
 }  # fmt: skip
 SHORT = {"tp": "tensor_parallel", "pp": "pipeline_parallel", "dp": "data_parallel"}
 """The command line's names of what the answer calls by the long one."""
-JOB = ("workload", "deadline", "budget", "rpm", "tpm")
+JOB = ("workload", "deadline", "budget", "rpm", "tpm", "batch")
 """What makes a `Job` of a query."""
 DEFAULT_CONTEXT = 8192
 MOST = 10**9
@@ -75,6 +75,16 @@ class PlanOptions(TypedDict, total=False):
     """Requests a minute that a provider takes: a workload's hours follow from it."""
     tpm: float | None
     """Tokens a minute that a provider takes, prompts and answers together."""
+    batch: bool | None
+    """Price the workload at the provider's batch service."""
+    ttft: float | None
+    """Milliseconds that the first token may take; what is predicted to take longer is no plan."""
+    tpot: float | None
+    """Milliseconds that each further token may take."""
+    offload: bool | None
+    """Layers that the cards do not hold may stay with the host's processor, where an engine can do that."""
+    like: str | None
+    """Plan a model that nobody knows, as a fine-tune, by the shapes of this one."""
 
 
 @dataclass(frozen=True)
@@ -94,6 +104,13 @@ class Query:
     trust_remote_code: bool = False
     headroom: float = 0.0
     """Share of each card that stays free."""
+    ttft: float | None = None
+    tpot: float | None = None
+    """What an answer may take, in milliseconds."""
+    offload: bool = False
+    """Layers may stay with the host's processor."""
+    like: str | None = None
+    """The known model whose shapes the named one has."""
     job: Job | None = None
     """The workload that the plan is for: bounds the context, and is timed and priced."""
 
@@ -115,7 +132,14 @@ class Query:
 
     def of_model(self, model: ModelSpec) -> Self:
         """The query for a model: its job as the model does it."""
+        if model.embeds and self.targets:
+            raise InvalidInput(f"{model.id} writes no tokens: leave --ttft and --tpot out")
         return self if self.job is None else replace(self, job=self.job.of(model))
+
+    @property
+    def targets(self) -> dict[str, float]:
+        """The times that an answer must keep to."""
+        return {name: ms for name, ms in (("ttft", self.ttft), ("tpot", self.tpot)) if ms is not None}
 
     def __post_init__(self) -> None:
         counts = {
@@ -124,8 +148,11 @@ class Query:
         }  # fmt: skip
         for name, count in counts.items():
             _positive(name, count)
-        for name in ("backend", "engine_version", "quantization", "kv_dtype", "objective"):
+        for name in ("backend", "engine_version", "quantization", "kv_dtype", "objective", "like"):
             _word(name, getattr(self, name))
+        for name, ms in self.targets.items():
+            if isinstance(ms, bool) or not isinstance(ms, int | float) or not 0 < ms < float("inf"):
+                raise InvalidInput(f"{name} must be milliseconds above 0, not {str(ms)[:40]!r}")
         if self.backend is not None:
             object.__setattr__(self, "backend", self.backend.strip().lower())
         if self.engine_version is not None and not 0 < len(self.engine_version.strip()) <= 80:

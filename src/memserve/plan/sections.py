@@ -88,6 +88,8 @@ def _verdict(plan: Plan) -> str:
     """Memory and rules are different news."""
     if plan.fits:
         return "takes no card" if plan.remote else "fits"
+    if plan.verdict.missed:
+        return "too slow; the closest:"
     refused = plan.rule not in ("", "memory")
     return "a rule forbids it; the closest:" if refused else "does not fit; the closest:"
 
@@ -101,7 +103,9 @@ def facts(plan: Plan) -> Iterator[Row]:
         cache = "" if plan.kv_dtype == "auto" else f", KV cache in {plan.kv_dtype}"
         yield "computes in", plan.dtype + cache
         words = f"tensor {layout.tensor} x pipeline {layout.pipeline} x data {layout.data}"
-        yield "layout", words + (", whole experts per card" if layout.expert else "")
+        away = plan.deployment.host_layers
+        words += ", whole experts per card" if layout.expert else ""
+        yield "layout", words + (f", {away} of {len(plan.model.blocks)} layers on the host" if away else "")
     largest = f" (at most {plan.largest_context})" if plan.largest_context else ""
     yield "context", f"{plan.context} tokens{largest}"
     if plan.footprint is not None:

@@ -14,7 +14,7 @@ from types import FrameType
 from typing import Any, TypeVar
 
 from memserve.errors import InvalidInput, MemserveError
-from memserve.run import ask
+from memserve.run import ask, batch_format
 from memserve.run.async_loop import AsyncLoop
 from memserve.run.distributed import RayLoop, remote
 from memserve.run.limits.budget import Spending, dearest, price_of
@@ -29,6 +29,7 @@ from memserve.run.store.journal import Journal, is_reserve
 from memserve.run.store.record import ANSWERED, FAILED, Action, KnownIds, Stamp
 from memserve.run.store.results import Results
 from memserve.run.summary import Summary
+from memserve.run.tasks import Task, adapted, entry
 
 T = TypeVar("T")
 _HANGUP = getattr(signal, "SIGHUP", None)
@@ -109,10 +110,13 @@ class Interrupts:
 class Intake:
     """Everything that a run reads passes through here once."""
 
-    def __init__(self, seen: KnownIds, results: Results, settings: Mapping[str, Any]) -> None:
+    def __init__(self, seen: KnownIds, results: Results, settings: Mapping[str, Any], task: Task,
+                 model: str | None) -> None:  # fmt: skip
         self._known = seen
         self._results = results
         self._settings = settings
+        self._task = task
+        self._model = model
 
     def pending(self, requests: Any,
                 following: Callable[[Iterator[Entry]], Entry]) -> Iterator[Item]:  # fmt: skip
@@ -132,7 +136,9 @@ class Intake:
         try:
             if isinstance(value, InvalidInput):
                 raise value
-            item = read_item(value, index, self._settings)
+            if batch_format.is_line(value):
+                value = batch_format.request(value, self._model)
+            item = read_item(entry(value, self._task), index, self._settings)
         except InvalidInput as broken:
             self._results.malformed(index, line, broken, name_in(value))
             return None
@@ -178,9 +184,11 @@ class Job:
 
     def __init__(self, requests: Any, output: Any, generator: Any, options: Options) -> None:
         self._output = check(requests, output, options)
+        self._task: Task = "generate"
         if options.distributed:
             generator = remote(generator)
         else:
+            generator, self._task = adapted(generator, options.task)
             ask.check(generator)
         if ask.batches(generator) and (options.rpm or options.tpm):
             raise InvalidInput("rpm and tpm are a provider's limits: this generator is a local engine")
@@ -204,7 +212,7 @@ class Job:
             cache = stack.enter_context(closing(Cache(options.cache, named))) if options.cache else None
             results = Results(journal, failed, cache, spending)
             stack.enter_context(Progress(results.counts, count_requests(self._requests), options.progress))
-            intake = Intake(ids, results, options.settings)
+            intake = Intake(ids, results, options.settings, self._task, None if each else named.get("model"))
             if options.distributed:
                 self._over_ray(intake, results, spending)
             elif ask.batches(self._generator):

@@ -131,7 +131,8 @@ def _identified(request: Request, index: int, name: Any, meta: Any) -> Item:
 
 def name_in(value: Any) -> Identity | None:
     """The id of an entry that may be malformed otherwise."""
-    name = value.get("id") if isinstance(value, Mapping) else getattr(value, "id", None)
+    own = value.get("id", value.get("custom_id")) if isinstance(value, Mapping) else None
+    name = getattr(value, "id", own)
     return name if isinstance(name, (str, int)) and not isinstance(name, bool) else None
 
 

@@ -1,10 +1,16 @@
-"""What a run did."""
+"""What a run did, and its answers read back."""
+
+from __future__ import annotations
 
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 
 @dataclass(frozen=True)
@@ -75,3 +81,12 @@ def answers(output: str | Path) -> Iterator[dict[str, Any]]:
         for line in file:
             if line.endswith(b"\n"):
                 yield json.loads(line)
+
+
+def vectors(output: str | Path) -> tuple[list[str | int], NDArray[np.float32]]:
+    """The ids and the matrix of an embedder's run, in the order of its input; of two answers the later."""
+    import numpy as np
+
+    found = {row["id"]: (row.get("index", 0), row["embedding"]) for row in answers(output)}
+    rows = sorted(((index, name, vector) for name, (index, vector) in found.items()), key=lambda row: row[0])
+    return [name for _, name, _ in rows], np.array([vector for _, _, vector in rows], np.float32)

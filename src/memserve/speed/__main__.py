@@ -16,7 +16,7 @@ from memserve.hardware.machine import GIB
 from memserve.speed.communication import Traffic
 from memserve.speed.compression import Effect
 from memserve.speed.economics import Sum
-from memserve.speed.inputs import number
+from memserve.speed.result import number
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace

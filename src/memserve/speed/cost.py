@@ -1,7 +1,7 @@
 """Money per token, from the few figures people quote: prices, server hours, MFU, a human's pace."""
 
 from memserve.errors import InvalidInput
-from memserve.speed.inputs import number
+from memserve.speed.result import number
 
 MILLION = 1_000_000
 MOST = 1e30

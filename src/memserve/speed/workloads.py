@@ -20,8 +20,8 @@ from memserve.engines.memory import Assumption
 from memserve.errors import InvalidInput, UnknownName
 from memserve.hardware.machine import Machine
 from memserve.model.spec import ModelSpec
-from memserve.speed.inputs import MOST_TOKENS, number
 from memserve.speed.prices import Price
+from memserve.speed.result import MOST_TOKENS, number
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from memserve.model.config import Config
-from memserve.model.recipes import decoder, families, heads, modules
+from memserve.model.recipes import decoder, families, modules
 from memserve.model.recipes.decoder import Heads
 from memserve.model.recipes.family import FOUR_NORMS, Family
 from memserve.model.recipes.index import Recipe
@@ -100,7 +100,7 @@ def text(config: Config, architecture: str) -> Inventory:
     each = config.maybe("hidden_size_per_layer_input")
     if each:
         body = body.adding(stem=own_inputs(config, each))
-    return heads.with_head(config, body, architecture, FAMILY)
+    return modules.with_head(config, body, architecture, FAMILY)
 
 
 def _words(config: Config, architecture: str) -> Inventory:

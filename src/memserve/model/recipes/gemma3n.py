@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from memserve.model.config import Config
-from memserve.model.recipes import decoder, gemma, heads, modules
+from memserve.model.recipes import decoder, gemma, modules
 from memserve.model.recipes.index import Recipe
 from memserve.model.recipes.modules import Inventory
 from memserve.model.spec import Block
@@ -57,7 +57,7 @@ def text(config: Config, architecture: str) -> Inventory:
         ),
         top=modules.linear("altup_unembed_projections", hidden, hidden, part="other", count=others),
     )
-    return heads.with_head(config, body, architecture, FAMILY)
+    return modules.with_head(config, body, architecture, FAMILY)
 
 
 RECIPES: dict[str, Recipe] = {"gemma3n_text": text}

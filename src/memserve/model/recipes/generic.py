@@ -6,7 +6,7 @@ What a config cannot say (a bias here, a norm there) is guessed from its kin, so
 from typing import Any
 
 from memserve.model.config import LARGEST, MOST_LAYERS, Config
-from memserve.model.recipes import decoder, heads, index, mla, modules
+from memserve.model.recipes import decoder, index, mla, modules
 from memserve.model.recipes.family import Family, Moe
 from memserve.model.recipes.modules import Inventory, Weights
 from memserve.model.spec import Block
@@ -119,7 +119,7 @@ def _words(config: Config, architecture: str) -> Inventory:
     if _odd(same):
         same.given.pop("layer_types", None)
     body = decoder.assemble(same, family, decoder.stack(same, family))
-    found = heads.with_head(same, body, architecture, family)
+    found = modules.with_head(same, body, architecture, family)
     if config.raw("is_encoder_decoder") is not True:
         return found._replace(encoder_only=same.has("type_vocab_size"))
     return _with_encoder(config, same, family, found)
@@ -183,7 +183,7 @@ def inventory(config: Config, architecture: str) -> Inventory:
     if field and "tie_word_embeddings" in config.given:
         inner.given["tie_word_embeddings"] = config.given["tie_word_embeddings"]
     own = index.recipe(inner.kind) if field else None
-    class_name = "ForCausalLM" if field and heads.task_of(architecture) else architecture
+    class_name = "ForCausalLM" if field and modules.task_of(architecture) else architecture
     found = own(inner, class_name) if own else _words(inner, class_name)
     for name in TOWERS:
         if name != field and isinstance(config.given.get(name), dict):

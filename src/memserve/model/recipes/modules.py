@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import NamedTuple, TypeAlias
 
+from memserve.model.config import Config
+from memserve.model.recipes.family import Family, on
 from memserve.model.spec import Block, Part, Shard, Weight
 
 Weights: TypeAlias = tuple[Weight, ...]
@@ -112,3 +114,39 @@ class Inventory(NamedTuple):
     def adding(self, *, stem: Weights = (), top: Weights = (), towers: Weights = ()) -> Inventory:
         """The same body with more weights."""
         return self._replace(stem=(*self.stem, *stem), top=(*self.top, *top), towers=(*self.towers, *towers))
+
+
+GENERATIVE = ("ForCausalLM", "ForConditionalGeneration", "ForImageTextToText")
+
+
+def labels(config: Config) -> int:
+    """Classes a classifier tells apart: `id2label`, else `num_labels`, else two."""
+    names = config.given.get("id2label")
+    if isinstance(names, dict):
+        return len(names)
+    return config.size("num_labels", 2)
+
+
+def task_of(architecture: str) -> str:
+    """The part of a class name that says what it is for; empty for a bare body."""
+    if architecture.endswith("LMHeadModel"):
+        return "ForCausalLM"
+    return architecture[architecture.rindex("For") :] if "For" in architecture else ""
+
+
+def with_head(config: Config, body: Inventory, architecture: str, family: Family | None = None) -> Inventory:
+    """A decoder's body with what its class adds; a config that names no class means the generating one."""
+    family = family or Family()
+    hidden = body.head_width or body.hidden
+    tied = family.ties and config.flag("tie_word_embeddings")
+    kind = task_of(architecture or "ForCausalLM")
+    if kind in GENERATIVE:
+        bias = on(config, family.head_bias)
+        return body.adding(top=head(body.vocabulary, hidden, tied=tied, bias=bias))
+    if kind == "ForSequenceClassification":
+        return body.adding(top=linear("score", labels(config), hidden, part="head"))
+    if kind == "ForTokenClassification":
+        return body.adding(top=linear("score", labels(config), hidden, bias=True, part="head"))
+    if kind == "ForQuestionAnswering":
+        return body.adding(top=linear("qa_outputs", 2, hidden, bias=True, part="head"))
+    return body

@@ -45,9 +45,9 @@ class Rank:
         engine = installed.named(candidate.backend).rules.get("rank", 9)
         taste = (candidate.deployment.eager, engine, preference(candidate.quantization))
         if self.query.objective != "quality":
-            return (self.last_resort(candidate), effort, self.pace(candidate), *taste)
+            return (*self.last_resort(candidate), effort, self.pace(candidate), *taste)
         stages, *layout = self.layout(candidate)
-        return (self.last_resort(candidate), *self.quality(candidate, effort), stages, *taste, *layout)
+        return (*self.last_resort(candidate), *self.quality(candidate, effort), stages, *taste, *layout)
 
     def quality(self, candidate: Judged, effort: int) -> tuple[int, ...]:
         """Steps below 16 bits, barely running as one; of equals what exists, runs well, loses least."""
@@ -59,6 +59,9 @@ class Rank:
     def because(self, candidate: Judged, chosen: Judged) -> str:
         """Which preference put a candidate that fits behind the chosen one."""
         if self.last_resort(candidate) != self.last_resort(chosen):
+            away = candidate.deployment.host_layers
+            if away > chosen.deployment.host_layers:
+                return f"{away} of its layers stay on the host"
             return f"{candidate.backend} in {candidate.dtype} is a last resort"
         if self.query.objective != "quality":
             return f"{self.query.objective} is asked for"
@@ -73,8 +76,11 @@ class Rank:
         emulated = self.emulated(candidate)
         return "no FP8 arithmetic on this card" if emulated else f"{chosen.quantization} is better supported"
 
-    def last_resort(self, candidate: Judged) -> int:
-        """No batching, float32, a dtype too narrow for the model: not before nothing else fits."""
+    def last_resort(self, candidate: Judged) -> tuple[int, int]:
+        """Layers on the host, no batching, float32, a dtype too narrow: not before nothing else fits."""
+        return candidate.deployment.host_layers, self._last_resort(candidate)
+
+    def _last_resort(self, candidate: Judged) -> int:
         serves = installed.named(candidate.backend).rules.get("serves", {})
         slow = not serves.get("continuous_batching") and self.query.backend != candidate.backend
         narrow = self.model.model_type in OVERFLOWS.get(candidate.dtype, ())

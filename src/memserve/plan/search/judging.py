@@ -31,6 +31,19 @@ def fitted(backend: Plannable, model: ModelSpec, machine: Machine,
     return deployment, verdict
 
 
+def offloaded(backend: Plannable, model: ModelSpec, machine: Machine,
+              deployment: Deployment) -> tuple[Deployment, Verdict]:  # fmt: skip
+    """The form with the fewest layers on the host that the cards hold: whether the host holds those."""
+    low, high = 1, len(model.blocks) - deployment.layout.pipeline
+    while low < high:
+        middle = (low + high) // 2
+        held_by_cards = backend.memory.account(model, machine, replace(deployment, host_layers=middle))
+        ample = held_by_cards.max_concurrency * deployment.layout.data >= deployment.concurrency
+        low, high = (low, middle) if held_by_cards.free >= 0 and ample else (middle + 1, high)
+    form = replace(deployment, host_layers=high)
+    return form, held(backend, model, machine, form)
+
+
 def forms(rules: Mapping[str, Any], deployment: Deployment) -> Iterator[Deployment]:
     """The deployment as asked, then with each concession that its rules list."""
     for concession in rules.get("concessions", ({},)):

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from math import inf
 from typing import Any
 
 from memserve.engines import installed
@@ -17,12 +18,14 @@ from memserve.plan.candidate import (
     Candidate,
     Checkpoint,
     Judged,
+    Verdict,
     steps,
     weight_loss,
 )
 from memserve.plan.query import Query
+from memserve.plan.search import pricing
 from memserve.plan.search.checkpoints import checkpoints, known_methods, loaded
-from memserve.plan.search.judging import fitted, refused
+from memserve.plan.search.judging import fitted, offloaded, refused
 
 MOST_TENSOR = 64
 
@@ -101,10 +104,30 @@ def consider(model: ModelSpec, machine: Machine, query: Query, *, thorough: bool
     if not model.blocks or not installed.plans_locally(query.backend):
         from memserve.plan.search import remote
 
-        return list(remote.candidates(model, query))
+        return [on_time(one, model, machine, query) for one in remote.candidates(model, query)]
     for name in installed.asked(query.backend, query.engine_version):
         found += of_backend(name, installed.named(name), model, machine, query, thorough=thorough)
-    return found
+    return [on_time(one, model, machine, query) for one in found] if query.targets else found
+
+
+def on_time(one: Candidate, model: ModelSpec, machine: Machine, query: Query) -> Candidate:
+    """A candidate that fits, refused where it is predicted to miss a target."""
+    if not one.fits or not query.targets:
+        return one
+    if one.remote:
+        why = "no provider states how fast it answers: --ttft and --tpot hold on cards of one's own"
+        verdict = Verdict("refused", "target", why, "memserve's list of prices", missed=inf)
+        return replace(one, verdict=verdict)
+    told = pricing.speed(loaded(model, one.checkpoint), machine, one, one.concurrency, query.job)
+    for name, wanted in query.targets.items():
+        taken: float = getattr(told, f"{name}_ms").likely
+        if taken > wanted:
+            what = "the first token" if name == "ttft" else "each further token"
+            why = f"{what} takes {taken:.4g} ms and {wanted:g} are wanted"
+            source = "memserve's speed model"
+            verdict = replace(one.verdict, outcome="refused", rule=name, reason=why, source=source)
+            return replace(one, verdict=replace(verdict, missed=taken / wanted))
+    return one
 
 
 def unoffered(model: ModelSpec, machine: Machine, query: Query, quantization: str) -> Iterator[Candidate]:
@@ -260,7 +283,8 @@ class Offer:
             if layout.pipeline > 1 and fits and plain and not self.thorough:
                 return
             candidate = self.judged(judge, model, checkpoint, replace(first, layout=layout))
-            fits = fits or (candidate.fits and not squeezed(candidate, self.machine))
+            held = candidate.fits and not candidate.deployment.host_layers
+            fits = fits or (held and not squeezed(candidate, self.machine))
             if candidate.fits and not cramped(candidate, self.machine) and not checkpoint.make:
                 self.reached = min(self.reached, steps(weight_loss(checkpoint), candidate.kv_dtype))
             yield candidate
@@ -288,13 +312,17 @@ class Offer:
                deployment: Deployment) -> Candidate:  # fmt: skip
         """Rules, then memory."""
         refusal = self.stored_otherwise(deployment, checkpoint) or judge(deployment)
-        if refusal is not None and refusal.check in EXPERT_CHECKS and judge.known["experts"]:
-            whole = replace(deployment, layout=replace(deployment.layout, expert=True))
-            if judge(whole) is None:
-                refusal, deployment = None, whole
+        whole = bool(judge.known["experts"] and self.backend.rules["serves"].get("experts"))
+        if refusal is not None and refusal.check in EXPERT_CHECKS and whole:
+            apart = replace(deployment, layout=replace(deployment.layout, expert=True))
+            if judge(apart) is None:
+                refusal, deployment = None, apart
         if refusal is not None:
             return Candidate(deployment, refused(refusal), checkpoint)
         best, verdict = fitted(self.backend, model, self.machine, deployment)
+        on = self.backend.rules["serves"].get("host_layers", ())
+        if self.query.offload and not verdict.fits and self.machine.card.vendor in on and not model.embeds:
+            best, verdict = offloaded(self.backend, model, self.machine, deployment)
         return Candidate(best, verdict, checkpoint)
 
     def stored_otherwise(self, deployment: Deployment, checkpoint: Checkpoint) -> Refusal | None:

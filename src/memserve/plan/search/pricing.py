@@ -39,7 +39,7 @@ def speed(model: ModelSpec, machine: Machine, candidate: Judged, concurrency: in
         model, machine, backend=candidate.backend, engine_version=candidate.engine_version,
         quantization=candidate.quantization, tensor_parallel=layout.tensor, pipeline_parallel=layout.pipeline,
         data_parallel=layout.data, kv_dtype=candidate.kv_dtype, input_tokens=prompt, output_tokens=output,
-        concurrency=concurrency,
+        concurrency=concurrency, host_layers=candidate.deployment.host_layers,
     )  # fmt: skip
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import TypeAlias
+from math import ceil
+from typing import Any, TypeAlias
 
 from memserve.engines import installed
 from memserve.engines.rules.judge import offered, subject
@@ -13,16 +14,18 @@ from memserve.model.spec import ModelSpec
 from memserve.plan.candidate import BELOW_4_BIT, WEIGHTS, Candidate, steps, weight_loss
 from memserve.plan.plan import Plan
 from memserve.plan.query import Query
+from memserve.plan.search import pricing
 from memserve.plan.search.checkpoints import loaded
 from memserve.plan.search.choice import Rank, ranked
 from memserve.plan.search.offers import CARDS_OF_A_NODE, consider, unoffered
+from memserve.speed.result import Range
 
 
 def reasons_for(plan: Plan, rank: Rank, found: Sequence[Candidate]) -> tuple[str, ...]:
     """Sentences for a reader, the weightiest first; `found` is all that was considered."""
     rejected = [one for one in found if not one.fits]
     said = (
-        *_assumed(plan), *_why_not_better(plan, rank, found), *_dtype(plan, rejected),
+        *_assumed(plan), *_targets(plan, rank), *_why_not_better(plan, rank, found), *_dtype(plan, rejected),
         *_release(plan, rejected), *_checkpoint(plan), *_concessions(plan),
         *_context(plan, rank.query), *(plan.launch.notes if plan.launch else ()),
     )  # fmt: skip
@@ -35,6 +38,17 @@ def _assumed(plan: Plan) -> Iterator[str]:
     if cards > CARDS_OF_A_NODE and cards % CARDS_OF_A_NODE == 0 and not plan.remote:
         spec = f"{plan.machine.cards // CARDS_OF_A_NODE}x{CARDS_OF_A_NODE}x{card}"
         yield f"taken as {cards} cards in one node, which few machines have: say {spec} for nodes"
+
+
+def _targets(plan: Plan, rank: Rank) -> Iterator[str]:
+    """How surely a target of speed is met."""
+    if plan.fits and rank.query.targets:
+        held = loaded(rank.model, plan.checkpoint)
+        told = pricing.speed(held, rank.machine, plan, plan.concurrency, rank.query.job)
+        unsure = ", and never timed on such a card" if told.at_most else ""
+        for name, wanted in rank.query.targets.items():
+            spread: Range = getattr(told, f"{name}_ms")
+            yield f"--{name} {wanted:g}: {spread.likely:.4g} ms likely, {spread.high:.4g} at worst{unsure}"
 
 
 def _why_not_better(plan: Plan, rank: Rank, found: Sequence[Candidate]) -> Iterator[str]:
@@ -155,6 +169,8 @@ def measured(candidate: Candidate, model: ModelSpec, machine: Machine) -> Candid
 
 
 def _distance(candidate: Candidate) -> tuple[float, ...]:
+    if candidate.verdict.missed:
+        return (-1.0, candidate.verdict.missed)
     if candidate.remote:
         return (REFUSED_AT["model"],)
     footprint = candidate.footprint
@@ -173,7 +189,13 @@ def _refused_at(candidate: Candidate) -> float:
 
 def remedies(model: ModelSpec, machine: Machine, query: Query, closest: Candidate) -> Iterator[str]:
     """Changes of the call that were tried and hold all else that was asked."""
-    yield from _less(model, machine, query, closest)
+    away = None if query.offload else _best(model, machine, replace(query, offload=True))
+    if away is not None and away.deployment.host_layers:
+        rate = pricing.speed(loaded(model, away.checkpoint), machine, away, query.concurrency, query.job)
+        likely, count = rate.output_tokens_per_s.likely, away.deployment.host_layers
+        yield (f"--offload: {_named(away)} fits with {count} of {len(model.blocks)} layers on the host, "
+               f"about {likely:.2g} tokens/s")  # fmt: skip
+    yield from (_slower if closest.verdict.missed else _less)(model, machine, query, closest)
     for words, spec, place, asked in _changes(model, machine, query, closest):
         best = _best(spec, place, asked)
         if best is not None:
@@ -187,8 +209,40 @@ def remedies(model: ModelSpec, machine: Machine, query: Query, closest: Candidat
                 return
 
 
+def instead(model: ModelSpec, machine: Machine, query: Query) -> Iterator[str]:
+    """For a command that does not start: what the planner takes on these cards, or on the fewest more."""
+    for place in (machine, *_larger(machine)):
+        best = _best(model, place, query)
+        if best is not None:
+            words = f"memserve plan {model.id} --gpus {_spec(place)} --context {query.context}"
+            yield f"{words}: {_named(best)} fits"
+            return
+
+
+def _spec(machine: Machine) -> str:
+    return f"{machine.nodes}x" * (machine.nodes > 1) + f"{machine.cards_per_node}x{machine.card.name}"
+
+
 def _best(model: ModelSpec, machine: Machine, query: Query) -> Candidate | None:
     return next(iter(ranked(consider(model, machine, query), model, machine, query)), None)
+
+
+def _slower(model: ModelSpec, machine: Machine, query: Query, closest: Candidate) -> Iterator[str]:
+    """The least that the missed target must be, or fewer requests at once."""
+    wanted = query.targets.get(closest.rule)
+    if wanted is None:
+        return
+    least = ceil(wanted * closest.verdict.missed)
+    changed: dict[str, Any] = {closest.rule: least}
+    best = _best(model, machine, replace(query, **changed))
+    if best is not None:
+        yield f"--{closest.rule} {least}: {_named(best)} answers so fast"
+    for share in (2, 4, query.concurrency):
+        fewer = query.concurrency // share
+        best = _best(model, machine, replace(query, concurrency=fewer)) if fewer else None
+        if best is not None and fewer < query.concurrency:
+            yield f"--concurrency {fewer}: {_named(best)} answers in time"
+            return
 
 
 def _less(model: ModelSpec, machine: Machine, query: Query, closest: Candidate) -> Iterator[str]:
@@ -230,8 +284,7 @@ def _changes(model: ModelSpec, machine: Machine, query: Query, closest: Candidat
     if base is not None:
         yield f"plan {base.id} instead: {{}} fits", base, machine, query
     for larger in _larger(machine):
-        spec = f"{larger.nodes}x" * (larger.nodes > 1) + f"{larger.cards_per_node}x{machine.card.name}"
-        yield f"--gpus {spec}: {{}} fits", model, larger, query
+        yield f"--gpus {_spec(larger)}: {{}} fits", model, larger, query
 
 
 def _larger(machine: Machine) -> Iterator[Machine]:
@@ -263,6 +316,8 @@ def _freed(query: Query) -> dict[str, Query]:
         "--pp": replace(query, pipeline_parallel=None),
         "--dp": replace(query, data_parallel=None),
         "--kv-dtype": replace(query, kv_dtype=None),
+        "--ttft": replace(query, ttft=None),
+        "--tpot": replace(query, tpot=None),
         "--engine-version": replace(query, engine_version=None),
         "--backend": replace(query, backend=None, engine_version=None),
         "the layout": replace(query, tensor_parallel=None, pipeline_parallel=None, data_parallel=None),

@@ -96,7 +96,7 @@ def anywhere(model: str | PathLike[str] | ModelSpec, **options: Unpack[PlanOptio
     from memserve.plan.library import model_of
 
     query = Query.of(**options)
-    spec = model_of(model, query.backend)
+    spec = model_of(model, query.backend, query.like)
     local = bool(spec.blocks) and installed.plans_locally(query.backend)
     rows = sorted(
         table(spec, query) if local else (),

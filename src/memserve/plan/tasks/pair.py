@@ -82,7 +82,8 @@ def pair(
     from memserve.plan.library import machine_of, model_of
 
     query = Query.of(**options)
-    return planned(model_of(generator, query.backend), model_of(embedder), machine_of(gpus), query)
+    spec = model_of(generator, query.backend, query.like)
+    return planned(spec, model_of(embedder), machine_of(gpus), query)
 
 
 def planned(generator: ModelSpec, embedder: ModelSpec, machine: Machine, query: Query) -> Pair:

@@ -128,12 +128,13 @@ class Machines(Shown):
 
 def run(options: Namespace) -> int:
     """Answer a training question; 0 if it fits, 1 if not."""
+    from memserve.plan.library import model_of
     from memserve.plan.shown import show
     from memserve.plan.tasks.options import any_machine
 
-    asked = read(options.train)
-    found = anywhere(options.model, **asked) if any_machine(options) else None
-    return show(found or train(options.model, options.gpus, **asked), options)
+    asked, model = read(options.train), model_of(options.model, like=options.like)
+    found = anywhere(model, **asked) if any_machine(options) else None
+    return show(found or train(model, options.gpus, **asked), options)
 
 
 def train(model: str | PathLike[str] | ModelSpec, gpus: str | Machine | None = None,

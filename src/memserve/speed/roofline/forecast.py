@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cache
+from math import ceil
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from memserve import files
 from memserve.engines.speed import EngineSpeed
 from memserve.hardware.machine import Card, Machine
 from memserve.model.spec import ModelSpec
-from memserve.speed import inputs, learnt
+from memserve.speed import learnt, result
 from memserve.speed.learnt import Learnt
 from memserve.speed.result import Range, Speed
 from memserve.speed.roofline import engines, layout, queueing, shape, step
@@ -117,13 +118,34 @@ def predict(model: str | PathLike[str] | ModelSpec, gpus: str | Machine, *, back
     data_parallel, prefix_tokens (already in the cache), kv_dtype, max_sequences.
     """
     load = queueing.Load(input_tokens, output_tokens, options.pop("prefix_tokens", 0.0))
-    spec, machine = _spec(model), _machine(gpus)
-    return judge(
-        situate(
-            shape.of(spec), machine, backend, load, concurrency, engine_version=engine_version,
-            quantization=quantization, tensor_parallel=tensor_parallel, **options,
-        )
+    spec, machine, away = _spec(model), _machine(gpus), options.pop("host_layers", 0)
+    on_cards = replace(spec, blocks=spec.blocks[away:], stem=(), top=()) if away else spec
+    situation = situate(
+        shape.of(on_cards), machine, backend, load, concurrency, engine_version=engine_version,
+        quantization=quantization, tensor_parallel=tensor_parallel, **options,
     )  # fmt: skip
+    found = judge(situation)
+    return with_host(found, shape.of(replace(spec, blocks=spec.blocks[:away])), situation) if away else found
+
+
+def with_host(found: Speed, held: shape.Shape, situation: Situation) -> Speed:
+    """The same with these layers and the head on the host: read there for each token, copied for prompts."""
+    facts, setup, load = engines.facts(situation.engine)["host"], situation.setup, situation.load
+    read, work = held.active * setup.format.bits / 8, 2 * held.active / facts["flops"]
+    slow, likely, fast = (max(read / rate, found.batch * work) * 1e3 for rate in facts["bytes_per_s"])
+    copied = layout.stored_bytes(held, setup.format) * ceil(load.input_tokens / facts["chunk"])
+    link = setup.card.host_link.bytes_per_second if setup.card.host_link else PCIE
+    copying = copied / link * 1e3 + found.ttft_ms.likely * held.active / setup.shape.active
+    prompt = min(copying, load.input_tokens * work * 1e3)
+    first, later = found.ttft_ms, found.tpot_ms
+    ttft = Range(first.low + prompt / 2, first.likely + prompt, first.high + prompt * 2)
+    tpot = Range(later.low + fast, later.likely + likely, later.high + slow)
+    before, after = (
+        one.likely + load.output_tokens * each.likely for one, each in ((first, later), (ttft, tpot))
+    )
+    rate = found.output_tokens_per_s.likely * before / after
+    spread = Range(rate * tpot.likely / tpot.high, rate, rate * tpot.likely / tpot.low)
+    return replace(found, ttft_ms=ttft, tpot_ms=tpot, output_tokens_per_s=spread)
 
 
 def situate(model: shape.Shape, machine: Machine, backend: str, load: queueing.Load,
@@ -190,18 +212,18 @@ def _requests_per_s(situation: Situation, timing: Timing) -> float:
 
 
 def _counts(load: queueing.Load, concurrency: float | None) -> None:
-    inputs.number("input_tokens", load.input_tokens, most=inputs.MOST_TOKENS)
-    inputs.number("prefix_tokens", load.prefix_tokens, most=inputs.MOST_TOKENS)
-    inputs.number("output_tokens", load.output_tokens, above=True, most=inputs.MOST_TOKENS)
+    result.number("input_tokens", load.input_tokens, most=result.MOST_TOKENS)
+    result.number("prefix_tokens", load.prefix_tokens, most=result.MOST_TOKENS)
+    result.number("output_tokens", load.output_tokens, above=True, most=result.MOST_TOKENS)
     if concurrency is not None:
-        inputs.number("concurrency", concurrency, above=True, most=inputs.MOST_TOKENS)
+        result.number("concurrency", concurrency, above=True, most=result.MOST_TOKENS)
 
 
 def _choices(words: dict[str, object], degrees: dict[str, object]) -> None:
     for name, value in words.items():
-        inputs.word(name, value, needed=name == "backend")
+        result.word(name, value, needed=name == "backend")
     for name, value in degrees.items():
-        inputs.degree(name, value)
+        result.degree(name, value)
 
 
 def _spec(model: Any) -> ModelSpec:
@@ -215,7 +237,7 @@ def _spec(model: Any) -> ModelSpec:
 def _machine(gpus: Any) -> Machine:
     if hasattr(gpus, "card"):
         return gpus  # type: ignore[no-any-return]
-    inputs.word("gpus", gpus, needed=True)
+    result.word("gpus", gpus, needed=True)
     from memserve.hardware import parse
 
     return parse(gpus)

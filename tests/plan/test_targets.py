@@ -1,0 +1,84 @@
+"""`--ttft`, `--tpot`: what is predicted to miss a target is no plan; `--like`, `--batch`."""
+
+from __future__ import annotations
+
+import random
+import re
+
+import pytest
+
+import memserve
+from memserve.errors import DoesNotFit, InvalidInput
+from memserve.plan.library import answered
+from memserve.plan.query import Query
+from memserve.plan.tasks.comparing import compare
+
+MODELS = ("llama-8b", "qwen3-8b", "qwen3-32b", "llama-70b", "gpt-oss-20b")
+MACHINES = ("1xL4", "1xA100", "2xH100", "4xV100", "1xRTX4090", "8x910B4")
+
+
+def drawn(seed: int) -> tuple[str, str, dict[str, float]]:
+    draw = random.Random(seed)
+    options = {"concurrency": draw.choice([1, 1, 8, 32])}
+    if draw.random() < 0.7:
+        options["tpot"] = draw.choice([5, 15, 30, 60, 120])
+    if draw.random() < 0.7:
+        options["ttft"] = draw.choice([50, 200, 1000, 4000])
+    return draw.choice(MODELS), draw.choice(MACHINES), options
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_a_plan_meets_its_targets_and_a_miss_says_what_would(seed: int) -> None:
+    model, gpus, options = drawn(seed)
+    targets = {name: ms for name, ms in options.items() if name != "concurrency"}
+    answer = answered(model, gpus, Query.of(**options))
+    for one in (*answer.plans, *answer.alternatives):
+        assert all(one.speed[f"{name}_ms"]["likely"] <= ms * 1.001 for name, ms in targets.items())
+    for plan in answer.plans:
+        assert all(any(f"--{name} {ms:g}" in said for said in plan.reasons) for name, ms in targets.items())
+    for said in filter(None, (re.match(r"--(ttft|tpot|concurrency) (\d+):", one) for one in answer.remedies)):
+        assert memserve.plan.best(model, gpus, **{**options, said[1]: int(said[2])}).fits
+
+
+def test_no_refusal_for_speed_is_false() -> None:
+    with pytest.raises(DoesNotFit, match="further token takes") as missed:
+        memserve.plan.best("llama-8b", "1xL4", tpot=5)
+    assert "too slow" in str(missed.value.closest)
+    plan = memserve.plan.best("llama-8b", "1xL4", ttft=200)
+    assert plan.quantization != "none" and any("16 bit" in one for one in plan.reasons)
+    with pytest.raises(DoesNotFit):
+        memserve.plan.best("llama-8b", "1xL4", ttft=200, quantization="none")
+
+
+@pytest.mark.parametrize("options", [{"ttft": 0}, {"tpot": "fast"}, {"tpot": True}, {"ttft": float("inf")}])
+def test_a_target_is_milliseconds(options: dict[str, object]) -> None:
+    with pytest.raises(InvalidInput, match="milliseconds"):
+        memserve.plan.best("llama-8b", "1xL4", **options)
+
+
+def test_a_target_has_no_meaning_for_vectors_and_providers() -> None:
+    with pytest.raises(InvalidInput, match="writes no tokens"):
+        memserve.plan.best("BAAI/bge-m3", "1xL4", ttft=100)
+    with pytest.raises(DoesNotFit, match="no provider states"):
+        memserve.plan.best("gpt-4o-mini", ttft=100)
+
+
+def test_a_fine_tune_is_planned_by_the_shapes_of_another() -> None:
+    known = memserve.plan.best("mistral-7b", "1xL4")
+    tuned = memserve.plan.best("someuser/MyMistral-finetune-7B", "1xL4", like="mistral-7b")
+    assert tuned.memory_gib_per_card == known.memory_gib_per_card
+    assert "someuser/MyMistral-finetune-7B" in tuned.command
+    assert not tuned.model.exact and "estimated" in str(tuned)
+    small = memserve.plan.best(
+        "someuser/MyMistral-finetune-7B", "1xT4-16GB", like="mistral-7b", quantization="awq"
+    )
+    assert small.checkpoint.make
+
+
+def test_batches_are_priced_as_such() -> None:
+    whole, batch = (
+        compare(None, ["openai:gpt-4o-mini"], workload="locomo", batch=batch).entries[0].job
+        for batch in (None, True)
+    )
+    assert batch["usd"]["likely"] < whole["usd"]["likely"]
+    assert any("24 hours" in note for note in batch["notes"])
