@@ -29,9 +29,11 @@ from memserve.protocol import (
 )
 from memserve.tokens.detokenizer import Detokenizer
 from memserve.tokens.prompts import Prompts, ScorePair, Tokenizing
+from memserve.tokens.template import compiled
 from memserve_embedded import GENERATING
 from memserve_embedded.convert import prepare
 from memserve_embedded.fetch import known, ready
+from memserve_embedded.grammar import Grammars, Matcher
 from memserve_embedded.session import GAP, Session
 
 if TYPE_CHECKING:
@@ -46,7 +48,8 @@ class EmbeddedTokenizer:
         self.context = int(about["context"])
         self.bos_token_id = int(about["bos"])
         self.eos_token_id = int(about["eos"])
-        self.chat_template = str(about["chat_template"])
+        tools = Path(__file__).with_name("tools.jinja").read_text(encoding="utf-8")
+        self.chat_template = tools + str(about["chat_template"])
         self._tokenizer = need("embedded", "tokenizers").Tokenizer.from_file(str(folder / "tokenizer.json"))
 
     def encode(self, text: str, *, add_special_tokens: bool = True) -> list[int]:
@@ -69,10 +72,8 @@ class EmbeddedTokenizer:
 
     @cached_property
     def _template(self) -> Any:
-        sandbox = need("embedded", "jinja2.sandbox", "jinja2")
-        return sandbox.ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True).from_string(
-            self.chat_template
-        )
+        need("embedded", "jinja2")
+        return compiled(self.chat_template)
 
 
 CONTEXT = 2048
@@ -91,6 +92,7 @@ class Row:
     random: Random
     text: Detokenizer
     most: int
+    matcher: Matcher | None = None
     tokens: list[int] = field(default_factory=list)
     logprobs: list[TokenLogprob] = field(default_factory=list)
     finish: FinishReason | None = None
@@ -112,7 +114,8 @@ class EmbeddedGenerator(Tokenizing):
 
     fills_max_tokens = True
 
-    def __init__(self, session: Session, tokenizer: EmbeddedTokenizer, engine: str, context: int) -> None:
+    def __init__(self, session: Session, tokenizer: EmbeddedTokenizer, grammars: Grammars, engine: str,
+                 context: int) -> None:  # fmt: skip
         weights = known("smollm2")
         self.capabilities = replace(
             GENERATING, engine=engine, model=weights.model, context=context, thinking=frozenset({"off"}),
@@ -120,7 +123,7 @@ class EmbeddedGenerator(Tokenizing):
         )  # fmt: skip
         self.identity = {"package": weights.package, "version": weights.version}
         self._session: Session | None = session
-        self._tokenizer = tokenizer
+        self._tokenizer, self._grammars = tokenizer, grammars
         self._prompts = Prompts(
             tokenizer, vocabulary=tokenizer.vocabulary, context=context, path=weights.package,
             backend="embedded",
@@ -147,9 +150,7 @@ class EmbeddedGenerator(Tokenizing):
             row = one.rows[0]
             for _ in self._run(session, [(one, row)]):
                 if row.finish:
-                    row.text.finish()
-                    piece = row.text.fresh(last=True)
-                    yield Delta(piece, row.finish, _usage(one), row.text.fresh_thought())
+                    yield row.text.last(row.finish, _usage(one))
                 elif delta := row.text.delta():
                     yield delta
 
@@ -173,13 +174,14 @@ class EmbeddedGenerator(Tokenizing):
     def _asked(self, request: Request, *, live: bool = False) -> Asked:
         try:
             prepared = self._prompts.prepare(request)
+            matchers = [self._grammars.matcher(request, prepared) for _ in range(request.n)]
         except MemserveError as error:
             return Asked(request, [], 0, error)
         one = Asked(request, prepared.ids, prepared.most)
         for index in range(request.n):
             random = Random() if request.seed is None else Random(f"{request.seed}/{index}")
             text = self._prompts.detokenizer(request, prepared, live=live)
-            one.rows.append(Row(request, random, text, prepared.most))
+            one.rows.append(Row(request, random, text, prepared.most, matchers[index]))
         return one
 
     @contextmanager
@@ -217,8 +219,10 @@ class EmbeddedGenerator(Tokenizing):
             places = list(range(len(rows)))
 
     def _take(self, row: Row, logits: Any) -> int:
-        forced = row.text.forced()
-        token = choose(logits, row.request, row.random) if forced is None else forced
+        bound = row.matcher.masked(logits) if row.matcher else logits
+        token = choose(bound, row.request, row.random)
+        if row.matcher:
+            row.matcher.accept(token)
         row.tokens.append(token)
         if row.request.logprobs is not None:
             row.logprobs.append(logprob(logits, token, row.request.logprobs, self._tokenizer))
@@ -263,9 +267,7 @@ def portions(group: Sequence[Asked]) -> Iterator[list[tuple[Asked, Row]]]:
 
 
 def _sample(row: Row) -> Sample:
-    logprobs = tuple(row.logprobs) if row.request.logprobs is not None else None
-    text = row.text.finish()
-    return Sample(text, row.finish, tuple(row.tokens), logprobs, reasoning=row.text.reasoning)
+    return row.text.sample(row.finish, row.tokens, row.logprobs if row.request.logprobs is not None else None)
 
 
 def _usage(one: Asked) -> Usage:
@@ -290,7 +292,8 @@ def generating(threads: int | None, context: int | None) -> EmbeddedGenerator:
     folder = ready("smollm2", prepare)
     tokenizer = EmbeddedTokenizer(folder)
     context = min(context or CONTEXT, tokenizer.context)
-    return EmbeddedGenerator(Session(folder, threads), tokenizer, f"openvino {version}", context)
+    grammars = Grammars(folder / "tokenizer.json", tokenizer.eos_token_id)
+    return EmbeddedGenerator(Session(folder, threads), tokenizer, grammars, f"openvino {version}", context)
 
 
 _COLDEST = 1e-5

@@ -108,7 +108,7 @@ class GeneratingEngine(Tokenizing):
         """One job, or several where not all samples have room side by side."""
         prepared = self._prompts.prepare(request)
         prompt, most = prepared.ids, prepared.most
-        settings, grammar = Settings.of(request, most), self._grammars.of(request)
+        settings, grammar = Settings.of(request, most), self._grammars.of(request, prepared)
         text = self._text(request, prepared, live=streamed)
         known = names(prompt) if self._prefixes else ()
         share = self._loop.share(len(prompt) + most)
@@ -145,9 +145,9 @@ class GeneratingEngine(Tokenizing):
 
 
 def _sample(row: Row) -> Sample:
-    logprobs = tuple(row.logprobs) if row.job.settings.logprobs is not None else None
-    text = row.text.finish()
-    return Sample(text, row.finish, tuple(row.tokens), logprobs, reasoning=row.text.reasoning)
+    return row.text.sample(
+        row.finish, row.tokens, row.logprobs if row.job.settings.logprobs is not None else None
+    )
 
 
 CLASSES = ("AutoModelForCausalLM", "AutoModelForImageTextToText")
@@ -219,6 +219,7 @@ def _capabilities(found: Checkpoint, place: Place, prompts: Prompts, *, fast: bo
         AT_BEST, engine=f"transformers {release_of('transformers')}", model=found.name,
         device=place.described,
         context=prompts.context, chat=prompts.chat, thinking=prompts.thinking_modes, template=prompts.chat,
+        tools=prompts.family is not None,
         schema=constrained, regex=constrained, choices=constrained,
         deterministic=place.dtype == "float32" or not fast,
     )  # fmt: skip

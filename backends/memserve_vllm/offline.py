@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import count
@@ -20,6 +21,7 @@ from memserve.protocol import (
     TokenLogprob,
     Usage,
 )
+from memserve.tokens.grammar import bounds_thoughts, structural_tag
 from memserve.tokens.prompts import Prepared, Prompts, ScorePair, Tokenizing
 from memserve_vllm import starting
 from memserve_vllm.engine import capabilities
@@ -73,23 +75,25 @@ class Offline(Tokenizing):
         """The answer piece by piece, by stepping the engine; closing the iterator gives the request up."""
         from vllm.sampling_params import RequestOutputKind
 
-        prepared = self._prompts.prepare_whole(request)
-        settings = sampling(request, prepared.most, self._version, output_kind=RequestOutputKind.CUMULATIVE)
+        prepared = self._prompts.prepare(request)
+        settings = sampling(request, prepared, self._version, output_kind=RequestOutputKind.CUMULATIVE)
         name, engine, sent = f"memserve-{next(self._numbers)}", self._llm.llm_engine, 0
         engine.add_request(name, {"prompt_token_ids": prepared.ids}, settings, lora_request=self._adapter)
-        thought = self._prompts.detokenizer(request, prepared, live=True) if prepared.thinking else None
+        parts = self._prompts.detokenizer(request, prepared, live=True) if prepared.parted else None
         finished = False
         try:
             while not finished and engine.has_unfinished_requests():
                 for output in engine.step():
                     one, finished = output.outputs[0], output.finished
-                    if thought is not None:
+                    reason = finish(one.finish_reason) if finished else None
+                    if parts is not None:
                         new, sent = one.token_ids[sent:], len(one.token_ids)
-                        spent = usage(output) if finished else None
-                        yield thought.read(new, finish(one.finish_reason) if finished else None, spent)
+                        yield parts.read(new, reason, usage(output))
+                        if parts.stopped:
+                            return
                         continue
                     text, sent = one.text[sent:], max(sent, len(one.text))
-                    yield Delta(text, finish(one.finish_reason), usage(output) if finished else None)
+                    yield Delta(text, reason, usage(output) if finished else None)
         finally:
             if not finished:
                 engine.abort_request([name])
@@ -111,8 +115,8 @@ class Offline(Tokenizing):
 
     def _ready(self, request: Request) -> tuple[Prepared, Any] | Completion:
         try:
-            prepared = self._prompts.prepare_whole(request)
-            return prepared, sampling(request, prepared.most, self._version)
+            prepared = self._prompts.prepare(request)
+            return prepared, sampling(request, prepared, self._version)
         except MemserveError as error:
             return Completion(text=None, error=error, request_id=request.id)
 
@@ -146,7 +150,8 @@ def _known(model: str, version: str, config: Any, prompts: Prompts) -> Capabilit
     return replace(
         capabilities, engine=f"vllm {version}", model=model, device=current_platform.device_type,
         tasks=frozenset({"generate"}), context=config.max_model_len, chat=prompts.chat,
-        thinking=prompts.thinking_modes - {"budget"}, template=prompts.chat,
+        thinking=prompts.thinking_modes - (set() if bounds_thoughts() else {"budget"}), template=prompts.chat,
+        tools=prompts.family is not None,
         logprobs=config.max_logprobs, deterministic=exact, extras=extras(),
         roles=frozenset(), normalize=False, dimensions=False,
     )  # fmt: skip
@@ -199,7 +204,7 @@ def extras() -> frozenset[str]:
     return frozenset(PREFIX + name for name in names if not name.startswith("_"))
 
 
-def sampling(request: Request, limit: int, version: str, **more: Any) -> Any:
+def sampling(request: Request, prepared: Prepared, version: str, **more: Any) -> Any:
     """Everything that the request says, and nothing of the checkpoint's own sampling defaults."""
     from vllm import SamplingParams
 
@@ -208,14 +213,16 @@ def sampling(request: Request, limit: int, version: str, **more: Any) -> Any:
         return SamplingParams(
             n=1 if not request.temperature else request.n, temperature=request.temperature or 0.0,
             top_p=1.0 if request.top_p is None else request.top_p, top_k=request.top_k or 0,
-            min_p=request.min_p or 0.0, seed=request.seed, stop=list(request.stop) or None, max_tokens=limit,
-            logprobs=request.logprobs, **_structured(request, version), **own, **more,
+            min_p=request.min_p or 0.0, seed=request.seed, max_tokens=prepared.most,
+            stop=None if prepared.parted else list(request.stop) or None, logprobs=request.logprobs,
+            **_structured(request, prepared, version), **own, **more,
         )  # fmt: skip
     except (ValueError, TypeError) as error:
         raise InvalidInput(f"vLLM refuses the settings: {error}") from error
 
 
-def _structured(request: Request, version: str) -> dict[str, Any]:
+def _structured(request: Request, prepared: Prepared, version: str) -> dict[str, Any]:
+    """The grammar. A thought, and calls, stand outside of what binds the answer: a structural tag says so."""
     asked: dict[str, Any] = {}
     if request.schema is not None:
         _check_schema(request.schema)
@@ -224,7 +231,10 @@ def _structured(request: Request, version: str) -> dict[str, Any]:
         asked = {"regex": request.regex}
     elif request.choices is not None:
         asked = {"choice": list(request.choices)}
-    else:
+    if prepared.parted:
+        tag = structural_tag(request, prepared, thought=True)
+        asked = {"structural_tag": json.dumps(tag)} if tag else {}
+    if not asked:
         return {}
     from vllm import sampling_params
 

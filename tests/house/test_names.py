@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parents[2]
 CORE = ROOT / "src" / "memserve"
-NO_NAMES = frozenset({"ascend", "embedded", "generic"})
-"""The maker's word of a card, an adjective, and the default dialect: not names of engines."""
+NO_NAMES = frozenset({"ascend", "embedded", "generic", "memserve"})
+"""The maker's word of a card, an adjective, the default dialect, and our own: not names of engines."""
 TEXTS = frozenset({"hint", "help", "description", "epilog", "metavar"})
 """Arguments that a person reads."""
 DOCUMENTATION = frozenset({"note", "notes", "source", "sources", "says", "printed_by", "remedy"})

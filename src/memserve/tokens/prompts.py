@@ -1,8 +1,10 @@
 """Prompts to token ids by the checkpoint's own template, and what else an engine's tokenizer is asked."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
+from hashlib import sha256
 from typing import Any, NamedTuple
 
 from memserve.errors import ContextOverflow, InvalidInput, ModelUnreadable, Unsupported
@@ -17,7 +19,8 @@ from memserve.protocol import (
     ScorePrompts,
     Usage,
 )
-from memserve.tokens import thinking
+from memserve.tokens import calling, thinking
+from memserve.tokens.calling import Calling
 from memserve.tokens.detokenizer import Detokenizer, Tokenizer
 from memserve.tokens.thinking import Thinking
 
@@ -35,6 +38,13 @@ class Prepared(NamedTuple):
     """The prompt ends inside a thought."""
     budget: int | None = None
     """The most tokens of thought."""
+    calling: Calling | None = None
+    """The calls of tools that may answer it."""
+
+    @property
+    def parted(self) -> bool:
+        """Whether an answer may hold more than text: a thought, or calls."""
+        return self.thinking is not None or self.calling is not None
 
 
 class Prompts:
@@ -56,6 +66,20 @@ class Prompts:
             return None
         return thinking.find(template, self._tried_with, self.tokenizer)
 
+    @cached_property
+    def family(self) -> calling.Family | None:
+        """How the checkpoint writes calls of tools; None: its template takes none, or unknown ones."""
+        template = getattr(self.tokenizer, "chat_template", None)
+        if not self.chat or not isinstance(template, str):
+            return None
+        return calling.find(template, self._tried_with)
+
+    @cached_property
+    def _arguments_as_text(self) -> bool:
+        with suppress(InvalidInput, ModelUnreadable):
+            return calling.as_text(self._render(calling.PROBED, {"add_generation_prompt": False}))
+        return True
+
     @property
     def thinking_modes(self) -> frozenset[str]:
         """What a caller may ask of this checkpoint's thinking; one that never thinks can be told not to."""
@@ -70,27 +94,34 @@ class Prompts:
             return Prepared(*self.fit(self.encode(prompt), request))
         how, wanted = self.thinking, request.thinking
         variables = {**(how.variables(wanted) if how else {}), **request.template}
+        calls = self._calling(request)
+        if calls is not None:
+            variables["tools"] = [dict(tool) for tool in request.tools]
         text = self._chat(_messages(prompt), variables)
+        if calls is not None:
+            calls = replace(calls, salt=sha256(text.encode()).hexdigest())
         if how is None or not how.thinks(variables):
-            return Prepared(*self.fit(self.bare(text), request))
+            return Prepared(*self.fit(self.bare(text), request), calling=calls)
         budget = wanted if wanted and not isinstance(wanted, bool) else None
         ids, most = self.fit(self.bare(text), request, budget or 0)
-        return Prepared(ids, most, how, how.opened(text), budget)
+        return Prepared(ids, most, how, how.opened(text), budget, calls)
 
-    def prepare_whole(self, request: Request) -> Prepared:
-        """The same, for an engine that writes all in one go: what would bind the thought, too, is refused."""
-        prepared = self.prepare(request)
-        bound = [name for name in ("stop", "schema", "regex", "choices") if getattr(request, name)]
-        if prepared.thinking and bound:
-            reason = "it would bind the thought, too: pass thinking=False where the model can do without"
-            raise Unsupported(self.backend, f"{bound[0]} with thinking", reason)
-        return prepared
+    def _calling(self, request: Request) -> Calling | None:
+        if not request.tools:
+            return None
+        if self.family is None:
+            raise Unsupported(self.backend, "tools", "the chat template takes none that we can read")
+        return calling.of(request, self.family, self._marks)
+
+    @cached_property
+    def _marks(self) -> dict[int, str]:
+        return thinking.kept(self.family.words, self.tokenizer) if self.family else {}
 
     def detokenizer(self, request: Request, prepared: Prepared, *, live: bool) -> Detokenizer:
-        """What turns one answer's tokens into text, apart from its thought."""
+        """What turns one answer's tokens into text, apart from its thought and its calls."""
         return Detokenizer(
             self.tokenizer, request.stop, live=live, thinking=prepared.thinking, inside=prepared.inside,
-            budget=prepared.budget,
+            budget=prepared.budget, calling=prepared.calling,
         )  # fmt: skip
 
     def encode(self, prompt: Prompt) -> list[int]:
@@ -158,8 +189,16 @@ class Prompts:
                 self.backend, "chat messages", "the checkpoint has no chat template",
                 hint="pass memserve.Raw(text) or token ids",
             )  # fmt: skip
-        plain = [{**message, "content": self._content(message.get("content"))} for message in messages]
-        return self._render(plain, variables)
+        return self._render([self._message(message) for message in messages], variables)
+
+    def _message(self, message: Mapping[str, Any]) -> dict[str, Any]:
+        """One message as templates read it."""
+        plain = {**message, "content": self._content(message.get("content"))}
+        calls = plain.pop("tool_calls", None)
+        if calls:
+            plain["tool_calls"] = calling.history(calls, as_text=self._arguments_as_text)
+            plain["content"] = plain["content"] or ""
+        return plain
 
     def _content(self, content: Any) -> Any:
         """Text as the template reads it: a string, or parts where it loops over parts."""
@@ -334,14 +373,16 @@ class Tokenizing:
         return None if context is None else context - self._unscored
 
     def _apart(self, request: Request, prepared: Prepared, sample: Sample) -> tuple[Sample, int | None]:
-        """A sample with its thought apart, and the thought's tokens."""
-        if prepared.thinking is None:
+        """A sample of an engine that knows text alone, with thought, calls and the thought's tokens apart."""
+        if not prepared.parted:
             return sample, None
-        text = self._prompts.detokenizer(request, prepared, live=True)
-        for token in sample.token_ids or ():
+        text, ids = self._prompts.detokenizer(request, prepared, live=True), sample.token_ids or ()
+        for count, token in enumerate(ids, 1):
             text.push(token)
-        said = text.finish()
-        return replace(sample, text=said, reasoning=text.reasoning), text.reasoning_tokens
+            if text.stopped:  # stop strings are for the answer alone, so the engine was not told of them
+                told = sample.logprobs and sample.logprobs[:count]
+                return text.sample("stop", ids[:count], told), text.reasoning_tokens
+        return text.sample(sample.finish_reason, ids, sample.logprobs), text.reasoning_tokens
 
     def _joined(self, request: Request, parts: Sequence[tuple[Sample, int | None]],
                 used: Usage) -> Completion:  # fmt: skip
