@@ -162,7 +162,7 @@ def test_on_ascend_the_maker_s_own_tool_is_named() -> None:
     assert made is not None and str(made.make).startswith("msmodelslim quant")
     with pytest.raises(DoesNotFit, match="msmodelslim quant"):
         making.read(["w8a8"], "ascend")
-    assert making.read(["w8a8"])[0].library.name == "llmcompressor"
+    assert making.read(["w8a8"])[0].row["library"] == "llmcompressor"
 
 
 def test_routers_towers_heads_and_narrow_projections_are_left_alone() -> None:

@@ -15,6 +15,7 @@ from memserve.errors import DoesNotFit, InvalidInput
 if TYPE_CHECKING:
     from memserve.compress.checks import Order
     from memserve.compress.report import Gate
+    from memserve.engines.making import Method
 
 _SHARE = re.compile(r"(\d{1,4}(?:\.\d{1,4})?)(%?)")
 _BYTES = re.compile(r"(\d{1,6}(?:\.\d{1,3})?)\s?(MiB|GiB|MB|GB)")
@@ -88,14 +89,15 @@ def _answer(args: argparse.Namespace) -> int:
 def _make(args: argparse.Namespace, orders: list[Order], gate: Gate) -> int:
     """The first that passes the gate; the next where one is refused or cannot be made."""
     from memserve.compress import interpreter, report, text
-    from memserve.compress.job import Job, default_folder
+    from memserve.compress.interpreter import tell
+    from memserve.compress.job import Job
 
     words, asked = text.read(args.text), tuple(text.questions(args.eval))
     pythons, found = interpreter.Interpreters(args.python), {}
     for order in orders:
-        folder = args.output or default_folder(args.model, order.methods)
+        folder = args.output or _folder(args.model, order.methods)
         try:
-            found = Job(order, args.model, folder, words, gate, pythons, asked, tell).run()
+            found = Job(order, args.model, folder, words, gate, pythons, asked).run()
         except DoesNotFit as error:
             if order is orders[-1]:
                 raise
@@ -108,9 +110,10 @@ def _make(args: argparse.Namespace, orders: list[Order], gate: Gate) -> int:
     return cli.DONE if found["gate"]["passed"] else cli.FAILED
 
 
-def tell(line: str) -> None:
-    """Progress goes where it does not mix with the answer."""
-    print(line, file=sys.stderr, flush=True)
+def _folder(model: str, methods: tuple[Method, ...]) -> Path:
+    """./MODEL-METHODS, as the planner names it."""
+    short = model.rstrip("/").rsplit("/", 1)[-1]
+    return Path("-".join((short, *(one.name.replace(":", "-") for one in methods))))
 
 
 def _share(text: str) -> float:

@@ -120,7 +120,7 @@ def _inside(order: Order, args: Namespace) -> tuple[dict[str, Any], str]:
     if python is None:
         return (
             {},
-            f"layers are measured where torch is: {library.install}, or --python PATH",
+            f"layers are measured where torch is: {making.install(library)}, or --python PATH",
         )
     rows = {weight.shape[-1] for weight in order.model.weights if weight.linear}
     group = next((size for size in (128, 64, 32) if all(length % size == 0 for length in rows)), 0)

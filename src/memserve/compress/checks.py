@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from memserve.errors import DoesNotFit, MemserveError
 from memserve.hardware.machine import GIB
 from memserve.memory.formats import named
 from memserve.memory.weights import Split, stage_bytes, storage
-from memserve.model.spec import ModelSpec, Weight
+from memserve.model.spec import ModelSpec
 
 LIBRARIES = int(1.2 * GIB)
 """What Python and torch take with no model."""
@@ -36,19 +36,20 @@ class Order:
     windows: int
 
     @property
-    def result(self) -> ModelSpec:
-        """The shapes after pruning."""
-        return pruned(self.model, self.methods)
-
-    @property
     def after(self) -> int:
         """Bytes of the result's weights, as predicted."""
-        last = [one.name for one in self.methods if not one.prunes]
-        return weight_bytes(self.result, last[0] if last else "none")
+        last = next((one.name for one in self.methods if not one.prunes), "none")
+        whole, blocks = self.model.parameters, self.model.blocks
+        gone = {one.kind: one.amount for one in self.methods if one.prunes}
+        layers = gone.get("layers", 0) / max(1, len(blocks))
+        kept = sum(weight.parameters * (1 - layers) * (gone.get("width", 1) if weight.part == "mlp" else 1)
+                   for block in blocks for weight in block.weights)  # fmt: skip
+        rest = whole - sum(weight.parameters for block in blocks for weight in block.weights)
+        return int(weight_bytes(self.model, last) * (kept + rest) / whole)
 
     def samples_of(self, method: Method) -> int:
         """Calibration samples of a method; 0 where it needs none."""
-        return (self.samples or method.samples) if method.samples else 0
+        return (self.samples or int(method.row["samples"])) if method.row["samples"] else 0
 
 
 def run(order: Order, folder: Path) -> list[dict[str, Any]]:
@@ -81,7 +82,7 @@ def _shape(order: Order, method: Method) -> tuple[str, bool, str]:
     try:
         if method.prunes:
             _prunable(order.model, method)
-        group = method.group(order.result)
+        group = method.group(order.model)
     except MemserveError as error:
         return method.name, False, str(error)
     return method.name, True, f"groups of {group}" if group else "shapes allow it"
@@ -143,26 +144,3 @@ def weight_bytes(model: ModelSpec, method: str) -> int:
     """Bytes of the weights in a format, as the planner counts them."""
     known = method if named(method) is not None else "none"
     return sum(stage_bytes(model, Split(), storage(model, known, model.dtype)))
-
-
-def pruned(model: ModelSpec, methods: Sequence[Method]) -> ModelSpec:
-    """The shapes that pruning leaves."""
-    for method in methods:
-        if method.kind == "layers":
-            model = replace(model, blocks=model.blocks[: max(1, len(model.blocks) - int(method.amount))])
-        elif method.kind == "width":
-            made = {id(one): replace(one, weights=tuple(_narrow(w, method.amount) for w in one.weights))
-                    for one in model.blocks}  # fmt: skip
-            model = replace(model, blocks=tuple(made[id(one)] for one in model.blocks))
-    return model
-
-
-def _narrow(weight: Weight, share: float) -> Weight:
-    """The inner width of an MLP, as worker/layers.py rounds it."""
-    if weight.part != "mlp" or len(weight.shape) != 2:
-        return weight
-    down = "down_proj" in weight.name
-    hidden, inner = weight.shape if down else weight.shape[::-1]
-    step = next((one for one in (128, 64, 32) if inner % one == 0 and hidden % one == 0), 1)
-    size = max(step, round(inner * share / step) * step)
-    return replace(weight, shape=(hidden, size) if down else (size, hidden))

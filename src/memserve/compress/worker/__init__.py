@@ -8,22 +8,21 @@ import sys
 import threading
 import time
 from importlib import import_module
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 
 def main(path: str) -> None:
     """Do what the job says, and write the answer whole or not at all."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    job: dict[str, Any] = json.loads(Path(path).read_text(encoding="utf-8"))
+    job = json.loads(Path(path).read_text(encoding="utf-8"))
     began, cpu = time.perf_counter(), time.process_time()
     answer = getattr(import_module(job["worker"]), job["do"])(job)
     answer |= {
         "seconds": round(time.perf_counter() - began, 3), "cpu_seconds": round(time.process_time() - cpu, 3),
-        "libraries": {name: found for name in job["distributions"] if (found := _release(name))},
+        "libraries": {name: version(name) for name in job["distributions"]},
+        "peak_memory_bytes": _peak_memory(),
     }  # fmt: skip
-    answer.setdefault("peak_memory_bytes", peak_memory())
     place = Path(job["answer"])
     place.with_suffix(".new").write_text(json.dumps(answer), encoding="utf-8")
     place.with_suffix(".new").replace(place)
@@ -35,19 +34,11 @@ def _end_with_parent() -> None:
     os._exit(3)
 
 
-def _release(name: str) -> str | None:
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return None
-
-
-def peak_memory() -> int:
-    """The most bytes that this process has held: on its cards where it uses some, else in RAM."""
+def _peak_memory() -> int:
+    """The most bytes held: on the cards where there are some, else in RAM."""
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_available():
-        return sum(torch.cuda.max_memory_allocated(card) for card in range(torch.cuda.device_count()))
+        return sum(map(torch.cuda.max_memory_allocated, range(torch.cuda.device_count())))
     import resource
 
-    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return most if sys.platform == "darwin" else most * 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

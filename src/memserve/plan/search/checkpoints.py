@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -93,9 +94,9 @@ def _usual_bits(checkpoint: Checkpoint) -> int:
 def to_make(model: ModelSpec, quantization: str, *, ascend: bool) -> Checkpoint | None:
     """A checkpoint that does not exist yet, with the command that makes it; None where nobody makes it."""
     vendor = "ascend" if ascend and quantization in BY_MODELSLIM else ""
-    rows, kind = making.table(vendor)["methods"], quantization.partition("-")[0]
-    row = rows.get(kind)
-    if row is None or row.get("prunes") or quantization.partition("-")[2] not in row.get("levels", ("",)):
+    kind, _, level = quantization.partition("-")
+    row = making.table(vendor)["methods"].get(kind)
+    if row is None or row.get("prunes") or not re.fullmatch(row.get("form", ""), level):
         return None
     short = model.id.rstrip("/").rsplit("/", 1)[-1]
     folder = f"./{short}-{quantization}"
@@ -103,5 +104,5 @@ def to_make(model: ModelSpec, quantization: str, *, ascend: bool) -> Checkpoint 
     make = row.get("command", "memserve compress {model} --to {method} -o {target}")
     for name, word in words.items():
         make = make.replace(name, shlex.quote(word))
-    place = f"{folder}/{short}-{quantization}.gguf" if row.get("levels") else folder
+    place = f"{folder}/{short}-{quantization}.gguf" if level else folder
     return Checkpoint(place, quantization, f"to be made first: {row['source']}", make=make)
