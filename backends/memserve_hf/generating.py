@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -12,7 +12,8 @@ from typing import Any
 
 import torch
 
-from memserve.errors import Cancelled, Closed, MemserveError, ModelUnreadable
+from memserve import pictures
+from memserve.errors import Cancelled, Closed, MemserveError, ModelUnreadable, Unsupported
 from memserve.extras import release_of
 from memserve.hardware.machine import GIB
 from memserve.protocol import Capabilities, Completion, Delta, Request, Sample, Score, ScorePrompts
@@ -23,7 +24,8 @@ from memserve_hf.decoding.grammar import Grammars
 from memserve_hf.decoding.loop import Loop
 from memserve_hf.decoding.prefixes import names
 from memserve_hf.decoding.row import Job, Row, Settings, usage
-from memserve_hf.decoding.scoring import Scorer, Singles, agrees
+from memserve_hf.decoding.scoring import Scorer, Singles, agrees, reads_text
+from memserve_hf.decoding.sight import Reader, load_processor, sees, sighted
 from memserve_hf.decoding.stepper import KINDS, Head, Slots, Stepper, layer_kinds
 from memserve_hf.decoding.worker import Worker
 from memserve_hf.opening import checkpoint
@@ -33,6 +35,7 @@ from memserve_hf.opening.loading import load_model, load_tokenizer, pack
 from memserve_hf.options import AT_BEST, Options
 
 POLL_SECONDS = 1.0
+PORTION = 32
 NOTHING = Prepared([], 1)
 """Of a request that never reaches the model."""
 
@@ -54,19 +57,23 @@ class GeneratingEngine(Tokenizing):
 
     def generate(self, requests: Sequence[Request]) -> list[Completion]:
         """Answer all requests together; one that fails alone carries its error."""
-        parts = [self._prepared(request) for request in requests]
-        jobs = [job for several in parts for job in several]
+        parts: dict[int, list[Job]] = {}
+        portions = _portions(requests)
         try:
-            for job in jobs:
-                if not job.finished.is_set():
-                    self._worker.submit(job)
-            for job in jobs:
+            for number, places in enumerate(portions):
+                parts.update({place: self._prepared(requests[place]) for place in places})
+                for job in _jobs_of(parts, places):
+                    if not job.finished.is_set():
+                        self._worker.submit(job)
+                for job in _jobs_of(parts, portions[number - 1] if number > 1 else ()):
+                    self._await(job)
+            for job in _jobs_of(parts, parts):
                 self._await(job)
         except BaseException:
-            for job in jobs:
+            for job in _jobs_of(parts, parts):
                 job.cancelled = True
             raise
-        return [self._completion(several) for several in parts]
+        return [self._completion(parts[place]) for place in range(len(requests))]
 
     def stream(self, request: Request) -> Iterator[Delta]:
         """One answer piece by piece; closing the iterator gives the request up."""
@@ -107,14 +114,15 @@ class GeneratingEngine(Tokenizing):
     def _jobs(self, request: Request, *, streamed: bool = False) -> list[Job]:
         """One job, or several where not all samples have room side by side."""
         prepared = self._prompts.prepare(request)
-        prompt, most = prepared.ids, prepared.most
+        prompt, most, seen = prepared.ids, prepared.most, prepared.pictures
         settings, grammar = Settings.of(request, most), self._grammars.of(request, prepared)
         text = self._text(request, prepared, live=streamed)
-        known = names(prompt) if self._prefixes else ()
+        shared = self._prefixes and (seen is None or seen.first >= 0)
+        known = names(prompt, *([(seen.first, seen.digest)] if seen else ())) if shared else ()
         share = self._loop.share(len(prompt) + most)
         return [
             Job(request, prompt, settings, text, grammar, streamed, first=first,
-                count=min(share, request.n - first), names=known)
+                count=min(share, request.n - first), names=known, seen=seen)
             for first in range(0, request.n, share)
         ]  # fmt: skip
 
@@ -144,13 +152,24 @@ class GeneratingEngine(Tokenizing):
         return self._joined(request, drawn, usage(parts))
 
 
+def _portions(requests: Sequence[Request]) -> list[list[int]]:
+    """The places of all texts, then of so many with pictures at a time: their pixels fill the memory."""
+    shown = [place for place, request in enumerate(requests) if pictures.addresses(request.prompt)]
+    text = sorted(set(range(len(requests))).difference(shown))
+    return [text, *(shown[first : first + PORTION] for first in range(0, len(shown), PORTION))]
+
+
+def _jobs_of(parts: Mapping[int, list[Job]], places: Iterable[int]) -> list[Job]:
+    return [job for place in places for job in parts[place]]
+
+
 def _sample(row: Row) -> Sample:
     return row.text.sample(
         row.finish, row.tokens, row.logprobs if row.job.settings.logprobs is not None else None
     )
 
 
-CLASSES = ("AutoModelForCausalLM", "AutoModelForImageTextToText")
+CLASSES = ("AutoModelForImageTextToText", "AutoModelForCausalLM")
 ROWS = {"cpu": 64}
 ROWS_ELSEWHERE = 128
 WIDTH = {"cpu": 1024}
@@ -168,31 +187,38 @@ def generating(model: str, options: Options) -> GeneratingEngine:
     refuse_too_large(found, options, place)
     tokenizer = load_tokenizer(found, options)
     loaded = load_model(found, options, place, CLASSES)
+    if found.config.get("is_encoder_decoder") and not sees(loaded):
+        kind = found.config["model_type"]
+        raise Unsupported("hf", f"the architecture {kind}", "of an encoder and a decoder for text or sound")
+    processor = load_processor(found, options, tokenizer) if sees(loaded) else None
     pack(loaded, options, place)
     config = loaded.config.get_text_config(decoder=True)
     vocabulary = int(loaded.get_input_embeddings().num_embeddings)
     _same_vocabulary(tokenizer, vocabulary, found)
     prompts = Prompts(
         tokenizer, vocabulary=vocabulary, context=_context(config, options), path=str(found.folder),
-        backend="hf",
+        backend="hf", reader=processor and Reader(processor, tokenizer, loaded.config),
     )  # fmt: skip
     prompts.prove()
     ends = _ends(loaded, tokenizer, found)
     head, device = Head(loaded), loaded.get_input_embeddings().weight.device
     width = options.prefill_tokens or WIDTH.get(place.kind, WIDTH_ELSEWHERE)
     with torch.inference_mode():
-        stepper = _stepper(loaded, head, device, width, _prefix_bytes(options, place))
+        text = None
+        if prompts.reader is None or reads_text(loaded, device):
+            text = _stepper(loaded, head, device, width, _prefix_bytes(options, place))
+        stepper = sighted(prompts, text, loaded, device, min(ends, default=0))
     positions = _positions(options, place, config, loaded)
-    if isinstance(stepper, Slots):
-        stepper.most = positions
+    if isinstance(text, Slots):
+        text.most = positions
     loop = Loop(
         stepper, tokenizer, ends=ends, width=width,
         max_rows=options.max_rows or ROWS.get(place.kind, ROWS_ELSEWHERE),
         max_positions=positions,
     )  # fmt: skip
-    prefixes = isinstance(stepper, Slots) and stepper.prefixes.limit > 0
+    prefixes = isinstance(text, Slots) and text.prefixes.limit > 0
     return GeneratingEngine(
-        capabilities=_capabilities(found, place, prompts, fast=isinstance(stepper, Slots)),
+        capabilities=_capabilities(found, place, prompts, text),
         identity=identity(found, options, place), model=loaded, prompts=prompts,
         grammars=grammar.Grammars(tokenizer, vocabulary=_logit_count(loaded, vocabulary), ends=ends),
         loop=loop, worker=Worker(loop, found.folder.name),
@@ -213,15 +239,16 @@ def _stepper(model: Any, head: Head, device: torch.device, width: int, prefix_by
     return singles if agrees(singles, vocabulary) else Singles(model, head, device=device, cached=False)
 
 
-def _capabilities(found: Checkpoint, place: Place, prompts: Prompts, *, fast: bool) -> Capabilities:
-    constrained = grammar.available()
+def _capabilities(found: Checkpoint, place: Place, prompts: Prompts, text: Stepper | None) -> Capabilities:
+    constrained, reads = grammar.available(), text is not None
     return replace(
         AT_BEST, engine=f"transformers {release_of('transformers')}", model=found.name,
         device=place.described,
         context=prompts.context, chat=prompts.chat, thinking=prompts.thinking_modes, template=prompts.chat,
-        tools=prompts.family is not None,
+        tools=prompts.family is not None, images=prompts.reader is not None,
         schema=constrained, regex=constrained, choices=constrained,
-        deterministic=place.dtype == "float32" or not fast,
+        raw=reads, token_ids=reads, score=reads, truncate=reads,
+        deterministic=place.dtype == "float32" or not isinstance(text, Slots),
     )  # fmt: skip
 
 
@@ -243,7 +270,10 @@ def _context(config: Any, options: Options) -> int | None:
 
 def _ends(model: Any, tokenizer: Any, found: Checkpoint) -> frozenset[int]:
     """Every token that ends an answer: the generation config's, the tokenizer's."""
-    named = [tokenizer.eos_token_id, model.generation_config.eos_token_id, model.config.eos_token_id]
+    parts = (model.generation_config, model.config, model.config.get_text_config(decoder=True))
+    named = [tokenizer.eos_token_id, *(getattr(part, "eos_token_id", None) for part in parts)]
+    if "blip" in model.config.model_type:  # its own `generate` ends there
+        named.append(getattr(parts[-1], "sep_token_id", None))
     flat = [token for entry in named for token in (entry if isinstance(entry, list) else [entry])]
     wrong = next((token for token in flat if not isinstance(token, (int, type(None)))), None)
     if wrong is not None:

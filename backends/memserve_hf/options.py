@@ -11,7 +11,7 @@ from memserve.protocol import Capabilities
 
 AT_BEST = Capabilities(
     backend="hf", tasks=frozenset({"generate", "embed", "rerank"}), chat=True, tools=True, temperature=True,
-    top_p=True,
+    top_p=True, images=True,
     max_tokens=True, stop=True, usage=True, raw=True, token_ids=True, top_k=True, min_p=True, seed=True,
     n=True, logprobs=20, score=True, schema=True, regex=True, choices=True, truncate=True,
     thinking=frozenset({"on", "off", "budget"}), template=True, stream=True, returns_token_ids=True,

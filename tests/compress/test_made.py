@@ -68,6 +68,53 @@ def test_made_loaded_and_judged_as_plain_code_does(tiny: Path, tmp_path: Path, t
     assert {"report.json", "report.md", "report.svg", "README.md", "config.json", "tokenizer.json"} <= files
 
 
+def loads(python: str, code: str, folder: Path) -> str:
+    """What another engine's interpreter says of a folder; nothing of this environment leaks into it."""
+    kept = ("PATH", "HOME", "TMPDIR", "VLLM_CPU_KVCACHE_SPACE", "LD_PRELOAD")
+    env = {name: os.environ[name] for name in kept if name in os.environ}
+    done = subprocess.run([python, "-c", code, str(folder)], capture_output=True, text=True, env=env)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return done.stdout
+
+
+VLLM = """
+import sys
+if __name__ == "__main__":
+    from vllm import LLM, SamplingParams
+    model = LLM(sys.argv[1], max_model_len=128, enforce_eager=True, dtype="bfloat16")
+    print("tokens", len(model.generate(["the river runs"], SamplingParams(max_tokens=4, ignore_eos=True))[0].outputs[0].token_ids))
+"""
+
+
+@pytest.mark.parametrize("to", ["w8a8", "w4a16"])
+def test_vllm_on_a_cpu_loads_it(tiny: Path, tmp_path: Path, to: str) -> None:
+    python = os.environ.get("MEMSERVE_VLLM")
+    if not python:
+        pytest.skip("MEMSERVE_VLLM names no interpreter with vLLM: tests/engines/run compress")
+    compress(tiny, tmp_path / "made", "--to", to)
+    assert "tokens 4" in loads(python, VLLM, tmp_path / "made")
+
+
+def test_a_gguf_file_by_llama_cpp_s_own_tools(tmp_path: Path) -> None:
+    """The borrowed environment lies behind this one, so that one interpreter has torch and llama.cpp."""
+    borrowed = os.environ.get("MEMSERVE_LLAMACPP")
+    if not borrowed:
+        pytest.skip("MEMSERVE_LLAMACPP names no interpreter with llama.cpp: tests/engines/run compress")
+    site = "import site; print(*site.getsitepackages())"
+    places = [subprocess.run([one, "-c", site], capture_output=True, text=True, check=True).stdout.strip()
+              for one in (sys.executable, borrowed)]  # fmt: skip
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(tmp_path / "both")], check=True)
+    both = next((tmp_path / "both" / "lib").glob("python3*")) / "site-packages"
+    (both / "both.pth").write_text("\n".join(places) + "\n")
+    model = Path(os.environ["MEMSERVE_ENGINES"] if "MEMSERVE_ENGINES" in os.environ else
+                 Path.home() / ".cache" / "memserve" / "engines") / "weights-1" / "smollm2"  # fmt: skip
+    words = [str(model), "--to", "gguf-q4_k_m", *FAST, "-o", str(tmp_path / "made")]
+    assert main([*words, "--python", str(tmp_path / "both" / "bin" / "python")]) == 0
+    report = json.loads((tmp_path / "made" / "report.json").read_text())
+    assert (tmp_path / "made" / "made.gguf").stat().st_size == report["after"]["bytes"]
+    assert report["ratio"] > 2 and report["greedy_agreement"] > 0.5
+
+
 def test_pruned_and_quantized(tiny: Path, tmp_path: Path) -> None:
     report = compress(tiny, tmp_path / "made", "--to", "w4a16", "--to", "layers:1")
     config = json.loads((tmp_path / "made" / "config.json").read_text())

@@ -12,7 +12,7 @@ KINDS = "!*"
 """What ends the name of a switch, and of a flag that takes several values."""
 UNKNOWN = "memserve does not know what it changes"
 REASONS = {
-    "draft": "of drafts at most the model's own MTP layers are counted",
+    "draft": "of drafts the model's own MTP layers are counted, and a model that can be read here",
     "adapters": "adapters come on top",
     "graphs": "the release's own graph sizes are taken",
     "copies": "experts are placed otherwise, or copied",

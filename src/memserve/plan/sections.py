@@ -114,6 +114,9 @@ def facts(plan: Plan) -> Iterator[Row]:
         requests = f"{plan.footprint.max_concurrency:.1f} such {what} at once"
         yield "KV cache", f"{plan.footprint.kv_tokens} tokens{each}: {requests}"
     yield from money(plan)
+    said = ", ".join(f"{name} {row['kind']}" for name, row in plan.evidence.items())
+    if said:
+        yield "rests on", f"{said} (plan.evidence has each source)"
 
 
 def money(plan: Plan) -> Iterator[Row]:

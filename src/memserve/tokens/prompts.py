@@ -7,6 +7,7 @@ from functools import cached_property
 from hashlib import sha256
 from typing import Any, NamedTuple
 
+from memserve import pictures
 from memserve.errors import ContextOverflow, InvalidInput, ModelUnreadable, Unsupported
 from memserve.protocol import (
     DEFAULT_MAX_TOKENS,
@@ -40,6 +41,8 @@ class Prepared(NamedTuple):
     """The most tokens of thought."""
     calling: Calling | None = None
     """The calls of tools that may answer it."""
+    pictures: Any = None
+    """What the model is shown: `reader(text, pictures)` gives it beside the ids."""
 
     @property
     def parted(self) -> bool:
@@ -51,9 +54,9 @@ class Prompts:
     """Encodes for one tokenizer and one context length."""
 
     def __init__(self, tokenizer: Tokenizer, *, vocabulary: int, context: int | None, path: str,
-                 backend: str) -> None:  # fmt: skip
+                 backend: str, reader: Any = None) -> None:  # fmt: skip
         self.tokenizer, self.vocabulary, self.context, self.path = tokenizer, vocabulary, context, path
-        self.backend = backend
+        self.backend, self.reader = backend, reader
         self.bos = _added_bos(tokenizer)
         self._parts = False
         self.chat = bool(getattr(tokenizer, "chat_template", None))
@@ -100,11 +103,14 @@ class Prompts:
         text = self._chat(_messages(prompt), variables)
         if calls is not None:
             calls = replace(calls, salt=sha256(text.encode()).hexdigest())
+        ids, seen = self._read(text, prompt)
+        if seen is not None:  # of a prompt with pictures nothing can be cut
+            request = replace(request, truncate="refuse")
         if how is None or not how.thinks(variables):
-            return Prepared(*self.fit(self.bare(text), request), calling=calls)
+            return Prepared(*self.fit(ids, request), calling=calls, pictures=seen)
         budget = wanted if wanted and not isinstance(wanted, bool) else None
-        ids, most = self.fit(self.bare(text), request, budget or 0)
-        return Prepared(ids, most, how, how.opened(text), budget, calls)
+        ids, most = self.fit(ids, request, budget or 0)
+        return Prepared(ids, most, how, how.opened(text), budget, calls, seen)
 
     def _calling(self, request: Request) -> Calling | None:
         if not request.tools:
@@ -130,7 +136,14 @@ class Prompts:
             return self.plain(prompt.text)
         if not isinstance(prompt, str) and prompt and isinstance(prompt[0], int):
             return self.known(prompt)  # type: ignore[arg-type]
-        return self.bare(self._chat(_messages(prompt)))
+        return self._read(self._chat(_messages(prompt)), prompt)[0]
+
+    def _read(self, text: str, prompt: Prompt) -> tuple[list[int], Any]:
+        """The ids of a written conversation, and its pictures as the engine takes them."""
+        if not (urls := pictures.addresses(prompt)):
+            return self.bare(text), None
+        ids, seen = self.reader(text, list(map(pictures.load, urls)))
+        return ids, seen
 
     def written(self, prompt: Prompt) -> str | None:
         """A conversation as the template writes it; None for any other prompt."""
@@ -185,6 +198,8 @@ class Prompts:
 
     def _chat(self, messages: Sequence[Mapping[str, Any]], variables: Mapping[str, Any] = NONE) -> str:
         if not self.chat:
+            if self.reader is not None and pictures.addresses(messages):
+                return pictures.words(messages)
             raise Unsupported(
                 self.backend, "chat messages", "the checkpoint has no chat template",
                 hint="pass memserve.Raw(text) or token ids",
@@ -193,17 +208,13 @@ class Prompts:
 
     def _message(self, message: Mapping[str, Any]) -> dict[str, Any]:
         """One message as templates read it."""
-        plain = {**message, "content": self._content(message.get("content"))}
+        content = pictures.templated(message.get("content"), self._parts, self.backend)
+        plain = {**message, "content": content}
         calls = plain.pop("tool_calls", None)
         if calls:
             plain["tool_calls"] = calling.history(calls, as_text=self._arguments_as_text)
             plain["content"] = plain["content"] or ""
         return plain
-
-    def _content(self, content: Any) -> Any:
-        """Text as the template reads it: a string, or parts where it loops over parts."""
-        text = _flat(content)
-        return [{"type": "text", "text": text}] if self._parts and text is not None else text
 
     def _render(self, messages: Sequence[Mapping[str, Any]], variables: Mapping[str, Any]) -> str:
         from jinja2.exceptions import TemplateError
@@ -214,7 +225,7 @@ class Prompts:
         except TemplateError as error:
             raise InvalidInput(f"the model's chat template refuses these messages: {error}") from error
         except Exception as error:
-            raise self._broken(error) from error
+            raise self._broken(f"fails: {type(error).__name__}: {error}") from error
         return str(text)
 
     def prove(self) -> None:
@@ -237,23 +248,18 @@ class Prompts:
     def _tried(self, *, parts: bool) -> ModelUnreadable | None:
         """What is wrong with the template where messages come so; None where they come through."""
         self._parts = parts
-        message = {"role": "user", "content": self._content(_SAID)}
+        message = self._message({"role": "user", "content": _SAID})
         try:
             text = self.tokenizer.apply_chat_template([message], tokenize=False, add_generation_prompt=True)
         except Exception as error:
-            return self._broken(error)
+            return self._broken(f"fails: {type(error).__name__}: {error}")
         if _SAID in text and not (parts and str(message["content"]) in text):
             return None
-        return ModelUnreadable(
-            f"the chat template in {self.path} leaves out what the user says",
-            path=self.path, field="chat_template",
-        )  # fmt: skip
+        return self._broken("leaves out what the user says")
 
-    def _broken(self, error: Exception) -> ModelUnreadable:
-        return ModelUnreadable(
-            f"the chat template in {self.path} fails: {type(error).__name__}: {error}",
-            path=self.path, field="chat_template",
-        )  # fmt: skip
+    def _broken(self, how: str) -> ModelUnreadable:
+        words = f"the chat template in {self.path} {how}"
+        return ModelUnreadable(words, path=self.path, field="chat_template")
 
 
 def _is_plain(prompt: Prompt) -> bool:
@@ -263,13 +269,6 @@ def _is_plain(prompt: Prompt) -> bool:
 
 def _messages(prompt: Prompt) -> Sequence[Mapping[str, Any]]:
     return [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt  # type: ignore[return-value]
-
-
-def _flat(content: Any) -> Any:
-    """Text parts joined, as templates of text models expect a string."""
-    if isinstance(content, (str, type(None))):
-        return content
-    return "".join(str(part.get("text", "")) for part in content)
 
 
 def _added_bos(tokenizer: Tokenizer) -> list[int]:

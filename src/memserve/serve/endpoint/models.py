@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
@@ -15,7 +15,9 @@ from memserve.client.handle import Handle
 from memserve.errors import InvalidInput, MemserveError, NotFound
 from memserve.protocol import Task
 
-_OPEN = {"generate": client.generator, "embed": client.embedder, "rerank": client.reranker}
+_OPEN: dict[Task, Callable[..., Any]] = {
+    "generate": client.generator, "embed": client.embedder, "rerank": client.reranker,
+}  # fmt: skip
 _KEYS = {"backend": {"id", "backend", "model", "task", "options"}, "route": {"id", "route", "policy"}}
 
 
