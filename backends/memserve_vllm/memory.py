@@ -23,6 +23,7 @@ from memserve.model.spec import ModelSpec, Weight, remembered
 from memserve_vllm import memory_run
 from memserve_vllm.memory_pages import DS_MLA_TOKEN, INDEX_TOKEN, PagePlan, Pool, pool
 from memserve_vllm.memory_peak import (
+    deepstack_bytes,
     graph_bytes,
     graph_profile_blocks,
     graphs_inside,
@@ -37,6 +38,9 @@ def loaded(run: Run) -> Run:
     deployment, model = run.deployment, run.model
     if model.towers and deployment.option("language-model-only") == "true":
         model = remembered(model, "text", lambda: replace(run.model, towers=()))
+    if model.towers and deployment.option("mm-encoder-tp-mode") == "data":
+        split = model
+        model = remembered(split, "whole towers", lambda: replace(split, towers=whole_on_each_card(split)))
     if memory_run.pools(run) and any(weight.part == "head" for weight in model.top):
         whole = model
         model = remembered(whole, "headless", lambda: replace(whole, top=headless(whole)))
@@ -48,6 +52,11 @@ def loaded(run: Run) -> Run:
         target = model
         model = remembered(target, ("draft", said), lambda: additions.with_draft(target, said))
     return run if model is run.model else replace(run, model=model)
+
+
+def whole_on_each_card(model: ModelSpec) -> tuple[Weight, ...]:
+    """Encoders that no card shares (mm_encoder_tp_mode data: vision.py is_vit_use_data_parallel)."""
+    return tuple(replace(weight, shard="replicated") for weight in model.towers)
 
 
 def headless(model: ModelSpec) -> tuple[Weight, ...]:
@@ -150,7 +159,7 @@ class VllmAccountant:
         spent = peak(run)
         stages = stage_bytes(run.model, split, held_in, layout.pipeline)
         last = len(stages) - 1
-        beside += adapters_bytes(run)
+        beside += adapters_bytes(run) + deepstack_bytes(run)
         beside -= round(float(run.deployment.option("cpu-offload-gb") or 0) * GIB)
         factor = run.row("loading")["factor"]
         return [

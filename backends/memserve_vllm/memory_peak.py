@@ -59,10 +59,10 @@ def limits(run: Run) -> dict[str, int]:
 
 
 def items(run: Run, image: Image) -> int:
-    """Images in one profiling batch: what the encoder budget holds, and what all prompts may hold."""
-    batch = run.batch
-    held = max(1, max(batch.tokens, image.tokens) // image.tokens)
-    return min(held, max(1, limits(run).get("image", held) * batch.sequences))
+    """Images in one profiling batch: what the encoder's budget and all prompts hold (encoder_budget.py)."""
+    batch, fitting = run.batch, run.deployment.context // image.tokens
+    a_prompt = max(1, min(limits(run).get("image", fitting), fitting))
+    return max(1, min(max(batch.tokens, image.tokens) // image.tokens, a_prompt * batch.sequences))
 
 
 def profiled(run: Run) -> bool:
@@ -85,6 +85,12 @@ def vision_kept(run: Run, *, padded: bool) -> float:
     longest = image.padded if padded and row.get("padded") and limits(run).get("video", 1) else 0
     outputs = max(number * image.tokens, longest) * image.outputs * run.model.hidden
     return float(row["kept"] * (outputs + number * image.patches * image.pixels) * run.element)
+
+
+def deepstack_bytes(run: Run) -> int:
+    """Buffers for what the encoder adds to the first layers, made when the model is loaded: qwen3_vl.py."""
+    levels = largest(run.model).outputs - 1 if run.model.towers else 0
+    return levels * run.batch.tokens * run.model.hidden * run.element
 
 
 def vision_bytes(run: Run) -> float:

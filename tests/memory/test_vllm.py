@@ -246,3 +246,23 @@ def test_the_largest_captured_batch_is_what_the_command_says():
         accountant.account(model(LLAMA), h100(), one).graphs for one in (deployment("0.20.0"), few)
     )
     assert small < usual / 5
+
+
+def test_an_encoder_that_no_card_shares_is_whole_on_each():
+    vl = model("Qwen--Qwen3-VL-30B-A3B-Instruct")
+    tower = sum(weight.parameters for weight in vl.towers) * 2
+
+    def weights(**more):
+        return accountant.account(vl, h100(4), deployment("0.19.0", layout=Layout(tensor=4), **more)).weights
+
+    added = weights(options=(("mm-encoder-tp-mode", "data"),)) - weights()
+    assert 0.6 * tower < added < 0.76 * tower
+
+
+def test_deepstack_has_a_buffer_for_each_of_its_layers():
+    vl = "Qwen--Qwen3-VL-30B-A3B-Instruct"
+    few, many = (
+        accountant.account(model(vl), h100(), deployment("0.19.0", max_batched_tokens=tokens)).weights
+        for tokens in (1024, 8192)
+    )
+    assert many - few == 3 * (8192 - 1024) * 2048 * 2
