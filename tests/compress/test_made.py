@@ -82,7 +82,8 @@ import sys
 if __name__ == "__main__":
     from vllm import LLM, SamplingParams
     model = LLM(sys.argv[1], max_model_len=128, enforce_eager=True, dtype="bfloat16")
-    print("tokens", len(model.generate(["the river runs"], SamplingParams(max_tokens=4, ignore_eos=True))[0].outputs[0].token_ids))
+    four = SamplingParams(max_tokens=4, ignore_eos=True)
+    print("tokens", len(model.generate(["the river runs"], four)[0].outputs[0].token_ids))
 """
 
 
