@@ -32,7 +32,7 @@ def make(job: dict[str, Any]) -> dict[str, Any]:
     words = [str(converter()), job["model"], "--outfile", str(whole), "--outtype", "auto"]
     subprocess.run([sys.executable, *words], check=True)
     settings = llama_cpp.llama_model_quantize_default_params()
-    settings.ftype = files.table(__file__, "making.json")["levels"][level]
+    settings.ftype = files.table(__file__, "making.json")["methods"]["gguf"]["levels"][level]
     settings.nthread = os.cpu_count() or 1
     if llama_cpp.llama_model_quantize(str(whole).encode(), str(target).encode(), settings):
         raise RuntimeError(f"llama.cpp could not quantize {whole.name} to {level}")
