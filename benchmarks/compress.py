@@ -1,10 +1,10 @@
-"""Checkpoints that `memserve compress` makes of one model, judged again by plain code, and what it costs beside the library.
+"""Checkpoints that `memserve compress` makes, judged again by plain code, and the library's CPU beside ours.
 
 python benchmarks/compress.py MODEL --python PATH [--to METHOD ...] [--samples N] [--plain]
 
-MODEL: a folder with 16-bit weights. PATH: an interpreter with the library (for gguf with llama.cpp, too). `told` is the rise
-of perplexity in report.json, `plain` the same by transformers alone on the same windows; --plain also makes the checkpoint by a
-plain script of the library's own calls (fp8, w8a8) and compares the CPU seconds of both processes.
+MODEL: a folder with 16-bit weights. PATH: an interpreter with the library (for gguf with llama.cpp, too).
+`told` is the rise of perplexity in report.json, `plain` the same by transformers alone on the same windows;
+--plain also makes the checkpoint (fp8, w8a8) by a script of the library's own calls: CPU seconds of both.
 """
 
 from __future__ import annotations
@@ -32,7 +32,8 @@ found = []
 for folder in sys.argv[1:3]:
     model = AutoModelForCausalLM.from_pretrained(folder, dtype="auto").eval()
     with torch.no_grad():
-        losses = [torch.nn.functional.cross_entropy(model(row[None]).logits[0, :-1].float(), row[1:]) for row in ids]
+        logits = [model(row[None]).logits[0, :-1].float() for row in ids]
+    losses = [torch.nn.functional.cross_entropy(one, row[1:]) for one, row in zip(logits, ids)]
     found.append(math.exp(sum(map(float, losses)) / len(losses)))
 print(found[1] / found[0] - 1)
 """
@@ -47,7 +48,8 @@ source, target, to, file, samples = sys.argv[1:]
 model = AutoModelForCausalLM.from_pretrained(source, dtype="auto")
 words = AutoTokenizer.from_pretrained(source)
 more = {}
-recipe = [QuantizationModifier(targets="Linear", scheme={"fp8": "FP8_DYNAMIC", "w8a8": "W8A8"}[to], ignore=["lm_head"])]
+scheme = {"fp8": "FP8_DYNAMIC", "w8a8": "W8A8"}[to]
+recipe = [QuantizationModifier(targets="Linear", scheme=scheme, ignore=["lm_head"])]
 if to == "w8a8":
     ids = words(open(file).read(), add_special_tokens=False)["input_ids"]
     rows = [ids[at * 128 : at * 128 + 128] for at in range(int(samples))]
@@ -72,27 +74,9 @@ def cpu(*words: str) -> tuple[float, str]:
 def made(args: argparse.Namespace, to: str, folder: Path) -> dict[str, Any]:
     """The report of one call."""
     words = [word for one in to.split("+") for word in ("--to", one)]
-    sizes = [
-        "--samples",
-        str(args.samples),
-        "--length",
-        str(LENGTH),
-        "--window",
-        str(WINDOW),
-        "--windows",
-        str(WINDOWS),
-    ]
-    call = [
-        sys.executable,
-        "-m",
-        "memserve.compress",
-        args.model,
-        *words,
-        *sizes,
-        "-o",
-        str(folder),
-        "--json",
-    ]
+    sizes = {"samples": args.samples, "length": LENGTH, "window": WINDOW, "windows": WINDOWS}
+    words += [word for name, size in sizes.items() for word in (f"--{name}", str(size))]
+    call = [sys.executable, "-m", "memserve.compress", args.model, *words, "-o", str(folder), "--json"]
     report: dict[str, Any] = json.loads(cpu(*call, "--python", args.python)[1])
     return report
 
@@ -104,21 +88,21 @@ def row(args: argparse.Namespace, to: str, scratch: Path) -> str:
     judged = scratch / "judged.txt"
     plain = "-"
     if not to.startswith("gguf"):
-        plain = f"{float(cpu(args.python, '-c', PLAIN, args.model, str(folder), str(judged))[1].split()[-1]):+.2%}"
+        said = cpu(args.python, "-c", PLAIN, args.model, str(folder), str(judged))[1]
+        plain = f"{float(said.split()[-1]):+.2%}"
     beside = "-"
     if args.plain and to in ("fp8", "w8a8"):
         words = [args.model, str(scratch / "plain"), to, str(scratch / "calibration.txt"), str(args.samples)]
         alone, ours = cpu(args.python, "-c", LIBRARY, *words)[0], report["steps"][1]["cpu_seconds"]
         beside = f"{ours:.1f} s after imports, {alone:.1f} s for a plain script"
     size = report["after"]["bytes"] / 2**20
-    return (f"| {to} | {size:.1f} MiB, {report['ratio']:.2f} x | {report['loss']:+.2%} | {plain} |"
-            f" {report['greedy_agreement']:.0%} | {report['kl']:.4f} | {report['grade']} | {beside} |")  # fmt: skip
+    cells = (to, f"{size:.1f} MiB, {report['ratio']:.2f} x", f"{report['loss']:+.2%}", plain,
+             f"{report['greedy_agreement']:.0%}", f"{report['kl']:.4f}", report["grade"], beside)  # fmt: skip
+    return f"| {' | '.join(cells)} |"
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
     parser.add_argument("model")
     parser.add_argument("--python", default=sys.executable)
     parser.add_argument("--to", nargs="+", default=METHODS)
