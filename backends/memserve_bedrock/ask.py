@@ -3,17 +3,19 @@
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
 from memserve import files
-from memserve.errors import Unsupported
+from memserve.errors import InvalidInput, Unsupported
 from memserve.http.chat import fill, message_parts
 from memserve.http.chat.message_parts import Image, Turn
-from memserve.protocol import Capabilities, FinishReason, Prompt, Request
+from memserve.protocol import DEFAULT_MAX_TOKENS, Capabilities, FinishReason, Prompt, Request
 
 EXTRA = "bedrock_"
+LEAST = 1024
+"""The smallest budget of thought that Claude takes."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,8 @@ class Model:
     tools: bool
     images: bool
     counts: bool
+    thinking: Mapping[str, Any] = field(default_factory=dict)
+    """What goes into the model's own field of that name, with the budget for "$"."""
 
 
 @cache
@@ -60,7 +64,8 @@ def capabilities(known: Model) -> Capabilities:
         backend="bedrock", model=known.name, chat=True, max_tokens=True, stop=True, usage=True,
         temperature=known.temperature, max_temperature=1.0, top_p=known.top_p,
         top_k=known.top_k is not None, schema=known.schema, tools=known.tools, images=known.images,
-        stream=True, count_tokens=known.counts, extras=frozenset(extras()), cancel=True,
+        thinking=frozenset({"off", *known.thinking}), stream=True, count_tokens=known.counts,
+        extras=frozenset(extras()), cancel=True,
     )  # fmt: skip
 
 
@@ -81,7 +86,10 @@ def prompt(words: Prompt) -> dict[str, Any]:
 def settings(request: Request, model: Model) -> dict[str, Any]:
     """Everything of a request but its prompt."""
     config: dict[str, Any] = {}
-    for name, spelled in (("max_tokens", "maxTokens"), ("temperature", "temperature"), ("top_p", "topP")):
+    own, thought = _thinking(request, model)
+    if request.max_tokens is not None or thought:
+        config["maxTokens"] = (request.max_tokens or DEFAULT_MAX_TOKENS) + thought
+    for name, spelled in () if own else (("temperature", "temperature"), ("top_p", "topP")):
         if getattr(request, name) is not None:
             config[spelled] = getattr(request, name)
     if request.stop:
@@ -90,8 +98,9 @@ def settings(request: Request, model: Model) -> dict[str, Any]:
     found.update({extras()[name]: value for name, value in request.extra.items()})
     if request.top_k is not None:
         own = fill(model.top_k, request.top_k)
+    if own:
         found["additionalModelRequestFields"] = {**found.get("additionalModelRequestFields", {}), **own}
-    if request.tools:
+    if request.tools and request.tool_choice != "none":
         found["toolConfig"] = _tools(request)
     if request.schema is not None:
         schema = {"schema": json.dumps(request.schema), "name": "answer"}
@@ -100,12 +109,26 @@ def settings(request: Request, model: Model) -> dict[str, Any]:
     return found
 
 
+def _thinking(request: Request, model: Model) -> tuple[dict[str, Any], int]:
+    """The model's own field for the request's `thinking`, and the tokens of thought that it stands for."""
+    wanted = request.thinking
+    if not wanted:
+        return {}, 0
+    drawn = (request.temperature or 1, request.top_p or 1, request.top_k)
+    if drawn != (1, 1, None):
+        raise Unsupported("bedrock", "temperature, top_p or top_k with thinking", "it takes temperature 1")
+    if wanted is not True and wanted < LEAST:
+        raise InvalidInput(f"bedrock takes thinking={LEAST:,} or more, not {wanted}")
+    own = model.thinking["on"] if wanted is True else fill(model.thinking["budget"], wanted)
+    return {"thinking": own}, own.get("budget_tokens", 0)
+
+
 def _tools(request: Request) -> dict[str, Any]:
     found: dict[str, Any] = {"tools": [_tool(described) for described in request.tools]}
     if request.tool_choice is not None:
         kind, name = message_parts.choice(request.tool_choice)
         if kind not in _CHOICES:
-            raise Unsupported("bedrock", f"tool_choice={kind!r}", "leave the tools out instead")
+            raise Unsupported("bedrock", f"tool_choice={kind!r}")
         found["toolChoice"] = {_CHOICES[kind]: {"name": name} if name else {}}
     return found
 

@@ -31,8 +31,7 @@ from memserve.tokens.detokenizer import Detokenizer
 from memserve.tokens.prompts import Prompts, ScorePair, Tokenizing
 from memserve.tokens.template import compiled
 from memserve_embedded import GENERATING
-from memserve_embedded.convert import prepare
-from memserve_embedded.fetch import known, ready
+from memserve_embedded.fetch import known, prepare, ready
 from memserve_embedded.grammar import Grammars, Matcher
 from memserve_embedded.session import GAP, Session
 

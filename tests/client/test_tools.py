@@ -106,3 +106,10 @@ def test_a_backend_without_tools_refuses_before_any_work() -> None:
     with pytest.raises(Unsupported, match="tools"):
         tools.loop(_open(engine), "Hi", [weather])
     assert engine.asked == []
+
+
+def test_a_tool_that_is_not_there_cannot_be_chosen() -> None:
+    generator, tool = _open(Scripted([])), tools.describe(weather)
+    for given, choice in (([tool], {"type": "function", "function": {"name": "sing"}}), ([], "required")):
+        with pytest.raises(InvalidInput, match="tool_choice"):
+            generator.generate("Hi", tools=given, tool_choice=choice)

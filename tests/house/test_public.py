@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from memserve import lazy, protocol
-from memserve.deprecation import warn_deprecated
+from memserve.lazy import warn_deprecated
 
 ROOT = Path(__file__).parents[2]
 SOURCE = ROOT / "src" / "memserve"

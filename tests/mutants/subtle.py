@@ -17,7 +17,7 @@ from memserve.protocol import Delta, Usage
 # ------------------------------------------------------------------ one in each group that only it catches
 
 
-@mutant("order", alone=True)
+@mutant("invariance", alone=True)
 class NothingIsAnError(Wrapped):
     def generate(self, prompt: Any, **settings: Any) -> Any:
         if prompt == []:
@@ -124,7 +124,7 @@ class StreamsForgetSchemas(Wrapped):
         return self.inner.stream(prompt, **{**settings, "schema": None})
 
 
-@mutant("determinism")
+@mutant("sampling")
 class ASeedOfZeroIsNone(Altered):
     def before(self, prompts: list[Any], settings: dict[str, Any]) -> list[Any]:
         settings["seed"] = settings.get("seed") or None
@@ -186,7 +186,7 @@ class TwoStopsAreEnough(Altered):
         return prompts
 
 
-@mutant("logprobs")
+@mutant("score")
 class LogprobsAreScaled(Altered):
     def one(self, settings: dict[str, Any], answer: Any) -> Any:
         heat = settings.get("temperature") or 1.0
@@ -197,14 +197,14 @@ class LogprobsAreScaled(Altered):
         return replace(answer, logprobs=scaled) if scaled else answer
 
 
-@mutant("logprobs")
+@mutant("score")
 class RivalsAreNotSorted(Altered):
     def one(self, settings: dict[str, Any], answer: Any) -> Any:
         turned = tuple(replace(entry, top=entry.top[::-1]) for entry in answer.logprobs or ())
         return replace(answer, logprobs=turned) if turned else answer
 
 
-@mutant("logprobs")
+@mutant("score")
 class OnlyTheFirstSampleHasLogprobs(Altered):
     def one(self, settings: dict[str, Any], answer: Any) -> Any:
         rest = tuple(replace(sample, logprobs=None) for sample in answer.samples[1:])
@@ -296,14 +296,14 @@ class WhatALeftStreamHadLeft(Altered):
         return replace(answer, text=rest + answer.text) if rest and answer.text else answer
 
 
-@mutant("cancellation")
+@mutant("lifecycle")
 class AwaitingStopsTheLoop(Wrapped):
     async def agenerate(self, prompt: Any, **settings: Any) -> Any:
         time.sleep(0.1)
         return self.inner.generate(prompt, **settings)
 
 
-@mutant("cancellation")
+@mutant("lifecycle")
 class CancellingBreaksTheNext(Wrapped):
     broken = False
 

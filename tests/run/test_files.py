@@ -14,7 +14,7 @@ from waiting import until
 
 from memserve.errors import InvalidInput, MemserveError, RunError
 from memserve.run import answers, run
-from memserve.run.store import failures, journal
+from memserve.run.store import journal, results
 
 FOREIGN = [
     b"my own notes\n",
@@ -262,4 +262,4 @@ def test_what_a_killed_run_leaves_is_ours(out, fake):
     out.with_name("answers.failed.jsonl.new").write_bytes(failed.read_bytes())
     run(["a", {"promt": "x"}, "b"], out, generator=fake())
     assert sorted(path.name for path in out.parent.iterdir()) == ["answers.failed.jsonl", "answers.jsonl"]
-    assert failures.is_ours(failed)
+    assert results.is_ours(failed)

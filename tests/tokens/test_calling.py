@@ -177,7 +177,6 @@ def test_which_tools_may_be_called() -> None:
 @pytest.mark.parametrize(("tool", "choice"), [
     ({"name": "f"}, None), ({"type": "web_search"}, None), ({"type": "function", "function": {"name": "a b"}}, None),
     ({"type": "function", "function": {"name": "f", "parameters": []}}, None), (TOOL, "sometimes"),
-    (TOOL, {"function": {"name": "other"}}),
 ])  # fmt: skip
 def test_what_cannot_be_meant_is_refused(tool: dict[str, object], choice: object) -> None:
     request = Request(prompt="x", tools=(tool,), tool_choice=choice)  # type: ignore[arg-type]

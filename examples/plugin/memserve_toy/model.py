@@ -37,7 +37,9 @@ def render(messages: Sequence[Mapping[str, Any]]) -> list[int]:
     """The chat template: BOS, then each message between its role and EOS."""
     tokens = [BOS]
     for message in messages:
-        tokens += [ROLES[message["role"]], *str(message["content"]).encode(), EOS]
+        role = ROLES["user" if message["role"] == "tool" else message["role"]]
+        calls = [str(call["function"]) for call in message.get("tool_calls") or ()]
+        tokens += [role, *"".join([str(message["content"] or ""), *calls]).encode(), EOS]
     return [*tokens, ROLES["assistant"]]
 
 

@@ -14,8 +14,7 @@ from typing import Any
 from memserve.bench.asking import Asked
 from memserve.errors import InvalidInput
 from memserve.hardware.machine import GIB, Machine
-from memserve.plan.page import Section
-from memserve.plan.shown import Shown
+from memserve.plan.page import Section, Shown
 
 FIGURES = {"ttft_ms": "TTFT ms", "tpot_ms": "TPOT ms", "output_tokens_per_s": "tokens/s"}
 

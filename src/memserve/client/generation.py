@@ -14,6 +14,7 @@ from memserve.client.settings import of_request, resolve, templated
 from memserve.errors import InvalidInput, MemserveError, Unsupported
 from memserve.protocol import (
     AsyncEngine,
+    BatchService,
     Capabilities,
     Completion,
     Delta,
@@ -27,6 +28,7 @@ from memserve.protocol import (
     Score,
     ScorePrompts,
     Settings,
+    SupportsBatches,
     SupportsTokenizer,
     Usage,
 )
@@ -201,6 +203,13 @@ class Generator(Handle):
             raise Unsupported(self.capabilities.backend, "count_tokens")
         checked = self._prompt(text)
         return self._driver.call(partial(offers.count_tokens(self._engine), checked))
+
+    def batch_service(self) -> BatchService:
+        """The provider's batch service; raises `Unsupported` where there is none."""
+        self._check_open()
+        if not isinstance(self._engine, SupportsBatches):
+            raise Unsupported(self.capabilities.backend, "batches", "it has no batch service")
+        return self._engine.batch_service
 
     def prepare(self, prompt: PromptLike, **settings: Unpack[Settings]) -> Request:
         """The request that `generate` would hand to the engine, checked and with its defaults."""

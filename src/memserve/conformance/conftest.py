@@ -6,8 +6,7 @@ from typing import Any
 import pytest
 
 from memserve.conformance.asking import Oracle
-from memserve.conformance.report import CAPABILITIES
-from memserve.conformance.target import Target
+from memserve.conformance.report import CAPABILITIES, Target
 from memserve.protocol import Capabilities, Task
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from memserve.conformance.asking import mixed, need, question
-from memserve.conformance.target import prompts_of
+from memserve.conformance.report import prompts_of
 from memserve.errors import InvalidInput, MemserveError
 
 CLOSE = 0.9999

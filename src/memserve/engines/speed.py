@@ -69,7 +69,7 @@ class EngineSpeed(TypedDict, total=False):
     sampler: list[SamplerRow]
     generations: list[Generation]
     constants: dict[str, float]
-    """Fields of `memserve.speed.roofline.engines.Constants`; all others are everybody's."""
+    """Fields of `memserve.speed.roofline.layout.Constants`; all others are everybody's."""
     texts_share: float
     """Share of the arithmetic peak that it reaches as an embedder; else that of servers."""
     host: HostSpeed

@@ -67,14 +67,18 @@ class HttpClient:
     def __repr__(self) -> str:
         return f"HttpClient({self.address.shown!r})"
 
-    async def fetch(self, call: Call, read: Callable[[str, Mapping[str, str]], T]) -> T:
-        """What `read` makes of the answer's text and headers; it raises BadAnswer where they are wrong."""
+    async def fetch(self, call: Call, read: Callable[[str, Mapping[str, str]], T], *,
+                    retried: bool = True) -> T:  # fmt: skip
+        """What `read` makes of the answer's text and headers; it raises BadAnswer where they are wrong.
+
+        `retried=False`: one attempt only, for what must not be done twice.
+        """
 
         async def once() -> T:
             limit = self.limits.timeout
             return await within(limit, self._exchange(call, read), f"no whole answer within {limit:g} s")
 
-        return await self._persist(once)
+        return await (self._persist(once) if retried else self._tried(once))
 
     async def stream(self, call: Call,
                      events: Callable[[Answer, Pieces], AsyncIterator[T]]) -> AsyncIterator[T]:  # fmt: skip
@@ -127,6 +131,14 @@ class HttpClient:
             except RemoteError as error:
                 self._clean(error)
                 await self._pause(attempts, error, sent)
+
+    async def _tried(self, once: Callable[[], Awaitable[T]]) -> T:
+        await self._turn(self.limits.timeout)
+        try:
+            return await once()
+        except RemoteError as error:
+            self._clean(error)
+            raise
 
     def _clean(self, error: RemoteError) -> None:
         """Mask keys in what a server said, and only then shorten it."""

@@ -8,16 +8,15 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from memserve.errors import ModelUnreadable
-from memserve.model.config import LARGEST, Config
+from memserve.model.config import LARGEST, Config, adapt
 from memserve.model.recipes.index import Headers, inventory
 from memserve.model.spec import ModelSpec, Quantization
 from memserve.model.stored import quantization
-from memserve.model.translate import adapt
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from memserve.model.stored.gguf import Gguf
+    from memserve.model.stored.headers import Gguf
 
 
 # Share of a head's channels that is rotated, where a config leaves it to its class.
@@ -202,14 +201,14 @@ def from_folder(folder: Path, values: Mapping[str, Any], path: str, name: str,
 
     `remote` reads the headers where the weights are not in the folder.
     """
-    from memserve.model.stored import safetensors
+    from memserve.model.stored import headers
 
     if not values.get("quantization_config"):
-        values = {**values, "quantization_config": safetensors.settings(folder) or None}
-    here = any(shard.is_file() for shard in safetensors.shards(folder))
-    headers = partial(safetensors.tensors, folder) if here else remote
-    found = _read(values, Origin(path, name, headers=headers))
-    return replace(found, stored=safetensors.by_dtype(safetensors.tensors(folder))) if here else found
+        values = {**values, "quantization_config": headers.settings(folder) or None}
+    here = any(shard.is_file() for shard in headers.shards(folder))
+    where = partial(headers.tensors, folder) if here else remote
+    found = _read(values, Origin(path, name, headers=where))
+    return replace(found, stored=headers.by_dtype(headers.tensors(folder))) if here else found
 
 
 def _read(values: Mapping[str, Any], origin: Origin) -> ModelSpec:

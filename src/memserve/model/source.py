@@ -91,9 +91,9 @@ def _pooling(folder: Path) -> str | None:
 
 
 def _gguf(path: Path) -> ModelSpec:
-    from memserve.model.stored import gguf
+    from memserve.model.stored import headers
 
-    return reader.from_gguf(gguf.read(path), str(path))
+    return reader.from_gguf(headers.read(path), str(path))
 
 
 @lru_cache(maxsize=256)

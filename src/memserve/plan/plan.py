@@ -12,7 +12,7 @@ from memserve.engines.memory import Assumption
 from memserve.hardware.machine import GIB, Machine
 from memserve.model.spec import ModelSpec
 from memserve.plan.candidate import Candidate, Judged
-from memserve.plan.shown import Shown
+from memserve.plan.page import Shown
 
 if TYPE_CHECKING:
     from memserve.engines.flags import NotCounted
@@ -103,8 +103,7 @@ class Plan(Judged, Shown):
 
     def __str__(self) -> str:
         """A screen: as many reasons as there is place for."""
-        from memserve.plan.page import text
-        from memserve.plan.shown import WIDTH
+        from memserve.plan.page import WIDTH, text
 
         for most in (12, 6, 3, 1, 0):
             page = text(self.sections(most=most), WIDTH).rstrip("\n")

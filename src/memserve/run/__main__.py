@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 SETTINGS = ("max_tokens", "temperature", "top_p", "seed", "stop", "n")
 RUN = ("concurrency", "rpm", "tpm", "budget", "price", "cache", "order", "patience", "retry_failed", "resume",
-       "workers", "task")  # fmt: skip
+       "workers", "task", "batch")  # fmt: skip
 
 
 def parser() -> cli.Parser:
@@ -99,6 +99,7 @@ def _add_run(group: argparse._ArgumentGroup) -> None:
     add("--order", choices=("prefix", "given"), default="prefix")
     add("--retry-failed", action="store_true", help="ask again for what failed for good, too")
     add("--no-resume", dest="resume", action="store_false", help="set the old answers aside")
+    add("--batch", action="store_true", help="through the provider's batch service, and wait for the answers")
     add("--batch-lines", metavar="FILE", help="write the answers in the common batch format, too, at the end")
     add("--quiet", action="store_true", help="no progress, only the summary")
 
@@ -125,9 +126,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(chosen: argparse.Namespace) -> int:
-    from memserve.run import batch_format
     from memserve.run.job import Job, check
     from memserve.run.options import Options
+    from memserve.run.summary import write as write_lines
 
     options = Options.of(
         **{name: getattr(chosen, name) for name in RUN},
@@ -141,7 +142,7 @@ def _run(chosen: argparse.Namespace) -> int:
         job = Job(chosen.requests, chosen.output, generator, options)
         summary = job.execute()
     if chosen.batch_lines:
-        batch_format.write(Path(chosen.output), Path(chosen.batch_lines))
+        write_lines(Path(chosen.output), Path(chosen.batch_lines))
     cli.say(str(summary))
     return _code(job, summary)
 

@@ -13,21 +13,22 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, TypeVar
 
-from memserve.errors import InvalidInput, MemserveError
-from memserve.run import ask, batch_format
+from memserve.client.generation import Generator
+from memserve.errors import InvalidInput, MemserveError, Unsupported
+from memserve.run import ask, summary
+from memserve.run.ask import LocalLoop
 from memserve.run.async_loop import AsyncLoop
+from memserve.run.batch_service import BatchLoop, Ledger
 from memserve.run.distributed import RayLoop, remote
 from memserve.run.limits.budget import Spending, dearest, price_of
-from memserve.run.local_loop import LocalLoop
 from memserve.run.options import Options
 from memserve.run.progress import Progress
 from memserve.run.requests import Entry, Item, check_requests, count_requests, entries, name_in, read_item
-from memserve.run.store import failures, files
+from memserve.run.store import files, results
 from memserve.run.store.cache import Cache
-from memserve.run.store.failures import Failures
 from memserve.run.store.journal import Journal, is_reserve
 from memserve.run.store.record import ANSWERED, FAILED, Action, KnownIds, Stamp
-from memserve.run.store.results import Results
+from memserve.run.store.results import Failures, Results
 from memserve.run.summary import Summary
 from memserve.run.tasks import Task, adapted, entry
 
@@ -136,8 +137,8 @@ class Intake:
         try:
             if isinstance(value, InvalidInput):
                 raise value
-            if batch_format.is_line(value):
-                value = batch_format.request(value, self._model)
+            if summary.is_line(value):
+                value = summary.request(value, self._model)
             item = read_item(entry(value, self._task), index, self._settings)
         except InvalidInput as broken:
             self._results.malformed(index, line, broken, name_in(value))
@@ -190,6 +191,12 @@ class Job:
         else:
             generator, self._task = adapted(generator, options.task)
             ask.check(generator)
+        if options.batch and self._task != "generate":
+            raise InvalidInput("a batch is for text: leave --batch or --task out")
+        if options.batch and not isinstance(generator, Generator):
+            raise Unsupported(type(generator).__name__, "batch", "it has no batch service")
+        if options.batch:
+            generator.batch_service()
         if ask.batches(generator) and (options.rpm or options.tpm):
             raise InvalidInput("rpm and tpm are a provider's limits: this generator is a local engine")
         self._requests, self._generator, self._options = requests, generator, options
@@ -203,7 +210,7 @@ class Job:
         named = identity(self._generator)
         each = {} if options.price else getattr(self._generator, "prices", {})
         price = dearest(each.values()) or price_of(named.get("model"), named.get("backend"), options.price)
-        spending = Spending(price, options.budget, each)
+        spending = Spending(price, options.budget, each, batch=options.batch)
         with ExitStack() as stack:
             journal = stack.enter_context(closing(Journal(self._output, afresh=not options.resume)))
             failed = stack.enter_context(closing(Failures(files.failed_beside(self._output))))
@@ -213,7 +220,9 @@ class Job:
             results = Results(journal, failed, cache, spending)
             stack.enter_context(Progress(results.counts, count_requests(self._requests), options.progress))
             intake = Intake(ids, results, options.settings, self._task, None if each else named.get("model"))
-            if options.distributed:
+            if options.batch:
+                self._by_batches(intake, results, spending)
+            elif options.distributed:
                 self._over_ray(intake, results, spending)
             elif ask.batches(self._generator):
                 self._in_batches(intake, results, spending)
@@ -242,6 +251,12 @@ class Job:
         with Interrupts(batches.stop, most=2) as self.interrupts, suppress(Stopped):
             batches.run(intake.pending(self._requests, self.interrupts.next))
         self.error = batches.error
+
+    def _by_batches(self, intake: Intake, results: Results, spending: Spending) -> None:
+        service = BatchLoop(self._generator, results, spending, Ledger(files.batches_beside(self._output)))
+        with Interrupts(service.stop, most=2) as self.interrupts, suppress(Stopped):
+            service.run(intake.pending(self._requests, self.interrupts.next))
+        self.error = self.error or service.error
 
     def _over_ray(self, intake: Intake, results: Results, spending: Spending) -> None:
         spread = RayLoop(self._generator, results, spending, self._options)
@@ -291,7 +306,7 @@ def check(requests: Any, output: Any, options: Options) -> Path:
     path = files.local(output, "the output")
     files.distinct(requests, path, options.cache)
     check_requests(requests)
-    files.refuse_foreign(files.failed_beside(path), failures.is_ours)
+    files.refuse_foreign(files.failed_beside(path), results.is_ours)
     files.refuse_foreign(files.reserve_beside(path), is_reserve)
     return path
 

@@ -35,6 +35,8 @@ class Options:
     settings: Mapping[str, Any] = field(default_factory=dict)
     task: Task | None = None
     """None: what the generator, embedder or reranker is for."""
+    batch: bool = False
+    """Through the provider's batch service."""
     distributed: bool = False
     """Spread over a Ray cluster."""
     address: str | None = None
@@ -95,6 +97,8 @@ def _spread(chosen: dict[str, Any]) -> None:
     unknown = next((name for name in resources if name not in WORKER), None)
     if unknown:
         raise InvalidInput(f"unknown worker resource {unknown!r}", hint=f"known: {', '.join(WORKER)}")
+    if way and chosen.get("batch"):
+        raise InvalidInput("a batch is the provider's to spread: leave --batch or --ray out")
     if way and chosen.get("task") not in (None, "generate"):
         raise InvalidInput("a run on Ray generates: leave --task or --ray out")
     if way and (chosen.get("rpm") or chosen.get("tpm")):

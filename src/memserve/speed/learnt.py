@@ -15,7 +15,7 @@ from typing import Any
 
 from memserve.errors import InvalidInput
 from memserve.memory import calibration_file
-from memserve.speed.roofline.engines import Constants
+from memserve.speed.roofline.layout import Constants
 
 FILE = "speed.json"
 SHARES = {

@@ -97,15 +97,15 @@ class Calling:
 
     family: Family
     tools: Mapping[str, Mapping[str, Any]]
-    """JSON schemas of the arguments, by the tools' names; those alone that may be called."""
+    """Schemas of the arguments, by the names of the tools that may be called."""
     forced: bool = False
     """The answer must be calls."""
     once: bool = False
     """One call, not several."""
     salt: str = ""
-    """What calls' names are made of, beside their words: another prompt, other names."""
+    """Another prompt, other ids."""
     kept: Mapping[int, str] = field(default_factory=dict)
-    """Tokens of the marks that decoding leaves out as special, with their text."""
+    """Special tokens of the marks, with their text."""
 
 
 def of(request: Request, family: Family, kept: Mapping[int, str]) -> Calling | None:
@@ -115,9 +115,7 @@ def of(request: Request, family: Family, kept: Mapping[int, str]) -> Calling | N
         return None
     tools = dict(function(tool) for tool in request.tools)
     if isinstance(choice, Mapping):
-        name = (choice.get("function") or choice).get("name")
-        if name not in tools:
-            raise InvalidInput(f"tool_choice names {name!r}: no such tool ({', '.join(tools)})")
+        name = str((choice.get("function") or choice).get("name"))
         return Calling(family, {name: tools[name]}, forced=True, once=True, kept=kept)
     if choice not in ("auto", "required"):
         raise InvalidInput(

@@ -10,9 +10,8 @@ from memserve.model.config import MOST_LAYERS
 from memserve.model.recipes import tensors
 from memserve.model.recipes.modules import Inventory
 from memserve.model.spec import Quantization
-from memserve.model.stored import safetensors
-from memserve.model.stored.gguf import Gguf
-from memserve.model.stored.safetensors import Tensor
+from memserve.model.stored import headers
+from memserve.model.stored.headers import Gguf, Tensor
 
 GGUF_NAMES = {
     "attn_q": "self_attn.q_proj", "attn_k": "self_attn.k_proj", "attn_v": "self_attn.v_proj",
@@ -54,7 +53,7 @@ def from_tensors(stored: Mapping[str, Tensor], values: Mapping[str, Any],
     """A body from the names and shapes in the headers of safetensors files."""
     config = Plain({"model_type": "", **values})
     layers = getattr(config.get_text_config(), "num_hidden_layers", None)
-    shapes = safetensors.unpacked(stored, quantization, layers)
+    shapes = headers.unpacked(stored, quantization, layers)
     if values.get("tie_word_embeddings") is True:
         shapes = {name: shape for name, shape in shapes.items() if not name.endswith("lm_head.weight")}
     return tensors.inventory(shapes, {}, config)

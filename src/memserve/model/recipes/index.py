@@ -19,7 +19,7 @@ from memserve.model.recipes.modules import Inventory
 from memserve.model.spec import Quantization
 
 if TYPE_CHECKING:
-    from memserve.model.stored.safetensors import Tensor
+    from memserve.model.stored.headers import Tensor
 
 
 Recipe: TypeAlias = Callable[[Config, str], Inventory]

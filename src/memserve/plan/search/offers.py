@@ -24,8 +24,7 @@ from memserve.plan.candidate import (
 )
 from memserve.plan.query import Query
 from memserve.plan.search import pricing
-from memserve.plan.search.checkpoints import checkpoints, known_methods, loaded
-from memserve.plan.search.judging import fitted, offloaded, refused
+from memserve.plan.search.judging import checkpoints, fitted, known_methods, loaded, offloaded, refused
 
 MOST_TENSOR = 64
 
@@ -195,7 +194,7 @@ class Offer:
         self.name, self.backend, self.version, self.thorough = name, backend, version, thorough
         self.model, self.machine, self.query = model, machine, query
         self.judge = Judge(backend.rules, version, model, machine)
-        self.card = self.judge.card()
+        self.card = self.judge.card() or self.unasked()
         serves = dict(backend.rules.get("serves", {}))
         if self.judge.known["experts"]:
             serves["data"] = False
@@ -203,6 +202,14 @@ class Offer:
         self.dtypes: Mapping[str, Sequence[str]] = backend.rules.get("dtypes", DTYPES)
         self.reached = BELOW_4_BIT
         """The fewest steps below 16 bits (losses.json) of what is known to run well."""
+
+    def unasked(self) -> Refusal | None:
+        """On some makers' cards an engine is planned only where it is named: others do better."""
+        rules, card = self.backend.rules, self.machine.card
+        if self.query.backend == self.name or card.vendor not in rules.get("on_request", ()):
+            return None
+        reason = f"{rules['engine']} on {card.name} is planned when asked for: --backend {self.name}"
+        return Refusal("on-request", reason, "memserve's order of engines")
 
     def candidates(self) -> Iterator[Candidate]:
         """Each quantization over each layout."""

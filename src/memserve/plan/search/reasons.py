@@ -15,8 +15,8 @@ from memserve.plan.candidate import BELOW_4_BIT, WEIGHTS, Candidate, steps, weig
 from memserve.plan.plan import Plan
 from memserve.plan.query import Query
 from memserve.plan.search import pricing
-from memserve.plan.search.checkpoints import loaded
 from memserve.plan.search.choice import Rank, ranked
+from memserve.plan.search.judging import conceded, loaded
 from memserve.plan.search.offers import CARDS_OF_A_NODE, consider, unoffered
 from memserve.speed.result import Range
 
@@ -121,8 +121,8 @@ def _checkpoint(plan: Plan) -> Iterator[str]:
 
 def _concessions(plan: Plan) -> Iterator[str]:
     deployment = plan.deployment
-    for concession in installed.named(plan.backend).rules.get("concessions", ()):
-        words = {name: value for name, value in concession.items() if name != "note"}
+    for concession in conceded(installed.named(plan.backend).rules, plan.machine):
+        words = {name: value for name, value in concession.items() if name not in ("note", "vendor")}
         if words and all(_same(getattr(deployment, name), value) for name, value in words.items()):
             yield f"to fit: {concession['note']}"
             return

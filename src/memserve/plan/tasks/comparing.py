@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING, Any
 from memserve.errors import InvalidInput, UnknownName
 from memserve.model.spec import ModelSpec
 from memserve.plan.job import Job
-from memserve.plan.page import Section
+from memserve.plan.page import Section, Shown, show
 from memserve.plan.query import PlanOptions, Query
 from memserve.plan.sections import assumed, whose
-from memserve.plan.shown import Shown, show
 from memserve.plan.tasks.options import asked
 
 if TYPE_CHECKING:

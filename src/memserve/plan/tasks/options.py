@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, cast
 from memserve.cli import Parser, amount, count
 from memserve.errors import InvalidInput
 from memserve.plan.answer import Answer
+from memserve.plan.page import show
 from memserve.plan.query import PlanOptions
-from memserve.plan.shown import show
 
 if TYPE_CHECKING:
     import argparse

@@ -30,6 +30,11 @@ def reserve_beside(output: Path) -> Path:
     return output.with_name(output.name + ".reserve")
 
 
+def batches_beside(output: Path) -> Path:
+    """answers.jsonl -> answers.batches.jsonl"""
+    return output.with_name(f"{output.stem}.batches{output.suffix}")
+
+
 def local(name: object, what: str) -> Path:
     """A path on this machine; a URL would become a folder named `s3:`."""
     if _URL.match(str(name)):
@@ -41,7 +46,7 @@ def local(name: object, what: str) -> Path:
 def distinct(requests: Any, output: Path, cache: Path | None) -> None:
     """Refuse two names of one file, whatever links stand between, and another run's file of failures."""
     used = {"the output": output, "the file of failures": failed_beside(output),
-            "the reserve": reserve_beside(output)}  # fmt: skip
+            "the reserve": reserve_beside(output), "the list of batches": batches_beside(output)}  # fmt: skip
     if isinstance(requests, (str, Path)) and requests != "-":
         used = {"the requests": local(requests, "the file of requests"), **used}
     if cache is not None:

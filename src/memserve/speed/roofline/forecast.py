@@ -15,9 +15,8 @@ from memserve.model.spec import ModelSpec
 from memserve.speed import learnt, result
 from memserve.speed.learnt import Learnt
 from memserve.speed.result import Range, Speed
-from memserve.speed.roofline import engines, layout, queueing, shape, step
-from memserve.speed.roofline.queueing import Timing
-from memserve.speed.roofline.step import Setup
+from memserve.speed.roofline import layout, shape, step
+from memserve.speed.roofline.step import Setup, Timing
 
 
 class Situation(NamedTuple):
@@ -29,8 +28,8 @@ class Situation(NamedTuple):
     """An older generation of the engine, or None."""
     setup: Setup
     spread: layout.Spread
-    load: queueing.Load
-    limits: engines.SchedulerLimits
+    load: step.Load
+    limits: layout.SchedulerLimits
     concurrency: float | None
     """Requests in flight on the whole machine; None: as many as it takes."""
     measured: Learnt | None = None
@@ -75,17 +74,17 @@ def load_kind(situation: Situation, timing: Timing) -> str:
     if situation.concurrency is None:
         return "most"
     waits = timing.bound != "asked"
-    return "heavy" if waits or situation.concurrency > queueing.MANY else "light"
+    return "heavy" if waits or situation.concurrency > step.MANY else "light"
 
 
 def band_of(situation: Situation, timing: Timing) -> Band:
     """The factors for a situation; wider where the engine was never timed on such a card."""
     if situation.measured is not None:
         return Band(dict.fromkeys(FIGURES, situation.measured.range))
-    facts = engines.facts(situation.engine)
-    family = engines.family(situation.setup.card)
+    facts = layout.facts(situation.engine)
+    family = layout.family(situation.setup.card)
     timed = situation.known and family in facts.get("timed_on", ())
-    own, others = facts.get("ranges", {}) if timed else {}, engines.shared()["ranges"]
+    own, others = facts.get("ranges", {}) if timed else {}, layout.shared()["ranges"]
     load = load_kind(situation, timing)
     return Band({name: factors(own, others, name, load) for name in FIGURES}, at_most=not timed)
 
@@ -117,7 +116,7 @@ def predict(model: str | PathLike[str] | ModelSpec, gpus: str | Machine, *, back
     the most that the machine can serve. `options` are those of `situate`: pipeline_parallel,
     data_parallel, prefix_tokens (already in the cache), kv_dtype, max_sequences.
     """
-    load = queueing.Load(input_tokens, output_tokens, options.pop("prefix_tokens", 0.0))
+    load = step.Load(input_tokens, output_tokens, options.pop("prefix_tokens", 0.0))
     spec, machine, away = _spec(model), _machine(gpus), options.pop("host_layers", 0)
     on_cards = replace(spec, blocks=spec.blocks[away:], stem=(), top=()) if away else spec
     situation = situate(
@@ -130,7 +129,7 @@ def predict(model: str | PathLike[str] | ModelSpec, gpus: str | Machine, *, back
 
 def with_host(found: Speed, held: shape.Shape, situation: Situation) -> Speed:
     """The same with these layers and the head on the host: read there for each token, copied for prompts."""
-    facts, setup, load = engines.facts(situation.engine)["host"], situation.setup, situation.load
+    facts, setup, load = layout.facts(situation.engine)["host"], situation.setup, situation.load
     read, work = held.active * setup.format.bits / 8, 2 * held.active / facts["flops"]
     slow, likely, fast = (max(read / rate, found.batch * work) * 1e3 for rate in facts["bytes_per_s"])
     copied = layout.stored_bytes(held, setup.format) * ceil(load.input_tokens / facts["chunk"])
@@ -148,7 +147,7 @@ def with_host(found: Speed, held: shape.Shape, situation: Situation) -> Speed:
     return replace(found, ttft_ms=ttft, tpot_ms=tpot, output_tokens_per_s=spread)
 
 
-def situate(model: shape.Shape, machine: Machine, backend: str, load: queueing.Load,
+def situate(model: shape.Shape, machine: Machine, backend: str, load: step.Load,
             concurrency: float | None = None, *, engine_version: str | None = None,
             quantization: str | None = None, tensor_parallel: int | None = None,
             pipeline_parallel: int | None = None, data_parallel: int | None = None,
@@ -162,16 +161,16 @@ def situate(model: shape.Shape, machine: Machine, backend: str, load: queueing.L
          "data_parallel": data_parallel, "max_sequences": max_sequences},
     )  # fmt: skip
     card = machine.card
-    engine = engines.used(backend, card)
-    facts = engines.facts(engine)
+    engine = layout.used(backend, card)
+    facts = layout.facts(engine)
     form = shape.format_of(quantization, model, card)
     spread = layout.spread(
         model, machine, form, facts, tensor_parallel, pipeline_parallel, data_parallel, concurrency is None
     )
-    limits = engines.limits(engine, engine_version, card)
-    generation = engines.generation(engine, engine_version)
+    limits = layout.limits(engine, engine_version, card)
+    generation = layout.generation(engine, engine_version)
     known = learnt.find(backend, card.name, spread.tensor, model.id)
-    constants = engines.constants(engine, engines.family(card), generation)
+    constants = layout.constants(engine, layout.family(card), generation)
     setup = Setup(
         shape=model, format=form, card=card,
         constants=learnt.scaled(constants, known.factors) if known else constants, tensor=spread.tensor,
@@ -181,7 +180,7 @@ def situate(model: shape.Shape, machine: Machine, backend: str, load: queueing.L
     limits = limits._replace(sequences=max_sequences) if max_sequences else limits
     return Situation(
         engine,
-        engines.kind(backend) is not None,
+        layout.kind(backend) is not None,
         generation,
         setup,
         spread,
@@ -194,7 +193,7 @@ def situate(model: shape.Shape, machine: Machine, backend: str, load: queueing.L
 
 def judge(situation: Situation) -> Speed:
     """Time a situation and put the ranges around it."""
-    timing = queueing.time(situation.setup, situation.load, situation.limits, situation.each)
+    timing = step.time(situation.setup, situation.load, situation.limits, situation.each)
     rate = _requests_per_s(situation, timing) * situation.load.output_tokens * situation.spread.replicas
     band = band_of(situation, timing)
     return Speed(
@@ -211,7 +210,7 @@ def _requests_per_s(situation: Situation, timing: Timing) -> float:
     return situation.each / (timing.ttft + max(0.0, situation.load.output_tokens - 1) * timing.tpot)
 
 
-def _counts(load: queueing.Load, concurrency: float | None) -> None:
+def _counts(load: step.Load, concurrency: float | None) -> None:
     result.number("input_tokens", load.input_tokens, most=result.MOST_TOKENS)
     result.number("prefix_tokens", load.prefix_tokens, most=result.MOST_TOKENS)
     result.number("output_tokens", load.output_tokens, above=True, most=result.MOST_TOKENS)
@@ -271,7 +270,7 @@ def texts_per_s(model: ModelSpec, machine: Machine, *, backend: str, input_token
                 **layout: Any) -> Range:  # fmt: skip
     """Texts of so many tokens that the whole machine reads a second when it is kept busy."""
     situation = situate(
-        shape.of(model), machine, backend, queueing.Load(max(1.0, input_tokens), 1.0), None, **layout
+        shape.of(model), machine, backend, step.Load(max(1.0, input_tokens), 1.0), None, **layout
     )
     seen = input_tokens if model.encoder_only else input_tokens / 2
     rate = _texts_rate(situation, seen) * situation.spread.replicas
@@ -281,8 +280,8 @@ def texts_per_s(model: ModelSpec, machine: Machine, *, backend: str, input_token
 
 def _share(situation: Situation) -> float:
     """Of the card's arithmetic peak: the engine's, where its folder states one, else everybody's."""
-    known = engines.facts(situation.engine).get("texts_share", _texts()["share"])
-    return float(known * _texts()["cards"].get(engines.family(situation.setup.card), 1.0))
+    known = layout.facts(situation.engine).get("texts_share", _texts()["share"])
+    return float(known * _texts()["cards"].get(layout.family(situation.setup.card), 1.0))
 
 
 @cache
