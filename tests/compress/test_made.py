@@ -124,7 +124,7 @@ def test_pruned_and_quantized(tiny: Path, tmp_path: Path) -> None:
 
 
 def test_a_gate_that_must_refuse(tiny: Path, tmp_path: Path, capsys: Said) -> None:
-    report = compress(tiny, tmp_path / "made", "--to", "width:0.25", "--memory", "1MB", code=1)
+    report = compress(tiny, tmp_path / "made", "--to", "width:0.25", "--memory", "0.1MB", code=1)
     assert not report["gate"]["passed"] and report["gate"]["reason"]
     assert not (tmp_path / "made").exists()
     assert "refused" in capsys.readouterr().err
