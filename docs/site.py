@@ -66,9 +66,9 @@ def assemble() -> Path:
 
 
 def planner(folder: Path) -> None:
-    """The planner as a page of the site, where npm is here to fetch its Python."""
+    """The planner as a page of the site, where npm is here and can fetch its Python."""
     if shutil.which("npm"):
-        subprocess.run([sys.executable, "-m", "memserve.plan", "--page", str(folder)], check=True)
+        subprocess.run([sys.executable, "-m", "memserve.plan", "--page", str(folder)], check=False)
 
 
 def main(words: list[str]) -> int:

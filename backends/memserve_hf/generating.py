@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from memserve import pictures
-from memserve.errors import Cancelled, Closed, MemserveError, ModelUnreadable, Unsupported
+from memserve.errors import Closed, MemserveError, ModelUnreadable, Unsupported
 from memserve.extras import release_of
 from memserve.hardware.machine import GIB
 from memserve.protocol import Capabilities, Completion, Delta, Request, Sample, Score, ScorePrompts
@@ -54,6 +54,7 @@ class GeneratingEngine(Tokenizing):
         self._model, self._prompts, self._grammars = model, prompts, grammars
         self._loop, self._worker, self._scorer = loop, worker, scorer
         self._prefixes = prefixes
+        self._going: set[Job] = set()
 
     def generate(self, requests: Sequence[Request]) -> list[Completion]:
         """Answer all requests together; one that fails alone carries its error."""
@@ -63,6 +64,7 @@ class GeneratingEngine(Tokenizing):
             for number, places in enumerate(portions):
                 parts.update({place: self._prepared(requests[place]) for place in places})
                 for job in _jobs_of(parts, places):
+                    self._going.add(job)
                     if not job.finished.is_set():
                         self._worker.submit(job)
                 for job in _jobs_of(parts, portions[number - 1] if number > 1 else ()):
@@ -73,7 +75,14 @@ class GeneratingEngine(Tokenizing):
             for job in _jobs_of(parts, parts):
                 job.cancelled = True
             raise
+        finally:
+            self._going.difference_update(_jobs_of(parts, parts))
         return [self._completion(parts[place]) for place in range(len(requests))]
+
+    def give_up(self, request: Request) -> None:
+        """End a request that nobody waits for; the others of its call go on."""
+        for job in tuple(self._going):
+            job.cancelled = job.cancelled or job.request is request
 
     def stream(self, request: Request) -> Iterator[Delta]:
         """One answer piece by piece; closing the iterator gives the request up."""
@@ -145,7 +154,7 @@ class GeneratingEngine(Tokenizing):
         request, model = parts[0].request, self.capabilities.model
         error = next((job.error for job in parts if job.error), None)
         if error:
-            if isinstance(error, (Closed, Cancelled)):
+            if isinstance(error, Closed):
                 raise error
             return Completion(None, error=error, model=model, request_id=request.id)
         drawn = [(_sample(row), row.text.reasoning_tokens) for job in parts for row in job.rows]

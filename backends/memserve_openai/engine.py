@@ -34,8 +34,8 @@ def with_facts(capabilities: Capabilities, options: Mapping[str, Any]) -> Capabi
     return replace(capabilities, **known)
 
 
-def listed(client: HttpClient) -> dict[str, dict[str, Any]]:
-    """The rows of the server's list of models by their names; none where it is down or has no list."""
+def listed(client: HttpClient, task: Task) -> dict[str, dict[str, Any]]:
+    """What the server lists for a task, by name; nothing where it is down or has no list."""
     loop = BackgroundLoop()
     try:
         status, text = loop.run(client.probe(client.address.url("models")))
@@ -43,8 +43,8 @@ def listed(client: HttpClient) -> dict[str, dict[str, Any]]:
         loop.stop()
     try:
         rows = json.loads(text)["data"] if status == 200 else []
-        return {str(row["id"]): dict(row) for row in rows}
-    except (ValueError, KeyError, TypeError, RecursionError):
+        return {str(row["id"]): dict(row) for row in rows if row.get("task", task) == task}
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return {}
 
 
@@ -98,7 +98,7 @@ def open_engine(model: str | None = None, *, task: Task = "generate", base_url: 
         raise InvalidInput(f"{parse(url).host} needs a key", hint="pass api_key= or set OPENAI_API_KEY")
     client = _client(url, secret, options)
     ours = named is None and dialect.unknown and "http_client" not in options  # which belongs to one loop
-    rows = listed(client) if dialect.lists_context or ours else {}
+    rows = listed(client, task) if dialect.lists_context or ours else {}
     if ours and rows:
         dialect = choose(owner(rows.values()), "", model)
     if dialect.lists_context and rows and model not in rows:

@@ -199,7 +199,7 @@ def _widths(model: ModelSpec) -> Widths:
 def experts_bytes(run: Run) -> float:
     """Fused-expert buffers: both inner products and the gathered outputs of the chosen experts."""
     width = widths(run.model)
-    if not width.experts:
+    if not width.experts or run.row("experts").get("naive"):
         return 0.0
     layout = run.deployment.layout
     inner = width.expert if layout.expert else -(-width.expert // (layout.tensor * layout.data))

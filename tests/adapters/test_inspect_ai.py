@@ -121,7 +121,7 @@ async def test_messages_tools_and_ends(monkeypatch):
     good, bad = output.message.tool_calls
     assert (good.arguments, good.parse_error) == ({"a": 1}, None)
     assert bad.arguments == {}
-    assert "not JSON" in bad.parse_error
+    assert "not a JSON object" in bad.parse_error
     assert (output.stop_reason, output.message.content[0].reasoning) == ("tool_calls", "hm")
     assert (output.usage.input_tokens, output.usage.input_tokens_cache_read) == (4, 6)
     over = await model.generate(talk[:1], [], "auto", GenerateConfig())

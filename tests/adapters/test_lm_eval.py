@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 
 import pytest
 
@@ -95,6 +97,24 @@ def test_a_setting_that_is_not_known_is_refused(ours):
     asked = requests("generate_until", [("x", {"until": [], "num_beams": 4})])
     with pytest.raises(Unsupported, match="num_beams"):
         ours.generate_until(asked)
+
+
+@pytest.mark.parametrize("chat", [[], ["--apply_chat_template"]], ids=["plain", "chat"])
+def test_the_command_line(tmp_path, weights, chat):
+    """lm-eval's own command line, which says device=cuda:0 unasked."""
+    (tmp_path / "data.jsonl").write_text('{"question": "Capital of France?", "word": "Paris"}\n')
+    (tmp_path / "towns.yaml").write_text(
+        f'task: towns\ndataset_path: json\ndataset_kwargs:\n  data_files: {{test: "{tmp_path}/data.jsonl"}}\n'
+        "output_type: generate_until\ntest_split: test\n"
+        'doc_to_text: "{{question}}"\ndoc_to_target: "{{word}}"\n'
+        'metric_list:\n  - metric: exact_match\ngeneration_kwargs:\n  until: ["."]\n  max_gen_toks: 4\n'
+    )
+    words = ["--model", "memserve", "--model_args", f"model={weights / 'tiny'},backend=hf,dtype=float32"]
+    command = [sys.executable, "-m", "memserve.adapters.lm_eval", "run", *words, *chat]
+    command += ["--tasks", "towns", "--include_path", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600, cwd=tmp_path, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "exact_match" in done.stdout
 
 
 TASKS = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import subprocess
 import sys
@@ -167,3 +168,18 @@ def test_a_process_of_its_own_answers_within_six_seconds_of_cpu() -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True
     )
     assert float(done.stdout) < 6.0, f"{done.stdout} s of CPU, {time.monotonic() - began:.1f} s in all"
+
+
+async def test_streams_and_answers_that_come_together_are_decoded_together(generator) -> None:
+    """Each says what it says alone; a slow one holds nobody up; who leaves frees the place."""
+    alone = generator.generate("Count to three.", max_tokens=8).text
+
+    async def read(most: int) -> str:
+        return "".join([one.text async for one in generator.astream("Count to three.", max_tokens=most)])
+
+    long = asyncio.ensure_future(generator.agenerate("Tell a long story.", max_tokens=1500))
+    await asyncio.sleep(0)
+    texts = await asyncio.gather(*(read(8) for _ in range(6)), generator.agenerate("Hi", max_tokens=2))
+    assert set(texts[:6]) == {alone}
+    long.cancel()
+    assert (await generator.agenerate("Count to three.", max_tokens=8)).text == alone

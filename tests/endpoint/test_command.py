@@ -3,16 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
-import re
 import signal
 import stat
-import subprocess
-import sys
 import threading
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
@@ -20,39 +15,8 @@ from waiting import until
 
 from memserve.serve.__main__ import main
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
 ROOT = Path(__file__).parents[2]
 BODY = {"messages": [{"role": "user", "content": "hi"}], "max_tokens": 8}
-
-
-@pytest.fixture
-def start(tmp_path: Path) -> Iterator[Any]:
-    """Start `memserve serve` over the example backend: the process, its address and where its key is."""
-    site = tmp_path / "site" / "toy-1.dist-info"
-    site.mkdir(parents=True)
-    (site / "entry_points.txt").write_text("[memserve.backends]\ntoy = memserve_toy:backend\n")
-    path = os.pathsep.join((str(site.parent), str(ROOT / "examples" / "plugin")))
-    started: list[subprocess.Popen[str]] = []
-
-    def begin(*words: str) -> tuple[subprocess.Popen[str], str, str]:
-        world = {**os.environ, "PYTHONPATH": path, "TMPDIR": str(tmp_path)}
-        command = [sys.executable, "-m", "memserve.serve", *words]
-        process = subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=world
-        )
-        started.append(process)
-        assert process.stdout
-        line = process.stdout.readline()
-        found = re.match(r"ready: (http://\S+/v1)  key: ([^ ,]+)", line)
-        assert found, (line, process.communicate())
-        return process, found[1], found[2]
-
-    yield begin
-    for process in started:
-        process.kill()
-        process.communicate()
 
 
 def test_a_key_is_made_and_kept_to_its_owner(start, tmp_path):

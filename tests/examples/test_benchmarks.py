@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 import json
 import subprocess
-import sys
 import zipfile
 from pathlib import Path
 
@@ -20,11 +19,15 @@ def example(monkeypatch):
     return lambda name: importlib.import_module(f"examples.{name}")
 
 
-def call(name, out, *words):
-    command = [sys.executable, "-m", f"examples.{name}", "--out", str(out), *words]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+@pytest.fixture
+def call(example, capsys):
+    """A whole run in this process; what it printed."""
+
+    def run(name, out, *words):
+        example(f"{name}.__main__").main(["--out", str(out), *words])
+        return capsys.readouterr().out
+
+    return run
 
 
 def report(out):
@@ -53,8 +56,8 @@ def nltk():
     ],
     ids=lambda words: words[1],
 )
-def test_longmemeval_end_to_end(tmp_path, words):
-    call("longmemeval", tmp_path, *words)
+def test_longmemeval_end_to_end(tmp_path, words, call):
+    call("longmemeval", tmp_path, *words, "--costs", *(["1xL4"] if "none" in words else []))
     told = means(tmp_path, "answers")
     assert told["accuracy"] >= 0.5
     assert told["abstention"] == 0.0, "the scripted server never says that it does not know"
@@ -67,13 +70,14 @@ def test_longmemeval_end_to_end(tmp_path, words):
     published = rows(tmp_path / "hypotheses.jsonl")
     assert set(published[0]) == {"question_id", "hypothesis"}
     assert len(published) == 30
+    assert len(report(tmp_path)["costs"]) == (3 if "none" in words else 0)
     assert "<table>" in (tmp_path / "report.html").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("words", [("--unit", "dialog"), ("--unit", "observation", "--retriever", "embedder"),
                                    ("--unit", "summary", "--judge")], ids=lambda words: words[1])  # fmt: skip
-def test_locomo_end_to_end(tmp_path, words, nltk):
-    call("locomo", tmp_path, *words)
+def test_locomo_end_to_end(tmp_path, words, nltk, call):
+    call("locomo", tmp_path, *words, "--costs")
     told = means(tmp_path, "top 5")
     assert 0.0 < told["F1 single-hop"] < 1.0
     assert told["recall"] >= 0.2
@@ -81,7 +85,7 @@ def test_locomo_end_to_end(tmp_path, words, nltk):
     assert ("judge" in told) == ("--judge" in words)
 
 
-def test_a_sweep_has_a_table_a_size(tmp_path, nltk):
+def test_a_sweep_has_a_table_a_size(tmp_path, nltk, call):
     call("locomo", tmp_path, "--top", "1", "5", "--costs")
     tables = report(tmp_path)["measures"]
     assert list(tables) == ["top 1", "top 5"]
@@ -94,11 +98,11 @@ def test_a_sweep_has_a_table_a_size(tmp_path, nltk):
     assert asked[0] > 2 * asked[1]
 
 
-def test_a_second_call_asks_nothing_and_another_prompt_is_not_mixed_in(tmp_path, nltk):
-    call("locomo", tmp_path, "--top", "5", "--judge")
-    again = call("locomo", tmp_path, "--top", "5", "--judge")
+def test_a_second_call_asks_nothing_and_another_prompt_is_not_mixed_in(tmp_path, nltk, call):
+    call("locomo", tmp_path, "--top", "5", "--judge", "--costs")
+    again = call("locomo", tmp_path, "--top", "5", "--judge", "--costs")
     assert again.count("75 answered before") == 2
-    assert "75 failed" in call("locomo", tmp_path, "--top", "4").splitlines()[0]
+    assert "75 failed" in call("locomo", tmp_path, "--top", "4", "--costs").splitlines()[0]
 
 
 def test_longmemeval_reads_its_published_format(example, tmp_path):

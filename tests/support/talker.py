@@ -28,8 +28,7 @@ from memserve.protocol import (
     ToolCall,
     Usage,
 )
-from memserve.serve.endpoint.app import Endpoint, Limits
-from memserve.serve.endpoint.models import Models
+from memserve.serve.endpoint.app import Endpoint, Limits, Models
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator, Sequence

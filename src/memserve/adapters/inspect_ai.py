@@ -103,12 +103,8 @@ def _tools(tools: Sequence[Any], choice: Any) -> dict[str, Any]:
     offered = [{"type": "function", "function": tool.model_dump(exclude_none=True, exclude={"options"})}
                for tool in tools]  # fmt: skip
     words = {"any": "required", "auto": "auto", "none": "none"}
-    chosen = words[choice] if isinstance(choice, str) else _named(choice.name)
-    return {"tools": offered, "tool_choice": chosen}
-
-
-def _named(name: str) -> dict[str, Any]:
-    return {"type": "function", "function": {"name": name}}
+    named = {"type": "function", "function": {"name": getattr(choice, "name", "")}}
+    return {"tools": offered, "tool_choice": words.get(choice, named) if isinstance(choice, str) else named}
 
 
 def _message(message: Any) -> dict[str, Any]:
@@ -144,22 +140,21 @@ def _part(part: Any) -> Mapping[str, Any]:
 
 def _call(call: Any) -> ToolCall:
     try:
-        arguments, wrong = json.loads(call.arguments or "{}"), None
-    except ValueError as error:
-        arguments, wrong = None, f"the arguments are not JSON: {error}"
-    if wrong is None and not isinstance(arguments, dict):
-        wrong = "the arguments are not an object"
-    return ToolCall(call.id, call.name, arguments if wrong is None else {}, wrong)
+        arguments = json.loads(call.arguments or "{}")
+    except ValueError:
+        arguments = None
+    if isinstance(arguments, dict):
+        return ToolCall(call.id, call.name, arguments)
+    return ToolCall(call.id, call.name, {}, "the arguments are not a JSON object")
 
 
 def _logprobs(tokens: Sequence[TokenLogprob] | None) -> Logprobs | None:
     if tokens is None:
         return None
-    known = [token for token in tokens if token.logprob is not None]
     return Logprobs(content=[
         Logprob(token=one.token, logprob=one.logprob,
                 top_logprobs=[TopLogprob(token=name, logprob=value) for name, value in one.top])
-        for one in known
+        for one in tokens if one.logprob is not None
     ])  # fmt: skip
 
 

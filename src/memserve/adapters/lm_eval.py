@@ -16,6 +16,8 @@ from memserve.protocol import Prompt, Raw, Request, ScorePrompts
 
 _GENERATED = 256
 """Tokens of an answer where a task says nothing: lm-eval's own default."""
+_DEVICE = "cuda:0"
+"""What lm-eval's command line says where nobody does: the backend finds its device by itself."""
 
 
 class Conversation(str):
@@ -30,7 +32,7 @@ class Memserve(LM):  # type: ignore[misc]
                  max_gen_toks: int = _GENERATED, batch_size: object = None, max_batch_size: object = None,
                  device: str | None = None, **options: Any) -> None:  # fmt: skip
         super().__init__()
-        named = {**options, **({"device": device} if device else {})}
+        named = {**options, **({"device": device} if device not in (None, _DEVICE) else {})}
         self.generator = generator(model, backend=backend, **named)
         self._known = self.generator.capabilities
         self._most = int(max_gen_toks)

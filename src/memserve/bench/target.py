@@ -7,8 +7,10 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 import memserve
+from memserve.bench import report
 from memserve.engines import installed
 from memserve.engines.backend import server_of
 from memserve.errors import MemserveError
@@ -110,10 +112,17 @@ def opened(model: str, *, backend: str | None = None, base_url: str | None = Non
     if facts.get("gpus") is None and (own or is_loopback(parse(base_url or "").host)):
         facts["gpus"] = _here()
     with memserve.generator(model, backend=backend, concurrency=most, **given) as generator:
-        facts["backend"] = facts["backend"] or (generator.capabilities.backend if own else None)
+        can = generator.capabilities
+        facts["backend"] = facts["backend"] or (can.backend if own else installed.speaking(can.engine or ""))
         forecast, notes = _forecast(facts)
         remote = generator.identity.get("base_url")
-        yield Target(generator, facts, forecast, None if remote else os.getpid(), notes=notes)
+        yield Target(generator, facts, forecast, _process(remote) if remote else os.getpid(), notes=notes)
+
+
+def _process(address: str) -> int | None:
+    """The process behind an address of this machine."""
+    port = urlsplit(address).port if is_loopback(parse(address).host) else None
+    return port and report.listener(port)
 
 
 def _client(backend: str | None) -> dict[str, Any]:

@@ -30,6 +30,7 @@ from memserve.protocol.engines import (
     SupportsClose,
     SupportsCountTokens,
     SupportsEmbed,
+    SupportsGiveUp,
     SupportsInterrupt,
     SupportsPlanOptions,
     SupportsRerank,
@@ -72,7 +73,7 @@ __all__ = [
     "Prompt", "PromptLike", "Ranking", "Raw", "Request", "Reranker", "RunsOnAnyLoop", "Sample", "Score",
     "ScorePrompts", "Settings", "SupportsAsyncClose", "SupportsAsyncCountTokens", "SupportsAsyncEmbed",
     "SupportsAsyncRerank", "SupportsAsyncScore", "SupportsAsyncStream", "SupportsBatches", "SupportsClose",
-    "SupportsCountTokens", "SupportsEmbed", "SupportsInterrupt", "SupportsPlanOptions", "SupportsRerank",
-    "SupportsScore", "SupportsStream", "SupportsTokenizer", "Task", "TokenLogprob", "ToolCall", "Truncate",
-    "Usage", "observer",
+    "SupportsCountTokens", "SupportsEmbed", "SupportsGiveUp", "SupportsInterrupt", "SupportsPlanOptions",
+    "SupportsRerank", "SupportsScore", "SupportsStream", "SupportsTokenizer", "Task", "TokenLogprob",
+    "ToolCall", "Truncate", "Usage", "observer",
 ]  # fmt: skip

@@ -233,6 +233,15 @@ class SupportsBatches(Protocol):
 
 
 @runtime_checkable
+class SupportsGiveUp(Protocol):
+    """A batch engine that can leave one request of several unanswered."""
+
+    def give_up(self, request: Request) -> None:
+        """From any thread: nobody waits for this answer any more; it may come as an error."""
+        ...
+
+
+@runtime_checkable
 class RunsOnAnyLoop(Protocol):
     """`any_loop = True`: an awaited engine for any event loop; any other stays on one."""
 

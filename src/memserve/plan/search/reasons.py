@@ -25,7 +25,7 @@ def reasons_for(plan: Plan, rank: Rank, found: Sequence[Candidate]) -> tuple[str
     """Sentences for a reader, the weightiest first; `found` is all that was considered."""
     rejected = [one for one in found if not one.fits]
     said = (
-        *_assumed(plan), *_targets(plan, rank), *_why_not_better(plan, rank, found), *_dtype(plan, rejected),
+        *_assumed(plan), *_in_time(plan, rank), *_why_not_better(plan, rank, found), *_dtype(plan, rejected),
         *_release(plan, rejected), *_checkpoint(plan), *_concessions(plan),
         *_context(plan, rank.query), *(plan.launch.notes if plan.launch else ()),
     )  # fmt: skip
@@ -40,13 +40,13 @@ def _assumed(plan: Plan) -> Iterator[str]:
         yield f"taken as {cards} cards in one node, which few machines have: say {spec} for nodes"
 
 
-def _targets(plan: Plan, rank: Rank) -> Iterator[str]:
-    """How surely a target of speed is met."""
-    if plan.fits and rank.query.targets:
+def _in_time(plan: Plan, rank: Rank) -> Iterator[str]:
+    """How surely an answer keeps to the time that it may take."""
+    if plan.fits and rank.query.answer_ms:
         held = loaded(rank.model, plan.checkpoint)
         told = pricing.speed(held, rank.machine, plan, plan.concurrency, rank.query.job)
         unsure = ", and never timed on such a card" if told.at_most else ""
-        for name, wanted in rank.query.targets.items():
+        for name, wanted in rank.query.answer_ms.items():
             spread: Range = getattr(told, f"{name}_ms")
             yield f"--{name} {wanted:g}: {spread.likely:.4g} ms likely, {spread.high:.4g} at worst{unsure}"
 
@@ -228,8 +228,8 @@ def _best(model: ModelSpec, machine: Machine, query: Query) -> Candidate | None:
 
 
 def _slower(model: ModelSpec, machine: Machine, query: Query, closest: Candidate) -> Iterator[str]:
-    """The least that the missed target must be, or fewer requests at once."""
-    wanted = query.targets.get(closest.rule)
+    """The least time that an answer takes, or fewer requests at once."""
+    wanted = query.answer_ms.get(closest.rule)
     if wanted is None:
         return
     least = ceil(wanted * closest.verdict.missed)

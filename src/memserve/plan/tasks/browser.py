@@ -25,7 +25,7 @@ SHOWN = "index.html"
 
 
 def run(options: Namespace) -> int:
-    """Write the page, the planner and a Python for browsers into one folder."""
+    """Write the page, the planner and its Python into one folder."""
     folder = Path(options.page)
     try:
         (folder / "pyodide").mkdir(parents=True, exist_ok=True)

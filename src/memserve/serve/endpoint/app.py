@@ -9,20 +9,21 @@ import json
 import logging
 import time
 from collections import defaultdict
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from typing import Any
 
 from aiohttp import web
 
+from memserve.client.handle import Handle
 from memserve.errors import InvalidInput, MemserveError, NotFound, Overloaded
-from memserve.protocol import Completion, Delta, Usage
+from memserve.protocol import Completion, Delta, Task, Usage
 from memserve.serve.endpoint import answered
 from memserve.serve.endpoint import asked as asking
 from memserve.serve.endpoint.answered import Piece
 from memserve.serve.endpoint.asked import Asked
-from memserve.serve.endpoint.models import Models
 
 log = logging.getLogger("memserve.serve")
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -41,6 +42,50 @@ class Limits:
     body: int = 32 * 2**20
     patience: float = 60.0
     """Seconds for a caller to send a body, or to take a piece of the answer."""
+
+
+@dataclass
+class Models:
+    """Handles by task and name."""
+
+    handles: dict[Task, dict[str, Handle]] = field(default_factory=dict)
+
+    def add(self, task: Task, handle: Handle, names: Sequence[str]) -> None:
+        """Serve a handle under some names."""
+        for name in names or [handle.capabilities.model or handle.capabilities.backend]:
+            if name in self.handles.setdefault(task, {}):
+                raise InvalidInput(f"two models are named {name!r}")
+            self.handles[task][name] = handle
+        self.__dict__.pop("rows", None)
+
+    def find(self, task: Task, name: Any) -> tuple[str, Any]:
+        """The name and the handle that a body means; it may leave out the only one's."""
+        known = self.handles.get(task, {})
+        if name is None and len(set(map(id, known.values()))) == 1:
+            name = next(iter(known))
+        if not isinstance(name, str) or name not in known:
+            served = ", ".join(known) or "none"
+            raise NotFound(f"no model {name!r} to {task} with", hint=f"served for this: {served}")
+        return name, known[name]
+
+    @cached_property
+    def rows(self) -> list[dict[str, Any]]:
+        """What /v1/models lists: besides OpenAI's fields the context, the task and all capabilities."""
+        return [_row(name, task, handle) for task, named in self.handles.items()
+                for name, handle in named.items()]  # fmt: skip
+
+    def close(self) -> None:
+        """Close every handle once."""
+        for handle in {id(h): h for named in self.handles.values() for h in named.values()}.values():
+            with suppress(MemserveError):
+                handle.close()
+
+
+def _row(name: str, task: Task, handle: Handle) -> dict[str, Any]:
+    known = handle.capabilities
+    told = {key: sorted(v) if isinstance(v, frozenset) else v for key, v in asdict(known).items()}
+    row = {"id": name, "object": "model", "created": 0, "owned_by": "memserve", "task": task}
+    return {**row, "max_model_len": known.context, "capabilities": told}
 
 
 class Endpoint:
@@ -81,7 +126,7 @@ class Endpoint:
         finally:
             self._metrics.in_flight -= 1
             self._metrics.add("requests_total", route=name, status=str(status))
-            self._metrics.lasted("request", time.monotonic() - began, name)
+            self._metrics.add("request_seconds_total", time.monotonic() - began, route=name)
         return response
 
     async def _answered(self, request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -148,7 +193,7 @@ class Endpoint:
         name, embedder = self._models.find("embed", body.pop("model", None))
         texts, form = body.pop("input", None), body.pop("encoding_format", "float")
         texts = [texts] if isinstance(texts, str) else texts
-        if not isinstance(texts, list) or not texts or not all(isinstance(one, str) for one in texts):
+        if not isinstance(texts, list) or not all(isinstance(one, str) for one in texts):
             raise InvalidInput("input is a text or a list of texts", hint="token ids are not taken")
         _only(body, "dimensions", "role", "normalize", "user")
         body.pop("user", None)
@@ -197,12 +242,11 @@ class Endpoint:
 
     async def _streamed(self, request: web.Request, name: str, pieces: AsyncIterator[Piece],
                         shape: Any) -> web.StreamResponse:  # fmt: skip
-        began, spent = time.monotonic(), None
+        spent = None
         response = web.StreamResponse(headers=_HEADERS)
         try:
             piece = await anext(pieces, None)  # what fails before it is a status, not a broken stream
             await response.prepare(request)
-            self._metrics.lasted("first_token", time.monotonic() - began, request.path)
             while piece is not None:
                 spent = piece.delta.usage or spent
                 await self._send(request, response, shape.events(piece))
@@ -278,11 +322,6 @@ class Metrics:
         """Count something."""
         said = ",".join(f"{label}={json.dumps(word, ensure_ascii=False)}" for label, word in labels.items())
         self._values[f"memserve_{name}{{{said}}}"] += number
-
-    def lasted(self, name: str, seconds: float, route: str) -> None:
-        """One more of a summary."""
-        self.add(f"{name}_seconds_count", route=route)
-        self.add(f"{name}_seconds_sum", seconds, route=route)
 
     def used(self, model: str, usage: Usage | None) -> None:
         """Tokens that an answer took."""

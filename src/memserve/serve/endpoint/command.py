@@ -4,25 +4,27 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import json
 import os
 import secrets
 import signal
 import stat
 import sys
 import tempfile
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from aiohttp import web
 
-from memserve import cli
-from memserve.errors import InvalidInput
+from memserve import cli, client, registry
+from memserve.errors import InvalidInput, MemserveError
 from memserve.http.address import is_loopback
 from memserve.options import value
-from memserve.serve.endpoint.app import Endpoint, Limits
-from memserve.serve.endpoint.models import Models, configured, opened
+from memserve.protocol import Task
+from memserve.serve.endpoint.app import Endpoint, Limits, Models
 from memserve.serve.server import private
 
 _SPARE_THREADS = 16
@@ -114,3 +116,65 @@ def _kept(path: Path) -> str | None:
         own = stat.S_ISREG(about.st_mode) and not about.st_mode & 0o077 and about.st_uid == os.getuid()
         return found if own and found and found.isprintable() else None
     return None
+
+
+_OPEN: dict[Task, Callable[..., Any]] = {
+    "generate": client.generator, "embed": client.embedder, "rerank": client.reranker,
+}  # fmt: skip
+_KEYS = {"backend": {"id", "backend", "model", "task", "options"}, "route": {"id", "route", "policy"}}
+
+
+def opened(backend: str, model: str | None, names: Sequence[str], task: Task | None,
+           options: Mapping[str, Any]) -> Models:  # fmt: skip
+    """One model; without a task, what it is for; without a model, all that the backend does by default."""
+    found = Models()
+    able = registry.find(backend).capabilities.tasks
+    order = [one for one in cast("tuple[Task, ...]", ("generate", "embed", "rerank")) if one in able]
+    refused: list[MemserveError] = []
+    for one in [task] if task else order:
+        try:
+            found.add(one, _OPEN[one](model, backend=backend, **options), names)
+        except MemserveError as error:
+            refused.append(error)
+            continue
+        if model is not None:
+            break
+    if not found.handles:
+        raise refused[0] if refused else InvalidInput(f"backend {backend!r} has no task to serve")
+    return found
+
+
+def configured(path: Path, concurrency: int) -> Models:
+    """Several models, from a JSON file; a route names others that stand above it."""
+    try:
+        rows = list(json.loads(path.read_text(encoding="utf-8"))["models"])
+    except OSError as error:
+        raise InvalidInput(f"cannot read {path}: {error.strerror}") from error
+    except (ValueError, KeyError, TypeError, RecursionError):
+        raise InvalidInput(f'{path} is not of the form {{"models": [...]}}') from None
+    found = Models()
+    try:
+        for row in rows:
+            _add(found, row, concurrency)
+    except BaseException:
+        found.close()
+        raise
+    return found
+
+
+def _add(found: Models, row: Any, concurrency: int) -> None:
+    known = row if isinstance(row, dict) else {}
+    own, kind = known.get("id"), "route" if "route" in known else "backend"
+    if not isinstance(own, str) or not _KEYS[kind].issuperset(known) or not known.get(kind):
+        keys = "; or ".join(", ".join(sorted(keys)) for keys in _KEYS.values())
+        raise InvalidInput(f"model {own!r} of the file is not made of: {keys}")
+    if kind == "route":
+        from memserve.run.routing import route
+
+        members = [found.find("generate", name)[1] for name in known["route"]]
+        found.add("generate", route(members, known.get("policy", "fallback")), [own])
+        return
+    options = {"concurrency": concurrency, **known.get("options", {})}
+    one = opened(known["backend"], known.get("model"), [own], known.get("task"), options)
+    for task, handles in one.handles.items():
+        found.add(task, handles[own], [own])
