@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -57,32 +57,30 @@ class GeneratingEngine(Tokenizing):
         self._going: set[Job] = set()
 
     def generate(self, requests: Sequence[Request]) -> list[Completion]:
-        """Answer all requests together; one that fails alone carries its error."""
-        parts: dict[int, list[Job]] = {}
-        portions = _portions(requests)
+        """Answer all requests together, but for many pictures, whose pixels would fill the memory."""
+        shown = [place for place, request in enumerate(requests) if pictures.addresses(request.prompt)]
+        answers: dict[int, Completion] = {}
+        for first in range(0, max(len(shown), 1), PORTION):
+            later = {*shown[first + PORTION :], *answers}
+            places = [place for place in range(len(requests)) if place not in later]
+            answers.update(zip(places, self._together([requests[p] for p in places]), strict=True))
+        return [answers[place] for place in range(len(requests))]
+
+    def _together(self, requests: Sequence[Request]) -> list[Completion]:
+        """One that fails alone carries its error."""
+        parts = [self._prepared(request) for request in requests]
+        jobs = [job for several in parts for job in several]
         try:
-            for number, places in enumerate(portions):
-                parts.update({place: self._prepared(requests[place]) for place in places})
-                for job in _jobs_of(parts, places):
-                    self._going.add(job)
-                    if not job.finished.is_set():
-                        self._worker.submit(job)
-                for job in _jobs_of(parts, portions[number - 1] if number > 1 else ()):
-                    self._await(job)
-            for job in _jobs_of(parts, parts):
+            for job in jobs:
+                if not job.finished.is_set():
+                    self._worker.submit(job)
+            for job in jobs:
                 self._await(job)
         except BaseException:
-            for job in _jobs_of(parts, parts):
+            for job in jobs:
                 job.cancelled = True
             raise
-        finally:
-            self._going.difference_update(_jobs_of(parts, parts))
-        return [self._completion(parts[place]) for place in range(len(requests))]
-
-    def give_up(self, request: Request) -> None:
-        """End a request that nobody waits for; the others of its call go on."""
-        for job in tuple(self._going):
-            job.cancelled = job.cancelled or job.request is request
+        return [self._completion(several) for several in parts]
 
     def stream(self, request: Request) -> Iterator[Delta]:
         """One answer piece by piece; closing the iterator gives the request up."""
@@ -159,17 +157,6 @@ class GeneratingEngine(Tokenizing):
             return Completion(None, error=error, model=model, request_id=request.id)
         drawn = [(_sample(row), row.text.reasoning_tokens) for job in parts for row in job.rows]
         return self._joined(request, drawn, usage(parts))
-
-
-def _portions(requests: Sequence[Request]) -> list[list[int]]:
-    """The places of all texts, then of so many with pictures at a time: their pixels fill the memory."""
-    shown = [place for place, request in enumerate(requests) if pictures.addresses(request.prompt)]
-    text = sorted(set(range(len(requests))).difference(shown))
-    return [text, *(shown[first : first + PORTION] for first in range(0, len(shown), PORTION))]
-
-
-def _jobs_of(parts: Mapping[int, list[Job]], places: Iterable[int]) -> list[Job]:
-    return [job for place in places for job in parts[place]]
 
 
 def _sample(row: Row) -> Sample:

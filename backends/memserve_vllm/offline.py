@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import count
 from typing import Any, cast
 
@@ -46,6 +47,8 @@ class Offline(Tokenizing):
             llm.get_tokenizer(), vocabulary=config.get_vocab_size(), context=config.max_model_len,
             path=model, backend="vllm",
         )  # fmt: skip
+        if hasattr(config.hf_config, "vision_config") and config.is_multimodal_model:
+            self._prompts.reader = partial(self._show, config)
         self.capabilities = _known(model, version, config, self._prompts)
 
     @classmethod
@@ -65,7 +68,7 @@ class Offline(Tokenizing):
         """Answer all requests in one call of vLLM; a request that cannot be asked carries its error."""
         ready = [self._ready(request) for request in requests]
         asked = [one for one in ready if not isinstance(one, Completion)]
-        outputs = iter(self._run([one.ids for one, _ in asked], [settings for _, settings in asked]))
+        outputs = iter(self._run([_asked(one) for one, _ in asked], [settings for _, settings in asked]))
         return [
             one if isinstance(one, Completion) else self._completion(request, one[0], next(outputs))
             for request, one in zip(requests, ready, strict=True)
@@ -78,7 +81,7 @@ class Offline(Tokenizing):
         prepared = self._prompts.prepare(request)
         settings = sampling(request, prepared, self._version, output_kind=RequestOutputKind.CUMULATIVE)
         name, engine, sent = f"memserve-{next(self._numbers)}", self._llm.llm_engine, 0
-        engine.add_request(name, {"prompt_token_ids": prepared.ids}, settings, lora_request=self._adapter)
+        engine.add_request(name, _asked(prepared), settings, lora_request=self._adapter)
         parts = self._prompts.detokenizer(request, prepared, live=True) if prepared.parted else None
         finished = False
         try:
@@ -104,7 +107,8 @@ class Offline(Tokenizing):
 
         ready = self._pairs(pairs)
         settings = SamplingParams(temperature=0.0, max_tokens=1, prompt_logprobs=1, detokenize=False)
-        outputs = self._run([list(pair.tokens) for pair in ready], [settings] * len(ready))
+        asked = [{"prompt_token_ids": list(pair.tokens)} for pair in ready]
+        outputs = self._run(asked, [settings] * len(ready))
         return [_score(pair, output.prompt_logprobs) for pair, output in zip(ready, outputs, strict=True)]
 
     def close(self) -> None:
@@ -125,11 +129,31 @@ class Offline(Tokenizing):
         parts = [self._apart(request, prepared, _sample(request, one)) for one in output.outputs]
         return self._joined(request, parts, usage(output))
 
-    def _run(self, prompts: Sequence[list[int]], settings: Sequence[Any]) -> list[Any]:
-        if not prompts:
+    def _run(self, asked: Sequence[Any], settings: Sequence[Any]) -> list[Any]:
+        if not asked:
             return []
-        asked = [{"prompt_token_ids": ids} for ids in prompts]
         return list(self._llm.generate(asked, list(settings), use_tqdm=False, lora_request=self._adapter))
+
+    def _show(self, config: Any, text: str, images: Sequence[Any]) -> tuple[list[int], Any]:
+        """The ids as the processor expands them, and what vLLM is asked, which expands its own."""
+        from vllm.transformers_utils.processor import cached_processor_from_config
+
+        if len(images) > (most := config.multimodal_config.get_limit_per_prompt("image")):
+            raise InvalidInput(f"at most {most} pictures in a prompt, not {len(images)}")
+        plain = self._prompts.bare(text)
+        try:
+            processor: Any = cached_processor_from_config(config)
+            made = processor(text=[text], images=[list(images)], add_special_tokens=False)
+        except Exception as error:
+            raise InvalidInput(f"the model's processor refuses this prompt: {error}"[:200]) from error
+        ids = [int(token) for token in made["input_ids"][0]]
+        if ids == plain:
+            raise InvalidInput("the model's chat template leaves the pictures out")
+        return ids, {"prompt_token_ids": plain, "multi_modal_data": {"image": list(images)}}
+
+
+def _asked(prepared: Prepared) -> Any:
+    return prepared.pictures or {"prompt_token_ids": prepared.ids}
 
 
 def _score(pair: ScorePair, told: Any) -> Score:
@@ -151,7 +175,7 @@ def _known(model: str, version: str, config: Any, prompts: Prompts) -> Capabilit
         capabilities, engine=f"vllm {version}", model=model, device=current_platform.device_type,
         tasks=frozenset({"generate"}), context=config.max_model_len, chat=prompts.chat,
         thinking=prompts.thinking_modes - (set() if bounds_thoughts() else {"budget"}), template=prompts.chat,
-        tools=prompts.family is not None,
+        tools=prompts.family is not None, images=prompts.reader is not None and prompts.chat,
         logprobs=config.max_logprobs, deterministic=exact, extras=extras(),
         roles=frozenset(), normalize=False, dimensions=False,
     )  # fmt: skip

@@ -11,7 +11,6 @@ import re
 import stat
 from base64 import b64decode, b64encode
 from collections.abc import Mapping, Sequence
-from importlib.util import find_spec
 from io import BytesIO
 from pathlib import Path
 from time import monotonic
@@ -22,7 +21,7 @@ from memserve.errors import InvalidInput, Unsupported
 from memserve.protocol import Prompt, Raw
 
 SOURCES = ("data", "paths", "urls")
-"""What strings in image parts may name, each with those before it: nothing outside, files, addresses."""
+"""What strings may name, each with those before it."""
 KINDS = frozenset({"image", "image_url", "input_image"})
 MOST_BYTES = 64 << 20
 MOST_PIXELS = 1 << 26
@@ -50,7 +49,7 @@ def settled(part: Mapping[str, Any], sources: str, *, remote: bool) -> dict[str,
 
 
 def wanted(word: object, *, remote: bool) -> str:
-    """What `images_from` says; without it, files are read where their bytes stay on this machine."""
+    """What `images_from` says; without it, files are read where their bytes stay here."""
     if word not in (*SOURCES, None):
         raise InvalidInput(f"images_from is one of {', '.join(SOURCES)}, not {word!r}")
     return str(word or ("data" if remote else "paths"))
@@ -140,14 +139,6 @@ def _bounded(picture: Any) -> None:
     if picture.width * picture.height > MOST_PIXELS:
         sides = f"{picture.width} x {picture.height}"
         raise InvalidInput(f"a picture of {sides} is larger than {MOST_PIXELS:,} pixels")
-
-
-# ---------------------------------------------------------------- for engines in this process
-
-
-def available() -> bool:
-    """Is Pillow installed, which reads pictures? Imports nothing."""
-    return find_spec("PIL") is not None
 
 
 def addresses(prompt: Prompt) -> list[str]:

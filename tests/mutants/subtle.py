@@ -344,6 +344,79 @@ class NumbersAreCutToTheMost(Altered):
         return prompts
 
 
+# ------------------------------------------------------------------ pictures
+
+
+class Shows(Altered):
+    """A generator that is shown other pictures than it was handed."""
+
+    def before(self, prompts: list[Any], settings: dict[str, Any]) -> list[Any]:
+        return [self.shown(prompt) for prompt in prompts]
+
+    def shown(self, prompt: Any) -> Any:
+        if not isinstance(prompt, list) or not isinstance(prompt[0], dict):
+            return prompt
+        return [{**m, "content": self.parts(m.get("content"))} for m in prompt]
+
+    def parts(self, content: Any) -> Any:
+        if not isinstance(content, list):
+            return content
+        places = [place for place, part in enumerate(content) if part.get("type") == "image_url"]
+        kept = self.pictures([content[place] for place in places])
+        rest = [part for part in content if part.get("type") != "image_url"]
+        return [*kept, *rest] if places else content
+
+    def pictures(self, pictures: list[Any]) -> list[Any]:
+        return pictures
+
+
+@mutant("pictures", alone=True)
+class OnlyTheFirstPictureIsSeen(Shows):
+    def pictures(self, pictures: list[Any]) -> list[Any]:
+        return pictures[:1] + [{"type": "text", "text": " " * 14} for _ in pictures[1:]]
+
+
+@mutant("pictures")
+class PicturesAreTurnedRound(Shows):
+    def pictures(self, pictures: list[Any]) -> list[Any]:
+        return sorted(pictures, key=lambda part: str(part["image_url"]))
+
+
+@mutant("pictures")
+class PicturesAreNotSeenAtAll(Shows):
+    def pictures(self, pictures: list[Any]) -> list[Any]:
+        return [{"type": "text", "text": "a picture"} for _ in pictures]
+
+
+@mutant("pictures")
+class StreamsAreBlind(PicturesAreNotSeenAtAll):
+    def generate(self, prompt: Any, **settings: Any) -> Any:
+        return self.inner.generate(prompt, **settings)
+
+    async def agenerate(self, prompt: Any, **settings: Any) -> Any:
+        return await self.inner.agenerate(prompt, **settings)
+
+
+@mutant("pictures")
+class EverybodySeesTheLastPicture(Altered):
+    """In a list, all are shown what the last is."""
+
+    def before(self, prompts: list[Any], settings: dict[str, Any]) -> list[Any]:
+        last = prompts[-1]
+        return [last if "image_url" in str(p) and "image_url" in str(last) else p for p in prompts]
+
+
+@mutant("pictures")
+class PicturesCostNothing(Altered):
+    def after(self, prompts: list[Any], settings: dict[str, Any], answers: list[Any]) -> list[Any]:
+        return [
+            replace(answer, usage=replace(answer.usage, prompt_tokens=9))
+            if "image_url" in str(prompt)
+            else answer
+            for prompt, answer in zip(prompts, answers, strict=True)
+        ]
+
+
 # ------------------------------------------------------------------ scores and vectors
 
 

@@ -159,7 +159,7 @@ def agrees(stepper: Slots | Singles, vocabulary: int) -> bool:
 
 
 def shows(slots: Slots, count: int, seen: Any) -> bool:
-    """A prompt with a picture and two more tokens, beside one of text, against passes without a cache."""
+    """The same with a picture, beside a prompt of text."""
     more = seen.inputs["input_ids"][0, [-1, 0]].tolist()
     try:
         wanted = [_shown(slots, seen.inputs, more[: n + 1]) for n in range(2)]
@@ -179,7 +179,6 @@ def shows(slots: Slots, count: int, seen: Any) -> bool:
 
 
 def _shown(slots: Slots, inputs: Mapping[str, Tensor], more: list[int]) -> Tensor:
-    """The logits of a plain pass over a prompt with pictures and some tokens after it."""
     whole, shape = {}, inputs["input_ids"].shape
     for name, one in inputs.items():
         tail = more if name == "input_ids" else [int(name == "attention_mask")] * len(more)
@@ -192,7 +191,7 @@ def _shown(slots: Slots, inputs: Mapping[str, Tensor], more: list[int]) -> Tenso
 
 
 def reads_text(model: Any, device: torch.device) -> bool:
-    """Does it answer words alone? One that describes pictures may not."""
+    """Does it answer words alone?"""
     if getattr(model.config, "is_encoder_decoder", False):
         return False
     try:

@@ -1,4 +1,4 @@
-"""Pictures: what the processor makes of them, and their rows beside text or in the model's own `generate`."""
+"""Pictures through the model's processor; their rows beside text, or in the model's own `generate`."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
+from importlib.util import find_spec
 from io import BytesIO
 from queue import SimpleQueue
 from threading import Lock, Thread
@@ -16,7 +17,6 @@ import torch
 import transformers
 from transformers import LogitsProcessor, LogitsProcessorList
 
-from memserve import pictures
 from memserve.errors import InvalidInput, MemserveError, Unsupported
 from memserve.protocol import Request
 from memserve.tokens.prompts import Prepared, Prompts
@@ -39,15 +39,13 @@ log = logging.getLogger("memserve.hf")
 
 @dataclass(frozen=True, eq=False)
 class Seen:
-    """What the model is shown for one prompt."""
+    """What the model is shown for one prompt: its arguments, where their tokens are, what stands for them."""
 
     inputs: Mapping[str, Any]
-    """Arguments of the model: ids, pixels, sizes."""
     first: int
-    """Where the pictures' tokens begin; -1: there are none among the prompt's."""
+    """-1: nothing of them is found again."""
     last: int
     digest: bytes
-    """Stands for the pictures."""
 
 
 class Reader:
@@ -57,56 +55,42 @@ class Reader:
         self.processor, self.tokenizer = processor, tokenizer
         marks = (getattr(config, name, None) for name in ("image_token_id", "image_token_index"))
         self.mark = next((mark for mark in marks if mark is not None), None)
-        self.continues = False
-        """Of a model that goes on from its text: the end that the tokenizer adds is not wanted."""
+        self.continues = self.shared = False
+        """It goes on from words without a template; what was computed of pictures is found again."""
         self._lock = Lock()
 
     def __call__(self, text: str, images: Sequence[Any]) -> tuple[list[int], Seen]:
         """The token ids of the prompt, its pictures expanded, and the model's arguments."""
-        templated = bool(getattr(self.tokenizer, "chat_template", None))
-        if not templated and len(images) > 1 and not self._placed(text):
+        if self.mark is None and len(images) > 1:
             raise InvalidInput(f"this model describes one picture at a time, not {len(images)}")
         try:
             with self._lock, quiet():
-                made = self._chat(text, images) if templated else self._bare(text, images)
+                made = self._made(text, list(images))
         except Exception as error:  # whatever a processor trips over comes of the prompt
             raise InvalidInput(f"the model's processor refuses this prompt: {first_line(error)}") from error
         ids = made["input_ids"][0].tolist() if "input_ids" in made else [self.tokenizer.bos_token_id or 0]
         where = [place for place, token in enumerate(ids) if token == self.mark]
+        if self.mark is not None and not where:
+            raise InvalidInput("nothing in this prompt, or in the chat template, says where its pictures are")
         digest = blake2b(b"".join(b"%d %d %b" % (*one.size, one.tobytes()) for one in images), digest_size=16)
-        if templated and self.mark is not None and not where:
-            raise InvalidInput("the model's chat template leaves the pictures out")
-        return ids, Seen(made, *((where[0], where[-1]) if where else (-1, len(ids))), digest.digest())
+        span = (where[0], where[-1]) if where and self.shared else (-1, len(ids))
+        return ids, Seen(made, *span, digest.digest())
 
-    def _placed(self, text: str) -> bool:
-        return str(getattr(self.processor, "image_token", None)) in text
-
-    def _chat(self, text: str, images: Sequence[Any]) -> dict[str, Any]:
-        """As `apply_chat_template` of the processor does: a BOS of the template's own is not doubled."""
-        bos = self.tokenizer.bos_token
-        own = {"add_special_tokens": False} if bos and text.startswith(bos) else {}
-        return self._tensors(text=[text], images=[list(images)], **own)
-
-    def _bare(self, text: str, images: Sequence[Any]) -> dict[str, Any]:
-        """Without a template: the words as they stand, the picture's mark before them where one is needed."""
-        words = {"text": text} if text else {}
-        made = self._tensors(images=list(images), **words)
-        known = getattr(self.processor, "image_token_id", None)
-        if known is not None and not self._placed(text) and not (made.get("input_ids") == known).any():
-            made = self._tensors(images=list(images), text=self.processor.image_token * len(images) + text)
+    def _made(self, text: str, images: list[Any]) -> dict[str, Any]:
+        """As `apply_chat_template` of the processor does, a template's own BOS is not doubled."""
+        words = self.tokenizer
+        if getattr(words, "chat_template", None):
+            own = (
+                {"add_special_tokens": False} if words.bos_token and text.startswith(words.bos_token) else {}
+            )
+            made = self.processor(text=[text], images=[images], return_tensors="pt", **own)
+        else:
+            made = self.processor(images=images, return_tensors="pt", **({"text": text} if text else {}))
+        made = {name: one for name, one in made.items() if isinstance(one, torch.Tensor)}
         ids = made.get("input_ids")
-        if (
-            self.continues
-            and ids is not None
-            and ids.shape[1] > 1
-            and ids[0, -1] == self.tokenizer.sep_token_id
-        ):
+        if self.continues and ids is not None and ids[0, 1:].tolist()[-1:] == [words.sep_token_id]:
             made = {name: one[:, :-1] if one.shape == ids.shape else one for name, one in made.items()}
         return made
-
-    def _tensors(self, **what: Any) -> dict[str, Any]:
-        made = self.processor(**what, return_tensors="pt")
-        return {name: value for name, value in made.items() if isinstance(value, torch.Tensor)}
 
 
 def load_processor(found: Checkpoint, options: Options, tokenizer: Any) -> Any | None:
@@ -114,17 +98,18 @@ def load_processor(found: Checkpoint, options: Options, tokenizer: Any) -> Any |
     names = ("processor_config.json", "preprocessor_config.json")
     if not any((found.folder / name).is_file() for name in names):
         return None
-    if not pictures.available():
+    if find_spec("PIL") is None:
         log.warning("%s sees pictures, but Pillow is not installed: text alone is taken", found.name)
         return None
-    own = {"trust_remote_code": options.trust_remote_code, "local_files_only": True}
+    folder, own = (
+        str(found.folder),
+        {"trust_remote_code": options.trust_remote_code, "local_files_only": True},
+    )
     try:
         with quiet():
-            made = transformers.AutoProcessor.from_pretrained(str(found.folder), **own)
-            image = getattr(made, "image_processor", None)
-            made = (
-                made if image else transformers.AutoImageProcessor.from_pretrained(str(found.folder), **own)
-            )
+            made = transformers.AutoProcessor.from_pretrained(folder, **own)
+            if not getattr(made, "image_processor", None):
+                made = transformers.AutoImageProcessor.from_pretrained(folder, **own)
     except Exception as error:
         made = _images_only(found, own, tokenizer, error)
     if made is not None and not getattr(tokenizer, "chat_template", None):
@@ -142,7 +127,7 @@ def _images_only(found: Checkpoint, own: Mapping[str, Any], tokenizer: Any,
         kind: Any = processing_auto.processor_class_from_name(name)
         with quiet():
             image = transformers.AutoImageProcessor.from_pretrained(str(found.folder), **own)
-            made: Any = type(name, (kind,), {"check_argument_for_proper_class": _any})
+            made: Any = type(name, (kind,), {"check_argument_for_proper_class": lambda *_: None})
             facts, _ = kind.get_processor_dict(str(found.folder), local_files_only=True)
             parts = {"tokenizer": tokenizer, "image_processor": image}
             return made.from_args_and_dict([parts.get(part) for part in kind.get_attributes()], facts)
@@ -154,12 +139,8 @@ def _images_only(found: Checkpoint, own: Mapping[str, Any], tokenizer: Any,
         return None
 
 
-def _any(_self: Any, _name: str, _part: Any) -> None:
-    """Every part is taken, an absent one too."""
-
-
 class Ended(Exception):
-    """Nobody waits for more tokens."""
+    """Nobody waits."""
 
 
 class Generation(LogitsProcessor):  # type: ignore[misc,unused-ignore]
@@ -176,14 +157,12 @@ class Generation(LogitsProcessor):  # type: ignore[misc,unused-ignore]
         self._next()
 
     def feed(self) -> None:
-        """Go on with the last token of every row."""
         told = [row.last if row is not None else self._end for row in self.rows]
         held_back(self._model, self._moved)
         self._tokens.put(torch.tensor(told, device=self.logits.device)[:, None])
         self._next()
 
     def close(self) -> None:
-        """End the thread."""
         self._tokens.put(None)
         self._thread.join()
 
@@ -294,8 +273,7 @@ def sees(model: Any) -> bool:
     """Is it one of transformers' classes from pictures to text?"""
     from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES as KNOWN
 
-    names = {kind.__name__ for kind in type(model).__mro__}
-    return not names.isdisjoint({*KNOWN.values(), "VisionEncoderDecoderModel"})
+    return type(model).__name__ in {*KNOWN.values(), "VisionEncoderDecoderModel"}
 
 
 def sighted(prompts: Prompts, text: Stepper | None, model: Any, device: torch.device, end: int) -> Stepper:
@@ -306,8 +284,10 @@ def sighted(prompts: Prompts, text: Stepper | None, model: Any, device: torch.de
     kind, read = type(model).__name__, prompts.reader
     example = None
     if read is not None:
-        read.continues = text is not None
-        example = _read(prompts, "what is there") or _read(prompts, "")
+        read.continues = text is not None and not prompts.chat
+        mark = str(getattr(read.processor, "image_token", ""))
+        tried = (_read(prompts, words) for words in ("what is there", "", mark))
+        example = next(filter(None, tried), None)
     if example is None:
         if text is None:
             raise Unsupported("hf", f"the architecture {kind}", "it takes neither text nor pictures")
@@ -316,9 +296,9 @@ def sighted(prompts: Prompts, text: Stepper | None, model: Any, device: torch.de
         prompts.reader = None
         return text
     if isinstance(text, Slots) and shows(text, len(example.ids), example.pictures):
+        read.shared = True
         return text
     log.info("%s: rows with pictures are decoded apart", kind)
-    read.mark = None  # nothing of theirs is shared
     return Generations(model, text, device=device, end=end)
 
 

@@ -139,15 +139,12 @@ class Stepper(Protocol):
 
 
 def placed(tensor: Tensor, model: Any, device: torch.device) -> Tensor:
-    """An input where the model is, in its dtype."""
+    """Where the model is, in its dtype."""
     return tensor.to(device, model.dtype if tensor.is_floating_point() else None)
 
 
 def held_back(model: Any, moved: Any = None) -> Any:
-    """Put `moved` in the place of what the model holds of it, which is given back.
-
-    How far a prompt's pictures move its positions is an attribute of Qwen's models, whoever asks.
-    """
+    """How far pictures move positions: Qwen's models hold it for whoever asked last. `moved` replaces it."""
     inner = getattr(model, "model", None)
     held = getattr(inner, "rope_deltas", None)
     if held is not None or moved is not None:

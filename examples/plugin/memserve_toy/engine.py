@@ -59,7 +59,7 @@ class ToyEngine:
             temperature=True, top_p=True, max_tokens=True, stop=True, usage=True, raw=True, token_ids=True,
             top_k=True, min_p=True, seed=True, n=True, logprobs=20, score=True, schema=True, choices=True,
             truncate=True, stream=True, returns_token_ids=True, deterministic=True, count_tokens=True,
-            tokenizer=True, tools=True, thinking=frozenset({"on", "off", "budget"}),
+            tokenizer=True, tools=True, images=True, thinking=frozenset({"on", "off", "budget"}),
         )  # fmt: skip
 
     def generate(self, requests: Sequence[Request]) -> list[Completion]:

@@ -39,8 +39,19 @@ def render(messages: Sequence[Mapping[str, Any]]) -> list[int]:
     for message in messages:
         role = ROLES["user" if message["role"] == "tool" else message["role"]]
         calls = [str(call["function"]) for call in message.get("tool_calls") or ()]
-        tokens += [role, *"".join([str(message["content"] or ""), *calls]).encode(), EOS]
+        tokens += [role, *"".join([words(message["content"]), *calls]).encode(), EOS]
     return [*tokens, ROLES["assistant"]]
+
+
+def words(content: Any) -> str:
+    """A message's text; of a picture the toy sees a hash."""
+    parts = [{"type": "text", "text": content or ""}] if isinstance(content, (str, type(None))) else content
+    seen = [
+        part["text"] if part["type"] == "text"
+        else f"[{hashlib.sha256(part['image_url']['url'].encode()).hexdigest()[:12]}]"
+        for part in parts
+    ]  # fmt: skip
+    return "".join(seen)
 
 
 def decode(tokens: Sequence[int]) -> str:

@@ -150,8 +150,10 @@ def _forecast(facts: Mapping[str, Any]) -> tuple[Forecast | None, tuple[str, ...
     from memserve.speed import predict
 
     backend, gpus = facts.get("backend"), facts.get("gpus")
-    if backend is None or gpus is None or not installed.can_plan(backend):
+    if backend is None or gpus is None:
         return None, ("nothing is predicted: --backend and --gpus say which engine answers on which cards",)
+    if not installed.can_plan(backend):
+        return None, (f"nothing is predicted: the speed of {backend} is not planned",)
     try:
         model = load(str(facts.get("checkpoint") or facts["model"]))
         machine = detect() if gpus == "cpu" else parse(gpus)

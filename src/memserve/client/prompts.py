@@ -69,7 +69,7 @@ def check(prompt: object, capabilities: Capabilities) -> Prompt:
 
 
 def settled(prompt: Prompt, sources: str, *, remote: bool) -> Prompt:
-    """A checked prompt whose pictures are at hand, in one form for every engine."""
+    """A checked prompt with its pictures at hand."""
     if isinstance(prompt, (str, Raw)) or isinstance(prompt[0], int):
         return prompt
     return [_with_pictures(place, message, sources, remote) for place, message in enumerate(prompt)]  # type: ignore[arg-type]

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 SETTINGS = ("max_tokens", "temperature", "top_p", "seed", "stop", "n")
 RUN = ("concurrency", "rpm", "tpm", "budget", "price", "cache", "order", "patience", "retry_failed", "resume",
-       "workers", "task", "batch")  # fmt: skip
+       "workers", "task", "batch", "cache_marks")  # fmt: skip
 
 
 def parser() -> cli.Parser:
@@ -100,6 +100,7 @@ def _add_run(group: argparse._ArgumentGroup) -> None:
     add("--retry-failed", action="store_true", help="ask again for what failed for good, too")
     add("--no-resume", dest="resume", action="store_false", help="set the old answers aside")
     add("--batch", action="store_true", help="through the provider's batch service, and wait for the answers")
+    add("--no-cache-marks", dest="cache_marks", action="store_false", help="leave prompts as they are")
     add("--batch-lines", metavar="FILE", help="write the answers in the common batch format, too, at the end")
     add("--quiet", action="store_true", help="no progress, only the summary")
 
@@ -142,7 +143,7 @@ def _run(chosen: argparse.Namespace) -> int:
         job = Job(chosen.requests, chosen.output, generator, options)
         summary = job.execute()
     if chosen.batch_lines:
-        write_lines(Path(chosen.output), Path(chosen.batch_lines))
+        write_lines(job.output, Path(chosen.batch_lines))
     cli.say(str(summary))
     return _code(job, summary)
 

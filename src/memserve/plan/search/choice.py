@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from memserve.engines import installed
 from memserve.engines.rules.judge import release
@@ -129,8 +128,7 @@ class Rank:
         return cards / tokens_per_s(speed)
 
 
-@dataclass(frozen=True)
-class Trade:
+class Trade(NamedTuple):
     """One candidate in the three figures that objectives weigh."""
 
     candidate: Candidate

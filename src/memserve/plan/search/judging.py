@@ -189,17 +189,22 @@ def calibrated(footprint: Footprint, machine: Machine, deployment: Deployment) -
 
 def learnt_here(model: ModelSpec, machine: Machine, deployment: Deployment) -> Iterator[Assumption]:
     """What `--calibrate` taught and these figures rest on."""
-    from memserve.memory.calibration import find
-    from memserve.speed import learnt
+    from memserve.memory import calibration_file
 
     backend, card, tensor = deployment.backend, machine.card.name, deployment.layout.tensor
-    memory = find(_calibrations(), backend=backend, card=card, tensor=tensor)
-    speed = learnt.find(backend, card, tensor, model.id)
-    if memory is not None:
-        source = f"--calibrate {memory.log} {memory.date}"
-        yield Assumption("memory_calibration", memory.version or "", source.strip())
-    if speed is not None:
-        yield Assumption("speed_calibration", speed.model, f"--calibrate {speed.source} {speed.date}")
+    if known := _calibrations():
+        from memserve.memory.calibration import find
+
+        memory = find(known, backend=backend, card=card, tensor=tensor)
+        if memory is not None:
+            source = f"--calibrate {memory.log} {memory.date}"
+            yield Assumption("memory_calibration", memory.version or "", source.strip())
+    if calibration_file.exists(calibration_file.SPEED):
+        from memserve.speed import learnt
+
+        speed = learnt.find(backend, card, tensor, model.id)
+        if speed is not None:
+            yield Assumption("speed_calibration", speed.model, f"--calibrate {speed.source} {speed.date}")
 
 
 @cache

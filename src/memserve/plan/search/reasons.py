@@ -189,12 +189,7 @@ def _refused_at(candidate: Candidate) -> float:
 
 def remedies(model: ModelSpec, machine: Machine, query: Query, closest: Candidate) -> Iterator[str]:
     """Changes of the call that were tried and hold all else that was asked."""
-    away = None if query.offload else _best(model, machine, replace(query, offload=True))
-    if away is not None and away.deployment.host_layers:
-        rate = pricing.speed(loaded(model, away.checkpoint), machine, away, query.concurrency, query.job)
-        likely, count = rate.output_tokens_per_s.likely, away.deployment.host_layers
-        yield (f"--offload: {_named(away)} fits with {count} of {len(model.blocks)} layers on the host, "
-               f"about {likely:.2g} tokens/s")  # fmt: skip
+    yield from _offloaded(model, machine, query)
     yield from (_slower if closest.verdict.missed else _less)(model, machine, query, closest)
     for words, spec, place, asked in _changes(model, machine, query, closest):
         best = _best(spec, place, asked)
@@ -225,6 +220,19 @@ def _spec(machine: Machine) -> str:
 
 def _best(model: ModelSpec, machine: Machine, query: Query) -> Candidate | None:
     return next(iter(ranked(consider(model, machine, query), model, machine, query)), None)
+
+
+def _offloaded(model: ModelSpec, machine: Machine, query: Query) -> Iterator[str]:
+    """Layers on the host, where an engine can do that, and how slow it is."""
+    vendor, asked = machine.card.vendor, installed.asked(query.backend, query.engine_version)
+    able = (name for name in asked if vendor in installed.named(name).rules["serves"].get("host_layers", ()))
+    for name in () if query.offload else able:
+        best = _best(model, machine, replace(query, backend=name, offload=True))
+        if best is not None and best.deployment.host_layers:
+            rate = pricing.speed(loaded(model, best.checkpoint), machine, best, query.concurrency, query.job)
+            away = f"{best.deployment.host_layers} of {len(model.blocks)} layers on the host"
+            yield (f"--offload: {_named(best)} fits with {away}, "
+                   f"about {rate.output_tokens_per_s.likely:.2g} tokens/s")  # fmt: skip
 
 
 def _slower(model: ModelSpec, machine: Machine, query: Query, closest: Candidate) -> Iterator[str]:

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 from memserve import files
 from memserve.engines.speed import EngineSpeed
 from memserve.hardware.machine import Card, Machine
+from memserve.memory import calibration_file
 from memserve.model.spec import ModelSpec
-from memserve.speed import learnt, result
-from memserve.speed.learnt import Learnt
+from memserve.speed import result
 from memserve.speed.result import Range, Speed
 from memserve.speed.roofline import layout, shape, step
 from memserve.speed.roofline.step import Setup, Timing
@@ -98,6 +98,8 @@ def factors(own: Ranges, others: Ranges, figure: str, load: str) -> tuple[float,
 if TYPE_CHECKING:
     from os import PathLike
 
+    from memserve.speed.learnt import Learnt
+
 PCIE = 12e9
 """Bytes per second one way between cards without a link of their own and without a stated PCIe rate."""
 HOST_SHARE = 0.4
@@ -169,11 +171,11 @@ def situate(model: shape.Shape, machine: Machine, backend: str, load: step.Load,
     )
     limits = layout.limits(engine, engine_version, card)
     generation = layout.generation(engine, engine_version)
-    known = learnt.find(backend, card.name, spread.tensor, model.id)
+    known = _learnt(backend, card.name, spread.tensor, model.id)
     constants = layout.constants(engine, layout.family(card), generation)
     setup = Setup(
         shape=model, format=form, card=card,
-        constants=learnt.scaled(constants, known.factors) if known else constants, tensor=spread.tensor,
+        constants=known.scaled(constants) if known else constants, tensor=spread.tensor,
         pipeline=spread.pipeline, kv_bytes=_kv_bytes(kv_dtype, facts, form), link=_link(machine, spread),
         sharing=spread.experts,
     )  # fmt: skip
@@ -189,6 +191,15 @@ def situate(model: shape.Shape, machine: Machine, backend: str, load: step.Load,
         concurrency,
         known if known and known.model == model.id else None,
     )
+
+
+def _learnt(backend: str, card: str, tensor: int, model: str) -> Learnt | None:
+    """What `--calibrate` taught of such cards; nothing is loaded where it taught nothing."""
+    if not calibration_file.exists(calibration_file.SPEED):
+        return None
+    from memserve.speed.learnt import find
+
+    return find(backend, card, tensor, model)
 
 
 def judge(situation: Situation) -> Speed:
