@@ -26,8 +26,9 @@ backend refuses the setting before any work. See [conformance](conformance.md).
 
 
 def reports(folder: Path) -> dict[str, dict[str, Any]]:
-    """Every report by its name."""
-    return {path.stem: json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))}
+    """Every report by its name; of a backend's several the last tells its capabilities."""
+    paths = sorted(folder.glob("*.json"), key=lambda path: path.stem)
+    return {path.stem: json.loads(path.read_text()) for path in paths}
 
 
 def judged(found: dict[str, dict[str, Any]]) -> str:
