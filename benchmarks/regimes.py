@@ -19,7 +19,7 @@ from types import ModuleType, SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from memserve.engines.deployment import Deployment
-from memserve.engines.rules.version import within
+from memserve.engines.rules import within
 from memserve.hardware import parse
 from memserve.model import load
 from memserve_vllm.memory import accountant

@@ -31,6 +31,8 @@ from memserve.protocol import (
 
 EXTRA = "anthropic_"
 _EXTRAS = ("thinking", "metadata", "service_tier", "cache_control", "output_config", "context_management")
+CACHES_FROM = 4096
+"""Tokens of the shortest prefix that every Claude caches where it is marked; some take 1,024."""
 _SAMPLING = ("temperature", "top_p", "top_k")
 
 
@@ -42,7 +44,7 @@ def _table(name: str) -> dict[str, Any]:
 @cache
 def finish_reasons() -> dict[str, FinishReason | None]:
     """What each stop_reason means."""
-    return {row["said"]: row["means"] for row in _table("finish.json")["reasons"]}
+    return {row["said"]: row["means"] for row in _table("models.json")["reasons"]}
 
 
 def _row(model: str | None) -> dict[str, Any]:
@@ -64,7 +66,8 @@ def capabilities(model: str | None, *, sampling: bool | None = None) -> Capabili
         backend="anthropic", model=model, chat=True, max_tokens=True, stop=True, usage=True,
         temperature=row["temperature"], max_temperature=1.0, top_p=row["top_p"], top_k=row["top_k"],
         schema=row["schema"], tools=row["tools"], images=row["images"],
-        thinking=frozenset(row["thinking"] or {"off"}), stream=True, count_tokens=True,
+        thinking=frozenset(row["thinking"] or {"off"}), cache_marks=CACHES_FROM if row["tools"] else 0,
+        stream=True, count_tokens=True,
         extras=frozenset(EXTRA + name for name in _EXTRAS), cancel=True,
     )  # fmt: skip
 
@@ -213,7 +216,7 @@ def usage(found: Any) -> Usage:
     cached = count(found.get("cache_read_input_tokens"))
     stored = count(found.get("cache_creation_input_tokens"))
     read = None if fresh is None else fresh + (cached or 0) + (stored or 0)
-    return Usage(read, count(found.get("output_tokens")), cached)
+    return Usage(read, count(found.get("output_tokens")), cached, written_tokens=stored)
 
 
 def _joined(blocks: list[dict[str, Any]], kind: str, key: str) -> str | None:

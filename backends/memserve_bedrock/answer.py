@@ -130,7 +130,7 @@ def usage(found: Any) -> Usage:
     fresh, made = count(found.get("inputTokens")), count(found.get("outputTokens"))
     cached, stored = count(found.get("cacheReadInputTokens")), count(found.get("cacheWriteInputTokens"))
     read = None if fresh is None else fresh + (cached or 0) + (stored or 0)
-    return Usage(read, made, cached)
+    return Usage(read, made, cached, written_tokens=stored)
 
 
 def _joined(pieces: list[Any]) -> str | None:

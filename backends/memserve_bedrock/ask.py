@@ -55,7 +55,7 @@ def extras() -> dict[str, str]:
 @cache
 def finish_reasons() -> dict[str, FinishReason | None]:
     """What each stopReason means."""
-    return {row["said"]: row["means"] for row in _table("finish.json")["reasons"]}
+    return {row["said"]: row["means"] for row in _table("models.json")["reasons"]}
 
 
 def capabilities(known: Model) -> Capabilities:
@@ -65,10 +65,13 @@ def capabilities(known: Model) -> Capabilities:
         temperature=known.temperature, max_temperature=1.0, top_p=known.top_p,
         top_k=known.top_k is not None, schema=known.schema, tools=known.tools, images=known.images,
         thinking=frozenset({"off", *known.thinking}), stream=True, count_tokens=known.counts,
+        cache_marks=4096 if _CACHING.search(known.name or "") else 0,
         extras=frozenset(extras()), cancel=True,
     )  # fmt: skip
 
 
+_CACHING = re.compile(r"claude-(3-7|3-5-haiku|[a-z]+-[4-9])|nova-(micro|lite|pro|premier)", re.IGNORECASE)
+"""docs.aws.amazon.com/bedrock/latest/userguide/prompt-caching.html: supported models."""
 _CHOICES = {"auto": "auto", "required": "any", "function": "tool"}
 _FORMATS = {
     "image/png": "png", "image/jpeg": "jpeg", "image/jpg": "jpeg", "image/gif": "gif", "image/webp": "webp",
@@ -77,9 +80,11 @@ _FORMATS = {
 
 def prompt(words: Prompt) -> dict[str, Any]:
     """The messages and the system text of a prompt; the roles alternate, as Converse wants them."""
-    spoken = message_parts.read(words, "bedrock")
+    spoken = message_parts.read(words, "bedrock", marks=True)
     pairs = message_parts.merged(_turn(turn) for turn in spoken.turns)
     found: dict[str, Any] = {"messages": [{"role": role, "content": blocks} for role, blocks in pairs]}
+    if any(turn.marks for turn in spoken.above):
+        return {**found, "system": [block for turn in spoken.above for block in _pieces(turn)]}
     return {**found, "system": [{"text": spoken.system}]} if spoken.system else found
 
 
@@ -143,11 +148,20 @@ def _turn(turn: Turn) -> tuple[str, list[dict[str, Any]]]:
     if turn.role == "tool":
         result = {"toolUseId": turn.answers or "", "content": [{"text": turn.text}]}
         return "user", [{"toolResult": result}]
-    blocks = [_piece(piece) for piece in turn.pieces if piece or not turn.calls]
+    blocks = _pieces(turn)
     for call in turn.calls:
         known = {"toolUseId": call.id, "name": call.name, "input": message_parts.arguments(call)}
         blocks.append({"toolUse": known})
     return turn.role, blocks
+
+
+def _pieces(turn: Turn) -> list[dict[str, Any]]:
+    """Pieces, each with a cache point behind it where it is marked."""
+    found: list[dict[str, Any]] = []
+    for place, piece in enumerate(turn.pieces):
+        if piece or not turn.calls:
+            found += [_piece(piece), *([{"cachePoint": {"type": "default"}}] if place in turn.marks else [])]
+    return found
 
 
 def _piece(piece: str | Image) -> dict[str, Any]:

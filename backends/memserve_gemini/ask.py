@@ -93,7 +93,7 @@ def extras() -> dict[str, tuple[str, ...]]:
 @cache
 def finish_reasons() -> dict[str, FinishReason | None]:
     """What each finishReason means, in lower case."""
-    return {row["said"].lower(): row["means"] for row in _table("finish.json")["reasons"]}
+    return {row["said"].lower(): row["means"] for row in _table("models.json")["reasons"]}
 
 
 def capabilities(known: Model) -> Capabilities:

@@ -13,7 +13,7 @@ from typing import Any
 from memserve import files
 from memserve.engines.deployment import Deployment
 from memserve.engines.memory import Footprint
-from memserve.engines.rules.version import within
+from memserve.engines.rules import within
 from memserve.hardware.machine import GIB, Card, Machine
 from memserve.memory import additions
 from memserve.memory.formats import DTYPE_BYTES

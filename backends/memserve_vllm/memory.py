@@ -5,7 +5,7 @@ from math import ceil
 
 from memserve.engines.deployment import Deployment
 from memserve.engines.memory import Assumption, Bars, Footprint
-from memserve.engines.rules.version import within
+from memserve.engines.rules import within
 from memserve.hardware.machine import GIB, Machine
 from memserve.memory import additions
 from memserve.memory.formats import DTYPE_BYTES

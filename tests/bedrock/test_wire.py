@@ -152,7 +152,7 @@ def test_tokens_are_counted_by_the_provider(bedrock, opened):
 def test_usage_counts_what_caches_held(server, opened):
     usage = {"inputTokens": 3, "outputTokens": 1, "cacheReadInputTokens": 100, "cacheWriteInputTokens": 20}
     server.will(saying({"text": "ok"}, usage=usage))
-    assert opened(server.base_url).generate("hi").usage == Usage(123, 1, 100)
+    assert opened(server.base_url).generate("hi").usage == Usage(123, 1, 100, written_tokens=20)
 
 
 def test_reasoning_is_kept_apart(server, opened):

@@ -9,6 +9,7 @@ from typing import Any
 
 from wrapping import Altered, mutant
 
+from memserve.conformance.test_reference import PROMPTS
 from memserve.protocol import Delta, Raw
 
 # ------------------------------------------------------------------ thinking
@@ -149,6 +150,52 @@ class RawTextThinks(Altered):
         if isinstance(prompts[0], Raw):
             settings.pop("thinking", None)
         return prompts
+
+
+# ------------------------------------------------------------------ another model behind the name
+
+
+class Elsewhere(Altered):
+    """Alters what the first that is opened says to the prompts that are compared with a reference."""
+
+    opened = 0
+
+    def __init__(self, inner: Any) -> None:
+        super().__init__(inner)
+        self.first = Elsewhere.opened == 0
+        Elsewhere.opened += 1
+
+    def after(self, prompts: list[Any], settings: dict[str, Any], answers: list[Any]) -> list[Any]:
+        if not self.first or prompts != PROMPTS:
+            return answers
+        return [self.one(settings, answer) for answer in answers]
+
+
+@mutant("reference", alone=True)
+class AnotherModelAnswers(Elsewhere):
+    def one(self, settings: dict[str, Any], answer: Any) -> Any:
+        return answer if settings.get("schema") else replace(answer, text=(answer.text or "")[::-1])
+
+
+@mutant("reference")
+class ACoarserModelAnswers(Elsewhere):
+    def one(self, settings: dict[str, Any], answer: Any) -> Any:
+        told = [replace(entry, logprob=entry.logprob - 0.2) for entry in answer.logprobs or ()]
+        return replace(answer, logprobs=tuple(told)) if told else answer
+
+
+@mutant("reference")
+class TheDeploymentCallsMoreOften(Elsewhere):
+    def before(self, prompts: list[Any], settings: dict[str, Any]) -> list[Any]:
+        if self.first and prompts == PROMPTS and settings.get("tools"):
+            settings["tool_choice"] = "required"
+        return prompts
+
+
+@mutant("reference")
+class TheDeploymentFillsSchemasOtherwise(Elsewhere):
+    def one(self, settings: dict[str, Any], answer: Any) -> Any:
+        return replace(answer, text='{"colour": "blue"}') if settings.get("schema") else answer
 
 
 # ------------------------------------------------------------------ tools

@@ -43,6 +43,7 @@ def _groups_that_fail(name: str, part: str = "") -> frozenset[str]:
         "-p", "wrong", "-p", "no:cacheprovider",
         "--backend", "toy", "--model", str(CHECKPOINT), "--options", "api_key=sk-toy-0123456789",
         "--task", "generate", "--task", "embed", "--task", "rerank", "--conformance-report", str(report),
+        "--reference", f"toy:{CHECKPOINT}",
     ]  # fmt: skip
     world = {
         **os.environ,

@@ -454,7 +454,7 @@ def a_shuffled_batch() -> None:
     around(vectors.ToyEmbedder, "embed", make)
 
 
-@mutant("rerank", alone=True)
+@mutant("embeddings", alone=True)
 def scores_are_sorted() -> None:
     def make(real: Any) -> Any:
         def rerank(self: Any, query: str, documents: Any) -> Any:

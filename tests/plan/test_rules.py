@@ -12,9 +12,9 @@ import pytest
 import memserve
 from memserve.engines import installed
 from memserve.engines.deployment import Deployment, Layout
+from memserve.engines.rules import version_key, within
 from memserve.engines.rules.facts import CHECKS, deployment_facts, machine_facts, model_facts
 from memserve.engines.rules.judge import Judge, judge, offered, release
-from memserve.engines.rules.version import version_key, within
 from memserve.errors import DoesNotFit
 from memserve.hardware import Machine, card, cards
 from memserve.model import load

@@ -48,7 +48,8 @@ class Target:
 def started(name: str, *, python: str | None = None, allow: tuple[str, ...] = (), most: int = 256,
             report: Callable[[str], None] = print) -> Iterator[Target]:  # fmt: skip
     """A plan's engine, started as `memserve serve` does and stopped in the end."""
-    from memserve.serve import environment, planned, server
+    from memserve.engines import environment
+    from memserve.serve import planned, server
 
     answer = planned.read(name, allow)
     plan = answer["plan"]
@@ -149,8 +150,10 @@ def _forecast(facts: Mapping[str, Any]) -> tuple[Forecast | None, tuple[str, ...
     from memserve.speed import predict
 
     backend, gpus = facts.get("backend"), facts.get("gpus")
-    if backend is None or gpus is None or not installed.can_plan(backend):
+    if backend is None or gpus is None:
         return None, ("nothing is predicted: --backend and --gpus say which engine answers on which cards",)
+    if not installed.can_plan(backend):
+        return None, (f"nothing is predicted: the speed of {backend} is not planned",)
     try:
         model = load(str(facts.get("checkpoint") or facts["model"]))
         machine = detect() if gpus == "cpu" else parse(gpus)

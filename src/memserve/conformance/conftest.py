@@ -38,6 +38,16 @@ def generator(request: pytest.FixtureRequest, target: Target) -> Iterator[Any]:
 
 
 @pytest.fixture(scope="session")
+def reference(generator: Any, target: Target) -> Iterator[Any]:
+    """The same model elsewhere, which the generator under test is compared with."""
+    held = target.reference()
+    if held is None:
+        pytest.skip("capability model: no --reference to compare it with")
+    yield held
+    held.close()
+
+
+@pytest.fixture(scope="session")
 def embedder(request: pytest.FixtureRequest, target: Target) -> Iterator[Any]:
     """The embedder under test."""
     yield from _opened(request, target, "embed")

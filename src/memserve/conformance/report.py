@@ -28,6 +28,8 @@ def add_options(parser: pytest.Parser) -> None:
                     help="passed on to memserve.generator and memserve.embedder")  # fmt: skip
     group.addoption("--task", choices=("generate", "embed", "rerank"), action="append",
                     help="judge only this; default: what the model is for")  # fmt: skip
+    group.addoption("--reference", metavar="BACKEND:MODEL",
+                    help="where the same model answers, too: is this deployment the model?")  # fmt: skip
     group.addoption("--conformance-report", metavar="FILE", help="write the report as JSON")
 
 
@@ -53,6 +55,7 @@ class Target:
     model: str | None
     options: Mapping[str, Any] = field(default_factory=dict)
     asked: tuple[Task, ...] = ()
+    compared: str | None = None
 
     @classmethod
     def from_config(cls, config: pytest.Config) -> Target:
@@ -64,7 +67,7 @@ class Target:
             )
         return cls(
             backend, config.getoption("--model"), _options(config.getoption("--options")),
-            tuple(config.getoption("--task") or ()),
+            tuple(config.getoption("--task") or ()), config.getoption("--reference"),
         )  # fmt: skip
 
     @property
@@ -76,6 +79,13 @@ class Target:
     def generator(self, **more: Any) -> Any:
         """Open a generator; the name is looked up at each call, as a user's own code does."""
         return memserve.generator(self.model, backend=self.backend, **{**self.options, **more})
+
+    def reference(self) -> Any:
+        """Open what the generator is compared with; None where nothing is named."""
+        if self.compared is None:
+            return None
+        backend, _, model = self.compared.partition(":")
+        return memserve.generator(model or None, backend=backend)
 
     def embedder(self, **more: Any) -> Any:
         """Open an embedder."""

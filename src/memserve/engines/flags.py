@@ -6,7 +6,7 @@ from functools import cached_property
 from typing import Any, Protocol, runtime_checkable
 
 from memserve.engines.command import Grammar
-from memserve.engines.rules.version import version_key
+from memserve.engines.rules import version_key
 
 KINDS = "!*"
 """What ends the name of a switch, and of a flag that takes several values."""

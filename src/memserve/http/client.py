@@ -18,10 +18,9 @@ from memserve.errors import (
     TimedOut,
 )
 from memserve.http import body, failure
-from memserve.http.address import Address
+from memserve.http.address import Address, Mask
 from memserve.http.failure import SHARED, KnownErrors
 from memserve.http.retry import Attempts, Throttle
-from memserve.http.secret import Mask
 from memserve.http.transport import Answer, Call, Limits, Transport, within
 from memserve.protocol import observer
 
@@ -193,7 +192,7 @@ class HttpClient:
     async def _exchange(self, call: Call, read: Callable[[str, Mapping[str, str]], T]) -> T:
         answer = await self._send(call)
         try:
-            words = body.text(await body.whole(answer, self.limits.body), answer.headers)
+            words = body.text(await body.whole(answer, self.limits.body), answer.headers, strict=True)
         finally:
             await answer.release()
         self._refuse_page(answer)

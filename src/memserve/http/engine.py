@@ -124,6 +124,8 @@ def _too_large(limit: int) -> BadAnswer:
 
 _IDLE_EVENTS = frozenset({"ping", "keepalive", "heartbeat"})
 _DRAIN_SECONDS = 0.1
+_WORDS = ("text", "reasoning", "refusal", "model", "request_id")
+"""What of an answer its server spelled."""
 
 
 class StreamReader(ABC):
@@ -181,12 +183,14 @@ class HttpEngine(ABC):
         return self._masked(answer)
 
     def _masked(self, answer: Completion) -> Completion:
-        """The answer without a key in its names, which files and logs repeat."""
+        """The answer without a key that the server echoes: files and logs repeat what it says."""
         mask = self._client.mask
-        model, request_id = mask(answer.model or ""), mask(answer.request_id or "")
-        if model == (answer.model or "") and request_id == (answer.request_id or ""):
-            return answer
-        return replace(answer, model=model or None, request_id=request_id or None)
+        found = {name: said for name in _WORDS if (said := getattr(answer, name))}
+        masked: dict[str, Any] = {name: mask(said) for name, said in found.items()}
+        samples = tuple(replace(one, text=mask(one.text)) if one.text else one for one in answer.samples)
+        return answer if masked == found and samples == answer.samples else replace(
+            answer, samples=samples, **masked
+        )  # fmt: skip
 
     async def astream(self, request: Request) -> AsyncIterator[Delta]:
         """Answer one request piece by piece."""
@@ -228,7 +232,7 @@ async def _rest(answer: Answer, pieces: Pieces) -> str:
     chunks = []
     while (chunk := await pieces.next()) is not None:
         chunks.append(chunk)
-    return body.text(b"".join(chunks), answer.headers)
+    return body.text(b"".join(chunks), answer.headers, strict=True)
 
 
 class HttpBackend:

@@ -235,7 +235,7 @@ def _read(values: Mapping[str, Any], origin: Origin) -> ModelSpec:
 
 def from_gguf(file: Gguf, path: str) -> ModelSpec:
     """The model of a GGUF file."""
-    from memserve.model.recipes import from_files as stored
+    from memserve.model.recipes import generic as stored
 
     found, stored_as, settings = stored.from_gguf(file, path)
     config = Config(settings.values, "", path)

@@ -153,9 +153,7 @@ class Maker:
     def plan(self, candidate: Candidate, *, brief: bool = False) -> Plan:
         """A candidate with everything that one needs to start it; `brief` leaves out what takes long."""
         if candidate.remote:
-            from memserve.plan.search import remote
-
-            return remote.plan(candidate, self.model, self.machine, self.query.job)
+            return pricing.plan(candidate, self.model, self.machine, self.query.job)
         backend = installed.named(candidate.backend)
         job = self.query.job
         held = loaded(self.model, candidate.checkpoint)

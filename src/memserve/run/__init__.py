@@ -23,7 +23,7 @@ def run(requests_or_path: str | Path | Iterable[Request | Mapping[str, Any] | Pr
         retry_failed: bool = False, cache: str | Path | None = None, budget: str | float | None = None,
         price: tuple[float, float] | None = None, order: Order = "prefix", patience: float = 600.0,
         settings: Settings | None = None, task: Task | None = None, progress: bool | None = None,
-        batch: bool = False,
+        batch: bool = False, cache_marks: bool = True,
         distributed: Literal["ray"] | None = None, address: str | None = None, workers: int | None = None,
         worker_resources: Mapping[str, Any] | None = None) -> Summary:  # fmt: skip
     """Ask for every request that has no answer in `output` yet, and write each answer down as it comes.
@@ -42,8 +42,8 @@ def run(requests_or_path: str | Path | Iterable[Request | Mapping[str, Any] | Pr
     options = Options.of(
         resume=resume, retry_failed=retry_failed, concurrency=concurrency, rpm=rpm, tpm=tpm, cache=cache,
         budget=budget, price=price, order=order, patience=patience, settings=settings, task=task, batch=batch,
-        progress=progress, distributed=distributed, address=address, workers=workers,
-        worker_resources=worker_resources,
+        cache_marks=cache_marks, progress=progress, distributed=distributed, address=address,
+        workers=workers, worker_resources=worker_resources,
     )  # fmt: skip
     job = Job(requests_or_path, output, generator, options)
     summary = job.execute()

@@ -44,9 +44,7 @@ def sound(answer: Any) -> Completion:
     if answer.error is not None:
         raise answer.error
     told = answer.usage
-    usage = Usage(
-        *map(count, (told.prompt_tokens, told.completion_tokens, told.cached_tokens, told.reasoning_tokens))
-    )
+    usage = Usage(**{name: count(value) for name, value in vars(told).items()})
     return answer if usage == told else replace(answer, usage=usage)
 
 

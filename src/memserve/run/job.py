@@ -9,6 +9,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, closing, suppress
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 from typing import Any, TypeVar
@@ -26,6 +27,7 @@ from memserve.run.progress import Progress
 from memserve.run.requests import Entry, Item, check_requests, count_requests, entries, name_in, read_item
 from memserve.run.store import files, results
 from memserve.run.store.cache import Cache
+from memserve.run.store.files import StoredOutput, is_stored
 from memserve.run.store.journal import Journal, is_reserve
 from memserve.run.store.record import ANSWERED, FAILED, Action, KnownIds, Stamp
 from memserve.run.store.results import Failures, Results
@@ -185,6 +187,7 @@ class Job:
 
     def __init__(self, requests: Any, output: Any, generator: Any, options: Options) -> None:
         self._output = check(requests, output, options)
+        self._stored = StoredOutput(output) if is_stored(output) else None
         self._task: Task = "generate"
         if options.distributed:
             generator = remote(generator)
@@ -212,6 +215,9 @@ class Job:
         price = dearest(each.values()) or price_of(named.get("model"), named.get("backend"), options.price)
         spending = Spending(price, options.budget, each, batch=options.batch)
         with ExitStack() as stack:
+            if self._stored:
+                self._stored.fetch(afresh=not options.resume)
+                stack.enter_context(self._stored)
             journal = stack.enter_context(closing(Journal(self._output, afresh=not options.resume)))
             failed = stack.enter_context(closing(Failures(files.failed_beside(self._output))))
             ids = stack.enter_context(closing(KnownIds()))
@@ -229,7 +235,13 @@ class Job:
             else:
                 self._over_the_wire(intake, results, spending)
             self.error = self.error or journal.finish()
-            return results.summary(self._why())
+            summary = results.summary(self._why())
+        return replace(summary, output=self._stored.url) if self._stored else summary
+
+    @property
+    def output(self) -> Path:
+        """The file of answers on this machine."""
+        return self._output
 
     def _recover(self, journal: Journal, failed: Failures, ids: KnownIds,
                  spending: Spending) -> None:  # fmt: skip
@@ -303,7 +315,7 @@ def check(requests: Any, output: Any, options: Options) -> Path:
     """The output's path; whatever the files do not allow is refused before an engine is opened."""
     if not isinstance(output, (str, Path)) or not str(output) or Path(output).is_dir():
         raise InvalidInput(f"the output must be the path of a .jsonl file, not {str(output)[:80]!r}")
-    path = files.local(output, "the output")
+    path = StoredOutput(output).path if is_stored(output) else files.local(output, "the output")
     files.distinct(requests, path, options.cache)
     check_requests(requests)
     files.refuse_foreign(files.failed_beside(path), results.is_ours)

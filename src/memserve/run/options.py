@@ -35,6 +35,8 @@ class Options:
     settings: Mapping[str, Any] = field(default_factory=dict)
     task: Task | None = None
     """None: what the generator, embedder or reranker is for."""
+    cache_marks: bool = True
+    """Prefixes that requests share are marked for the provider's cache, where it wants marks."""
     batch: bool = False
     """Through the provider's batch service."""
     distributed: bool = False

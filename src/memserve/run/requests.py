@@ -42,6 +42,8 @@ class Item:
     """False: the id was made from the digest."""
     meta: Any = None
     """Whatever the caller wants to find again beside the answer."""
+    prefix: bytes | None = None
+    """The name of the marked prefix that it shares with others."""
 
     @property
     def characters(self) -> int:

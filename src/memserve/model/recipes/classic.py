@@ -3,9 +3,8 @@
 from memserve.model.config import Config
 from memserve.model.recipes import decoder, modules
 from memserve.model.recipes.decoder import Heads
-from memserve.model.recipes.family import Family, Moe
 from memserve.model.recipes.index import Recipe
-from memserve.model.recipes.modules import Inventory, Weights
+from memserve.model.recipes.modules import Family, Inventory, Moe, Weights
 from memserve.model.spec import Block, Mixer
 
 

@@ -5,8 +5,7 @@ from typing import NamedTuple, TypeAlias, TypeVar
 
 from memserve.model.config import LARGEST, Config
 from memserve.model.recipes import modules
-from memserve.model.recipes.family import Family, Moe, on
-from memserve.model.recipes.modules import Inventory, Weights
+from memserve.model.recipes.modules import Family, Inventory, Moe, Weights, on
 from memserve.model.spec import Block, Mixer, MixerKind
 
 KINDS = {

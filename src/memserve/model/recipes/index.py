@@ -44,8 +44,7 @@ DECODERS: dict[str, str] = {
         "deepseek_v2 deepseek_v3 deepseek_v32 deepseek_v4 glm_moe_dsa sarvam_mla mistral4 glm4_moe_lite youtu"
         " minicpm3"
     ),
-    "gemma": "gemma3 gemma4 gemma4_text gemma4_unified gemma4_unified_text",
-    "gemma3n": "gemma3n_text",
+    "gemma": "gemma3 gemma3n_text gemma4 gemma4_text gemma4_unified gemma4_unified_text",
     "recurrent": "qwen3_next qwen3_5_text qwen3_5_moe_text kimi_linear",
 }
 
@@ -109,12 +108,12 @@ def inventory(config: Config, architecture: str, headers: Headers | None = None,
         own = found(config, architecture)
         if own.exact:
             return own, ""
-    from memserve.model.recipes import from_files, generic
+    from memserve.model.recipes import generic
 
     kind = config.kind[:60]
     stored = headers() if headers else None
     if stored:
-        counted = from_files.from_tensors(stored, config.given, stored_as)
+        counted = generic.from_tensors(stored, config.given, stored_as)
         return counted, f"{kind} has no recipe here: counted from the stored tensors"
     _sane(config)
     note = f"{kind} has no recipe here: its parameters are estimated from the fields of its config"

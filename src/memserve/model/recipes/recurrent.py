@@ -5,9 +5,8 @@ from functools import partial
 
 from memserve.model.config import Config
 from memserve.model.recipes import decoder, mla, modules
-from memserve.model.recipes.family import Family, Moe
 from memserve.model.recipes.index import Recipe
-from memserve.model.recipes.modules import Inventory, Weights
+from memserve.model.recipes.modules import Family, Inventory, Moe, Weights
 from memserve.model.spec import Block, Mixer
 
 

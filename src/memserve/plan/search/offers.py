@@ -101,9 +101,9 @@ def consider(model: ModelSpec, machine: Machine, query: Query, *, thorough: bool
     """
     found: list[Candidate] = []
     if not model.blocks or not installed.plans_locally(query.backend):
-        from memserve.plan.search import remote
+        from memserve.plan.search import pricing
 
-        return [on_time(one, model, machine, query) for one in remote.candidates(model, query)]
+        return [on_time(one, model, machine, query) for one in pricing.candidates(model, query)]
     for name in installed.asked(query.backend, query.engine_version):
         found += of_backend(name, installed.named(name), model, machine, query, thorough=thorough)
     return [on_time(one, model, machine, query) for one in found] if query.answer_ms else found

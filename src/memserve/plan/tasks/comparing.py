@@ -122,7 +122,7 @@ def _rates(word: str, own: str) -> list[float]:
 
 
 def _provider(name: str, rates: list[float], job: Job) -> Entry:
-    from memserve.plan.search.remote import cost_object
+    from memserve.plan.search.pricing import provider_cost
     from memserve.speed import prices
 
     backend, _, model = name.partition(":")
@@ -136,7 +136,7 @@ def _provider(name: str, rates: list[float], job: Job) -> Entry:
         asked = f"{job.workload.prompt_tokens:,.0f} are asked for"
         return Entry(name, "nothing fits", None, f"takes {price.most_input:,} tokens at most, {asked}")
     return Entry(
-        name, f"{price.input:g} / {price.output:g} $ per Mtok", job.by(price), cost=cost_object(price)
+        name, f"{price.input:g} / {price.output:g} $ per Mtok", job.by(price), cost=provider_cost(price)
     )
 
 

@@ -213,8 +213,9 @@ class Spending:
         cached = min(usage.cached_tokens or 0, usage.prompt_tokens)
         batch = self._batch and price.batch_input is not None
         return price.of_tokens(
-            usage.prompt_tokens, usage.completion_tokens or 0, cached_tokens=cached, batch=batch
-        )
+            usage.prompt_tokens, usage.completion_tokens or 0, cached_tokens=cached,
+            written_tokens=min(usage.written_tokens or 0, usage.prompt_tokens - cached), batch=batch,
+        )  # fmt: skip
 
     def before(self, line: Mapping[str, Any]) -> None:
         """What an answer of an earlier run on this output cost counts too."""
