@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from memserve.errors import InvalidInput, JournalBroken, OutputInUse, RunError, StorageFull
+from memserve.files import lock
 from memserve.run.store import files, record
 
 SYNC_SECONDS = 0.5
@@ -254,7 +255,7 @@ def _opened(path: Path) -> int:
             f"cannot write answers to {path}: {broken.strerror}"
         ) from broken
     try:
-        held = files.lock(descriptor)
+        held = lock(descriptor)
     except OSError as broken:
         os.close(descriptor)
         raise InvalidInput(f"cannot lock {path}: {broken.strerror}", hint="name another output") from broken
