@@ -1,6 +1,8 @@
 """The embedded default: start to the first token, and the engines that were considered for it.
 
     python benchmarks/embedded.py [--runs 5]                      figure: start of the default, at most 6 s
+    python benchmarks/embedded.py --exact GGUF                    figure: nats a token against transformers
+    python benchmarks/embedded.py --rate                          figure: tokens a CPU second of the default
     python benchmarks/embedded.py --engines GGUF --folder FOLDER  table: size, start, tokens a CPU second
 
 The table needs openvino-genai, ctranslate2 and transformers; FOLDER is the same model for transformers.
@@ -100,15 +102,69 @@ def table(given: argparse.Namespace) -> None:
         print(json.dumps({"engine": name, "install_mb": round(megabytes(packages)), **told}), flush=True)
 
 
+def exact(gguf: str) -> None:
+    """Log-likelihoods of 200 continuations of a text, against transformers on the same weights in float32."""
+    import random
+    from pathlib import Path
+
+    import torch
+    from transformers import AutoModelForCausalLM, GgufConfig
+
+    import memserve
+
+    file, draw = Path(gguf), random.Random(0)
+    plain = GgufConfig(dequantize=True)
+    model = AutoModelForCausalLM.from_pretrained(
+        str(file.parent), gguf_file=file.name, dtype=torch.float32, quantization_config=plain
+    )
+    with memserve.generator() as generator:
+        ids = generator.encode(Path(random.__file__).read_text(encoding="utf-8"))
+        places = [draw.randrange(32, len(ids) - 8) for _ in range(200)]
+        pairs = [(ids[at - 32 : at], ids[at : at + draw.randint(1, 7)]) for at in places]
+        scores = generator.score(pairs)
+    apart = []
+    for (before, after), score in zip(pairs, scores, strict=True):
+        with torch.inference_mode():
+            rows = model(torch.tensor([[*before, *after]])).logits[0].double().log_softmax(-1)
+        own = sum(float(rows[len(before) - 1 + i, token]) for i, token in enumerate(after))
+        apart.append(abs(own - score.logprob) / len(after))
+    print(json.dumps({
+        "figure": "exactness", "continuations": len(apart), "largest_nats_a_token": round(max(apart), 6),
+        "median": round(statistics.median(apart), 6),
+    }))  # fmt: skip
+
+
+RATE = """
+import time, memserve
+with memserve.generator() as generator:
+    generator.generate("Hi", max_tokens=4)
+    start, made = time.process_time(), 0
+    for prompt in ("Tell me a story.", "Count to a hundred.", "What is a river?"):
+        made += generator.generate(prompt, max_tokens=96).usage.completion_tokens
+print(made / (time.process_time() - start))
+"""
+
+
+def rate(runs: int) -> None:
+    told = [float(fresh(RATE)) for _ in range(runs)]
+    print(json.dumps({"figure": "rate", "runs": runs, "tokens_per_cpu_s": round(statistics.median(told), 1)}))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--engines", metavar="GGUF")
+    parser.add_argument("--exact", metavar="GGUF")
+    parser.add_argument("--rate", action="store_true")
     parser.add_argument("--folder")
     parser.add_argument("--ct2")
     given = parser.parse_args()
     if given.engines:
         table(given)
+    elif given.exact:
+        exact(given.exact)
+    elif given.rate:
+        rate(given.runs)
     else:
         start(given.runs)
 

@@ -26,8 +26,8 @@ import speed_rows
 from speed_search import SERVERS, fit, mean, predictor
 
 from memserve import registry
-from memserve.speed.roofline import engines, forecast, queueing
-from memserve.speed.roofline.engines import UNKNOWN
+from memserve.speed.roofline import forecast, layout, step
+from memserve.speed.roofline.layout import UNKNOWN
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -240,13 +240,13 @@ def inside(
 def _pair(row: Row) -> tuple[str, str]:
     """An engine and the class of a card."""
     seen = speed_rows.situation(row)
-    return seen.engine, engines.family(seen.setup.card)
+    return seen.engine, layout.family(seen.setup.card)
 
 
 def _load(row: Row) -> str:
     """The kind of load that a row's errors are sorted by."""
     seen = speed_rows.situation(row)
-    return forecast.load_kind(seen, queueing.time(seen.setup, row.load, seen.limits, seen.each))
+    return forecast.load_kind(seen, step.time(seen.setup, row.load, seen.limits, seen.each))
 
 
 def write(values: Values, rows: Sequence[Row], table: dict[str, Any]) -> None:
@@ -271,7 +271,7 @@ def write(values: Values, rows: Sequence[Row], table: dict[str, Any]) -> None:
         facts = data["engines"][place] if place else data
         flags = {name: value for name, value in facts["constants"].items() if isinstance(value, bool)}
         facts |= {"source": SOURCE, "constants": _scope(values, engine) | flags, "rows": count}
-        facts["timed_on"] = sorted({engines.family(o.setup.card) for o in seen if o.engine == engine})
+        facts["timed_on"] = sorted({layout.family(o.setup.card) for o in seen if o.engine == engine})
         facts["ranges"] = table.get(engine, {})
         for older in facts.get("generations", ()):
             older["factors"] = _scope(values, f"generation {older['name']}")

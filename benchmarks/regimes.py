@@ -1,24 +1,35 @@
-"""The batch that each release of vLLM takes by default, asked of its own source, beside memserve's table.
+"""What each release of vLLM does at start, asked of its own source, beside memserve's table.
 
-python benchmarks/regimes.py FOLDER    unpacked releases: FOLDER/RELEASE/.../vllm/engine/arg_utils.py
+python benchmarks/regimes.py FOLDER ... [--write]    unpacked: FOLDER/RELEASE/.../vllm/engine/arg_utils.py
     pip download --no-deps --no-binary :all: --no-build-isolation --no-clean vllm==RELEASE
     leaves one in TMPDIR, though its build step fails
+--write keeps what the releases say in tests/data/memory/regimes.json; tests/memory/test_regimes.py holds the
+table against it, and fails for a release that memserve plans with and that was not read.
 """
 
 from __future__ import annotations
 
 import ast
+import json
+import re
 import sys
 import textwrap
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from memserve.engines.deployment import Deployment
+from memserve.engines.rules import within
 from memserve.hardware import parse
 from memserve.model import load
 from memserve_vllm.memory import accountant
 
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+FIRST = "0.8.2"
+"""From here on releases have one batch for every prompt."""
+KEPT = Path(__file__).parents[1] / "tests" / "data" / "memory" / "regimes.json"
 CARDS = ("T4", "L4", "A100-40GB", "A100-80GB", "H100", "H200", "H20", "B200", "GB10", "RTX5090", "GH200")
 NAMES = ("get_batch_defaults", "_set_default_args_v1", "_set_default_args")
 
@@ -79,25 +90,93 @@ def asked(file: Path, card: Any) -> tuple[int, int]:
     return args.max_num_batched_tokens, args.max_num_seqs
 
 
+def utilization(package: Path) -> float | None:
+    """The default share of a card, wherever the release keeps it."""
+    for name in ("config/cache.py", "config/__init__.py", "config.py", "engine/arg_utils.py"):
+        file = package / name
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))) if file.exists() else ():
+            if isinstance(node, ast.AnnAssign) and getattr(node.target, "id", "") == "gpu_memory_utilization":
+                values = [value.value for value in ast.walk(node) if isinstance(value, ast.Constant)]
+                found = [value for value in values if isinstance(value, float) and value > 0.5]
+                if found:
+                    return found[0]
+    return None
+
+
+def graphs_taken_off(package: Path) -> int:
+    """Whether the estimate of CUDA graphs leaves the budget: the default of the release's switch."""
+    text = (package / "envs.py").read_text(encoding="utf-8")
+    found = re.findall(r'"VLLM_MEMORY_PROFILER_ESTIMATE_CUDAGRAPHS",\s*"(\d)"', text)
+    return int(found[0]) if found else 0
+
+
+def profiled_with(package: Path) -> str | None:
+    """What the KV cache that graphs are profiled with has a block for; None: they are not profiled."""
+    file = package / "v1" / "worker" / "gpu_model_runner.py"
+    text = " ".join(file.read_text(encoding="utf-8").split()) if file.exists() else ""
+    if "min_blocks = ( min(self.max_num_reqs," in text:
+        return "sequences"
+    return "captured" if "min_blocks = self.compilation_config.max_cudagraph_capture_size" in text else None
+
+
+def said(package: Path, release: str) -> dict[str, Any]:
+    """What one release says."""
+    batches = {name: list(asked(package / "engine" / "arg_utils.py", parse(f"1x{name}").card))
+               for name in CARDS if run_of(release, name).batch.v1}  # fmt: skip
+    return {
+        "utilization": utilization(package), "graphs_taken_off": graphs_taken_off(package),
+        "graphs_profiled_with": profiled_with(package), "batch": batches,
+    }  # fmt: skip
+
+
+def run_of(release: str, card: str) -> Any:
+    """A usual start of that release on one card."""
+    deployment = Deployment("vllm", release, dtype="auto", context=8192)
+    return accountant.run(load("llama-8b"), parse(f"1x{card}"), deployment)
+
+
+def told(release: str, cards: Iterable[str]) -> dict[str, Any]:
+    """The same from memserve's table."""
+    usual = run_of(release, "H100")
+    profile = usual.row("graph_profile")
+    runs = {card: run_of(release, card).batch for card in cards}
+    return {
+        "utilization": usual.row("utilization")["value"],
+        "graphs_taken_off": usual.row("graph_estimate")["switch"],
+        "graphs_profiled_with": profile["blocks"] if profile["v1"] else None,
+        "batch": {card: [batch.tokens, batch.sequences] for card, batch in runs.items()},
+    }  # fmt: skip
+
+
+def releases(folders: Iterable[str]) -> dict[str, Path]:
+    """Each release's package."""
+    found = {}
+    for folder in folders:
+        for place in sorted(Path(folder).iterdir()):
+            file = next(place.glob("**/vllm/engine/arg_utils.py"), None)
+            version = re.search(r"\d+\.\d+\.\d+(\.\d+)?", place.name)
+            if file is not None and version is not None and within(version[0], FIRST, None):
+                found[version[0]] = file.parents[1]
+    return found
+
+
 def main() -> None:
     """Print what differs."""
-    model, differing, compared = load("llama-8b"), 0, 0
-    for folder in sorted(Path(sys.argv[1]).iterdir()):
-        file = next(folder.glob("**/vllm/engine/arg_utils.py"), None)
-        if file is None:
-            continue
-        for name in CARDS:
-            machine = parse(f"1x{name}")
-            run = accountant.run(model, machine, Deployment("vllm", folder.name, dtype="auto", context=8192))
-            if not run.batch.v1:
-                continue
-            own = asked(file, machine.card)
-            compared += 1
-            told = (run.batch.tokens, run.batch.sequences)
-            if own != told:
+    words = [word for word in sys.argv[1:] if word != "--write"]
+    read = {release: said(package, release) for release, package in releases(words).items()}
+    differing = 0
+    for release, own in read.items():
+        for name, value in told(release, own["batch"]).items():
+            if value != own[name]:
                 differing += 1
-                print(f"{folder.name} {name}: the release takes {own}, memserve {told}")
-    print(f"{compared} releases on cards compared, {differing} differ")
+                print(f"{release} {name}: the release {own[name]}, memserve {value}")
+    print(
+        f"{len(read)} releases, {sum(len(one['batch']) for one in read.values())} batches; {differing} differ"
+    )
+    if "--write" in sys.argv:
+        order = sorted(read, key=lambda release: [int(part) for part in release.split(".")])
+        rows = ",\n".join(f"{json.dumps(release)}: {json.dumps(read[release])}" for release in order)
+        KEPT.write_text(f"{{\n{rows}\n}}\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

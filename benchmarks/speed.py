@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 import speed_rows
 
-from memserve.speed.roofline import engines, forecast
+from memserve.speed.roofline import forecast, layout
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from memserve.speed.result import Range
 
 LEFT_OUT = Path(__file__).with_name("speed_left_out.json")
-IDEAL = engines.Constants(
+IDEAL = layout.Constants(
     weights=1, cache=1, gemm=1, prefill=1, attention=1, experts=1, unpack=1, unpack_gemm=1, link=1, layer_s=0,
     expert_s=0, latent_s=0, prompt_s=0, expert_prompt_s=0, reduce_s=0, step_s=0, sequence_s=0, overlap=1,
     first_s=0, queue=0, crowd=1, short=1, tail=1,

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from memserve.errors import MemserveError
-from memserve.speed.roofline import engines, queueing, shape
+from memserve.speed.roofline import layout, shape, step
 from memserve.speed.roofline.forecast import situate
 
 if TYPE_CHECKING:
@@ -51,9 +51,9 @@ class Row:
     note: str = ""
 
     @property
-    def load(self) -> queueing.Load:
+    def load(self) -> step.Load:
         """What each request asks for."""
-        return queueing.Load(self.input_tokens, self.output_tokens)
+        return step.Load(self.input_tokens, self.output_tokens)
 
     @property
     def family(self) -> str:
@@ -121,14 +121,14 @@ def _number(word: object) -> float | None:
 def _backend(engine: str) -> str:
     if engine in NAMES:
         return NAMES[engine]
-    if engines.kind(engine):
+    if layout.kind(engine):
         return engine.lower()
     return "vllm" if "vllm" in engine.lower() else "trtllm" if engine.startswith("TensorRT") else engine
 
 
 def _version(word: str | None, backend: str) -> str | None:
     if word and word.startswith("{"):
-        return json.loads(word).get(VERSIONED.get(engines.kind(backend) or "", ""))
+        return json.loads(word).get(VERSIONED.get(layout.kind(backend) or "", ""))
     return "0.2" if word == "2023-10" else word
 
 
@@ -167,7 +167,7 @@ def situation(row: Row) -> Situation:
 
 def predicted(row: Row, seen: Situation) -> float:
     """The likely value of the row's figure."""
-    timing = queueing.time(seen.setup, row.load, seen.limits, seen.each)
+    timing = step.time(seen.setup, row.load, seen.limits, seen.each)
     if row.figure == "tpot":
         return timing.tpot
     if row.figure == "ttft":
@@ -207,7 +207,7 @@ def unfit(row: Row) -> str | None:
 
 def burst(row: Row) -> bool:
     """Sent all at once, not kept in flight: no steady load, and the last answers run alone."""
-    return (situation(row).each or 0.0) > queueing.MANY
+    return (situation(row).each or 0.0) > step.MANY
 
 
 def speculated(row: Row) -> bool:

@@ -10,14 +10,14 @@ import numpy as np
 import speed_rows
 from scipy.optimize import least_squares
 
-from memserve.speed.roofline import engines
+from memserve.speed.roofline import layout
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from speed_rows import Row
 
-    from memserve.speed.roofline.engines import Constants
+    from memserve.speed.roofline.layout import Constants
 
 Key = tuple[str, str]
 Values = dict[Key, float]
@@ -32,8 +32,8 @@ STEP = 1e-4
 
 def chosen(values: Mapping[Key, float], engine: str, family: str, generation: str | None) -> Constants:
     """Constants from fitted values, as `constants.of` builds them from the files; flags are not fitted."""
-    known = engines.facts(engine).get("constants", {})
-    base = engines.Constants(**{name: value for name, value in known.items() if value is True})
+    known = layout.facts(engine).get("constants", {})
+    base = layout.Constants(**{name: value for name, value in known.items() if value is True})
     for scope in ("default", engine):
         base = replace(base, **{name: value for (where, name), value in values.items() if where == scope})
     for scope in (f"card {family}", f"generation {generation}"):
@@ -48,7 +48,7 @@ def predictor(values: Mapping[Key, float]) -> Callable[[Row], float]:
 
     def run(row: Row) -> float:
         seen = speed_rows.situation(row)
-        key = (seen.engine, engines.family(seen.setup.card), seen.generation)
+        key = (seen.engine, layout.family(seen.setup.card), seen.generation)
         if key not in cache:
             cache[key] = chosen(values, *key)
         return speed_rows.predicted(row, seen._replace(setup=seen.setup._replace(constants=cache[key])))
@@ -89,7 +89,7 @@ class Problem:
         if scope == "default":
             return np.array([one.engine not in own for one in seen])
         if scope.startswith("card "):
-            return np.array([f"card {engines.family(one.setup.card)}" == scope for one in seen])
+            return np.array([f"card {layout.family(one.setup.card)}" == scope for one in seen])
         if scope.startswith("generation "):
             return np.array([f"generation {one.generation}" == scope for one in seen])
         return np.array([one.engine == scope for one in seen])

@@ -65,6 +65,12 @@ def assemble() -> Path:
     return BUILD
 
 
+def planner(folder: Path) -> None:
+    """The planner as a page of the site, where npm is here and can fetch its Python."""
+    if shutil.which("npm"):
+        subprocess.run([sys.executable, "-m", "memserve.plan", "--page", str(folder)], check=False)
+
+
 def main(words: list[str]) -> int:
     """Assemble and build; a link that leads nowhere ends it."""
     folder = assemble()
@@ -75,6 +81,7 @@ def main(words: list[str]) -> int:
         there = Path(words[0]) if words else ROOT / "site"
         shutil.rmtree(there, ignore_errors=True)
         shutil.copytree(folder / "site", there)
+        planner(there / "plan")
         print(f"{there}: {sum(1 for _ in there.rglob('*.html'))} pages")
     return code
 

@@ -1,10 +1,12 @@
-"""Opens and drives the Messages API."""
+"""Opens and drives the Messages API and its batches."""
 
+import json
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from datetime import datetime
 from typing import Any
 
-from memserve.errors import InvalidInput, Unsupported
+from memserve.errors import InvalidInput, MemserveError, ServerFailed, Unsupported
 from memserve.http import (
     Call,
     HttpClient,
@@ -21,9 +23,10 @@ from memserve.http import (
 from memserve.http.address import named
 from memserve.http.body import counted
 from memserve.http.chat import encode
-from memserve.protocol import Capabilities, Completion, Prompt, Request, Task
-from memserve_anthropic import answer, ask
-from memserve_anthropic.ask import capabilities as capabilities_of
+from memserve.http.engine import answer_of, body_of, error_of, object_of, rows
+from memserve.protocol import BatchService, Capabilities, Completion, Prompt, Request, Task
+from memserve_anthropic import messages
+from memserve_anthropic.messages import capabilities as capabilities_of
 
 VERSION = "2023-06-01"
 """The API's version. Pinned, because the newest one that the SDK sends has other parameters."""
@@ -47,21 +50,27 @@ class AnthropicEngine(HttpEngine):
         return {**super().identity, "version": self._headers["anthropic-version"]}
 
     def write(self, request: Request, *, stream: bool) -> Call:
-        payload = {"model": self.capabilities.model, **ask.prompt(request.prompt)}
-        payload.update(ask.settings(request, self.capabilities.model))
+        payload = {"model": self.capabilities.model, **messages.prompt(request.prompt)}
+        payload.update(messages.settings(request, self.capabilities.model))
         if stream:
             payload["stream"] = True
         return self._client.call(self._url, encode(payload), headers=self._headers)
 
     def read(self, request: Request, words: str, headers: Mapping[str, str]) -> Completion:
-        return answer.completion(words, lambda failed: self._client.failed(failed, 200, headers))
+        return messages.completion(words, lambda failed: self._client.failed(failed, 200, headers))
 
     def reader(self, request: Request) -> StreamReader:
-        return answer.MessageReader(lambda failed: self._client.failed(failed, 200, {}))
+        return messages.MessageReader(lambda failed: self._client.failed(failed, 200, {}))
+
+    @property
+    def batch_service(self) -> BatchService:
+        """The Message Batches API."""
+
+        return Batches(self._client, self, self._headers)
 
     async def acount_tokens(self, prompt: Prompt) -> int:
         """Tokens of a prompt, as the provider counts them; costs a request, and no money."""
-        payload = encode({"model": self.capabilities.model, **ask.prompt(prompt)})
+        payload = encode({"model": self.capabilities.model, **messages.prompt(prompt)})
         call = self._client.call(self._count_url, payload, headers=self._headers)
         return await self._client.fetch(call, counted("input_tokens"))
 
@@ -95,3 +104,72 @@ def _secrets(api_key: str | Secret | None, options: Mapping[str, Any], *,
     if secret is None and required:
         raise InvalidInput("Anthropic needs a key", hint="pass api_key= or set ANTHROPIC_API_KEY")
     return {} if secret is None else {"x-api-key": secret}
+
+
+_EARLIER = 120.0
+"""Seconds that the server's clock may be behind ours."""
+
+
+class Batches:
+    """Batches of one model."""
+
+    batch_limits = (5000, 32 << 20)
+
+    def __init__(self, client: HttpClient, engine: HttpEngine, headers: Mapping[str, str]) -> None:
+        self._client = client
+        self._engine = engine
+        self._headers = headers
+
+    async def submit_batch(self, name: str, requests: Mapping[str, Request]) -> str:
+        """Create the batch; its id."""
+        wanted = [{"custom_id": own, "params": body_of(self._engine, one)} for own, one in requests.items()]
+        found = await self._ask("", encode({"requests": wanted}))
+        return str(found["id"])
+
+    async def find_batch(self, name: str, since: float, count: int, others: Collection[str]) -> str | None:
+        """The id of a batch that may be this one: as large, made since, and nobody else's."""
+        after = ""
+        while True:
+            page = await self._ask(f"?limit=100{after}")
+            for row in page.get("data") or ():
+                if _made(row) < since - _EARLIER:
+                    return None
+                if row["id"] not in others and sum((row.get("request_counts") or {}).values()) == count:
+                    return str(row["id"])
+            if not page.get("has_more") or not page.get("data"):
+                return None
+            after = f"&after_id={page['data'][-1]['id']}"
+
+    async def batch_ended(self, identity: str) -> bool:
+        """Whether nothing more will come."""
+        return (await self._ask(f"/{identity}")).get("processing_status") == "ended"
+
+    async def batch_answers(self, identity: str, requests: Mapping[str, Request],
+                            ) -> dict[str, Completion | MemserveError] | None:  # fmt: skip
+        """What came of each request; None: they are another batch's."""
+        call = self._call(f"/{identity}/results")
+        found = {row["custom_id"]: row.get("result") or {} for row in await self._client.fetch(call, rows)}
+        if requests and not found.keys() & requests.keys():
+            return None
+        return {own: self._told(requests[own], result) for own, result in found.items() if own in requests}
+
+    def _told(self, request: Request, result: Mapping[str, Any]) -> Completion | MemserveError:
+        if result.get("type") == "succeeded":
+            return answer_of(self._engine, request, json.dumps(result.get("message")))
+        if result.get("type") == "errored":
+            return error_of(self._client, 200, result.get("error"))
+        return ServerFailed(f"the batch ended before this request was answered ({result.get('type')})")
+
+    async def _ask(self, path: str, content: bytes | None = None) -> dict[str, Any]:
+        return await self._client.fetch(self._call(path, content), object_of, retried=content is None)
+
+    def _call(self, path: str, content: bytes | None = None) -> Any:
+        url = self._client.address.url(f"messages/batches{path}")
+        return self._client.call(url, content, method="POST" if content else "GET", headers=self._headers)
+
+
+def _made(row: Mapping[str, Any]) -> float:
+    try:
+        return datetime.fromisoformat(str(row.get("created_at")).replace("Z", "+00:00")).timestamp()
+    except ValueError:
+        return float("inf")

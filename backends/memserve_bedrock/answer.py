@@ -12,7 +12,7 @@ from memserve.http import Event, StreamReader, failure
 from memserve.http.body import bad, parse
 from memserve.http.chat.answer import clean, count, finish
 from memserve.protocol import Completion, Delta, FinishReason, ToolCall, Usage
-from memserve_bedrock.model import finish_reasons
+from memserve_bedrock.ask import finish_reasons
 
 _PRELUDE = struct.Struct(">III")
 _SUM = struct.Struct(">I")
@@ -130,7 +130,7 @@ def usage(found: Any) -> Usage:
     fresh, made = count(found.get("inputTokens")), count(found.get("outputTokens"))
     cached, stored = count(found.get("cacheReadInputTokens")), count(found.get("cacheWriteInputTokens"))
     read = None if fresh is None else fresh + (cached or 0) + (stored or 0)
-    return Usage(read, made, cached)
+    return Usage(read, made, cached, written_tokens=stored)
 
 
 def _joined(pieces: list[Any]) -> str | None:

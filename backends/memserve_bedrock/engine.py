@@ -1,13 +1,24 @@
-"""Opens Bedrock (region, credentials, client) and drives Converse and its stream."""
+"""Opens Bedrock (region, AWS keys, their signature) and drives Converse and its stream."""
 
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import hmac
+import logging
 import os
 import re
-from collections.abc import AsyncIterator, Mapping
-from dataclasses import replace
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
+from configparser import ConfigParser, Error
+from dataclasses import dataclass, replace
+from datetime import datetime, timezone
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import parse_qsl, quote, urlsplit
 
-from memserve.errors import InvalidInput, Unsupported
+from memserve.errors import AuthenticationFailed, InvalidInput, Unsupported
 from memserve.http import (
     Call,
     Event,
@@ -30,11 +41,222 @@ from memserve.http.body import counted
 from memserve.http.chat import encode
 from memserve.http.failure import Words
 from memserve.protocol import Completion, Prompt, Request, Task
-from memserve_bedrock import answer, ask, credential
+from memserve_bedrock import answer, ask
 from memserve_bedrock.answer import Frame, Frames
-from memserve_bedrock.model import Model
-from memserve_bedrock.model import capabilities as capabilities_of
-from memserve_bedrock.model import model as model_of
+from memserve_bedrock.ask import Model
+from memserve_bedrock.ask import capabilities as capabilities_of
+from memserve_bedrock.ask import model as model_of
+
+OPTIONS = ("region", "profile", "aws_access_key_id", "aws_secret_access_key", "aws_session_token")
+_HINT = (
+    "pass aws_access_key_id= and aws_secret_access_key=, or api_key=, or set AWS_PROFILE or"
+    " AWS_BEARER_TOKEN_BEDROCK; for roles and single sign-on also: pip install botocore"
+)
+
+
+@dataclass(frozen=True)
+class Keys:
+    """A key pair, and the token of a session where there is one."""
+
+    access: str
+    secret: Secret
+    session: Secret | None = None
+    fixed: bool = True
+    """False: another reading may find others."""
+
+    def same(self, other: Keys) -> bool:
+        """True for the same keys, read once more."""
+        mine, theirs = (
+            (k.access, k.secret.reveal(), k.session.reveal() if k.session else None) for k in (self, other)
+        )
+        return mine == theirs
+
+
+def reader(options: Mapping[str, Any]) -> Callable[[], Keys]:
+    """What reads the keys, from the first place that has any."""
+    given = _pair(options.get("aws_access_key_id"), options.get("aws_secret_access_key"),
+                  options.get("aws_session_token"))  # fmt: skip
+    if given is not None:
+        return lambda: given
+    profile = options.get("profile")
+    named = None if profile else _of_environment()
+    if named is not None:
+        return lambda: named
+    if _of_file(profile) is not None:
+        return lambda: _found(_of_file(profile))
+    if find_spec("botocore") is not None:
+        return _borrowed(profile)
+    raise InvalidInput("Bedrock needs AWS credentials", hint=_HINT)
+
+
+def region(options: Mapping[str, Any], model: str, host: str) -> str | None:
+    """The region that is meant; None where nothing says so."""
+    named = options.get("region") or os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
+    if named:
+        return str(named)
+    if model.startswith("arn:") and model.split(":")[3]:
+        return model.split(":")[3]
+    words = host.split(".")
+    if host.startswith("bedrock-runtime.") and len(words) > 2:
+        return words[1]
+    found = _section(_path("AWS_CONFIG_FILE", "config"), _profile(options.get("profile")), prefix=True)
+    return found.get("region")
+
+
+def _pair(access: Any, secret: Any, session: Any) -> Keys | None:
+    if not access and not secret:
+        return None
+    found, token = key(secret), key(session)
+    if not isinstance(access, str) or found is None:
+        raise InvalidInput("aws_access_key_id= and aws_secret_access_key= belong together")
+    return Keys(access.strip(), found, token)
+
+
+def _of_environment() -> Keys | None:
+    names = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
+    return _pair(*(os.environ.get(name) for name in names))
+
+
+def _profile(name: str | None) -> str:
+    return name or os.environ.get("AWS_PROFILE") or "default"
+
+
+def _path(variable: str, name: str) -> Path:
+    return Path(os.environ.get(variable) or f"~/.aws/{name}").expanduser()
+
+
+def _section(path: Path, profile: str, *, prefix: bool = False) -> Mapping[str, str]:
+    """One profile of a shared file; nothing where the file or the profile is missing."""
+    table = ConfigParser(interpolation=None)
+    try:
+        table.read(path, encoding="utf-8")
+    except (Error, UnicodeDecodeError):
+        raise InvalidInput(f"{path} is not a file of AWS profiles") from None
+    name = f"profile {profile}" if prefix and profile != "default" else profile
+    return table[name] if table.has_section(name) else {}
+
+
+def _of_file(profile: str | None) -> Keys | None:
+    found = _section(_path("AWS_SHARED_CREDENTIALS_FILE", "credentials"), _profile(profile))
+    names = ("aws_access_key_id", "aws_secret_access_key", "aws_session_token")
+    if not found.get(names[0]):
+        return None
+    keys = _pair(*(found.get(name) for name in names))
+    return None if keys is None else Keys(keys.access, keys.secret, keys.session, fixed=False)
+
+
+def _found(keys: Keys | None) -> Keys:
+    if keys is None:
+        raise AuthenticationFailed("the AWS profile has no keys any more", hint=_HINT)
+    return keys
+
+
+def _borrowed(profile: str | None) -> Callable[[], Keys]:
+    """botocore's own chain: roles, single sign-on, container and instance metadata."""
+    import botocore.session
+
+    session = botocore.session.Session(profile=profile)
+
+    def read() -> Keys:
+        try:
+            found = session.get_credentials()
+            frozen = found.get_frozen_credentials() if found is not None else None
+        except Exception as broken:  # botocore has no common root for what its providers raise
+            raise AuthenticationFailed(f"botocore found no credentials: {type(broken).__name__}") from None
+        if frozen is None or not frozen.access_key:
+            raise AuthenticationFailed("no AWS credentials were found", hint=_HINT)
+        token = Secret(frozen.token) if frozen.token else None
+        return Keys(frozen.access_key, Secret(frozen.secret_key), token, fixed=False)
+
+    return read
+
+
+log = logging.getLogger("memserve.bedrock")
+ALGORITHM = "AWS4-HMAC-SHA256"
+SERVICE = "bedrock"
+_SKEW_SECONDS = 60.0
+_FRESH_SECONDS = 60.0
+
+
+class Signature:
+    """Signs every call; reads the keys anew when they are refused, and the server's clock."""
+
+    def __init__(self, read: Callable[[], Keys], region: str, mask: Mask) -> None:
+        self._read = read
+        self._region = region
+        self._mask = mask
+        self._keys: Keys | None = None
+        self._read_at = 0.0
+        self._offset = 0.0
+
+    async def sign(self, call: Call) -> Call:
+        keys = await self._current()
+        stamp = datetime.fromtimestamp(time.time() + self._offset, timezone.utc).strftime("%Y%m%dT%H%M%SZ")
+        signed = {
+            "Content-Type": call.headers.get("Content-Type", "application/json"),
+            "Host": urlsplit(call.url).netloc,
+            "X-Amz-Date": stamp,
+        }
+        if keys.session is not None:
+            signed["X-Amz-Security-Token"] = keys.session.reveal()
+        words = authorization(call.method, call.url, signed, call.body or b"", keys, self._region)
+        return Call(call.method, call.url, {**call.headers, **signed, "Authorization": words}, call.body)
+
+    async def renew(self, error: AuthenticationFailed) -> bool:
+        """True where other keys are found by now, or where the clock explains the refusal."""
+        before = self._keys
+        self._keys = None
+        after = await self._current()
+        if before is not None and not after.same(before):
+            return True
+        if error.server_time is None:
+            return False
+        offset = error.server_time - time.time()
+        if abs(offset - self._offset) < _SKEW_SECONDS:
+            return False
+        log.warning("this machine's clock differs from the server's by %.0f s; the server's is used", offset)
+        self._offset = offset
+        return True
+
+    async def _current(self) -> Keys:
+        """The keys; those that can change are read anew each minute."""
+        keys = self._keys
+        if keys is not None and (keys.fixed or time.monotonic() - self._read_at < _FRESH_SECONDS):
+            return keys
+        keys = await asyncio.to_thread(self._read)
+        self._mask.add(keys.secret.reveal(), *((keys.session.reveal(),) if keys.session else ()))
+        self._keys, self._read_at = keys, time.monotonic()
+        return keys
+
+
+def authorization(method: str, url: str, headers: Mapping[str, str], body: bytes, keys: Keys,
+                  region: str) -> str:  # fmt: skip
+    """The Authorization header of a request whose headers hold Host and X-Amz-Date."""
+    stamp = headers["X-Amz-Date"]
+    scope = f"{stamp[:8]}/{region}/{SERVICE}/aws4_request"
+    names = ";".join(sorted(name.lower() for name in headers))
+    request = canonical(method, url, headers, body)
+    to_sign = f"{ALGORITHM}\n{stamp}\n{scope}\n{hashlib.sha256(request.encode()).hexdigest()}"
+    key = b"AWS4" + keys.secret.reveal().encode()
+    for word in scope.split("/"):
+        key = hmac.new(key, word.encode(), hashlib.sha256).digest()
+    made = hmac.new(key, to_sign.encode(), hashlib.sha256).hexdigest()
+    return f"{ALGORITHM} Credential={keys.access}/{scope}, SignedHeaders={names}, Signature={made}"
+
+
+def canonical(method: str, url: str, headers: Mapping[str, str], body: bytes) -> str:
+    """The one spelling of a request that both sides sign; the path is encoded a second time."""
+    parts = urlsplit(url)
+    path = quote(parts.path or "/", safe="/~")
+    pairs = sorted(
+        (quote(n, safe="-_.~"), quote(v, safe="-_.~"))
+        for n, v in parse_qsl(parts.query, keep_blank_values=True)
+    )
+    query = "&".join(f"{name}={value}" for name, value in pairs)
+    lower = {name.lower(): " ".join(value.split()) for name, value in headers.items()}
+    lines = "".join(f"{name}:{lower[name]}\n" for name in sorted(lower))
+    names = ";".join(sorted(lower))
+    return f"{method.upper()}\n{path}\n{query}\n{lines}\n{names}\n{hashlib.sha256(body).hexdigest()}"
 
 
 class ConverseEngine(HttpEngine):
@@ -99,13 +321,13 @@ def open_engine(model: str | None = None, *, task: Task = "generate", base_url: 
         raise Unsupported("bedrock", f"the task {task}")
     if not model:
         raise InvalidInput("backend 'bedrock' needs a model's id", hint="such as amazon.nova-lite-v1:0")
-    refuse_rest("bedrock", options, *credential.OPTIONS)
+    refuse_rest("bedrock", options, *OPTIONS)
     url = named(base_url) or next((os.environ[name] for name in _ENDPOINTS if os.environ.get(name)), None)
-    region = credential.region(options, model, parse_address(url).host if url else "")
+    place = region(options, model, parse_address(url).host if url else "")
     mask = Mask()
-    signer = _signer(api_key, options, region, mask)
+    signer = _signer(api_key, options, place, mask)
     client = connect(
-        url or _endpoint(region), signer, options, mask=mask, errors=known_errors(__file__, refine)
+        url or _endpoint(place), signer, options, mask=mask, errors=known_errors(__file__, refine)
     )
     return ConverseEngine(client, model_of(model))
 
@@ -126,9 +348,8 @@ def _signer(api_key: str | Secret | None, options: Mapping[str, Any], region: st
         return StaticKey({"Authorization": Secret(f"Bearer {bearer.reveal()}")})
     if not region:
         raise InvalidInput("Bedrock needs a region", hint="pass region= or set AWS_REGION")
-    from memserve_bedrock.credential import Signature
 
-    return Signature(credential.reader(options), region, mask)
+    return Signature(reader(options), region, mask)
 
 
 _DAILY = re.compile(r"tokens per day|requests per day|daily", re.IGNORECASE)

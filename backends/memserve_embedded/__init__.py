@@ -6,9 +6,10 @@ from typing import Any
 from memserve.protocol import Capabilities, Task
 
 GENERATING = Capabilities(
-    backend="embedded", device="cpu", tasks=frozenset({"generate"}), chat=True, temperature=True,
-    top_p=True, max_tokens=True, stop=True, usage=True, raw=True, token_ids=True, top_k=True, min_p=True,
-    seed=True, n=True, logprobs=20, score=True, truncate=True, stream=True, returns_token_ids=True,
+    backend="embedded", device="cpu", tasks=frozenset({"generate"}), chat=True, tools=True,
+    temperature=True, top_p=True, schema=True, regex=True, choices=True, max_tokens=True, stop=True,
+    usage=True, raw=True, token_ids=True, top_k=True, min_p=True, seed=True, n=True,
+    logprobs=20, score=True, truncate=True, stream=True, returns_token_ids=True,
     deterministic=True, count_tokens=True, tokenizer=True, cancel=True, batches=True,
     notes=("SmolLM2-135M-Instruct in 4 bits: real text, not good text",),
 )  # fmt: skip
@@ -16,14 +17,23 @@ EMBEDDING = Capabilities(
     backend="embedded", device="cpu", tasks=frozenset({"embed"}), usage=True, deterministic=True,
     batches=True, roles=frozenset({"query", "document"}), normalize=True, dimensions=True,
 )  # fmt: skip
+RERANKING = Capabilities(
+    backend="embedded",
+    device="cpu",
+    tasks=frozenset({"rerank"}),
+    usage=True,
+    deterministic=True,
+    batches=True,
+    notes=("the cosine of two vectors, not a cross-encoder",),
+)
 AT_BEST = replace(
-    GENERATING, tasks=GENERATING.tasks | EMBEDDING.tasks, roles=EMBEDDING.roles, normalize=True,
+    GENERATING, tasks=frozenset({"generate", "embed", "rerank"}), roles=EMBEDDING.roles, normalize=True,
     dimensions=True,
 )  # fmt: skip
 
 
 class EmbeddedBackend:
-    """What `memserve.generator()` and `memserve.embedder()` open when nothing is named."""
+    """What `memserve.generator()`, `embedder()` and `reranker()` open when nothing is named."""
 
     name = "embedded"
     default = True

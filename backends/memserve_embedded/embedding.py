@@ -12,8 +12,8 @@ import numpy as np
 
 from memserve.errors import Closed, InvalidInput
 from memserve.extras import need
-from memserve.protocol import Embeddings, Usage
-from memserve_embedded import EMBEDDING
+from memserve.protocol import Embeddings, Ranking, Usage
+from memserve_embedded import EMBEDDING, RERANKING
 from memserve_embedded.fetch import known, ready
 
 if TYPE_CHECKING:
@@ -103,9 +103,11 @@ BATCH_TOKENS = 2048
 class EmbeddedEmbedder:
     """One encoder in this process. Calls take turns."""
 
+    able = EMBEDDING
+
     def __init__(self, request: Any, tokenizer: Any, engine: str) -> None:
         weights = known("minilm")
-        self.capabilities = replace(EMBEDDING, engine=engine, model=weights.model, context=LONGEST)
+        self.capabilities = replace(self.able, engine=engine, model=weights.model, context=LONGEST)
         self.identity = {"package": weights.package, "version": weights.version}
         self._request, self._tokenizer = request, tokenizer
         self._turn = threading.Lock()
@@ -143,6 +145,18 @@ class EmbeddedEmbedder:
         return np.stack([found[i] for i in range(len(ids))])
 
 
+class EmbeddedReranker(EmbeddedEmbedder):
+    """Scores documents by the cosine of their vectors with the query's; it is no cross-encoder."""
+
+    able = RERANKING
+
+    def rerank(self, query: str, documents: Sequence[str]) -> Ranking:
+        """One score from -1 to 1 a document, in order."""
+        found = self.embed([query, *documents])
+        scores = found.vectors[1:] @ found.vectors[0]
+        return Ranking(tuple(map(float, scores)), found.usage, self.capabilities.model)
+
+
 def batches(lengths: Sequence[int]) -> Iterator[list[int]]:
     """Indices in batches of like length, the longest first."""
     order = sorted(range(len(lengths)), key=lambda i: lengths[i], reverse=True)
@@ -153,7 +167,7 @@ def batches(lengths: Sequence[int]) -> Iterator[list[int]]:
         start += rows
 
 
-def embedding(threads: int | None) -> EmbeddedEmbedder:
+def embedding(threads: int | None, kind: type[EmbeddedEmbedder] = EmbeddedEmbedder) -> EmbeddedEmbedder:
     """Fetch the weights if they are not here yet, and start."""
     openvino = need("embedded", "openvino", "openvino-genai")
     folder = ready("minilm", _save)
@@ -165,7 +179,7 @@ def embedding(threads: int | None) -> EmbeddedEmbedder:
     tokenizer.no_padding()
     tokenizer.enable_truncation(LONGEST)
     version = openvino.get_version().partition("-")[0]
-    return EmbeddedEmbedder(compiled.create_infer_request(), tokenizer, f"openvino {version}")
+    return kind(compiled.create_infer_request(), tokenizer, f"openvino {version}")
 
 
 def _save(folder: Path) -> None:

@@ -31,6 +31,10 @@ def open_engine(model: str | None = None, *, task: Task = "generate", **options:
         from memserve_embedded.embedding import embedding
 
         return embedding(threads)
+    if task == "rerank":
+        from memserve_embedded.embedding import EmbeddedReranker, embedding
+
+        return embedding(threads, EmbeddedReranker)
     raise Unsupported("embedded", f"task={task!r}")
 
 

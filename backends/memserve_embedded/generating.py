@@ -6,7 +6,7 @@ import json
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from random import Random
@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from memserve.client.offers import failure
 from memserve.errors import Closed, EngineFailed, MemserveError
 from memserve.extras import need
 from memserve.protocol import (
     Completion,
     Delta,
-    FinishReason,
     Request,
     Sample,
     Score,
@@ -27,13 +27,12 @@ from memserve.protocol import (
     TokenLogprob,
     Usage,
 )
-from memserve.tokens.detokenizer import Detokenizer
-from memserve.tokens.prompts import Prompts
-from memserve.tokens.tokenizing import ScorePair, Tokenizing
+from memserve.tokens.prompts import Prompts, ScorePair, Tokenizing
+from memserve.tokens.template import compiled
 from memserve_embedded import GENERATING
-from memserve_embedded.convert import prepare
-from memserve_embedded.fetch import known, ready
-from memserve_embedded.session import GAP, Session
+from memserve_embedded.fetch import known, prepare, ready
+from memserve_embedded.grammar import Grammars
+from memserve_embedded.session import GATHER_SECONDS, ROWS, Asked, Row, Session, groups, portions
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -47,7 +46,8 @@ class EmbeddedTokenizer:
         self.context = int(about["context"])
         self.bos_token_id = int(about["bos"])
         self.eos_token_id = int(about["eos"])
-        self.chat_template = str(about["chat_template"])
+        tools = Path(__file__).with_name("tools.jinja").read_text(encoding="utf-8")
+        self.chat_template = tools + str(about["chat_template"])
         self._tokenizer = need("embedded", "tokenizers").Tokenizer.from_file(str(folder / "tokenizer.json"))
 
     def encode(self, text: str, *, add_special_tokens: bool = True) -> list[int]:
@@ -70,50 +70,22 @@ class EmbeddedTokenizer:
 
     @cached_property
     def _template(self) -> Any:
-        sandbox = need("embedded", "jinja2.sandbox", "jinja2")
-        return sandbox.ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True).from_string(
-            self.chat_template
-        )
+        need("embedded", "jinja2")
+        return compiled(self.chat_template)
 
 
 CONTEXT = 2048
 """Unless asked: two cores read so much in seconds; the model can take 8,192."""
-ROWS = 16
-"""Sequences decoded side by side."""
-POSITIONS = 16 * 4096
-"""Positions of all of them together."""
-
-
-@dataclass(eq=False)
-class Row:
-    """One sample in the making."""
-
-    request: Request
-    random: Random
-    text: Detokenizer
-    most: int
-    tokens: list[int] = field(default_factory=list)
-    logprobs: list[TokenLogprob] = field(default_factory=list)
-    finish: FinishReason | None = None
-
-
-@dataclass(eq=False)
-class Asked:
-    """One request with its prompt's tokens, and then its rows."""
-
-    request: Request
-    prompt: list[int]
-    most: int
-    error: MemserveError | None = None
-    rows: list[Row] = field(default_factory=list)
 
 
 class EmbeddedGenerator(Tokenizing):
-    """One small model in this process. Calls take turns."""
+    """One small model in this process. What waits meanwhile is decoded together, streams too."""
 
+    concurrent = True
     fills_max_tokens = True
 
-    def __init__(self, session: Session, tokenizer: EmbeddedTokenizer, engine: str, context: int) -> None:
+    def __init__(self, session: Session, tokenizer: EmbeddedTokenizer, grammars: Grammars, engine: str,
+                 context: int) -> None:  # fmt: skip
         weights = known("smollm2")
         self.capabilities = replace(
             GENERATING, engine=engine, model=weights.model, context=context, thinking=frozenset({"off"}),
@@ -121,38 +93,48 @@ class EmbeddedGenerator(Tokenizing):
         )  # fmt: skip
         self.identity = {"package": weights.package, "version": weights.version}
         self._session: Session | None = session
-        self._tokenizer = tokenizer
+        self._tokenizer, self._grammars = tokenizer, grammars
         self._prompts = Prompts(
             tokenizer, vocabulary=tokenizer.vocabulary, context=context, path=weights.package,
             backend="embedded",
         )  # fmt: skip
         self._turn = threading.Lock()
+        self._wake = threading.Condition()
+        self._waiting: list[Asked] = []
+        self._going: set[Asked] = set()
+        self._thread: threading.Thread | None = None
         self._ending = False
 
     def generate(self, requests: Sequence[Request]) -> list[Completion]:
         """Answer all requests; one that fails alone carries its error."""
         asked = [self._asked(request) for request in requests]
-        with self._mine() as session:
-            for group in groups([one for one in asked if one.error is None]):
-                for rows in portions(group):
-                    for _ in self._run(session, rows):
-                        pass
+        self._submit([one for one in asked if one.error is None])
+        try:
+            for one in asked:
+                one.finished.wait()
+        finally:
+            self._going.difference_update(asked)
+            for one in asked:  # of a call that was interrupted
+                one.given_up = True
         return [self._completion(one) for one in asked]
 
     def stream(self, request: Request) -> Iterator[Delta]:
-        """One answer piece by piece."""
+        """One answer piece by piece; closing the iterator gives the request up."""
         one = self._asked(request, live=True)
-        if one.error:
-            raise one.error
-        with self._mine() as session:
-            row = one.rows[0]
-            for _ in self._run(session, [(one, row)]):
-                if row.finish:
-                    row.text.finish()
-                    piece = row.text.fresh(last=True)
-                    yield Delta(piece, row.finish, _usage(one), row.text.fresh_thought())
-                elif delta := row.text.delta():
-                    yield delta
+        if one.error is None:
+            self._submit([one])
+        try:
+            while (delta := one.deltas.get()) is not None:
+                yield delta
+            if one.error:
+                raise one.error
+        finally:
+            one.given_up = True
+
+    def give_up(self, request: Request) -> None:
+        """End a request that nobody waits for; the others of its call go on."""
+        for one in tuple(self._going):
+            one.given_up = one.given_up or one.request is request
 
     def score(self, pairs: Sequence[ScorePrompts]) -> list[Score]:
         """Log-likelihood of each continuation after its context."""
@@ -162,10 +144,15 @@ class EmbeddedGenerator(Tokenizing):
 
     def interrupt(self) -> None:
         """End what runs after its current token, with `Closed`."""
-        self._ending = True
+        with self._wake:
+            self._ending = True
+            self._wake.notify()
 
     def close(self) -> None:
         """Let the model go; a second call does nothing."""
+        self.interrupt()
+        if self._thread is not None and self._thread is not threading.current_thread():
+            self._thread.join()
         with self._turn:
             self._session = None
 
@@ -174,13 +161,16 @@ class EmbeddedGenerator(Tokenizing):
     def _asked(self, request: Request, *, live: bool = False) -> Asked:
         try:
             prepared = self._prompts.prepare(request)
+            matchers = [self._grammars.matcher(request, prepared) for _ in range(request.n)]
         except MemserveError as error:
-            return Asked(request, [], 0, error)
-        one = Asked(request, prepared.ids, prepared.most)
+            one = Asked(request, [], 0)
+            one.end(error)
+            return one
+        one = Asked(request, prepared.ids, prepared.most, live=live)
         for index in range(request.n):
             random = Random() if request.seed is None else Random(f"{request.seed}/{index}")
             text = self._prompts.detokenizer(request, prepared, live=live)
-            one.rows.append(Row(request, random, text, prepared.most))
+            one.rows.append(Row(request, random, text, prepared.most, matchers[index]))
         return one
 
     @contextmanager
@@ -198,75 +188,105 @@ class EmbeddedGenerator(Tokenizing):
 
     # ------------------------------------------------------------ tokens out
 
-    def _run(self, session: Session, portion: Sequence[tuple[Asked, Row]]) -> Iterator[None]:
+    def _submit(self, asked: Sequence[Asked]) -> None:
+        with self._wake:
+            if self._ending:
+                raise Closed("this engine was closed")
+            self._waiting += asked
+            self._going.update(asked)
+            if self._thread is None or not self._thread.is_alive():  # no thread survives a fork
+                self._thread = threading.Thread(target=self._work, name="memserve-embedded", daemon=True)
+                self._thread.start()
+            self._wake.notify()
+
+    def _work(self) -> None:
+        """Decode group after group until the end; what comes meanwhile may join the next."""
+        while (group := self._next()) is not None:
+            for portion in portions(group):
+                self._decode(portion)
+
+    def _next(self) -> list[Asked] | None:
+        """Those of like length with whoever waits longest."""
+        with self._wake:
+            while not self._ending:
+                while 0 < len(self._waiting) < ROWS and self._wake.wait(GATHER_SECONDS):
+                    pass  # as long as more come: what starts now cannot be joined
+                self._waiting = [one for one in self._waiting if not one.given_up]
+                for group in groups(self._waiting):
+                    if self._waiting[0] in group:
+                        self._waiting = [one for one in self._waiting if one not in group]
+                        return group
+                self._wake.wait()
+            for one in self._waiting:
+                one.end(_closed())
+        return None
+
+    def _decode(self, portion: Sequence[tuple[Asked, Row]]) -> None:
+        try:
+            with self._mine() as session:
+                self._run(session, portion)
+        except Exception as broken:
+            for one, _ in portion:
+                one.end(failure(self, broken))
+
+    def _run(self, session: Session, portion: Sequence[tuple[Asked, Row]]) -> None:
         """Decode rows to their end, token by token; each prompt is read once."""
         group = list(dict.fromkeys(one for one, _ in portion))
         logits = session.start([one.prompt for one in group])
-        rows = [row for _, row in portion]
-        places = [group.index(one) for one, _ in portion]
-        while rows:
+        pairs, places = list(portion), [group.index(one) for one, _ in portion]
+        while pairs:
             if self._ending:
-                raise Closed("the engine was closed before it answered", hint="open a new one")
-            tokens = [self._take(row, logits[place]) for row, place in zip(rows, places, strict=True)]
-            yield
-            going = [i for i, row in enumerate(rows) if row.finish is None]
+                raise _closed()
+            tokens = [self._take(*pair, logits[place]) for pair, place in zip(pairs, places, strict=True)]
+            going = [i for i, (one, row) in enumerate(pairs) if row.finish is None and not one.given_up]
             if not going:
                 return
             session.keep([places[i] for i in going])
             logits = session.step([tokens[i] for i in going])
-            rows = [rows[i] for i in going]
-            places = list(range(len(rows)))
+            pairs = [pairs[i] for i in going]
+            places = list(range(len(pairs)))
 
-    def _take(self, row: Row, logits: Any) -> int:
-        forced = row.text.forced()
-        token = choose(logits, row.request, row.random) if forced is None else forced
+    def _take(self, one: Asked, row: Row, logits: Any) -> int:
+        bound = row.matcher.masked(logits) if row.matcher else logits
+        token = choose(bound, row.request, row.random)
+        if row.matcher:
+            row.matcher.accept(token)
         row.tokens.append(token)
         if row.request.logprobs is not None:
             row.logprobs.append(logprob(logits, token, row.request.logprobs, self._tokenizer))
         if token == self._tokenizer.eos_token_id:
             row.finish = "stop"
-            return token
-        row.text.push(token)
-        if row.text.stopped:
-            row.finish = "stop"
-        elif len(row.tokens) >= row.most:
-            row.finish = "length"
+        else:
+            row.text.push(token)
+            if row.text.stopped:
+                row.finish = "stop"
+            elif len(row.tokens) >= row.most:
+                row.finish = "length"
+        self._tell(one, row)
         return token
 
+    def _tell(self, one: Asked, row: Row) -> None:
+        if one.live and row.finish:
+            one.deltas.put(row.text.last(row.finish, _usage(one)))
+        elif one.live and (delta := row.text.delta()):
+            one.deltas.put(delta)
+        if row.finish and all(other.finish for other in one.rows):
+            one.end()
+
     def _completion(self, one: Asked) -> Completion:
+        if isinstance(one.error, Closed):
+            raise one.error
         if one.error:
             return Completion(None, error=one.error, model=self.capabilities.model, request_id=one.request.id)
         return self._joined(one.request, [(_sample(row), None) for row in one.rows], _usage(one))
 
 
-def groups(asked: Sequence[Asked]) -> Iterator[list[Asked]]:
-    """Requests of like length together, the longest first, within `ROWS` and `POSITIONS`."""
-    group: list[Asked] = []
-    for one in sorted(asked, key=lambda one: len(one.prompt), reverse=True):
-        rows = sum(other.request.n for other in group) + one.request.n
-        reach = max(len(other.prompt) + other.most for other in [*group, one])
-        gap = len(group[0].prompt) - len(one.prompt) if group else 0
-        if group and (rows > ROWS or rows * reach > POSITIONS or gap >= GAP):
-            yield group
-            group = []
-        group.append(one)
-    if group:
-        yield group
-
-
-def portions(group: Sequence[Asked]) -> Iterator[list[tuple[Asked, Row]]]:
-    """A group's rows; of many samples of one request, which is alone then, as many as have room."""
-    rows = [(one, row) for one in group for row in one.rows]
-    reach = max(len(one.prompt) + one.most for one in group)
-    share = max(1, min(ROWS, POSITIONS // reach)) if len(group) == 1 else len(rows)
-    for first in range(0, len(rows), share):
-        yield rows[first : first + share]
+def _closed() -> Closed:
+    return Closed("the engine was closed before it answered", hint="open a new one")
 
 
 def _sample(row: Row) -> Sample:
-    logprobs = tuple(row.logprobs) if row.request.logprobs is not None else None
-    text = row.text.finish()
-    return Sample(text, row.finish, tuple(row.tokens), logprobs, reasoning=row.text.reasoning)
+    return row.text.sample(row.finish, row.tokens, row.logprobs if row.request.logprobs is not None else None)
 
 
 def _usage(one: Asked) -> Usage:
@@ -291,7 +311,8 @@ def generating(threads: int | None, context: int | None) -> EmbeddedGenerator:
     folder = ready("smollm2", prepare)
     tokenizer = EmbeddedTokenizer(folder)
     context = min(context or CONTEXT, tokenizer.context)
-    return EmbeddedGenerator(Session(folder, threads), tokenizer, f"openvino {version}", context)
+    grammars = Grammars(folder / "tokenizer.json", tokenizer.eos_token_id)
+    return EmbeddedGenerator(Session(folder, threads), tokenizer, grammars, f"openvino {version}", context)
 
 
 _COLDEST = 1e-5

@@ -9,7 +9,7 @@ from memserve.http import Event, StreamReader, failure
 from memserve.http.body import bad, parse
 from memserve.http.chat.answer import clean, count, finish, number
 from memserve.protocol import Completion, Delta, FinishReason, Sample, TokenLogprob, ToolCall, Usage
-from memserve_gemini.model import finish_reasons
+from memserve_gemini.ask import finish_reasons
 
 Fail = Callable[[failure.Words], MemserveError]
 

@@ -14,7 +14,7 @@ from memserve.http import HttpClient, failure
 from memserve.http.body import bad, parse
 from memserve.http.chat import encode
 from memserve.protocol import Capabilities, Embeddings, Usage
-from memserve_gemini.model import EmbeddingModel, path_of, roles
+from memserve_gemini.ask import EmbeddingModel, path_of, roles
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

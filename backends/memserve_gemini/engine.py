@@ -1,13 +1,14 @@
-"""Opens Gemini for generation or embeddings; generateContent, its stream, and countTokens."""
+"""Opens Gemini for generation or embeddings; generateContent, its stream, batch mode, and countTokens."""
 
+import json
 import math
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
-from memserve.errors import InvalidInput, Unsupported
+from memserve.errors import InvalidInput, MemserveError, Unsupported
 from memserve.http import (
     Call,
     HttpClient,
@@ -25,12 +26,13 @@ from memserve.http.address import named
 from memserve.http.address import parse as parse_address
 from memserve.http.body import counted
 from memserve.http.chat import encode
+from memserve.http.engine import answer_of, body_of, error_of, object_of
 from memserve.http.failure import Words
-from memserve.protocol import Completion, Prompt, Request, Task
+from memserve.protocol import BatchService, Completion, Prompt, Request, Task
 from memserve_gemini import answer, ask
-from memserve_gemini.model import Model, embedding_model, roles
-from memserve_gemini.model import capabilities as capabilities_of
-from memserve_gemini.model import model as model_of
+from memserve_gemini.ask import Model, embedding_model, roles
+from memserve_gemini.ask import capabilities as capabilities_of
+from memserve_gemini.ask import model as model_of
 
 
 class GeminiEngine(HttpEngine):
@@ -52,6 +54,12 @@ class GeminiEngine(HttpEngine):
 
     def reader(self, request: Request) -> StreamReader:
         return answer.ContentReader(lambda failed: self._client.failed(failed, 200, {}))
+
+    @property
+    def batch_service(self) -> BatchService:
+        """Batch mode."""
+
+        return Batches(self._client, self, self._model.path)
 
     async def acount_tokens(self, prompt: Prompt) -> int:
         """Tokens of a prompt, as the provider counts them; costs a request, and no money."""
@@ -129,3 +137,63 @@ def _wait(words: Words, details: list[dict[str, Any]]) -> float | None:
     except ValueError:
         return words.wait
     return seconds if 0 <= seconds < math.inf else words.wait
+
+
+_ENDED = ("SUCCEEDED", "FAILED", "CANCELLED", "EXPIRED")
+
+
+class Batches:
+    """Batches of one model."""
+
+    batch_limits = (1000, 16 << 20)
+    """Requests inline are 20 MB at most."""
+
+    def __init__(self, client: HttpClient, engine: HttpEngine, model: str) -> None:
+        self._client = client
+        self._engine = engine
+        self._model = model
+
+    async def submit_batch(self, name: str, requests: Mapping[str, Request]) -> str:
+        """Create the batch; its name."""
+        bodies = {own: body_of(self._engine, one) for own, one in requests.items()}
+        inline = [{"request": body, "metadata": {"key": own}} for own, body in bodies.items()]
+        wanted = {"display_name": name, "input_config": {"requests": {"requests": inline}}}
+        found = await self._ask(f"{self._model}:batchGenerateContent", encode({"batch": wanted}))
+        return str(found["name"])
+
+    async def find_batch(self, name: str, since: float, count: int, others: Collection[str]) -> str | None:
+        """The name of the batch that is shown by ours."""
+        page = ""
+        while True:
+            found = await self._ask(f"batches?pageSize=100{page}")
+            for row in found.get("operations") or ():
+                if (row.get("metadata") or {}).get("displayName") == name:
+                    return str(row["name"])
+            if not found.get("nextPageToken"):
+                return None
+            page = f"&pageToken={found['nextPageToken']}"
+
+    async def batch_ended(self, identity: str) -> bool:
+        """Whether nothing more will come."""
+        found = await self._ask(identity)
+        return bool(found.get("done")) or str((found.get("metadata") or {}).get("state")).endswith(_ENDED)
+
+    async def batch_answers(self, identity: str, requests: Mapping[str, Request],
+                            ) -> dict[str, Completion | MemserveError]:  # fmt: skip
+        """What came of each request; one that is not there was not asked."""
+        found = await self._ask(identity)
+        if found.get("error"):
+            return {own: error_of(self._client, 200, found) for own in requests}
+        rows = ((found.get("response") or {}).get("inlinedResponses") or {}).get("inlinedResponses") or ()
+        named = {str((row.get("metadata") or {}).get("key")): row for row in rows}
+        return {own: self._told(requests[own], row) for own, row in named.items() if own in requests}
+
+    def _told(self, request: Request, row: Mapping[str, Any]) -> Completion | MemserveError:
+        if "response" in row:
+            return answer_of(self._engine, request, json.dumps(row["response"]))
+        return error_of(self._client, 200, dict(row))
+
+    async def _ask(self, path: str, content: bytes | None = None) -> dict[str, Any]:
+        url = self._client.address.url(path)
+        call = self._client.call(url, content, method="POST" if content else "GET")
+        return await self._client.fetch(call, object_of, retried=content is None)

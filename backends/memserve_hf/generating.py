@@ -12,19 +12,20 @@ from typing import Any
 
 import torch
 
-from memserve.errors import Cancelled, Closed, MemserveError, ModelUnreadable
+from memserve import pictures
+from memserve.errors import Closed, MemserveError, ModelUnreadable, Unsupported
 from memserve.extras import release_of
 from memserve.hardware.machine import GIB
 from memserve.protocol import Capabilities, Completion, Delta, Request, Sample, Score, ScorePrompts
 from memserve.tokens.detokenizer import Detokenizer
-from memserve.tokens.prompts import Prepared, Prompts
-from memserve.tokens.tokenizing import Tokenizing
+from memserve.tokens.prompts import Prepared, Prompts, Tokenizing
 from memserve_hf.decoding import grammar
 from memserve_hf.decoding.grammar import Grammars
 from memserve_hf.decoding.loop import Loop
 from memserve_hf.decoding.prefixes import names
 from memserve_hf.decoding.row import Job, Row, Settings, usage
-from memserve_hf.decoding.scoring import Scorer, Singles, agrees
+from memserve_hf.decoding.scoring import Scorer, Singles, agrees, reads_text
+from memserve_hf.decoding.sight import Reader, load_processor, sees, sighted
 from memserve_hf.decoding.stepper import KINDS, Head, Slots, Stepper, layer_kinds
 from memserve_hf.decoding.worker import Worker
 from memserve_hf.opening import checkpoint
@@ -34,6 +35,7 @@ from memserve_hf.opening.loading import load_model, load_tokenizer, pack
 from memserve_hf.options import AT_BEST, Options
 
 POLL_SECONDS = 1.0
+PORTION = 32
 NOTHING = Prepared([], 1)
 """Of a request that never reaches the model."""
 
@@ -52,9 +54,20 @@ class GeneratingEngine(Tokenizing):
         self._model, self._prompts, self._grammars = model, prompts, grammars
         self._loop, self._worker, self._scorer = loop, worker, scorer
         self._prefixes = prefixes
+        self._going: set[Job] = set()
 
     def generate(self, requests: Sequence[Request]) -> list[Completion]:
-        """Answer all requests together; one that fails alone carries its error."""
+        """Answer all requests together, but for many pictures, whose pixels would fill the memory."""
+        shown = [place for place, request in enumerate(requests) if pictures.addresses(request.prompt)]
+        answers: dict[int, Completion] = {}
+        for first in range(0, max(len(shown), 1), PORTION):
+            later = {*shown[first + PORTION :], *answers}
+            places = [place for place in range(len(requests)) if place not in later]
+            answers.update(zip(places, self._together([requests[p] for p in places]), strict=True))
+        return [answers[place] for place in range(len(requests))]
+
+    def _together(self, requests: Sequence[Request]) -> list[Completion]:
+        """One that fails alone carries its error."""
         parts = [self._prepared(request) for request in requests]
         jobs = [job for several in parts for job in several]
         try:
@@ -108,14 +121,15 @@ class GeneratingEngine(Tokenizing):
     def _jobs(self, request: Request, *, streamed: bool = False) -> list[Job]:
         """One job, or several where not all samples have room side by side."""
         prepared = self._prompts.prepare(request)
-        prompt, most = prepared.ids, prepared.most
-        settings, grammar = Settings.of(request, most), self._grammars.of(request)
+        prompt, most, seen = prepared.ids, prepared.most, prepared.pictures
+        settings, grammar = Settings.of(request, most), self._grammars.of(request, prepared)
         text = self._text(request, prepared, live=streamed)
-        known = names(prompt) if self._prefixes else ()
+        shared = self._prefixes and (seen is None or seen.first >= 0)
+        known = names(prompt, *([(seen.first, seen.digest)] if seen else ())) if shared else ()
         share = self._loop.share(len(prompt) + most)
         return [
             Job(request, prompt, settings, text, grammar, streamed, first=first,
-                count=min(share, request.n - first), names=known)
+                count=min(share, request.n - first), names=known, seen=seen)
             for first in range(0, request.n, share)
         ]  # fmt: skip
 
@@ -138,7 +152,7 @@ class GeneratingEngine(Tokenizing):
         request, model = parts[0].request, self.capabilities.model
         error = next((job.error for job in parts if job.error), None)
         if error:
-            if isinstance(error, (Closed, Cancelled)):
+            if isinstance(error, Closed):
                 raise error
             return Completion(None, error=error, model=model, request_id=request.id)
         drawn = [(_sample(row), row.text.reasoning_tokens) for job in parts for row in job.rows]
@@ -146,12 +160,12 @@ class GeneratingEngine(Tokenizing):
 
 
 def _sample(row: Row) -> Sample:
-    logprobs = tuple(row.logprobs) if row.job.settings.logprobs is not None else None
-    text = row.text.finish()
-    return Sample(text, row.finish, tuple(row.tokens), logprobs, reasoning=row.text.reasoning)
+    return row.text.sample(
+        row.finish, row.tokens, row.logprobs if row.job.settings.logprobs is not None else None
+    )
 
 
-CLASSES = ("AutoModelForCausalLM", "AutoModelForImageTextToText")
+CLASSES = ("AutoModelForImageTextToText", "AutoModelForCausalLM")
 ROWS = {"cpu": 64}
 ROWS_ELSEWHERE = 128
 WIDTH = {"cpu": 1024}
@@ -169,31 +183,38 @@ def generating(model: str, options: Options) -> GeneratingEngine:
     refuse_too_large(found, options, place)
     tokenizer = load_tokenizer(found, options)
     loaded = load_model(found, options, place, CLASSES)
+    if found.config.get("is_encoder_decoder") and not sees(loaded):
+        kind = found.config["model_type"]
+        raise Unsupported("hf", f"the architecture {kind}", "of an encoder and a decoder for text or sound")
+    processor = load_processor(found, options, tokenizer) if sees(loaded) else None
     pack(loaded, options, place)
     config = loaded.config.get_text_config(decoder=True)
     vocabulary = int(loaded.get_input_embeddings().num_embeddings)
     _same_vocabulary(tokenizer, vocabulary, found)
     prompts = Prompts(
         tokenizer, vocabulary=vocabulary, context=_context(config, options), path=str(found.folder),
-        backend="hf",
+        backend="hf", reader=processor and Reader(processor, tokenizer, loaded.config),
     )  # fmt: skip
     prompts.prove()
     ends = _ends(loaded, tokenizer, found)
     head, device = Head(loaded), loaded.get_input_embeddings().weight.device
     width = options.prefill_tokens or WIDTH.get(place.kind, WIDTH_ELSEWHERE)
     with torch.inference_mode():
-        stepper = _stepper(loaded, head, device, width, _prefix_bytes(options, place))
+        text = None
+        if prompts.reader is None or reads_text(loaded, device):
+            text = _stepper(loaded, head, device, width, _prefix_bytes(options, place))
+        stepper = sighted(prompts, text, loaded, device, min(ends, default=0))
     positions = _positions(options, place, config, loaded)
-    if isinstance(stepper, Slots):
-        stepper.most = positions
+    if isinstance(text, Slots):
+        text.most = positions
     loop = Loop(
         stepper, tokenizer, ends=ends, width=width,
         max_rows=options.max_rows or ROWS.get(place.kind, ROWS_ELSEWHERE),
         max_positions=positions,
     )  # fmt: skip
-    prefixes = isinstance(stepper, Slots) and stepper.prefixes.limit > 0
+    prefixes = isinstance(text, Slots) and text.prefixes.limit > 0
     return GeneratingEngine(
-        capabilities=_capabilities(found, place, prompts, fast=isinstance(stepper, Slots)),
+        capabilities=_capabilities(found, place, prompts, text),
         identity=identity(found, options, place), model=loaded, prompts=prompts,
         grammars=grammar.Grammars(tokenizer, vocabulary=_logit_count(loaded, vocabulary), ends=ends),
         loop=loop, worker=Worker(loop, found.folder.name),
@@ -214,14 +235,16 @@ def _stepper(model: Any, head: Head, device: torch.device, width: int, prefix_by
     return singles if agrees(singles, vocabulary) else Singles(model, head, device=device, cached=False)
 
 
-def _capabilities(found: Checkpoint, place: Place, prompts: Prompts, *, fast: bool) -> Capabilities:
-    constrained = grammar.available()
+def _capabilities(found: Checkpoint, place: Place, prompts: Prompts, text: Stepper | None) -> Capabilities:
+    constrained, reads = grammar.available(), text is not None
     return replace(
         AT_BEST, engine=f"transformers {release_of('transformers')}", model=found.name,
         device=place.described,
         context=prompts.context, chat=prompts.chat, thinking=prompts.thinking_modes, template=prompts.chat,
+        tools=prompts.family is not None, images=prompts.reader is not None,
         schema=constrained, regex=constrained, choices=constrained,
-        deterministic=place.dtype == "float32" or not fast,
+        raw=reads, token_ids=reads, score=reads, truncate=reads,
+        deterministic=place.dtype == "float32" or not isinstance(text, Slots),
     )  # fmt: skip
 
 
@@ -243,7 +266,10 @@ def _context(config: Any, options: Options) -> int | None:
 
 def _ends(model: Any, tokenizer: Any, found: Checkpoint) -> frozenset[int]:
     """Every token that ends an answer: the generation config's, the tokenizer's."""
-    named = [tokenizer.eos_token_id, model.generation_config.eos_token_id, model.config.eos_token_id]
+    parts = (model.generation_config, model.config, model.config.get_text_config(decoder=True))
+    named = [tokenizer.eos_token_id, *(getattr(part, "eos_token_id", None) for part in parts)]
+    if "blip" in model.config.model_type:  # its own `generate` ends there
+        named.append(getattr(parts[-1], "sep_token_id", None))
     flat = [token for entry in named for token in (entry if isinstance(entry, list) else [entry])]
     wrong = next((token for token in flat if not isinstance(token, (int, type(None)))), None)
     if wrong is not None:

@@ -10,7 +10,8 @@ from memserve.options import named
 from memserve.protocol import Capabilities
 
 AT_BEST = Capabilities(
-    backend="hf", tasks=frozenset({"generate", "embed", "rerank"}), chat=True, temperature=True, top_p=True,
+    backend="hf", tasks=frozenset({"generate", "embed", "rerank"}), chat=True, tools=True, temperature=True,
+    top_p=True, images=True,
     max_tokens=True, stop=True, usage=True, raw=True, token_ids=True, top_k=True, min_p=True, seed=True,
     n=True, logprobs=20, score=True, schema=True, regex=True, choices=True, truncate=True,
     thinking=frozenset({"on", "off", "budget"}), template=True, stream=True, returns_token_ids=True,

@@ -165,7 +165,8 @@ def _advice(path: Path, tokens: int) -> str:
 
 # At best, before a model is named; no engine is loaded for it.
 capabilities = Capabilities(
-    backend="llamacpp", tasks=frozenset({"generate", "embed"}), chat=True, temperature=True, top_p=True,
+    backend="llamacpp", tasks=frozenset({"generate", "embed"}), chat=True, tools=True, temperature=True,
+    top_p=True,
     max_tokens=True, stop=True, usage=True, raw=True, token_ids=True, top_k=True, min_p=True, seed=True,
     n=True, logprobs=20, score=True, schema=True, choices=True, truncate=True, stream=True,
     returns_token_ids=True, deterministic=True, count_tokens=True, tokenizer=True, cancel=True,
@@ -230,7 +231,8 @@ class Embedding:
         self.identity = {"model": model, "engine": f"llama-cpp-python {llama_cpp.__version__}"}
         self.capabilities = replace(
             capabilities, engine=f"llama-cpp-python {llama_cpp.__version__}", model=model,
-            tasks=frozenset({"embed"}), chat=False, score=False, stream=False, context=llama.n_ctx(),
+            tasks=frozenset({"embed"}), chat=False, tools=False, score=False, stream=False,
+            context=llama.n_ctx(),
         )  # fmt: skip
 
     def embed(self, texts: Sequence[str], *, role: str | None, normalize: bool | None,

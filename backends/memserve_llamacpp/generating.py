@@ -5,12 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from memserve.errors import Closed, InvalidInput, MemserveError
+from memserve.errors import Closed, InvalidInput, MemserveError, Unsupported
 from memserve.protocol import (
     Completion,
     Delta,
@@ -22,9 +21,11 @@ from memserve.protocol import (
     TokenLogprob,
     Usage,
 )
+from memserve.tokens.calling import Calling
 from memserve.tokens.detokenizer import Detokenizer
-from memserve.tokens.prompts import Prepared, Prompts
-from memserve.tokens.tokenizing import ScorePair, Tokenizing
+from memserve.tokens.grammar import written
+from memserve.tokens.prompts import Prepared, Prompts, ScorePair, Tokenizing
+from memserve.tokens.template import compiled
 from memserve_llamacpp.engine import capabilities
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ class GgufTokenizer:
         """The rendered template; `tokenize` is there for the shared signature and must be False."""
         words = {"bos_token": self._word(self.bos_token_id), "eos_token": self._word(self.eos_token_id)}
         if self._template is None:
-            self._template = _compile(str(self.chat_template))
+            self._template = compiled(str(self.chat_template))
         return str(
             self._template.render(
                 messages=list(messages),
@@ -80,35 +81,58 @@ def _known(token: int) -> int | None:
     return None if token < 0 else token
 
 
-def _compile(template: str) -> Any:
-    from jinja2.ext import loopcontrols
-    from jinja2.sandbox import ImmutableSandboxedEnvironment
-
-    world = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols])
-    world.globals["raise_exception"] = _refuse
-    world.globals["strftime_now"] = lambda form: datetime.now().strftime(form)
-    return world.from_string(template)
-
-
-def _refuse(words: str) -> None:
-    from jinja2.exceptions import TemplateError
-
-    raise TemplateError(words)
-
-
-def grammar_of(request: Request) -> Any:
-    """A `LlamaGrammar`, or None for a free answer."""
-    if request.schema is None and not request.choices:
+def grammar_of(request: Request, prepared: Prepared) -> Any:
+    """A `LlamaGrammar`, or None for a free answer: of calls that may come or not, none is held."""
+    calling = prepared.calling
+    if request.schema is None and not request.choices and not (calling and calling.forced):
         return None
     from llama_cpp import LlamaGrammar
 
-    if request.choices:
-        words = " | ".join(json.dumps(choice, ensure_ascii=False) for choice in request.choices)
-        return LlamaGrammar.from_string(f"root ::= {words}", verbose=False)
     try:
-        return LlamaGrammar.from_json_schema(json.dumps(request.schema), verbose=False)
+        return LlamaGrammar.from_string(_text(request, calling), verbose=False)
     except (ValueError, KeyError, TypeError, AssertionError, AttributeError) as error:
         raise InvalidInput(f"llama.cpp cannot follow the schema: {error}") from error
+
+
+def _text(request: Request, calling: Calling | None) -> str:
+    from llama_cpp.llama_grammar import SchemaConverter
+
+    rules = SchemaConverter(prop_order={}, allow_fetch=False, dotall=False, raw_pattern=False)
+    parts = [_calls(rules, calling)] if calling else []
+    if not (calling and calling.forced):
+        parts += [_word(choice) for choice in request.choices or ()]
+        if request.schema is not None:
+            parts.append(
+                rules.visit(rules.resolve_refs(json.loads(json.dumps(request.schema)), "stdin"), "answer")
+            )
+    rules._rules["root"] = " | ".join(parts)
+    return str(rules.format_grammar())
+
+
+def _calls(rules: Any, calling: Calling) -> str:
+    """One call or several, as the model's family writes them."""
+    family = calling.family
+    if family.pair:
+        raise Unsupported(
+            "llamacpp", "tool_choice", f"llama.cpp cannot hold calls as {family.name} writes them"
+        )
+    calls = []
+    for place, (begin, schema, end) in enumerate(written(calling)):
+        known = rules.resolve_refs(json.loads(json.dumps(schema)), "stdin")
+        number = " [0-9]+ " if family.id else " "
+        begin, middle = (
+            (begin.removesuffix(family.middle[0]) + ":", family.middle[0]) if family.id else (begin, "")
+        )
+        calls.append(
+            f"{_word(begin)}{number}{_word(middle)} {rules.visit(known, f'tool{place}')} {_word(end)}"
+        )
+    rules._rules["call"] = " | ".join(calls)
+    more = "" if calling.once else f" ({_word(family.between)} call)*"
+    return f"{_word(family.section[0])} call{more} {_word(family.section[1])}"
+
+
+def _word(text: str) -> str:
+    return json.dumps(text, ensure_ascii=False)
 
 
 PIECE = 128
@@ -148,8 +172,8 @@ class Generating(Tokenizing):
             capabilities, engine=f"llama-cpp-python {llama_cpp.__version__}", model=model,
             device="gpu" if llama_cpp.llama_supports_gpu_offload() else "cpu", tasks=frozenset({"generate"}),
             context=llama.n_ctx(), chat=self._prompts.chat, thinking=self._prompts.thinking_modes,
-            template=self._prompts.chat, roles=frozenset(), normalize=False,
-            dimensions=False,
+            template=self._prompts.chat, tools=self._prompts.family is not None, roles=frozenset(),
+            normalize=False, dimensions=False,
         )  # fmt: skip
 
     def generate(self, requests: Sequence[Request]) -> list[Completion]:
@@ -163,9 +187,7 @@ class Generating(Tokenizing):
         for _ in self._grow(request, prepared, 0, answer):
             if delta := answer.text.delta():
                 yield delta
-        answer.text.finish()
-        spent = Usage(len(prepared.ids), len(answer.ids), None, answer.text.reasoning_tokens)
-        yield Delta(answer.text.fresh(last=True), answer.finish, spent, answer.text.fresh_thought())
+        yield answer.text.last(answer.finish, Usage(len(prepared.ids), len(answer.ids)))
 
     def score(self, pairs: Sequence[ScorePrompts]) -> list[Score]:
         """Log-likelihoods, one token of the continuation after the other."""
@@ -198,14 +220,12 @@ class Generating(Tokenizing):
         answer = _Answer(self._prompts.detokenizer(request, prepared, live=False))
         for _ in self._grow(request, prepared, index, answer):
             pass
-        told = tuple(answer.told) if request.logprobs is not None else None
-        text = answer.text.finish()
-        sample = Sample(text, answer.finish, tuple(answer.ids), told, reasoning=answer.text.reasoning)
-        return sample, answer.text.reasoning_tokens
+        told = answer.told if request.logprobs is not None else None
+        return answer.text.sample(answer.finish, answer.ids, told), answer.text.reasoning_tokens
 
     def _grow(self, request: Request, prepared: Prepared, index: int, answer: _Answer) -> Iterator[None]:
         """Add tokens until the model ends, a stop string is complete or the limit is reached."""
-        for token, logits in self._tokens(request, prepared.ids, index, answer.text):
+        for token, logits in self._tokens(request, prepared, index, answer.text):
             self._go_on()
             answer.ids.append(token)
             if request.logprobs is not None:
@@ -220,10 +240,10 @@ class Generating(Tokenizing):
             if answer.text.stopped or len(answer.ids) >= prepared.most:
                 return
 
-    def _tokens(self, request: Request, ids: list[int], index: int,
+    def _tokens(self, request: Request, prepared: Prepared, index: int,
                 text: Detokenizer) -> Iterator[tuple[int, Any]]:  # fmt: skip
         """Tokens with the logits that they were chosen by; a grammar binds the answer, not the thought."""
-        grammar = grammar_of(request)
+        grammar, ids = grammar_of(request, prepared), prepared.ids
         made: list[int] = []
         if grammar is None or not text.answering:
             for token, logits in self._free(request, ids, index, text):

@@ -31,11 +31,19 @@ class LlamacppLauncher:
         parts = not local and stage_bytes(model, Split(), held, 1)[0] > SPLIT
         install = install_line(backend.rules, deployment, machine.card)
         notes = requirements(backend.rules, deployment, machine.card)
+        layers = (
+            0
+            if on_cpu
+            else None
+            if not deployment.host_layers
+            else len(model.blocks) - deployment.host_layers
+        )
         if deployment.concurrency > 1 or parts:
             start: tuple[str, ...] = ("llama-server",)
             options = {
                 "hf-repo": None if local else f"{checkpoint}:{level}", "model": checkpoint if local else None,
-                "n-gpu-layers": 0 if on_cpu else 999, "ctx-size": deployment.context * deployment.concurrency,
+                "n-gpu-layers": 999 if layers is None else layers,
+                "ctx-size": deployment.context * deployment.concurrency,
                 "parallel": deployment.concurrency, "embeddings": embeds or None,
             }  # fmt: skip
             built = re.search(r"-D\w+=on", install)
@@ -46,7 +54,7 @@ class LlamacppLauncher:
             options = {
                 "hf_model_repo_id": None if local else checkpoint,
                 "model": checkpoint if local else f"*{level}*.gguf",
-                "n_gpu_layers": 0 if on_cpu else -1, "n_ctx": deployment.context,
+                "n_gpu_layers": -1 if layers is None else layers, "n_ctx": deployment.context,
                 "embedding": "true" if embeds else None,
             }  # fmt: skip
         env = visible_cards(machine, deployment.layout.cards)

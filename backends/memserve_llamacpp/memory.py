@@ -5,10 +5,10 @@ from typing import Any
 
 from memserve import files
 from memserve.engines.deployment import Deployment
-from memserve.engines.memory import Footprint
+from memserve.engines.memory import Assumption, Footprint
 from memserve.hardware.machine import GIB, Machine
-from memserve.memory.kv import largest_context, sequence_bytes, stage_caches
-from memserve.memory.weights import Split, stage_bytes, storage, weight_bytes
+from memserve.memory.kv import LayerCache, largest_context, layer_caches, sequence_bytes
+from memserve.memory.weights import Split, Storage, ledger, partition, storage, weight_bytes
 from memserve.model.spec import ModelSpec
 
 ERROR = 0.05
@@ -23,7 +23,7 @@ def facts() -> dict[str, Any]:
 
 
 class LlamacppAccountant:
-    """All layers offloaded, split over the cards; the token table stays with the host."""
+    """Layers on the cards, split over them, and the first of them on the host where that is asked for."""
 
     def account(self, model: ModelSpec, machine: Machine, deployment: Deployment) -> Footprint:
         """Divide the fullest card."""
@@ -41,27 +41,70 @@ class LlamacppAccountant:
             kv_cache=max(0, min(left, wanted)), kv_tokens=deployment.concurrency * step if sequence else 0,
             max_concurrency=max(0.0, held), error=ERROR,
         )  # fmt: skip
+        if host_layers(model, deployment):
+            taken, there = self.host(model, deployment), host_memory(machine)
+            if taken > there:
+                reason = f"{taken / GIB:.2f} GiB stay with the processor, of {there / GIB:.2f} GiB of RAM"
+                return footprint.fails("out_of_memory", reason)
         return _judged(footprint, deployment, left, wanted)
+
+    def assumptions(self, model: ModelSpec, machine: Machine,
+                    deployment: Deployment) -> tuple[Assumption, ...]:  # fmt: skip
+        """The host's memory, where layers stay there and nobody said how much it has."""
+        if not host_layers(model, deployment):
+            return ()
+        taken = self.host(model, deployment)
+        found = [Assumption("host_memory_gib", round(taken / GIB, 1), "what must be free of the host's RAM")]
+        if machine.host_memory is None:
+            found.append(
+                Assumption("host_ram_gib", host_memory(machine) // GIB, facts()["host_gib"]["source"])
+            )
+        return tuple(found)
+
+    def host(self, model: ModelSpec, deployment: Deployment) -> int:
+        """Bytes that stay with the processor: the first layers, their cache, the token table, the head."""
+        away = host_layers(model, deployment)
+        layers, stem, top, towers = ledger(model).parts(Split(), self._storage(model, deployment))
+        caches = [cache for cache in self._caches(model, deployment)[:away] if cache is not None]
+        cache = sequence_bytes(tuple(caches), self._tokens(deployment))
+        return sum(layers[:away]) + stem + top + towers + deployment.concurrency * cache
 
     def largest_context(self, model: ModelSpec, machine: Machine, deployment: Deployment) -> int:
         """The longest context that every wanted request can reach."""
         return largest_context(self, model, machine, deployment)
 
+    def _storage(self, model: ModelSpec, deployment: Deployment) -> Storage:
+        return storage(model, deployment.quantization, deployment.dtype)
+
+    def _tokens(self, deployment: Deployment) -> int:
+        """Tokens that are set aside for a sequence."""
+        step: int = facts()["context_step"]["value"]
+        return -(-deployment.context // step) * step
+
+    def _caches(self, model: ModelSpec, deployment: Deployment) -> tuple[LayerCache | None, ...]:
+        return layer_caches(model, 1, facts()["kv_bytes"].get(deployment.kv_dtype, 2))
+
     def _fullest(self, model: ModelSpec, deployment: Deployment, on_cpu: bool) -> tuple[int, int, int]:
         """Weights and one sequence's cache of the fullest card, and the tokens that are set aside."""
-        rows, stages = facts(), deployment.layout.pipeline
-        held_in = storage(model, deployment.quantization, deployment.dtype)
-        weights = list(stage_bytes(model, Split(), held_in, stages))
+        held_in, away = self._storage(model, deployment), 0 if on_cpu else host_layers(model, deployment)
+        layers, stem, top, towers = ledger(model).parts(Split(), held_in)
         if not on_cpu and not model.tied_embeddings:
-            weights[0] -= round(sum(sum(weight_bytes(w, Split(), held_in)) for w in model.stem))
-        element = rows["kv_bytes"].get(deployment.kv_dtype, 2)
-        step = rows["context_step"]["value"]
-        tokens = -(-deployment.context // step) * step
-        caches = stage_caches(model, stages, 1, element)
-        sequences = [0 if model.encoder_only else sequence_bytes(stage, tokens) for stage in caches]
-        pairs = zip(weights, sequences, strict=True)
-        most = max(pairs, key=lambda pair: pair[0] + deployment.concurrency * pair[1])
-        return most[0], most[1], tokens
+            stem -= round(sum(sum(weight_bytes(w, Split(), held_in)) for w in model.stem))
+        tokens, stages = self._tokens(deployment), deployment.layout.pipeline
+        caches = self._caches(model, deployment)
+        found, start = [], away
+        for stage, size in enumerate(partition(len(layers) - away, stages)):
+            last = stage == stages - 1
+            own = sum(layers[start : start + size])
+            if not away:
+                own += (stem + towers) * (not stage) + (
+                    top + stem * (model.tied_embeddings and stages > 1)
+                ) * last
+            kept = tuple(cache for cache in caches[start : start + size] if cache is not None)
+            found.append((own, 0 if model.encoder_only else sequence_bytes(kept, tokens)))
+            start += size
+        most = max(found, key=lambda pair: pair[0] + deployment.concurrency * pair[1])
+        return *most, tokens
 
     def _compute(self, model: ModelSpec, deployment: Deployment) -> int:
         """The graph's buffer: logits or the widest layer of a micro-batch, and the attention mask."""
@@ -70,6 +113,21 @@ class LlamacppAccountant:
         widest = max(model.vocabulary, 3 * model.intermediate + 2 * model.hidden)
         mask: int = rows["mask_bytes"]["value"] * deployment.context * deployment.concurrency * batch
         return 4 * batch * widest + mask
+
+
+def host_layers(model: ModelSpec, deployment: Deployment) -> int:
+    """Layers that stay with the processor: the planner's choice, or what `-ngl N` of a command leaves."""
+    said = deployment.option("n-gpu-layers") or ""
+    layers = len(model.blocks)
+    return layers - int(said) if said.isdigit() and int(said) <= layers else deployment.host_layers
+
+
+def host_memory(machine: Machine) -> int:
+    """The host's memory, or what is assumed of it."""
+    row = facts()["host_gib"]
+    return machine.host_memory or max(
+        int(row["value"] * GIB), row["cards"] * machine.cards * machine.card.memory
+    )
 
 
 def _judged(footprint: Footprint, deployment: Deployment, left: int, wanted: int) -> Footprint:

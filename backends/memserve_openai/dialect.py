@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from functools import cache
 from typing import Any, TypeVar
@@ -159,6 +159,11 @@ class Dialect:
     notes: tuple[str, ...]
     refuses: tuple[str, ...] = field(default=())
 
+    @property
+    def unknown(self) -> bool:
+        """Whether nothing is known of the server."""
+        return self.name == _DEFAULT
+
 
 @cache
 def _table() -> dict[str, Any]:
@@ -180,6 +185,14 @@ def choose(name: str | None, host: str, model: str | None) -> Dialect:
     if row is None:
         raise UnknownName(f"unknown dialect {name!r}: known are {', '.join(names())}", suggestions=names())
     return _made({**_table()["base"], **row, **_of_model(name, model)})
+
+
+def owner(rows: Iterable[Mapping[str, Any]]) -> str:
+    """The dialect of the server that lists these models, by whom it calls their owner."""
+    said = {str(row.get("owned_by")).lower() for row in rows}
+    return next(
+        (row["name"] for row in _table()["dialects"] if said.intersection(row.get("owners", ()))), _DEFAULT
+    )
 
 
 def _of_model(name: str, model: str | None) -> dict[str, Any]:

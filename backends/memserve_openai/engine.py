@@ -11,13 +11,15 @@ from memserve.errors import InvalidInput, NotFound
 from memserve.http import HttpClient, Mask, Secret, StaticKey, connect, key, known_errors, refuse_rest
 from memserve.http.address import parse
 from memserve.protocol import Capabilities, Task
-from memserve_openai.dialect import Dialect, choose
+from memserve_openai.dialect import EXTRA, Dialect, choose, owner
 from memserve_openai.dialect import capabilities as capabilities_of
 
 _FLAGS = ("deterministic", "tools", "images")
 OPTIONS = (*_FLAGS, "context")
 """Options of `open` that replace a field of the capabilities."""
 _SHOWN = 200
+_NOT_ROUTED = {"score", "tokenizer", "count_tokens", "truncate", "batches", "cancel"}
+"""What an endpoint's backend can do and no route of it asks for."""
 _WORDS = {"true": True, "false": False, "1": True, "0": False}
 
 
@@ -32,11 +34,8 @@ def with_facts(capabilities: Capabilities, options: Mapping[str, Any]) -> Capabi
     return replace(capabilities, **known)
 
 
-def context_of(client: HttpClient, model: str) -> int | None:
-    """The context that vLLM's list of models names; None where the server is down or does not say.
-
-    A model that is not on the list is `NotFound` at once.
-    """
+def listed(client: HttpClient, task: Task) -> dict[str, dict[str, Any]]:
+    """What the server lists for a task, by name; nothing where it is down or has no list."""
     loop = BackgroundLoop()
     try:
         status, text = loop.run(client.probe(client.address.url("models")))
@@ -44,14 +43,27 @@ def context_of(client: HttpClient, model: str) -> int | None:
         loop.stop()
     try:
         rows = json.loads(text)["data"] if status == 200 else []
-        limits = {str(row["id"]): row.get("max_model_len") for row in rows}
-    except (ValueError, KeyError, TypeError):
-        return None
-    if limits and model not in limits:
-        served = client.mask(", ".join(limits)[:_SHOWN])
-        raise NotFound(f"the server has no model {model!r}: it serves {served}", status=status)
-    limit = limits.get(model)
-    return limit if isinstance(limit, int) else None
+        return {str(row["id"]): dict(row) for row in rows if row.get("task", task) == task}
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return {}
+
+
+def _of_row(known: Capabilities, row: Mapping[str, Any]) -> Capabilities:
+    """With the context that the row names and, from an endpoint of memserve, what its backend can do."""
+    context, told = row.get("max_model_len"), row.get("capabilities")
+    if isinstance(context, int) and context > 0:
+        known = replace(known, context=context)
+    if not isinstance(told, dict) or row.get("owned_by") != "memserve":
+        return known
+    both = {name: value for name, value in told.items() if isinstance(getattr(known, name, None), bool)}
+    found: dict[str, Any] = {n: v for n, v in both.items() if isinstance(v, bool) and n not in _NOT_ROUTED}
+    for name in ("logprobs", "max_stop", "max_n", "max_temperature"):
+        value = told.get(name)
+        if value is None or (isinstance(value, (int, float)) and not isinstance(value, bool)):
+            found[name] = value or (0 if name == "logprobs" else None)
+    extras = (str(name).partition("_")[2] for name in told.get("extras") or ())
+    thinking = frozenset(map(str, told.get("thinking") or ()))
+    return replace(known, **found, thinking=thinking, extras=frozenset(EXTRA + name for name in extras))
 
 
 def _flag(name: str, value: Any) -> bool:
@@ -72,21 +84,30 @@ capabilities = replace(
 
 def open_engine(model: str | None = None, *, task: Task = "generate", base_url: str | None = None,
                 api_key: str | Secret | None = None, **options: Any) -> Any:  # fmt: skip
-    """An engine for one task. Nothing is sent before the first request, but vLLM is asked for its context."""
+    """An engine for one task. A server of no known host is asked for its models, which tell whose it is."""
     if not model:
         raise InvalidInput(
             "backend 'openai' needs a model's name", hint="generator('gpt-4o-mini', backend='openai')"
         )
     refuse_rest("openai", options, *_TAKEN)
     url = base_url if base_url is not None else os.environ.get("OPENAI_BASE_URL") or _BASE_URL
-    dialect = choose(options.get("dialect"), parse(url).host, model)
-    if options.get("max_tokens_cap") is not None:
-        dialect = replace(dialect, max_tokens_cap=options["max_tokens_cap"])
+    named = options.get("dialect")
+    dialect = choose(named, parse(url).host, model)
     secret = key(api_key, "OPENAI_API_KEY")
     if secret is None and dialect.needs_key and not options.get("headers"):
         raise InvalidInput(f"{parse(url).host} needs a key", hint="pass api_key= or set OPENAI_API_KEY")
     client = _client(url, secret, options)
-    return _ENGINES[task](client, dialect, model, options)
+    ours = named is None and dialect.unknown and "http_client" not in options  # which belongs to one loop
+    rows = listed(client, task) if dialect.lists_context or ours else {}
+    if ours and rows:
+        dialect = choose(owner(rows.values()), "", model)
+    if dialect.lists_context and rows and model not in rows:
+        served = client.mask(", ".join(rows)[:_SHOWN])
+        raise NotFound(f"the server has no model {model!r}: it serves {served}", status=200)
+    if options.get("max_tokens_cap") is not None:
+        dialect = replace(dialect, max_tokens_cap=options["max_tokens_cap"])
+    known = _of_row(capabilities_of(dialect, model, task), rows.get(model, {}))
+    return _ENGINES[task](client, dialect, known, options)
 
 
 def _client(url: str, secret: Secret | None, options: Mapping[str, Any]) -> HttpClient:
@@ -105,25 +126,23 @@ def _client(url: str, secret: Secret | None, options: Mapping[str, Any]) -> Http
     return connect(url, StaticKey(headers), options, mask=mask, errors=known_errors(__file__))
 
 
-def _generate(client: HttpClient, dialect: Dialect, model: str, options: Mapping[str, Any]) -> Any:
+def _generate(client: HttpClient, dialect: Dialect, known: Capabilities, options: Mapping[str, Any]) -> Any:
     from memserve_openai.generation import ChatEngine
 
-    known = with_facts(capabilities_of(dialect, model, "generate"), options)
-    if known.context is None and dialect.lists_context:
-        known = replace(known, context=context_of(client, model))
-    return ChatEngine(client, dialect, known)
+    known = with_facts(known, options)
+    return ChatEngine(client, dialect if known.template else replace(dialect, template=None), known)
 
 
-def _embed(client: HttpClient, dialect: Dialect, model: str, options: Mapping[str, Any]) -> Any:
+def _embed(client: HttpClient, dialect: Dialect, known: Capabilities, options: Mapping[str, Any]) -> Any:
     from memserve_openai.pooling import EmbedEngine
 
-    return EmbedEngine(client, dialect, model, options.get("prompts") or {})
+    return EmbedEngine(client, dialect, known, options.get("prompts") or {})
 
 
-def _rerank(client: HttpClient, dialect: Dialect, model: str, options: Mapping[str, Any]) -> Any:
+def _rerank(client: HttpClient, dialect: Dialect, known: Capabilities, options: Mapping[str, Any]) -> Any:
     from memserve_openai.pooling import RerankEngine
 
-    return RerankEngine(client, dialect, model)
+    return RerankEngine(client, dialect, known)
 
 
 _ENGINES = {"generate": _generate, "embed": _embed, "rerank": _rerank}

@@ -11,6 +11,7 @@ from memserve.http.body import bad, parse
 from memserve.http.chat import ChatReader, completion, encode, failure_in, fill, messages
 from memserve.protocol import (
     DEFAULT_MAX_TOKENS,
+    BatchService,
     Capabilities,
     Completion,
     Delta,
@@ -127,6 +128,13 @@ class ChatEngine(HttpEngine):
         from memserve_openai.scoring import score
 
         return await score(pairs, self._client, self._tokens(), self._model)
+
+    @property
+    def batch_service(self) -> BatchService:
+        """The batch service of the server, if it has one."""
+        from memserve_openai.batch import Batches
+
+        return Batches(self._client, self)
 
     def _tokens(self) -> Tokens:
         return Tokens(self._client, self._model)

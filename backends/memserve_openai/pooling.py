@@ -7,6 +7,7 @@ import base64
 import binascii
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from memserve.http.body import bad, parse
 from memserve.http.chat import answer, encode, failure_in
 from memserve.http.chat.answer import usage
 from memserve.protocol import Capabilities, Embeddings, Ranking, Usage
-from memserve_openai.dialect import Dialect, capabilities
+from memserve_openai.dialect import Dialect
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -53,14 +54,12 @@ class EmbedEngine:
 
     any_loop = True
 
-    def __init__(self, client: HttpClient, dialect: Dialect, model: str, prompts: Mapping[str, str]) -> None:
-        from dataclasses import replace
-
-        known = capabilities(dialect, model, "embed")
-        self.capabilities: Capabilities = replace(known, roles=frozenset(prompts))
+    def __init__(self, client: HttpClient, dialect: Dialect, known: Capabilities,
+                 prompts: Mapping[str, str]) -> None:  # fmt: skip
+        self.capabilities = replace(known, roles=frozenset(prompts))
         self._client = client
         self._dialect = dialect
-        self._model = model
+        self._model = known.model or ""
         self._prompts = dict(prompts)
         self._url = client.address.url("embeddings")
 
@@ -196,15 +195,15 @@ class RerankEngine:
 
     any_loop = True
 
-    def __init__(self, client: HttpClient, dialect: Dialect, model: str) -> None:
+    def __init__(self, client: HttpClient, dialect: Dialect, known: Capabilities) -> None:
         if dialect.rerank is None:
             raise Unsupported(
                 "openai", "the task rerank", f"the dialect {dialect.name!r} has no route for it"
             )
-        self.capabilities: Capabilities = capabilities(dialect, model, "rerank")
+        self.capabilities = known
         self._client = client
         self._dialect = dialect
-        self._model = model
+        self._model = known.model or ""
         self._url = client.address.url(dialect.rerank)
 
     async def arerank(self, query: str, documents: Sequence[str]) -> Ranking:

@@ -14,7 +14,8 @@ from memserve_sglang.host import Host
 __all__ = ["capabilities", "open_engine"]
 # At best, before a model is named; no engine is loaded for it.
 capabilities = Capabilities(
-    backend="sglang", tasks=frozenset({"generate", "embed"}), chat=True, temperature=True, top_p=True,
+    backend="sglang", tasks=frozenset({"generate", "embed"}), chat=True, tools=True, temperature=True,
+    top_p=True,
     max_tokens=True, stop=True, usage=True, raw=True, token_ids=True, top_k=True, min_p=True, seed=True,
     n=True, logprobs=20, score=True, schema=True, regex=True, choices=True, truncate=True, stream=True,
     returns_token_ids=True, deterministic=True, count_tokens=True, tokenizer=True, batches=True, cancel=True,

@@ -13,11 +13,13 @@ from typing import Any
 from memserve import files
 from memserve.engines.deployment import Deployment
 from memserve.engines.memory import Footprint
-from memserve.engines.rules.version import within
+from memserve.engines.rules import within
 from memserve.hardware.machine import GIB, Card, Machine
+from memserve.memory import additions
+from memserve.memory.formats import DTYPE_BYTES
 from memserve.memory.kv import LayerCache, element_bytes, layer_caches
 from memserve.memory.weights import Split, absorbed_bytes, rope_bytes, stage_bytes, storage
-from memserve.model.spec import ModelSpec
+from memserve.model.spec import ModelSpec, remembered
 
 STATE_BYTES = 4
 """SGLang keeps recurrent states in float32 unless the config says otherwise."""
@@ -152,6 +154,9 @@ def fact(name: str, version: str, card: Card) -> Mapping[str, Any]:
     raise LookupError(f"memory.json: no row of {name!r} covers SGLang {version} on {card.name}")
 
 
+OWN_LAYERS = ("EAGLE", "NEXTN")
+ADAPTERS, ADAPTER_RANK = 8, 16
+"""Adapters of one batch by default (server_args.py max_loras_per_batch); a rank that nobody states."""
 TABLE_BYTES = 4
 """Rotary tables are float32 on CUDA (srt/layers/rotary_embedding.py)."""
 
@@ -162,6 +167,7 @@ class SglangAccountant:
     def account(self, model: ModelSpec, machine: Machine, deployment: Deployment) -> Footprint:
         """Divide the fullest card's memory as SGLang would."""
         deployment = settled(model, deployment)
+        model = _drafting(model, deployment)
         total = machine.card.memory
         share = fraction(model, machine, deployment)
         outside = self.context_bytes(machine, deployment)
@@ -193,6 +199,7 @@ class SglangAccountant:
         held_in = storage(model, deployment.quantization, deployment.dtype)
         beside = rope_bytes(model, TABLE_BYTES) + absorbed_bytes(model, attention) // layout.pipeline
         slack = fact("loading_gib", deployment.engine_version, machine.card)["value"]
+        beside += adapters_bytes(model, deployment) // layout.pipeline
         return max(stage_bytes(model, split, held_in, layout.pipeline)) + beside + int(slack * GIB)
 
     def largest_context(self, model: ModelSpec, machine: Machine, deployment: Deployment) -> int:
@@ -202,6 +209,27 @@ class SglangAccountant:
         if found.outcome != "runs":
             return 0
         return min(longest, found.kv_tokens) if found.kv_cache else longest  # an encoder keeps no cache
+
+
+def _drafting(model: ModelSpec, deployment: Deployment) -> ModelSpec:
+    """With the draft of --speculative-algorithm: the model that is named, else the model's own MTP layers."""
+    algorithm = (deployment.option("speculative-algorithm") or "").upper()
+    draft = additions.draft_of(deployment)
+    if draft is not None:
+        return remembered(model, ("draft", draft), lambda: additions.with_draft(model, draft))
+    if algorithm in OWN_LAYERS and model.mtp_layers:
+        return remembered(model, "drafting", lambda: additions.with_own_layers(model))
+    return model
+
+
+def adapters_bytes(model: ModelSpec, deployment: Deployment) -> int:
+    """LoRA's buffers (srt/lora/mem_pool.py): for each adapter of a batch, both factors of every matrix."""
+    option = deployment.option
+    if option("enable-lora") != "true" and not option("lora-paths"):
+        return 0
+    many = int(option("max-loras-per-batch") or ADAPTERS) * int(option("max-lora-rank") or ADAPTER_RANK)
+    widths = additions.adapted(model, deployment.layout.tensor)
+    return round(many * widths * DTYPE_BYTES.get(deployment.dtype, 2))
 
 
 def settled(model: ModelSpec, deployment: Deployment) -> Deployment:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, TypeAlias, cast
 
-from memserve.errors import Closed, EngineFailed, InvalidInput, MemserveError, Unsupported
+from memserve.errors import Closed, EngineFailed, InvalidInput, MemserveError
 from memserve.protocol import (
     Completion,
     Delta,
@@ -20,9 +20,8 @@ from memserve.protocol import (
     TokenLogprob,
     Usage,
 )
-from memserve.tokens.prompts import Prepared, Prompts
-from memserve.tokens.thinking import ThoughtSplitter
-from memserve.tokens.tokenizing import ScorePair, Tokenizing
+from memserve.tokens.grammar import bounds_thoughts, structural_tag
+from memserve.tokens.prompts import Prepared, Prompts, ScorePair, Tokenizing
 from memserve_sglang.engine import capabilities
 from memserve_sglang.host import Host
 
@@ -49,7 +48,8 @@ class Offline(Tokenizing):
         self.capabilities = replace(
             capabilities, engine=engine, model=model, device=facts["device"], tasks=frozenset({"generate"}),
             context=facts["context"], chat=self._prompts.chat,
-            thinking=self._prompts.thinking_modes - {"budget"}, template=self._prompts.chat,
+            thinking=self._prompts.thinking_modes - (set() if bounds_thoughts() else {"budget"}),
+            template=self._prompts.chat, tools=self._prompts.family is not None,
             deterministic=facts["exact"], seed=facts["seed"], extras=EXTRAS, roles=frozenset(),
             normalize=False, dimensions=False,
         )  # fmt: skip
@@ -80,14 +80,19 @@ class Offline(Tokenizing):
 
     def stream(self, request: Request) -> Iterator[Delta]:
         """The answer piece by piece."""
-        prepared, sent = self._prompts.prepare_whole(request), 0
-        thought = self._splitter(prepared)
-        settings = sampling(request, prepared.most)
+        prepared, sent = self._prompts.prepare(request), 0
+        parts = self._prompts.detokenizer(request, prepared, live=True) if prepared.parted else None
+        settings = sampling(request, prepared)
         for chunk in self._alive().stream(input_ids=prepared.ids, sampling_params=settings):
+            finish, spent = reason(chunk)[1], usage([chunk])
+            if parts is not None:
+                new, sent = chunk["output_ids"][sent:], len(chunk["output_ids"])
+                yield parts.read(new, finish, spent)
+                if parts.stopped:
+                    return
+                continue
             text, sent = chunk["text"][sent:], max(sent, len(chunk["text"]))
-            finish = reason(chunk)[1]
-            reasoning, text = thought.push(text, last=finish is not None) if thought else ("", text)
-            yield Delta(text, finish, usage([chunk]) if finish else None, reasoning)
+            yield Delta(text, finish, spent if finish else None)
 
     def score(self, pairs: Sequence[ScorePrompts]) -> list[Score]:
         """Log-likelihoods from the prompt's own log-probabilities."""
@@ -110,19 +115,11 @@ class Offline(Tokenizing):
             raise Closed("this engine is closed")
         return self._host
 
-    def _splitter(self, prepared: Prepared) -> ThoughtSplitter | None:
-        """What cuts streamed text; SGLang leaves special tokens out of it, tags that are such with them."""
-        if prepared.thinking is None:
-            return None
-        if prepared.thinking.kept:
-            raise Unsupported("sglang", "stream with thinking", "this model's tags are special tokens")
-        return ThoughtSplitter(prepared.thinking.family, inside=prepared.inside)
-
     def _ready(self, request: Request) -> list[_Row] | Completion:
         try:
-            prepared = self._prompts.prepare_whole(request)
+            prepared = self._prompts.prepare(request)
             count = request.n if request.temperature else 1
-            return [(prepared, sampling(request, prepared.most, n), request.logprobs) for n in range(count)]
+            return [(prepared, sampling(request, prepared, n), request.logprobs) for n in range(count)]
         except MemserveError as error:
             return Completion(text=None, error=error, request_id=request.id)
 
@@ -207,24 +204,29 @@ EXTRAS = frozenset({
 })  # fmt: skip
 
 
-def sampling(request: Request, limit: int, index: int = 0) -> dict[str, Any]:
+def sampling(request: Request, prepared: Prepared, index: int = 0) -> dict[str, Any]:
     """Everything that the request says; SGLang's own default length is 128."""
     own = {name.removeprefix(PREFIX): value for name, value in request.extra.items()}
     asked: dict[str, Any] = {
-        "max_new_tokens": limit, "temperature": request.temperature or 0.0,
+        "max_new_tokens": prepared.most, "temperature": request.temperature or 0.0,
         "top_p": 1.0 if request.top_p is None else request.top_p, "top_k": request.top_k or -1,
-        "min_p": request.min_p or 0.0, **_structured(request), **own,
+        "min_p": request.min_p or 0.0, **_structured(request, prepared), **own,
     }  # fmt: skip
-    if request.stop:
+    if request.stop and not prepared.parted:
         asked["stop"] = list(request.stop)
     if request.seed is not None:
         asked["sampling_seed"] = request.seed + index
     return asked
 
 
-def _structured(request: Request) -> dict[str, str]:
+def _structured(request: Request, prepared: Prepared) -> dict[str, str]:
+    """The grammar. A thought, and calls, stand outside of what binds the answer: a structural tag says so."""
     if request.schema is not None:
         _check_schema(request.schema)
+    if prepared.parted:
+        tag = structural_tag(request, prepared, thought=True)
+        return {"structural_tag": json.dumps(tag)} if tag else {}
+    if request.schema is not None:
         return {"json_schema": json.dumps(request.schema)}
     if request.regex is not None:
         return {"regex": request.regex}

@@ -16,7 +16,7 @@ from memserve.engines.install import (
     words,
 )
 from memserve.engines.launch import Launch
-from memserve.engines.rules.version import within
+from memserve.engines.rules import within
 from memserve.errors import InvalidInput
 from memserve.hardware.machine import Machine
 from memserve.model.spec import ModelSpec

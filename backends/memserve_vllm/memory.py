@@ -5,8 +5,9 @@ from math import ceil
 
 from memserve.engines.deployment import Deployment
 from memserve.engines.memory import Assumption, Bars, Footprint
-from memserve.engines.rules.version import within
+from memserve.engines.rules import within
 from memserve.hardware.machine import GIB, Machine
+from memserve.memory import additions
 from memserve.memory.formats import DTYPE_BYTES
 from memserve.memory.kv import LayerCache, element_bytes, layer_caches
 from memserve.memory.weights import (
@@ -22,6 +23,7 @@ from memserve.model.spec import ModelSpec, Weight, remembered
 from memserve_vllm import memory_run
 from memserve_vllm.memory_pages import DS_MLA_TOKEN, INDEX_TOKEN, PagePlan, Pool, pool
 from memserve_vllm.memory_peak import (
+    deepstack_bytes,
     graph_bytes,
     graph_profile_blocks,
     graphs_inside,
@@ -30,21 +32,31 @@ from memserve_vllm.memory_peak import (
 )
 from memserve_vllm.memory_run import Facts, Run, refused
 
-ADAPTED = ("attention", "mlp", "shared_expert", "mixer", "expert")
-
 
 def loaded(run: Run) -> Run:
     """The start with what its flags leave out of the model and put into it."""
     deployment, model = run.deployment, run.model
     if model.towers and deployment.option("language-model-only") == "true":
         model = remembered(model, "text", lambda: replace(run.model, towers=()))
+    if model.towers and deployment.option("mm-encoder-tp-mode") == "data":
+        split = model
+        model = remembered(split, "whole towers", lambda: replace(split, towers=whole_on_each_card(split)))
     if memory_run.pools(run) and any(weight.part == "head" for weight in model.top):
         whole = model
         model = remembered(whole, "headless", lambda: replace(whole, top=headless(whole)))
     if model.mtp_layers and "mtp" in (deployment.option("speculative-config") or ""):
         alone = model
-        model = remembered(alone, "drafting", lambda: drafting(alone))
+        model = remembered(alone, "drafting", lambda: additions.with_own_layers(alone))
+    said = additions.draft_of(deployment)
+    if said is not None:
+        target = model
+        model = remembered(target, ("draft", said), lambda: additions.with_draft(target, said))
     return run if model is run.model else replace(run, model=model)
+
+
+def whole_on_each_card(model: ModelSpec) -> tuple[Weight, ...]:
+    """Encoders that no card shares (mm_encoder_tp_mode data: vision.py is_vit_use_data_parallel)."""
+    return tuple(replace(weight, shard="replicated") for weight in model.towers)
 
 
 def headless(model: ModelSpec) -> tuple[Weight, ...]:
@@ -52,37 +64,17 @@ def headless(model: ModelSpec) -> tuple[Weight, ...]:
     return tuple(weight for weight in model.top if weight.part != "head")
 
 
-def drafting(model: ModelSpec) -> ModelSpec:
-    """With the layers that foretell further tokens: of the last kind that keeps a cache for each token."""
-    kinds = [block for block in model.blocks if block.mixer.kind in ("full", "mla")]
-    return replace(model, blocks=(*model.blocks, *kinds[-1:] * model.mtp_layers))
-
-
 def adapters_bytes(run: Run) -> int:
     """LoRA's buffers on one rank, made when the model is loaded (lora/layers: create_lora_weights)."""
     option = run.deployment.option
     if option("enable-lora") != "true":
         return 0
-    ranks = run.deployment.layout.tensor
-    sharded = option("fully-sharded-loras") == "true"
-    widths = sum(
-        width(weight, ranks, sharded=sharded)
-        for block in run.model.blocks
-        for weight in block.weights
-        if weight.linear and weight.part in ADAPTED
+    widths = additions.adapted(
+        run.model, run.deployment.layout.tensor, sharded=option("fully-sharded-loras") == "true"
     )
     element = DTYPE_BYTES.get(option("lora-dtype") or "", run.element)
     many = int(option("max-loras") or 1) * int(option("max-lora-rank") or 16)
     return round(many * widths * element / run.deployment.layout.pipeline)
-
-
-def width(weight: Weight, ranks: int, *, sharded: bool) -> float:
-    """Rows of both factors of one adapted matrix for each rank of the adapter."""
-    out, taken = weight.shape[-2:]
-    whole = ranks if sharded else 1
-    if weight.shard == "row":
-        return weight.count * (taken / ranks + out / whole)
-    return weight.count * (taken / whole + out / ranks)
 
 
 STORED_KV_SINCE = "0.11.0"
@@ -167,7 +159,7 @@ class VllmAccountant:
         spent = peak(run)
         stages = stage_bytes(run.model, split, held_in, layout.pipeline)
         last = len(stages) - 1
-        beside += adapters_bytes(run)
+        beside += adapters_bytes(run) + deepstack_bytes(run)
         beside -= round(float(run.deployment.option("cpu-offload-gb") or 0) * GIB)
         factor = run.row("loading")["factor"]
         return [

@@ -1,17 +1,17 @@
 """What vLLM's profiling run takes above the weights: sampler, forward pass, experts, vision, graphs."""
 
+import json
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from memserve.engines.rules.version import within
+from memserve.engines.rules import within
 from memserve.hardware.machine import GIB
 from memserve.model.spec import ModelSpec, remembered
 from memserve_vllm import memory_run
-from memserve_vllm.memory_run import Batch, Run, by_ranks
+from memserve_vllm.memory_run import Run, by_ranks
 
 
 @dataclass(frozen=True)
@@ -46,9 +46,23 @@ def largest(model: ModelSpec) -> Image:
     return IMAGES.get(model.model_type, OTHER)
 
 
-def items(image: Image, batch: Batch) -> int:
-    """Images in one profiling batch: as many as the encoder budget holds."""
-    return max(1, max(batch.tokens, image.tokens) // image.tokens)
+def limits(run: Run) -> dict[str, int]:
+    """What a prompt may hold of each kind, as far as --limit-mm-per-prompt says: JSON, or image=2,video=0."""
+    said = run.deployment.option("limit-mm-per-prompt") or ""
+    try:
+        found = json.loads(said)
+    except ValueError:
+        found = dict(word.split("=", 1) for word in said.split(",") if "=" in word)
+    counts = found.items() if isinstance(found, dict) else ()
+    each = {kind: count.get("count", 1) if isinstance(count, dict) else count for kind, count in counts}
+    return {kind: int(count) for kind, count in each.items() if str(count).isdigit()}
+
+
+def items(run: Run, image: Image) -> int:
+    """Images in one profiling batch: what the encoder's budget and all prompts hold (encoder_budget.py)."""
+    batch, fitting = run.batch, run.deployment.context // image.tokens
+    a_prompt = max(1, min(limits(run).get("image", fitting), fitting))
+    return max(1, min(max(batch.tokens, image.tokens) // image.tokens, a_prompt * batch.sequences))
 
 
 def profiled(run: Run) -> bool:
@@ -60,24 +74,30 @@ def profiled(run: Run) -> bool:
     second = since and within(deployment.engine_version, since, before)
     if second and memory_run.runner(run).value == "V2":
         return False
-    limits = deployment.option("limit-mm-per-prompt")
-    return limits is None or any(digit in "123456789" for digit in limits)
+    allowed = limits(run)
+    return not allowed or any(allowed.values())
 
 
-def vision_kept(model: ModelSpec, batch: Batch, element: int, row: Mapping[str, Any]) -> float:
+def vision_kept(run: Run, *, padded: bool) -> float:
     """Pixels and encoder outputs, which stay while the language model is profiled."""
-    image = largest(model)
-    number = items(image, batch)
-    longest = image.padded if row.get("padded") else 0
-    outputs = max(number * image.tokens, longest) * image.outputs * model.hidden
-    return float(row["kept"] * (outputs + number * image.patches * image.pixels) * element)
+    image, row = largest(run.model), run.row("vision")
+    number = items(run, image)
+    longest = image.padded if padded and row.get("padded") and limits(run).get("video", 1) else 0
+    outputs = max(number * image.tokens, longest) * image.outputs * run.model.hidden
+    return float(row["kept"] * (outputs + number * image.patches * image.pixels) * run.element)
 
 
-def vision_bytes(model: ModelSpec, batch: Batch, element: int, row: Mapping[str, Any]) -> float:
+def deepstack_bytes(run: Run) -> int:
+    """Buffers for what the encoder adds to the first layers, made when the model is loaded: qwen3_vl.py."""
+    levels = largest(run.model).outputs - 1 if run.model.towers else 0
+    return levels * run.batch.tokens * run.model.hidden * run.element
+
+
+def vision_bytes(run: Run) -> float:
     """The encoder's own peak."""
-    image = largest(model)
-    running = items(image, batch) * image.patches * tower_width(model) * row["widths"] * element
-    return float(running + vision_kept(model, batch, element, {**row, "padded": False}))
+    image = largest(run.model)
+    wide = tower_width(run.model) * run.row("vision")["widths"]
+    return float(items(run, image) * image.patches * wide * run.element + vision_kept(run, padded=False))
 
 
 def tower_width(model: ModelSpec) -> int:
@@ -112,8 +132,8 @@ def peak(run: Run) -> Peak:
     base = hidden["base"] * GIB
     kept, vision = (experts if stay else 0.0) + workspace_bytes(run), 0.0
     if profiled(run):
-        kept += vision_kept(run.model, run.batch, run.element, run.row("vision"))
-        vision = vision_bytes(run.model, run.batch, run.element, run.row("vision"))
+        kept += vision_kept(run, padded=True)
+        vision = vision_bytes(run)
     pipelined = run.deployment.layout.pipeline > 1
     first = max(forward + 2 * flow * pipelined, kept)
     last = max(sampler_bytes(run) + hidden["factor"] * flow + kept, forward)
@@ -179,7 +199,7 @@ def _widths(model: ModelSpec) -> Widths:
 def experts_bytes(run: Run) -> float:
     """Fused-expert buffers: both inner products and the gathered outputs of the chosen experts."""
     width = widths(run.model)
-    if not width.experts:
+    if not width.experts or run.row("experts").get("naive"):
         return 0.0
     layout = run.deployment.layout
     inner = width.expert if layout.expert else -(-width.expert // (layout.tensor * layout.data))
@@ -205,7 +225,9 @@ def non_torch_bytes(run: Run) -> int:
 
 def graph_sizes(run: Run) -> int:
     """How many batch sizes are captured."""
-    return bisect_right(GRAPH_SIZES, min(run.batch.sequences * 2, GRAPH_SIZES[-1]))
+    said = run.deployment.option("max-cudagraph-capture-size") or ""
+    most = int(said) if said.isdigit() else min(run.batch.sequences * 2, GRAPH_SIZES[-1])
+    return bisect_right(GRAPH_SIZES, most)
 
 
 def graph_bytes(run: Run) -> int:

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from memserve import files
 from memserve.engines.deployment import Deployment
-from memserve.engines.rules.version import within
+from memserve.engines.rules import within
 from memserve.hardware.machine import GIB, Card, Machine
 from memserve.memory.formats import DTYPE_BYTES
 from memserve.model.spec import ModelSpec

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import count
 from typing import Any, cast
 
@@ -20,8 +22,8 @@ from memserve.protocol import (
     TokenLogprob,
     Usage,
 )
-from memserve.tokens.prompts import Prepared, Prompts
-from memserve.tokens.tokenizing import ScorePair, Tokenizing
+from memserve.tokens.grammar import bounds_thoughts, structural_tag
+from memserve.tokens.prompts import Prepared, Prompts, ScorePair, Tokenizing
 from memserve_vllm import starting
 from memserve_vllm.engine import capabilities
 from memserve_vllm.starting import spelling
@@ -45,6 +47,8 @@ class Offline(Tokenizing):
             llm.get_tokenizer(), vocabulary=config.get_vocab_size(), context=config.max_model_len,
             path=model, backend="vllm",
         )  # fmt: skip
+        if hasattr(config.hf_config, "vision_config") and config.is_multimodal_model:
+            self._prompts.reader = partial(self._show, config)
         self.capabilities = _known(model, version, config, self._prompts)
 
     @classmethod
@@ -64,7 +68,7 @@ class Offline(Tokenizing):
         """Answer all requests in one call of vLLM; a request that cannot be asked carries its error."""
         ready = [self._ready(request) for request in requests]
         asked = [one for one in ready if not isinstance(one, Completion)]
-        outputs = iter(self._run([one.ids for one, _ in asked], [settings for _, settings in asked]))
+        outputs = iter(self._run([_asked(one) for one, _ in asked], [settings for _, settings in asked]))
         return [
             one if isinstance(one, Completion) else self._completion(request, one[0], next(outputs))
             for request, one in zip(requests, ready, strict=True)
@@ -74,23 +78,25 @@ class Offline(Tokenizing):
         """The answer piece by piece, by stepping the engine; closing the iterator gives the request up."""
         from vllm.sampling_params import RequestOutputKind
 
-        prepared = self._prompts.prepare_whole(request)
-        settings = sampling(request, prepared.most, self._version, output_kind=RequestOutputKind.CUMULATIVE)
+        prepared = self._prompts.prepare(request)
+        settings = sampling(request, prepared, self._version, output_kind=RequestOutputKind.CUMULATIVE)
         name, engine, sent = f"memserve-{next(self._numbers)}", self._llm.llm_engine, 0
-        engine.add_request(name, {"prompt_token_ids": prepared.ids}, settings, lora_request=self._adapter)
-        thought = self._prompts.detokenizer(request, prepared, live=True) if prepared.thinking else None
+        engine.add_request(name, _asked(prepared), settings, lora_request=self._adapter)
+        parts = self._prompts.detokenizer(request, prepared, live=True) if prepared.parted else None
         finished = False
         try:
             while not finished and engine.has_unfinished_requests():
                 for output in engine.step():
                     one, finished = output.outputs[0], output.finished
-                    if thought is not None:
+                    reason = finish(one.finish_reason) if finished else None
+                    if parts is not None:
                         new, sent = one.token_ids[sent:], len(one.token_ids)
-                        spent = usage(output) if finished else None
-                        yield thought.read(new, finish(one.finish_reason) if finished else None, spent)
+                        yield parts.read(new, reason, usage(output))
+                        if parts.stopped:
+                            return
                         continue
                     text, sent = one.text[sent:], max(sent, len(one.text))
-                    yield Delta(text, finish(one.finish_reason), usage(output) if finished else None)
+                    yield Delta(text, reason, usage(output) if finished else None)
         finally:
             if not finished:
                 engine.abort_request([name])
@@ -101,7 +107,8 @@ class Offline(Tokenizing):
 
         ready = self._pairs(pairs)
         settings = SamplingParams(temperature=0.0, max_tokens=1, prompt_logprobs=1, detokenize=False)
-        outputs = self._run([list(pair.tokens) for pair in ready], [settings] * len(ready))
+        asked = [{"prompt_token_ids": list(pair.tokens)} for pair in ready]
+        outputs = self._run(asked, [settings] * len(ready))
         return [_score(pair, output.prompt_logprobs) for pair, output in zip(ready, outputs, strict=True)]
 
     def close(self) -> None:
@@ -112,8 +119,8 @@ class Offline(Tokenizing):
 
     def _ready(self, request: Request) -> tuple[Prepared, Any] | Completion:
         try:
-            prepared = self._prompts.prepare_whole(request)
-            return prepared, sampling(request, prepared.most, self._version)
+            prepared = self._prompts.prepare(request)
+            return prepared, sampling(request, prepared, self._version)
         except MemserveError as error:
             return Completion(text=None, error=error, request_id=request.id)
 
@@ -122,11 +129,31 @@ class Offline(Tokenizing):
         parts = [self._apart(request, prepared, _sample(request, one)) for one in output.outputs]
         return self._joined(request, parts, usage(output))
 
-    def _run(self, prompts: Sequence[list[int]], settings: Sequence[Any]) -> list[Any]:
-        if not prompts:
+    def _run(self, asked: Sequence[Any], settings: Sequence[Any]) -> list[Any]:
+        if not asked:
             return []
-        asked = [{"prompt_token_ids": ids} for ids in prompts]
         return list(self._llm.generate(asked, list(settings), use_tqdm=False, lora_request=self._adapter))
+
+    def _show(self, config: Any, text: str, images: Sequence[Any]) -> tuple[list[int], Any]:
+        """The ids as the processor expands them, and what vLLM is asked, which expands its own."""
+        from vllm.transformers_utils.processor import cached_processor_from_config
+
+        if len(images) > (most := config.multimodal_config.get_limit_per_prompt("image")):
+            raise InvalidInput(f"at most {most} pictures in a prompt, not {len(images)}")
+        plain = self._prompts.bare(text)
+        try:
+            processor: Any = cached_processor_from_config(config)
+            made = processor(text=[text], images=[list(images)], add_special_tokens=False)
+        except Exception as error:
+            raise InvalidInput(f"the model's processor refuses this prompt: {error}"[:200]) from error
+        ids = [int(token) for token in made["input_ids"][0]]
+        if ids == plain:
+            raise InvalidInput("the model's chat template leaves the pictures out")
+        return ids, {"prompt_token_ids": plain, "multi_modal_data": {"image": list(images)}}
+
+
+def _asked(prepared: Prepared) -> Any:
+    return prepared.pictures or {"prompt_token_ids": prepared.ids}
 
 
 def _score(pair: ScorePair, told: Any) -> Score:
@@ -147,7 +174,8 @@ def _known(model: str, version: str, config: Any, prompts: Prompts) -> Capabilit
     return replace(
         capabilities, engine=f"vllm {version}", model=model, device=current_platform.device_type,
         tasks=frozenset({"generate"}), context=config.max_model_len, chat=prompts.chat,
-        thinking=prompts.thinking_modes - {"budget"}, template=prompts.chat,
+        thinking=prompts.thinking_modes - (set() if bounds_thoughts() else {"budget"}), template=prompts.chat,
+        tools=prompts.family is not None, images=prompts.reader is not None and prompts.chat,
         logprobs=config.max_logprobs, deterministic=exact, extras=extras(),
         roles=frozenset(), normalize=False, dimensions=False,
     )  # fmt: skip
@@ -200,7 +228,7 @@ def extras() -> frozenset[str]:
     return frozenset(PREFIX + name for name in names if not name.startswith("_"))
 
 
-def sampling(request: Request, limit: int, version: str, **more: Any) -> Any:
+def sampling(request: Request, prepared: Prepared, version: str, **more: Any) -> Any:
     """Everything that the request says, and nothing of the checkpoint's own sampling defaults."""
     from vllm import SamplingParams
 
@@ -209,14 +237,16 @@ def sampling(request: Request, limit: int, version: str, **more: Any) -> Any:
         return SamplingParams(
             n=1 if not request.temperature else request.n, temperature=request.temperature or 0.0,
             top_p=1.0 if request.top_p is None else request.top_p, top_k=request.top_k or 0,
-            min_p=request.min_p or 0.0, seed=request.seed, stop=list(request.stop) or None, max_tokens=limit,
-            logprobs=request.logprobs, **_structured(request, version), **own, **more,
+            min_p=request.min_p or 0.0, seed=request.seed, max_tokens=prepared.most,
+            stop=None if prepared.parted else list(request.stop) or None, logprobs=request.logprobs,
+            **_structured(request, prepared, version), **own, **more,
         )  # fmt: skip
     except (ValueError, TypeError) as error:
         raise InvalidInput(f"vLLM refuses the settings: {error}") from error
 
 
-def _structured(request: Request, version: str) -> dict[str, Any]:
+def _structured(request: Request, prepared: Prepared, version: str) -> dict[str, Any]:
+    """The grammar. A thought, and calls, stand outside of what binds the answer: a structural tag says so."""
     asked: dict[str, Any] = {}
     if request.schema is not None:
         _check_schema(request.schema)
@@ -225,7 +255,10 @@ def _structured(request: Request, version: str) -> dict[str, Any]:
         asked = {"regex": request.regex}
     elif request.choices is not None:
         asked = {"choice": list(request.choices)}
-    else:
+    if prepared.parted:
+        tag = structural_tag(request, prepared, thought=True)
+        asked = {"structural_tag": json.dumps(tag)} if tag else {}
+    if not asked:
         return {}
     from vllm import sampling_params
 

@@ -1,42 +1,58 @@
-"""What both benchmarks share: one flag for the backend, a stage that asks, and a judge's yes or no."""
+"""What both benchmarks share: one flag for the backend, a stage that asks, its cost, a judge's yes or no."""
 
 from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from examples.common.demo import served
-from examples.common.retrieval import Bm25, Dense, Retriever
+from examples.common.report import Report, costs, version
+from examples.common.retrieval import Bm25, Dense, Retriever, words
 
 import memserve
 from memserve.protocol import Generator
 from memserve.run import answers, run
 
 DEMO = "demo"
+PRICED = ("1xL4", "1xH100", "openai:gpt-4o-mini")
+CNY_PER_USD = 7.1
 
 
 def flags(description: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=description)
-    parser.add_argument("--data", type=Path, help="the published data file; without it, small synthetic data")
-    parser.add_argument("--out", type=Path, default=Path("results"), help="a folder; run again to resume")
-    parser.add_argument("--backend", default=DEMO, help=f"any memserve backend; {DEMO}: a scripted server")
-    parser.add_argument("--model", help="the model that answers")
-    parser.add_argument("--base-url", help="the server of an HTTP backend")
-    parser.add_argument("--judge-model", help="the model that judges; by default the one that answers")
-    parser.add_argument("--judge-backend", help="its backend")
-    parser.add_argument("--judge-base-url")
-    parser.add_argument("--retriever", choices=("none", "bm25", "embedder"), default="bm25")
-    parser.add_argument("--embedder", help="the embedding model")
-    parser.add_argument("--embedder-backend", help="its backend; by default that of the model")
-    parser.add_argument("--embedder-base-url")
-    parser.add_argument("--top", type=int, default=5, help="how much is retrieved for a question")
-    parser.add_argument("--concurrency", type=int, help="the most requests in flight")
-    parser.add_argument("--budget", help="stop before more is spent on one stage: 20usd")
+    add = parser.add_argument
+    add(
+        "--data",
+        type=Path,
+        help="the published data, in any layout; without it, small synthetic data",
+    )
+    add("--out", type=Path, default=Path("results"), help="a folder; run again to resume")
+    add("--original", type=Path, metavar="FOLDER", help="take the prompts from this checkout")
+    add("--backend", default=DEMO, help=f"any memserve backend; {DEMO}: a scripted server")
+    add("--model", help="the model that answers")
+    add("--base-url", help="the server of an HTTP backend")
+    add("--judge-model", help="the model that judges; by default the one that answers")
+    add("--judge-backend", help="its backend")
+    add("--judge-base-url")
+    add("--retriever", choices=("none", "bm25", "embedder"), default="bm25")
+    add("--embedder", help="the embedding model")
+    add("--embedder-backend", help="its backend; by default that of the model")
+    add("--embedder-base-url")
+    add("--concurrency", type=int, help="the most requests in flight")
+    add("--budget", help="stop before more is spent on one stage: 20usd")
+    add(
+        "--costs",
+        nargs="*",
+        metavar="SPEC",
+        default=list(PRICED),
+        help="machines and providers of the cost sheet",
+    )
+    add("--cny-per-usd", type=float, default=CNY_PER_USD, help=f"taken for the cost sheet: {CNY_PER_USD}")
     return parser
 
 
@@ -48,30 +64,54 @@ class Bench:
     answering: Generator
     judging: Generator
     retriever: Retriever | None
+    report: Report
 
     def ask(self, name: str, requests: Iterable[Mapping[str, Any]], generator: Generator,
             max_tokens: int) -> dict[str, str]:  # fmt: skip
         """Run a stage; its answers by id. What is answered already is not asked again."""
         output = self.chosen.out / f"{name}.jsonl"
-        settings = {"max_tokens": max_tokens, "temperature": 0.0}
-        concurrency, budget = self.chosen.concurrency, self.chosen.budget
-        summary = run(
-            requests, output, generator=generator, settings=settings, concurrency=concurrency, budget=budget
-        )
+        known = generator.capabilities.temperature
+        settings = {"max_tokens": max_tokens, **({"temperature": 0.0} if known else {})}
+        summary = run(requests, output, generator=generator, settings=settings,
+                      concurrency=self.chosen.concurrency, budget=self.chosen.budget)  # fmt: skip
         print(f"{name}: {summary}")
-        return {row["id"]: row["text"] or "" for row in answers(output)}
+        rows = list(answers(output))
+        used = [row.get("usage") or {} for row in rows]
+        self.report.spent[name] = {
+            "requests": len(rows), "prompt_tokens": sum(one.get("prompt_tokens") or 0 for one in used),
+            "completion_tokens": sum(one.get("completion_tokens") or 0 for one in used), "usd": summary.usd,
+        }  # fmt: skip
+        return {row["id"]: row["text"] or "" for row in rows}
 
-    def answer(self, requests: Iterable[Mapping[str, Any]]) -> dict[str, str]:
-        return self.ask("answers", requests, self.answering, max_tokens=500)
+    def answer(
+        self, requests: Iterable[Mapping[str, Any]], max_tokens: int, name: str = "answers"
+    ) -> dict[str, str]:
+        return self.ask(name, requests, self.answering, max_tokens)
 
-    def judge(self, requests: Iterable[Mapping[str, Any]]) -> dict[str, bool]:
-        told = self.ask("verdicts", requests, self.judging, max_tokens=10)
-        return {name: "yes" in text.lower() for name, text in told.items()}
+    def judge(self, requests: Iterable[Mapping[str, Any]], name: str = "verdicts") -> dict[str, bool]:
+        told = self.ask(name, requests, self.judging, max_tokens=10)
+        return {one: "yes" in text.lower() for one, text in told.items()}
+
+    def finish(self, stage: str = "answers") -> None:
+        """The cost sheet of what this stage took, and the page."""
+        spent, chosen = self.report.spent[stage], self.chosen
+        count = max(1, spent["requests"])
+        each = spent["prompt_tokens"] // count, spent["completion_tokens"] // count, spent["requests"]
+        named = None if chosen.backend == DEMO else chosen.model
+        try:
+            self.report.sheet = costs(named, chosen.costs, each, chosen.cny_per_usd) if chosen.costs else []
+        except memserve.errors.MemserveError as error:
+            print(f"no cost sheet: {error}")
+        self.report.facts["yuan for a dollar"] = f"{chosen.cny_per_usd} (--cny-per-usd)"
+        self.report.print()
+        self.report.write(chosen.out)
+        print(f"report: {chosen.out / 'report.html'}")
 
 
 @contextmanager
-def opened(chosen: argparse.Namespace) -> Iterator[Bench]:
-    """Open the models that the flags name, and the demo server where one of them needs it."""
+def opened(chosen: argparse.Namespace, title: str,
+           split: Callable[[str], list[str]] = words) -> Iterator[Bench]:  # fmt: skip
+    """Open the models that the flags name, and the demo server if one needs it; `split`: BM25's words."""
     with ExitStack() as stack:
         demo: list[str] = []
 
@@ -88,28 +128,27 @@ def opened(chosen: argparse.Namespace) -> Iterator[Bench]:
         if chosen.judge_model or chosen.judge_backend:
             judge = where(chosen.judge_backend or chosen.backend, chosen.judge_base_url or chosen.base_url)
             judging = stack.enter_context(memserve.generator(chosen.judge_model or model, **judge))
-        retriever: Retriever | None = Bm25() if chosen.retriever == "bm25" else None
+        retriever: Retriever | None = Bm25(split) if chosen.retriever == "bm25" else None
         if chosen.retriever == "embedder":
             backend = chosen.embedder_backend or chosen.backend
             embeds_at = where(backend, chosen.embedder_base_url or chosen.base_url)
             name = chosen.embedder or (DEMO if backend == DEMO else None)
             retriever = Dense(stack.enter_context(memserve.embedder(name, **embeds_at)))
         chosen.out.mkdir(parents=True, exist_ok=True)
-        yield Bench(chosen, answering, judging, retriever)
+        facts = {"answered by": f"{answering.capabilities.backend}: {answering.capabilities.model}",
+                 "judged by": f"{judging.capabilities.backend}: {judging.capabilities.model}",
+                 "retriever": chosen.embedder or chosen.retriever, "with": version()}  # fmt: skip
+        yield Bench(chosen, answering, judging, retriever, Report(title, facts))
 
 
-def verdict_prompt(question: str, answer: str, response: str, rule: str) -> str:
-    """The judge's prompt: both benchmarks differ only in the rule."""
-    return (
-        f"You compare a model's response with the correct answer to a question. {rule}\n\n"
-        f"Question: {question}\nCorrect answer: {answer}\nModel response: {' '.join(response.split())}\n\n"
-        "Is the response correct? Reply with yes or no only."
-    )
-
-
-def mean(values: Iterable[float]) -> float:
-    numbers = list(values)
-    return sum(numbers) / len(numbers) if numbers else 0.0
+def rows_of(path: Path) -> list[Any]:
+    """The objects of a .json file with a list, of one with one object, or of a .jsonl file."""
+    text = path.read_text(encoding="utf-8")
+    try:
+        found = json.loads(text)
+    except ValueError:
+        return [json.loads(line) for line in text.splitlines() if line.strip()]
+    return found if isinstance(found, list) else [found]
 
 
 def write_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:

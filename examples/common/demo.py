@@ -17,6 +17,8 @@ from zlib import crc32
 from examples.common.retrieval import words
 
 DIMENSIONS = 256
+FRAME = ("Below is", "Below are", "From the", "Read one")
+"""How our own prompts begin their instructions."""
 
 
 @contextmanager
@@ -34,13 +36,13 @@ def served() -> Iterator[str]:
 
 
 def reply(prompt: str) -> str:
-    """What the demo says to a prompt."""
-    question = _after("Question:", prompt)
+    """What the demo says to a prompt: the line before the question that shares most words with it."""
+    before, _, asked = prompt.rpartition("Question:")
     if "Model response:" in prompt:
         return _verdict(_after("Correct answer:", prompt), _after("Model response:", prompt))
-    lines = [line for line in prompt.splitlines() if line.strip() and question not in line]
-    asked = set(words(question))
-    best = max(lines, key=lambda line: len(asked & set(words(line))), default="")
+    wanted = set(words(asked.split("Answer")[0].split("Short answer")[0]))
+    lines = [line for line in before.splitlines() if line.strip() and not line.startswith(FRAME)]
+    best = max(lines, key=lambda line: len(wanted & set(words(line))), default="")
     return best.partition(": ")[2] or best
 
 

@@ -1,20 +1,20 @@
-"""Two retrievers over small histories: BM25 by words, and an embedder by meaning. The best first."""
+"""Retrievers over small histories: BM25 by words, an embedder by meaning, and chance. The best first."""
 
 from __future__ import annotations
 
-import math
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Protocol
 
+import numpy as np
+
 if TYPE_CHECKING:
-    import numpy as np
     from numpy.typing import NDArray
 
     from memserve.protocol import Embedder
 
-K1, B = 1.5, 0.75
+K1, B, LEAST = 1.5, 0.75, 0.25
 BATCH = 256
 
 
@@ -28,22 +28,44 @@ def words(text: str) -> list[str]:
     return re.findall(r"\w+", text.lower())
 
 
+def blanks(text: str) -> list[str]:
+    return text.split(" ")
+
+
 class Bm25:
-    """Okapi BM25; a history has tens of sessions, so nothing is indexed ahead."""
+    """Okapi BM25 as the package rank_bm25 (0.2.2) computes it.
+
+    A word that most documents hold weighs a quarter of the mean weight, in place of a negative one.
+    """
+
+    def __init__(self, split: Callable[[str], list[str]]) -> None:
+        self._split = split
 
     def rank(self, query: str, documents: Sequence[str]) -> list[int]:
-        counts = [Counter(words(document)) for document in documents]
-        usual = sum(count.total() for count in counts) / max(1, len(counts)) or 1.0
-        scores = [0.0] * len(counts)
-        for term in words(query):
-            holders = sum(term in count for count in counts)
-            weight = math.log(1 + (len(counts) - holders + 0.5) / (holders + 0.5))
-            for place, count in enumerate(counts):
-                often = count[term]
-                scores[place] += (
-                    weight * often * (K1 + 1) / (often + K1 * (1 - B + B * count.total() / usual))
-                )
-        return sorted(range(len(scores)), key=lambda place: -scores[place])
+        if not documents:
+            return []
+        counts = [Counter(self._split(document)) for document in documents]
+        lengths = np.array([count.total() for count in counts])
+        weights = _weights(counts)
+        scores = np.zeros(len(counts))
+        for term in self._split(query):
+            often = np.array([count[term] for count in counts])
+            longer = 1 - B + B * lengths / (lengths.sum() / len(counts))
+            scores += (weights.get(term) or 0) * (often * (K1 + 1) / (often + K1 * longer))
+        return [int(place) for place in np.argsort(scores)[::-1]]
+
+
+def _weights(counts: Sequence[Counter[str]]) -> dict[str, float]:
+    """Each word's weight; in the order in which the words appear, since the sum depends on it."""
+    holders: Counter[str] = Counter()
+    for count in counts:
+        holders.update(dict.fromkeys(count, 1))
+    found = {word: float(np.log(len(counts) - n + 0.5) - np.log(n + 0.5)) for word, n in holders.items()}
+    total = 0.0
+    for weight in found.values():
+        total += weight
+    least = LEAST * total / len(found)
+    return {word: least if weight < 0 else weight for word, weight in found.items()}
 
 
 class Dense:

@@ -1,13 +1,16 @@
-"""LoCoMo's published format (locomo10.json), read from a file, or made small and synthetic."""
+"""LoCoMo's published files in each layout there is, or small synthetic data in the newer one."""
 
 from __future__ import annotations
 
 import json
 import random
-from collections.abc import Mapping, Sequence
+import zipfile
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from examples.common.bench import rows_of
 
 CATEGORIES = {1: "multi-hop", 2: "temporal", 3: "open-domain", 4: "single-hop", 5: "adversarial"}
 SPEAKERS = (("Mira", "Tomas"), ("Lena", "Oskar"), ("Priya", "Jonas"))
@@ -26,8 +29,8 @@ class Turn:
     date: str
 
     @property
-    def line(self) -> str:
-        return f"[{self.date}] {self.speaker}: {self.text}"
+    def said(self) -> str:
+        return f'{self.speaker} said, "{self.text}"'
 
 
 @dataclass(frozen=True)
@@ -37,50 +40,85 @@ class Question:
     answer: str
     category: int
     evidence: Sequence[str]
+    tempting: str = ""
+    """Of an adversarial question: the wrong answer that it suggests."""
 
 
 @dataclass(frozen=True)
 class Conversation:
+    """A talk; its observations and summaries (session, date, text, turns) where the data has them."""
+
     id: str
     speakers: tuple[str, str]
     turns: Sequence[Turn]
     questions: Sequence[Question]
+    observations: Sequence[tuple[int, str, str, tuple[str, ...]]] = ()
+    summaries: Sequence[tuple[int, str, str]] = ()
 
 
 def load(path: Path | None) -> list[Conversation]:
-    """The conversations of locomo10.json; synthetic ones without a path."""
-    rows = json.loads(path.read_text(encoding="utf-8")) if path else synthetic()
-    return [_conversation(row) for row in rows]
+    """locomo10.json; a conversation's file, a folder or a .zip of them; synthetic data without a path."""
+    if path is None:
+        return [_conversation(row, row["sample_id"]) for row in synthetic()]
+    return [_conversation(row, name) for name, row in _rows(path)]
 
 
-def _conversation(row: Mapping[str, Any]) -> Conversation:
-    talk, name = row["conversation"], row["sample_id"]
-    numbers = sorted(
-        int(key.removeprefix("session_")) for key in talk if key.removeprefix("session_").isdigit()
-    )
-    turns = [
-        _turn(turn, talk[f"session_{number}_date_time"])
-        for number in numbers
-        for turn in talk[f"session_{number}"]
-    ]
+def _rows(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    if path.suffix == ".zip":
+        with zipfile.ZipFile(path) as packed:
+            for name in sorted(name for name in packed.namelist() if name.endswith(".json")):
+                if "__MACOSX" not in name:
+                    yield Path(name).stem, json.loads(packed.read(name))
+        return
+    for file in sorted(path.glob("*.json")) if path.is_dir() else [path]:
+        for place, row in enumerate(rows_of(file)):
+            yield row.get("sample_id", f"{file.stem}-{place}" if place else file.stem), row
+
+
+def _conversation(row: Mapping[str, Any], name: str) -> Conversation:
+    """Newer files keep the sessions in `conversation`, the rest beside it; older ones all in one object."""
+    talk = row.get("conversation", row)
+    if "speaker_a" not in talk or "qa" not in row:
+        raise SystemExit(f"{name}: no conversation of LoCoMo (speaker_a, session_1, qa, ...)")
+    ends = (key.removeprefix("session_") for key in talk)
+    numbers = sorted(int(end) for end in ends if end.isdigit() and talk[f"session_{end}"])
+    dates = {number: talk[f"session_{number}_date_time"] for number in numbers}
+    turns = [_turn(turn, dates[number]) for number in numbers for turn in talk[f"session_{number}"]]
     questions = [_question(name, place, asked) for place, asked in enumerate(row["qa"])]
-    return Conversation(name, (talk["speaker_a"], talk["speaker_b"]), turns, questions)
+    noted, summed = row.get("observation", talk), row.get("session_summary", talk)
+    observations = [
+        (number, dates[number], text, names)
+        for number in numbers
+        for text, names in _observed(noted.get(f"session_{number}_observation") or {})
+    ]
+    summaries = [(number, dates[number], text) for number in numbers
+                 if (text := summed.get(f"session_{number}_summary"))]  # fmt: skip
+    speakers = (talk["speaker_a"], talk["speaker_b"])
+    return Conversation(name, speakers, turns, questions, observations, summaries)
+
+
+def _observed(noted: Mapping[str, Any]) -> Iterator[tuple[str, tuple[str, ...]]]:
+    for facts in noted.values():
+        for text, names in facts:
+            parts = names.split(",") if isinstance(names, str) else names
+            yield text, tuple(part.strip() for part in parts)
 
 
 def _turn(turn: Mapping[str, Any], date: str) -> Turn:
     caption = turn.get("blip_caption")
-    text = turn["text"] + (f" [shares a picture: {caption}]" if caption else "")
+    text = turn.get("clean_text", turn["text"]) + (f" [shares a picture: {caption}]" if caption else "")
     return Turn(turn["dia_id"], turn["speaker"], text, date)
 
 
 def _question(name: str, place: int, asked: Mapping[str, Any]) -> Question:
     """Adversarial questions have no answer in the data, only a tempting wrong one."""
-    answer = "no information available" if asked["category"] == 5 else str(asked["answer"])
-    if asked["category"] == 3:
+    category, evidence = asked["category"], asked.get("evidence") or ()
+    answer = str(asked.get("answer", ""))
+    if category == 3:
         answer = answer.split(";")[0].strip()  # what follows is the annotator's explanation
-    return Question(
-        f"{name}-{place}", asked["question"], answer, asked["category"], asked.get("evidence") or ()
-    )
+    tempting = str(asked.get("adversarial_answer", answer)) if category == 5 else ""
+    said = "no information available" if category == 5 else answer
+    return Question(f"{name}-{place}", asked["question"], said, category, evidence, tempting)
 
 
 def synthetic(seed: int = 0) -> list[dict[str, Any]]:
@@ -91,6 +129,8 @@ def synthetic(seed: int = 0) -> list[dict[str, Any]]:
 
 def _talk(number: int, pair: tuple[str, str], chance: random.Random) -> dict[str, Any]:
     conversation: dict[str, Any] = {"speaker_a": pair[0], "speaker_b": pair[1]}
+    noted: dict[str, Any] = {}
+    summed: dict[str, str] = {}
     questions: list[dict[str, Any]] = []
     things, places = chance.sample(THINGS, 6), chance.sample(PLACES, 6)
     for session in range(1, 7):
@@ -107,6 +147,9 @@ def _talk(number: int, pair: tuple[str, str], chance: random.Random) -> dict[str
             {"speaker": (who, other)[n % 2], "dia_id": f"D{session}:{n + 1}", "text": text}
             for n, text in enumerate(said)
         ]
+        fact = f"{who} bought a {thing} in {place} on {session + 3} {month}."
+        noted[f"session_{session}_observation"] = {who: [[fact, f"D{session}:3"]]}
+        summed[f"session_{session}_summary"] = f"{who} and {other} talked. {fact}"
         questions += _asked(session, who, other, thing, place, month)
     bought = [things[n] for n in range(0, 6, 2)]
     evidence = [f"D{n}:3" for n in (1, 3, 5)]
@@ -118,7 +161,8 @@ def _talk(number: int, pair: tuple[str, str], chance: random.Random) -> dict[str
             "evidence": evidence,
         }
     )
-    return {"sample_id": f"synthetic-{number}", "conversation": conversation, "qa": questions}
+    return {"sample_id": f"synthetic-{number}", "conversation": conversation, "qa": questions,
+            "observation": noted, "session_summary": summed}  # fmt: skip
 
 
 def _asked(session: int, who: str, other: str, thing: str, place: str, month: str) -> list[dict[str, Any]]:

@@ -1,10 +1,13 @@
-"""LoCoMo's own measure: F1 over normalized words, by category; without its Porter stemmer."""
+"""LoCoMo's own measures: F1 over Porter stems by category, recall; ROUGE and BERTScore by their packages."""
 
 from __future__ import annotations
 
-import re
 import string
 from collections import Counter
+from collections.abc import Sequence
+from functools import cache
+from re import sub
+from typing import Any
 
 from examples.locomo.data import Question
 
@@ -24,7 +27,7 @@ def points(question: Question, told: str) -> float:
 
 
 def f1(told: str, wanted: str) -> float:
-    given, gold = Counter(normalized(told)), Counter(normalized(wanted))
+    given, gold = Counter(stems(told)), Counter(stems(wanted))
     same = (given & gold).total()
     if not same:
         return 0.0
@@ -32,5 +35,58 @@ def f1(told: str, wanted: str) -> float:
     return 2 * precision * recall / (precision + recall)
 
 
-def normalized(text: str) -> list[str]:
-    return re.sub(r"\b(a|an|the|and)\b", " ", text.lower().translate(_PUNCTUATION)).split()
+def recall(question: Question, shown: Sequence[str]) -> float:
+    """The share of the evidence among what was shown, turns or sessions; 1 where there is no evidence."""
+    if not question.evidence:
+        return 1.0
+    if shown and shown[0].startswith("S"):
+        sessions = {name[1:] for name in shown}
+        found = [name.split(":")[0][1:] in sessions for name in question.evidence]
+    else:
+        found = [name in shown for name in question.evidence]
+    return sum(found) / len(found)
+
+
+def rouge(told: str, wanted: str) -> float:
+    """ROUGE-1's F over stems, by the package rouge."""
+    from rouge import Rouge
+
+    given, gold = " ".join(stems(told)), " ".join(stems(wanted))
+    try:
+        return float(Rouge().get_scores(given, gold, avg=True)["rouge-1"]["f"])
+    except ValueError:  # an empty text
+        return 0.0
+
+
+def bertscore(told: str, wanted: str) -> float:
+    """BERTScore's F1, rescaled and not below 0, by the package bert-score."""
+    from bert_score import score
+
+    *_, found = score(
+        [" ".join(words(told))], [" ".join(words(wanted))], lang="en", rescale_with_baseline=True
+    )
+    return max(0.0, float(found[0]))
+
+
+MORE = {"rouge": rouge, "bertscore": bertscore}
+
+
+def words(text: str) -> list[str]:
+    """Without commas, case, punctuation and articles, in the benchmark's order of steps."""
+    bare = text.replace(",", "").lower().translate(_PUNCTUATION)
+    return sub(r"\b(a|an|the|and)\b", " ", bare).split()
+
+
+def stems(text: str) -> list[str]:
+    """NLTK's Porter stemmer in its default mode, which is not the algorithm of 1980."""
+    stem = _stemmer().stem
+    return [stem(word) for word in words(text)]
+
+
+@cache
+def _stemmer() -> Any:
+    try:
+        from nltk.stem import PorterStemmer
+    except ImportError:
+        raise SystemExit("LoCoMo's F1 needs NLTK's stemmer: pip install nltk") from None
+    return PorterStemmer()

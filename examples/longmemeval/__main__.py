@@ -1,100 +1,170 @@
-"""LongMemEval end to end: retrieve, answer, judge, score; on any backend by one flag.
+"""LongMemEval as its authors run it: index, retrieve, read, answer, judge, score; on any backend by one flag.
 
 python -m examples.longmemeval                                            # a scripted server, synthetic data
 python -m examples.longmemeval --data longmemeval_s.json --backend openai --model gpt-4o --retriever none
+python -m examples.longmemeval --data longmemeval_s.json --granularity turn --original LongMemEval
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import argparse
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
-from examples.common.bench import flags, mean, opened, verdict_prompt, write_lines
-from examples.common.retrieval import Retriever
-from examples.longmemeval.data import Instance, load
+from examples.common.bench import Bench, flags, opened, write_lines
+from examples.common.report import Measure
+from examples.common.retrieval import blanks
+from examples.longmemeval import measures, prompts, reading
+from examples.longmemeval.data import TYPES, Instance, load
+from examples.longmemeval.index import EXPANSIONS, GRANULARITIES, JOINS, Document, Expansion, documents
 
-RULE = (
-    "The response is correct if it contains the correct answer or says the same in other words; "
-    "if it contains only a part of what is required, it is not."
-)
-RULES = {
-    "temporal-reasoning": f"{RULE} A count of days, weeks or months may be off by one.",
-    "knowledge-update": f"{RULE} It may mention earlier values too, as long as it gives the updated one.",
-    "single-session-preference": "The correct answer is a rubric of what the user would like: the response "
-    "is correct if it recalls and uses the user's personal information rightly, not in every point.",
-}
-UNANSWERABLE = "The question cannot be answered from the history, and the response is correct if it says so."
+ANSWER, STEPS, NOTE = 500, 800, 500
+"""The most tokens of an answer, of one step by step, and of a note: the benchmark's own."""
+Rankings = dict[str, tuple[list[int], list[Document]]]
 
 
 def main(words: Sequence[str] | None = None) -> dict[str, float]:
-    chosen = flags("LongMemEval on any backend").parse_args(words)
+    chosen = options().parse_args(words)
     instances = load(chosen.data)
-    with opened(chosen) as bench:
-        found = {one.id: sessions(one, bench.retriever, chosen.top) for one in instances}
-        told = bench.answer(questions(instances, found))
-        write_lines(
-            chosen.out / "hypotheses.jsonl",
-            ({"question_id": name, "hypothesis": text} for name, text in told.items()),
-        )
-        right = bench.judge(verdicts(instances, told))
-    scores = score(instances, right)
-    if bench.retriever:
-        scores["recall of evidence sessions"] = recall(instances, found)
-    for name, value in scores.items():
-        print(f"{name:32} {value:.3f}")
-    return scores
+    asked = prompts.of(chosen.original)
+    expansion = None
+    if chosen.expansion:
+        expansion = Expansion.read(chosen.expansion, chosen.join, chosen.expansions)
+    with opened(chosen, "LongMemEval", split=blanks) as bench:
+        bench.report.facts |= said(chosen, asked.source, len(instances))
+        ranked = rankings(instances, bench, chosen.granularity, expansion)
+        bench.report.tables["retrieval"] = retrieval(instances, ranked, chosen.granularity)
+        chunks = {one.id: shown(one, ranked, chosen) for one in instances}
+        if chosen.reading == "con-separate":
+            chunks = notes(instances, chunks, bench, asked)
+        most = chosen.max_tokens or (ANSWER if chosen.reading == "direct" else STEPS)
+        told = bench.answer(questions(instances, chunks, bench, asked, most), most)
+        published = ({"question_id": name, "hypothesis": text} for name, text in told.items())
+        write_lines(chosen.out / "hypotheses.jsonl", published)
+        right = bench.judge(verdicts(instances, told, asked))
+        bench.report.tables["answers"] = answers(instances, right)
+        means = {one.name: one.mean for rows in bench.report.tables.values() for one in rows}
+        by_type = [means[kind] for kind in TYPES if kind in means]
+        means["task-averaged accuracy"] = sum(by_type) / max(1, len(by_type))
+        bench.report.facts["task-averaged accuracy"] = f"{means['task-averaged accuracy']:.4f}"
+        bench.finish()
+    return means
 
 
-def sessions(one: Instance, retriever: Retriever | None, top: int) -> list[int]:
-    """Places of the sessions that are shown, in the order of time."""
-    if retriever is None:
-        return list(range(len(one.sessions)))
-    texts = ["\n".join(turn["content"] for turn in session) for session in one.sessions]
-    return sorted(retriever.rank(one.question, texts)[:top])
-
-
-def questions(instances: Sequence[Instance], found: dict[str, list[int]]) -> Iterator[dict[str, Any]]:
-    for one in instances:
-        yield {"id": one.id, "prompt": prompt(one, found[one.id]), "meta": {"type": one.type}}
-
-
-def prompt(one: Instance, places: Sequence[int]) -> str:
-    """The history first, so that questions about the same history share a prefix; then the question."""
-    parts = [f"### Session of {one.session_dates[place]}\n{_shown(one, place)}" for place in places]
-    return (
-        "Below is the history of your chats with a user. Answer the question from it.\n\n"
-        + "\n\n".join(parts)
-        + f"\n\nToday is {one.date}.\nQuestion: {one.question}"
+def options() -> argparse.ArgumentParser:
+    parser = flags("LongMemEval on any backend")
+    add = parser.add_argument
+    add("--granularity", choices=GRANULARITIES, default="session")
+    add(
+        "--top",
+        type=int,
+        default=5,
+        help="sessions or rounds that the model reads; without a retriever 1000",
     )
+    add("--expansion", choices=EXPANSIONS, help="expand the index's keys")
+    add("--join", choices=JOINS, default="merge", help="how an expansion joins its key")
+    add("--expansions", type=Path, help="the file of expansions, by session or turn")
+    add("--reading", choices=("direct", "con", "con-separate"), default="direct", help="con: chain of note")
+    add("--history", choices=("json", "nl"), default="json")
+    add("--user-only", action="store_true", help="the model reads what the user said, and nothing else")
+    add("--max-tokens", type=int, help=f"of an answer: {ANSWER}, step by step {STEPS}")
+    return parser
 
 
-def _shown(one: Instance, place: int) -> str:
-    return "\n".join(f"{turn['role']}: {turn['content']}" for turn in one.sessions[place])
+def said(chosen: argparse.Namespace, source: str, count: int) -> dict[str, str]:
+    """What a paper must say of this run."""
+    names = ("granularity", "expansion", "join", "reading", "history", "user_only", "top")
+    how = {name.replace("_", " "): str(getattr(chosen, name)) for name in names}
+    return {"data": f"{chosen.data or 'synthetic'}: {count} questions", "prompts": source, **how}
 
 
-def verdicts(instances: Sequence[Instance], told: dict[str, str]) -> Iterator[dict[str, Any]]:
+def rankings(
+    instances: Sequence[Instance], bench: Bench, granularity: str, expansion: Expansion | None
+) -> Rankings:
+    """Each instance's documents and their order; nothing without a retriever."""
+    if bench.retriever is None:
+        return {}
+    found = {}
+    for one in instances:
+        held = documents(one, granularity, expansion)
+        found[one.id] = bench.retriever.rank(one.question, [document.text for document in held]), held
+    return found
+
+
+def retrieval(instances: Sequence[Instance], ranked: Rankings, granularity: str) -> list[Measure]:
+    """The benchmark's measures over the questions that its averages count."""
+    counted = [ranked[one.id] for one in instances if one.id in ranked and measures.counts(one)]
+    kinds = {granularity: measures.measured}
+    if granularity == "turn":
+        kinds["session"] = measures.by_session
+    rows = []
+    for kind, measure in kinds.items() if counted else ():
+        for k in measures.AT:
+            each = [measure(order, [document.id for document in held], k) for order, held in counted]
+            for name, values in zip(
+                ("recall_any", "recall_all", "ndcg_any"), zip(*each, strict=True), strict=True
+            ):
+                rows.append(Measure(f"{kind} {name}@{k}", values))
+    return rows
+
+
+def shown(one: Instance, ranked: Rankings, chosen: argparse.Namespace) -> list[reading.Chunk]:
+    if one.id not in ranked:
+        top = max(chosen.top, 1000)
+        return reading.whole(one, chosen.granularity, top, user_only=chosen.user_only)
+    order, held = ranked[one.id]
+    return reading.retrieved(one, [held[place] for place in order], chosen.top, user_only=chosen.user_only)
+
+
+def notes(instances: Sequence[Instance], chunks: Mapping[str, list[reading.Chunk]], bench: Bench,
+          asked: prompts.Prompts) -> dict[str, list[reading.Chunk]]:  # fmt: skip
+    """A note on each chunk, in a stage of its own."""
+    requests = (
+        {"id": f"{one.id}#{number}", "prompt": asked.note.format(chunk.date, json.dumps(chunk.content),
+                                                                one.date, one.question)}
+        for one in instances for number, chunk in enumerate(chunks[one.id])
+    )  # fmt: skip
+    told = bench.answer(requests, NOTE, "notes")
+    return {
+        one.id: reading.noted(
+            chunks[one.id], [told.get(f"{one.id}#{n}", "") for n in range(len(chunks[one.id]))]
+        )
+        for one in instances
+    }
+
+
+def questions(instances: Sequence[Instance], chunks: Mapping[str, list[reading.Chunk]], bench: Bench,
+              asked: prompts.Prompts, most: int) -> Iterator[dict[str, Any]]:  # fmt: skip
+    """The history first, so that questions about the same history share a prefix; then the question."""
+    chosen = bench.chosen
+    template = asked.direct if chosen.reading == "direct" else asked.steps
+    for one in instances:
+        text = reading.history(chunks[one.id], chosen.history, asked.session)
+        read = reading.cut(text, bench.answering, most)
+        yield {
+            "id": one.id,
+            "prompt": template.format(read, one.date, one.question),
+            "meta": {"type": one.type},
+        }
+
+
+def verdicts(
+    instances: Sequence[Instance], told: Mapping[str, str], asked: prompts.Prompts
+) -> Iterator[dict[str, Any]]:
     """Only what was answered is judged; the rest counts as wrong, and stands in the file of failures."""
     for one in instances:
         if one.id in told:
-            rule = UNANSWERABLE if one.unanswerable else RULES.get(one.type, RULE)
-            yield {"id": one.id, "prompt": verdict_prompt(one.question, one.answer, told[one.id], rule)}
+            yield {"id": one.id, "prompt": asked.verdict(one, told[one.id])}
 
 
-def score(instances: Sequence[Instance], right: dict[str, bool]) -> dict[str, float]:
-    types = sorted({one.type for one in instances})
-    scores = {kind: mean(right.get(one.id, False) for one in instances if one.type == kind) for kind in types}
-    scores["unanswerable"] = mean(right.get(one.id, False) for one in instances if one.unanswerable)
-    return {**scores, "accuracy": mean(right.get(one.id, False) for one in instances)}
-
-
-def recall(instances: Sequence[Instance], found: dict[str, list[int]]) -> float:
-    """Share of the evidence sessions that were retrieved, over the questions that have evidence."""
-    shares = []
-    for one in instances:
-        shown = {one.session_ids[place] for place in found[one.id]}
-        if one.evidence and not one.unanswerable:
-            shares.append(len(shown & set(one.evidence)) / len(set(one.evidence)))
-    return mean(shares)
+def answers(instances: Sequence[Instance], right: Mapping[str, bool]) -> list[Measure]:
+    """Accuracy by type, overall, and of the questions that cannot be answered."""
+    points = {one.id: float(right.get(one.id, False)) for one in instances}
+    rows = [Measure(kind, [points[one.id] for one in instances if one.type == kind]) for kind in TYPES]
+    absent = Measure("abstention", [points[one.id] for one in instances if one.unanswerable])
+    return [row for row in (*rows, absent, Measure("accuracy", list(points.values()))) if row.values]
 
 
 if __name__ == "__main__":

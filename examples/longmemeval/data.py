@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from examples.common.bench import rows_of
 
 TOPICS = ("bread", "bicycles", "gardening", "chess", "painting", "hiking", "tea", "radio", "stars", "maps")
 FACTS = (  # type, what the user or the assistant says, question, answer
@@ -19,6 +20,9 @@ FACTS = (  # type, what the user or the assistant says, question, answer
     ("single-session-preference", "user", "When it is about {0}, I only like books by {1}.",
      "Can you suggest a book about {0}, by whom I like?", "books by {1}"),
 )  # fmt: skip
+TYPES = ("single-session-user", "single-session-preference", "single-session-assistant", "multi-session",
+         "temporal-reasoning", "knowledge-update")  # fmt: skip
+Turn = Mapping[str, Any]
 NAMES = ("Ada", "Bruno", "Chen", "Dana", "Emil", "Farah", "Goran", "Hana", "Ines", "Jun")
 
 
@@ -33,17 +37,17 @@ class Instance:
     date: str
     session_ids: Sequence[str]
     session_dates: Sequence[str]
-    sessions: Sequence[Sequence[Mapping[str, Any]]]
+    sessions: Sequence[Sequence[Turn]]
     evidence: Sequence[str]
 
     @property
     def unanswerable(self) -> bool:
-        return self.id.endswith("_abs")
+        return "_abs" in self.id
 
 
 def load(path: Path | None) -> list[Instance]:
-    """The instances of longmemeval_s.json, _m.json or _oracle.json; synthetic ones without a path."""
-    rows = json.loads(path.read_text(encoding="utf-8")) if path else synthetic()
+    """The instances of the s, m and oracle files, cleaned or not, as a list or lines; or synthetic ones."""
+    rows = rows_of(path) if path else synthetic()
     return [_read(row) for row in rows]
 
 
@@ -80,7 +84,9 @@ def _instance(number: int, sessions: int, chance: random.Random) -> dict[str, An
     if not absent:
         history[places[1]].append(_turn(speaker, said.format(topic, name), True))
     held = places if update else places[1:]
-    ids = [f"session-{number}-{place}" for place in range(sessions)]
+    ids = [
+        f"{'answer_' if place in held and not absent else ''}{number}_{place}" for place in range(sessions)
+    ]
     return {
         "question_id": f"q{number}" + ("_abs" if absent else ""),
         "question_type": kind,
@@ -104,4 +110,4 @@ def _chat(chance: random.Random) -> list[dict[str, Any]]:
 
 
 def _turn(role: str, content: str, has_answer: bool = False) -> dict[str, Any]:
-    return {"role": role, "content": content, **({"has_answer": True} if has_answer else {})}
+    return {"role": role, "content": content, "has_answer": has_answer}

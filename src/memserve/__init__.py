@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from memserve import registry as registry
     from memserve import run as run
     from memserve import speed as speed
+    from memserve import tools as tools
     from memserve.client import embedder as embedder
     from memserve.client import generator as generator
     from memserve.client import reranker as reranker
@@ -37,7 +38,7 @@ __version__ = "0.1.0"
 _VALUES = (
     "Capabilities", "Completion", "Delta", "Embeddings", "Ranking", "Raw", "Request", "Score", "Usage",
 )  # fmt: skip
-_PARTS = ("errors", "hardware", "memory", "model", "plan", "protocol", "registry", "run", "speed")
+_PARTS = ("errors", "hardware", "memory", "model", "plan", "protocol", "registry", "run", "speed", "tools")
 _HOMES = {
     **dict.fromkeys(("embedder", "generator", "reranker"), "client"),
     **dict.fromkeys(_VALUES, "protocol"),

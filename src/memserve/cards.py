@@ -26,7 +26,7 @@ def _run(words: Sequence[str] | None) -> int:
 
     found = [card for card in cards() if card.vendor != "cpu"]
     if parser().read(words).json:
-        from memserve.plan.shown import write_json
+        from memserve.plan.page import write_json
 
         write_json({"schema": 1, "cards": [card_object(card) for card in found]})
     else:

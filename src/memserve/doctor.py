@@ -11,8 +11,7 @@ from typing import Any, Protocol, runtime_checkable
 from memserve import cli, registry
 from memserve.errors import MemserveError
 from memserve.extras import release_of
-from memserve.plan.page import Section
-from memserve.plan.shown import Shown
+from memserve.plan.page import Section, Shown
 
 HEADER = ("", "state", "keys", "here", "missing")
 DEVELOPERS = frozenset({"test", "dev", "docs", "oracles"})
@@ -96,7 +95,7 @@ def main(words: Sequence[str] | None = None) -> int:
 
 
 def _run(words: Sequence[str] | None) -> int:
-    from memserve.plan.shown import show
+    from memserve.plan.page import show
 
     options = parser().read(words)
     return show(diagnosis(), options)

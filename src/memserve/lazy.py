@@ -1,13 +1,23 @@
-"""Packages whose public names are loaded when they are first used, so that importing one stays cheap."""
+"""Public names of a package, loaded when they are first used, and how one of them goes."""
 
 from __future__ import annotations
 
 import sys
+import warnings
 from importlib import import_module
 
 TYPE_CHECKING = False  # what checkers take for true
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+
+
+def warn_deprecated(what: str, *, instead: str, removed_in: str, stacklevel: int = 2) -> None:
+    """Warn whoever called the function that calls this (docs/stability.md)."""
+    warnings.warn(
+        f"{what} is deprecated and goes in memserve {removed_in}: use {instead}",
+        DeprecationWarning,
+        stacklevel=stacklevel + 1,
+    )
 
 
 def attach(package: str, homes: Mapping[str, str], renamed: Mapping[str, tuple[str, str]] | None = None,
@@ -21,8 +31,6 @@ def attach(package: str, homes: Mapping[str, str], renamed: Mapping[str, tuple[s
 
     def getattr_(name: str) -> object:
         if renamed and name in renamed:
-            from memserve.deprecation import warn_deprecated
-
             new, release = renamed[name]
             warn_deprecated(f"{package}.{name}", instead=f"{package}.{new}", removed_in=release)
             return getattr(sys.modules[package], new)

@@ -24,7 +24,7 @@ def main(words: Sequence[str] | None = None) -> int:
 
 def _run(words: Sequence[str] | None) -> int:
     from memserve.plan import models
-    from memserve.plan.shown import show
+    from memserve.plan.page import show
     from memserve.plan.tasks.options import asked
 
     options = parser().read(words)

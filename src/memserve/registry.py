@@ -97,6 +97,11 @@ def _of_group(text: str) -> Iterator[Entry]:
             yield Entry(name.strip(), value.strip())
 
 
+def entries() -> tuple[Entry, ...]:
+    """Every installed backend's line."""
+    return tuple(_entries().values())
+
+
 def names() -> tuple[str, ...]:
     """Every installed backend's name."""
     return tuple(sorted(_entries()))

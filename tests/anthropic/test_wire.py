@@ -106,7 +106,7 @@ def test_tools_are_called_whole_and_streamed(claude, opened):
 
 def test_usage_counts_what_caches_held(server, opened):
     server.will(OK)
-    assert opened(server.base_url).generate("hi").usage == Usage(123, 1, 100)
+    assert opened(server.base_url).generate("hi").usage == Usage(123, 1, 100, written_tokens=20)
 
 
 def test_a_stream_tells_usage_once(claude, opened):

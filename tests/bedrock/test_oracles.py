@@ -9,7 +9,7 @@ from extras import need
 from fake_bedrock import ACCESS, SECRET
 
 from memserve.http import Secret
-from memserve_bedrock.credential import Keys, authorization
+from memserve_bedrock.engine import Keys, authorization
 
 MODEL = "us.anthropic.claude-3-5-sonnet-20240620-v1:0"
 

@@ -26,6 +26,7 @@ class CountingServer(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), Handler)
         self.base_url = f"http://127.0.0.1:{self.server_address[1]}/v1"
         self.bodies: list[dict[str, Any]] = []
+        self.models: list[dict[str, Any]] = []
         self.lock, self.now, self.most = threading.Lock(), 0, 0
 
 
@@ -34,7 +35,7 @@ class Handler(BaseHTTPRequestHandler):
     server: CountingServer
 
     def do_GET(self) -> None:
-        self.send(b'{"data": []}', "application/json")
+        self.send(json.dumps({"object": "list", "data": self.server.models}).encode(), "application/json")
 
     def do_POST(self) -> None:
         asked = json.loads(self.rfile.read(int(self.headers["content-length"])))

@@ -11,6 +11,8 @@ import pytest
 
 import memserve
 from memserve import errors
+from memserve.client.generation import Generator
+from memserve.client.handle import for_engine
 from memserve.protocol import Capabilities, Completion, Delta
 
 KNOWN = Capabilities(backend="single", engine="0", model="m", chat=True, max_tokens=True, stream=True, n=True)
@@ -161,3 +163,35 @@ async def test_what_still_waits_is_told_of_the_end(generator):
 def test_a_slip_of_samples_is_refused(generator):
     with pytest.raises(errors.InvalidInput, match="at most"):
         generator.generate("x", n=10**9, temperature=1)
+
+
+class Joining:
+    """Joins calls itself, and is told which request is given up."""
+
+    concurrent = True
+    capabilities = KNOWN
+
+    def __init__(self):
+        self.given_up, self.ended = [], threading.Event()
+
+    def generate(self, requests):
+        if any(request.prompt == "long" for request in requests):
+            self.ended.wait(60)
+        return [Completion(text=str(request.prompt), finish_reason="stop") for request in requests]
+
+    def give_up(self, request):
+        self.given_up.append(request.prompt)
+        self.ended.set()
+
+
+async def test_who_is_cancelled_is_given_up_and_holds_nobody_up():
+    engine = Joining()
+    with Generator(engine, for_engine(engine, 8)) as held:
+        long = asyncio.ensure_future(held.agenerate("long"))
+        short = await asyncio.gather(*(held.agenerate(f"short {n}") for n in range(3)))
+        assert [one.text for one in short] == ["short 0", "short 1", "short 2"]
+        assert not long.done()
+        long.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await long
+    assert engine.given_up == ["long"]

@@ -168,7 +168,7 @@ def _with_expectations(folder: Path, rows: list[dict[str, str]]) -> None:
 
 
 def test_an_expected_failure_that_passes_turns_red(tmp_path: Path) -> None:
-    row = {"test": "test_determinism.py::test_greedy_repeats", "status": "notyet", "reason": "a claim"}
+    row = {"test": "test_sampling.py::test_greedy_repeats", "status": "notyet", "reason": "a claim"}
     _with_expectations(tmp_path, [row])
     done = _suite("-k", "test_greedy_repeats", cwd=tmp_path, path=tmp_path)
     assert done.returncode == 1
@@ -176,14 +176,14 @@ def test_an_expected_failure_that_passes_turns_red(tmp_path: Path) -> None:
 
 
 def test_an_expectation_for_no_test_is_refused(tmp_path: Path) -> None:
-    row = {"test": "test_determinism.py::test_gone", "status": "never", "reason": "none"}
+    row = {"test": "test_sampling.py::test_gone", "status": "never", "reason": "none"}
     _with_expectations(tmp_path, [row])
     done = _suite(cwd=tmp_path, path=tmp_path)
     assert "names a test that does not exist" in done.stdout + done.stderr
 
 
 def test_an_expectation_needs_a_reason(tmp_path: Path) -> None:
-    row = {"test": "test_determinism.py::test_greedy_repeats", "status": "later"}
+    row = {"test": "test_sampling.py::test_greedy_repeats", "status": "later"}
     _with_expectations(tmp_path, [row])
     done = _suite(cwd=tmp_path, path=tmp_path)
     assert "each row needs test, reason and a status" in done.stdout + done.stderr

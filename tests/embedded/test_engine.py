@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 import subprocess
 import sys
 import threading
@@ -9,9 +11,10 @@ import time
 
 import numpy as np
 import pytest
+from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 import memserve
-from memserve.errors import Closed, InvalidInput, Unsupported
+from memserve.errors import Closed, InvalidInput
 
 pytestmark = [pytest.mark.engine("embedded"), pytest.mark.filterwarnings("ignore")]
 TEXTS = ["a green river", "seven lamps under the window", "a green river", "x"]
@@ -63,9 +66,54 @@ def test_ids_read_back_and_a_text_is_the_sum_of_its_windows(generator) -> None:
     assert (whole[1].logprob, whole[1].tokens) == (0.0, 0)
 
 
-def test_a_schema_is_refused_before_any_work(generator) -> None:
-    with pytest.raises(Unsupported, match="schema"):
-        generator.generate("x", schema={"type": "object"})
+TOOL = {"type": "function", "function": {"name": "get_weather", "parameters": {
+    "type": "object", "properties": {"city": {"type": "string", "maxLength": 20}}, "required": ["city"],
+    "additionalProperties": False}}}  # fmt: skip
+
+
+def test_an_answer_keeps_its_schema_regex_or_choices(generator) -> None:
+    schema = {"type": "object",
+              "properties": {"name": {"type": "string", "maxLength": 9}, "age": {"type": "integer"}},
+              "required": ["name", "age"], "additionalProperties": False}  # fmt: skip
+    assert set(generator.generate("A person, please.", schema=schema, max_tokens=60).parsed) == {
+        "name",
+        "age",
+    }
+    assert generator.generate("A year?", regex="[0-9]{4}").text.isdigit()
+    assert generator.generate("A colour?", choices=["red", "blue"]).text in ("red", "blue")
+    with pytest.raises(InvalidInput, match="enforced"):
+        generator.generate("x", regex="(")
+
+
+def test_a_tool_is_called_and_its_result_read(generator) -> None:
+    asked = [{"role": "user", "content": "What is the weather in Paris?"}]
+    answer = generator.generate(asked, tools=[TOOL], tool_choice="required", max_tokens=90)
+    assert (answer.finish_reason, answer.text) == ("tool_calls", None)
+    assert json.loads(answer.tool_calls[0].arguments) == {"city": "Paris"}
+    *_, last = generator.stream(asked, tools=[TOOL], tool_choice="required", max_tokens=90)
+    assert last.tool_calls == answer.tool_calls
+    call = answer.tool_calls[0]
+    asked += [{"role": "assistant", "content": None, "tool_calls": [
+        {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}]},
+        {"role": "tool", "tool_call_id": call.id, "content": "sunny, 21 degrees"}]  # fmt: skip
+    assert "21" in generator.generate(asked, tools=[TOOL], max_tokens=40).text
+
+
+def test_without_tools_the_files_own_template_writes_alone(generator) -> None:
+    asked = [{"role": "user", "content": "It's <b>"}, {"role": "assistant", "content": "Yes."},
+             {"role": "user", "content": "Why?"}]  # fmt: skip
+    tokenizer = generator._engine._prompts.tokenizer
+    own = tokenizer.chat_template.partition("{% for message in messages %}{% if loop.first")
+    plain = ImmutableSandboxedEnvironment().from_string("".join(own[1:]))
+    wanted = plain.render(messages=asked, add_generation_prompt=True)
+    assert generator.decode(generator._engine._prompts.encode(asked)) == wanted
+
+
+def test_documents_are_ranked_by_their_vectors() -> None:
+    with memserve.reranker() as reranker:
+        found = reranker.rerank("which river is it", ["an apple", "the river Rhine", "seven lamps"])
+        assert max(found.scores) == found.scores[1]
+        assert reranker.rerank("x", []).scores == ()
 
 
 def test_vectors_are_units_of_384_and_alike_for_like_texts(embedder) -> None:
@@ -120,3 +168,18 @@ def test_a_process_of_its_own_answers_within_six_seconds_of_cpu() -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True
     )
     assert float(done.stdout) < 6.0, f"{done.stdout} s of CPU, {time.monotonic() - began:.1f} s in all"
+
+
+async def test_streams_and_answers_that_come_together_are_decoded_together(generator) -> None:
+    """Each says what it says alone; a slow one holds nobody up; who leaves frees the place."""
+    alone = generator.generate("Count to three.", max_tokens=8).text
+
+    async def read(most: int) -> str:
+        return "".join([one.text async for one in generator.astream("Count to three.", max_tokens=most)])
+
+    long = asyncio.ensure_future(generator.agenerate("Tell a long story.", max_tokens=1500))
+    await asyncio.sleep(0)
+    texts = await asyncio.gather(*(read(8) for _ in range(6)), generator.agenerate("Hi", max_tokens=2))
+    assert set(texts[:6]) == {alone}
+    long.cancel()
+    assert (await generator.agenerate("Count to three.", max_tokens=8)).text == alone

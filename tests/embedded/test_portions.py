@@ -6,7 +6,7 @@ from extras import need
 
 from memserve.protocol import Request
 
-generating = need("memserve_embedded.generating", "embedded")
+generating = need("memserve_embedded.session", "embedded")
 
 
 def asked(prompt: int, samples: int, most: int = 8):

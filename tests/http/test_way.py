@@ -59,7 +59,7 @@ def test_a_stale_connection_costs_no_attempt(server, open_generator):
 
 def test_a_connection_is_kept(server, open_generator):
     server.will(OK)
-    generator = open_generator()
+    generator = open_generator(dialect="generic")
     for _ in range(5):
         generator.generate("hi")
     assert server.connections == 1

@@ -17,6 +17,16 @@ if TYPE_CHECKING:
 pytestmark = [pytest.mark.engine("llamacpp"), pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
 HOME = Path(os.environ.get("MEMSERVE_ENGINES") or Path.home() / ".cache" / "memserve" / "engines")
 FOLDER = HOME / "weights-1" / "smollm2-gguf"
+TALKING = (
+    "{% if tools %}{{ '<|im_start|>system\n' + tools | tojson + '<tool_call><|im_end|>\n' }}{% endif %}"
+    "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' + m['content'] }}"
+    "{% for call in m.tool_calls or [] %}{{ '<tool_call>\n' + call.function | tojson + '\n</tool_call>' }}"
+    "{% endfor %}{{ '<|im_end|>\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+TOOL = {"type": "function", "function": {"name": "get_weather", "parameters": {
+    "type": "object", "properties": {"city": {"type": "string", "maxLength": 12}}, "required": ["city"],
+    "additionalProperties": False}}}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -79,3 +89,24 @@ def test_a_cut_file_is_told_by_name(tmp_path: Path) -> None:
 def test_a_folder_without_gguf_files_says_what_is_read(tmp_path: Path) -> None:
     with pytest.raises((ModelUnreadable, InvalidInput), match="must hold one GGUF file"):
         memserve.generator(str(tmp_path), backend="llamacpp")
+
+
+def test_a_required_call_comes_and_its_result_is_read() -> None:
+    """The file's template takes no tools, so one that does stands in for it."""
+    import json
+
+    from memserve.client.generation import Generator
+    from memserve.client.handle import for_engine
+    from memserve_llamacpp.engine import load
+    from memserve_llamacpp.generating import Generating
+
+    llama = load(str(next(FOLDER.glob("*.gguf"))), {"n_ctx": 1024})
+    llama.metadata["tokenizer.chat_template"] = TALKING
+    with Generator(engine := Generating(llama, "smollm2"), for_engine(engine, 1)) as held:
+        assert held.capabilities.tools
+        answer = held.generate("The weather in Paris?", tools=[TOOL], tool_choice="required", max_tokens=80)
+        assert answer.finish_reason == "tool_calls"
+        assert answer.text is None
+        assert set(json.loads(answer.tool_calls[0].arguments)) == {"city"}
+        *_, last = held.stream("The weather in Paris?", tools=[TOOL], tool_choice="required", max_tokens=80)
+        assert last.tool_calls == answer.tool_calls

@@ -216,3 +216,53 @@ def test_an_encoder_keeps_no_cache():
     spec = from_config(bert)
     found = accountant.account(spec, parse("T4"), deployment(dtype="float16", context=512))
     assert (found.outcome, found.kv_cache, found.kv_tokens) == ("runs", 0, 0)
+
+
+def activation(name, version="0.11.0", **flags):
+    options = tuple((flag.replace("_", "-"), value) for flag, value in flags.items())
+    return accountant.account(model(name), h100(), deployment(version, options=options)).activation
+
+
+def test_what_a_prompt_may_hold_bounds_the_encoders_profile():
+    """A video pads the outputs up to 0.16; no more items are profiled than all prompts may hold."""
+    vl = "Qwen--Qwen3-VL-30B-A3B-Instruct"
+    whole = activation(vl)
+    image = activation(vl, limit_mm_per_prompt='{"image": 1, "video": 0}')
+    none = activation(vl, limit_mm_per_prompt='{"image": 0, "video": 0}')
+    assert whole - image > 1.5 * GIB and image > none
+    assert (
+        none
+        == activation(vl, limit_mm_per_prompt="image=0,video=0")
+        == activation(vl, skip_mm_profiling="true")
+    )
+    assert image == activation(vl, limit_mm_per_prompt='{"image": {"count": 1, "width": 512}, "video": 0}')
+    gemma = "google--gemma-3-4b-it"
+    assert activation(gemma) >= activation(gemma, limit_mm_per_prompt='{"image": 1}') > 0
+
+
+def test_the_largest_captured_batch_is_what_the_command_says():
+    few = deployment("0.20.0", options=(("max-cudagraph-capture-size", "4"),))
+    usual, small = (
+        accountant.account(model(LLAMA), h100(), one).graphs for one in (deployment("0.20.0"), few)
+    )
+    assert small < usual / 5
+
+
+def test_an_encoder_that_no_card_shares_is_whole_on_each():
+    vl = model("Qwen--Qwen3-VL-30B-A3B-Instruct")
+    tower = sum(weight.parameters for weight in vl.towers) * 2
+
+    def weights(**more):
+        return accountant.account(vl, h100(4), deployment("0.19.0", layout=Layout(tensor=4), **more)).weights
+
+    added = weights(options=(("mm-encoder-tp-mode", "data"),)) - weights()
+    assert 0.6 * tower < added < 0.76 * tower
+
+
+def test_deepstack_has_a_buffer_for_each_of_its_layers():
+    vl = "Qwen--Qwen3-VL-30B-A3B-Instruct"
+    few, many = (
+        accountant.account(model(vl), h100(), deployment("0.19.0", max_batched_tokens=tokens)).weights
+        for tokens in (1024, 8192)
+    )
+    assert many - few == 3 * (8192 - 1024) * 2048 * 2

@@ -7,7 +7,7 @@ import pytest
 
 from memserve.errors import InvalidInput, ModelUnreadable
 from memserve.model import load
-from memserve.model.stored import gguf, safetensors
+from memserve.model.stored import headers
 
 CONFIG = {
     "model_type": "llama", "architectures": ["LlamaForCausalLM"], "hidden_size": 64, "intermediate_size": 128,
@@ -60,12 +60,12 @@ def folder(tmp_path):
         write_shard(tmp_path / file, {name: tensors[name] for name in inside})
     table = {name: file for file, inside in halves.items() for name in inside}
     index = {"metadata": {"total_size": 1}, "weight_map": table}
-    (tmp_path / safetensors.INDEX).write_text(json.dumps(index))
+    (tmp_path / headers.INDEX).write_text(json.dumps(index))
     return tmp_path
 
 
 def test_shards_by_their_index(folder):
-    found = safetensors.tensors(folder)
+    found = headers.tensors(folder)
     assert sum(tensor.elements for tensor in found.values()) == load(folder).parameters
     assert load(folder).stored == (("BF16", 2 * load(folder).parameters),)
 
@@ -101,7 +101,7 @@ def test_files_that_are_no_safetensors(tmp_path, raw):
     path = tmp_path / "model.safetensors"
     path.write_bytes(raw)
     with pytest.raises(ModelUnreadable, match=r"model\.safetensors"):
-        safetensors.header(path)
+        headers.header(path)
 
 
 def test_an_unknown_family_is_counted_from_its_tensors(folder):
@@ -149,7 +149,7 @@ def test_packed_weights_are_unpacked(tmp_path, name):
 def test_an_index_without_its_files_leaves_an_estimate(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps({**CONFIG, "model_type": "brand_new"}))
     index = {"metadata": {"total_size": 12345}, "weight_map": {"a": "gone.safetensors"}}
-    (tmp_path / safetensors.INDEX).write_text(json.dumps(index))
+    (tmp_path / headers.INDEX).write_text(json.dumps(index))
     assert not load(tmp_path).exact
 
 
@@ -222,7 +222,7 @@ def test_a_folder_with_a_gguf(tmp_path):
 
 def test_a_long_vocabulary_is_passed_over(tmp_path):
     write_gguf(tmp_path / "tiny.gguf", tokens=300_000)
-    assert gguf.read(tmp_path / "tiny.gguf").metadata["tokenizer.ggml.tokens"] == 300_000
+    assert headers.read(tmp_path / "tiny.gguf").metadata["tokenizer.ggml.tokens"] == 300_000
 
 
 @pytest.mark.parametrize("cut", [1, 30, 500, 4000])

@@ -17,7 +17,7 @@ from memserve.protocol import Delta, Usage
 # ------------------------------------------------------------------ one in each group that only it catches
 
 
-@mutant("order", alone=True)
+@mutant("invariance", alone=True)
 class NothingIsAnError(Wrapped):
     def generate(self, prompt: Any, **settings: Any) -> Any:
         if prompt == []:
@@ -124,7 +124,7 @@ class StreamsForgetSchemas(Wrapped):
         return self.inner.stream(prompt, **{**settings, "schema": None})
 
 
-@mutant("determinism")
+@mutant("sampling")
 class ASeedOfZeroIsNone(Altered):
     def before(self, prompts: list[Any], settings: dict[str, Any]) -> list[Any]:
         settings["seed"] = settings.get("seed") or None
@@ -186,7 +186,7 @@ class TwoStopsAreEnough(Altered):
         return prompts
 
 
-@mutant("logprobs")
+@mutant("score")
 class LogprobsAreScaled(Altered):
     def one(self, settings: dict[str, Any], answer: Any) -> Any:
         heat = settings.get("temperature") or 1.0
@@ -197,14 +197,14 @@ class LogprobsAreScaled(Altered):
         return replace(answer, logprobs=scaled) if scaled else answer
 
 
-@mutant("logprobs")
+@mutant("score")
 class RivalsAreNotSorted(Altered):
     def one(self, settings: dict[str, Any], answer: Any) -> Any:
         turned = tuple(replace(entry, top=entry.top[::-1]) for entry in answer.logprobs or ())
         return replace(answer, logprobs=turned) if turned else answer
 
 
-@mutant("logprobs")
+@mutant("score")
 class OnlyTheFirstSampleHasLogprobs(Altered):
     def one(self, settings: dict[str, Any], answer: Any) -> Any:
         rest = tuple(replace(sample, logprobs=None) for sample in answer.samples[1:])
@@ -296,14 +296,14 @@ class WhatALeftStreamHadLeft(Altered):
         return replace(answer, text=rest + answer.text) if rest and answer.text else answer
 
 
-@mutant("cancellation")
+@mutant("lifecycle")
 class AwaitingStopsTheLoop(Wrapped):
     async def agenerate(self, prompt: Any, **settings: Any) -> Any:
         time.sleep(0.1)
         return self.inner.generate(prompt, **settings)
 
 
-@mutant("cancellation")
+@mutant("lifecycle")
 class CancellingBreaksTheNext(Wrapped):
     broken = False
 
@@ -342,6 +342,79 @@ class NumbersAreCutToTheMost(Altered):
         if settings.get("logprobs"):
             settings["logprobs"] = min(settings["logprobs"], self.capabilities.logprobs)
         return prompts
+
+
+# ------------------------------------------------------------------ pictures
+
+
+class Shows(Altered):
+    """A generator that is shown other pictures than it was handed."""
+
+    def before(self, prompts: list[Any], settings: dict[str, Any]) -> list[Any]:
+        return [self.shown(prompt) for prompt in prompts]
+
+    def shown(self, prompt: Any) -> Any:
+        if not isinstance(prompt, list) or not isinstance(prompt[0], dict):
+            return prompt
+        return [{**m, "content": self.parts(m.get("content"))} for m in prompt]
+
+    def parts(self, content: Any) -> Any:
+        if not isinstance(content, list):
+            return content
+        places = [place for place, part in enumerate(content) if part.get("type") == "image_url"]
+        kept = self.pictures([content[place] for place in places])
+        rest = [part for part in content if part.get("type") != "image_url"]
+        return [*kept, *rest] if places else content
+
+    def pictures(self, pictures: list[Any]) -> list[Any]:
+        return pictures
+
+
+@mutant("pictures", alone=True)
+class OnlyTheFirstPictureIsSeen(Shows):
+    def pictures(self, pictures: list[Any]) -> list[Any]:
+        return pictures[:1] + [{"type": "text", "text": " " * 14} for _ in pictures[1:]]
+
+
+@mutant("pictures")
+class PicturesAreTurnedRound(Shows):
+    def pictures(self, pictures: list[Any]) -> list[Any]:
+        return sorted(pictures, key=lambda part: str(part["image_url"]))
+
+
+@mutant("pictures")
+class PicturesAreNotSeenAtAll(Shows):
+    def pictures(self, pictures: list[Any]) -> list[Any]:
+        return [{"type": "text", "text": "a picture"} for _ in pictures]
+
+
+@mutant("pictures")
+class StreamsAreBlind(PicturesAreNotSeenAtAll):
+    def generate(self, prompt: Any, **settings: Any) -> Any:
+        return self.inner.generate(prompt, **settings)
+
+    async def agenerate(self, prompt: Any, **settings: Any) -> Any:
+        return await self.inner.agenerate(prompt, **settings)
+
+
+@mutant("pictures")
+class EverybodySeesTheLastPicture(Altered):
+    """In a list, all are shown what the last is."""
+
+    def before(self, prompts: list[Any], settings: dict[str, Any]) -> list[Any]:
+        last = prompts[-1]
+        return [last if "image_url" in str(p) and "image_url" in str(last) else p for p in prompts]
+
+
+@mutant("pictures")
+class PicturesCostNothing(Altered):
+    def after(self, prompts: list[Any], settings: dict[str, Any], answers: list[Any]) -> list[Any]:
+        return [
+            replace(answer, usage=replace(answer.usage, prompt_tokens=9))
+            if "image_url" in str(prompt)
+            else answer
+            for prompt, answer in zip(prompts, answers, strict=True)
+        ]
 
 
 # ------------------------------------------------------------------ scores and vectors

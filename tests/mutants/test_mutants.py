@@ -19,7 +19,11 @@ CHECKPOINT = HERE.parents[1] / "examples" / "plugin" / "checkpoint"
 
 def _registered() -> dict[str, tuple[str, bool]]:
     """Names, groups and whether no other group may catch them, read without patching this process."""
-    lines = [line for file in ("wrong.py", "subtle.py") for line in (HERE / file).read_text().splitlines()]
+    lines = [
+        line
+        for file in ("wrong.py", "subtle.py", "talking.py")
+        for line in (HERE / file).read_text().splitlines()
+    ]
     return {
         re.split(r"[( :]", below)[1]: (line.split('"')[1], "alone=True" in line)
         for line, below in pairwise(lines)
@@ -39,6 +43,7 @@ def _groups_that_fail(name: str, part: str = "") -> frozenset[str]:
         "-p", "wrong", "-p", "no:cacheprovider",
         "--backend", "toy", "--model", str(CHECKPOINT), "--options", "api_key=sk-toy-0123456789",
         "--task", "generate", "--task", "embed", "--task", "rerank", "--conformance-report", str(report),
+        "--reference", f"toy:{CHECKPOINT}",
     ]  # fmt: skip
     world = {
         **os.environ,

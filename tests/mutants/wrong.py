@@ -15,6 +15,7 @@ from dataclasses import replace
 from typing import Any
 
 import subtle
+import talking
 from memserve_toy import engine as toy
 from memserve_toy import model, vectors
 from wrapping import MUTANTS, Wrapped, around, mutant, wrap
@@ -23,6 +24,7 @@ from memserve.errors import ContextOverflow
 from memserve.protocol import Completion, Delta, Score
 
 assert subtle.__doc__  # it registers its own
+assert talking.__doc__
 
 
 def pytest_configure() -> None:
@@ -32,7 +34,7 @@ def pytest_configure() -> None:
 # ------------------------------------------------------------------ order, invariance, isolation
 
 
-@mutant("order")
+@mutant("invariance")
 def large_batches_come_back_sorted() -> None:
     def make(real: Any) -> Any:
         def generate(self: Any, requests: Any) -> Any:
@@ -44,7 +46,7 @@ def large_batches_come_back_sorted() -> None:
     around(toy.ToyEngine, "generate", make)
 
 
-@mutant("order")
+@mutant("invariance")
 def duplicates_are_answered_once() -> None:
     class Mutant(Wrapped):
         def generate(self, prompt: Any, **settings: Any) -> Any:
@@ -76,7 +78,7 @@ def a_long_neighbour_pads_the_short() -> None:
     around(toy.ToyEngine, "generate", make)
 
 
-@mutant("isolation")
+@mutant("invariance")
 def the_last_seed_is_everybodys() -> None:
     seen: list[Any] = []
 
@@ -91,7 +93,7 @@ def the_last_seed_is_everybodys() -> None:
     wrap(Mutant)
 
 
-@mutant("isolation", alone=True)
+@mutant("invariance", alone=True)
 def threads_share_one_prompt() -> None:
     class Mutant(Wrapped):
         def generate(self, prompt: Any, **settings: Any) -> Any:
@@ -187,7 +189,7 @@ def being_cut_is_called_an_end() -> None:
     around(toy, "_finished", make)
 
 
-@mutant("determinism")
+@mutant("sampling")
 def top_k_is_forgotten() -> None:
     def make(real: Any) -> Any:
         return lambda row, sampling, draw: real(row, replace(sampling, top_k=0), draw)
@@ -195,7 +197,7 @@ def top_k_is_forgotten() -> None:
     around(model, "pick", make)
 
 
-@mutant("determinism")
+@mutant("sampling")
 def temperature_is_forgotten_unless_sampling_many() -> None:
     def make(real: Any) -> Any:
         def complete(request: Any) -> Any:
@@ -206,7 +208,7 @@ def temperature_is_forgotten_unless_sampling_many() -> None:
     around(toy, "_complete", make)
 
 
-@mutant("determinism", alone=True)
+@mutant("sampling", alone=True)
 def seeds_are_forgotten() -> None:
     def make(real: Any) -> Any:
         def complete(request: Any) -> Any:
@@ -240,7 +242,7 @@ def only_the_first_sample_is_counted() -> None:
     around(toy, "_complete", make)
 
 
-@mutant("logprobs", alone=True)
+@mutant("score", alone=True)
 def logprobs_belong_to_the_token_before() -> None:
     def make(real: Any) -> Any:
         def finished(request: Any, ids: Any, rows: Any) -> Any:
@@ -283,7 +285,7 @@ def schemas_are_dropped() -> None:
     around(toy, "_complete", make)
 
 
-@mutant("usage", alone=True)
+@mutant("length", alone=True)
 def stopped_answers_are_padded() -> None:
     def make(real: Any) -> Any:
         def complete(request: Any) -> Any:
@@ -368,7 +370,7 @@ def closed_is_not_closed() -> None:
     wrap(Mutant)
 
 
-@mutant("cancellation", alone=True)
+@mutant("lifecycle", alone=True)
 def a_cancelled_request_breaks_the_engine() -> None:
     class Mutant(Wrapped):
         broken = False
@@ -391,7 +393,7 @@ def a_cancelled_request_breaks_the_engine() -> None:
     wrap(Mutant)
 
 
-@mutant("secrets", alone=True)
+@mutant("errors", alone=True)
 def the_key_is_in_the_repr() -> None:
     class Mutant(Wrapped):
         def __repr__(self) -> str:
@@ -400,7 +402,7 @@ def the_key_is_in_the_repr() -> None:
     wrap(Mutant)
 
 
-@mutant("entrance", alone=True)
+@mutant("unsupported", alone=True)
 def finding_it_loads_an_engine() -> None:
     """Done by tests/mutants/heavy/sitecustomize.py, in the processes that the suite starts."""
     os.environ["PYTHONPATH"] = os.environ["MEMSERVE_HEAVY"]
@@ -452,7 +454,7 @@ def a_shuffled_batch() -> None:
     around(vectors.ToyEmbedder, "embed", make)
 
 
-@mutant("rerank", alone=True)
+@mutant("embeddings", alone=True)
 def scores_are_sorted() -> None:
     def make(real: Any) -> Any:
         def rerank(self: Any, query: str, documents: Any) -> Any:

@@ -273,3 +273,24 @@ def test_more_cards_than_there_are(llama):
 def test_commands_of_another_type_are_refused(command):
     with pytest.raises(InvalidInput):
         memserve.plan.check(command, "1xL4")
+
+
+MISSES = {
+    "vllm serve meta-llama/Llama-3.1-8B-Instruct --max-model-len 131072": "2xL4",
+    "vllm serve Qwen/Qwen3-8B --max-model-len 40960": "8xV100",
+    "vllm serve Qwen/Qwen3-32B -tp 2": "4xL4",
+    "python -m sglang.launch_server --model-path Qwen/Qwen3-32B --context-length 40960": "2xA100-40GB",
+    "llama-server -hf lmstudio-community/Llama-3.3-70B-Instruct-GGUF:Q4_K_M -c 8192 -np 2": "1xRTX4090",
+}
+
+
+@pytest.mark.parametrize(("command", "gpus"), MISSES.items())
+def test_each_change_that_a_check_names_was_judged(command: str, gpus: str) -> None:
+    from memserve.plan.answer import checked
+
+    named = [one.partition(":")[0] for one in checked(memserve.plan.check(command, gpus)).remedies]
+    assert named and named[-1].startswith("memserve plan ")
+    for change in named[:-1]:
+        version = change.removeprefix("--engine-version ") if change.startswith("--engine-version") else None
+        words = command if version else f"{command} {change}"
+        assert memserve.plan.check(words, gpus, engine_version=version).fits, change

@@ -17,7 +17,7 @@ from extras import need
 
 from memserve.errors import InvalidInput
 from memserve.plan import best, emit
-from memserve.plan.emit import block
+from memserve.plan.emit import server
 from memserve.plan.nodes import steps, taken
 
 yaml = need("yaml", "dev")
@@ -296,7 +296,7 @@ class TestBlock:
         ],
     )
     def test_yaml_reads_back_what_went_in(self, value: Any) -> None:
-        assert yaml.safe_load(block.dump(value)) == value
+        assert yaml.safe_load(server.dump(value)) == value
 
 
 class TestCommandLine:

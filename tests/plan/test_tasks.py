@@ -157,12 +157,12 @@ def test_calibration_learns_and_is_applied(tmp_path: Path, monkeypatch: pytest.M
 
 def test_rich_pages_render(capsys: pytest.CaptureFixture[str]) -> None:
     from memserve.plan.library import answered as answer_of
-    from memserve.plan.page import show
+    from memserve.plan.page import print_sections
     from memserve.plan.query import Query
     from memserve.plan.sections import of_answer
 
     found = answer_of("llama-70b", "4xV100", Query())
-    show(of_answer(found, why=True, everything=True))
+    print_sections(of_answer(found, why=True, everything=True))
     assert "vllm 0.19.1" in capsys.readouterr().out
 
 

@@ -9,7 +9,7 @@ import json
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from memserve.engines.rules.version import version_key, within
+from memserve.engines.rules import version_key, within
 from memserve.plan.__main__ import main
 
 MODELS = (

@@ -131,6 +131,25 @@ def test_it_serves_and_its_log_is_learnt_from(place: dict[str, str], other: Othe
     assert learnt["calibration"]["non_torch"] in (0.3, 0.75)
 
 
+def test_it_is_measured_beside_its_plan(place: dict[str, str], other: Other, tmp_path: Path) -> None:
+    file = tmp_path / "plan.json"
+    file.write_text(json.dumps(planned(place, other, f"1x{other.card}")))
+    words = [sys.executable, "-m", "memserve", "bench", str(file), "--python", sys.executable, "--json"]
+    load = ["--workload", "60:8:6", "--concurrency", "1,2", "-o", str(tmp_path / "bench.json")]
+    done = subprocess.run(
+        [*words, *load], env=place, capture_output=True, text=True, timeout=SECONDS, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert [row["failed"] for row in found["results"]] == [0, 0]
+    assert all(row["predicted"]["tpot_ms"]["likely"] > 0 for row in found["results"])
+    assert found["target"]["backend"] == other.name and found["memory"]["process_gib"] > 0
+    assert found["memory"]["planned_gib_per_card"]["weights"] > 0
+    learnt = json.loads(said(place, "--calibrate", str(tmp_path / "bench.json"), "--json"))
+    assert learnt["speeds"][0]["backend"] == other.name
+    assert learnt["calibration"]["non_torch"] in (0.3, 0.75)  # the start-up log in the report
+
+
 def ready(run: subprocess.Popen[str]) -> tuple[str, str, str]:
     """The address, the key and the log, once it answers."""
     assert run.stdout is not None and run.stderr is not None

@@ -24,8 +24,8 @@ def _pairs(calls):
 
 
 def test_lists_are_shortened_when_they_take_long(lists, out, monkeypatch):
-    monkeypatch.setattr("memserve.run.local_loop.LONG_SECONDS", 0.0)
-    monkeypatch.setattr("memserve.run.local_loop.SHORT_SECONDS", 0.0)
+    monkeypatch.setattr("memserve.run.ask.LONG_SECONDS", 0.0)
+    monkeypatch.setattr("memserve.run.ask.SHORT_SECONDS", 0.0)
     generator = lists()
     run([f"p{n}" for n in range(150)], out, generator=generator)
     assert [len(prompts) for prompts, _ in generator.calls] == [64, 32, 16, 8, 8, 8, 8, 6]

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import pytest
 
@@ -139,6 +140,19 @@ def test_what_a_progress_line_says():
     progress.line(0.0)
     counts.done, counts.completion_tokens = 50, 100_500
     assert progress.line(10.0) == "50/100 done, 2 failed, 1.0M tokens, 50 tokens/s, $1.50, 0:00:48 left"
+
+
+def test_progress_is_one_output_of_a_notebooks_cell(monkeypatch, capsys):
+    """tests/adapters/test_notebook.py shows it in a real kernel."""
+    written = []
+    handle = SimpleNamespace(update=written.append)
+    shown = SimpleNamespace(HTML=str, display=lambda html, display_id: written.append(html) or handle)
+    monkeypatch.setitem(sys.modules, "ipykernel", SimpleNamespace())
+    monkeypatch.setitem(sys.modules, "IPython.display", shown)
+    with Progress(Counts(done=3, failed=1), 9, None):
+        pass
+    assert written[-1].startswith('<progress value="4" max="9"></progress> 3/9 done, 1 failed')
+    assert capsys.readouterr().err == ""
 
 
 @pytest.mark.parametrize("terminal", [True, False])

@@ -14,7 +14,7 @@ from waiting import until
 
 from memserve.errors import InvalidInput, MemserveError, RunError
 from memserve.run import answers, run
-from memserve.run.store import failures, journal
+from memserve.run.store import journal, results
 
 FOREIGN = [
     b"my own notes\n",
@@ -83,8 +83,13 @@ def test_two_names_of_one_file_are_refused(tmp_path, fake, pair, how):
     assert real.read_text() == '"a"\n'
 
 
-@pytest.mark.parametrize("url", ["s3://bucket/a.jsonl", "gs://b/a.jsonl", "obs://b/a", "https://h/a.jsonl"])
-@pytest.mark.parametrize("where", ["output", "requests", "cache"])
+@pytest.mark.parametrize(
+    ("where", "url"),
+    [
+        *(("output", url) for url in ("ftp://h/a.jsonl", "az://b/a.jsonl", "https://h/a.jsonl")),
+        *((where, url) for where in ("requests", "cache") for url in ("s3://b/a.jsonl", "obs://b/a")),
+    ],
+)
 def test_urls_are_refused_by_name(tmp_path, monkeypatch, fake, url, where):
     monkeypatch.chdir(tmp_path)
     given = {"requests": ["a"], "output": "out.jsonl", "cache": None, where: url}
@@ -262,4 +267,4 @@ def test_what_a_killed_run_leaves_is_ours(out, fake):
     out.with_name("answers.failed.jsonl.new").write_bytes(failed.read_bytes())
     run(["a", {"promt": "x"}, "b"], out, generator=fake())
     assert sorted(path.name for path in out.parent.iterdir()) == ["answers.failed.jsonl", "answers.jsonl"]
-    assert failures.is_ours(failed)
+    assert results.is_ours(failed)

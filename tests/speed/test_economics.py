@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from memserve.speed import economics
+from memserve.speed import cost
 from memserve.speed.__main__ import main
 
 
@@ -21,7 +21,7 @@ from memserve.speed.__main__ import main
     ],
 )  # fmt: skip
 def test_the_sums(part, usd):
-    found = next(one for one in economics.sums() if part in one.what)
+    found = next(one for one in cost.sums() if part in one.what)
     assert found.usd == pytest.approx(usd, abs=5e-5)
 
 
@@ -64,7 +64,7 @@ def test_the_inputs_are_the_callers(capsys):
 def test_where_a_server_and_an_api_are_even(seed):
     """At the break-even rate both cost the same an hour; the markup is a sample there over one here."""
     draw = random.Random(seed)
-    stated = economics.Stated(
+    stated = cost.Stated(
         server=draw.uniform(1, 200), active=draw.uniform(1e9, 1e12), mfu=draw.uniform(0.05, 0.6),
         cards=draw.choice([1, 4, 8, 16]), peak_tflops=draw.uniform(100, 4000),
         api=(draw.uniform(0.01, 20), draw.uniform(0.01, 80)),

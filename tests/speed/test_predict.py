@@ -14,7 +14,7 @@ from memserve.errors import InvalidInput, UnknownName
 from memserve.hardware import Link, parse
 from memserve.model import load
 from memserve.speed import predict
-from memserve.speed.roofline import engines
+from memserve.speed.roofline import layout
 
 LLAMA = "meta-llama/Llama-3.1-8B-Instruct"
 LARGE = "meta-llama/Llama-3.1-70B"
@@ -177,7 +177,7 @@ def test_nothing_heavy_is_loaded():
     ],
 )  # fmt: skip
 def test_engines_by_the_names_of_published_tables(name, kind):
-    assert engines.kind(name) == kind
+    assert layout.kind(name) == kind
 
 
 @pytest.mark.parametrize(

@@ -98,16 +98,19 @@ def test_a_providers_hours_follow_from_its_limits_or_are_assumed(seed):
 
 
 @pytest.mark.parametrize("name", prices.names())
-def test_only_a_cache_that_needs_no_marks_is_counted(name):
-    """memserve sends none, so Claude costs what a run pays: every input token in full."""
+def test_a_shared_prefix_costs_what_a_run_pays_for_it(name):
+    """Where the provider caches unasked, or where a run marks it: then it is written once, and read."""
     price = prices.of(name)
     work = workloads.Workload("w", 100, 10, 10, prefix_tokens=9000, shared=100)
     found = workloads.ask(work, price)
     full = price.of_tokens(work.total_prompt, work.total_output)
-    unasked = price.provider in ("openai", "gemini") and price.cached is not None
-    assert (found.usd[1] < full) == unasked
-    marks = any("no cache marks" in note for note in found.notes)
-    assert marks == (price.cached is not None and not unasked)
+    marked = price.marked_from is not None
+    cached = price.cached is not None and (marked or price.caches_from is not None)
+    assert (found.usd[1] < full) == cached
+    if marked:
+        write = 9000 * (price.cache_write - price.input)
+        assert found.usd[1] == pytest.approx(full + (write - 99 * 9000 * (price.input - price.cached)) / 1e6)
+    assert any("marks the shared prefix" in note for note in found.notes) == marked
 
 
 def test_deadlines_and_budgets():

@@ -34,7 +34,7 @@ class FakeAnthropic(FakeProvider):
         return await self._messages(seen.json, request, path.endswith("count_tokens"))
 
     async def _messages(self, body: dict[str, Any], request: web.Request, counts: bool) -> web.StreamResponse:
-        prompt = json.dumps([body.get("system"), body["messages"]])
+        prompt = json.dumps([body.get("system"), body["messages"], *body.get("tools", ())])
         if counts:
             return web.json_response({"input_tokens": count(prompt) + 3})
         wrong = _wrong(body)
@@ -69,7 +69,8 @@ def _wrong(body: dict[str, Any]) -> str | None:
 def _blocks(body: dict[str, Any], said: Speech) -> list[dict[str, Any]]:
     choice = body.get("tool_choice", {}).get("type")
     if choice in ("any", "tool"):
-        tool = body["tools"][0]
+        name = body["tool_choice"].get("name", body["tools"][0]["name"])
+        tool = next(one for one in body["tools"] if one["name"] == name)
         made = instance(tool["input_schema"])
         return [{"type": "tool_use", "id": "toolu_1", "name": tool["name"], "input": made}]
     form = body.get("output_config", {}).get("format")

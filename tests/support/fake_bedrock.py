@@ -53,7 +53,8 @@ class FakeBedrock(FakeProvider):
 
 
 def _prompt(body: dict[str, Any]) -> str:
-    return json.dumps([body.get("system"), body["messages"]], sort_keys=True)
+    tools = body.get("toolConfig", {}).get("tools", ())
+    return json.dumps([body.get("system"), body["messages"], *tools], sort_keys=True)
 
 
 def _wrong(body: dict[str, Any], model: str) -> str | None:
@@ -77,7 +78,9 @@ def _wrong(body: dict[str, Any], model: str) -> str | None:
 def _blocks(body: dict[str, Any], said: Speech) -> list[dict[str, Any]]:
     choice = body.get("toolConfig", {}).get("toolChoice", {})
     if "any" in choice or "tool" in choice:
-        tool = body["toolConfig"]["tools"][0]["toolSpec"]
+        tools = [one["toolSpec"] for one in body["toolConfig"]["tools"]]
+        name = choice.get("tool", {}).get("name", tools[0]["name"])
+        tool = next(one for one in tools if one["name"] == name)
         made = instance(tool["inputSchema"]["json"])
         return [{"toolUse": {"toolUseId": "tooluse_1", "name": tool["name"], "input": made}}]
     form = body.get("outputConfig", {}).get("textFormat")

@@ -81,7 +81,8 @@ _HEAD = {"modelVersion": "gemini-2.5-flash", "responseId": "r-1"}
 
 
 def _prompt(body: dict[str, Any]) -> str:
-    return json.dumps([body.get("systemInstruction", {}).get("parts"), body["contents"]], sort_keys=True)
+    own = body.get("systemInstruction", {}).get("parts")
+    return json.dumps([own, body["contents"], *body.get("tools", ())], sort_keys=True)
 
 
 def _wrong(body: dict[str, Any]) -> web.Response | None:
@@ -102,9 +103,11 @@ def _wrong(body: dict[str, Any]) -> web.Response | None:
 
 def _parts(body: dict[str, Any], said: Speech) -> list[dict[str, Any]]:
     config = body.get("generationConfig", {})
-    mode = body.get("toolConfig", {}).get("functionCallingConfig", {}).get("mode")
-    if mode == "ANY":
-        tool = body["tools"][0]["functionDeclarations"][0]
+    how = body.get("toolConfig", {}).get("functionCallingConfig", {})
+    if how.get("mode") == "ANY":
+        tools = body["tools"][0]["functionDeclarations"]
+        name = how.get("allowedFunctionNames", [tools[0]["name"]])[0]
+        tool = next(one for one in tools if one["name"] == name)
         schema = tool.get("parametersJsonSchema") or tool.get("parameters") or {}
         return [{"functionCall": {"name": tool["name"], "args": instance(schema)}}]
     schema = config.get("responseSchema") or config.get("responseJsonSchema")

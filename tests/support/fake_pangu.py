@@ -9,7 +9,7 @@ from datetime import datetime, timezone
 from typing import Any
 
 from aiohttp import web
-from fake_provider import CONTEXT, FakeProvider, Seen, Speech, refusal, sse
+from fake_provider import CONTEXT, FakeProvider, Seen, Speech, instance, refusal, sse
 
 PROJECT, DEPLOYMENT = "PID", "DID"
 V1 = f"/v1/{PROJECT}/deployments/{DEPLOYMENT}"
@@ -77,7 +77,7 @@ class FakePangu(FakeProvider):
         heat = body.get("temperature", 0.0)
         if not 0 <= heat <= (2 if second else 1):
             return _gateway(400, "PANGU.0010", "parameter illegal.")
-        prompt = body["prompt"] if "prompt" in body else json.dumps(body["messages"])
+        prompt = body.get("prompt") or json.dumps([body["messages"], *body.get("tools", ())])
         said = [
             self.say(
                 prompt,
@@ -93,12 +93,15 @@ class FakePangu(FakeProvider):
             return _gateway(400, "PANGU.3342", "Failed to invoke the inference service.", details=details)
         text = "prompt" in body
         if body.get("stream"):
-            return await sse(request, self._events(said[0], second, text))
-        choices = [_choice(i, each, text) for i, each in enumerate(said)]
+            return await sse(request, self._events(said[0], second, text, _calls(body)))
+        choices = [_choice(i, each, text, _calls(body)) for i, each in enumerate(said)]
         return web.json_response({**_head("chat.completion"), "choices": choices, "usage": _usage(said)})
 
-    def _events(self, said: Speech, second: bool, text: bool) -> list[bytes]:
+    def _events(self, said: Speech, second: bool, text: bool, calls: list[Any]) -> list[bytes]:
         key = "delta" if second else "message"
+        if calls:
+            told = {"role": "assistant", "tool_calls": calls}
+            return [_event(key, told, "tool_calls", said, said.tokens, text), b"data:[DONE]\n\n"]
         events = [_event(key, {"role": "assistant"}, None, said, 0, text)]
         for position, piece in enumerate(said.pieces, 1):
             events.append(_event(key, {"content": piece}, None, said, position, text))
@@ -118,7 +121,22 @@ def _finish(said: Speech) -> str:
     return "length" if said.finish == "length" else "stop"
 
 
-def _choice(index: int, said: Speech, text: bool) -> dict[str, Any]:
+def _calls(body: dict[str, Any]) -> list[dict[str, Any]]:
+    """The call that a tool_choice asks for."""
+    choice = body.get("tool_choice")
+    if choice is None or choice in ("auto", "none"):
+        return []
+    tools = [tool["function"] for tool in body["tools"]]
+    name = choice["function"]["name"] if isinstance(choice, dict) else tools[0]["name"]
+    schema = next(tool["parameters"] for tool in tools if tool["name"] == name)
+    made = {"name": name, "arguments": json.dumps(instance(schema))}
+    return [{"index": 0, "id": "call_1", "type": "function", "function": made}]
+
+
+def _choice(index: int, said: Speech, text: bool, calls: list[Any]) -> dict[str, Any]:
+    if calls:
+        message = {"role": "assistant", "content": None, "tool_calls": calls}
+        return {"index": index, "message": message, "logprobs": None, "finish_reason": "tool_calls"}
     message = {"role": "assistant", "content": said.text, "tool_calls": []}
     body = {"text": said.text} if text else {"message": message}
     return {"index": index, **body, "logprobs": None, "finish_reason": _finish(said), "stop_reason": None}
@@ -131,7 +149,7 @@ def _usage(said: list[Speech]) -> dict[str, float]:
 
 
 def _event(
-    key: str, message: dict[str, str], finish: str | None, said: Speech, made: int, text: bool
+    key: str, message: dict[str, Any], finish: str | None, said: Speech, made: int, text: bool
 ) -> bytes:
     usage = {"prompt_tokens": said.prompt_tokens, "completion_tokens": made,
              "total_tokens": said.prompt_tokens + made}  # fmt: skip

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import random
+import re
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 
 import memserve
 from memserve.errors import DoesNotFit
+from memserve.plan.candidate import OVERFLOWS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -63,3 +65,84 @@ def questions(count: int, seed: int) -> Iterator[Question]:
         model, card, cards = chance.choice(MODELS), chance.choice(CARDS), chance.choice((1, 1, 2, 4, 8))
         options = {"context": chance.choice(CONTEXTS), "concurrency": chance.choice(AT_ONCE)}
         yield Question(model, f"{cards}x{card}", options)
+
+
+FIXED: dict[str, tuple[Any, ...]] = {
+    "kv_dtype": ("fp8", "int8", "auto"),
+    "quantization": ("none", "fp8", "w8a8", "gptq", "awq", "w4a16", "nvfp4", "nf4", "int8",
+                     "gguf-q8_0", "w4a8"),
+    "backend": ("vllm", "sglang", "lmdeploy", "ascend", "mindie", "hf", "llamacpp"),
+    "tp": (1, 2, 4, 8),
+}  # fmt: skip
+EIGHT_BIT = frozenset({"fp8", "w8a8", "w8a16", "int8", "mxfp8", "gguf-q8_0", "gguf-q6_k"})
+SLOW = frozenset({"hf", "llamacpp"})
+
+
+def order(plan: Plan) -> tuple[int, int]:
+    """The documented order (docs/planner.md), from what the plan says of itself: smaller is better."""
+    weights = 0 if plan.quantization == "none" else 3
+    if plan.quantization in EIGHT_BIT or plan.checkpoint.bits == 8:
+        weights = 1
+    elif plan.quantization == "gguf-q5_k_m":
+        weights = 2
+    cache = 0 if plan.kv_dtype in ("auto", "float16", "bfloat16") else 1
+    at_once = (plan.max_concurrency or 0) * plan.data_parallel
+    staged = plan.pipeline_parallel > 1 and plan.backend not in SLOW
+    few = weights == 0 and 0 < at_once < 2
+    barely = "--enforce-eager" in plan.command or plan.dtype == "float32" or staged or few
+    slow = plan.backend in SLOW
+    last = 1 + (plan.concurrency > 1) if slow else int(plan.dtype == "float32")
+    if plan.model.model_type in OVERFLOWS.get(plan.dtype, ()) and not plan.quantization.startswith("gguf"):
+        last = 3
+    return last, weights + cache + barely
+
+
+def fixings(question: Question, chance: random.Random) -> list[dict[str, Any]]:
+    """One option of every kind."""
+    return [{name: chance.choice(values)} for name, values in FIXED.items()]
+
+
+WORDS = re.compile(r"not (\S+|16 bit): (fits, but ranks below)?")
+
+
+def worse(question: Question, chance: random.Random) -> list[dict[str, Any]]:
+    """Property 1: the fixed options with which the same question has a better answer."""
+    plain = question.best()
+    found = []
+    for fixed in fixings(question, chance):
+        other = question.best(**fixed)
+        if other is not None and (plain is None or order(plain) > order(other)):
+            found.append(fixed)
+    return found
+
+
+def false_reasons(question: Question) -> tuple[int, list[str]]:
+    """Property 2: how many "not X" are said, and those that are false when X is asked for."""
+    plain = question.best() or question.closest()
+    said = list(filter(None, map(WORDS.match, plain.reasons)))
+    wrong = []
+    for one in said:
+        quantization = "none" if one[1] == "16 bit" else one[1]
+        if (question.best(quantization=quantization) is not None) != bool(one[2]):
+            wrong.append(one.string)
+    return len(said), wrong
+
+
+def false_remedies(question: Question, fixed: dict[str, Any]) -> tuple[int, list[str]]:
+    """How many remedies are named for eight times the requests, and those that do not fit when asked."""
+    wanted = {**question.options, **fixed, "concurrency": question.options["concurrency"] * 8}
+    tight = question._replace(options=wanted)
+    tried, wrong = 0, []
+    for remedy in tight.remedies():
+        option = re.match(r"--([a-z-]+)(?: (\S+))?: ", remedy)
+        if option is None:
+            continue
+        tried += 1
+        if option[1] == "gpus":
+            asked = tight._replace(gpus=option[2])
+        else:
+            value = True if option[2] is None else int(option[2]) if option[2].isdigit() else option[2]
+            asked = tight._replace(options={**wanted, option[1].replace("-", "_"): value})
+        if asked.best() is None:
+            wrong.append(remedy)
+    return tried, wrong

@@ -10,8 +10,7 @@ from hypothesis import strategies as st
 
 from memserve.client import prompts
 from memserve.errors import ContextOverflow, InvalidInput
-from memserve.tokens.prompts import Prompts
-from memserve.tokens.tokenizing import tokenize_pair
+from memserve.tokens.prompts import Prompts, tokenize_pair
 
 
 class Letters:

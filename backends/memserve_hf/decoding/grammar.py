@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 from memserve.errors import InvalidInput
 from memserve.extras import missing, need
 from memserve.protocol import Request
+from memserve.tokens.grammar import structural_tag
+from memserve.tokens.prompts import Prepared
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -28,8 +30,12 @@ class Grammars:
         self._compiler: Any = None
         self._compiled = lru_cache(maxsize=64)(self._compile)
 
-    def of(self, request: Request) -> Grammar | None:
+    def of(self, request: Request, prepared: Prepared) -> Grammar | None:
         """The grammar that a request's answer must follow, or None."""
+        calling = prepared.calling
+        if calling is not None and (calling.forced or available()):
+            tag = structural_tag(request, prepared, thought=False)
+            return self._compiled("tools", json.dumps(tag)) if tag else None
         if request.schema is not None:
             return self._compiled("schema", json.dumps(dict(request.schema)))
         if request.regex is not None:
@@ -47,6 +53,8 @@ class Grammars:
             if kind == "schema":
                 # free whitespace lets a small model emit it for ever
                 compiled = compiler.compile_json_schema(source, any_whitespace=False)
+            elif kind == "tools":
+                compiled = compiler.compile_structural_tag(source)
             elif kind == "regex":
                 compiled = compiler.compile_regex(source)
             else:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from memserve.errors import Cancelled
-from memserve.protocol import Delta, TokenLogprob
+from memserve.protocol import TokenLogprob
 from memserve_hf.decoding.prefixes import BLOCK
 from memserve_hf.decoding.row import Job, Row
 from memserve_hf.decoding.stepper import Stepper
@@ -219,9 +219,7 @@ class Loop:
 
     def _send(self, row: Row) -> None:
         if row.finish:
-            row.text.finish()
-            piece, thought = row.text.fresh(last=True), row.text.fresh_thought()
-            row.job.deltas.put(Delta(piece, row.finish, row.job.usage, thought))
+            row.job.deltas.put(row.text.last(row.finish, row.job.usage))
         elif delta := row.text.delta():
             row.job.deltas.put(delta)
 

@@ -37,15 +37,18 @@ class Piece:
     count: int
 
 
-def names(tokens: Sequence[int]) -> tuple[bytes, ...]:
+def names(tokens: Sequence[int], shown: tuple[int, bytes] = (-1, b"")) -> tuple[bytes, ...]:
     """A name for each whole block that stands for it and everything before it.
 
-    The last token is left out: its logits are always needed, so it is always computed.
+    The last token is left out: its logits are always needed, so it is always computed. `shown`: the place
+    from which on tokens stand for something else besides, and its digest.
     """
+    place, digest = shown
     found, last = [], b""
     for block in range((len(tokens) - 1) // BLOCK):
         words = array("q", tokens[block * BLOCK : (block + 1) * BLOCK])
-        last = blake2b(last + words.tobytes(), digest_size=16).digest()
+        salt = digest if block == place // BLOCK else b""
+        last = blake2b(last + salt + words.tobytes(), digest_size=16).digest()
         found.append(last)
     return tuple(found)
 

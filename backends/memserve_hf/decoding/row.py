@@ -71,6 +71,8 @@ class Job:
     cancelled: bool = False
     passed: int = 0
     """How often younger jobs went ahead."""
+    seen: Any = None
+    """What the model is shown besides the prompt's tokens, until the job is done."""
     names: tuple[bytes, ...] = ()
     """Names of the prompt's whole blocks, for the prefix cache."""
     deltas: SimpleQueue[Delta | None] = field(default_factory=SimpleQueue)
@@ -79,6 +81,7 @@ class Job:
     def close(self, error: MemserveError | None = None) -> None:
         """Everything is said: wake whoever waits."""
         self.error = self.error or error
+        self.seen = None
         self.finished.set()
         self.deltas.put(None)
 
@@ -108,6 +111,8 @@ class Row:
     tokens: list[int] = field(default_factory=list)
     logprobs: list[TokenLogprob] = field(default_factory=list)
     cached: int = 0
+    shift: int = 0
+    """How far pictures move the positions of what follows them."""
     length: int = 0
     """Tokens whose keys and values are in the row's slot."""
     finish: FinishReason | None = None

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from memserve.errors import ModelUnreadable
 from memserve.protocol import Score
-from memserve.tokens.prompts import Prompts
-from memserve.tokens.tokenizing import ScorePair
+from memserve.tokens.prompts import Prompts, ScorePair
 from memserve_hf.decoding.row import Job, Row
 from memserve_hf.decoding.slots import cache_argument
-from memserve_hf.decoding.stepper import Head, Slots
+from memserve_hf.decoding.stepper import Head, Slots, held_back, placed
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -122,6 +121,7 @@ class Singles:
     def run(self, tokens: list[int], cache: Any) -> tuple[Tensor, Any]:
         """The logits after the tokens, and the cache that goes on from there."""
         own = {self.name: cache} if self.name and cache is not None else {}
+        held_back(self.model)
         with self.head.keeping([[len(tokens) - 1]]):
             out = self.model(
                 input_ids=torch.tensor([tokens], device=self.device), use_cache=self.name is not None, **own
@@ -156,6 +156,50 @@ def agrees(stepper: Slots | Singles, vocabulary: int) -> bool:
     likeness = min(float(torch.corrcoef(torch.stack(pair))[0, 1]) for pair in zip(made, wanted, strict=True))
     log.debug("probe of %s: likeness %.5f", type(stepper).__name__, likeness)
     return likeness >= LIKENESS.get(stepper.model.dtype, LIKENESS_OF_HALF)
+
+
+def shows(slots: Slots, count: int, seen: Any) -> bool:
+    """The same with a picture, beside a prompt of text."""
+    more = seen.inputs["input_ids"][0, [-1, 0]].tolist()
+    try:
+        wanted = [_shown(slots, seen.inputs, more[: n + 1]) for n in range(2)]
+        slots.run(0, [0], [more * 2], [[3]])
+        _, shift = slots.see(1, count, seen)
+        steps = enumerate(more)
+        made = [slots.run(0, [4 + n, count + n], [[t], [t]], [[0], [0]], [0, shift])[1, 0] for n, t in steps]
+    except _REFUSALS as error:
+        log.info("pictures are not seen in company: %s", error)
+        return False
+    finally:
+        slots.clear()
+    pairs = zip(made, wanted, strict=True)
+    likeness = min(float(torch.corrcoef(torch.stack([a.float(), b.float()]))[0, 1]) for a, b in pairs)
+    log.debug("probe with a picture: likeness %.5f", likeness)
+    return likeness >= LIKENESS.get(slots.model.dtype, LIKENESS_OF_HALF)
+
+
+def _shown(slots: Slots, inputs: Mapping[str, Tensor], more: list[int]) -> Tensor:
+    whole, shape = {}, inputs["input_ids"].shape
+    for name, one in inputs.items():
+        tail = more if name == "input_ids" else [int(name == "attention_mask")] * len(more)
+        longer = torch.cat([one, one.new_tensor([tail])], dim=1) if one.shape == shape else one
+        whole[name] = placed(longer, slots.model, slots.device)
+    held_back(slots.model)
+    logits: Tensor = slots.model(**whole, use_cache=False).logits[0, -1]
+    held_back(slots.model)
+    return logits
+
+
+def reads_text(model: Any, device: torch.device) -> bool:
+    """Does it answer words alone?"""
+    if getattr(model.config, "is_encoder_decoder", False):
+        return False
+    try:
+        ids = torch.tensor([[7, 20, 33]], device=device)
+        return bool(model(input_ids=ids, use_cache=False).logits.shape[1] == ids.shape[1])
+    except _REFUSALS as error:
+        log.info("%s does not take text alone: %s", type(model).__name__, error)
+        return False
 
 
 def _numbers(logits: Tensor, model: Any) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import groupby
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
@@ -107,7 +108,10 @@ MASK_ELEMENTS = 1 << 26
 class Stepper(Protocol):
     """What the loop asks of a model. Logits are [rows, vocabulary], in the rows' order."""
 
-    rows: list[Row]
+    @property
+    def rows(self) -> list[Row]:
+        """What is in flight."""
+        ...
 
     def prefill(self, rows: Sequence[Row]) -> Tensor:
         """Take rows in (they join the end of `rows`) and return the logits after each prompt."""
@@ -134,6 +138,20 @@ class Stepper(Protocol):
         ...
 
 
+def placed(tensor: Tensor, model: Any, device: torch.device) -> Tensor:
+    """Where the model is, in its dtype."""
+    return tensor.to(device, model.dtype if tensor.is_floating_point() else None)
+
+
+def held_back(model: Any, moved: Any = None) -> Any:
+    """How far pictures move positions: Qwen's models hold it for whoever asked last. `moved` replaces it."""
+    inner = getattr(model, "model", None)
+    held = getattr(inner, "rope_deltas", None)
+    if held is not None or moved is not None:
+        inner.rope_deltas = moved  # type: ignore[union-attr]
+    return held
+
+
 class Slots:
     """All rows in one cache, one pass for all of them."""
 
@@ -149,6 +167,8 @@ class Slots:
         self.cache = SlotCache(config.num_hidden_layers)
         self.argument = str(cache_argument(model))
         self.prefixes = Prefixes(prefix_bytes)
+        self.shifts: dict[bytes, int] = {}
+        """Of the pictures seen lately, by their digests."""
         self.rows: list[Row] = []
         self.most = sys.maxsize
         """Positions of all slots together that the memory holds."""
@@ -161,7 +181,8 @@ class Slots:
         first = len(self.rows)
         for slot, row in enumerate(rows, first):
             row.length = row.cached = self._recall(slot, row)
-        groups = [[row] for row in rows] if self.flash else [list(rows)]
+        apart = (lambda row: id(row)) if self.flash else (lambda row: row.job.seen and id(row))
+        groups = [list(group) for _, group in groupby(rows, apart)]
         logits = []
         for group in groups:
             logits.append(self._fill(first, group))
@@ -174,13 +195,14 @@ class Slots:
     def clone(self, row: Row) -> None:
         twin = next(other for other in self.rows if other.job is row.job)
         row.length = len(row.job.prompt)
-        row.cached = twin.cached
+        row.cached, row.shift = twin.cached, twin.shift
         self.cache.move(self.rows.index(twin), len(self.rows), row.length)
         self.rows.append(row)
 
     def decode(self) -> Tensor:
         starts = [row.length for row in self.rows]
-        logits = self.run(0, starts, [[row.last] for row in self.rows], [[0]] * len(starts))
+        shifts = [row.shift for row in self.rows]
+        logits = self.run(0, starts, [[row.last] for row in self.rows], [[0]] * len(starts), shifts)
         for row in self.rows:
             row.length += 1
         return logits[:, 0]
@@ -195,6 +217,7 @@ class Slots:
     def clear(self) -> None:
         self.rows.clear()
         self.prefixes.clear()
+        self.shifts.clear()
         self.cache.clear()
 
     def _make_room(self, rows: Sequence[Row]) -> None:
@@ -205,8 +228,12 @@ class Slots:
             self.cache.trim(len(self.rows), max((row.length for row in self.rows), default=0))
 
     def _recall(self, slot: int, row: Row) -> int:
-        start = 0
-        for piece in self.prefixes.find(row.job.names):
+        start, seen, pieces = 0, row.job.seen, self.prefixes.find(row.job.names)
+        if seen is not None:  # pictures are recalled whole, or shown again
+            row.shift = self.shifts.get(seen.digest, 0)
+            if sum(piece.count for piece in pieces) <= seen.last or seen.digest not in self.shifts:
+                return 0
+        for piece in pieces:
             self.cache.write(slot, start, piece.segment.states, piece.skip, piece.count)
             start += piece.count
         return start
@@ -218,6 +245,11 @@ class Slots:
 
     def _fill(self, first: int, rows: list[Row]) -> Tensor:
         """Compute what is missing of some prompts, in passes of bounded width; rows end together."""
+        if rows[0].job.seen is not None and not rows[0].length:
+            [row], count = rows, len(rows[0].job.prompt)
+            logits, row.shift = self.see(first, count, row.job.seen)
+            row.length, self.shifts[row.job.seen.digest] = count, row.shift
+            return logits[None]
         final: dict[int, Tensor] = {}
         while any(row.length < len(row.job.prompt) for row in rows):
             width = self._room(rows)
@@ -225,7 +257,8 @@ class Slots:
             starts = [min(row.length, len(row.job.prompt) - 1) for row in rows]
             longest = max(map(len, left))
             padded = [part + [part[-1]] * (longest - len(part)) for part in left]
-            logits = self.run(first, starts, padded, [[len(part) - 1] for part in left])
+            keep, shifts = [[len(part) - 1] for part in left], [row.shift for row in rows]
+            logits = self.run(first, starts, padded, keep, shifts)
             for i, (row, part) in enumerate(zip(rows, left, strict=True)):
                 if row.length < len(row.job.prompt):
                     row.length = starts[i] + len(part)
@@ -237,7 +270,18 @@ class Slots:
         end = max(len(row.job.prompt) for row in rows)
         return max(16, min(self.width // len(rows), MASK_ELEMENTS // (end * len(rows))))
 
-    def run(self, first: int, starts: list[int], tokens: list[list[int]], keep: list[list[int]]) -> Tensor:
+    def see(self, slot: int, count: int, seen: Any) -> tuple[Tensor, int]:
+        """A prompt of `count` tokens with its pictures, in one pass of the model's own: logits and shift."""
+        self.cache.point(slot, [0], count)
+        inputs = {name: placed(one, self.model, self.device) for name, one in seen.inputs.items()}
+        held_back(self.model)
+        with self.head.keeping([[count - 1]]):
+            logits = self.model(**inputs, use_cache=True, **{self.argument: self.cache}).logits
+        moved = held_back(self.model)
+        return self.head.trim(logits, [[count - 1]])[0, 0], 0 if moved is None else int(moved.flatten()[0])
+
+    def run(self, first: int, starts: list[int], tokens: list[list[int]], keep: list[list[int]],
+            shifts: list[int] | None = None) -> Tensor:  # fmt: skip
         """One pass over slots from `first` on, writing at `starts`; logits at the positions in `keep`."""
         width = len(tokens[0])
         self.cache.point(first, starts, width)
@@ -246,11 +290,16 @@ class Slots:
             logits = self.model(
                 input_ids=torch.tensor(tokens, device=self.device),
                 attention_mask=self._mask(starts, width, positions),
-                position_ids=positions.clamp(max=self.context - 1),
+                position_ids=self._moved(positions, shifts).clamp(max=self.context - 1),
                 use_cache=True,
                 **{self.argument: self.cache},
             ).logits
         return self.head.trim(logits, keep)
+
+    def _moved(self, positions: Tensor, shifts: list[int] | None) -> Tensor:
+        return (
+            positions + torch.tensor(shifts, device=self.device)[:, None] if any(shifts or ()) else positions
+        )
 
     def _mask(self, starts: list[int], width: int, positions: Tensor) -> Any:
         """None where the kernel's own causal rule says it all."""

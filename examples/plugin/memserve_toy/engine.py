@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +22,13 @@ from memserve.protocol import (
     ScorePrompts,
     Task,
     TokenLogprob,
+    ToolCall,
     Usage,
 )
 from memserve_toy import model
 
+THOUGHT = 8
+"""Tokens of a thought that nobody bounds."""
 capabilities = Capabilities(backend="toy", tasks=frozenset({"generate", "embed", "rerank"}))
 """At best; the engine that is opened knows more."""
 
@@ -55,7 +59,7 @@ class ToyEngine:
             temperature=True, top_p=True, max_tokens=True, stop=True, usage=True, raw=True, token_ids=True,
             top_k=True, min_p=True, seed=True, n=True, logprobs=20, score=True, schema=True, choices=True,
             truncate=True, stream=True, returns_token_ids=True, deterministic=True, count_tokens=True,
-            tokenizer=True, thinking=frozenset({"off"}),
+            tokenizer=True, tools=True, images=True, thinking=frozenset({"on", "off", "budget"}),
         )  # fmt: skip
 
     def generate(self, requests: Sequence[Request]) -> list[Completion]:
@@ -67,10 +71,12 @@ class ToyEngine:
         whole = self._answer(request)
         if whole.error:
             raise whole.error
-        text = whole.text or ""
+        text, thought = whole.text or "", whole.reasoning or ""
+        for at in range(0, len(thought), 2):
+            yield Delta(reasoning=thought[at : at + 2])
         for at in range(0, len(text), 2):
             yield Delta(text[at : at + 2])
-        yield Delta("", whole.finish_reason, whole.usage)
+        yield Delta("", whole.finish_reason, whole.usage, tool_calls=whole.tool_calls)
 
     def score(self, pairs: Sequence[ScorePrompts]) -> list[Score]:
         """The log-likelihood of each continuation; a context's trailing space belongs to what follows."""
@@ -99,15 +105,48 @@ class ToyEngine:
 
 
 def _complete(request: Request) -> Completion:
-    limit = request.max_tokens or 0
-    tokens = _fit(_tokens(request.prompt), limit, request.truncate)
-    answers = [_sample(request, tokens, limit, index) for index in range(request.n)]
+    limit, budget = (
+        request.max_tokens or 0,
+        THOUGHT if request.thinking is True else int(request.thinking or 0),
+    )
+    tokens = _fit(_told(request) + _tokens(request.prompt), limit + budget, request.truncate)
+    thought = [
+        token for token, _ in model.continue_text(tokens, budget, model.Sampling()) if token < model.BOS
+    ]
+    answers = [_sample(request, tokens + thought, limit, index) for index in range(request.n)]
+    if thought:
+        words = model.decode(thought)
+        answers = [(replace(one, reasoning=words), len(thought) + count) for one, count in answers]
     first, used = answers[0][0], sum(count for _, count in answers)
     return Completion(
         text=first.text, finish_reason=first.finish_reason, token_ids=first.token_ids,
-        logprobs=first.logprobs, usage=Usage(len(tokens), used, 0),
+        logprobs=first.logprobs, tool_calls=first.tool_calls, reasoning=first.reasoning,
+        usage=Usage(len(tokens), used, 0, len(thought) * request.n or None),
         samples=tuple(sample for sample, _ in answers) if request.n > 1 else (), model="toy",
     )  # fmt: skip
+
+
+def _told(request: Request) -> list[int]:
+    """The tools, as the toy reads them: their names and their parameters'."""
+    allowed = request.tools if request.tool_choice != "none" else ()
+    told = [tool["function"] for tool in allowed]
+    return [
+        token
+        for one in told
+        for token in f"{one['name']}{list(one['parameters'].get('properties', ()))}".encode()
+    ]
+
+
+def _called(request: Request) -> dict[str, Any] | None:
+    """The tool that the toy calls: the first where it must call one, or is asked with a please."""
+    known = {tool["function"]["name"]: tool["function"] for tool in request.tools}
+    choice = request.tool_choice or "auto"
+    if isinstance(choice, Mapping):
+        if choice["function"]["name"] not in known:
+            raise InvalidInput(f"tool_choice: no tool is called {choice['function']['name']!r}")
+        return known[choice["function"]["name"]]
+    wanted = choice == "required" or (choice == "auto" and str(request.prompt).endswith("please."))
+    return next(iter(known.values()), None) if wanted else None
 
 
 def _tokens(prompt: Prompt) -> list[int]:
@@ -133,6 +172,10 @@ def _fit(tokens: list[int], limit: int, policy: str) -> list[int]:
 
 
 def _sample(request: Request, tokens: list[int], limit: int, index: int) -> tuple[Sample, int]:
+    if tool := _called(request):
+        made = json.dumps(_instance(tool["parameters"]))
+        call = ToolCall(f"call{index}", tool["name"], made)
+        return Sample(None, "tool_calls", tuple(made.encode()), tool_calls=(call,)), len(made.encode())
     if request.schema is not None or request.choices:
         return _constrained(request, tokens)
     seed = None if request.seed is None else request.seed + index

@@ -37,8 +37,21 @@ def render(messages: Sequence[Mapping[str, Any]]) -> list[int]:
     """The chat template: BOS, then each message between its role and EOS."""
     tokens = [BOS]
     for message in messages:
-        tokens += [ROLES[message["role"]], *str(message["content"]).encode(), EOS]
+        role = ROLES["user" if message["role"] == "tool" else message["role"]]
+        calls = [str(call["function"]) for call in message.get("tool_calls") or ()]
+        tokens += [role, *"".join([words(message["content"]), *calls]).encode(), EOS]
     return [*tokens, ROLES["assistant"]]
+
+
+def words(content: Any) -> str:
+    """A message's text; of a picture the toy sees a hash."""
+    parts = [{"type": "text", "text": content or ""}] if isinstance(content, (str, type(None))) else content
+    seen = [
+        part["text"] if part["type"] == "text"
+        else f"[{hashlib.sha256(part['image_url']['url'].encode()).hexdigest()[:12]}]"
+        for part in parts
+    ]  # fmt: skip
+    return "".join(seen)
 
 
 def decode(tokens: Sequence[int]) -> str:

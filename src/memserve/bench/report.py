@@ -14,9 +14,10 @@ from typing import Any
 from memserve.bench.asking import Asked
 from memserve.errors import InvalidInput
 from memserve.hardware.machine import GIB, Machine
-from memserve.plan.page import Section
-from memserve.plan.shown import Shown
+from memserve.plan.page import Section, Shown
 
+LISTENS = "0A"
+"""A socket's state in /proc/net/tcp."""
 FIGURES = {"ttft_ms": "TTFT ms", "tpot_ms": "TPOT ms", "output_tokens_per_s": "tokens/s"}
 
 
@@ -165,9 +166,30 @@ def _cards(machine: Machine) -> list[dict[str, Any]]:
     return [{"card": card.name, "used_gib": round((card.memory - one) / GIB, 3)} for one in free or ()]
 
 
+def listener(port: int) -> int | None:
+    """The process of this machine that listens on a port; None where the system does not say."""
+    with suppress(OSError, IndexError):
+        tables = [Path(f"/proc/net/{name}").read_text("utf-8").splitlines()[1:] for name in ("tcp", "tcp6")]
+        rows = [line.split() for table in tables for line in table]
+        mine = {f"socket:[{row[9]}]" for row in rows if row[3] == LISTENS and row[1].endswith(f":{port:04X}")}
+        return next((pid for pid in _processes() if mine & _open(pid)), None)
+    return None
+
+
+def _open(pid: int) -> set[str]:
+    """What the descriptors of a process stand for; nothing of one that is not ours."""
+    found: set[str] = set()
+    with suppress(OSError):
+        for entry in list(Path(f"/proc/{pid}/fd").iterdir()):
+            with suppress(OSError):  # one that was closed meanwhile
+                found.add(str(entry.readlink()))
+    return found
+
+
 def _process(pid: int) -> float | None:
     """GiB in memory at the highest; None where the system does not say."""
-    group = [other for other in _processes() if other == pid or _group(other) == pid != os.getpid()]
+    ours = _group(pid) if pid != os.getpid() and _group(pid) != _group(os.getpid()) else None
+    group = [one for one in _processes() if one == pid or (ours is not None and _group(one) == ours)]
     peaks = [peak for one in group if (peak := _peak(one)) is not None]
     return round(sum(peaks) / GIB, 3) if peaks else None
 
@@ -177,7 +199,7 @@ def _processes() -> list[int]:
 
 
 def _group(pid: int) -> int | None:
-    with suppress(OSError):
+    with suppress(OSError, AttributeError):  # Windows has none
         return os.getpgid(pid)
     return None
 

@@ -7,8 +7,10 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 import memserve
+from memserve.bench import report
 from memserve.engines import installed
 from memserve.engines.backend import server_of
 from memserve.errors import MemserveError
@@ -109,10 +111,17 @@ def opened(model: str, *, backend: str | None = None, base_url: str | None = Non
     if facts.get("gpus") is None and (own or is_loopback(parse(base_url or "").host)):
         facts["gpus"] = _here()
     with memserve.generator(model, backend=backend, concurrency=most, **given) as generator:
-        facts["backend"] = facts["backend"] or (generator.capabilities.backend if own else None)
+        can = generator.capabilities
+        facts["backend"] = facts["backend"] or (can.backend if own else installed.speaking(can.engine or ""))
         forecast, notes = _forecast(facts)
         remote = generator.identity.get("base_url")
-        yield Target(generator, facts, forecast, None if remote else os.getpid(), notes=notes)
+        yield Target(generator, facts, forecast, _process(remote) if remote else os.getpid(), notes=notes)
+
+
+def _process(address: str) -> int | None:
+    """The process behind an address of this machine."""
+    port = urlsplit(address).port if is_loopback(parse(address).host) else None
+    return port and report.listener(port)
 
 
 def _client(backend: str | None) -> dict[str, Any]:
@@ -140,8 +149,10 @@ def _forecast(facts: Mapping[str, Any]) -> tuple[Forecast | None, tuple[str, ...
     from memserve.speed import predict
 
     backend, gpus = facts.get("backend"), facts.get("gpus")
-    if backend is None or gpus is None or not installed.can_plan(backend):
+    if backend is None or gpus is None:
         return None, ("nothing is predicted: --backend and --gpus say which engine answers on which cards",)
+    if not installed.can_plan(backend):
+        return None, (f"nothing is predicted: the speed of {backend} is not planned",)
     try:
         model = load(str(facts.get("checkpoint") or facts["model"]))
         machine = detect() if gpus == "cpu" else parse(gpus)

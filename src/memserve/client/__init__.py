@@ -24,16 +24,22 @@ _openers: WeakKeyDictionary[Generator, Callable[[], Generator]] = WeakKeyDiction
 
 
 def generator(model_or_plan: str | PathLike[str] | Planned | None = None, *, backend: str | None = None,
-              concurrency: int | None = None, **options: Any) -> Generator:  # fmt: skip
+              concurrency: int | None = None, images_from: str | None = None,
+              **options: Any) -> Generator:  # fmt: skip
     """Open a model for text generation: a name, a folder or a Plan; None: the embedded default.
 
-    `concurrency` is the most requests in flight; every other option goes to the backend.
+    `concurrency` is the most requests in flight. `images_from`: what strings in image parts may name: "data"
+    (data URLs alone; the default where a server answers), "paths" (files, too; the default in this process),
+    "urls" (addresses, too, which are then fetched). Every other option goes to the backend.
     """
+    from memserve import pictures
     from memserve.client.generation import Generator
 
-    opened = Generator(*_opened(model_or_plan, backend, "generate", concurrency, options))
+    pictures.wanted(images_from, remote=True)  # a wrong word must not leave an engine behind
+    engine, driver = _opened(model_or_plan, backend, "generate", concurrency, options)
+    opened = Generator(engine, driver, images_from=images_from)
     _openers[opened] = partial(
-        generator, model_or_plan, backend=backend, concurrency=concurrency, **options
+        generator, model_or_plan, backend=backend, concurrency=concurrency, images_from=images_from, **options
     )  # fmt: skip
     return opened
 

@@ -13,7 +13,16 @@ from typing import Any, TypeVar
 
 from memserve.client import offers
 from memserve.errors import Closed, EngineFailed, MemserveError
-from memserve.protocol import Completion, Delta, Engine, JoinsCalls, Request, SupportsClose, SupportsInterrupt
+from memserve.protocol import (
+    Completion,
+    Delta,
+    Engine,
+    JoinsCalls,
+    Request,
+    SupportsClose,
+    SupportsGiveUp,
+    SupportsInterrupt,
+)
 
 
 class EngineLock:
@@ -226,7 +235,12 @@ class BatchDriver:
         self._waiting.append((request, future))
         self._start()
         self._wake.set()
-        answer = await asyncio.wrap_future(future)
+        try:
+            answer = await asyncio.wrap_future(future)
+        except asyncio.CancelledError:
+            if isinstance(self._engine, SupportsGiveUp):
+                self._engine.give_up(request)
+            raise
         if answer.error is not None and not keep_errors:
             raise answer.error
         return answer
@@ -259,10 +273,11 @@ class BatchDriver:
         return batch
 
     def _dispatch(self, batch: list[tuple[Request, Future[Completion]]]) -> None:
-        if self._concurrent:
-            threading.Thread(target=self._answer, args=(batch,), name="memserve-batch", daemon=True).start()
-        else:
-            self._answer(batch)
+        if not self._concurrent:
+            return self._answer(batch)
+        for item in batch:  # each comes back when it is done, whatever the others take
+            threading.Thread(target=self._answer, args=([item],), name="memserve-batch", daemon=True).start()
+        return None
 
     def _answer(self, batch: list[tuple[Request, Future[Completion]]]) -> None:
         try:

@@ -7,11 +7,14 @@ from dataclasses import fields, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, overload
 
+from memserve import pictures
 from memserve.client import offers, prompts, schema
 from memserve.client.handle import Driver, Handle
 from memserve.client.settings import of_request, resolve, templated
 from memserve.errors import InvalidInput, MemserveError, Unsupported
 from memserve.protocol import (
+    AsyncEngine,
+    BatchService,
     Capabilities,
     Completion,
     Delta,
@@ -25,6 +28,7 @@ from memserve.protocol import (
     Score,
     ScorePrompts,
     Settings,
+    SupportsBatches,
     SupportsTokenizer,
     Usage,
 )
@@ -87,8 +91,10 @@ class Generator(Handle):
     _default: tuple[Capabilities, dict[str, Any]] | None = None
     """The settings of a call that names none, worked out once."""
 
-    def __init__(self, engine: Engine, driver: Driver) -> None:
+    def __init__(self, engine: Engine, driver: Driver, *, images_from: object = None) -> None:
         super().__init__(engine, driver)
+        self._remote = isinstance(engine, AsyncEngine)
+        self._images_from = pictures.wanted(images_from, remote=self._remote)
         self._fill = not (isinstance(engine, FillsMaxTokens) and engine.fills_max_tokens)
 
     @property
@@ -195,8 +201,15 @@ class Generator(Handle):
         self._check_open()
         if not self.capabilities.count_tokens:
             raise Unsupported(self.capabilities.backend, "count_tokens")
-        checked = prompts.check(text, self.capabilities)
+        checked = self._prompt(text)
         return self._driver.call(partial(offers.count_tokens(self._engine), checked))
+
+    def batch_service(self) -> BatchService:
+        """The provider's batch service; raises `Unsupported` where there is none."""
+        self._check_open()
+        if not isinstance(self._engine, SupportsBatches):
+            raise Unsupported(self.capabilities.backend, "batches", "it has no batch service")
+        return self._engine.batch_service
 
     def prepare(self, prompt: PromptLike, **settings: Unpack[Settings]) -> Request:
         """The request that `generate` would hand to the engine, checked and with its defaults."""
@@ -214,8 +227,12 @@ class Generator(Handle):
     def _request(self, item: object, settings: Mapping[str, object], resolved: Mapping[str, Any]) -> Request:
         if isinstance(item, Request):
             own = self._resolve({**settings, **of_request(item)})
-            return templated(Request(prompt=prompts.check(item.prompt, self.capabilities), id=item.id, **own))
-        return templated(Request(prompt=prompts.check(item, self.capabilities), **resolved))
+            return templated(Request(prompt=self._prompt(item.prompt), id=item.id, **own))
+        return templated(Request(prompt=self._prompt(item), **resolved))
+
+    def _prompt(self, item: object) -> Prompt:
+        checked = prompts.check(item, self.capabilities)
+        return prompts.settled(checked, self._images_from, remote=self._remote)
 
     def _streamed(self, item: PromptLike, settings: Settings) -> Request:
         if not self.capabilities.stream:

@@ -1,8 +1,10 @@
 """One prompt told from a list of them, well-formed from malformed ones, and what may be scored."""
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, TypeVar
 
+from memserve import pictures
 from memserve.errors import InvalidInput, Unsupported
 from memserve.protocol import Capabilities, Prompt, Raw, Request, Score, ScorePrompts, SupportsTokenizer
 
@@ -24,7 +26,6 @@ def plain(value: object) -> object:
 
 
 _KINDS = "a string, Raw(text), a list of messages or a list of token ids"
-_IMAGE_PARTS = frozenset({"image", "image_url", "input_image"})
 
 
 def is_many(prompt: object) -> bool:
@@ -65,6 +66,28 @@ def check(prompt: object, capabilities: Capabilities) -> Prompt:
     if all(isinstance(item, Mapping) for item in prompt):
         return _messages(prompt, capabilities)
     raise InvalidInput(f"a prompt is {_KINDS}, not a mixture of {_mixture(prompt)}")
+
+
+def settled(prompt: Prompt, sources: str, *, remote: bool) -> Prompt:
+    """A checked prompt with its pictures at hand."""
+    if isinstance(prompt, (str, Raw)) or isinstance(prompt[0], int):
+        return prompt
+    return [_with_pictures(place, message, sources, remote) for place, message in enumerate(prompt)]  # type: ignore[arg-type]
+
+
+def _with_pictures(place: int, message: Mapping[str, Any], sources: str,
+                   remote: bool) -> Mapping[str, Any]:  # fmt: skip
+    content = message.get("content")
+    if isinstance(content, (str, type(None))) or not any(part["type"] in pictures.KINDS for part in content):
+        return message
+    try:
+        parts = [
+            pictures.settled(part, sources, remote=remote) if part["type"] in pictures.KINDS else part
+            for part in content
+        ]
+    except InvalidInput as error:
+        raise InvalidInput(f"message {place}: {error}") from error
+    return {**message, "content": parts}
 
 
 def _mixture(items: Sequence[Any]) -> str:
@@ -127,7 +150,7 @@ def token_ids(prompt: Sequence[Any], capabilities: Capabilities) -> list[int]:
 
 
 def _messages(prompt: Sequence[Mapping[str, Any]], capabilities: Capabilities) -> list[Mapping[str, Any]]:
-    _supported(capabilities.chat, "chat prompts", capabilities)
+    _supported(capabilities.chat or capabilities.images, "chat prompts", capabilities)
     for position, message in enumerate(prompt):
         _message(position, message, capabilities)
     return list(prompt)
@@ -154,8 +177,10 @@ def _parts(position: int, content: object, capabilities: Capabilities) -> None:
         kind = part.get("type")
         if kind == "text":
             _text(part.get("text"), True, "text", capabilities)
-        elif kind in _IMAGE_PARTS:
+        elif kind in pictures.KINDS:
             _supported(capabilities.images, "images", capabilities)
+        elif "audio" in str(kind):
+            _supported(False, "audio", capabilities)
         elif not isinstance(kind, str):
             raise InvalidInput(f"message {position}: a part has no type")
 
@@ -185,7 +210,8 @@ def _context(context: object, capabilities: Capabilities) -> Prompt:
     if isinstance(words, str):
         encodable(words, "a pair to score")
         return words
-    return _of_pair("context", lambda: check(words, capabilities))
+    # no engine scores what follows a picture
+    return _of_pair("context", lambda: check(words, replace(capabilities, images=False)))
 
 
 def _of_pair(side: str, checked: Callable[[], T]) -> T:

@@ -181,8 +181,7 @@ def _refuse(values: Mapping[str, Any], capabilities: Capabilities) -> None:
     _refuse_counts(values, capabilities)
     if (values.get("tools") or "tool_choice" in values) and not capabilities.tools:
         raise Unsupported(capabilities.backend, "tools", _whose(capabilities))
-    if "tool_choice" in values and not values.get("tools"):
-        raise InvalidInput("tool_choice is given without tools")
+    _refuse_choice(values.get("tool_choice"), values.get("tools") or ())
     if values.get("truncate", "refuse") != "refuse" and not capabilities.truncate:
         raise Unsupported(capabilities.backend, f"truncate={values['truncate']!r}", _whose(capabilities))
     _refuse_thinking(values, capabilities)
@@ -191,6 +190,15 @@ def _refuse(values: Mapping[str, Any], capabilities: Capabilities) -> None:
     together = [name for name in ("schema", "regex", "choices") if name in values]
     if len(together) > 1:
         raise InvalidInput(f"{' and '.join(together)} exclude each other")
+
+
+def _refuse_choice(choice: Any, tools: Sequence[Mapping[str, Any]]) -> None:
+    if choice is not None and not tools:
+        raise InvalidInput("tool_choice is given without tools")
+    name = (choice.get("function") or choice).get("name") if isinstance(choice, Mapping) else None
+    known = [(tool.get("function") or tool).get("name") for tool in tools]
+    if name is not None and name not in known:
+        raise InvalidInput(f"tool_choice names {name!r}: no such tool ({', '.join(map(str, known))})")
 
 
 def _refuse_thinking(values: Mapping[str, Any], capabilities: Capabilities) -> None:

@@ -127,7 +127,7 @@ class Expectations:
     @pytest.hookimpl(trylast=True)
     def pytest_sessionstart(self, session: pytest.Session) -> None:
         """A backend that is not named, or that nobody knows, is one line and not one for every test."""
-        from memserve.conformance.target import Target
+        from memserve.conformance.report import Target
 
         if session.config.option.collectonly:
             return

@@ -6,8 +6,7 @@ from typing import Any
 import pytest
 
 from memserve.conformance.asking import Oracle
-from memserve.conformance.report import CAPABILITIES
-from memserve.conformance.target import Target
+from memserve.conformance.report import CAPABILITIES, Target
 from memserve.protocol import Capabilities, Task
 
 
@@ -36,6 +35,16 @@ def _opened(request: pytest.FixtureRequest, target: Target, task: Task) -> Itera
 def generator(request: pytest.FixtureRequest, target: Target) -> Iterator[Any]:
     """The generator under test, shared by all tests."""
     yield from _opened(request, target, "generate")
+
+
+@pytest.fixture(scope="session")
+def reference(generator: Any, target: Target) -> Iterator[Any]:
+    """The same model elsewhere, which the generator under test is compared with."""
+    held = target.reference()
+    if held is None:
+        pytest.skip("capability model: no --reference to compare it with")
+    yield held
+    held.close()
 
 
 @pytest.fixture(scope="session")

@@ -38,8 +38,8 @@ def pytest_load_initial_conftests(early_config: pytest.Config, parser: pytest.Pa
     """Register the options before the command line is parsed for good, and only when this suite is meant."""
     if not _asked_for([*map(str, early_config.invocation_params.args), *args]):
         return
-    from memserve.conformance import asking, report, target
+    from memserve.conformance import asking, report
 
-    target.add_options(parser)
+    report.add_options(parser)
     early_config.pluginmanager.register(asking.Expectations(), "memserve-expectations")
     early_config.pluginmanager.register(report.Report(), "memserve-report")

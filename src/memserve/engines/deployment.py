@@ -40,6 +40,8 @@ class Deployment:
     max_batched_tokens: int | None = None
     block_size: int | None = None
     eager: bool = False
+    host_layers: int = 0
+    """The first layers that stay with the host's processor and memory, where an engine can."""
     kv_bytes: int | None = None
     """A KV pool that the caller fixed in bytes."""
     options: tuple[tuple[str, str], ...] = ()

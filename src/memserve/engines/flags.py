@@ -6,13 +6,13 @@ from functools import cached_property
 from typing import Any, Protocol, runtime_checkable
 
 from memserve.engines.command import Grammar
-from memserve.engines.rules.version import version_key
+from memserve.engines.rules import version_key
 
 KINDS = "!*"
 """What ends the name of a switch, and of a flag that takes several values."""
 UNKNOWN = "memserve does not know what it changes"
 REASONS = {
-    "draft": "of drafts at most the model's own MTP layers are counted",
+    "draft": "of drafts the model's own MTP layers are counted, and a model that can be read here",
     "adapters": "adapters come on top",
     "graphs": "the release's own graph sizes are taken",
     "copies": "experts are placed otherwise, or copied",

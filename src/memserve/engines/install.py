@@ -6,8 +6,8 @@ from dataclasses import replace
 from typing import Any
 
 from memserve.engines.deployment import Deployment
+from memserve.engines.rules import NEWEST, version_key
 from memserve.engines.rules.judge import release
-from memserve.engines.rules.version import NEWEST, version_key
 from memserve.hardware.machine import Card, Machine
 from memserve.model.spec import ModelSpec
 

@@ -99,6 +99,13 @@ def program_of(command: Sequence[str], backend: str | None = None) -> tuple[str,
     raise InvalidInput(f"no server is started by {said!r}", hint=f"known: {', '.join(dict.fromkeys(known))}")
 
 
+def speaking(dialect: str) -> str | None:
+    """The backend of the engine whose server speaks so; None where that tells no engine."""
+    servers = ((name, server_of(named(name))) for name in plannable())
+    mine = (name for name, server in servers if server and server.programs[0].dialect == dialect)
+    return next(mine, None)
+
+
 def common_client() -> str:
     """The backend that most engines' servers are spoken to with: for one of which nothing is known."""
     servers = (server_of(named(name)) for name in plannable())

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 
 class Package(Plannable):
-    """What an engine's entry point resolves to. `part` names a second backend of one package (MindIE's)."""
+    """What an engine's entry point resolves to. `part`: a package's second backend, all in PARTengine."""
 
     def __init__(self, name: str, package: str, *, part: str = "", served: bool = False) -> None:
         self.name = name
@@ -138,4 +138,4 @@ class Package(Plannable):
         return {**named, **options, **({"env": plan["env"]} if plan.get("env") else {})}
 
     def _module(self, name: str) -> Any:
-        return import_module(f"{self.package}.{self.part}{name}")
+        return import_module(f"{self.package}.{self.part}{'engine' if self.part else name}")

@@ -39,6 +39,17 @@ class Generation(TypedDict):
     source: str
 
 
+class HostSpeed(TypedDict):
+    """What the host's processor reads and computes."""
+
+    bytes_per_s: list[float]
+    """Of its memory: the least, the likely and the most."""
+    flops: float
+    chunk: int
+    """Prompt tokens for which the layers are copied to the cards once."""
+    source: str
+
+
 class EngineSpeed(TypedDict, total=False):
     """How one engine spends its time."""
 
@@ -58,9 +69,11 @@ class EngineSpeed(TypedDict, total=False):
     sampler: list[SamplerRow]
     generations: list[Generation]
     constants: dict[str, float]
-    """Fields of `memserve.speed.roofline.engines.Constants`; all others are everybody's."""
+    """Fields of `memserve.speed.roofline.layout.Constants`; all others are everybody's."""
     texts_share: float
     """Share of the arithmetic peak that it reaches as an embedder; else that of servers."""
+    host: HostSpeed
+    """Where some layers stay with the host's processor."""
     rows: int
     """Published measurements that the constants were fitted on."""
     timed_on: list[str]

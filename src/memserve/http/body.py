@@ -111,16 +111,17 @@ async def beginning(answer: Answer, limit: int, enough: int, seconds: float) -> 
     return bytes(found)
 
 
-def text(data: bytes, headers: Mapping[str, str]) -> str:
-    """The body's text by its charset, UTF-8 where none is named; odd bytes are replaced and logged."""
+def text(data: bytes, headers: Mapping[str, str], *, strict: bool = False) -> str:
+    """The body's text by its charset, UTF-8 where none is named; odd bytes are replaced, or refused."""
     charset = _charset(headers)
     try:
         return data.decode(charset)
-    except LookupError:
-        log.warning("the answer names an unknown charset; read as UTF-8")
-    except UnicodeError:
-        log.warning("the answer holds bytes that are not %s; they are replaced", charset)
-    return data.decode("utf-8-sig", "replace")
+    except (LookupError, UnicodeError):
+        log.warning("the answer holds bytes that are not %s; read as UTF-8", charset)
+    try:
+        return data.decode("utf-8-sig", "strict" if strict else "replace")
+    except UnicodeDecodeError as broken:
+        raise bad(f"the answer is not UTF-8 ({broken.reason} at byte {broken.start})") from None
 
 
 def _charset(headers: Mapping[str, str]) -> str:

@@ -18,10 +18,9 @@ from memserve.errors import (
     TimedOut,
 )
 from memserve.http import body, failure
-from memserve.http.address import Address
+from memserve.http.address import Address, Mask
 from memserve.http.failure import SHARED, KnownErrors
 from memserve.http.retry import Attempts, Throttle
-from memserve.http.secret import Mask
 from memserve.http.transport import Answer, Call, Limits, Transport, within
 from memserve.protocol import observer
 
@@ -67,14 +66,18 @@ class HttpClient:
     def __repr__(self) -> str:
         return f"HttpClient({self.address.shown!r})"
 
-    async def fetch(self, call: Call, read: Callable[[str, Mapping[str, str]], T]) -> T:
-        """What `read` makes of the answer's text and headers; it raises BadAnswer where they are wrong."""
+    async def fetch(self, call: Call, read: Callable[[str, Mapping[str, str]], T], *,
+                    retried: bool = True) -> T:  # fmt: skip
+        """What `read` makes of the answer's text and headers; it raises BadAnswer where they are wrong.
+
+        `retried=False`: one attempt only, for what must not be done twice.
+        """
 
         async def once() -> T:
             limit = self.limits.timeout
             return await within(limit, self._exchange(call, read), f"no whole answer within {limit:g} s")
 
-        return await self._persist(once)
+        return await (self._persist(once) if retried else self._tried(once))
 
     async def stream(self, call: Call,
                      events: Callable[[Answer, Pieces], AsyncIterator[T]]) -> AsyncIterator[T]:  # fmt: skip
@@ -127,6 +130,14 @@ class HttpClient:
             except RemoteError as error:
                 self._clean(error)
                 await self._pause(attempts, error, sent)
+
+    async def _tried(self, once: Callable[[], Awaitable[T]]) -> T:
+        await self._turn(self.limits.timeout)
+        try:
+            return await once()
+        except RemoteError as error:
+            self._clean(error)
+            raise
 
     def _clean(self, error: RemoteError) -> None:
         """Mask keys in what a server said, and only then shorten it."""
@@ -181,7 +192,7 @@ class HttpClient:
     async def _exchange(self, call: Call, read: Callable[[str, Mapping[str, str]], T]) -> T:
         answer = await self._send(call)
         try:
-            words = body.text(await body.whole(answer, self.limits.body), answer.headers)
+            words = body.text(await body.whole(answer, self.limits.body), answer.headers, strict=True)
         finally:
             await answer.release()
         self._refuse_page(answer)

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
 
 NAME = "calibration.json"
+SPEED = "speed.json"
+"""What `--calibrate bench.json` learns."""
 
 
 def default_path(name: str = NAME) -> Path:

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 from memserve.errors import ConnectionFailed, ModelUnreadable, PermissionDenied, TimedOut, UnknownName
 
 if TYPE_CHECKING:
-    from memserve.model.stored.safetensors import Tensor
+    from memserve.model.stored.headers import Tensor
 
 T = TypeVar("T")
 ID = re.compile(r"^[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}$")
@@ -126,7 +126,7 @@ def headers(name: str) -> dict[str, Tensor]:
     from huggingface_hub import HfApi
     from huggingface_hub.utils import disable_progress_bars
 
-    from memserve.model.stored.safetensors import Tensor
+    from memserve.model.stored.headers import Tensor
 
     disable_progress_bars()
     found = _within(HEADER_SECONDS, lambda: HfApi(endpoint=endpoint()).get_safetensors_metadata(name))

@@ -1,4 +1,4 @@
-"""config.json -> ModelSpec."""
+"""config.json -> ModelSpec, with the cos/sin tables that engines build for rotary positions."""
 
 from __future__ import annotations
 
@@ -8,17 +8,84 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from memserve.errors import ModelUnreadable
-from memserve.model.config import LARGEST, Config
-from memserve.model.recipes import rope
-from memserve.model.recipes.build import Headers, inventory
+from memserve.model.config import LARGEST, Config, adapt
+from memserve.model.recipes.index import Headers, inventory
 from memserve.model.spec import ModelSpec, Quantization
 from memserve.model.stored import quantization
-from memserve.model.translate import adapt
 
 if TYPE_CHECKING:
-    from pathlib import Path  # which costs a plan more than it does
+    from pathlib import Path
 
-    from memserve.model.stored.gguf import Gguf
+    from memserve.model.stored.headers import Gguf
+
+
+# Share of a head's channels that is rotated, where a config leaves it to its class.
+SHARES = {
+    "phi": 0.5, "glm": 0.5, "glm4": 0.5, "glm4_moe": 0.5, "glm4v_text": 0.5, "glm4v_moe_text": 0.5,
+    "qwen3_next": 0.25, "qwen3_5_text": 0.25, "qwen3_5_moe_text": 0.25, "stablelm": 0.25, "gpt_neox": 0.25,
+    "nemotron": 0.5, "persimmon": 0.5,
+}  # fmt: skip
+# Families with a second, unscaled table for their sliding layers.
+TWO_TABLES = frozenset({"gemma3_text", "gemma3n_text"})
+VIDEO_STRETCH = 4
+MOST = 1 << 34
+
+
+def _positive(value: object) -> float | None:
+    real = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return float(value) if real and 0 < value <= MOST else None  # type: ignore[operator, arg-type]
+
+
+def share(config: Config, table: Mapping[str, Any], width: int) -> int:
+    """Channels of a head that are rotated."""
+    for written in (config.given.get("rotary_dim"), table.get("rotary_dim")):
+        found = _positive(written)
+        if found and found <= width:
+            return int(found)
+    for name in ("partial_rotary_factor", "rotary_pct"):
+        part = _positive(table.get(name, config.given.get(name)))
+        if part and part <= 1:
+            return int(width * part)
+    return int(width * SHARES.get(config.kind, 1.0))
+
+
+def _rows(table: Mapping[str, Any], context: int) -> float:
+    """Rows of one table."""
+    kind = table.get("rope_type", table.get("type"))
+    factor = _positive(table.get("factor")) or 1.0
+    original = _positive(table.get("original_max_position_embeddings"))
+    if isinstance(table.get("mrope_section"), list):
+        return context * VIDEO_STRETCH
+    if kind in ("linear", "dynamic"):
+        return context * factor
+    if kind in ("yarn", "deepseek_yarn"):
+        return (original or context) * factor
+    if kind in ("longrope", "su"):
+        return context + (original or 0)
+    return context
+
+
+def tables(config: Config, width: int, context: int | None) -> tuple[int, int]:
+    """The widest rotation, and how many rows of that width all tables have together."""
+    if not context or not width:
+        return 0, 0
+    written = config.table("rope_parameters") or config.table("rope_scaling")
+    nested = [(name, value) for name, value in written.items() if isinstance(value, dict)]
+    parts = nested or [("", written)]
+    if config.kind in TWO_TABLES and not nested:
+        parts.append(("sliding_attention", {}))
+    original = config.given.get("original_max_position_embeddings")
+    sizes = []
+    for kind, part in parts:
+        if original is not None:
+            part = {"original_max_position_embeddings": original, **part}
+        wide = config.maybe("global_head_dim") if kind == "full_attention" else None
+        sizes.append((share(config, part, wide or width), min(_rows(part, context), MOST)))
+    widest = max(size for size, _ in sizes)
+    if not widest:
+        return 0, 0
+    return widest, round(sum(size * rows for size, rows in sizes) / widest)
+
 
 MTP_FIELDS = ("num_nextn_predict_layers", "mtp_num_hidden_layers", "num_mtp_modules", "num_mtp_layers")
 POSITIONS_AFTER_PADDING = frozenset(
@@ -134,14 +201,14 @@ def from_folder(folder: Path, values: Mapping[str, Any], path: str, name: str,
 
     `remote` reads the headers where the weights are not in the folder.
     """
-    from memserve.model.stored import safetensors
+    from memserve.model.stored import headers
 
     if not values.get("quantization_config"):
-        values = {**values, "quantization_config": safetensors.settings(folder) or None}
-    here = any(shard.is_file() for shard in safetensors.shards(folder))
-    headers = partial(safetensors.tensors, folder) if here else remote
-    found = _read(values, Origin(path, name, headers=headers))
-    return replace(found, stored=safetensors.by_dtype(safetensors.tensors(folder))) if here else found
+        values = {**values, "quantization_config": headers.settings(folder) or None}
+    here = any(shard.is_file() for shard in headers.shards(folder))
+    where = partial(headers.tensors, folder) if here else remote
+    found = _read(values, Origin(path, name, headers=where))
+    return replace(found, stored=headers.by_dtype(headers.tensors(folder))) if here else found
 
 
 def _read(values: Mapping[str, Any], origin: Origin) -> ModelSpec:
@@ -153,7 +220,7 @@ def _read(values: Mapping[str, Any], origin: Origin) -> ModelSpec:
     stored_as = _quantization(config, text)
     found, note = inventory(config, architecture_of(adapted, path), origin.headers, stored_as)
     context = after_padding(text, max_context(text) or max_context(config))
-    rope_dim, rope_rows = rope.tables(text, found.rope_dim, context)
+    rope_dim, rope_rows = tables(text, found.rope_dim, context)
     return ModelSpec(
         id=origin.name or path, architecture=architecture_of(values, path),
         model_type=str(values["model_type"]), blocks=found.blocks, stem=found.stem, top=found.top,
@@ -168,12 +235,12 @@ def _read(values: Mapping[str, Any], origin: Origin) -> ModelSpec:
 
 def from_gguf(file: Gguf, path: str) -> ModelSpec:
     """The model of a GGUF file."""
-    from memserve.model.recipes import from_files as stored
+    from memserve.model.recipes import generic as stored
 
     found, stored_as, settings = stored.from_gguf(file, path)
     config = Config(settings.values, "", path)
     context = max_context(config)
-    rope_dim, rope_rows = rope.tables(config, found.rope_dim, context)
+    rope_dim, rope_rows = tables(config, found.rope_dim, context)
     kinds: dict[str, int] = {}
     for entry in file.tensors.values():
         kinds[entry.kind] = kinds.get(entry.kind, 0) + entry.bytes

@@ -12,7 +12,7 @@ from memserve import files
 from memserve.errors import InvalidInput, ModelUnreadable, UnknownName
 from memserve.model import catalogue, reader
 from memserve.model.config import read_json
-from memserve.model.recipes.build import Headers
+from memserve.model.recipes.index import Headers
 from memserve.model.spec import ModelSpec, Quantization
 
 if TYPE_CHECKING:
@@ -91,9 +91,9 @@ def _pooling(folder: Path) -> str | None:
 
 
 def _gguf(path: Path) -> ModelSpec:
-    from memserve.model.stored import gguf
+    from memserve.model.stored import headers
 
-    return reader.from_gguf(gguf.read(path), str(path))
+    return reader.from_gguf(headers.read(path), str(path))
 
 
 @lru_cache(maxsize=256)

@@ -13,15 +13,14 @@ from memserve.hardware import instances
 from memserve.hardware.machine import Card, Machine
 from memserve.model.spec import ModelSpec
 from memserve.plan.candidate import Candidate
+from memserve.plan.page import Shown
 from memserve.plan.plan import Plan, machine_object, model_object
 from memserve.plan.query import Query
 from memserve.plan.search import pricing
-from memserve.plan.search.checkpoints import loaded
 from memserve.plan.search.choice import Rank, ranked
-from memserve.plan.search.judging import learnt_here
+from memserve.plan.search.judging import learnt_here, loaded
 from memserve.plan.search.offers import consider
-from memserve.plan.search.reasons import measured, nearest, reasons_for, remedies
-from memserve.plan.shown import Shown
+from memserve.plan.search.reasons import instead, measured, nearest, reasons_for, remedies
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -102,6 +101,8 @@ def traded(best: Sequence[Candidate], model: ModelSpec, machine: Machine, query:
 
 def checked(plan: Plan) -> Answer:
     """The verdict on a command, in the shape of an answer."""
+    from memserve.plan.checking import cures
+
     backend = installed.named(plan.backend)
     launch = backend.launch.launch(plan.model, plan.checkpoint.id, plan.machine, plan.deployment)
     largest = backend.memory.largest_context(plan.model, plan.machine, plan.deployment)
@@ -111,8 +112,9 @@ def checked(plan: Plan) -> Answer:
     if plan.fits:
         return Answer(plan.model, plan.machine, query, plan, None, (), ())
     missed = Candidate(plan.deployment, plan.verdict, plan.checkpoint)
-    cures = () if plan.rule == "flag" else tuple(remedies(plan.model, plan.machine, query, missed))
-    return Answer(plan.model, plan.machine, query, None, plan, (), (missed,), cures)
+    open_query = Query(plan.context, plan.concurrency)
+    told = (*cures(plan, launch.command), *instead(plan.model, plan.machine, open_query))
+    return Answer(plan.model, plan.machine, query, None, plan, (), (missed,), told)
 
 
 def differing(best: Sequence[Candidate]) -> Iterator[Candidate]:
@@ -151,9 +153,7 @@ class Maker:
     def plan(self, candidate: Candidate, *, brief: bool = False) -> Plan:
         """A candidate with everything that one needs to start it; `brief` leaves out what takes long."""
         if candidate.remote:
-            from memserve.plan.search import remote
-
-            return remote.plan(candidate, self.model, self.machine, self.query.job)
+            return pricing.plan(candidate, self.model, self.machine, self.query.job)
         backend = installed.named(candidate.backend)
         job = self.query.job
         held = loaded(self.model, candidate.checkpoint)

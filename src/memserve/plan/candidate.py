@@ -46,7 +46,7 @@ class Verdict:
     footprint: Footprint | None = None
     """None: a rule spoke before memory was asked, or an HTTP provider has none."""
     missed: float = 0.0
-    """By what factor a target of speed is missed."""
+    """By what factor an answer is too late."""
 
     @property
     def fits(self) -> bool:

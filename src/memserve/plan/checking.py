@@ -11,11 +11,11 @@ from memserve.engines.flags import UNKNOWN, NotCounted, flags_of
 from memserve.engines.install import LARGEST, VISIBLE, completed
 from memserve.engines.launch import Launch
 from memserve.engines.memory import assumptions
-from memserve.engines.rules.judge import drives
+from memserve.engines.rules.judge import Judge, drives, offered
 from memserve.errors import InvalidInput
 from memserve.hardware.machine import GIB, Machine
 from memserve.model.spec import ModelSpec
-from memserve.plan.candidate import Checkpoint, Verdict
+from memserve.plan.candidate import KV, Checkpoint, Verdict
 from memserve.plan.plan import Plan
 
 NEWEST = "newest"
@@ -58,6 +58,58 @@ def check(command: str | Sequence[str], gpus: str | Machine | None = None, *,
         launch=Launch("", *masked(words, variables)), assumed=assumed, not_counted=not_counted,
         reasons=(*told, *machine.notes) if verdict.fits else told,
     )  # fmt: skip
+
+
+def cures(plan: Plan, launched: Sequence[str]) -> Iterator[str]:
+    """Changes of the command, one at a time, with which it starts; `launched` is how memserve writes it."""
+    from memserve.plan.search.judging import held
+
+    backend = installed.named(plan.backend)
+    server, before = server_of(backend), _flags(launched)
+    same = server is not None and server.started_by(launched) is server.started_by(plan.command)
+    for form in _forms(plan) if same and plan.rule != "flag" else ():
+        judge = Judge(backend.rules, form.engine_version, plan.model, plan.machine)
+        if judge(form) is None and held(backend, plan.model, plan.machine, form).fits:
+            after = _flags(backend.launch.launch(plan.model, plan.checkpoint.id, plan.machine, form).command)
+            changed = [
+                f"{name} {value}".strip() for name, value in after.items() if before.get(name) != value
+            ]
+            if form.engine_version != plan.engine_version:
+                changed.insert(0, f"--engine-version {form.engine_version}")
+            if changed:
+                yield f"{' '.join(changed)}: it runs"
+
+
+def _forms(plan: Plan) -> Iterator[Deployment]:
+    """What a command's author would try: a shorter context, another cache, more cards, another release."""
+    backend, asked, card = installed.named(plan.backend), plan.deployment, plan.machine.card
+    rules, layout = backend.rules, plan.deployment.layout
+    largest = backend.memory.largest_context(plan.model, plan.machine, asked)
+    if 0 < largest < asked.context:
+        yield replace(asked, context=largest)
+    narrow = next((word for word in rules.get("kv_dtypes", ()) if KV.get(word) == 1), None)
+    if narrow and asked.kv_dtype == "auto":
+        yield replace(asked, kv_dtype=narrow)
+    for tensor in (2 * layout.tensor, 4 * layout.tensor) if rules["serves"].get("tensor_parallel") else ():
+        yield replace(asked, layout=replace(layout, tensor=tensor))
+    if card.vendor in rules["serves"].get("host_layers", ()):
+        from memserve.plan.search.judging import offloaded
+
+        rest = tuple(pair for pair in asked.options if pair[0] != "n-gpu-layers")
+        yield offloaded(backend, plan.model, plan.machine, replace(asked, options=rest))[0]
+    for row in offered(rules):
+        yield replace(asked, engine_version=str(row["version"]))
+
+
+def _flags(words: Sequence[str]) -> dict[str, str]:
+    """Values by flag, as a command writes them."""
+    found, name = dict[str, str](), ""
+    for word in words:
+        if word.startswith("--"):
+            name, found[word] = word, ""
+        elif name:
+            found[name], name = word, ""
+    return found
 
 
 def _asked(words: tuple[str, ...], machine: Machine) -> tuple[str, Deployment]:

@@ -68,7 +68,7 @@ def model_of(model: str | PathLike[str] | ModelSpec, backend: str | None = None,
     try:
         return load(model)
     except UnknownName:
-        from memserve.plan.search.remote import hosted
+        from memserve.plan.search.pricing import hosted
 
         spec = hosted(str(model), backend)
         if spec is None:

@@ -1,4 +1,4 @@
-"""How an answer looks: sections with a title, rows and lines, as text at a width, in colours, as HTML."""
+"""How an answer looks, as text at a width, in colours, as HTML, as JSON; what every answer can do."""
 
 from __future__ import annotations
 
@@ -6,12 +6,15 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from html import escape
 from itertools import groupby
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from memserve.errors import printable
 
 if TYPE_CHECKING:
+    from argparse import Namespace
+
     from rich.text import Text
+
 
 Row = tuple[str, ...]
 CELLS = 40
@@ -53,7 +56,7 @@ NARROWEST = 40
 def write(sections: Iterable[Section]) -> None:
     """Print sections: coloured and wrapped on a terminal, plain in a pipe."""
     if sys.stdout.isatty():
-        show(sections)
+        print_sections(sections)
     else:
         sys.stdout.write(text(sections))
 
@@ -127,7 +130,7 @@ STYLES = {"good": "bold green", "bad": "bold red", "": "bold"}
 KINDS = {"header": "bold", "as_is": "cyan"}
 
 
-def show(sections: Iterable[Section]) -> None:
+def print_sections(sections: Iterable[Section]) -> None:
     """Print sections with colours; long commands run on, so that they are copied whole."""
     from rich.console import Console
 
@@ -207,4 +210,52 @@ def _html_bar(line: str) -> str:
         f'<span style="background:{HTML_COLOURS[sign]};padding:0 {5 * share}px"></span>'
         for sign, share in shares
     )
-    return f'<div style="line-height:1em">{cells}</div>'
+    return f'<div style="line-height:1em" aria-hidden="true">{cells}</div>'
+
+
+WIDTH = 100
+
+
+class Shown:
+    """A value that a person may look at: `str` is a page, `repr` a line, notebooks get tables."""
+
+    @property
+    def fits(self) -> bool:
+        """Whether what was asked can be had."""
+        raise NotImplementedError
+
+    def sections(self, *, why: bool = False, everything: bool = False) -> Iterable[Section]:
+        """The page, the most important first; `why` adds every rejection, `everything` what else fits."""
+        raise NotImplementedError
+
+    def to_dict(self) -> dict[str, Any]:
+        """The value as JSON has it."""
+        raise NotImplementedError
+
+    def __str__(self) -> str:
+
+        return text(self.sections(), WIDTH).rstrip("\n")
+
+    def __repr__(self) -> str:
+        headline = next(iter(self.sections())).title
+        return f"<{type(self).__name__}: {headline[:160]}>"
+
+    def _repr_html_(self) -> str:
+
+        return html(self.sections())
+
+
+def show(value: Shown, options: Namespace) -> int:
+    """Print the value; 0 if what was asked can be had."""
+    if options.json:
+        write_json(value.to_dict())
+    else:
+        write(value.sections(why=getattr(options, "why", False), everything=getattr(options, "all", False)))
+    return 0 if value.fits else 1
+
+
+def write_json(answer: dict[str, Any]) -> None:
+    """One object on stdout."""
+    import json
+
+    sys.stdout.write(json.dumps(answer, ensure_ascii=False, allow_nan=False) + "\n")

@@ -6,12 +6,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from memserve.engines import installed
 from memserve.engines.launch import Launch
 from memserve.engines.memory import Assumption
 from memserve.hardware.machine import GIB, Machine
 from memserve.model.spec import ModelSpec
 from memserve.plan.candidate import Candidate, Judged
-from memserve.plan.shown import Shown
+from memserve.plan.page import Shown
 
 if TYPE_CHECKING:
     from memserve.engines.flags import NotCounted
@@ -50,6 +51,36 @@ class Plan(Judged, Shown):
         return [*(one._asdict() for one in self.assumed), *(self.workload or {}).get("assumptions", ())]
 
     @property
+    def evidence(self) -> dict[str, dict[str, str]]:
+        """What each figure rests on: measured, calibrated, published, computed, assumed, or given."""
+        learnt = {one.name: one.source for one in self.assumed}
+        found: dict[str, tuple[str, str]] = {}
+        if self.footprint is not None:
+            counted = "measured", "real starts of this class, which give the error bars"
+            counted = (
+                counted if self.footprint.bars else ("computed", "as the engine does; no start is known")
+            )
+            found["memory"] = counted
+        if self.speed:
+            rows = installed.speeds().get(self.backend, {})
+            told = "published", f"{rows.get('rows', 0)} rows: {rows.get('source', '')}"
+            never = "assumed", "never timed on such a card: what the hardware allows at most"
+            found["speed"] = never if self.speed["at_most"] else told
+        for name in ("memory", "speed"):
+            if f"{name}_calibration" in learnt:
+                found[name] = "calibrated", learnt[f"{name}_calibration"]
+        cost = self.cost or {}
+        if any(cost.get(name) is not None for name in ("usd_per_hour", "cny_per_hour", "usd_per_mtok_input")):
+            own = not self.remote and cost["usd_per_hour"] is not None and not cost["instance"]
+            found["price"] = "given" if own else "published", str(cost["source"])
+        if self.workload:
+            taken = self.workload["assumptions"]
+            found["hours"] = (
+                ("assumed", taken[0]["source"]) if taken else ("computed", "speed, or rpm and tpm")
+            )
+        return {name: {"kind": kind, "source": source} for name, (kind, source) in found.items()}
+
+    @property
     def install(self) -> str:
         """The command that installs the engine; empty where nothing is to be installed."""
         return self.launch.install if self.launch else ""
@@ -72,8 +103,7 @@ class Plan(Judged, Shown):
 
     def __str__(self) -> str:
         """A screen: as many reasons as there is place for."""
-        from memserve.plan.page import text
-        from memserve.plan.shown import WIDTH
+        from memserve.plan.page import WIDTH, text
 
         for most in (12, 6, 3, 1, 0):
             page = text(self.sections(most=most), WIDTH).rstrip("\n")
@@ -93,6 +123,7 @@ class Plan(Judged, Shown):
             "pipeline_parallel": layout and layout.pipeline,
             "data_parallel": layout and layout.data,
             "expert_parallel": layout and layout.expert,
+            "host_layers": layout and self.deployment.host_layers,
             "kv_dtype": self.kv_dtype, "context": self.context, "largest_context": self.largest_context,
             "concurrency": self.concurrency,
             "checkpoint": self.checkpoint.id, "checkpoint_source": self.checkpoint.source,
@@ -105,7 +136,7 @@ class Plan(Judged, Shown):
             "kv_cache_tokens": self.kv_cache_tokens, "max_concurrency": self.max_concurrency,
             "speed": self.speed, "cost": self.cost, "workload": self.workload, "reasons": list(self.reasons),
             "not_counted": [{"name": one.name, "reason": one.reason} for one in self.not_counted],
-            "assumptions": self.assumptions,
+            "assumptions": self.assumptions, "evidence": self.evidence,
         }  # fmt: skip
 
     def to_dict(self) -> dict[str, Any]:

@@ -81,6 +81,8 @@ class PlanOptions(TypedDict, total=False):
     """Milliseconds that the first token may take; what is predicted to take longer is no plan."""
     tpot: float | None
     """Milliseconds that each further token may take."""
+    offload: bool | None
+    """Layers that the cards do not hold may stay with the host's processor, where an engine can do that."""
     like: str | None
     """Plan a model that nobody knows, as a fine-tune, by the shapes of this one."""
 
@@ -105,6 +107,8 @@ class Query:
     ttft: float | None = None
     tpot: float | None = None
     """What an answer may take, in milliseconds."""
+    offload: bool = False
+    """Layers may stay with the host's processor."""
     like: str | None = None
     """The known model whose shapes the named one has."""
     job: Job | None = None
@@ -128,12 +132,12 @@ class Query:
 
     def of_model(self, model: ModelSpec) -> Self:
         """The query for a model: its job as the model does it."""
-        if model.embeds and self.targets:
+        if model.embeds and self.answer_ms:
             raise InvalidInput(f"{model.id} writes no tokens: leave --ttft and --tpot out")
         return self if self.job is None else replace(self, job=self.job.of(model))
 
     @property
-    def targets(self) -> dict[str, float]:
+    def answer_ms(self) -> dict[str, float]:
         """The times that an answer must keep to."""
         return {name: ms for name, ms in (("ttft", self.ttft), ("tpot", self.tpot)) if ms is not None}
 
@@ -146,7 +150,7 @@ class Query:
             _positive(name, count)
         for name in ("backend", "engine_version", "quantization", "kv_dtype", "objective", "like"):
             _word(name, getattr(self, name))
-        for name, ms in self.targets.items():
+        for name, ms in self.answer_ms.items():
             if isinstance(ms, bool) or not isinstance(ms, int | float) or not 0 < ms < float("inf"):
                 raise InvalidInput(f"{name} must be milliseconds above 0, not {str(ms)[:40]!r}")
         if self.backend is not None:

@@ -103,7 +103,9 @@ def facts(plan: Plan) -> Iterator[Row]:
         cache = "" if plan.kv_dtype == "auto" else f", KV cache in {plan.kv_dtype}"
         yield "computes in", plan.dtype + cache
         words = f"tensor {layout.tensor} x pipeline {layout.pipeline} x data {layout.data}"
-        yield "layout", words + (", whole experts per card" if layout.expert else "")
+        away = plan.deployment.host_layers
+        words += ", whole experts per card" if layout.expert else ""
+        yield "layout", words + (f", {away} of {len(plan.model.blocks)} layers on the host" if away else "")
     largest = f" (at most {plan.largest_context})" if plan.largest_context else ""
     yield "context", f"{plan.context} tokens{largest}"
     if plan.footprint is not None:
@@ -112,6 +114,9 @@ def facts(plan: Plan) -> Iterator[Row]:
         requests = f"{plan.footprint.max_concurrency:.1f} such {what} at once"
         yield "KV cache", f"{plan.footprint.kv_tokens} tokens{each}: {requests}"
     yield from money(plan)
+    said = ", ".join(f"{name} {row['kind']}" for name, row in plan.evidence.items())
+    if said:
+        yield "rests on", f"{said} (plan.evidence has each source)"
 
 
 def money(plan: Plan) -> Iterator[Row]:

@@ -4,7 +4,7 @@ Each thing that may be added is a protocol of its own, which the client asks for
 caller may then use of it stands in `Capabilities`.
 """
 
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from typing import Any, Protocol, runtime_checkable
 
@@ -195,6 +195,49 @@ class SupportsInterrupt(Protocol):
 
     def interrupt(self) -> None:
         """From any thread, before `close`: what runs ends soon, with `Closed`."""
+        ...
+
+
+class BatchService(Protocol):
+    """Many requests answered later, for less: each batch is found again by its name, whatever happened."""
+
+    batch_limits: tuple[int, int]
+    """The most requests, and characters, that one batch should hold."""
+
+    async def submit_batch(self, name: str, requests: Mapping[str, Request]) -> str:
+        """Hand over requests by their names; what the provider calls the batch. Never tried twice."""
+        ...
+
+    async def find_batch(self, name: str, since: float, count: int, others: Collection[str]) -> str | None:
+        """What the provider calls a batch whose creation nobody answered; None: it has none."""
+        ...
+
+    async def batch_ended(self, identity: str) -> bool:
+        """Whether nothing more will come."""
+        ...
+
+    async def batch_answers(self, identity: str, requests: Mapping[str, Request],
+                            ) -> Mapping[str, Completion | MemserveError] | None:  # fmt: skip
+        """What came of each request; one that is missing was not asked. None: it is another batch."""
+        ...
+
+
+@runtime_checkable
+class SupportsBatches(Protocol):
+    """An engine whose provider has a batch service."""
+
+    @property
+    def batch_service(self) -> BatchService:
+        """The service."""
+        ...
+
+
+@runtime_checkable
+class SupportsGiveUp(Protocol):
+    """A batch engine that can leave one request of several unanswered."""
+
+    def give_up(self, request: Request) -> None:
+        """From any thread: nobody waits for this answer any more; it may come as an error."""
         ...
 
 

@@ -106,6 +106,8 @@ class Usage(Value):
     cached_tokens: int | None = None
     reasoning_tokens: int | None = None
     """Of the completion's, those of the thought before the answer."""
+    written_tokens: int | None = None
+    """Of the prompt's, those that were written to a prefix cache, at a price of their own."""
 
 
 @dataclass(frozen=True)
@@ -249,6 +251,8 @@ class Capabilities:
     """What `thinking` may ask for: "on", "off", "budget"."""
     template: bool = False
     """Variables of the chat template are passed on."""
+    cache_marks: int = 0
+    """Tokens from which a prefix is cached where a part carries `cache_control`; 0: no marks are taken."""
     stream: bool = False
     extras: frozenset[str] = frozenset()
     # what an answer carries

@@ -8,21 +8,22 @@ from argparse import ArgumentTypeError
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from memserve import cli, registry
 from memserve.errors import InvalidInput, MemserveError
 from memserve.run.summary import Summary
+from memserve.run.tasks import TASKS
 
 if TYPE_CHECKING:
     import argparse
 
-    from memserve.client.generation import Generator
     from memserve.run.job import Job
 
 SETTINGS = ("max_tokens", "temperature", "top_p", "seed", "stop", "n")
 RUN = ("concurrency", "rpm", "tpm", "budget", "price", "cache", "order", "patience", "retry_failed", "resume",
-       "workers")  # fmt: skip
+       "workers", "task", "batch", "cache_marks")  # fmt: skip
 
 
 def parser() -> cli.Parser:
@@ -44,6 +45,12 @@ def parser() -> cli.Parser:
 
 def _add_generator(group: argparse._ArgumentGroup) -> None:
     add = group.add_argument
+    add(
+        "--task",
+        choices=TASKS,
+        default="generate",
+        help="vectors, scores or log-likelihoods in the place of text",
+    )
     add("--model", metavar="M", help="a model's name or folder; without it, the embedded default")
     add("--backend", metavar="B", help=", ".join(registry.names()))
     add(
@@ -72,6 +79,8 @@ def _add_settings(group: argparse._ArgumentGroup) -> None:
     add("--seed", metavar="N", type=int)
     add("--stop", metavar="TEXT", action="append")
     add("--n", metavar="N", type=int)
+    add("--role", metavar="R", help="of a text to embed: query or document")
+    add("--dimensions", metavar="N", type=int, help="of a vector")
 
 
 def _add_limits(group: argparse._ArgumentGroup) -> None:
@@ -90,6 +99,9 @@ def _add_run(group: argparse._ArgumentGroup) -> None:
     add("--order", choices=("prefix", "given"), default="prefix")
     add("--retry-failed", action="store_true", help="ask again for what failed for good, too")
     add("--no-resume", dest="resume", action="store_false", help="set the old answers aside")
+    add("--batch", action="store_true", help="through the provider's batch service, and wait for the answers")
+    add("--no-cache-marks", dest="cache_marks", action="store_false", help="leave prompts as they are")
+    add("--batch-lines", metavar="FILE", help="write the answers in the common batch format, too, at the end")
     add("--quiet", action="store_true", help="no progress, only the summary")
 
 
@@ -117,10 +129,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(chosen: argparse.Namespace) -> int:
     from memserve.run.job import Job, check
     from memserve.run.options import Options
+    from memserve.run.summary import write as write_lines
 
     options = Options.of(
         **{name: getattr(chosen, name) for name in RUN},
-        settings={name: getattr(chosen, name) for name in SETTINGS},
+        settings=_settings(chosen),
         progress=not chosen.quiet,
         **_spread(chosen),
     )
@@ -129,8 +142,18 @@ def _run(chosen: argparse.Namespace) -> int:
     with nullcontext(opener) if options.distributed else opener() as generator:
         job = Job(chosen.requests, chosen.output, generator, options)
         summary = job.execute()
+    if chosen.batch_lines:
+        write_lines(job.output, Path(chosen.batch_lines))
     cli.say(str(summary))
     return _code(job, summary)
+
+
+def _settings(chosen: argparse.Namespace) -> dict[str, Any]:
+    names, own = {name: getattr(chosen, name) for name in SETTINGS}, vars(chosen)
+    extra = {name: own[name] for name in ("role", "dimensions") if own[name] is not None}
+    if extra and chosen.task != "embed":
+        raise InvalidInput("--role and --dimensions belong to --task embed")
+    return {**names, "extra": extra} if extra else names
 
 
 def _spread(chosen: argparse.Namespace) -> dict[str, Any]:
@@ -151,12 +174,15 @@ def _code(job: Job, summary: Summary) -> int:
     return cli.FAILED if summary.failed or summary.pending else cli.DONE
 
 
-def _opener(chosen: argparse.Namespace) -> Callable[[], Generator]:
+def _opener(chosen: argparse.Namespace) -> Callable[[], Any]:
     """What opens the generator that was named, here or on another machine."""
-    from memserve.client import generator
+    from memserve.client import embedder, generator, reranker
     from memserve.run.routing import named, open_all
 
-    first = partial(generator, chosen.model, backend=chosen.backend, **_backend_options(chosen))
+    task: Callable[..., Any] = {"embed": embedder, "rerank": reranker}.get(chosen.task, generator)
+    if task is not generator and (chosen.fallback or len(chosen.base_url or ()) > 1):
+        raise InvalidInput("several servers and --fallback are for text: name one --base-url")
+    first = partial(task, chosen.model, backend=chosen.backend, **_backend_options(chosen))
     urls = chosen.base_url or []
     several = [partial(first, base_url=url) for url in urls] or [first]
     rest = [partial(generator, **named(words)) for words in chosen.fallback]

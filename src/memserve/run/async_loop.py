@@ -15,9 +15,10 @@ from memserve.errors import Cancelled, MemserveError
 from memserve.protocol import observer
 from memserve.run.ask import Asker
 from memserve.run.limits.budget import Spending
-from memserve.run.limits.concurrency import CEILING, Ticket
+from memserve.run.limits.pace import CEILING, Ticket
 from memserve.run.limits.regulator import Regulator
 from memserve.run.options import Options
+from memserve.run.prefixes import SharedPrefixes
 from memserve.run.requests import Item, arrange
 from memserve.run.store.results import Results
 
@@ -150,6 +151,9 @@ class AsyncLoop:
         self._generator = generator
         self._results = results
         self._order = options.order
+        known = getattr(generator, "capabilities", None)
+        least = getattr(known, "cache_marks", 0) if options.cache_marks else 0
+        self._prefixes = SharedPrefixes(least) if least else None
         self._stopped = stopped
         self._regulator = Regulator(spending, **options.limits)
         self._asker = Asker(generator, options.concurrency or CEILING)
@@ -193,8 +197,18 @@ class AsyncLoop:
                 if self.queue.exhausted and not self._tasks:
                     return
                 await self._refill()
-            elif await self._may_ask(self._ready[0]) and not self._stopping:
-                self._start(self._ready.popleft())
+            elif (place := self._free()) is None:
+                await self._event.wait(POLL_SECONDS)
+            elif await self._may_ask(self._ready[place]) and not self._stopping:
+                item = self._ready[place]
+                del self._ready[place]
+                self._start(item)
+
+    def _free(self) -> int | None:
+        """The place of the first that need not wait for another to write the prefix that they share."""
+        if self._prefixes is None:
+            return 0
+        return next((place for place, item in enumerate(self._ready) if self._prefixes.free(item)), None)
 
     async def _refill(self) -> None:
         """Take what was read ahead, in the best order; or wait for something to happen."""
@@ -202,7 +216,8 @@ class AsyncLoop:
             await asyncio.sleep(FILL_SECONDS)  # the more there is, the better the order
         found = self.queue.take_all()
         if found:
-            self._ready.extend(arrange(found) if self._order == "prefix" else found)
+            ordered = arrange(found) if self._order == "prefix" else found
+            self._ready.extend(self._prefixes.mark(ordered) if self._prefixes else ordered)
         else:
             await self._event.wait(POLL_SECONDS)
 
@@ -215,6 +230,8 @@ class AsyncLoop:
         return seconds <= 0
 
     def _start(self, item: Item) -> None:
+        if self._prefixes:
+            self._prefixes.begin(item)
         task = asyncio.get_running_loop().create_task(self._ask(self._regulator.begin(item)))
         self._tasks.add(task)
         task.add_done_callback(self._finished)
@@ -236,10 +253,14 @@ class AsyncLoop:
         except Exception as error:
             self._failed(ticket, error)
         else:
+            if self._prefixes:
+                self._prefixes.end(ticket.item, answered=True)
             self._results.answered(ticket.item, completion, time.monotonic() - ticket.sent)
             self._note(self._regulator.answered(ticket, completion.usage))
 
     def _failed(self, ticket: Ticket, error: Exception) -> None:
+        if self._prefixes:
+            self._prefixes.end(ticket.item, answered=False)
         judgement = self._regulator.failed(ticket, error, len(self._tasks))
         self._note(judgement.failed)
         self._ready.extendleft(reversed(judgement.again))

@@ -20,11 +20,10 @@ from typing import Any
 from memserve.errors import BudgetSpent, ConnectionFailed, EngineFailed, InvalidInput, MemserveError
 from memserve.extras import missing
 from memserve.protocol import Capabilities, Completion
-from memserve.run.ask import Asker
+from memserve.run.ask import Asker, LocalLoop
 from memserve.run.limits.budget import Spending
-from memserve.run.limits.concurrency import Ticket
+from memserve.run.limits.pace import Ticket
 from memserve.run.limits.regulator import Judgement, Regulator
-from memserve.run.local_loop import LocalLoop
 from memserve.run.options import Options
 from memserve.run.requests import Item, arrange, digest
 from memserve.run.store.results import Results

@@ -9,26 +9,30 @@ import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, closing, suppress
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 from typing import Any, TypeVar
 
-from memserve.errors import InvalidInput, MemserveError
-from memserve.run import ask
+from memserve.client.generation import Generator
+from memserve.errors import InvalidInput, MemserveError, Unsupported
+from memserve.run import ask, summary
+from memserve.run.ask import LocalLoop
 from memserve.run.async_loop import AsyncLoop
+from memserve.run.batch_service import BatchLoop, Ledger
 from memserve.run.distributed import RayLoop, remote
 from memserve.run.limits.budget import Spending, dearest, price_of
-from memserve.run.local_loop import LocalLoop
 from memserve.run.options import Options
 from memserve.run.progress import Progress
 from memserve.run.requests import Entry, Item, check_requests, count_requests, entries, name_in, read_item
-from memserve.run.store import failures, files
+from memserve.run.store import files, results
 from memserve.run.store.cache import Cache
-from memserve.run.store.failures import Failures
+from memserve.run.store.files import StoredOutput, is_stored
 from memserve.run.store.journal import Journal, is_reserve
 from memserve.run.store.record import ANSWERED, FAILED, Action, KnownIds, Stamp
-from memserve.run.store.results import Results
+from memserve.run.store.results import Failures, Results
 from memserve.run.summary import Summary
+from memserve.run.tasks import Task, adapted, entry
 
 T = TypeVar("T")
 _HANGUP = getattr(signal, "SIGHUP", None)
@@ -109,10 +113,13 @@ class Interrupts:
 class Intake:
     """Everything that a run reads passes through here once."""
 
-    def __init__(self, seen: KnownIds, results: Results, settings: Mapping[str, Any]) -> None:
+    def __init__(self, seen: KnownIds, results: Results, settings: Mapping[str, Any], task: Task,
+                 model: str | None) -> None:  # fmt: skip
         self._known = seen
         self._results = results
         self._settings = settings
+        self._task = task
+        self._model = model
 
     def pending(self, requests: Any,
                 following: Callable[[Iterator[Entry]], Entry]) -> Iterator[Item]:  # fmt: skip
@@ -132,7 +139,9 @@ class Intake:
         try:
             if isinstance(value, InvalidInput):
                 raise value
-            item = read_item(value, index, self._settings)
+            if summary.is_line(value):
+                value = summary.request(value, self._model)
+            item = read_item(entry(value, self._task), index, self._settings)
         except InvalidInput as broken:
             self._results.malformed(index, line, broken, name_in(value))
             return None
@@ -178,10 +187,19 @@ class Job:
 
     def __init__(self, requests: Any, output: Any, generator: Any, options: Options) -> None:
         self._output = check(requests, output, options)
+        self._stored = StoredOutput(output) if is_stored(output) else None
+        self._task: Task = "generate"
         if options.distributed:
             generator = remote(generator)
         else:
+            generator, self._task = adapted(generator, options.task)
             ask.check(generator)
+        if options.batch and self._task != "generate":
+            raise InvalidInput("a batch is for text: leave --batch or --task out")
+        if options.batch and not isinstance(generator, Generator):
+            raise Unsupported(type(generator).__name__, "batch", "it has no batch service")
+        if options.batch:
+            generator.batch_service()
         if ask.batches(generator) and (options.rpm or options.tpm):
             raise InvalidInput("rpm and tpm are a provider's limits: this generator is a local engine")
         self._requests, self._generator, self._options = requests, generator, options
@@ -195,8 +213,11 @@ class Job:
         named = identity(self._generator)
         each = {} if options.price else getattr(self._generator, "prices", {})
         price = dearest(each.values()) or price_of(named.get("model"), named.get("backend"), options.price)
-        spending = Spending(price, options.budget, each)
+        spending = Spending(price, options.budget, each, batch=options.batch)
         with ExitStack() as stack:
+            if self._stored:
+                self._stored.fetch(afresh=not options.resume)
+                stack.enter_context(self._stored)
             journal = stack.enter_context(closing(Journal(self._output, afresh=not options.resume)))
             failed = stack.enter_context(closing(Failures(files.failed_beside(self._output))))
             ids = stack.enter_context(closing(KnownIds()))
@@ -204,15 +225,23 @@ class Job:
             cache = stack.enter_context(closing(Cache(options.cache, named))) if options.cache else None
             results = Results(journal, failed, cache, spending)
             stack.enter_context(Progress(results.counts, count_requests(self._requests), options.progress))
-            intake = Intake(ids, results, options.settings)
-            if options.distributed:
+            intake = Intake(ids, results, options.settings, self._task, None if each else named.get("model"))
+            if options.batch:
+                self._by_batches(intake, results, spending)
+            elif options.distributed:
                 self._over_ray(intake, results, spending)
             elif ask.batches(self._generator):
                 self._in_batches(intake, results, spending)
             else:
                 self._over_the_wire(intake, results, spending)
             self.error = self.error or journal.finish()
-            return results.summary(self._why())
+            summary = results.summary(self._why())
+        return replace(summary, output=self._stored.url) if self._stored else summary
+
+    @property
+    def output(self) -> Path:
+        """The file of answers on this machine."""
+        return self._output
 
     def _recover(self, journal: Journal, failed: Failures, ids: KnownIds,
                  spending: Spending) -> None:  # fmt: skip
@@ -234,6 +263,12 @@ class Job:
         with Interrupts(batches.stop, most=2) as self.interrupts, suppress(Stopped):
             batches.run(intake.pending(self._requests, self.interrupts.next))
         self.error = batches.error
+
+    def _by_batches(self, intake: Intake, results: Results, spending: Spending) -> None:
+        service = BatchLoop(self._generator, results, spending, Ledger(files.batches_beside(self._output)))
+        with Interrupts(service.stop, most=2) as self.interrupts, suppress(Stopped):
+            service.run(intake.pending(self._requests, self.interrupts.next))
+        self.error = self.error or service.error
 
     def _over_ray(self, intake: Intake, results: Results, spending: Spending) -> None:
         spread = RayLoop(self._generator, results, spending, self._options)
@@ -280,10 +315,10 @@ def check(requests: Any, output: Any, options: Options) -> Path:
     """The output's path; whatever the files do not allow is refused before an engine is opened."""
     if not isinstance(output, (str, Path)) or not str(output) or Path(output).is_dir():
         raise InvalidInput(f"the output must be the path of a .jsonl file, not {str(output)[:80]!r}")
-    path = files.local(output, "the output")
+    path = StoredOutput(output).path if is_stored(output) else files.local(output, "the output")
     files.distinct(requests, path, options.cache)
     check_requests(requests)
-    files.refuse_foreign(files.failed_beside(path), failures.is_ours)
+    files.refuse_foreign(files.failed_beside(path), results.is_ours)
     files.refuse_foreign(files.reserve_beside(path), is_reserve)
     return path
 

@@ -10,6 +10,7 @@ from typing import Any, Literal
 from memserve.errors import InvalidInput
 from memserve.run.limits.budget import Budget, budget
 from memserve.run.requests import SETTINGS, checked
+from memserve.run.tasks import TASKS, Task
 
 Order = Literal["prefix", "given"]
 PATIENCE_SECONDS = 600.0
@@ -32,6 +33,12 @@ class Options:
     price: tuple[float, float] | None = None
     progress: bool | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
+    task: Task | None = None
+    """None: what the generator, embedder or reranker is for."""
+    cache_marks: bool = True
+    """Prefixes that requests share are marked for the provider's cache, where it wants marks."""
+    batch: bool = False
+    """Through the provider's batch service."""
     distributed: bool = False
     """Spread over a Ray cluster."""
     address: str | None = None
@@ -55,6 +62,8 @@ class Options:
             _positive(name, chosen.get(name))
         if chosen.get("order", "prefix") not in ("prefix", "given"):
             raise InvalidInput(f"order is 'prefix' or 'given', not {chosen['order']!r}")
+        if chosen.get("task") not in (None, *TASKS):
+            raise InvalidInput(f"task is one of {', '.join(TASKS)}, not {chosen['task']!r}")
         _spread(chosen)
         if chosen.get("budget") is not None:
             chosen["budget"] = budget(chosen["budget"])
@@ -90,6 +99,10 @@ def _spread(chosen: dict[str, Any]) -> None:
     unknown = next((name for name in resources if name not in WORKER), None)
     if unknown:
         raise InvalidInput(f"unknown worker resource {unknown!r}", hint=f"known: {', '.join(WORKER)}")
+    if way and chosen.get("batch"):
+        raise InvalidInput("a batch is the provider's to spread: leave --batch or --ray out")
+    if way and chosen.get("task") not in (None, "generate"):
+        raise InvalidInput("a run on Ray generates: leave --task or --ray out")
     if way and (chosen.get("rpm") or chosen.get("tpm")):
         raise InvalidInput("rpm and tpm are paced by one process: leave them or --ray out")
     if not way and (chosen.get("workers") or chosen.get("address") or resources):

@@ -1,4 +1,4 @@
-"""Progress that people like: a bar and one live line on a terminal, a plain line now and then in a log."""
+"""Progress that people like: a bar and one live line on a terminal or in a notebook, plain lines in a log."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from collections import deque
+from html import escape
 
 from memserve.run.store.results import Counts
 
@@ -29,8 +30,10 @@ class Progress:
 
     def __enter__(self) -> Progress:
         if self._shown is not False:
-            live = sys.stderr.isatty()
-            self._thread = threading.Thread(target=self._live if live else self._plain, daemon=True)
+            live = (
+                self._notebook if "ipykernel" in sys.modules else self._live if sys.stderr.isatty() else None
+            )
+            self._thread = threading.Thread(target=live or self._plain, daemon=True)
             self._thread.start()
         return self
 
@@ -79,6 +82,19 @@ class Progress:
                 print(line, file=sys.stderr, flush=True)
             else:
                 _log.info("%s", line)
+
+    def _notebook(self) -> None:
+        """One output of the cell, written again; needs no widgets."""
+        from IPython.display import HTML, display
+
+        shown = display(HTML(self._bar()), display_id=True)
+        while not self._ended.wait(LIVE_SECONDS):
+            shown.update(HTML(self._bar()))
+        shown.update(HTML(self._bar()))
+
+    def _bar(self) -> str:
+        of = "" if self._total is None else f' value="{self._counts.settled}" max="{self._total}"'
+        return f"<progress{of}></progress> {escape(self.line(time.monotonic()))}"
 
     def _live(self) -> None:
         from rich import progress

@@ -42,6 +42,8 @@ class Item:
     """False: the id was made from the digest."""
     meta: Any = None
     """Whatever the caller wants to find again beside the answer."""
+    prefix: bytes | None = None
+    """The name of the marked prefix that it shares with others."""
 
     @property
     def characters(self) -> int:
@@ -131,7 +133,8 @@ def _identified(request: Request, index: int, name: Any, meta: Any) -> Item:
 
 def name_in(value: Any) -> Identity | None:
     """The id of an entry that may be malformed otherwise."""
-    name = value.get("id") if isinstance(value, Mapping) else getattr(value, "id", None)
+    own = value.get("id", value.get("custom_id")) if isinstance(value, Mapping) else None
+    name = getattr(value, "id", own)
     return name if isinstance(name, (str, int)) and not isinstance(name, bool) else None
 
 

@@ -1,4 +1,7 @@
-"""memserve serve PLAN.json: start what was planned, wait until it answers, stop it with Ctrl-C."""
+"""memserve serve PLAN.json: start what was planned, wait until it answers, stop it with Ctrl-C.
+
+memserve serve --backend B: any backend, in this process, on OpenAI's routes.
+"""
 
 from __future__ import annotations
 
@@ -10,20 +13,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from memserve import cli
-from memserve.errors import EngineFailed, printable
+from memserve.errors import EngineFailed, InvalidInput, printable
 from memserve.serve import advice, environment, planned, server
 
 if TYPE_CHECKING:
     import argparse
 
 _REFRESH_SECONDS = 5.0
+_OF_PLANS = ("python", "environment", "timeout", "allow", "dry_run")
+_OF_BACKENDS = ("model", "options", "task", "name", "no_key", "concurrency", "queue", "max_body", "grace")
 
 
 def parser() -> cli.Parser:
     """Every option of the command."""
     parser = cli.Parser("serve", __doc__)
     add = parser.add_argument
-    add("plan", metavar="PLAN", help="what memserve.plan --json printed; - for standard input")
+    add("plan", metavar="PLAN", nargs="?", help="what memserve.plan --json printed; - for standard input")
     add("--host", metavar="H", default=server.LOOPBACK, help="default: loopback only")
     add("--port", metavar="P", type=int, help="default: a free one")
     add("--python", metavar="FILE", help="run in the environment of this interpreter; nothing is installed")
@@ -33,7 +38,23 @@ def parser() -> cli.Parser:
     add("--allow", metavar="WORD", nargs="+", default=[],
         help="what a plan may ask for beyond what the planner writes: a variable, a flag, ...")  # fmt: skip
     add("--dry-run", action="store_true", help="say what would be done")
+    _of_backends(parser.add_argument_group("a backend in this process, instead of a plan"))
     return parser
+
+
+def _of_backends(group: Any) -> None:
+    add = group.add_argument
+    add("--backend", metavar="B", help="hf, embedded, openai, ...; memserve doctor lists them")
+    add("--model", metavar="M", help="a folder or a name; default: the backend's own")
+    add("--options", metavar="K=V", nargs="+", action="extend", default=[], help="the backend's own options")
+    add("--task", choices=("generate", "embed", "rerank"), help="default: what the model is for")
+    add("--name", metavar="ID", action="append", default=[], help="what callers call it; may be repeated")
+    add("--config", metavar="FILE", type=Path, help="several models, and routes over them: a JSON file")
+    add("--no-key", action="store_true", help="ask for none: loopback only")
+    add("--concurrency", metavar="N", type=cli.count, default=256, help="requests in work (256)")
+    add("--queue", metavar="N", type=cli.count, default=1024, help="requests that may wait (1024)")
+    add("--max-body", metavar="MIB", type=cli.count, default=32, help="the largest body (32)")
+    add("--grace", metavar="S", type=cli.amount, default=30.0, help="seconds for the last answers (30)")
 
 
 class _Lines:
@@ -103,8 +124,26 @@ def main(argv: list[str] | None = None) -> int:
     return cli.answer(lambda: _answer(parser().read(argv)), failed=cli.FAILED)
 
 
+def _one_way(args: argparse.Namespace) -> bool:
+    """Whether a backend is served in this process; two ways at once are refused."""
+    ways = {"PLAN": args.plan, "--backend": args.backend, "--config": args.config}
+    named = [name for name, given in ways.items() if given is not None]
+    if len(named) != 1:
+        raise InvalidInput(f"one of {', '.join(ways)} is needed, not {' and '.join(named) or 'none'}")
+    plain = parser().parse_args(["-"])
+    foreign = _OF_PLANS if args.plan is None else _OF_BACKENDS
+    for name in foreign:
+        if getattr(args, name) != getattr(plain, name):
+            raise InvalidInput(f"--{name.replace('_', '-')} is not for {named[0]}")
+    return args.plan is None
+
+
 def _answer(args: argparse.Namespace) -> int:
     try:
+        if _one_way(args):
+            from memserve.serve.endpoint import command
+
+            return command.serve(args)
         return _serve(args)
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)

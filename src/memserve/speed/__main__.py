@@ -15,8 +15,8 @@ from memserve.errors import InvalidInput, UnknownName
 from memserve.hardware.machine import GIB
 from memserve.speed.communication import Traffic
 from memserve.speed.compression import Effect
-from memserve.speed.economics import Sum
-from memserve.speed.inputs import number
+from memserve.speed.cost import Sum
+from memserve.speed.result import number
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
@@ -51,10 +51,10 @@ def compression(given: Namespace) -> Rows:
     from memserve.hardware import parse
     from memserve.model import load
     from memserve.speed import compression as sizes
-    from memserve.speed.roofline import engines
+    from memserve.speed.roofline import layout
 
     model, machine = load(given.model), parse(given.gpus)
-    backend = given.backend or engines.most_measured()
+    backend = given.backend or layout.most_measured()
     load_words = {
         n: getattr(given, n.partition("_")[0]) for n in ("input_tokens", "output_tokens", "concurrency")
     }
@@ -86,7 +86,7 @@ def _unknown(one: Effect) -> str:
 def economics(given: Namespace) -> Rows:
     """Each quoted sum, with yuan beside dollars where a rate is given."""
     from memserve.speed import cost
-    from memserve.speed import economics as quoted
+    from memserve.speed import cost as quoted
 
     sums = [*_stated(given), *quoted.sums()]
     if given.purchase_usd is not None:
@@ -103,7 +103,7 @@ def economics(given: Namespace) -> Rows:
 
 def _stated(given: Namespace) -> Iterator[Sum]:
     """The sums of a server that the caller states; the quoted one where a flag is left out."""
-    from memserve.speed.economics import Stated
+    from memserve.speed.cost import Stated
 
     api = None if given.api is None else _prices(given.api)
     words = {name: getattr(given, name) for name in ("server", "active", "mfu", "cards", "peak_tflops")}

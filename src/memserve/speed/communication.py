@@ -8,7 +8,7 @@ from typing import Literal
 
 from memserve.errors import InvalidInput
 from memserve.hardware.machine import Link
-from memserve.speed.inputs import MOST_TOKENS, degree, number
+from memserve.speed.result import MOST_TOKENS, degree, number
 from memserve.speed.roofline.shape import Shape
 
 Kind = Literal["data", "tensor", "pipeline", "expert"]

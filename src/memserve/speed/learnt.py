@@ -15,9 +15,9 @@ from typing import Any
 
 from memserve.errors import InvalidInput
 from memserve.memory import calibration_file
-from memserve.speed.roofline.engines import Constants
+from memserve.speed.roofline.layout import Constants
 
-FILE = "speed.json"
+FILE = calibration_file.SPEED
 SHARES = {
     "reading": ("weights",), "keys": ("cache",), "arithmetic": ("gemm", "unpack_gemm"),
     "prompts": ("prefill", "attention"),
@@ -64,6 +64,10 @@ class Learnt:
     def key(self) -> tuple[Any, ...]:
         """One is kept of each."""
         return self.backend, self.card, self.tensor, self.version, self.model, self.quantization
+
+    def scaled(self, constants: Constants) -> Constants:
+        """The constants of this machine."""
+        return scaled(constants, self.factors)
 
     @property
     def range(self) -> tuple[float, float]:

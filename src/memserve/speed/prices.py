@@ -36,6 +36,8 @@ class Price:
     batch_output: float | None = None
     caches_from: int | None = None
     """Tokens of a prefix from which the provider caches it unasked; None: never, or unknown."""
+    marked_from: int | None = None
+    """Tokens of a prefix from which the provider caches what is marked; None: it takes no marks."""
     most_input: int | None = None
     """Prompt tokens that the model takes, where the table says."""
     retires: str | None = None
@@ -54,12 +56,12 @@ class Price:
         """What one answer cost; tokens that the engine did not count are taken as none."""
         return self.of_tokens(
             usage.prompt_tokens or 0, usage.completion_tokens or 0, cached_tokens=usage.cached_tokens or 0,
-            batch=batch,
+            written_tokens=usage.written_tokens or 0, batch=batch,
         )  # fmt: skip
 
     def of_tokens(self, input_tokens: float, output_tokens: float, *, cached_tokens: float = 0,
-                  batch: bool = False) -> float:  # fmt: skip
-        """What so many tokens cost. `cached_tokens` are part of `input_tokens`.
+                  written_tokens: float = 0, batch: bool = False) -> float:  # fmt: skip
+        """What so many tokens cost. Those read from a cache and those written to it are part of the input.
 
         In a batch every input token pays the batch price: no source promises both discounts together.
         """
@@ -71,6 +73,7 @@ class Price:
             return self._batch(input_tokens, output_tokens)
         cached = self.input if self.cached is None else self.cached
         fresh = (input_tokens - cached_tokens) * self.input + cached_tokens * cached
+        fresh += written_tokens * ((self.cache_write or self.input) - self.input)
         return (fresh + output_tokens * self.output) / MILLION
 
     def _batch(self, input_tokens: float, output_tokens: float) -> float:
@@ -102,6 +105,13 @@ def nearest(name: str) -> list[str]:
 def stamp() -> str:
     """The date of the shipped table."""
     return str(_data()["date"])
+
+
+def _marked(data: Mapping[str, Any], row: Mapping[str, Any]) -> int | None:
+    found = data["caches_marked"].get(row["provider"])
+    if found is None or not row.get("cache_write") or re.search(found["but"], row["model"]):
+        return None
+    return int(found["least_tokens"])
 
 
 def _split(model: str, backend: str | None) -> tuple[str | None, str]:
@@ -138,7 +148,12 @@ def _data() -> dict[str, Any]:
 def _table() -> dict[tuple[str, str], Price]:
     data = _data()
     least = {name: row["least_tokens"] for name, row in data["caches_unasked"].items()}
-    rows = [Price(**row, date=data["date"], caches_from=least.get(row["provider"])) for row in data["rows"]]
+    rows = [
+        Price(
+            **row, date=data["date"], caches_from=least.get(row["provider"]), marked_from=_marked(data, row)
+        )
+        for row in data["rows"]
+    ]
     table = {(row.provider, row.model): row for row in rows}
     for alias, model in data["aliases"].items():
         table.update({(row.provider, alias): row for row in rows if row.model == model})

@@ -20,8 +20,8 @@ from memserve.engines.memory import Assumption
 from memserve.errors import InvalidInput, UnknownName
 from memserve.hardware.machine import Machine
 from memserve.model.spec import ModelSpec
-from memserve.speed.inputs import MOST_TOKENS, number
 from memserve.speed.prices import Price
+from memserve.speed.result import MOST_TOKENS, number
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -108,6 +108,11 @@ class Workload:
     def cached_tokens(self) -> float:
         """Prompt tokens of the whole workload that a prefix cache saves."""
         return self.requests * self.prefix_tokens * (1 - 1 / self.shared)
+
+    @property
+    def total_prefix(self) -> float:
+        """Prompt tokens of the whole workload that stand in shared prefixes."""
+        return self.requests * self.prefix_tokens
 
     @property
     def total_prompt(self) -> float:
@@ -228,12 +233,19 @@ def _taking(workload: Workload, machine: Machine, seconds: tuple[float, float, f
 def ask(workload: Workload, price: Price, *, batch: bool = False, requests_per_minute: float | None = None,
         tokens_per_minute: float | None = None, seconds_per_request: float = 10.0,
         concurrency: int = 16) -> Estimate:  # fmt: skip
-    """Time and money of a workload on a provider; prefixes are cached where it does so without being asked.
+    """Time and money of a workload on a provider; prefixes are cached, unasked or marked.
 
     The time follows from the caller's limits; without them it rests on two assumptions.
     """
     cached = 0.0 if batch else _cached(workload, price)
-    usd = price.of_tokens(workload.total_prompt, workload.total_output, cached_tokens=cached, batch=batch)
+    written = workload.total_prefix / workload.shared if cached and _marked(price) else 0.0
+    usd = price.of_tokens(
+        workload.total_prompt,
+        workload.total_output,
+        cached_tokens=cached,
+        written_tokens=written,
+        batch=batch,
+    )
     tokens = workload.total_prompt + workload.total_output
     limits = ((workload.requests, requests_per_minute), (tokens, tokens_per_minute))
     waits = [total / limit * 60 for total, limit in limits if limit is not None]
@@ -253,15 +265,23 @@ def _paced(seconds: float, concurrency: int) -> tuple[Assumption, ...]:
 
 
 def _cached(workload: Workload, price: Price) -> float:
-    """Prompt tokens at the cache's price: memserve sends no cache marks, so only where none is needed."""
-    long_enough = price.caches_from is not None and workload.prefix_tokens >= price.caches_from
+    """Prompt tokens at the cache's price: a run marks what requests share where the provider wants marks."""
+    least = price.marked_from if price.caches_from is None else price.caches_from
+    long_enough = least is not None and workload.prefix_tokens >= least
     return workload.cached_tokens if price.cached is not None and long_enough else 0.0
+
+
+def _marked(price: Price) -> bool:
+    return price.caches_from is None and price.marked_from is not None
 
 
 def _asked(workload: Workload, price: Price, batch: bool) -> Iterator[str]:
     yield f"{price.source}, {price.date}" if price.date else price.source
-    if price.cached is not None and workload.cached_tokens and not _cached(workload, price):
-        yield "memserve sends no cache marks, so every input token is priced in full"
+    if price.cached is not None and workload.cached_tokens and not batch:
+        if not _cached(workload, price):
+            yield "no prefix is cached here, so every input token is priced in full"
+        elif _marked(price):
+            yield "a run marks the shared prefix: written once at the price of a write, then read"
     if batch:
         yield "batch interfaces promise an answer within 24 hours"
 

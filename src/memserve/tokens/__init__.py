@@ -11,13 +11,13 @@ if TYPE_CHECKING:
     from memserve.tokens.detokenizer import Tokenizer as Tokenizer
     from memserve.tokens.prompts import Prepared as Prepared
     from memserve.tokens.prompts import Prompts as Prompts
-    from memserve.tokens.tokenizing import ScorePair as ScorePair
-    from memserve.tokens.tokenizing import Tokenizing as Tokenizing
-    from memserve.tokens.tokenizing import tokenize_pair as tokenize_pair
+    from memserve.tokens.prompts import ScorePair as ScorePair
+    from memserve.tokens.prompts import Tokenizing as Tokenizing
+    from memserve.tokens.prompts import tokenize_pair as tokenize_pair
 
 _HOMES = {
-    "Detokenizer": "detokenizer", "Prepared": "prompts", "Prompts": "prompts", "ScorePair": "tokenizing",
-    "tokenize_pair": "tokenizing", "Tokenizer": "detokenizer", "Tokenizing": "tokenizing",
+    "Detokenizer": "detokenizer", "Prepared": "prompts", "Prompts": "prompts", "ScorePair": "prompts",
+    "tokenize_pair": "prompts", "Tokenizer": "detokenizer", "Tokenizing": "prompts",
 }  # fmt: skip
 __all__ = sorted(_HOMES)
 if not TYPE_CHECKING:

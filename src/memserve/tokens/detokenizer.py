@@ -5,7 +5,8 @@ from dataclasses import replace
 from itertools import groupby
 from typing import Any, Protocol
 
-from memserve.protocol import Delta, FinishReason, Usage
+from memserve.protocol import Delta, FinishReason, Sample, TokenLogprob, ToolCall, Usage
+from memserve.tokens.calling import Calling, CallSplitter
 from memserve.tokens.thinking import Thinking, ThoughtSplitter, beginning
 
 
@@ -38,11 +39,11 @@ class Detokenizer:
     """
 
     def __init__(self, tokenizer: Tokenizer, stops: Sequence[str], *, live: bool,
-                 thinking: Thinking | None = None, inside: bool = False,
-                 budget: int | None = None) -> None:  # fmt: skip
+                 thinking: Thinking | None = None, inside: bool = False, budget: int | None = None,
+                 calling: Calling | None = None) -> None:  # fmt: skip
         self._tokenizer = tokenizer
         self._stops = tuple(stops)
-        self._live = live or bool(stops) or thinking is not None
+        self._live = live or bool(stops) or thinking is not None or calling is not None
         self._tokens: list[int] = []
         self._start = 0
         self._read = 0
@@ -51,6 +52,8 @@ class Detokenizer:
         self.stopped = False
         self._thinking = thinking
         self._splitter = ThoughtSplitter(thinking.family, inside=inside) if thinking else None
+        self._calls = CallSplitter(calling) if calling else None
+        self._marks = {**(thinking.kept if thinking else {}), **(calling.kept if calling else {})}
         self._thought = ""
         self._thought_sent = 0
         self._thought_end: int | None = None
@@ -93,13 +96,34 @@ class Detokenizer:
         if self._live and not self.stopped:
             self._take(self._new())
 
+    @property
+    def calls(self) -> tuple[ToolCall, ...]:
+        """The calls of tools, once the answer is whole."""
+        return self._calls.calls if self._calls else ()
+
+    def sample(self, finish: FinishReason | None, ids: Sequence[int],
+               logprobs: Sequence[TokenLogprob] | None) -> Sample:  # fmt: skip
+        """The whole answer, once no token will follow."""
+        text, told = self.finish(), None if logprobs is None else tuple(logprobs)
+        return Sample(text, self._reason(finish), tuple(ids), told, self.calls, self.reasoning)
+
+    def last(self, finish: FinishReason | None, spent: Usage | None) -> Delta:
+        """The last piece of a streamed answer."""
+        self.finish()
+        used = spent and replace(spent, reasoning_tokens=self.reasoning_tokens)
+        return Delta(self.fresh(last=True), self._reason(finish), used, self.fresh_thought(), self.calls)
+
+    def _reason(self, finish: FinishReason | None) -> FinishReason | None:
+        return "tool_calls" if self.calls and finish == "stop" else finish
+
     def finish(self) -> str | None:
-        """The whole answer, once no token will follow; None where all of it was thought."""
+        """The whole answer, once no token will follow; None where all of it was thought or calls."""
         if not self._live:
             self._text = self._decoded(self._tokens)
         elif not self.stopped:
             self._take(self._new(last=True), last=True)
-        return None if self._splitter and self._splitter.thinking else self._text
+        silent = (self._splitter and self._splitter.thinking) or (self.calls and not self._text)
+        return None if silent else self._text
 
     def fresh(self, *, last: bool) -> str:
         """What of the answer can be shown since the last call: never the beginning of a stop string."""
@@ -117,11 +141,11 @@ class Detokenizer:
     def read(self, tokens: Sequence[int], finish: FinishReason | None, spent: Usage | None) -> Delta:
         """More tokens of an engine that streams them; a finish reason comes with the last."""
         for token in tokens:
-            self.push(token)
-        if finish is not None:
-            self.finish()
-        used = spent and replace(spent, reasoning_tokens=self.reasoning_tokens)
-        return Delta(self.fresh(last=finish is not None), finish, used, self.fresh_thought())
+            if not self.stopped:
+                self.push(token)
+        if self.stopped or finish is not None:
+            return self.last("stop" if self.stopped else finish, spent)
+        return Delta(self.fresh(last=False), reasoning=self.fresh_thought())
 
     def fresh_thought(self) -> str:
         """What of the thought is new since the last call."""
@@ -134,6 +158,8 @@ class Detokenizer:
             self._thought += thought
             if self._thought_end is None and self._splitter.answering:
                 self._thought_end = len(self._tokens)
+        if self._calls is not None and (new or last) and self.answering:
+            new = self._calls.push(new, last=last)
         if not new:
             return
         start = max(0, len(self._text) - max((len(stop) for stop in self._stops), default=0) + 1)
@@ -153,10 +179,9 @@ class Detokenizer:
         return both[len(before) :]
 
     def _decoded(self, tokens: Sequence[int]) -> str:
-        """Their text, with the tags of a thought that decoding would leave out as special."""
-        kept = self._thinking.kept if self._thinking else {}
-        if not any(token in kept for token in tokens):
+        """Their text, with the marks of thoughts and calls that decoding would leave out as special."""
+        if not any(token in self._marks for token in tokens):
             return decode(self._tokenizer, tokens)
-        runs = groupby(tokens, key=kept.get)
+        runs = groupby(tokens, key=self._marks.get)
         parts = (mark * len(list(run)) if mark else decode(self._tokenizer, list(run)) for mark, run in runs)
         return "".join(parts)

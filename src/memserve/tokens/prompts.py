@@ -1,12 +1,27 @@
-"""Prompts to token ids: the checkpoint's own template, exactly one BOS, and what to do with too many."""
+"""Prompts to token ids by the checkpoint's own template, and what else an engine's tokenizer is asked."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
+from hashlib import sha256
 from typing import Any, NamedTuple
 
+from memserve import pictures
 from memserve.errors import ContextOverflow, InvalidInput, ModelUnreadable, Unsupported
-from memserve.protocol import DEFAULT_MAX_TOKENS, Prompt, Raw, Request
-from memserve.tokens import thinking
+from memserve.protocol import (
+    DEFAULT_MAX_TOKENS,
+    Capabilities,
+    Completion,
+    Prompt,
+    Raw,
+    Request,
+    Sample,
+    ScorePrompts,
+    Usage,
+)
+from memserve.tokens import calling, thinking
+from memserve.tokens.calling import Calling
 from memserve.tokens.detokenizer import Detokenizer, Tokenizer
 from memserve.tokens.thinking import Thinking
 
@@ -24,15 +39,24 @@ class Prepared(NamedTuple):
     """The prompt ends inside a thought."""
     budget: int | None = None
     """The most tokens of thought."""
+    calling: Calling | None = None
+    """The calls of tools that may answer it."""
+    pictures: Any = None
+    """What the model is shown: `reader(text, pictures)` gives it beside the ids."""
+
+    @property
+    def parted(self) -> bool:
+        """Whether an answer may hold more than text: a thought, or calls."""
+        return self.thinking is not None or self.calling is not None
 
 
 class Prompts:
     """Encodes for one tokenizer and one context length."""
 
     def __init__(self, tokenizer: Tokenizer, *, vocabulary: int, context: int | None, path: str,
-                 backend: str) -> None:  # fmt: skip
+                 backend: str, reader: Any = None) -> None:  # fmt: skip
         self.tokenizer, self.vocabulary, self.context, self.path = tokenizer, vocabulary, context, path
-        self.backend = backend
+        self.backend, self.reader = backend, reader
         self.bos = _added_bos(tokenizer)
         self._parts = False
         self.chat = bool(getattr(tokenizer, "chat_template", None))
@@ -44,6 +68,20 @@ class Prompts:
         if not self.chat or not isinstance(template, str):
             return None
         return thinking.find(template, self._tried_with, self.tokenizer)
+
+    @cached_property
+    def family(self) -> calling.Family | None:
+        """How the checkpoint writes calls of tools; None: its template takes none, or unknown ones."""
+        template = getattr(self.tokenizer, "chat_template", None)
+        if not self.chat or not isinstance(template, str):
+            return None
+        return calling.find(template, self._tried_with)
+
+    @cached_property
+    def _arguments_as_text(self) -> bool:
+        with suppress(InvalidInput, ModelUnreadable):
+            return calling.as_text(self._render(calling.PROBED, {"add_generation_prompt": False}))
+        return True
 
     @property
     def thinking_modes(self) -> frozenset[str]:
@@ -59,27 +97,37 @@ class Prompts:
             return Prepared(*self.fit(self.encode(prompt), request))
         how, wanted = self.thinking, request.thinking
         variables = {**(how.variables(wanted) if how else {}), **request.template}
+        calls = self._calling(request)
+        if calls is not None:
+            variables["tools"] = [dict(tool) for tool in request.tools]
         text = self._chat(_messages(prompt), variables)
+        if calls is not None:
+            calls = replace(calls, salt=sha256(text.encode()).hexdigest())
+        ids, seen = self._read(text, prompt)
+        if seen is not None:  # of a prompt with pictures nothing can be cut
+            request = replace(request, truncate="refuse")
         if how is None or not how.thinks(variables):
-            return Prepared(*self.fit(self.bare(text), request))
+            return Prepared(*self.fit(ids, request), calling=calls, pictures=seen)
         budget = wanted if wanted and not isinstance(wanted, bool) else None
-        ids, most = self.fit(self.bare(text), request, budget or 0)
-        return Prepared(ids, most, how, how.opened(text), budget)
+        ids, most = self.fit(ids, request, budget or 0)
+        return Prepared(ids, most, how, how.opened(text), budget, calls, seen)
 
-    def prepare_whole(self, request: Request) -> Prepared:
-        """The same, for an engine that writes all in one go: what would bind the thought, too, is refused."""
-        prepared = self.prepare(request)
-        bound = [name for name in ("stop", "schema", "regex", "choices") if getattr(request, name)]
-        if prepared.thinking and bound:
-            reason = "it would bind the thought, too: pass thinking=False where the model can do without"
-            raise Unsupported(self.backend, f"{bound[0]} with thinking", reason)
-        return prepared
+    def _calling(self, request: Request) -> Calling | None:
+        if not request.tools:
+            return None
+        if self.family is None:
+            raise Unsupported(self.backend, "tools", "the chat template takes none that we can read")
+        return calling.of(request, self.family, self._marks)
+
+    @cached_property
+    def _marks(self) -> dict[int, str]:
+        return thinking.kept(self.family.words, self.tokenizer) if self.family else {}
 
     def detokenizer(self, request: Request, prepared: Prepared, *, live: bool) -> Detokenizer:
-        """What turns one answer's tokens into text, apart from its thought."""
+        """What turns one answer's tokens into text, apart from its thought and its calls."""
         return Detokenizer(
             self.tokenizer, request.stop, live=live, thinking=prepared.thinking, inside=prepared.inside,
-            budget=prepared.budget,
+            budget=prepared.budget, calling=prepared.calling,
         )  # fmt: skip
 
     def encode(self, prompt: Prompt) -> list[int]:
@@ -88,7 +136,14 @@ class Prompts:
             return self.plain(prompt.text)
         if not isinstance(prompt, str) and prompt and isinstance(prompt[0], int):
             return self.known(prompt)  # type: ignore[arg-type]
-        return self.bare(self._chat(_messages(prompt)))
+        return self._read(self._chat(_messages(prompt)), prompt)[0]
+
+    def _read(self, text: str, prompt: Prompt) -> tuple[list[int], Any]:
+        """The ids of a written conversation, and its pictures as the engine takes them."""
+        if not (urls := pictures.addresses(prompt)):
+            return self.bare(text), None
+        ids, seen = self.reader(text, list(map(pictures.load, urls)))
+        return ids, seen
 
     def written(self, prompt: Prompt) -> str | None:
         """A conversation as the template writes it; None for any other prompt."""
@@ -143,17 +198,23 @@ class Prompts:
 
     def _chat(self, messages: Sequence[Mapping[str, Any]], variables: Mapping[str, Any] = NONE) -> str:
         if not self.chat:
+            if self.reader is not None and pictures.addresses(messages):
+                return pictures.words(messages)
             raise Unsupported(
                 self.backend, "chat messages", "the checkpoint has no chat template",
                 hint="pass memserve.Raw(text) or token ids",
             )  # fmt: skip
-        plain = [{**message, "content": self._content(message.get("content"))} for message in messages]
-        return self._render(plain, variables)
+        return self._render([self._message(message) for message in messages], variables)
 
-    def _content(self, content: Any) -> Any:
-        """Text as the template reads it: a string, or parts where it loops over parts."""
-        text = _flat(content)
-        return [{"type": "text", "text": text}] if self._parts and text is not None else text
+    def _message(self, message: Mapping[str, Any]) -> dict[str, Any]:
+        """One message as templates read it."""
+        content = pictures.templated(message.get("content"), self._parts, self.backend)
+        plain = {**message, "content": content}
+        calls = plain.pop("tool_calls", None)
+        if calls:
+            plain["tool_calls"] = calling.history(calls, as_text=self._arguments_as_text)
+            plain["content"] = plain["content"] or ""
+        return plain
 
     def _render(self, messages: Sequence[Mapping[str, Any]], variables: Mapping[str, Any]) -> str:
         from jinja2.exceptions import TemplateError
@@ -164,7 +225,7 @@ class Prompts:
         except TemplateError as error:
             raise InvalidInput(f"the model's chat template refuses these messages: {error}") from error
         except Exception as error:
-            raise self._broken(error) from error
+            raise self._broken(f"fails: {type(error).__name__}: {error}") from error
         return str(text)
 
     def prove(self) -> None:
@@ -187,23 +248,18 @@ class Prompts:
     def _tried(self, *, parts: bool) -> ModelUnreadable | None:
         """What is wrong with the template where messages come so; None where they come through."""
         self._parts = parts
-        message = {"role": "user", "content": self._content(_SAID)}
+        message = self._message({"role": "user", "content": _SAID})
         try:
             text = self.tokenizer.apply_chat_template([message], tokenize=False, add_generation_prompt=True)
         except Exception as error:
-            return self._broken(error)
+            return self._broken(f"fails: {type(error).__name__}: {error}")
         if _SAID in text and not (parts and str(message["content"]) in text):
             return None
-        return ModelUnreadable(
-            f"the chat template in {self.path} leaves out what the user says",
-            path=self.path, field="chat_template",
-        )  # fmt: skip
+        return self._broken("leaves out what the user says")
 
-    def _broken(self, error: Exception) -> ModelUnreadable:
-        return ModelUnreadable(
-            f"the chat template in {self.path} fails: {type(error).__name__}: {error}",
-            path=self.path, field="chat_template",
-        )  # fmt: skip
+    def _broken(self, how: str) -> ModelUnreadable:
+        words = f"the chat template in {self.path} {how}"
+        return ModelUnreadable(words, path=self.path, field="chat_template")
 
 
 def _is_plain(prompt: Prompt) -> bool:
@@ -215,14 +271,129 @@ def _messages(prompt: Prompt) -> Sequence[Mapping[str, Any]]:
     return [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt  # type: ignore[return-value]
 
 
-def _flat(content: Any) -> Any:
-    """Text parts joined, as templates of text models expect a string."""
-    if isinstance(content, (str, type(None))):
-        return content
-    return "".join(str(part.get("text", "")) for part in content)
-
-
 def _added_bos(tokenizer: Tokenizer) -> list[int]:
     """The BOS that the tokenizer itself puts before plain text, if it does."""
     bos = tokenizer.bos_token_id
     return [bos] if bos is not None and list(tokenizer.encode("x"))[:1] == [bos] else []
+
+
+@dataclass(frozen=True)
+class ScorePair:
+    """Token ids of context and continuation together, and where the continuation starts."""
+
+    tokens: tuple[int, ...]
+    start: int
+
+    @property
+    def count(self) -> int:
+        """Tokens of the continuation."""
+        return len(self.tokens) - self.start
+
+    @property
+    def read(self) -> tuple[int, ...]:
+        """What the model must read: nothing is predicted from the last token."""
+        return self.tokens[:-1]
+
+
+def tokenize_pair(prompts: Prompts, context: Prompt, continuation: str | Sequence[int], *,
+                  most: int | None) -> ScorePair:  # fmt: skip
+    """The ids of both; `most` tokens can be read.
+
+    Plain texts are tokenized together, so that the boundary falls where the tokenizer puts it, and spaces
+    at the context's end belong to the continuation. An empty context is one BOS (or EOS). The ids of a
+    conversation, or ids that were given, stay as they are.
+    """
+    if isinstance(context, Raw):
+        context = context.text
+    if isinstance(context, str) and isinstance(continuation, str):
+        whole, start = _texts(prompts, context, continuation)
+    else:
+        before = prompts.plain(context) if isinstance(context, str) else prompts.encode(context)
+        whole, start = [*before, *_after(prompts, context, before, continuation)], len(before)
+    if start == 0:
+        if prompts.opening is None:
+            raise InvalidInput("an empty context needs a tokenizer with a BOS or EOS token")
+        whole, start = [prompts.opening, *whole], 1
+    if start >= len(whole):
+        raise InvalidInput("a continuation has no tokens of its own")
+    if most is not None and len(whole) - 1 > most:
+        raise ContextOverflow(tokens=len(whole), limit=most)
+    return ScorePair(tuple(whole), start)
+
+
+def _texts(prompts: Prompts, context: str, continuation: str) -> tuple[list[int], int]:
+    spaces = len(context) - len(context.rstrip())
+    if spaces:
+        context, continuation = context[:-spaces], context[-spaces:] + continuation
+    start = len(prompts.plain(context)) if context else len(prompts.bos)
+    return prompts.plain(context + continuation), start
+
+
+def _after(prompts: Prompts, context: Prompt, before: list[int], words: str | Sequence[int]) -> list[int]:
+    """The continuation's ids after ids that are fixed."""
+    if not isinstance(words, str):
+        return prompts.known(words)
+    written = prompts.written(context)
+    whole = [] if written is None else prompts.bare(written + words)
+    return whole[len(before) :] if whole[: len(before)] == before else prompts.bare(words)
+
+
+class Tokenizing:
+    """A base for engines that keep their `Prompts` as `_prompts`."""
+
+    _prompts: Prompts
+    capabilities: Capabilities
+    _unscored = 0
+    """Positions of the context that the engine cannot use while it scores."""
+
+    def count_tokens(self, prompt: Prompt) -> int:
+        """Tokens of a prompt, template and BOS included."""
+        return len(self._prompts.encode(prompt))
+
+    def encode(self, text: str) -> list[int]:
+        """The text's own token ids, none added; special tokens that it spells out are taken as such."""
+        return self._prompts.bare(text)
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of token ids, special tokens spelled out."""
+        known = self._prompts.known(ids)
+        tokenizer = self._prompts.tokenizer
+        return str(tokenizer.decode(known, skip_special_tokens=False, clean_up_tokenization_spaces=False))
+
+    @property
+    def prefix_token(self) -> int | None:
+        """What a text's first token is predicted from: BOS, or else EOS."""
+        return self._prompts.opening
+
+    @property
+    def score_window(self) -> int | None:
+        """The most tokens that can stand before one that is scored; None: no limit."""
+        context = self._prompts.context
+        return None if context is None else context - self._unscored
+
+    def _apart(self, request: Request, prepared: Prepared, sample: Sample) -> tuple[Sample, int | None]:
+        """A sample of an engine that knows text alone, with thought, calls and the thought's tokens apart."""
+        if not prepared.parted:
+            return sample, None
+        text, ids = self._prompts.detokenizer(request, prepared, live=True), sample.token_ids or ()
+        for count, token in enumerate(ids, 1):
+            text.push(token)
+            if text.stopped:  # stop strings are for the answer alone, so the engine was not told of them
+                told = sample.logprobs and sample.logprobs[:count]
+                return text.sample("stop", ids[:count], told), text.reasoning_tokens
+        return text.sample(sample.finish_reason, ids, sample.logprobs), text.reasoning_tokens
+
+    def _joined(self, request: Request, parts: Sequence[tuple[Sample, int | None]],
+                used: Usage) -> Completion:  # fmt: skip
+        """One answer of its samples, each with the tokens of its thought."""
+        samples = tuple(sample for sample, _ in parts)
+        samples *= request.n // len(samples)  # n greedy answers are one answer, which engines give once
+        first, thoughts = samples[0], [spent for _, spent in parts if spent is not None]
+        return Completion(
+            **{part.name: getattr(first, part.name) for part in fields(Sample)},
+            usage=replace(used, reasoning_tokens=sum(thoughts) if thoughts else None),
+            samples=samples if len(samples) > 1 else (), model=self.capabilities.model, request_id=request.id,
+        )  # fmt: skip
+
+    def _pairs(self, pairs: Sequence[ScorePrompts]) -> list[ScorePair]:
+        return [tokenize_pair(self._prompts, *pair, most=self.score_window) for pair in pairs]

@@ -86,7 +86,7 @@ def find(template: str, render: Render, tokenizer: Any) -> Thinking | None:
     family = next((one for one in families() if _fits(one, template)), None)
     if family is None:
         return None
-    kept = _kept(family, tokenizer)
+    marks = kept((family.open, *family.closes), tokenizer)
     plain = render({})
     for row in files.table(__file__, "data/thinking.json")["switches"]:
         name = row["variable"]
@@ -94,8 +94,8 @@ def find(template: str, render: Render, tokenizer: Any) -> Thinking | None:
             continue
         on, off = render({name: row["on"]}), render({name: row["off"]})
         if on is not None and off is not None and on != off:
-            return Thinking(family, name, row["on"], row["off"], plain != off, kept)
-    return Thinking(family, kept=kept)
+            return Thinking(family, name, row["on"], row["off"], plain != off, marks)
+    return Thinking(family, kept=marks)
 
 
 def _fits(family: Family, template: str) -> bool:
@@ -104,8 +104,8 @@ def _fits(family: Family, template: str) -> bool:
     return any(mark in template for mark in (family.open, *family.closes))
 
 
-def _kept(family: Family, tokenizer: Any) -> dict[int, str]:
-    words = (family.open, *family.closes)
+def kept(words: Sequence[str], tokenizer: Any) -> dict[int, str]:
+    """Tokens of some marks that decoding leaves out as special, with their text."""
     ids = {token for word in words for token in tokenizer.encode(word, add_special_tokens=False)}
     hidden = (token for token in ids if not tokenizer.decode([token], skip_special_tokens=True))
     return {token: tokenizer.decode([token], skip_special_tokens=False) for token in hidden}

@@ -25,6 +25,7 @@ class Answer(BaseHTTPRequestHandler):
         allowed = self.headers.get("Authorization") == f"Bearer {os.environ['ABACUS_KEY']}"
         body = json.dumps(value if allowed else {"error": {"message": "no"}}).encode()
         self.send_response(200 if allowed else 401)
+        self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)

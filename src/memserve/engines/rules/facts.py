@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias
 
 from memserve.engines.deployment import Deployment
-from memserve.engines.rules.version import within
+from memserve.engines.rules import within
 from memserve.hardware.machine import Machine
 from memserve.model.spec import Mixer, ModelSpec, Weight, remembered
 

@@ -12,8 +12,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 from memserve.engines.deployment import Deployment
+from memserve.engines.rules import within
 from memserve.engines.rules.facts import CHECKS, deployment_facts, machine_facts, model_facts
-from memserve.engines.rules.version import within
 from memserve.hardware.machine import Machine
 from memserve.model.spec import ModelSpec, remembered
 

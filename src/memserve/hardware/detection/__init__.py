@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from memserve.hardware.detection import amd, ascend, host, match, nvidia
+from memserve.hardware.detection import amd, ascend, host, nvidia, seen
 from memserve.hardware.machine import Card, Machine
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ def detect(*, env: Mapping[str, str] | None = None, nvml: Any = None, torch_npu:
     looks = {"nvidia": lambda: nvidia.look(nvml), "ascend": lambda: ascend.look(torch_npu), "amd": amd.look}
     for vendor, look in looks.items():
         report = look()
-        devices, hidden = match.narrow(report.devices, vendor, environment)
+        devices, hidden = seen.narrow(report.devices, vendor, environment)
         notes += [*report.notes, *hidden]
         if devices:
             return _machine(devices, notes)
@@ -54,10 +54,10 @@ def _equal(devices: Sequence[Seen]) -> tuple[list[tuple[Card, Seen]], list[str]]
     """The cards to plan for: all where they are equal, else the group with most memory in all."""
     groups: dict[tuple[str, int], list[tuple[Card, Seen]]] = {}
     assumed: dict[str, tuple[str, ...]] = {}
-    for seen in devices:
-        card, notes = match.card_of(seen)
+    for device in devices:
+        card, notes = seen.card_of(device)
         assumed[card.name] = notes
-        groups.setdefault((card.name, card.memory), []).append((card, seen))
+        groups.setdefault((card.name, card.memory), []).append((card, device))
     best = max(groups.values(), key=lambda group: group[0][0].memory * len(group))
     if best[0][1].slice is not None:
         return best[:1], [*_one_slice(best, len(devices)), *assumed[best[0][0].name]]
@@ -76,7 +76,7 @@ def _mixed(groups: Mapping[tuple[str, int], list[tuple[Card, Seen]]],
         return []
     kinds = ", ".join(f"{len(group)}x{name}" for (name, _), group in groups.items())
     indices = ",".join(str(seen.index) for _, seen in best)
-    variable = match.VARIABLES[best[0][1].vendor][-1]
+    variable = seen.VARIABLES[best[0][1].vendor][-1]
     return [
         f"the cards differ ({kinds}): this plans for {len(best)}x{best[0][0].name}; set {variable}={indices}"
     ]

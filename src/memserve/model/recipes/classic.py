@@ -1,10 +1,10 @@
-"""Decoders from before Llama's layout became the common one: GPT-2, OPT, Falcon."""
+"""Decoders unlike Llama's: GPT-2, OPT, Falcon; with layers of their own: Laguna, Llama 4, MiMo."""
 
 from memserve.model.config import Config
-from memserve.model.recipes import heads, modules
-from memserve.model.recipes.family import Family
+from memserve.model.recipes import decoder, modules
+from memserve.model.recipes.decoder import Heads
 from memserve.model.recipes.index import Recipe
-from memserve.model.recipes.modules import Inventory, Weights
+from memserve.model.recipes.modules import Family, Inventory, Moe, Weights
 from memserve.model.spec import Block, Mixer
 
 
@@ -56,7 +56,7 @@ def opt(config: Config, architecture: str) -> Inventory:
         (Block(_mixer(config), weights),) * config.layers(), stem, top,
         hidden=hidden, intermediate=width, vocabulary=vocabulary, head_width=narrow,
     )  # fmt: skip
-    return heads.with_head(config, body, architecture)
+    return modules.with_head(config, body, architecture)
 
 
 def gpt2(config: Config, architecture: str) -> Inventory:
@@ -84,7 +84,7 @@ def gpt2(config: Config, architecture: str) -> Inventory:
         (Block(mixer, weights),) * config.layers(), stem, modules.norm("ln_f", hidden, "layer"),
         hidden=hidden, intermediate=width, vocabulary=vocabulary,
     )  # fmt: skip
-    return heads.with_head(config, body, architecture)
+    return modules.with_head(config, body, architecture)
 
 
 def falcon(config: Config, architecture: str) -> Inventory:
@@ -108,7 +108,7 @@ def falcon(config: Config, architecture: str) -> Inventory:
         modules.norm("ln_f", hidden, "layer"), hidden=hidden, intermediate=width, vocabulary=vocabulary,
         rope_dim=0 if config.flag("alibi") else mixer.head_dim,
     )  # fmt: skip
-    return heads.with_head(config, body, architecture)
+    return modules.with_head(config, body, architecture)
 
 
 def _falcon_norms(config: Config, hidden: int, new: bool) -> Weights:
@@ -138,7 +138,7 @@ def bloom(config: Config, architecture: str) -> Inventory:
         (Block(_mixer(config), weights),) * config.layers(), stem, modules.norm("ln_f", hidden, "layer"),
         hidden=hidden, intermediate=4 * hidden, vocabulary=vocabulary,
     )  # fmt: skip
-    return heads.with_head(config, body, architecture)
+    return modules.with_head(config, body, architecture)
 
 
 def mpt(config: Config, architecture: str) -> Inventory:
@@ -153,7 +153,7 @@ def mpt(config: Config, architecture: str) -> Inventory:
         (Block(_mixer(config), weights),) * config.layers(), modules.embedding("wte", vocabulary, hidden),
         modules.norm("norm_f", hidden), hidden=hidden, intermediate=width, vocabulary=vocabulary,
     )  # fmt: skip
-    return heads.with_head(config, body, architecture)
+    return modules.with_head(config, body, architecture)
 
 
 def gptj(config: Config, architecture: str) -> Inventory:
@@ -171,7 +171,7 @@ def gptj(config: Config, architecture: str) -> Inventory:
         modules.norm("ln_f", hidden, "layer"), hidden=hidden, intermediate=width, vocabulary=vocabulary,
         rope_dim=config.maybe("rotary_dim") or mixer.head_dim,
     )  # fmt: skip
-    return heads.with_head(config, body, architecture, Family(head_bias=True))
+    return modules.with_head(config, body, architecture, Family(head_bias=True))
 
 
 def gpt_neo(config: Config, architecture: str) -> Inventory:
@@ -193,10 +193,80 @@ def gpt_neo(config: Config, architecture: str) -> Inventory:
         (Block(_mixer(config), weights),) * config.layers(), stem, modules.norm("ln_f", hidden, "layer"),
         hidden=hidden, intermediate=width, vocabulary=vocabulary,
     )  # fmt: skip
-    return heads.with_head(config, body, architecture)
+    return modules.with_head(config, body, architecture)
+
+
+def _block(config: Config, family: Family, kind: str, sparse: bool, size: Heads) -> Block:
+    """A layer with given heads."""
+    mixer = decoder.mixer_of(kind, config, size, decoder.value_width(config, family, size))
+    return decoder.finish_block(config, family, mixer, decoder.attention(config, family, size), sparse)
+
+
+LAGUNA = Family(
+    qkv_bias="attention_bias", out_bias="attention_bias", qk_norm="head",
+    moe=Moe(shared_width="shared_expert_intermediate_size", correction=True, layers="first_dense", first=1),
+)  # fmt: skip
+
+
+def laguna(config: Config, architecture: str) -> Inventory:
+    """Laguna: a number of heads for each layer, and an output gate for each head or each channel."""
+    gated = config.raw("gating", True)
+    family = LAGUNA._replace(gate="head" if gated is True or gated == "per-head" else "full")
+    size, moe = decoder.head_sizes(config), LAGUNA.moe
+    listed = config.items("num_attention_heads_per_layer") or [size.heads] * config.layers()
+    if len(listed) < config.layers() or not all(isinstance(one, int) and 0 < one < 1 << 16 for one in listed):
+        config.bad("num_attention_heads_per_layer", "must name the heads of each layer")
+    keys = [
+        (kind, bool(moe and decoder.is_sparse(config, moe, index)), size._replace(heads=listed[index]))
+        for index, kind in enumerate(decoder.kinds(config, "none"))
+    ]
+    blocks = decoder.distinct(keys, lambda key: _block(config, family, *key))
+    return modules.with_head(config, decoder.assemble(config, family, blocks), architecture, family)
+
+
+LLAMA4_MOE = Moe("num_local_experts", width="intermediate_size", shared_width="intermediate_size")
+LLAMA4 = Family(
+    qkv_bias="attention_bias", out_bias="attention_bias", width="intermediate_size_mlp", windows="llama4",
+    moe=LLAMA4_MOE,
+)  # fmt: skip
+
+
+def llama4(config: Config, architecture: str) -> Inventory:
+    """Llama 4: experts in the layers listed, or in every n-th."""
+    count, step = config.layers(), max(config.size("interleave_moe_layer_step", 1), 1)
+    sparse = config.items("moe_layers")
+    if sparse is None:
+        sparse = list(range(step - 1, count, step))
+    keys = [(kind, index in sparse) for index, kind in enumerate(decoder.kinds(config, LLAMA4.windows))]
+    blocks = decoder.distinct(keys, lambda key: decoder.standard_block(config, LLAMA4, *key))
+    body = decoder.assemble(config, LLAMA4, blocks)._replace(intermediate=config.size("intermediate_size"))
+    return modules.with_head(config, body, architecture, LLAMA4)
+
+
+MIMO = Family(
+    qkv_bias="attention_bias", value_dim="v_head_dim", windows="mimo",
+    moe=Moe("n_routed_experts", layers="first_dense", first=1),
+)  # fmt: skip
+
+
+def mimo(config: Config, architecture: str) -> Inventory:
+    """MiMo-V2-Flash: sliding layers have twice the KV heads, and sinks."""
+    size, moe = decoder.head_sizes(config), MIMO.moe
+    keys = [
+        (kind, bool(moe and decoder.is_sparse(config, moe, index)))
+        for index, kind in enumerate(decoder.kinds(config, MIMO.windows))
+    ]
+
+    def make(key: tuple[str, bool]) -> Block:
+        sliding = key[0] == "sliding"
+        own = size._replace(kv=2 * size.kv) if sliding else size
+        return _block(config, MIMO._replace(sinks=sliding), *key, own)
+
+    blocks = decoder.distinct(keys, make)
+    return modules.with_head(config, decoder.assemble(config, MIMO, blocks), architecture, MIMO)
 
 
 RECIPES: dict[str, Recipe] = {
-    "opt": opt, "gpt2": gpt2, "falcon": falcon, "bloom": bloom, "mpt": mpt,
-    "gptj": gptj, "codegen": gptj, "gpt_neo": gpt_neo, "gpt_bigcode": gpt2,
+    "opt": opt, "gpt2": gpt2, "falcon": falcon, "bloom": bloom, "mpt": mpt, "gptj": gptj, "codegen": gptj,
+    "gpt_neo": gpt_neo, "gpt_bigcode": gpt2, "laguna": laguna, "llama4_text": llama4, "mimo_v2_flash": mimo,
 }  # fmt: skip

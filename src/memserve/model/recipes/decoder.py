@@ -4,9 +4,8 @@ from collections.abc import Callable, Hashable, Sequence
 from typing import NamedTuple, TypeAlias, TypeVar
 
 from memserve.model.config import LARGEST, Config
-from memserve.model.recipes import heads, modules
-from memserve.model.recipes.family import Family, Moe, on
-from memserve.model.recipes.modules import Inventory, Weights
+from memserve.model.recipes import modules
+from memserve.model.recipes.modules import Family, Inventory, Moe, Weights, on
 from memserve.model.spec import Block, Mixer, MixerKind
 
 KINDS = {
@@ -294,4 +293,4 @@ def assemble(config: Config, family: Family, blocks: tuple[Block, ...],
 
 def decoder(config: Config, architecture: str, family: Family) -> Inventory:
     """A decoder of standard blocks."""
-    return heads.with_head(config, assemble(config, family, stack(config, family)), architecture, family)
+    return modules.with_head(config, assemble(config, family, stack(config, family)), architecture, family)

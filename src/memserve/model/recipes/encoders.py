@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from memserve.model.config import Config
-from memserve.model.recipes import build, generic, heads, index, layouts, tensors
+from memserve.model.recipes import generic, index, layouts, modules, tensors
 from memserve.model.recipes.index import Recipe
 from memserve.model.recipes.modules import Inventory, Weights
 
@@ -55,7 +55,7 @@ def encoder(config: Config, architecture: str) -> Inventory:
     fields = Fields(config, _facts(config, row))
     fields.is_encoder_decoder = both
     whole = tensors.inventory(found.shapes, found.aliases, fields)
-    generates = heads.task_of(architecture) in heads.GENERATIVE
+    generates = modules.task_of(architecture) in modules.GENERATIVE
     encodes = bool(row.get("encoder_only")) and not generates
     # A class of the repository's own (Jina's bert, say) may have other layers under a known name.
     return whole._replace(encoder_only=encodes, exact="auto_map" not in config.given)
@@ -63,7 +63,7 @@ def encoder(config: Config, architecture: str) -> Inventory:
 
 def towers(config: Config, architecture: str) -> Weights:
     """Encoders of images and sounds, and what brings their output to the text part's width."""
-    bare = bool(architecture) and not heads.task_of(architecture)
+    bare = bool(architecture) and not modules.task_of(architecture)
     base = "" if bare else layouts.layout(config.kind).get("base", "model")
     return tuple(
         replace(tensors.as_weight(name, shape), part="projector" if "project" in name else "tower")
@@ -89,9 +89,9 @@ def seeing(config: Config, architecture: str) -> Inventory:
     text = config.sub("text_config")
     text.given["tie_word_embeddings"] = tied(config, text)
     recipe = index.recipe(text.kind)
-    words = recipe(text, "Model") if recipe else build.inventory(text, "Model")[0]
-    whole = heads.with_head(text, words, architecture)
-    if architecture and row.get("words_only") == heads.task_of(architecture):
+    words = recipe(text, "Model") if recipe else index.inventory(text, "Model")[0]
+    whole = modules.with_head(text, words, architecture)
+    if architecture and row.get("words_only") == modules.task_of(architecture):
         return whole
     return whole.adding(towers=towers(config, architecture))
 

@@ -3,8 +3,8 @@
 from functools import partial
 
 from memserve.model.recipes import decoder
-from memserve.model.recipes.family import FOUR_NORMS, TWO_NORMS, Family, Moe
 from memserve.model.recipes.index import Recipe
+from memserve.model.recipes.modules import FOUR_NORMS, TWO_NORMS, Family, Moe
 
 QWEN_MOE = Moe(layers="steps")
 

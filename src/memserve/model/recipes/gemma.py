@@ -1,13 +1,12 @@
-"""Gemma 3 and 4: text, and the towers of the ones that see and hear."""
+"""Gemma 3, 3n and 4: text, and the towers of the ones that see and hear."""
 
 from dataclasses import replace
 
 from memserve.model.config import Config
-from memserve.model.recipes import decoder, families, heads, modules
+from memserve.model.recipes import decoder, families, modules
 from memserve.model.recipes.decoder import Heads
-from memserve.model.recipes.family import FOUR_NORMS, Family
 from memserve.model.recipes.index import Recipe
-from memserve.model.recipes.modules import Inventory, Weights
+from memserve.model.recipes.modules import FOUR_NORMS, Family, Inventory, Weights
 from memserve.model.spec import Block, Shard
 
 FAMILY = Family(
@@ -100,7 +99,7 @@ def text(config: Config, architecture: str) -> Inventory:
     each = config.maybe("hidden_size_per_layer_input")
     if each:
         body = body.adding(stem=own_inputs(config, each))
-    return heads.with_head(config, body, architecture, FAMILY)
+    return modules.with_head(config, body, architecture, FAMILY)
 
 
 def _words(config: Config, architecture: str) -> Inventory:
@@ -261,7 +260,59 @@ def gemma4_unified(config: Config, architecture: str) -> Inventory:
     return body
 
 
+WITH_STREAMS = FAMILY._replace(windows="every5")
+
+
+def _widths(config: Config) -> list[int]:
+    """The feed-forward width of each layer: one for all, or a list."""
+    listed, count = config.raw("intermediate_size"), config.layers()
+    if not isinstance(listed, list):
+        return [config.size("intermediate_size")] * count
+    if len(listed) != count or not all(isinstance(one, int) and 0 < one < 1 << 30 for one in listed):
+        config.bad("intermediate_size", f"must have a width for each of the {count} layers")
+    return listed
+
+
+def _streamed(config: Config, kind: str, source: int | None, width: int) -> Block:
+    hidden, streams = config.size("hidden_size"), config.size("altup_num_inputs")
+    rank, each = config.size("laurel_rank"), config.size("hidden_size_per_layer_input")
+    size = decoder.head_sizes(config)
+    weights = (
+        *without_keys(decoder.attention(config, WITH_STREAMS, size), shared=source is not None),
+        *decoder.dense_mlp(config, WITH_STREAMS, width),
+        *decoder.norms(config, WITH_STREAMS),
+        *modules.vector("altup.correct_output_scale", hidden),
+        *modules.vector("altup.correction_coefs", streams, streams),
+        *modules.vector("altup.prediction_coefs", streams**2, streams),
+        *modules.vector("altup.modality_router", streams, hidden),
+        *modules.norm("altup.router_norm", hidden),
+        *modules.linear("laurel.linear_left", rank, hidden, part="other"),
+        *modules.linear("laurel.linear_right", hidden, rank, part="other"),
+        *modules.norm("laurel.post_laurel_norm", hidden),
+        *own_input(hidden, each),
+    )
+    return Block(replace(decoder.mixer_of(kind, config, size), shares_cache_of=source), weights)
+
+
+def text_3n(config: Config, architecture: str) -> Inventory:
+    """All layers, and the tables beside the tokens'."""
+    hidden, streams = config.size("hidden_size"), config.size("altup_num_inputs")
+    found = sources(config, decoder.kinds(config, WITH_STREAMS.windows))
+    keys = [(*key, width) for key, width in zip(found, _widths(config), strict=True)]
+    blocks = decoder.distinct(keys, lambda key: _streamed(config, *key))
+    body = decoder.assemble(config, WITH_STREAMS, blocks)._replace(intermediate=max(_widths(config)))
+    others = max(streams - 1, 0)
+    body = body.adding(
+        stem=(
+            *own_inputs(config, config.size("hidden_size_per_layer_input")),
+            *modules.linear("altup_projections", hidden, hidden, part="other", count=others),
+        ),
+        top=modules.linear("altup_unembed_projections", hidden, hidden, part="other", count=others),
+    )
+    return modules.with_head(config, body, architecture, WITH_STREAMS)
+
+
 RECIPES: dict[str, Recipe] = {
-    "gemma3": gemma3, "gemma4": gemma4, "gemma4_text": text, "gemma4_unified": gemma4_unified,
-    "gemma4_unified_text": text,
+    "gemma3": gemma3, "gemma3n_text": text_3n, "gemma4": gemma4, "gemma4_text": text,
+    "gemma4_unified": gemma4_unified, "gemma4_unified_text": text,
 }  # fmt: skip

@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 
 from memserve import files
 from memserve.model.config import LARGEST, MOST_LAYERS, Config
-from memserve.model.recipes.heads import labels
+from memserve.model.recipes.modules import labels
 
 DEEPEST = 12
 _COUNTED = re.compile(r"([^\[]*)\[(.+)\]")

@@ -4,10 +4,9 @@ from collections.abc import Sequence
 from functools import partial
 
 from memserve.model.config import MOST_LAYERS, Config
-from memserve.model.recipes import decoder, heads, modules
-from memserve.model.recipes.family import Family, Moe
+from memserve.model.recipes import decoder, modules
 from memserve.model.recipes.index import Recipe
-from memserve.model.recipes.modules import Inventory, Weights
+from memserve.model.recipes.modules import Family, Inventory, Moe, Weights
 from memserve.model.spec import Block, Mixer
 
 
@@ -92,7 +91,7 @@ def _second(config: Config, name: str, *, norm: bool = True,
 def _decoder(config: Config, architecture: str, family: Family, blocks: Sequence[Block],
              rope_dim: int) -> Inventory:  # fmt: skip
     body = decoder.assemble(config, family, tuple(blocks), rope_dim=rope_dim)
-    return heads.with_head(config, body, architecture, family)
+    return modules.with_head(config, body, architecture, family)
 
 
 PLAIN = Family(norms=("norm",), final_norm="norm_f")
@@ -285,7 +284,7 @@ def lfm2(config: Config, architecture: str, family: Family) -> Inventory:
     body = decoder.assemble(config, family, blocks, rope_dim=rope_dim)
     if "tie_embedding" in config.given:
         config.given["tie_word_embeddings"] = config.flag("tie_embedding", True)
-    return heads.with_head(config, body, architecture, family)
+    return modules.with_head(config, body, architecture, family)
 
 
 def _lfm2_block(config: Config, family: Family, kind: str, sparse: bool) -> Block:

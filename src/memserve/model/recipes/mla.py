@@ -3,10 +3,9 @@
 from functools import partial
 
 from memserve.model.config import Config
-from memserve.model.recipes import decoder, heads, modules
-from memserve.model.recipes.family import Family, Moe
+from memserve.model.recipes import decoder, modules
 from memserve.model.recipes.index import Recipe
-from memserve.model.recipes.modules import Inventory, Weights
+from memserve.model.recipes.modules import Family, Inventory, Moe, Weights
 from memserve.model.spec import Block, Mixer
 
 
@@ -96,7 +95,7 @@ def latent(config: Config, architecture: str, family: Family) -> Inventory:
     ]
     found = decoder.distinct(keys, lambda key: block(config, family, *key))
     body = decoder.assemble(config, family, found, rope_dim=config.size("qk_rope_head_dim"))
-    return heads.with_head(config, body, architecture, family)
+    return modules.with_head(config, body, architecture, family)
 
 
 MOE = Moe("n_routed_experts", shared_count="n_shared_experts", layers="first_dense")
@@ -222,7 +221,7 @@ def deepseek_v4(config: Config, architecture: str) -> Inventory:
             *modules.vector("hc_head.hc_scale", 1),
         )
     )
-    return heads.with_head(config, body, architecture, FAMILY)
+    return modules.with_head(config, body, architecture, FAMILY)
 
 
 RECIPES: dict[str, Recipe] = {

@@ -4,10 +4,9 @@ from dataclasses import replace
 from functools import partial
 
 from memserve.model.config import Config
-from memserve.model.recipes import decoder, heads, mla, modules
-from memserve.model.recipes.family import Family, Moe
+from memserve.model.recipes import decoder, mla, modules
 from memserve.model.recipes.index import Recipe
-from memserve.model.recipes.modules import Inventory, Weights
+from memserve.model.recipes.modules import Family, Inventory, Moe, Weights
 from memserve.model.spec import Block, Mixer
 
 
@@ -66,7 +65,7 @@ def hybrid_block(config: Config, family: Family, kind: str, sparse: bool) -> Blo
 def hybrid(config: Config, architecture: str, family: Family) -> Inventory:
     """Qwen3-Next and Qwen3.5."""
     body = decoder.assemble(config, family, decoder.stack(config, family, hybrid_block))
-    return heads.with_head(config, body, architecture, family)
+    return modules.with_head(config, body, architecture, family)
 
 
 def _kimi_field(config: Config, inner: str, field: str) -> int:
@@ -119,7 +118,7 @@ def kimi(config: Config, architecture: str, family: Family) -> Inventory:
     found = decoder.distinct(keys, lambda key: _kimi_block(config, family, *key))
     rope_dim = 0 if config.flag("mla_use_nope") else config.size("qk_rope_head_dim")
     body = decoder.assemble(config, family, found, rope_dim=rope_dim)
-    return heads.with_head(config, body, architecture, family)
+    return modules.with_head(config, body, architecture, family)
 
 
 def _kimi_block(config: Config, family: Family, kind: str, sparse: bool) -> Block:

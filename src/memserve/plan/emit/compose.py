@@ -4,8 +4,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from memserve.plan.emit import block
-from memserve.plan.emit.server import EVERYWHERE, LOOPBACK, SECRETS, Server, addressed
+from memserve.plan.emit.server import EVERYWHERE, LOOPBACK, SECRETS, Server, addressed, dump
 from memserve.plan.nodes import INTERFACE, Step, host, ray
 
 CACHE = "/root/.cache/huggingface"
@@ -28,7 +27,7 @@ def text(server: Server, steps: Sequence[Step], bind: str) -> str:
         for node in nodes
     }
     whole = {"name": server.name, "services": services, "volumes": {"models": {}}}
-    return "".join(f"# {line}\n" for line in _comment(server, nodes)) + block.dump(whole)
+    return "".join(f"# {line}\n" for line in _comment(server, nodes)) + dump(whole)
 
 
 def _comment(server: Server, nodes: Sequence[int]) -> list[str]:

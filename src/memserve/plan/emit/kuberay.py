@@ -5,8 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from memserve.errors import InvalidInput
-from memserve.plan.emit import block
-from memserve.plan.emit.server import EVERYWHERE, Server
+from memserve.plan.emit.server import EVERYWHERE, Server, dump
 from memserve.plan.nodes import RAY_VERSION, Step, host, ray
 
 SECRET = "memserve"
@@ -38,7 +37,7 @@ def text(server: Server, steps: Sequence[Step], bind: str) -> str:
             "rayClusterSpec": _cluster(server, steps[-1].env, nodes),
         },
     }  # fmt: skip
-    return COMMENT.format(port=server.program.default_port, secret=SECRET) + block.dump(whole)
+    return COMMENT.format(port=server.program.default_port, secret=SECRET) + dump(whole)
 
 
 def _cluster(server: Server, env: Mapping[str, str], nodes: int) -> dict[str, Any]:

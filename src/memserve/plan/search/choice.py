@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from memserve.engines import installed
 from memserve.engines.rules.judge import release
@@ -14,7 +13,7 @@ from memserve.model.spec import ModelSpec
 from memserve.plan.candidate import KV, OVERFLOWS, Candidate, Judged, preference, steps, weight_loss
 from memserve.plan.query import Query
 from memserve.plan.search import pricing
-from memserve.plan.search.checkpoints import loaded
+from memserve.plan.search.judging import loaded
 from memserve.plan.search.offers import cramped, squeezed
 from memserve.speed.result import Speed
 
@@ -45,9 +44,9 @@ class Rank:
         engine = installed.named(candidate.backend).rules.get("rank", 9)
         taste = (candidate.deployment.eager, engine, preference(candidate.quantization))
         if self.query.objective != "quality":
-            return (self.last_resort(candidate), effort, self.pace(candidate), *taste)
+            return (*self.last_resort(candidate), effort, self.pace(candidate), *taste)
         stages, *layout = self.layout(candidate)
-        return (self.last_resort(candidate), *self.quality(candidate, effort), stages, *taste, *layout)
+        return (*self.last_resort(candidate), *self.quality(candidate, effort), stages, *taste, *layout)
 
     def quality(self, candidate: Judged, effort: int) -> tuple[int, ...]:
         """Steps below 16 bits, barely running as one; of equals what exists, runs well, loses least."""
@@ -59,6 +58,9 @@ class Rank:
     def because(self, candidate: Judged, chosen: Judged) -> str:
         """Which preference put a candidate that fits behind the chosen one."""
         if self.last_resort(candidate) != self.last_resort(chosen):
+            away = candidate.deployment.host_layers
+            if away > chosen.deployment.host_layers:
+                return f"{away} of its layers stay on the host"
             return f"{candidate.backend} in {candidate.dtype} is a last resort"
         if self.query.objective != "quality":
             return f"{self.query.objective} is asked for"
@@ -73,8 +75,11 @@ class Rank:
         emulated = self.emulated(candidate)
         return "no FP8 arithmetic on this card" if emulated else f"{chosen.quantization} is better supported"
 
-    def last_resort(self, candidate: Judged) -> int:
-        """No batching, float32, a dtype too narrow for the model: not before nothing else fits."""
+    def last_resort(self, candidate: Judged) -> tuple[int, int]:
+        """Layers on the host, no batching, float32, a dtype too narrow: not before nothing else fits."""
+        return candidate.deployment.host_layers, self._last_resort(candidate)
+
+    def _last_resort(self, candidate: Judged) -> int:
         serves = installed.named(candidate.backend).rules.get("serves", {})
         slow = not serves.get("continuous_batching") and self.query.backend != candidate.backend
         narrow = self.model.model_type in OVERFLOWS.get(candidate.dtype, ())
@@ -123,8 +128,7 @@ class Rank:
         return cards / tokens_per_s(speed)
 
 
-@dataclass(frozen=True)
-class Trade:
+class Trade(NamedTuple):
     """One candidate in the three figures that objectives weigh."""
 
     candidate: Candidate

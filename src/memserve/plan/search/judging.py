@@ -1,40 +1,162 @@
-"""The verdict on one deployment: rules first, then memory, asked for less where the engine concedes it."""
+"""Judges one deployment of a checkpoint: by the engine's rules, then by its memory."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
+from memserve import files
 from memserve.engines.backend import Plannable
 from memserve.engines.deployment import Deployment
 from memserve.engines.memory import Assumption, Footprint
 from memserve.engines.rules.judge import Judge, Refusal
 from memserve.hardware.machine import GIB, Machine
-from memserve.model.spec import ModelSpec
-from memserve.plan.candidate import Verdict
+from memserve.model.spec import ModelSpec, remembered
+from memserve.plan.candidate import Checkpoint, Verdict
 
 if TYPE_CHECKING:
     from memserve.memory.calibration import Calibration
+    from memserve.model import catalogue
+
+
+MODELSLIM = "modelslim"
+BY_MODELSLIM = frozenset({"w8a8", "w4a8", "w8a16"})
+"""What engines on Ascend read as ModelSlim writes it, and no engine elsewhere does."""
+
+
+def checkpoints(model: ModelSpec, quantization: str, *, online: bool,
+                ascend: bool = False) -> list[Checkpoint]:  # fmt: skip
+    """What could be loaded for this quantization, known checkpoints first."""
+    known = known_checkpoints(model, quantization, ascend=ascend)
+    if model.quantization is not None:
+        known = [] if model.quantization.method == quantization else known
+        bits = model.quantization.bits
+        return known or [Checkpoint(model.id, quantization, model.source, stored=True, bits=bits)]
+    if quantization == "none":
+        return [Checkpoint(model.id, quantization, model.source, bits=16)]
+    if known:
+        return known
+    if online:
+        return [Checkpoint(model.id, quantization, model.source, online=True)]
+    made = to_make(model, quantization, ascend=ascend)
+    return [made] if made else []
+
+
+def known_checkpoints(model: ModelSpec, quantization: str, *, ascend: bool = False) -> list[Checkpoint]:
+    """The quantized checkpoints in the catalogue that engines for this maker read, with who names them."""
+    return [
+        Checkpoint(
+            one.id, quantization, one.source, bits=one.bits, group_size=one.group_size, block=one.block
+        )
+        for one in _rows_of(model)
+        if one.method == quantization
+        and (one.format == MODELSLIM) == (ascend and quantization in BY_MODELSLIM)
+    ]
+
+
+def known_methods(model: ModelSpec) -> list[str]:
+    """Quantizations in which the catalogue knows a checkpoint of the model."""
+    return [one.method for one in _rows_of(model)]
+
+
+def _rows_of(model: ModelSpec) -> tuple[catalogue.Checkpoint, ...]:
+    from memserve.model import catalogue
+
+    row = catalogue.find(model.id)
+    return row.checkpoints if row is not None else ()
+
+
+def loaded(model: ModelSpec, checkpoint: Checkpoint) -> ModelSpec:
+    """The shapes that are really loaded: a known checkpoint's own, where the catalogue has them."""
+    if checkpoint.id == model.id or checkpoint.make or checkpoint.online:
+        return model
+    return remembered(model, checkpoint, lambda: _loaded(model, checkpoint))
+
+
+def _loaded(model: ModelSpec, checkpoint: Checkpoint) -> ModelSpec:
+    from memserve.model import catalogue, load
+    from memserve.model.spec import Quantization
+
+    if catalogue.find(checkpoint.id) is not None:
+        return replace(load(checkpoint.id), pooling=model.pooling)
+    own = (checkpoint.group_size, checkpoint.block) == (None, None)
+    if own and checkpoint.bits == _usual_bits(checkpoint) and model.quantization is None:
+        return model
+    method, block = checkpoint.quantization, checkpoint.block
+    stored = Quantization(
+        method=method, checkpoint_method=method, bits=checkpoint.bits,
+        group_size=checkpoint.group_size or catalogue.usual_group(method),
+        block=(block, block) if block else None,
+    )  # fmt: skip
+    return replace(model, quantization=stored)
+
+
+def _usual_bits(checkpoint: Checkpoint) -> int:
+    return 8 if checkpoint.quantization in ("fp8", "w8a8", "int8", "w8a16") else 4
+
+
+def to_make(model: ModelSpec, quantization: str, *, ascend: bool) -> Checkpoint | None:
+    """A checkpoint that does not exist yet, with the command that makes it; None where no recipe is known."""
+    short = model.id.rstrip("/").rsplit("/", 1)[-1]
+    family = quantization.split("-")[0]
+    recipe = _recipes().get("ascend" if ascend and quantization in BY_MODELSLIM else family)
+    if recipe is None:
+        return None
+    names = {
+        "{model}": model.id, "{name}": f"./{short}-{quantization}", "{short}": short,
+        "{level}": quantization.removeprefix("gguf-").upper(), "{quantization}": quantization,
+    }  # fmt: skip
+    make = str(recipe["command"])
+    for name, word in names.items():
+        make = make.replace(name, word)
+    file = names["{name}"] + (".gguf" if family == "gguf" else "")
+    return Checkpoint(file, quantization, f"to be made first: {recipe['source']}", make=make)
+
+
+@cache
+def _recipes() -> dict[str, dict[str, str]]:
+    rows: dict[str, dict[str, str]] = files.table(__file__, "recipes.json")
+    return rows
 
 
 def fitted(backend: Plannable, model: ModelSpec, machine: Machine,
            deployment: Deployment) -> tuple[Deployment, Verdict]:  # fmt: skip
     """The least conceded form that holds; if none does, the last one tried and why not."""
     verdict = Verdict("out_of_memory", "memory")
-    for form in forms(backend.rules, deployment):
+    for form in forms(conceded(backend.rules, machine), deployment):
         verdict = held(backend, model, machine, form)
         deployment = form
-        if verdict.fits or hopeless(verdict, backend.rules):
+        if verdict.fits or hopeless(verdict, conceded(backend.rules, machine)):
             break
     return deployment, verdict
 
 
-def forms(rules: Mapping[str, Any], deployment: Deployment) -> Iterator[Deployment]:
-    """The deployment as asked, then with each concession that its rules list."""
-    for concession in rules.get("concessions", ({},)):
-        form = {name: value for name, value in concession.items() if name != "note"}
+def offloaded(backend: Plannable, model: ModelSpec, machine: Machine,
+              deployment: Deployment) -> tuple[Deployment, Verdict]:  # fmt: skip
+    """The form with the fewest layers on the host that the cards hold: whether the host holds those."""
+    low, high = 1, len(model.blocks) - deployment.layout.pipeline
+    while low < high:
+        middle = (low + high) // 2
+        held_by_cards = backend.memory.account(model, machine, replace(deployment, host_layers=middle))
+        ample = held_by_cards.max_concurrency * deployment.layout.data >= deployment.concurrency
+        low, high = (low, middle) if held_by_cards.free >= 0 and ample else (middle + 1, high)
+    form = replace(deployment, host_layers=high)
+    return form, held(backend, model, machine, form)
+
+
+def conceded(rules: Mapping[str, Any], machine: Machine) -> Sequence[Mapping[str, Any]]:
+    """What the engine may be asked for instead on these cards, the least first."""
+    rows = rules.get("concessions", ({},))
+    own = [row for row in rows if row.get("vendor") == machine.card.vendor]
+    return own or [row for row in rows if "vendor" not in row]
+
+
+def forms(concessions: Sequence[Mapping[str, Any]], deployment: Deployment) -> Iterator[Deployment]:
+    """The deployment with each concession; the first is often none."""
+    for concession in concessions:
+        form = {name: value for name, value in concession.items() if name not in ("note", "vendor")}
         if form.get("max_sequences"):
             form["max_sequences"] = max(form["max_sequences"], deployment.concurrency)
         yield replace(deployment, **form)
@@ -72,17 +194,22 @@ def calibrated(footprint: Footprint, machine: Machine, deployment: Deployment) -
 
 def learnt_here(model: ModelSpec, machine: Machine, deployment: Deployment) -> Iterator[Assumption]:
     """What `--calibrate` taught and these figures rest on."""
-    from memserve.memory.calibration import find
-    from memserve.speed import learnt
+    from memserve.memory import calibration_file
 
     backend, card, tensor = deployment.backend, machine.card.name, deployment.layout.tensor
-    memory = find(_calibrations(), backend=backend, card=card, tensor=tensor)
-    speed = learnt.find(backend, card, tensor, model.id)
-    if memory is not None:
-        source = f"--calibrate {memory.log} {memory.date}"
-        yield Assumption("memory_calibration", memory.version or "", source.strip())
-    if speed is not None:
-        yield Assumption("speed_calibration", speed.model, f"--calibrate {speed.source} {speed.date}")
+    if known := _calibrations():
+        from memserve.memory.calibration import find
+
+        memory = find(known, backend=backend, card=card, tensor=tensor)
+        if memory is not None:
+            source = f"--calibrate {memory.log} {memory.date}"
+            yield Assumption("memory_calibration", memory.version or "", source.strip())
+    if calibration_file.exists(calibration_file.SPEED):
+        from memserve.speed import learnt
+
+        speed = learnt.find(backend, card, tensor, model.id)
+        if speed is not None:
+            yield Assumption("speed_calibration", speed.model, f"--calibrate {speed.source} {speed.date}")
 
 
 @cache
@@ -96,10 +223,10 @@ def _calibrations() -> tuple[Calibration, ...]:
     return load()
 
 
-def hopeless(verdict: Verdict, rules: Mapping[str, Any]) -> bool:
+def hopeless(verdict: Verdict, concessions: Sequence[Mapping[str, Any]]) -> bool:
     """The weights alone exceed what the boldest concession would give: no other need be tried."""
     footprint = verdict.footprint
-    shares = (concession.get("utilization") or 0.0 for concession in rules.get("concessions", ({},)))
+    shares = (concession.get("utilization") or 0.0 for concession in concessions)
     return footprint is not None and footprint.weights > footprint.total * (max(shares) or 1.0)
 
 

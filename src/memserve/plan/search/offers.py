@@ -24,8 +24,7 @@ from memserve.plan.candidate import (
 )
 from memserve.plan.query import Query
 from memserve.plan.search import pricing
-from memserve.plan.search.checkpoints import checkpoints, known_methods, loaded
-from memserve.plan.search.judging import fitted, refused
+from memserve.plan.search.judging import checkpoints, fitted, known_methods, loaded, offloaded, refused
 
 MOST_TENSOR = 64
 
@@ -102,24 +101,24 @@ def consider(model: ModelSpec, machine: Machine, query: Query, *, thorough: bool
     """
     found: list[Candidate] = []
     if not model.blocks or not installed.plans_locally(query.backend):
-        from memserve.plan.search import remote
+        from memserve.plan.search import pricing
 
-        return [on_time(one, model, machine, query) for one in remote.candidates(model, query)]
+        return [on_time(one, model, machine, query) for one in pricing.candidates(model, query)]
     for name in installed.asked(query.backend, query.engine_version):
         found += of_backend(name, installed.named(name), model, machine, query, thorough=thorough)
-    return [on_time(one, model, machine, query) for one in found] if query.targets else found
+    return [on_time(one, model, machine, query) for one in found] if query.answer_ms else found
 
 
 def on_time(one: Candidate, model: ModelSpec, machine: Machine, query: Query) -> Candidate:
-    """A candidate that fits, refused where it is predicted to miss a target."""
-    if not one.fits or not query.targets:
+    """A candidate that fits, refused where it is predicted to answer too late."""
+    if not one.fits or not query.answer_ms:
         return one
     if one.remote:
         why = "no provider states how fast it answers: --ttft and --tpot hold on cards of one's own"
-        verdict = Verdict("refused", "target", why, "memserve's list of prices", missed=inf)
+        verdict = Verdict("refused", "untimed", why, "memserve's list of prices", missed=inf)
         return replace(one, verdict=verdict)
     told = pricing.speed(loaded(model, one.checkpoint), machine, one, one.concurrency, query.job)
-    for name, wanted in query.targets.items():
+    for name, wanted in query.answer_ms.items():
         taken: float = getattr(told, f"{name}_ms").likely
         if taken > wanted:
             what = "the first token" if name == "ttft" else "each further token"
@@ -195,7 +194,7 @@ class Offer:
         self.name, self.backend, self.version, self.thorough = name, backend, version, thorough
         self.model, self.machine, self.query = model, machine, query
         self.judge = Judge(backend.rules, version, model, machine)
-        self.card = self.judge.card()
+        self.card = self.judge.card() or self.unasked()
         serves = dict(backend.rules.get("serves", {}))
         if self.judge.known["experts"]:
             serves["data"] = False
@@ -203,6 +202,14 @@ class Offer:
         self.dtypes: Mapping[str, Sequence[str]] = backend.rules.get("dtypes", DTYPES)
         self.reached = BELOW_4_BIT
         """The fewest steps below 16 bits (losses.json) of what is known to run well."""
+
+    def unasked(self) -> Refusal | None:
+        """On some makers' cards an engine is planned only where it is named: others do better."""
+        rules, card = self.backend.rules, self.machine.card
+        if self.query.backend == self.name or card.vendor not in rules.get("on_request", ()):
+            return None
+        reason = f"{rules['engine']} on {card.name} is planned when asked for: --backend {self.name}"
+        return Refusal("on-request", reason, "memserve's order of engines")
 
     def candidates(self) -> Iterator[Candidate]:
         """Each quantization over each layout."""
@@ -283,7 +290,8 @@ class Offer:
             if layout.pipeline > 1 and fits and plain and not self.thorough:
                 return
             candidate = self.judged(judge, model, checkpoint, replace(first, layout=layout))
-            fits = fits or (candidate.fits and not squeezed(candidate, self.machine))
+            held = candidate.fits and not candidate.deployment.host_layers
+            fits = fits or (held and not squeezed(candidate, self.machine))
             if candidate.fits and not cramped(candidate, self.machine) and not checkpoint.make:
                 self.reached = min(self.reached, steps(weight_loss(checkpoint), candidate.kv_dtype))
             yield candidate
@@ -311,13 +319,17 @@ class Offer:
                deployment: Deployment) -> Candidate:  # fmt: skip
         """Rules, then memory."""
         refusal = self.stored_otherwise(deployment, checkpoint) or judge(deployment)
-        if refusal is not None and refusal.check in EXPERT_CHECKS and judge.known["experts"]:
-            whole = replace(deployment, layout=replace(deployment.layout, expert=True))
-            if judge(whole) is None:
-                refusal, deployment = None, whole
+        whole = bool(judge.known["experts"] and self.backend.rules["serves"].get("experts"))
+        if refusal is not None and refusal.check in EXPERT_CHECKS and whole:
+            apart = replace(deployment, layout=replace(deployment.layout, expert=True))
+            if judge(apart) is None:
+                refusal, deployment = None, apart
         if refusal is not None:
             return Candidate(deployment, refused(refusal), checkpoint)
         best, verdict = fitted(self.backend, model, self.machine, deployment)
+        on = self.backend.rules["serves"].get("host_layers", ())
+        if self.query.offload and not verdict.fits and self.machine.card.vendor in on and not model.embeds:
+            best, verdict = offloaded(self.backend, model, self.machine, deployment)
         return Candidate(best, verdict, checkpoint)
 
     def stored_otherwise(self, deployment: Deployment, checkpoint: Checkpoint) -> Refusal | None:

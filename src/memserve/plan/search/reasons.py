@@ -15,8 +15,8 @@ from memserve.plan.candidate import BELOW_4_BIT, WEIGHTS, Candidate, steps, weig
 from memserve.plan.plan import Plan
 from memserve.plan.query import Query
 from memserve.plan.search import pricing
-from memserve.plan.search.checkpoints import loaded
 from memserve.plan.search.choice import Rank, ranked
+from memserve.plan.search.judging import conceded, loaded
 from memserve.plan.search.offers import CARDS_OF_A_NODE, consider, unoffered
 from memserve.speed.result import Range
 
@@ -25,7 +25,7 @@ def reasons_for(plan: Plan, rank: Rank, found: Sequence[Candidate]) -> tuple[str
     """Sentences for a reader, the weightiest first; `found` is all that was considered."""
     rejected = [one for one in found if not one.fits]
     said = (
-        *_assumed(plan), *_targets(plan, rank), *_why_not_better(plan, rank, found), *_dtype(plan, rejected),
+        *_assumed(plan), *_in_time(plan, rank), *_why_not_better(plan, rank, found), *_dtype(plan, rejected),
         *_release(plan, rejected), *_checkpoint(plan), *_concessions(plan),
         *_context(plan, rank.query), *(plan.launch.notes if plan.launch else ()),
     )  # fmt: skip
@@ -40,13 +40,13 @@ def _assumed(plan: Plan) -> Iterator[str]:
         yield f"taken as {cards} cards in one node, which few machines have: say {spec} for nodes"
 
 
-def _targets(plan: Plan, rank: Rank) -> Iterator[str]:
-    """How surely a target of speed is met."""
-    if plan.fits and rank.query.targets:
+def _in_time(plan: Plan, rank: Rank) -> Iterator[str]:
+    """How surely an answer keeps to the time that it may take."""
+    if plan.fits and rank.query.answer_ms:
         held = loaded(rank.model, plan.checkpoint)
         told = pricing.speed(held, rank.machine, plan, plan.concurrency, rank.query.job)
         unsure = ", and never timed on such a card" if told.at_most else ""
-        for name, wanted in rank.query.targets.items():
+        for name, wanted in rank.query.answer_ms.items():
             spread: Range = getattr(told, f"{name}_ms")
             yield f"--{name} {wanted:g}: {spread.likely:.4g} ms likely, {spread.high:.4g} at worst{unsure}"
 
@@ -121,8 +121,8 @@ def _checkpoint(plan: Plan) -> Iterator[str]:
 
 def _concessions(plan: Plan) -> Iterator[str]:
     deployment = plan.deployment
-    for concession in installed.named(plan.backend).rules.get("concessions", ()):
-        words = {name: value for name, value in concession.items() if name != "note"}
+    for concession in conceded(installed.named(plan.backend).rules, plan.machine):
+        words = {name: value for name, value in concession.items() if name not in ("note", "vendor")}
         if words and all(_same(getattr(deployment, name), value) for name, value in words.items()):
             yield f"to fit: {concession['note']}"
             return
@@ -189,6 +189,7 @@ def _refused_at(candidate: Candidate) -> float:
 
 def remedies(model: ModelSpec, machine: Machine, query: Query, closest: Candidate) -> Iterator[str]:
     """Changes of the call that were tried and hold all else that was asked."""
+    yield from _offloaded(model, machine, query)
     yield from (_slower if closest.verdict.missed else _less)(model, machine, query, closest)
     for words, spec, place, asked in _changes(model, machine, query, closest):
         best = _best(spec, place, asked)
@@ -203,13 +204,40 @@ def remedies(model: ModelSpec, machine: Machine, query: Query, closest: Candidat
                 return
 
 
+def instead(model: ModelSpec, machine: Machine, query: Query) -> Iterator[str]:
+    """For a command that does not start: what the planner takes on these cards, or on the fewest more."""
+    for place in (machine, *_larger(machine)):
+        best = _best(model, place, query)
+        if best is not None:
+            words = f"memserve plan {model.id} --gpus {_spec(place)} --context {query.context}"
+            yield f"{words}: {_named(best)} fits"
+            return
+
+
+def _spec(machine: Machine) -> str:
+    return f"{machine.nodes}x" * (machine.nodes > 1) + f"{machine.cards_per_node}x{machine.card.name}"
+
+
 def _best(model: ModelSpec, machine: Machine, query: Query) -> Candidate | None:
     return next(iter(ranked(consider(model, machine, query), model, machine, query)), None)
 
 
+def _offloaded(model: ModelSpec, machine: Machine, query: Query) -> Iterator[str]:
+    """Layers on the host, where an engine can do that, and how slow it is."""
+    vendor, asked = machine.card.vendor, installed.asked(query.backend, query.engine_version)
+    able = (name for name in asked if vendor in installed.named(name).rules["serves"].get("host_layers", ()))
+    for name in () if query.offload else able:
+        best = _best(model, machine, replace(query, backend=name, offload=True))
+        if best is not None and best.deployment.host_layers:
+            rate = pricing.speed(loaded(model, best.checkpoint), machine, best, query.concurrency, query.job)
+            away = f"{best.deployment.host_layers} of {len(model.blocks)} layers on the host"
+            yield (f"--offload: {_named(best)} fits with {away}, "
+                   f"about {rate.output_tokens_per_s.likely:.2g} tokens/s")  # fmt: skip
+
+
 def _slower(model: ModelSpec, machine: Machine, query: Query, closest: Candidate) -> Iterator[str]:
-    """The least that the missed target must be, or fewer requests at once."""
-    wanted = query.targets.get(closest.rule)
+    """The least time that an answer takes, or fewer requests at once."""
+    wanted = query.answer_ms.get(closest.rule)
     if wanted is None:
         return
     least = ceil(wanted * closest.verdict.missed)
@@ -264,8 +292,7 @@ def _changes(model: ModelSpec, machine: Machine, query: Query, closest: Candidat
     if base is not None:
         yield f"plan {base.id} instead: {{}} fits", base, machine, query
     for larger in _larger(machine):
-        spec = f"{larger.nodes}x" * (larger.nodes > 1) + f"{larger.cards_per_node}x{machine.card.name}"
-        yield f"--gpus {spec}: {{}} fits", model, larger, query
+        yield f"--gpus {_spec(larger)}: {{}} fits", model, larger, query
 
 
 def _larger(machine: Machine) -> Iterator[Machine]:

@@ -13,13 +13,12 @@ from memserve.hardware import instances
 from memserve.model.spec import ModelSpec
 from memserve.plan.answer import Answer, Maker, answer, smaller
 from memserve.plan.candidate import Candidate
-from memserve.plan.page import Section
+from memserve.plan.page import Section, Shown, show
 from memserve.plan.plan import machine_object
 from memserve.plan.query import MOST, PlanOptions, Query
 from memserve.plan.search.choice import FP8_HARDWARE
 from memserve.plan.search.offers import context_of, of_backend, versions
 from memserve.plan.sections import part
-from memserve.plan.shown import Shown, show
 from memserve.plan.tasks.options import asked
 
 if TYPE_CHECKING:

@@ -33,6 +33,7 @@ def run(options: Namespace) -> int:
     if report is None:
         answer, said = kept(calibration.read_log(options.calibrate), options)
     else:
+        options.gpus = options.gpus or (report.get("target") or {}).get("gpus")
         log = learning.started(report)
         memory, about = kept(log, options) if log else ({}, [])
         speed, said = learning.kept(report, options)

@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING, Any
 from memserve.errors import InvalidInput, UnknownName
 from memserve.model.spec import ModelSpec
 from memserve.plan.job import Job
-from memserve.plan.page import Section
+from memserve.plan.page import Section, Shown, show
 from memserve.plan.query import PlanOptions, Query
 from memserve.plan.sections import assumed, whose
-from memserve.plan.shown import Shown, show
 from memserve.plan.tasks.options import asked
 
 if TYPE_CHECKING:
@@ -123,7 +122,7 @@ def _rates(word: str, own: str) -> list[float]:
 
 
 def _provider(name: str, rates: list[float], job: Job) -> Entry:
-    from memserve.plan.search.remote import cost_object
+    from memserve.plan.search.pricing import provider_cost
     from memserve.speed import prices
 
     backend, _, model = name.partition(":")
@@ -137,7 +136,7 @@ def _provider(name: str, rates: list[float], job: Job) -> Entry:
         asked = f"{job.workload.prompt_tokens:,.0f} are asked for"
         return Entry(name, "nothing fits", None, f"takes {price.most_input:,} tokens at most, {asked}")
     return Entry(
-        name, f"{price.input:g} / {price.output:g} $ per Mtok", job.by(price), cost=cost_object(price)
+        name, f"{price.input:g} / {price.output:g} $ per Mtok", job.by(price), cost=provider_cost(price)
     )
 
 

@@ -33,7 +33,7 @@ def run(options: Namespace) -> int:
     text = None if found.plan is None else emit.emit(found.plan, options.emit, bind=options.bind)
     if options.json:
         from memserve.plan.answer import answer_object
-        from memserve.plan.shown import write_json
+        from memserve.plan.page import write_json
 
         write_json({**answer_object(found), "emitted": text})
     elif text:

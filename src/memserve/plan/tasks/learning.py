@@ -111,7 +111,7 @@ def _factors(one: Learnt) -> str:
 def say(options: Namespace, sections: list[Section], answer: dict[str, Any]) -> int:
     """One object under --json, else a page."""
     if options.json:
-        from memserve.plan.shown import write_json
+        from memserve.plan.page import write_json
 
         write_json({"schema": 1, **answer})
     else:
@@ -132,7 +132,7 @@ def _taught(found: Mapping[str, Any], options: Namespace) -> Learnt:
     """What the rows of a report say, together with those that were learnt from before."""
     from memserve.model import load
     from memserve.plan.library import machine_of
-    from memserve.speed.roofline import engines, forecast, queueing, shape
+    from memserve.speed.roofline import forecast, layout, shape, step
 
     target = found.get("target") or {}
     backend, gpus = target.get("backend"), options.gpus or target.get("gpus")
@@ -141,24 +141,24 @@ def _taught(found: Mapping[str, Any], options: Namespace) -> Learnt:
                            hint="memserve bench --backend B --gpus SPEC")  # fmt: skip
     machine = machine_of(None if gpus == "cpu" else gpus)
     model = load(str(options.model or target.get("checkpoint") or target.get("model")))
-    layout = {name: target.get(name) for name in (
+    placing = {name: target.get(name) for name in (
         "engine_version", "quantization", "tensor_parallel", "pipeline_parallel", "data_parallel", "kv_dtype"
     )}  # fmt: skip
-    if model.quantization is not None and not layout["quantization"]:
-        layout["quantization"] = model.quantization.method
+    if model.quantization is not None and not placing["quantization"]:
+        placing["quantization"] = model.quantization.method
     form = shape.of(model)
 
     def predict(row: Mapping[str, float], factors: learnt.Factors) -> Mapping[str, float]:
-        load_ = queueing.Load(row["input_tokens"], row["output_tokens"])
-        placed = forecast.situate(form, machine, backend, load_, row["concurrency"], **layout)
-        bare = engines.constants(placed.engine, engines.family(machine.card), placed.generation)
+        load_ = step.Load(row["input_tokens"], row["output_tokens"])
+        placed = forecast.situate(form, machine, backend, load_, row["concurrency"], **placing)
+        bare = layout.constants(placed.engine, layout.family(machine.card), placed.generation)
         setup = placed.setup._replace(constants=learnt.scaled(bare, factors))
         speed = forecast.judge(placed._replace(setup=setup, measured=_NEW))
         return {name: values["likely"] for name, values in speed.to_dict().items()}
 
     one = Learnt(
-        backend=backend, card=machine.card.name, tensor=layout["tensor_parallel"] or 1,
-        version=layout["engine_version"], model=form.id, quantization=layout["quantization"],
+        backend=backend, card=machine.card.name, tensor=placing["tensor_parallel"] or 1,
+        version=placing["engine_version"], model=form.id, quantization=placing["quantization"],
         rows=tuple(filter(None, map(_measured, found["results"]))), source=Path(options.calibrate).name,
         date=date.today().isoformat(),
     )  # fmt: skip

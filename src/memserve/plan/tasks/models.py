@@ -10,13 +10,12 @@ from memserve.hardware.machine import Machine
 from memserve.model.spec import ModelSpec
 from memserve.plan.answer import Maker, smaller
 from memserve.plan.candidate import weight_loss
-from memserve.plan.page import Section
+from memserve.plan.page import Section, Shown
 from memserve.plan.plan import Plan, machine_object, model_object
 from memserve.plan.query import DEFAULT_CONTEXT, PlanOptions, Query, known_name
 from memserve.plan.search.choice import ranked
 from memserve.plan.search.offers import consider
 from memserve.plan.sections import PLANS, plan_row
-from memserve.plan.shown import Shown
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, cast
 from memserve.cli import Parser, amount, count
 from memserve.errors import InvalidInput
 from memserve.plan.answer import Answer
+from memserve.plan.page import show
 from memserve.plan.query import PlanOptions
-from memserve.plan.shown import show
 
 if TYPE_CHECKING:
     import argparse
@@ -19,10 +19,11 @@ if TYPE_CHECKING:
 
 ASKED = ("context", "concurrency", "backend", "engine_version", "quantization", "tp", "pp", "dp", "kv_dtype",
          "objective", "trust_remote_code", "workload", "deadline", "budget", "rpm", "tpm",
-         "headroom", "batch", "ttft", "tpot", "like")  # fmt: skip
+         "headroom", "batch", "ttft", "tpot", "like",
+         "offload")  # fmt: skip
 """Options that become a `PlanOptions`, under the same names."""
 
-OTHERS = ("model", "check", "calibrate", "calibrations", "forget", "compare")
+OTHERS = ("model", "check", "calibrate", "calibrations", "forget", "compare", "page")
 """One of these a call needs."""
 _COUNTED = re.compile(r"\d+\s*[xX×*]\s*\w")
 """`4xV999`: a machine, and its card is unknown."""
@@ -107,6 +108,8 @@ def wanted(made: Parser) -> None:
     add("--headroom", metavar="SHARE", help="what of each card stays free: 10%%")
     add("--rpm", type=amount, metavar="N", help="with --workload: requests a minute that a provider takes")
     add("--tpm", type=amount, metavar="N", help="with --workload: tokens a minute that a provider takes")
+    add("--offload", action="store_true", default=None,
+        help="layers that the cards do not hold may stay with the processor")  # fmt: skip
     add("--batch", action="store_true", default=None, help="with --workload: the provider's batch prices")
     add("--ttft", type=amount, metavar="MS", help="milliseconds that the first token may take")
     add("--tpot", type=amount, metavar="MS", help="milliseconds that each further token may take")
@@ -122,6 +125,7 @@ def _shown(made: Parser) -> None:
     add("--json", action="store_true", help="one JSON object")
     add("--emit", metavar="FORMAT", help="the file that starts the plan: compose, slurm or kuberay")
     add("--bind", default="127.0.0.1", metavar="ADDRESS", help="with --emit: where the server listens")
+    add("--page", metavar="FOLDER", help="write the planner as a page that runs in a browser")
     add("--plot", metavar="FILE", help="draw memory and KV capacity into a .png or .svg")
 
 
@@ -138,7 +142,7 @@ def _other(made: Parser) -> None:
 
 
 TASKS = {
-    "emit": "emitting", "compare": "comparing", "calibrate": "calibrating",
+    "page": "browser", "emit": "emitting", "compare": "comparing", "calibrate": "calibrating",
     "calibrations": "calibrating", "forget": "calibrating", "check": "", "train": "training",
     "embedder": "pair", "any": "anywhere",
 }  # fmt: skip

@@ -17,10 +17,9 @@ from memserve.hardware.machine import GIB, Machine
 from memserve.model.spec import ModelSpec
 from memserve.plan.answer import Answer, answer, answer_in_part, with_deployment
 from memserve.plan.candidate import weight_loss
-from memserve.plan.page import Section
+from memserve.plan.page import Section, Shown, show
 from memserve.plan.plan import Plan
 from memserve.plan.query import PlanOptions, Query
-from memserve.plan.shown import Shown, show
 from memserve.plan.tasks.options import asked
 
 if TYPE_CHECKING:

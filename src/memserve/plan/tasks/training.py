@@ -10,10 +10,9 @@ from memserve.errors import InvalidInput
 from memserve.hardware.machine import GIB
 from memserve.memory.training import TrainingNeed
 from memserve.model.spec import ModelSpec
-from memserve.plan.page import Section, bar
+from memserve.plan.page import Section, Shown, bar
 from memserve.plan.plan import machine_object, model_object
 from memserve.plan.query import known_name
-from memserve.plan.shown import Shown
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -129,7 +128,7 @@ class Machines(Shown):
 def run(options: Namespace) -> int:
     """Answer a training question; 0 if it fits, 1 if not."""
     from memserve.plan.library import model_of
-    from memserve.plan.shown import show
+    from memserve.plan.page import show
     from memserve.plan.tasks.options import any_machine
 
     asked, model = read(options.train), model_of(options.model, like=options.like)

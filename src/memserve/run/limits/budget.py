@@ -187,7 +187,7 @@ class Spending:
     """Spent and promised money (or tokens), against the budget if there is one."""
 
     def __init__(self, price: Price | None, limit: Budget | None,
-                 each: Mapping[str, Price] | None = None) -> None:  # fmt: skip
+                 each: Mapping[str, Price] | None = None, *, batch: bool = False) -> None:  # fmt: skip
         if limit and limit.unit == "usd" and price is None:
             raise InvalidInput(
                 f"a budget of {limit} needs a price, and none is known for this model",
@@ -195,6 +195,7 @@ class Spending:
             )
         self._price = price
         self._each = each or {}
+        self._batch = batch
         self._limit = limit
         self._spent = 0.0
         self._promised = 0.0
@@ -210,7 +211,11 @@ class Spending:
         if price is None or usage.prompt_tokens is None:
             return None
         cached = min(usage.cached_tokens or 0, usage.prompt_tokens)
-        return price.of_tokens(usage.prompt_tokens, usage.completion_tokens or 0, cached_tokens=cached)
+        batch = self._batch and price.batch_input is not None
+        return price.of_tokens(
+            usage.prompt_tokens, usage.completion_tokens or 0, cached_tokens=cached,
+            written_tokens=min(usage.written_tokens or 0, usage.prompt_tokens - cached), batch=batch,
+        )  # fmt: skip
 
     def before(self, line: Mapping[str, Any]) -> None:
         """What an answer of an earlier run on this output cost counts too."""
@@ -251,4 +256,5 @@ class Spending:
             return 0.0
         if self._limit.unit == "tokens" or self._price is None:
             return tokens.worst_prompt + tokens.most
-        return self._price.of_tokens(tokens.worst_prompt, tokens.most)
+        batch = self._batch and self._price.batch_input is not None
+        return self._price.of_tokens(tokens.worst_prompt, tokens.most, batch=batch)

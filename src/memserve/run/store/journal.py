@@ -76,6 +76,11 @@ class Journal:
                 self._free_reserve(broken)
                 self._write_last(line)
 
+    def sync(self) -> RunError | None:
+        """Sync now, rather than within half a second; why that did not do, if so."""
+        self._sync()
+        return self.full
+
     def finish(self) -> RunError | None:
         """Sync what was written; why the answers may not be where they should, if so."""
         self._closing.set()

@@ -18,6 +18,7 @@ from zlib import crc32
 from memserve.errors import StorageFull
 from memserve.protocol import Completion, Usage
 from memserve.run.requests import Identity, Item
+from memserve.run.tasks import Result
 
 _HEAD = re.compile(rb'\{"id": ("(?:[^"\\]|\\.)*"|-?\d+), ')
 _BEGIN = b'{"id": '
@@ -75,6 +76,8 @@ def name_of(identity: Identity) -> bytes:
 def body(completion: Completion) -> bytes:
     """What is known of an answer, whoever asked: the part of a line that the cache keeps."""
     row: dict[str, Any] = {"text": completion.text, "finish_reason": completion.finish_reason}
+    if isinstance(completion, Result):
+        row = dict(completion.values)
     row.update({name: value for name in _ANSWER if (value := getattr(completion, name)) is not None})
     row.update({name: _plain(value) for name in _PARTS if (value := getattr(completion, name))})
     usage = _usage(completion.usage)

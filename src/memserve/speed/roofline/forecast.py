@@ -5,18 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cache
+from math import ceil
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from memserve import files
 from memserve.engines.speed import EngineSpeed
 from memserve.hardware.machine import Card, Machine
+from memserve.memory import calibration_file
 from memserve.model.spec import ModelSpec
-from memserve.speed import inputs, learnt
-from memserve.speed.learnt import Learnt
+from memserve.speed import result
 from memserve.speed.result import Range, Speed
-from memserve.speed.roofline import engines, layout, queueing, shape, step
-from memserve.speed.roofline.queueing import Timing
-from memserve.speed.roofline.step import Setup
+from memserve.speed.roofline import layout, shape, step
+from memserve.speed.roofline.step import Setup, Timing
 
 
 class Situation(NamedTuple):
@@ -28,8 +28,8 @@ class Situation(NamedTuple):
     """An older generation of the engine, or None."""
     setup: Setup
     spread: layout.Spread
-    load: queueing.Load
-    limits: engines.SchedulerLimits
+    load: step.Load
+    limits: layout.SchedulerLimits
     concurrency: float | None
     """Requests in flight on the whole machine; None: as many as it takes."""
     measured: Learnt | None = None
@@ -74,17 +74,17 @@ def load_kind(situation: Situation, timing: Timing) -> str:
     if situation.concurrency is None:
         return "most"
     waits = timing.bound != "asked"
-    return "heavy" if waits or situation.concurrency > queueing.MANY else "light"
+    return "heavy" if waits or situation.concurrency > step.MANY else "light"
 
 
 def band_of(situation: Situation, timing: Timing) -> Band:
     """The factors for a situation; wider where the engine was never timed on such a card."""
     if situation.measured is not None:
         return Band(dict.fromkeys(FIGURES, situation.measured.range))
-    facts = engines.facts(situation.engine)
-    family = engines.family(situation.setup.card)
+    facts = layout.facts(situation.engine)
+    family = layout.family(situation.setup.card)
     timed = situation.known and family in facts.get("timed_on", ())
-    own, others = facts.get("ranges", {}) if timed else {}, engines.shared()["ranges"]
+    own, others = facts.get("ranges", {}) if timed else {}, layout.shared()["ranges"]
     load = load_kind(situation, timing)
     return Band({name: factors(own, others, name, load) for name in FIGURES}, at_most=not timed)
 
@@ -97,6 +97,8 @@ def factors(own: Ranges, others: Ranges, figure: str, load: str) -> tuple[float,
 
 if TYPE_CHECKING:
     from os import PathLike
+
+    from memserve.speed.learnt import Learnt
 
 PCIE = 12e9
 """Bytes per second one way between cards without a link of their own and without a stated PCIe rate."""
@@ -116,17 +118,38 @@ def predict(model: str | PathLike[str] | ModelSpec, gpus: str | Machine, *, back
     the most that the machine can serve. `options` are those of `situate`: pipeline_parallel,
     data_parallel, prefix_tokens (already in the cache), kv_dtype, max_sequences.
     """
-    load = queueing.Load(input_tokens, output_tokens, options.pop("prefix_tokens", 0.0))
-    spec, machine = _spec(model), _machine(gpus)
-    return judge(
-        situate(
-            shape.of(spec), machine, backend, load, concurrency, engine_version=engine_version,
-            quantization=quantization, tensor_parallel=tensor_parallel, **options,
-        )
+    load = step.Load(input_tokens, output_tokens, options.pop("prefix_tokens", 0.0))
+    spec, machine, away = _spec(model), _machine(gpus), options.pop("host_layers", 0)
+    on_cards = replace(spec, blocks=spec.blocks[away:], stem=(), top=()) if away else spec
+    situation = situate(
+        shape.of(on_cards), machine, backend, load, concurrency, engine_version=engine_version,
+        quantization=quantization, tensor_parallel=tensor_parallel, **options,
     )  # fmt: skip
+    found = judge(situation)
+    return with_host(found, shape.of(replace(spec, blocks=spec.blocks[:away])), situation) if away else found
 
 
-def situate(model: shape.Shape, machine: Machine, backend: str, load: queueing.Load,
+def with_host(found: Speed, held: shape.Shape, situation: Situation) -> Speed:
+    """The same with these layers and the head on the host: read there for each token, copied for prompts."""
+    facts, setup, load = layout.facts(situation.engine)["host"], situation.setup, situation.load
+    read, work = held.active * setup.format.bits / 8, 2 * held.active / facts["flops"]
+    slow, likely, fast = (max(read / rate, found.batch * work) * 1e3 for rate in facts["bytes_per_s"])
+    copied = layout.stored_bytes(held, setup.format) * ceil(load.input_tokens / facts["chunk"])
+    link = setup.card.host_link.bytes_per_second if setup.card.host_link else PCIE
+    copying = copied / link * 1e3 + found.ttft_ms.likely * held.active / setup.shape.active
+    prompt = min(copying, load.input_tokens * work * 1e3)
+    first, later = found.ttft_ms, found.tpot_ms
+    ttft = Range(first.low + prompt / 2, first.likely + prompt, first.high + prompt * 2)
+    tpot = Range(later.low + fast, later.likely + likely, later.high + slow)
+    before, after = (
+        one.likely + load.output_tokens * each.likely for one, each in ((first, later), (ttft, tpot))
+    )
+    rate = found.output_tokens_per_s.likely * before / after
+    spread = Range(rate * tpot.likely / tpot.high, rate, rate * tpot.likely / tpot.low)
+    return replace(found, ttft_ms=ttft, tpot_ms=tpot, output_tokens_per_s=spread)
+
+
+def situate(model: shape.Shape, machine: Machine, backend: str, load: step.Load,
             concurrency: float | None = None, *, engine_version: str | None = None,
             quantization: str | None = None, tensor_parallel: int | None = None,
             pipeline_parallel: int | None = None, data_parallel: int | None = None,
@@ -140,26 +163,26 @@ def situate(model: shape.Shape, machine: Machine, backend: str, load: queueing.L
          "data_parallel": data_parallel, "max_sequences": max_sequences},
     )  # fmt: skip
     card = machine.card
-    engine = engines.used(backend, card)
-    facts = engines.facts(engine)
+    engine = layout.used(backend, card)
+    facts = layout.facts(engine)
     form = shape.format_of(quantization, model, card)
     spread = layout.spread(
         model, machine, form, facts, tensor_parallel, pipeline_parallel, data_parallel, concurrency is None
     )
-    limits = engines.limits(engine, engine_version, card)
-    generation = engines.generation(engine, engine_version)
-    known = learnt.find(backend, card.name, spread.tensor, model.id)
-    constants = engines.constants(engine, engines.family(card), generation)
+    limits = layout.limits(engine, engine_version, card)
+    generation = layout.generation(engine, engine_version)
+    known = _learnt(backend, card.name, spread.tensor, model.id)
+    constants = layout.constants(engine, layout.family(card), generation)
     setup = Setup(
         shape=model, format=form, card=card,
-        constants=learnt.scaled(constants, known.factors) if known else constants, tensor=spread.tensor,
+        constants=known.scaled(constants) if known else constants, tensor=spread.tensor,
         pipeline=spread.pipeline, kv_bytes=_kv_bytes(kv_dtype, facts, form), link=_link(machine, spread),
         sharing=spread.experts,
     )  # fmt: skip
     limits = limits._replace(sequences=max_sequences) if max_sequences else limits
     return Situation(
         engine,
-        engines.kind(backend) is not None,
+        layout.kind(backend) is not None,
         generation,
         setup,
         spread,
@@ -170,9 +193,18 @@ def situate(model: shape.Shape, machine: Machine, backend: str, load: queueing.L
     )
 
 
+def _learnt(backend: str, card: str, tensor: int, model: str) -> Learnt | None:
+    """What `--calibrate` taught of such cards; nothing is loaded where it taught nothing."""
+    if not calibration_file.exists(calibration_file.SPEED):
+        return None
+    from memserve.speed.learnt import find
+
+    return find(backend, card, tensor, model)
+
+
 def judge(situation: Situation) -> Speed:
     """Time a situation and put the ranges around it."""
-    timing = queueing.time(situation.setup, situation.load, situation.limits, situation.each)
+    timing = step.time(situation.setup, situation.load, situation.limits, situation.each)
     rate = _requests_per_s(situation, timing) * situation.load.output_tokens * situation.spread.replicas
     band = band_of(situation, timing)
     return Speed(
@@ -189,19 +221,19 @@ def _requests_per_s(situation: Situation, timing: Timing) -> float:
     return situation.each / (timing.ttft + max(0.0, situation.load.output_tokens - 1) * timing.tpot)
 
 
-def _counts(load: queueing.Load, concurrency: float | None) -> None:
-    inputs.number("input_tokens", load.input_tokens, most=inputs.MOST_TOKENS)
-    inputs.number("prefix_tokens", load.prefix_tokens, most=inputs.MOST_TOKENS)
-    inputs.number("output_tokens", load.output_tokens, above=True, most=inputs.MOST_TOKENS)
+def _counts(load: step.Load, concurrency: float | None) -> None:
+    result.number("input_tokens", load.input_tokens, most=result.MOST_TOKENS)
+    result.number("prefix_tokens", load.prefix_tokens, most=result.MOST_TOKENS)
+    result.number("output_tokens", load.output_tokens, above=True, most=result.MOST_TOKENS)
     if concurrency is not None:
-        inputs.number("concurrency", concurrency, above=True, most=inputs.MOST_TOKENS)
+        result.number("concurrency", concurrency, above=True, most=result.MOST_TOKENS)
 
 
 def _choices(words: dict[str, object], degrees: dict[str, object]) -> None:
     for name, value in words.items():
-        inputs.word(name, value, needed=name == "backend")
+        result.word(name, value, needed=name == "backend")
     for name, value in degrees.items():
-        inputs.degree(name, value)
+        result.degree(name, value)
 
 
 def _spec(model: Any) -> ModelSpec:
@@ -215,7 +247,7 @@ def _spec(model: Any) -> ModelSpec:
 def _machine(gpus: Any) -> Machine:
     if hasattr(gpus, "card"):
         return gpus  # type: ignore[no-any-return]
-    inputs.word("gpus", gpus, needed=True)
+    result.word("gpus", gpus, needed=True)
     from memserve.hardware import parse
 
     return parse(gpus)
@@ -249,7 +281,7 @@ def texts_per_s(model: ModelSpec, machine: Machine, *, backend: str, input_token
                 **layout: Any) -> Range:  # fmt: skip
     """Texts of so many tokens that the whole machine reads a second when it is kept busy."""
     situation = situate(
-        shape.of(model), machine, backend, queueing.Load(max(1.0, input_tokens), 1.0), None, **layout
+        shape.of(model), machine, backend, step.Load(max(1.0, input_tokens), 1.0), None, **layout
     )
     seen = input_tokens if model.encoder_only else input_tokens / 2
     rate = _texts_rate(situation, seen) * situation.spread.replicas
@@ -259,8 +291,8 @@ def texts_per_s(model: ModelSpec, machine: Machine, *, backend: str, input_token
 
 def _share(situation: Situation) -> float:
     """Of the card's arithmetic peak: the engine's, where its folder states one, else everybody's."""
-    known = engines.facts(situation.engine).get("texts_share", _texts()["share"])
-    return float(known * _texts()["cards"].get(engines.family(situation.setup.card), 1.0))
+    known = layout.facts(situation.engine).get("texts_share", _texts()["share"])
+    return float(known * _texts()["cards"].get(layout.family(situation.setup.card), 1.0))
 
 
 @cache

@@ -1,11 +1,193 @@
-"""How a model is spread over a machine when the caller names only cards and, perhaps, a tensor degree."""
+"""How an engine spends its time, and how the work is spread over the cards."""
 
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from functools import cache
 from math import isqrt
-from typing import NamedTuple
+from typing import Any, NamedTuple, cast
 
-from memserve.engines.speed import EngineSpeed
-from memserve.hardware.machine import Machine
+from memserve import files, registry
+from memserve.engines import installed
+from memserve.engines.speed import EngineSpeed, Generation, LimitRow, SamplerRow
+from memserve.hardware.machine import GIB, Card, Machine
 from memserve.speed.roofline.shape import Format, Shape
+
+UNKNOWN = "default"
+"""The class of an engine that nobody timed."""
+DEFAULT = (256, 2048)
+"""Sequences and prompt tokens in a step, where an engine does not say."""
+
+
+class SchedulerLimits(NamedTuple):
+    """What a scheduler allows at once."""
+
+    sequences: int
+    tokens: int
+    """Prompt tokens in one step."""
+    sampler_bytes: float = 0.0
+    """Memory set aside for sampling, per sequence and vocabulary entry."""
+
+
+def facts(engine: str) -> EngineSpeed:
+    """What is known of a class of engines."""
+    return _classes().get(engine, {})
+
+
+@registry.remembered
+def kind(name: str) -> str | None:
+    """The class of an engine, or None for one that nobody timed; tables add versions to the name."""
+    word = name.strip().lower()
+    names = {known: name for name, row in _classes().items() for known in (name, *row.get("names", ()))}
+    if word in names or word in registry.names():
+        return names.get(word)
+    inside = [known for known in names if len(known) > 3 and known in word]
+    return names[min(inside, key=lambda known: (word.index(known), -len(known)))] if inside else None
+
+
+def most_measured() -> str:
+    """The backend whose figures rest on the most published measurements."""
+    timed = installed.speeds()
+    return max(timed, key=lambda name: timed[name].get("rows", 0))
+
+
+def used(backend: str, card: Card) -> str:
+    """The class whose figures count on a card: on some makers' cards every engine computes alike."""
+    found = (name for name, row in _classes().items() if row.get("every_engine_on") == card.vendor)
+    return next(found, None) or kind(backend) or UNKNOWN
+
+
+@registry.remembered
+def _classes() -> dict[str, EngineSpeed]:
+    published = cast("dict[str, EngineSpeed]", files.table(__file__, "../data/published.json")["engines"])
+    return {**published, **installed.speeds()}
+
+
+@cache
+def _release(version: str | None) -> tuple[int, ...] | None:
+    found = re.match(r"v?(\d+)\.(\d+)", version or "")
+    return (int(found.group(1)), int(found.group(2))) if found else None
+
+
+def generation(engine: str, version: str | None) -> str | None:
+    """The name of an older generation of an engine whose constants differ, or None for the current one."""
+    rows = facts(engine).get("generations", ())
+    return next((row["name"] for row in rows if _applies(row, version)), None)
+
+
+def limits(engine: str, version: str | None, card: Card) -> SchedulerLimits:
+    """The scheduler's defaults of an engine class and version on a card."""
+    known = facts(engine)
+    for row in known.get("limits", ()):
+        if _applies(row, version) and _takes(row, card):
+            return SchedulerLimits(
+                row["sequences"], row["tokens"], _sampler(known.get("sampler", ()), version)
+            )
+    return SchedulerLimits(*DEFAULT)
+
+
+def _applies(row: LimitRow | SamplerRow | Generation, version: str | None) -> bool:
+    before, release = row.get("before"), _release(version)
+    return not before or (release is not None and release < tuple(before))
+
+
+def _takes(row: LimitRow, card: Card) -> bool:
+    other = row.get("not_card")
+    return card.memory >= row.get("memory_gib", 0) * GIB and not (
+        other and card.name.upper().startswith(other)
+    )
+
+
+def _sampler(rows: Sequence[SamplerRow], version: str | None) -> float:
+    return next((row["bytes"] for row in rows if _applies(row, version)), 0.0)
+
+
+@dataclass(frozen=True)
+class Constants:
+    """What of the hardware's peak an engine reaches, and what each step costs besides."""
+
+    weights: float = 0.8
+    """Share of the memory bandwidth while weights are read."""
+    cache: float = 0.7
+    """Share of the memory bandwidth while keys and values are read."""
+    gemm: float = 0.6
+    """Share of the arithmetic peak in a decoding step."""
+    prefill: float = 0.5
+    """Share of the arithmetic peak while prompts are read."""
+    attention: float = 0.35
+    """Share of the 16-bit peak in a prompt's attention."""
+    experts: float = 0.6
+    """Routed experts' share of that: rows spread thinly and unevenly over experts."""
+    unpack: float = 0.9
+    """Weight-only formats: share of the bandwidth that is left while unpacking."""
+    unpack_gemm: float = 0.7
+    """Weight-only formats: share of the arithmetic that is left."""
+    link: float = 0.6
+    """Share of the link's bandwidth that an all-reduce reaches."""
+    layer_s: float = 30e-6
+    quantized_layer_s: float = 0.0
+    expert_s: float = 20e-6
+    latent_s: float = 20e-6
+    """Further kernels of a layer with latent attention."""
+    prompt_s: float = 50e-6
+    """Per layer of a step that carries prompts: it runs outside the CUDA graph."""
+    expert_prompt_s: float = 100e-6
+    """Per expert layer of such a step: routing, sorting and gathering rows."""
+    reduce_s: float = 6e-6
+    step_s: float = 500e-6
+    sequence_s: float = 5e-6
+    """Scheduling, sampling and detokenizing of one sequence in one step."""
+    overlap: float = 0.1
+    """A step that carries both prompts and decoding: the share of the shorter part that the longer hides."""
+    first_s: float = 0.02
+    """From the arrival of a request to its first step and from its last kernel to the wire."""
+    queue: float = 0.5
+    """TTFT: how many of the requests in flight stand before a new one with their prompts."""
+    stall: float = 1.0
+    """TPOT: what a token waits of the prompts that are read while its request decodes."""
+    crowd: float = 1.3
+    """How much longer prompts take where hundreds of requests arrive at once and share one host."""
+    short: float = 4.0
+    """How much more a stall weighs in the mean time per token of unequal answers than of equal ones: the mean
+    of 1 / length times the mean length."""
+    tail: float = 6.0
+    """How much longer the longest answer of such a test is than the mean: few are left at its end."""
+    reserves: bool = False
+    """A request waits until the cache has space for its whole answer; others take blocks as they write."""
+    mixes: bool = False
+    """One step reads prompts and decodes, so both use one reading of the weights."""
+    overlaps: bool = False
+    """The host's launches run beside the kernels (no graphs), so the slower of both counts."""
+
+
+@cache
+def shared() -> dict[str, Any]:
+    """What all engines share: data/constants.json."""
+    return dict(files.table(__file__, "../data/constants.json"))
+
+
+@cache
+def constants(engine: str, family: str, generation: str | None = None) -> Constants:
+    """The constants of an engine class on a card class; an older generation has its own factors."""
+    known = {field.name for field in fields(Constants)}
+    known_of = facts(engine)
+    chosen: dict[str, Any] = {**shared()["constants"], **known_of.get("constants", {})}
+    base = Constants(**{name: value for name, value in chosen.items() if name in known})
+    older = (row["factors"] for row in known_of.get("generations", ()) if row["name"] == generation)
+    for factors in (shared()["cards"].get(family, {}), next(older, {})):
+        base = replace(base, **{name: getattr(base, name) * factor for name, factor in factors.items()})
+    return base
+
+
+def family(card: Card) -> str:
+    """A card's class: cards of one class share their kernels."""
+    if card.vendor != "nvidia" or card.sm is None:
+        return card.vendor
+    names = {61: "pascal", 70: "volta", 75: "turing", 80: "ampere", 86: "geforce", 89: "ada", 90: "hopper"}
+    return names.get(card.sm, "old" if card.sm < 70 else "blackwell" if card.sm < 120 else "geforce50")
+
 
 BOARD = 8
 """Cards that one board or host links directly, where the card's own data say nothing else."""

@@ -1,0 +1,119 @@
+"""The batch service: a file of lines goes up, files of answers and of errors come down."""
+
+import json
+import secrets
+from collections.abc import Collection, Iterator, Mapping
+from typing import Any
+
+from memserve.errors import BadRequest, MemserveError, Unsupported
+from memserve.http import HttpClient, HttpEngine
+from memserve.http.body import bad
+from memserve.http.chat import encode
+from memserve.http.engine import answer_of, body_of, error_of, object_of, rows
+from memserve.protocol import Completion, Request
+
+_ENDED = ("completed", "failed", "expired", "cancelled")
+_MARK = "memserve"
+_EARLIER = 3600.0
+"""Seconds that the server's clock may be behind ours."""
+
+
+class Batches:
+    """Batches of one model; each is found again by a mark in its metadata."""
+
+    batch_limits = (5000, 32 << 20)
+    """Requests and characters: the service takes ten times as many, but answers are held in memory."""
+
+    def __init__(self, client: HttpClient, engine: HttpEngine) -> None:
+        self._client = client
+        self._engine = engine
+
+    async def submit_batch(self, name: str, requests: Mapping[str, Request]) -> str:
+        """Upload the lines and create the batch; its id."""
+        routes = {_route(self._engine.write(request, stream=False).url) for request in requests.values()}
+        if len(routes) != 1:
+            raise Unsupported("openai", "a batch of chat and of raw prompts")
+        about = {"method": "POST", "url": (route := routes.pop())}
+        lines = [
+            encode({"custom_id": own, **about, "body": body_of(self._engine, request)})
+            for own, request in requests.items()
+        ]
+        uploaded = await self._post("files", *_form(b"\n".join(lines) + b"\n"), retried=True)
+        wanted = {"input_file_id": uploaded["id"], "endpoint": route, "completion_window": "24h",
+                  "metadata": {_MARK: name}}  # fmt: skip
+        created = await self._post("batches", encode(wanted), {"Idempotency-Key": name}, retried=False)
+        return str(created["id"])
+
+    async def find_batch(self, name: str, since: float, count: int, others: Collection[str]) -> str | None:
+        """The id of the batch with this mark."""
+        after = ""
+        while True:
+            page = await self._get(f"batches?limit=100{after}")
+            for row in page.get("data") or ():
+                if (row.get("metadata") or {}).get(_MARK) == name:
+                    return str(row["id"])
+                if row.get("created_at", since) < since - _EARLIER:
+                    return None
+            if not page.get("has_more") or not page.get("data"):
+                return None
+            after = f"&after={page['data'][-1]['id']}"
+
+    async def batch_ended(self, identity: str) -> bool:
+        """Whether nothing more will come."""
+        return (await self._get(f"batches/{identity}")).get("status") in _ENDED
+
+    async def batch_answers(self, identity: str, requests: Mapping[str, Request],
+                            ) -> dict[str, Completion | MemserveError]:  # fmt: skip
+        """What came of each request; one that is not there was not asked."""
+        found = await self._get(f"batches/{identity}")
+        if found.get("status") == "failed":
+            refused: dict[str, Any] = next(iter((found.get("errors") or {}).get("data") or ()), {})
+            return dict.fromkeys(requests, BadRequest(f"the batch was refused: {refused.get('message')}"))
+        answers: dict[str, Completion | MemserveError] = {}
+        for file in filter(None, (found.get("output_file_id"), found.get("error_file_id"))):
+            call = self._client.call(self._client.address.url(f"files/{file}/content"), None, method="GET")
+            answers.update(self._read(await self._client.fetch(call, rows), requests))
+        return answers
+
+    def _read(self, lines: list[dict[str, Any]], requests: Mapping[str, Request],
+              ) -> Iterator[tuple[str, Completion | MemserveError]]:  # fmt: skip
+        for line in lines:
+            own, response = str(line.get("custom_id")), line.get("response") or {}
+            if own not in requests:
+                continue
+            status: Any = response.get("status_code")
+            said: Any = response.get("body")
+            if status == 200:
+                yield own, answer_of(self._engine, requests[own], json.dumps(said))
+            else:
+                yield own, error_of(self._client, status, said or {"error": line.get("error")})
+
+    async def _get(self, path: str) -> dict[str, Any]:
+        call = self._client.call(self._client.address.url(path), None, method="GET")
+        return await self._client.fetch(call, object_of)
+
+    async def _post(self, path: str, content: bytes, headers: Mapping[str, str], *,
+                    retried: bool) -> dict[str, Any]:  # fmt: skip
+        call = self._client.call(self._client.address.url(path), content, headers=headers)
+        found = await self._client.fetch(call, object_of, retried=retried)
+        if not isinstance(found.get("id"), str):
+            raise bad("the answer has no id")
+        return found
+
+
+def _route(url: str) -> str:
+    return (
+        "/v1/chat/completions" if url.partition("?")[0].endswith("/chat/completions") else "/v1/completions"
+    )
+
+
+def _form(lines: bytes) -> tuple[bytes, dict[str, str]]:
+    """A form with the purpose and the file, and its headers."""
+    edge = secrets.token_hex(16)
+    head = (
+        f'--{edge}\r\nContent-Disposition: form-data; name="purpose"\r\n\r\nbatch\r\n'
+        f'--{edge}\r\nContent-Disposition: form-data; name="file"; filename="requests.jsonl"\r\n'
+        "Content-Type: application/jsonl\r\n\r\n"
+    )
+    whole = head.encode() + lines + f"\r\n--{edge}--\r\n".encode()
+    return whole, {"Content-Type": f"multipart/form-data; boundary={edge}"}

@@ -1,0 +1,334 @@
+"""The routes: key, limits, errors and counts are the same for all; each says how it asks and answers."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import hmac
+import json
+import logging
+import time
+from collections import defaultdict
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from typing import Any
+
+from aiohttp import web
+
+from memserve.client.handle import Handle
+from memserve.errors import InvalidInput, MemserveError, NotFound, Overloaded
+from memserve.protocol import Completion, Delta, Task, Usage
+from memserve.serve.endpoint import answered
+from memserve.serve.endpoint import asked as asking
+from memserve.serve.endpoint.answered import Piece
+from memserve.serve.endpoint.asked import Asked
+
+log = logging.getLogger("memserve.serve")
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+_GONE = 499
+"""The status that counts a caller who left."""
+_HEADERS = {"Content-Type": "text/event-stream", "Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one caller, and all together, may take."""
+
+    concurrency: int = 256
+    queue: int = 1024
+    """Requests that wait beyond those in work; more are refused with 503."""
+    body: int = 32 * 2**20
+    patience: float = 60.0
+    """Seconds for a caller to send a body, or to take a piece of the answer."""
+
+
+@dataclass
+class Models:
+    """Handles by task and name."""
+
+    handles: dict[Task, dict[str, Handle]] = field(default_factory=dict)
+
+    def add(self, task: Task, handle: Handle, names: Sequence[str]) -> None:
+        """Serve a handle under some names."""
+        for name in names or [handle.capabilities.model or handle.capabilities.backend]:
+            if name in self.handles.setdefault(task, {}):
+                raise InvalidInput(f"two models are named {name!r}")
+            self.handles[task][name] = handle
+        self.__dict__.pop("rows", None)
+
+    def find(self, task: Task, name: Any) -> tuple[str, Any]:
+        """The name and the handle that a body means; it may leave out the only one's."""
+        known = self.handles.get(task, {})
+        if name is None and len(set(map(id, known.values()))) == 1:
+            name = next(iter(known))
+        if not isinstance(name, str) or name not in known:
+            served = ", ".join(known) or "none"
+            raise NotFound(f"no model {name!r} to {task} with", hint=f"served for this: {served}")
+        return name, known[name]
+
+    @cached_property
+    def rows(self) -> list[dict[str, Any]]:
+        """What /v1/models lists: besides OpenAI's fields the context, the task and all capabilities."""
+        return [_row(name, task, handle) for task, named in self.handles.items()
+                for name, handle in named.items()]  # fmt: skip
+
+    def close(self) -> None:
+        """Close every handle once."""
+        for handle in {id(h): h for named in self.handles.values() for h in named.values()}.values():
+            with suppress(MemserveError):
+                handle.close()
+
+
+def _row(name: str, task: Task, handle: Handle) -> dict[str, Any]:
+    known = handle.capabilities
+    told = {key: sorted(v) if isinstance(v, frozenset) else v for key, v in asdict(known).items()}
+    row = {"id": name, "object": "model", "created": 0, "owned_by": "memserve", "task": task}
+    return {**row, "max_model_len": known.context, "capabilities": told}
+
+
+class Endpoint:
+    """Models on OpenAI's routes."""
+
+    def __init__(self, models: Models, key: str | None, limits: Limits) -> None:
+        self._models, self._limits = models, limits
+        self._key = None if key is None else f"Bearer {key}".encode()
+        self._metrics = Metrics()
+        self.ending = False
+
+    def app(self) -> web.Application:
+        """The application that aiohttp runs."""
+        app = web.Application(middlewares=[self._around], client_max_size=self._limits.body)
+        post, get = app.router.add_post, app.router.add_get
+        get("/health", self._health)
+        get("/metrics", self._counts)
+        get("/v1/models", self._list)
+        get("/v1/models/{id:.+}", self._one)
+        post("/v1/chat/completions", self._route(asking.chat, answered.Chat))
+        post("/v1/completions", self._route(asking.text, answered.Text))
+        post("/v1/responses", self._route(asking.responses, answered.Responses))
+        post("/v1/embeddings", self._embed)
+        post("/v1/rerank", self._rerank)
+        return app
+
+    # ------------------------------------------------------------ around every route
+
+    @web.middleware
+    async def _around(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        route = request.match_info.route.resource
+        name, began = (route.canonical if route else "unknown"), time.monotonic()
+        status = _GONE
+        self._metrics.in_flight += 1
+        try:
+            response = await self._answered(request, handler)
+            status = response.status
+        finally:
+            self._metrics.in_flight -= 1
+            self._metrics.add("requests_total", route=name, status=str(status))
+            self._metrics.add("request_seconds_total", time.monotonic() - began, route=name)
+        return response
+
+    async def _answered(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        try:
+            self._refuse(request)
+            return await handler(request)
+        except MemserveError as error:
+            status, headers, body = answered.failure(error)
+            return web.json_response(body, status=status, headers=headers)
+        except web.HTTPException as error:
+            said = error.text if error.status == 401 else f"{error.reason}: {request.method} {request.path}"
+            code = "invalid_api_key" if error.status == 401 else None
+            return web.json_response(answered.refusal(error.status, said or "", code), status=error.status)
+        except ConnectionError:
+            return web.Response(status=_GONE)
+        except Exception as error:
+            log.exception("a request failed in a way that nobody expected")
+            body = answered.refusal(500, f"memserve failed: {type(error).__name__}")
+            return web.json_response(body, status=500)
+
+    def _refuse(self, request: web.Request) -> None:
+        if request.path == "/health":
+            return
+        given = request.headers.get("Authorization", "").encode("utf-8", "surrogateescape")
+        if self._key is not None and not hmac.compare_digest(given, self._key):
+            raise web.HTTPUnauthorized(text="the key is missing or wrong: Authorization: Bearer KEY")
+        if self._key is None and "Origin" in request.headers:
+            raise web.HTTPForbidden(reason="without a key, pages of a browser are refused")
+        most = self._limits.concurrency + self._limits.queue
+        if self.ending or (request.method == "POST" and self._metrics.in_flight > most):
+            why = "the server is ending" if self.ending else f"{most} requests are waiting"
+            raise Overloaded(f"{why}: ask again later")
+
+    async def _body(self, request: web.Request) -> dict[str, Any]:
+        with self._patient(request):
+            words = await request.read()
+        try:
+            found = json.loads(words)
+        except (ValueError, RecursionError) as error:
+            raise InvalidInput(f"the body is not JSON: {error}") from None
+        return dict(asking.mapping(found, "the body"))
+
+    # ------------------------------------------------------------ small routes
+
+    async def _health(self, request: web.Request) -> web.Response:
+        status = 503 if self.ending else 200
+        return web.json_response({"status": "ending" if self.ending else "ok"}, status=status)
+
+    async def _counts(self, request: web.Request) -> web.Response:
+        return web.Response(text=self._metrics.text(), content_type="text/plain")
+
+    async def _list(self, request: web.Request) -> web.Response:
+        return web.json_response({"object": "list", "data": self._models.rows})
+
+    async def _one(self, request: web.Request) -> web.Response:
+        name = request.match_info["id"]
+        rows = [row for row in self._models.rows if row["id"] == name]
+        if not rows:
+            raise NotFound(f"no model {name!r}")
+        return web.json_response(rows[0])
+
+    async def _embed(self, request: web.Request) -> web.Response:
+        body = await self._body(request)
+        name, embedder = self._models.find("embed", body.pop("model", None))
+        texts, form = body.pop("input", None), body.pop("encoding_format", "float")
+        texts = [texts] if isinstance(texts, str) else texts
+        if not isinstance(texts, list) or not all(isinstance(one, str) for one in texts):
+            raise InvalidInput("input is a text or a list of texts", hint="token ids are not taken")
+        _only(body, "dimensions", "role", "normalize", "user")
+        body.pop("user", None)
+        found = await embedder.aembed(texts, **body)
+        self._metrics.used(name, found.usage)
+        vectors = found.vectors.astype("<f4")
+        data = [
+            {"object": "embedding", "index": i, "embedding":
+             base64.b64encode(vector.tobytes()).decode() if form == "base64" else vector.tolist()}
+            for i, vector in enumerate(vectors)
+        ]  # fmt: skip
+        tokens = found.usage.prompt_tokens or 0
+        usage = {"prompt_tokens": tokens, "total_tokens": tokens}
+        return web.json_response({"object": "list", "data": data, "model": name, "usage": usage})
+
+    async def _rerank(self, request: web.Request) -> web.Response:
+        body = await self._body(request)
+        name, reranker = self._models.find("rerank", body.pop("model", None))
+        _only(body, "query", "documents", "top_n", "return_documents")
+        given = body.get("documents")
+        if not isinstance(given, list):
+            raise InvalidInput("documents is a list of texts")
+        texts = [one.get("text") if isinstance(one, dict) else one for one in given]
+        found = await reranker.arerank(body.get("query"), texts)
+        self._metrics.used(name, found.usage)
+        order = sorted(range(len(texts)), key=lambda i: -found.scores[i])[: body.get("top_n") or None]
+        shown = {i: {"document": {"text": texts[i]}} for i in order} if body.get("return_documents") else {}
+        rows = [{"index": i, "relevance_score": found.scores[i], **shown.get(i, {})} for i in order]
+        return web.json_response({"model": name, "results": rows, "usage": answered.usage(found.usage)})
+
+    # ------------------------------------------------------------ generating routes
+
+    def _route(self, read: Callable[..., Asked], shape: Callable[[str, Asked], Any]) -> Handler:
+        async def handle(request: web.Request) -> web.StreamResponse:
+            body = await self._body(request)
+            name, generator = self._models.find("generate", body.get("model"))
+            asked = read(body, generator.capabilities)
+            told = shape(name, asked)
+            if asked.stream:
+                return await self._streamed(request, name, _pieces(generator, asked), told)
+            answers = await _answers(generator, asked)
+            self._metrics.used(name, answered.total(answers))
+            return web.json_response(told.whole(answers))
+
+        return handle
+
+    async def _streamed(self, request: web.Request, name: str, pieces: AsyncIterator[Piece],
+                        shape: Any) -> web.StreamResponse:  # fmt: skip
+        spent = None
+        response = web.StreamResponse(headers=_HEADERS)
+        try:
+            piece = await anext(pieces, None)  # what fails before it is a status, not a broken stream
+            await response.prepare(request)
+            while piece is not None:
+                spent = piece.delta.usage or spent
+                await self._send(request, response, shape.events(piece))
+                piece = await anext(pieces, None)
+            await self._send(request, response, shape.end(spent))
+        except MemserveError as error:
+            if not response.prepared:
+                raise
+            await self._send(request, response, shape.failed(answered.failure(error)[2]))
+        finally:
+            await pieces.aclose()  # type: ignore[attr-defined]
+            self._metrics.used(name, spent)
+        await response.write_eof()
+        return response
+
+    async def _send(self, request: web.Request, response: web.StreamResponse,
+                    events: Iterator[bytes]) -> None:  # fmt: skip
+        if data := b"".join(events):
+            with self._patient(request):
+                await response.write(data)
+
+    @contextmanager
+    def _patient(self, request: web.Request) -> Iterator[None]:
+        """Drops a caller who neither sends nor takes anything; `wait_for` may swallow that one left."""
+        assert request.transport is not None
+        timer = asyncio.get_running_loop().call_later(self._limits.patience, request.transport.abort)
+        try:
+            yield
+        finally:
+            timer.cancel()
+
+
+async def _answers(generator: Any, asked: Asked) -> list[Completion]:
+    if len(asked.prompts) == 1:
+        return [await generator.agenerate(asked.prompts[0], **asked.settings)]
+    return list(await generator.agenerate(asked.prompts, **asked.settings))
+
+
+async def _pieces(generator: Any, asked: Asked) -> AsyncIterator[Piece]:
+    """The answer bit by bit, or all at once where a stream cannot carry what is asked."""
+    settings = asked.settings
+    alone = len(asked.prompts) == 1 and settings.get("n", 1) == 1 and "logprobs" not in settings
+    if alone and generator.capabilities.stream and not asked.token_ids and not settings.get("reask"):
+        deltas = generator.astream(asked.prompts[0], **settings)
+        try:
+            async for delta in deltas:
+                yield Piece(0, delta)
+        finally:
+            await deltas.aclose()
+        return
+    answers = await _answers(generator, asked)
+    said = [sample for answer in answers for sample in answer.samples or (answer,)]
+    for index, one in enumerate(said):
+        spent = answered.total(answers) if index + 1 == len(said) else None
+        text, thought, calls = one.text or "", one.reasoning or "", one.tool_calls
+        yield Piece(index, Delta(text, one.finish_reason, spent, thought, calls), one)
+
+
+def _only(body: dict[str, Any], *names: str) -> None:
+    for name in body:
+        if name not in names:
+            raise InvalidInput(f"unknown field {name!r}", hint=f"known: {', '.join(names)}")
+
+
+class Metrics:
+    """What happened since the start, in the text format of Prometheus."""
+
+    def __init__(self) -> None:
+        self.in_flight = 0
+        self._values: defaultdict[str, float] = defaultdict(float)
+
+    def add(self, name: str, number: float = 1, **labels: str) -> None:
+        """Count something."""
+        said = ",".join(f"{label}={json.dumps(word, ensure_ascii=False)}" for label, word in labels.items())
+        self._values[f"memserve_{name}{{{said}}}"] += number
+
+    def used(self, model: str, usage: Usage | None) -> None:
+        """Tokens that an answer took."""
+        for kind in ("prompt", "completion"):
+            self.add("tokens_total", getattr(usage, f"{kind}_tokens", None) or 0, model=model, kind=kind)
+
+    def text(self) -> str:
+        """All of them, a line each."""
+        values = {**self._values, "memserve_requests_in_flight": self.in_flight}
+        return "".join(f"{name} {value}\n" for name, value in sorted(values.items()))

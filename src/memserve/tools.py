@@ -1,0 +1,112 @@
+"""Python functions as tools: their JSON schemas, and a loop that calls them until the model answers."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import types
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+
+from memserve.client.schema import OfModel
+from memserve.errors import InvalidInput
+from memserve.protocol import Completion, Message, ToolCall
+
+if TYPE_CHECKING:
+    from memserve.client.generation import Generator
+
+__all__ = ["Conversation", "describe", "loop", "message", "result"]
+_PLAIN: dict[Any, str] = {str: "string", int: "integer", float: "number", bool: "boolean", type(None): "null"}
+
+
+@dataclass(frozen=True)
+class Conversation:
+    """A conversation with its calls and their results, and the answer that ended it."""
+
+    messages: list[Message]
+    answer: Completion
+
+
+def loop(generator: Generator, messages: str | Iterable[Message], functions: Sequence[Callable[..., Any]], *,
+         rounds: int = 8, **settings: Any) -> Conversation:  # fmt: skip
+    """Ask, call what the model asks for, hand it the results, and so on until it answers.
+
+    What a function raises goes to the model as its result. After so many rounds no more calls are allowed.
+    """
+    known, tools = {one.__name__: one for one in functions}, [describe(one) for one in functions]
+    said: list[Message] = (
+        [{"role": "user", "content": messages}] if isinstance(messages, str) else list(messages)
+    )
+    for left in range(rounds, -1, -1):
+        how = settings if left else {**settings, "tool_choice": "none"}
+        answer = generator.generate(said, tools=tools, **how)
+        said.append(message(answer, thought=generator.capabilities.template))
+        if not answer.tool_calls:
+            break
+        said += [result(call, _called(known, call)) for call in answer.tool_calls]
+    return Conversation(said, answer)
+
+
+def message(answer: Completion, *, thought: bool = False) -> dict[str, Any]:
+    """An answer as the message that goes on with its conversation; `thought`: with what was thought."""
+    made: dict[str, Any] = {"role": "assistant", "content": answer.text or ""}
+    if answer.tool_calls:
+        made["tool_calls"] = [
+            {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
+            for call in answer.tool_calls
+        ]
+    return {**made, "reasoning_content": answer.reasoning} if thought and answer.reasoning else made
+
+
+def result(call: ToolCall, value: object) -> dict[str, Any]:
+    """What a call gave, as a message: a string as it is, anything else as JSON."""
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+    return {"role": "tool", "tool_call_id": call.id, "name": call.name, "content": text}
+
+
+def describe(function: Callable[..., Any]) -> dict[str, Any]:
+    """A function as a tool: its name, its docstring, and a JSON schema of its parameters from their types."""
+    hints = get_type_hints(function, include_extras=True)
+    properties, required = {}, []
+    for name, one in inspect.signature(function).parameters.items():
+        if one.kind not in (one.POSITIONAL_OR_KEYWORD, one.KEYWORD_ONLY):
+            raise InvalidInput(
+                f"{function.__name__}: a model cannot pass *{name}", hint="name each parameter"
+            )
+        properties[name] = _schema(hints.get(name, Any))
+        if one.default is one.empty:
+            required.append(name)
+    schema = {
+        "type": "object", "properties": properties, "required": required, "additionalProperties": False,
+    }  # fmt: skip
+    told = {"name": function.__name__, "description": inspect.getdoc(function) or "", "parameters": schema}
+    return {"type": "function", "function": told}
+
+
+def _called(known: Mapping[str, Callable[..., Any]], call: ToolCall) -> object:
+    if call.name not in known:
+        return f"error: there is no function {call.name}; there are {', '.join(known)}"
+    try:
+        return known[call.name](**json.loads(call.arguments))
+    except Exception as error:
+        return f"error: {type(error).__name__}: {error}"
+
+
+def _schema(kind: Any) -> dict[str, Any]:
+    """The JSON schema of a type hint; what is not known may be anything."""
+    origin, parts = get_origin(kind), get_args(kind)
+    if origin is Annotated:
+        told = [one for one in parts[1:] if isinstance(one, str)]
+        return {**_schema(parts[0]), **({"description": told[0]} if told else {})}
+    if kind in _PLAIN:
+        return {"type": _PLAIN[kind]}
+    if origin is Literal:
+        return {"enum": list(parts)}
+    if origin in (Union, types.UnionType):
+        return {"anyOf": [_schema(part) for part in parts]}
+    if kind in (list, tuple, set) or origin in (list, tuple, set, Sequence, Iterable):
+        return {"type": "array", **({"items": _schema(parts[0])} if parts else {})}
+    if kind is dict or origin in (dict, Mapping):
+        return {"type": "object", **({"additionalProperties": _schema(parts[1])} if parts else {})}
+    return OfModel(kind) if hasattr(kind, "model_json_schema") else {}

@@ -1,0 +1,115 @@
+"""Functions as tools, and the loop that calls them."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, Optional
+
+import pytest
+
+from memserve import tools
+from memserve.client.generation import Generator
+from memserve.client.handle import for_engine
+from memserve.errors import InvalidInput, Unsupported
+from memserve.protocol import Capabilities, Completion, ToolCall
+
+
+def weather(city: str, days: Annotated[int, "how many"] = 1, unit: Literal["C", "F"] = "C",
+            tags: list[str] | None = None, more: Optional[dict[str, float]] = None) -> Any:  # noqa: UP045  # fmt: skip
+    """Tells the weather."""
+    if city == "Atlantis":
+        raise LookupError("sunk")
+    return {"city": city, "days": days}
+
+
+class Scripted:
+    """Answers what it is told to, and keeps what it was asked."""
+
+    def __init__(self, answers: list[Completion], **able: Any) -> None:
+        self.capabilities = Capabilities(backend="scripted", chat=True, tools=True, **able)
+        self.answers, self.asked = answers, []
+
+    def generate(self, requests):
+        self.asked += requests
+        return [self.answers.pop(0) for _ in requests]
+
+
+def _call(name: str, arguments: str) -> Completion:
+    return Completion(None, "tool_calls", tool_calls=(ToolCall("c1", name, arguments),), reasoning="Hm.")
+
+
+def _open(engine: Scripted) -> Generator:
+    return Generator(engine, for_engine(engine, 1))
+
+
+def test_a_functions_schema_comes_from_its_types() -> None:
+    made = tools.describe(weather)["function"]
+    assert (made["name"], made["description"]) == ("weather", "Tells the weather.")
+    assert made["parameters"] == {
+        "type": "object", "required": ["city"], "additionalProperties": False,
+        "properties": {
+            "city": {"type": "string"}, "days": {"type": "integer", "description": "how many"},
+            "unit": {"enum": ["C", "F"]},
+            "tags": {"anyOf": [{"type": "array", "items": {"type": "string"}}, {"type": "null"}]},
+            "more": {"anyOf": [
+                {"type": "object", "additionalProperties": {"type": "number"}}, {"type": "null"}]},
+        },
+    }  # fmt: skip
+
+
+def test_parameters_without_names_are_refused() -> None:
+    def many(*words: str) -> None: ...
+
+    with pytest.raises(InvalidInput, match=r"\*words"):
+        tools.describe(many)
+
+
+def test_the_loop_calls_and_goes_on_until_an_answer() -> None:
+    engine = Scripted([_call("weather", '{"city": "Paris"}'), Completion("Sunny.", "stop")], temperature=True)
+    done = tools.loop(_open(engine), "What is the weather?", [weather], temperature=0.5)
+    assert done.answer.text == "Sunny."
+    assert [one["role"] for one in done.messages] == ["user", "assistant", "tool", "assistant"]
+    assert done.messages[2]["content"] == '{"city": "Paris", "days": 1}'
+    assert done.messages[2]["tool_call_id"] == done.messages[1]["tool_calls"][0]["id"] == "c1"
+    assert engine.asked[1].prompt == done.messages[:3]
+    assert {one.temperature for one in engine.asked} == {0.5}
+
+
+@pytest.mark.parametrize(("call", "told"), [
+    (_call("weather", '{"city": "Atlantis"}'), "error: LookupError: sunk"),
+    (_call("weather", '{"town": "Paris"}'), "unexpected keyword argument 'town'"),
+    (_call("weather", "{"), "error: JSONDecodeError"),
+    (_call("sing", "{}"), "there is no function sing; there are weather"),
+])  # fmt: skip
+def test_what_goes_wrong_is_told_to_the_model(call: Completion, told: str) -> None:
+    done = tools.loop(_open(Scripted([call, Completion("Oh.", "stop")])), "Hi", [weather])
+    assert told in done.messages[2]["content"]
+    assert done.answer.text == "Oh."
+
+
+def test_after_so_many_rounds_no_call_is_allowed() -> None:
+    engine = Scripted([_call("weather", '{"city": "Paris"}')] * 2 + [Completion("Enough.", "stop")])
+    done = tools.loop(_open(engine), [{"role": "user", "content": "Hi"}], [weather], rounds=2)
+    assert done.answer.text == "Enough."
+    assert [one.tool_choice for one in engine.asked] == [None, None, "none"]
+
+
+def test_thoughts_go_along_where_a_template_reads_them() -> None:
+    answers = [_call("weather", '{"city": "Paris"}'), Completion("Sunny.", "stop")]
+    with_template = tools.loop(_open(Scripted(list(answers), template=True)), "Hi", [weather])
+    assert with_template.messages[1]["reasoning_content"] == "Hm."
+    assert "reasoning_content" not in tools.loop(_open(Scripted(answers)), "Hi", [weather]).messages[1]
+
+
+def test_a_backend_without_tools_refuses_before_any_work() -> None:
+    engine = Scripted([])
+    engine.capabilities = Capabilities(backend="scripted", chat=True)
+    with pytest.raises(Unsupported, match="tools"):
+        tools.loop(_open(engine), "Hi", [weather])
+    assert engine.asked == []
+
+
+def test_a_tool_that_is_not_there_cannot_be_chosen() -> None:
+    generator, tool = _open(Scripted([])), tools.describe(weather)
+    for given, choice in (([tool], {"type": "function", "function": {"name": "sing"}}), ([], "required")):
+        with pytest.raises(InvalidInput, match="tool_choice"):
+            generator.generate("Hi", tools=given, tool_choice=choice)

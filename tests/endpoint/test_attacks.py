@@ -1,0 +1,134 @@
+"""What callers do wrong, or on purpose: wrong keys, broken bodies, crowds, and leaving in the middle."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+
+import aiohttp
+import httpx
+import pytest
+from talker import running
+from waiting import until
+
+CHAT = "/v1/chat/completions"
+WAIT = {"messages": [{"role": "user", "content": "wait"}]}
+HI = {"messages": [{"role": "user", "content": "hi"}]}
+ROUTES = ("/v1/models", "/v1/models/x", "/metrics", "/v1/nothing")
+
+
+@pytest.mark.parametrize("said", [None, "", "k", "Bearer", "Bearer kk", "Bearer K", "bearer k", "Bearer k ü"])
+def test_without_the_key_nothing_is_told(endpoint, said):
+    headers = {} if said is None else {b"authorization": said.encode()}
+    base = endpoint.base_url.removesuffix("/v1")
+    with httpx.Client(base_url=base, headers=headers) as client:
+        answers = [client.get(route) for route in ROUTES]
+        answers += [client.post(route, json=HI) for route in (CHAT, "/v1/embeddings", "/v1/rerank")]
+        assert {answer.status_code for answer in answers} == {401}
+        assert {answer.json()["error"]["code"] for answer in answers} == {"invalid_api_key"}
+        assert client.get("/health").json() == {"status": "ok"}
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"", b"{", b"[]", b"5", b'"x"', b"null", b"\xff\xfe{}", b"[" * 100_000, b'{"a":' * 50_000, b"{} {}",
+     b'{"messages": NaN}', b'{"messages": [{"role": "user", "content": "\\ud800"}]}',
+     b'{"messages": [{"role": "user", "content": "a"}], "temperature": Infinity}',
+     b'{"messages": [{"role": "user", "content": "a"}], "seed": 1e400}'],
+)  # fmt: skip
+def test_a_broken_body_is_told(ask, body):
+    response = ask(CHAT, content=body)
+    assert (response.status_code, response.json()["error"]["type"]) == (400, "invalid_request_error")
+
+
+def test_a_method_or_route_that_is_not_there(ask):
+    assert ask(CHAT).status_code == 405
+    assert ask("/v1/nothing", {}).json()["error"]["message"] == "Not Found: POST /v1/nothing"
+
+
+def test_a_body_above_the_limit_is_refused():
+    with running(body=1000) as found, httpx.Client(headers={"authorization": "Bearer k"}) as client:
+        for send in (b"x" * 2000, iter([b"x" * 600] * 3)):
+            response = client.post(f"{found.base_url}/chat/completions", content=send)
+            assert (response.status_code, response.json()["error"]["param"]) == (413, None)
+
+
+def test_without_a_key_a_browsers_page_is_refused():
+    with running(key=None) as found:
+        assert httpx.get(f"{found.base_url}/models").status_code == 200
+        page = httpx.post(f"{found.base_url}/chat/completions", json=HI, headers={"origin": "http://evil"})
+        assert page.status_code == 403
+
+
+async def test_who_leaves_frees_the_place():
+    """Whole answers, streams that have not begun, and streams that have."""
+    with running() as found:
+        for stream in (False, True):
+            async with aiohttp.ClientSession(headers={"authorization": "Bearer k"}) as session:
+                post = session.post(f"{found.base_url}/chat/completions", json={**WAIT, "stream": stream})
+                task = asyncio.ensure_future(post)
+                while found.engine.waiting < 1 + stream:
+                    await asyncio.sleep(0.01)
+                task.cancel()
+        async with aiohttp.ClientSession(headers={"authorization": "Bearer k"}) as session:
+            text = {"messages": [{"role": "user", "content": "now wait here"}], "stream": True}
+            answer = await session.post(f"{found.base_url}/chat/completions", json=text)
+            await answer.content.readany()
+            answer.close()
+        counts, headers = found.base_url.replace("/v1", "/metrics"), {"authorization": "Bearer k"}
+        until(lambda: 'completions",status="499"} 3' in httpx.get(counts, headers=headers).text)
+        assert found.engine.given_up == found.engine.waiting >= 2
+
+
+async def test_two_hundred_at_once_and_a_queue_that_is_full():
+    with running(concurrency=150, queue=50) as found:
+        url, headers = f"{found.base_url}/chat/completions", {"authorization": "Bearer k"}
+        connector = aiohttp.TCPConnector(limit=0)
+        async with aiohttp.ClientSession(headers=headers, connector=connector) as session:
+            answers = await asyncio.gather(*(session.post(url, json=HI) for _ in range(200)))
+            assert {answer.status for answer in answers} == {200}
+            assert len({(await answer.json())["id"] for answer in answers}) == 200
+            waiting = [asyncio.ensure_future(session.post(url, json=WAIT)) for _ in range(200)]
+            while found.engine.waiting < 200:
+                await asyncio.sleep(0.01)
+            refused = await session.post(url, json=HI)
+            assert (refused.status, refused.headers["retry-after"]) == (503, "1")
+            assert (await refused.json())["error"]["code"] == "overloaded"
+            for one in waiting:
+                one.cancel()
+            await asyncio.gather(*waiting, return_exceptions=True)
+            until(lambda: found.engine.given_up == 200)
+            async with session.post(url, json=HI) as answer:
+                assert answer.status == 200
+
+
+@pytest.mark.parametrize("begins", [b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\n", b""])
+def test_a_caller_who_does_not_send_the_body(begins):
+    with running(patience=0.2) as found, socket.create_connection(("127.0.0.1", found.port)) as wire:
+        wire.sendall(
+            begins + b"authorization: Bearer k\r\ncontent-length: 9\r\n\r\n{"
+            if begins
+            else b"GARBAGE\r\n\r\n"
+        )
+        wire.settimeout(60)
+        assert (wire.recv(4096) or b"X 0").split(b" ")[1] in (b"0", b"400")
+
+
+def test_a_caller_who_does_not_read(monkeypatch):
+    """The stream is given up; it does not wait for ever with its place taken."""
+    with running(patience=0.3) as found, socket.create_connection(("127.0.0.1", found.port)) as wire:
+        wire.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        text = "word " * 300_000 + "wait"
+        body = json.dumps({"messages": [{"role": "user", "content": text}], "stream": True}).encode()
+        lines = (
+            f"POST {CHAT} HTTP/1.1",
+            "host: x",
+            "authorization: Bearer k",
+            f"content-length: {len(body)}",
+        )
+        head = "\r\n".join(lines) + "\r\n\r\n"
+        wire.sendall(head.encode() + body)
+        headers = {"authorization": "Bearer k"}
+        counts = found.base_url.replace("/v1", "/metrics")
+        until(lambda: 'completions",status=' in httpx.get(counts, headers=headers).text, every=0.1)

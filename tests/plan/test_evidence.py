@@ -1,0 +1,42 @@
+"""Every figure of a plan says what it rests on."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+import memserve
+from memserve.memory import calibration
+from memserve.memory.calibration import Calibration
+from memserve.plan.search import judging
+
+KINDS = {
+    ("llama-8b", "1xH100@2"): {"memory": "measured", "speed": "published", "price": "given"},
+    ("llama-8b", "1xL4"): {"memory": "measured", "speed": "assumed", "price": "published"},
+    ("llama-8b", "8x910B4"): {"memory": "measured", "speed": "published"},
+    ("gpt-4o-mini", None): {"price": "published"},
+}
+
+
+@pytest.mark.parametrize(("model", "gpus"), KINDS)
+def test_each_figure_has_a_kind_and_a_source(model: str, gpus: str | None) -> None:
+    plan = memserve.plan.best(model, gpus)
+    assert {name: row["kind"] for name, row in plan.evidence.items()} == KINDS[model, gpus]
+    assert all(row["source"] for row in plan.evidence.values())
+    assert json.loads(json.dumps(plan.to_dict()))["evidence"] == plan.evidence
+    assert all(f"{name} {row['kind']}" in str(plan) for name, row in plan.evidence.items())
+
+
+def test_hours_are_assumed_until_the_limits_are_said() -> None:
+    unsaid = memserve.plan.best("gpt-4o-mini", workload="locomo")
+    said = memserve.plan.best("gpt-4o-mini", workload="locomo", rpm=500, tpm=200_000)
+    assert [one.evidence["hours"]["kind"] for one in (unsaid, said)] == ["assumed", "computed"]
+
+
+def test_a_calibration_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    known = Calibration("vllm", "L4", non_torch=100 << 20, log="start.log", date="2026-11-30")
+    monkeypatch.setattr(judging, "_calibrations", lambda: (known,))
+    assert calibration.find((known,), backend="vllm", card="L4", tensor=1) is known
+    evidence = memserve.plan.best("llama-8b", "1xL4", backend="vllm").evidence["memory"]
+    assert evidence["kind"] == "calibrated" and "start.log" in evidence["source"]

@@ -1,0 +1,111 @@
+"""Runs through batch services: submitted once whatever happens, every answer fetched."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from batch_server import BatchServer, killed
+
+import memserve
+from memserve import errors
+from memserve.run import batch_service, run
+
+BASES = {"openai": "/v1", "anthropic": "", "gemini": "/v1beta"}
+BACKENDS = pytest.mark.parametrize("backend", sorted(BASES))
+
+
+@pytest.fixture(autouse=True)
+def fast(monkeypatch):
+    monkeypatch.setattr(batch_service, "FIRST_POLL", 0.02)
+    monkeypatch.setattr(batch_service, "LOOK_SECONDS", 0.02)
+
+
+def opened(server, backend, **options):
+    return memserve.generator(
+        "m", backend=backend, base_url=server.url + BASES[backend], api_key="k", **options
+    )
+
+
+@BACKENDS
+def test_all_is_submitted_and_fetched(backend, out, rows, failed):
+    prompts = [{"id": number, "prompt": f"p{number}"} for number in range(7)]
+    with BatchServer(fail=("p3",)) as server, opened(server, backend) as generator:
+        summary = run(prompts, out, generator=generator, batch=True, progress=False)
+    assert (summary.done, summary.failed, len(server.batches)) == (6, 1, 1)
+    assert {row["id"]: row["text"] for row in rows(out)} == {n: f"P{n}" for n in range(7) if n != 3}
+    assert [row["id"] for row in failed()] == [3]
+    assert not out.with_name("answers.batches.jsonl").exists()
+
+
+@BACKENDS
+def test_what_expired_is_asked_again(backend, out):
+    with BatchServer(expire=2) as server, opened(server, backend) as generator:
+        summary = run([f"p{n}" for n in range(5)], out, generator=generator, batch=True, progress=False)
+    assert (summary.done, summary.failed) == (5, 0)
+    assert sorted(server.asked.values()) == [1, 1, 1, 2, 2]
+
+
+@BACKENDS
+def test_a_run_that_was_stopped_is_fetched_by_the_next(backend, out, monkeypatch):
+    with BatchServer(seconds=0.4) as server:
+        with opened(server, backend) as generator, monkeypatch.context() as patched:
+            patched.setattr(batch_service.BatchLoop, "_sleep", lambda loop, seconds: _stopped(loop))
+            run(["a", "b"], out, generator=generator, batch=True, progress=False)
+        assert out.with_name("answers.batches.jsonl").exists()
+        with opened(server, backend) as generator:
+            summary = run(["a", "b", "c"], out, generator=generator, batch=True, progress=False)
+    assert (summary.done, summary.failed) == (3, 0)
+    assert set(server.asked.values()) == {1}
+
+
+async def _stopped(loop):
+    loop.stop()
+
+
+@BACKENDS
+def test_a_batch_whose_creation_nobody_answered_is_found(backend, out):
+    with BatchServer(slow=1.5) as server, opened(server, backend, timeout=0.3) as generator:
+        for _ in range(8):
+            try:
+                summary = run(["a", "b"], out, generator=generator, batch=True, progress=False)
+                break
+            except errors.RemoteError:
+                continue
+    assert summary.done + summary.resumed == 2
+    assert set(server.asked.values()) == {1}
+
+
+def test_half_the_price_is_counted(out, rows):
+    with BatchServer() as server, opened(server, "openai") as generator:
+        run(["a"], out, generator=generator, batch=True, price=(2.0, 4.0), progress=False)
+        whole = rows(out)[0]["usd"]
+    assert whole == pytest.approx((10 * 2 + 5 * 4) / 1e6), "a price of the caller's is the price"
+
+
+def test_what_has_no_service_is_refused(out, fake):
+    with pytest.raises(errors.Unsupported, match="batch"):
+        run(["a"], out, generator=fake(), batch=True, progress=False)
+
+
+def test_a_list_of_batches_that_is_not_ours_stays(out, tmp_path):
+    mine = tmp_path / "answers.batches.jsonl"
+    mine.write_text(json.dumps({"my": "own"}) + "\n")
+    with BatchServer() as server, opened(server, "openai") as generator, pytest.raises(errors.InvalidInput):
+        run(["a"], out, generator=generator, batch=True, progress=False)
+    assert server.batches == {}
+    assert mine.read_text() == '{"my": "own"}\n'
+
+
+@pytest.mark.parametrize("backend", ["anthropic", "openai"])
+def test_killed_at_random_moments(backend, tmp_path):
+    _, twice, lost = killed(tmp_path, kills=4, count=6, backend=backend, seed=7)
+    assert (twice, lost) == (0, 0)
+
+
+def test_several_batches_where_one_is_too_small(out, monkeypatch):
+    with BatchServer() as server, opened(server, "openai") as generator:
+        service = type(generator.batch_service())
+        monkeypatch.setattr(service, "batch_limits", (3, 1 << 20))
+        summary = run([f"p{n}" for n in range(8)], out, generator=generator, batch=True, progress=False)
+    assert (summary.done, len(server.batches)) == (8, 3)

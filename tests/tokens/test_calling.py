@@ -1,0 +1,196 @@
+# ruff: noqa: E501
+"""Calls of tools come out of text, whole and cut at every place, for every family of the table."""
+
+from __future__ import annotations
+
+import json
+from itertools import pairwise
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+from memserve.errors import InvalidInput
+from memserve.protocol import Request
+from memserve.tokens import calling
+
+FAMILIES = {family.name: family for family in calling.families()}
+TOOL = {"type": "function", "function": {"name": "get_weather", "parameters": {
+    "type": "object", "properties": {"city": {"type": "string"}, "days": {"type": "integer"},
+                                     "tags": {"type": "array"}, "more": {"type": "object"}}}}}  # fmt: skip
+CITY = {"city": "Paris"}
+# Family, what the model writes, the text before, the arguments of each call. From the sources of tools.json.
+TRANSCRIPTS = [
+    ("hermes", 'Sure.\n<tool_call>\n{"name": "get_weather", "arguments": {"city": "Paris"}}\n</tool_call>',
+     "Sure.", [CITY]),
+    ("hermes", '<tool_call>\n{"name": "get_weather", "arguments": {"city": "Paris"}}\n</tool_call>\n<tool_call>\n'
+     '{"arguments": {"city": "東京", "days": 2}, "name": "get_weather"}\n</tool_call>', "",
+     [CITY, {"city": "東京", "days": 2}]),
+    ("hermes", '<tool_call>{"name": "get_weather", "arguments": "{\\"city\\": \\"Paris\\"}"}', "", [CITY]),
+    ("hermes", "I write about <tool_call> here.", "I write about <tool_call> here.", []),
+    ("hermes", '<tool_call>\n{"name": "get_weather", "arguments": {"city":\n</tool_call>',
+     '<tool_call>\n{"name": "get_weather", "arguments": {"city":\n</tool_call>', []),
+    ("qwen3-coder", "<tool_call>\n<function=get_weather>\n<parameter=city>\nParis\n</parameter>\n<parameter=days>\n3\n"
+     "</parameter>\n</function>\n</tool_call>", "", [{"city": "Paris", "days": 3}]),
+    ("qwen3-coder", "Let me see.\n\n<function=get_weather>\n<parameter=city>\nA\nB\n</parameter>\n</function>",
+     "Let me see.", [{"city": "A\nB"}]),
+    ("glm", "<tool_call>get_weather\n<arg_key>city</arg_key>\n<arg_value>Paris</arg_value>\n"
+     "<arg_key>tags</arg_key>\n<arg_value>[1, 2]</arg_value>\n</tool_call>", "", [{"city": "Paris", "tags": [1, 2]}]),
+    ("minimax-m2", '<minimax:tool_call>\n<invoke name="get_weather">\n<parameter name="city">Paris</parameter>\n'
+     '</invoke>\n<invoke name="get_weather">\n<parameter name="days">1</parameter>\n</invoke>\n</minimax:tool_call>',
+     "", [CITY, {"days": 1}]),
+    ("seed-oss", "<seed:tool_call>\n<function=get_weather>\n<parameter=city>Paris</parameter>\n"
+     "<parameter=more>{'a': True}</parameter>\n</function>\n</seed:tool_call>", "", [{"city": "Paris", "more": {"a": True}}]),
+    ("kimi", "Hm.<|tool_calls_section_begin|><|tool_call_begin|>functions.get_weather:0<|tool_call_argument_begin|>"
+     '{"city": "Paris"}<|tool_call_end|><|tool_calls_section_end|>', "Hm.", [CITY]),
+    ("deepseek-v3.1", "<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>get_weather<｜tool▁sep｜>"
+     '{"city": "Paris"}<｜tool▁call▁end｜><｜tool▁calls▁end｜>', "", [CITY]),
+    ("deepseek-v3", "<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>function<｜tool▁sep｜>get_weather\n```json\n"
+     '{"city": "Paris"}\n```<｜tool▁call▁end｜><｜tool▁calls▁end｜>', "", [CITY]),
+    ("deepseek-v3.2", '<｜DSML｜function_calls>\n<｜DSML｜invoke name="get_weather">\n<｜DSML｜parameter name="city" '
+     'string="true">12</｜DSML｜parameter>\n<｜DSML｜parameter name="days" string="false">12</｜DSML｜parameter>\n'
+     "</｜DSML｜invoke>\n</｜DSML｜function_calls>", "", [{"city": "12", "days": 12}]),
+    ("harmony", '<|channel|>commentary to=functions.get_weather <|constrain|>json<|message|>{"city": "Paris"}', "", [CITY]),
+    ("harmony", ' to=functions.get_weather<|channel|>commentary json<|message|>{"city": "Paris"}<|call|>', "", [CITY]),
+    ("mistral", '[TOOL_CALLS] [{"name": "get_weather", "arguments": {"city": "Paris"}, "id": "abcdef123"}, '
+     '{"name": "get_weather", "arguments": {}}]', "", [CITY, {}]),
+    ("mistral-v11", 'Yes.[TOOL_CALLS]get_weather[ARGS]{"city": "Paris"}[TOOL_CALLS]get_weather[ARGS]{}', "Yes.", [CITY, {}]),
+    ("phi-4-mini", '<|tool_call|>{"name": "get_weather", "arguments": {"city": "Paris"}}<|/tool_call|>', "", [CITY]),
+    ("granite-3", '<|tool_call|>[{"name": "get_weather", "arguments": {"city": "Paris"}}]', "", [CITY]),
+    ("nemotron", '<TOOLCALL>[{"name": "get_weather", "arguments": {"city": "Paris"}}]</TOOLCALL>', "", [CITY]),
+    ("hunyuan", '<tool_calls>\n[{"name": "get_weather", "arguments": {"city": "Paris"}}]\n</tool_calls>', "", [CITY]),
+    ("llama-3", '{"name": "get_weather", "parameters": {"city": "Paris"}}', "", [CITY]),
+    ("llama-3", '<|python_tag|>{"name": "get_weather", "parameters": {"city": "Paris"}}; '
+     '{"name": "get_weather", "parameters": {}}', "", [CITY, {}]),
+    ("llama-3", '{"name": "no such tool", "parameters": {}}', '{"name": "no such tool", "parameters": {}}', []),
+    ("llama-3", 'The JSON {"name": "get_weather", "parameters": {}}',
+     'The JSON {"name": "get_weather", "parameters": {}}', []),
+]  # fmt: skip
+
+
+def _calling(name: str) -> calling.Calling:
+    found = calling.of(Request(prompt="x", tools=(TOOL,)), FAMILIES[name], {})
+    assert found is not None
+    return found
+
+
+def _pieces(name: str, pieces: list[str]) -> tuple[str, list[object]]:
+    splitter, text = calling.CallSplitter(_calling(name)), ""
+    for piece in pieces:
+        text += splitter.push(piece)
+    text += splitter.push("", last=True)
+    return text, [json.loads(call.arguments) for call in splitter.calls]
+
+
+@pytest.mark.parametrize(("name", "text", "before", "arguments"), TRANSCRIPTS)
+def test_whole_and_cut_at_every_place(name: str, text: str, before: str, arguments: list[object]) -> None:
+    wanted = (before, arguments)
+    assert _pieces(name, [text]) == wanted
+    assert _pieces(name, list(text)) == wanted
+    for cut in range(len(text) + 1):
+        assert _pieces(name, [text[:cut], text[cut:]]) == wanted, cut
+
+
+def test_every_family_has_a_transcript() -> None:
+    assert {row[0] for row in TRANSCRIPTS} == set(FAMILIES)
+
+
+# The part of each family's template that writes calls, in words of our own.
+XML = "{% for k, v in c.arguments.items() %}"
+TEXT = "{{ v if v is string else v | tojson }}"
+LOOP, END = "{% for t in calls %}{% set c = t.function %}", "{% endfor %}"
+NAMED = '{"name": "{{ c.name }}", "%s": {{ c.arguments | tojson }}}'
+LIST = LOOP + NAMED % "arguments" + "{{ '' if loop.last else ', ' }}" + END
+TEMPLATES = {
+    "hermes": LOOP + "<tool_call>\n" + NAMED % "arguments" + "\n</tool_call>\n" + END,
+    "qwen3-coder": LOOP + "<tool_call>\n<function={{ c.name }}>\n" + XML + "<parameter={{ k }}>\n" + TEXT
+    + "\n</parameter>\n{% endfor %}</function>\n</tool_call>\n" + END,
+    "seed-oss": LOOP + "<seed:tool_call>\n<function={{ c.name }}>\n" + XML + "<parameter={{ k }}>" + TEXT
+    + "</parameter>\n{% endfor %}</function>\n</seed:tool_call>" + END,
+    "glm": LOOP + "<tool_call>{{ c.name }}" + XML + "\n<arg_key>{{ k }}</arg_key>\n<arg_value>" + TEXT
+    + "</arg_value>{% endfor %}\n</tool_call>" + END,
+    "minimax-m2": "<minimax:tool_call>\n" + LOOP + '<invoke name="{{ c.name }}">\n' + XML
+    + '<parameter name="{{ k }}">' + TEXT + "</parameter>\n{% endfor %}</invoke>\n" + END + "</minimax:tool_call>",
+    "deepseek-v3.2": "\n\n<｜DSML｜function_calls>" + LOOP + '\n<｜DSML｜invoke name="{{ c.name }}">\n' + XML
+    + """<｜DSML｜parameter name="{{ k }}" string="{{ 'true' if v is string else 'false' }}">""" + TEXT
+    + "</｜DSML｜parameter>\n{% endfor %}</｜DSML｜invoke>" + END + "\n</｜DSML｜function_calls>",
+    "kimi": "<|tool_calls_section_begin|>" + LOOP + "<|tool_call_begin|>{{ t.id }}<|tool_call_argument_begin|>"
+    "{{ c.arguments | tojson }}<|tool_call_end|>" + END + "<|tool_calls_section_end|>",
+    "deepseek-v3.1": "<｜tool▁calls▁begin｜>" + LOOP + "<｜tool▁call▁begin｜>{{ c.name }}<｜tool▁sep｜>"
+    "{{ c.arguments | tojson }}<｜tool▁call▁end｜>" + END + "<｜tool▁calls▁end｜>",
+    "deepseek-v3": "<｜tool▁calls▁begin｜>" + LOOP + "<｜tool▁call▁begin｜>function<｜tool▁sep｜>{{ c.name }}\n"
+    "```json\n{{ c.arguments | tojson }}\n```<｜tool▁call▁end｜>\n" + END + "<｜tool▁calls▁end｜>",
+    "harmony": LOOP + " to=functions.{{ c.name }}<|channel|>commentary json<|message|>{{ c.arguments | tojson }}<|call|>"
+    + END,
+    "mistral-v11": LOOP + "[TOOL_CALLS]{{ c.name }}[ARGS]{{ c.arguments | tojson }}" + END,
+    "mistral": "[TOOL_CALLS] [" + LIST + "]",
+    "phi-4-mini": LOOP + "<|tool_call|>" + NAMED % "arguments" + "<|/tool_call|>" + END,
+    "granite-3": "<|tool_call|>[" + LIST + "]",
+    "nemotron": "<TOOLCALL>[" + LIST + "]</TOOLCALL>",
+    "hunyuan": "<tool_calls>[" + LIST + "]</tool_calls>",
+    "llama-3": LOOP + NAMED % "parameters" + "{{ '' if loop.last else '; ' }}" + END,
+}  # fmt: skip
+WORLD = ImmutableSandboxedEnvironment()
+WORLD.filters["tojson"] = lambda value: json.dumps(value, ensure_ascii=False)
+# what marks an argument's end cannot stand in an argument that is written without quotes
+PLAIN = st.text(st.characters(exclude_categories=("Cs", "Cc"), exclude_characters="<｜"), max_size=12)
+ARGUMENTS = st.fixed_dictionaries({}, optional={
+    "city": PLAIN, "days": st.integers(-10**9, 10**9), "tags": st.lists(PLAIN | st.integers(-9, 9) | st.none(), max_size=3),
+    "more": st.dictionaries(PLAIN, st.booleans() | PLAIN, max_size=2),
+})  # fmt: skip
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+@settings(max_examples=20)
+@given(st.lists(ARGUMENTS, min_size=1, max_size=3))
+@example([{"city": '"quoted" \' and }, ] [ {', "tags": ["a, b]", "}"], "more": {"</x>": ""}}, {}])
+def test_calls_come_back_from_the_template_that_wrote_them(
+    name: str, several: list[dict[str, object]]
+) -> None:
+    several = several[:1] if name == "harmony" else several  # one a turn
+    calls = [{"id": f"functions.get_weather:{i}", "function": {"name": "get_weather", "arguments": one}}
+             for i, one in enumerate(several)]  # fmt: skip
+    text, found = calling.read(WORLD.from_string(TEMPLATES[name]).render(calls=calls), _calling(name))
+    assert text == ""
+    assert [json.loads(call.arguments) for call in found] == several
+    assert {call.name for call in found} == {"get_weather"}
+    assert len({call.id for call in found}) == len(found)
+
+
+@given(st.text(alphabet='<tool_call>{}"/ \nab', max_size=60), st.lists(st.integers(0, 60), max_size=6))
+def test_pieces_never_change_what_comes_out(text: str, cuts: list[int]) -> None:
+    places = sorted({0, len(text), *(cut for cut in cuts if cut < len(text))})
+    assert _pieces("hermes", [text[a:b] for a, b in pairwise(places)]) == _pieces("hermes", [text])
+
+
+def test_which_tools_may_be_called() -> None:
+    named = {"type": "function", "function": {"name": "get_weather"}}
+    asked = {choice: calling.of(Request(prompt="x", tools=(TOOL,), tool_choice=choice), FAMILIES["hermes"], {})
+             for choice in ("auto", "none", "required")}  # fmt: skip
+    assert asked["none"] is None
+    assert [asked[one].forced for one in ("auto", "required")] == [False, True]
+    one = calling.of(Request(prompt="x", tools=(TOOL,), tool_choice=named), FAMILIES["hermes"], {})
+    assert (one.forced, one.once) == (True, True)
+
+
+@pytest.mark.parametrize(("tool", "choice"), [
+    ({"name": "f"}, None), ({"type": "web_search"}, None), ({"type": "function", "function": {"name": "a b"}}, None),
+    ({"type": "function", "function": {"name": "f", "parameters": []}}, None), (TOOL, "sometimes"),
+])  # fmt: skip
+def test_what_cannot_be_meant_is_refused(tool: dict[str, object], choice: object) -> None:
+    request = Request(prompt="x", tools=(tool,), tool_choice=choice)  # type: ignore[arg-type]
+    with pytest.raises(InvalidInput):
+        calling.of(request, FAMILIES["hermes"], {})
+
+
+def _tools(variables: dict[str, object]) -> str:
+    return json.dumps(variables)
+
+
+def test_a_familys_marks_stand_in_its_template() -> None:
+    for name, text in TEMPLATES.items():
+        more = " tools ipython" + ("[ARGS]" if name == "mistral-v11" else "")
+        assert calling.find(text + more, _tools) is FAMILIES[name], name
+        assert calling.find(text + more, lambda variables: "no tools in it") is None
+    assert calling.find("{{ messages }}", _tools) is None
