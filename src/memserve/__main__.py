@@ -14,13 +14,14 @@ VERBS = {
     "plan": "what to run on the cards at hand, and why",
     "run": "ask for every request of a file, through the night",
     "serve": "start what a plan names",
+    "compress": "make a smaller checkpoint, and judge what it lost",
     "bench": "measure what runs, beside what was planned",
     "speed": "what layouts send, and what compression gains",
     "models": "the models that fit, or all that are known",
     "cards": "the cards that are known",
     "doctor": "what was found on this machine, and what is missing",
 }
-LONG = frozenset({"run", "serve", "bench"})
+LONG = frozenset({"run", "serve", "compress", "bench"})
 """Verbs that live long enough to need garbage collection."""
 HELP = ("-h", "--help")
 COMPLETION = "--print-completion"
@@ -36,7 +37,7 @@ def main(words: Sequence[str] | None = None) -> int:
 
 def module(verb: str) -> Any:
     """The module that answers a verb."""
-    package = verb in {"plan", "run", "serve", "speed", "bench"}
+    package = verb in {"plan", "run", "serve", "compress", "bench", "speed"}
     return import_module(f"memserve.{verb}.__main__" if package else f"memserve.{verb}")
 
 

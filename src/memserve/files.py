@@ -2,7 +2,10 @@
 
 import json
 import os
+import sys
 from typing import Any
+
+_FAR = 1 << 62
 
 
 def text(path: str) -> str:
@@ -39,4 +42,25 @@ def lies(path: str) -> bool:
         return False
     except OSError:
         return True
+    return True
+
+
+def lock(descriptor: int) -> bool:
+    """Lock an open file as long as this process lives; False if another holds it."""
+    try:
+        if sys.platform == "win32":
+            import msvcrt
+
+            here = os.lseek(descriptor, 0, os.SEEK_CUR)
+            os.lseek(descriptor, _FAR, os.SEEK_SET)  # one byte far behind the end
+            try:
+                msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
+            finally:
+                os.lseek(descriptor, here, os.SEEK_SET)
+        else:
+            import fcntl
+
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError):
+        return False
     return True

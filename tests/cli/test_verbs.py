@@ -53,7 +53,7 @@ def test_without_a_verb_the_verbs_are_told(capsys: pytest.CaptureFixture[str]) -
     ("words", "meant"),
     [
         (("plam", "llama-8b"), "did you mean plan?"),
-        (("compress", "llama-8b"), "unknown verb 'compress'"),
+        (("shrink", "llama-8b"), "unknown verb 'shrink'"),
         (("plan", "llama-8b", "--gpu", "1xL4"), "did you mean --gpus?"),
         (("plan", "llama-8b", "--quantisation", "awq"), "did you mean --quantization?"),
         (("plan", "llama-8b", "--gpus", "4", "V100"), "quote"),

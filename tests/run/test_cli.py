@@ -12,6 +12,8 @@ from types import SimpleNamespace
 
 import pytest
 
+import memserve
+from memserve.run.__main__ import main
 from memserve.run.progress import Progress
 from memserve.run.store.results import Counts
 
@@ -167,3 +169,23 @@ def test_progress_is_live_on_a_terminal_and_plain_in_a_log(monkeypatch, capsys, 
     told = capsys.readouterr().err
     assert "3/9 done, 0 failed" in told
     assert ("\x1b" in told) is terminal
+
+
+def test_damaged_lines_are_told_and_set_aside(tmp_path, capsys, fake):
+    out = tmp_path / "a.jsonl"
+    memserve.run.run([f"p{number}" for number in range(5)], out, generator=fake(), progress=False)
+    assert main(["--verify", str(out)]) == 0
+    lines = out.read_bytes().splitlines(keepends=True)
+    out.write_bytes(b"".join([*lines[:2], lines[2].replace(b"P2", b"PX"), *lines[3:]]))
+    assert main(["--verify", str(out)]) == 1
+    assert "4 answers" in (said := capsys.readouterr().err) and "lines 3" in said
+    assert main(["--repair", str(out)]) == 0
+    summary = memserve.run.run([f"p{number}" for number in range(5)], out, generator=fake(), progress=False)
+    assert (summary.resumed, summary.done) == (4, 1)
+    assert main(["--verify", str(out)]) == 0
+    assert b"PX" in next(tmp_path.glob("a.damaged-*.jsonl")).read_bytes()
+
+
+def test_a_run_without_its_files_is_malformed(capsys):
+    assert main([]) == 2
+    assert "REQUESTS and -o" in capsys.readouterr().err

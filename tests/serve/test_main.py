@@ -86,6 +86,19 @@ def test_a_checkpoint_that_must_be_made_first_is_named_with_its_command(tmp_path
     assert "run: llama-quantize" in done.stderr
 
 
+@pytest.mark.parametrize("line", ["memserve compress {model} --to 2:4 -o out", "rm -r {model}"])
+def test_what_is_missing_is_made_when_told_to(tmp_path: Path, line: str) -> None:
+    """By our own verb, whose refusal comes through; another command in a plan is never run."""
+    (tmp_path / "config.json").write_text("{}")
+    making = line.format(model=tmp_path)
+    plan = _plan(tmp_path, command=["vllm", "serve", "./out"], checkpoint="./out", make_checkpoint=making)
+    done = _said(plan, "--make")
+    ours = making.startswith("memserve")
+    assert done.returncode == (1 if ours else 2)
+    assert ("could not be made" if ours else f"run: {making}") in done.stderr
+    assert (tmp_path / "config.json").exists()
+
+
 def test_the_saved_plan_alone_will_do(vllm: list[str], tmp_path: Path) -> None:
     file = tmp_path / "plan.json"
     file.write_text(json.dumps({"command": vllm, "env": {"MOOD": "dies"}, "model": {"id": "x"}}))

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 import memserve
+from memserve.engines.environment import requirements
 from memserve.errors import BackendMissing, EngineFailed
-from memserve.serve.environment import requirements
 
 RECORDER = """#!{python}
 import http.server, json, os, sys

@@ -14,9 +14,9 @@ import pytest
 
 import memserve
 from memserve.engines import installed
+from memserve.engines.environment import inherited
 from memserve.errors import InvalidInput
 from memserve.serve import planned, start
-from memserve.serve.environment import inherited
 
 MACHINES = [
     ("vllm", "4xL4"), ("vllm", "4xV100"), ("vllm", "2xMI300X"), ("sglang", "8xL4"), ("lmdeploy", "4xV100"),

@@ -48,7 +48,8 @@ class Target:
 def started(name: str, *, python: str | None = None, allow: tuple[str, ...] = (), most: int = 256,
             report: Callable[[str], None] = print) -> Iterator[Target]:  # fmt: skip
     """A plan's engine, started as `memserve serve` does and stopped in the end."""
-    from memserve.serve import environment, planned, server
+    from memserve.engines import environment
+    from memserve.serve import planned, server
 
     answer = planned.read(name, allow)
     plan = answer["plan"]

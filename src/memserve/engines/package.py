@@ -87,6 +87,11 @@ class Package(Plannable):
         """How the engine spends its time; None where nobody measured it."""
         return cast("EngineSpeed | None", self._optional("speed"))
 
+    @cached_property
+    def making(self) -> Mapping[str, Any] | None:
+        """What its own tools make, for `memserve compress`; None where it has none."""
+        return self._optional("making")
+
     def _optional(self, name: str) -> dict[str, Any] | None:
         """A file's rows, with those that it leaves out from the file that it is `like` (PACKAGE/FILE)."""
         try:

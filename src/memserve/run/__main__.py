@@ -30,9 +30,9 @@ def parser() -> cli.Parser:
     """Every option of the command."""
     words = cli.Parser("run", __doc__)
     add = words.add_argument
-    add("requests", metavar="REQUESTS", help="a .jsonl file of requests, or - for standard input")
+    add("requests", metavar="REQUESTS", nargs="?", help="a .jsonl file of requests, or - for standard input")
     add(
-        "-o", "--output", required=True, metavar="FILE",
+        "-o", "--output", metavar="FILE",
         help="the .jsonl file of answers; an existing one is resumed",
     )  # fmt: skip
     _add_generator(words.add_argument_group("who answers"))
@@ -102,6 +102,12 @@ def _add_run(group: argparse._ArgumentGroup) -> None:
     add("--batch", action="store_true", help="through the provider's batch service, and wait for the answers")
     add("--no-cache-marks", dest="cache_marks", action="store_false", help="leave prompts as they are")
     add("--batch-lines", metavar="FILE", help="write the answers in the common batch format, too, at the end")
+    add(
+        "--verify",
+        metavar="FILE",
+        help="ask nothing: whether each line of these answers is as it was written",
+    )
+    add("--repair", metavar="FILE", help="set lines that are not aside, so that they are asked again")
     add("--quiet", action="store_true", help="no progress, only the summary")
 
 
@@ -131,6 +137,12 @@ def _run(chosen: argparse.Namespace) -> int:
     from memserve.run.options import Options
     from memserve.run.summary import write as write_lines
 
+    if chosen.verify or chosen.repair:
+        return _verify(Path(chosen.verify or chosen.repair), mend=bool(chosen.repair))
+    if chosen.requests is None or chosen.output is None:
+        raise InvalidInput(
+            "a run needs REQUESTS and -o FILE", hint="memserve run requests.jsonl -o answers.jsonl"
+        )
     options = Options.of(
         **{name: getattr(chosen, name) for name in RUN},
         settings=_settings(chosen),
@@ -146,6 +158,17 @@ def _run(chosen: argparse.Namespace) -> int:
         write_lines(job.output, Path(chosen.batch_lines))
     cli.say(str(summary))
     return _code(job, summary)
+
+
+def _verify(path: Path, *, mend: bool) -> int:
+    from memserve.run.store.journal import repair, verify
+
+    whole, damaged = verify(path)
+    where = f"; {len(damaged)} are not: lines {', '.join(map(str, damaged[:20]))}" if damaged else ""
+    cli.say(f"{whole} answers of {path} are as they were written{where}")
+    if mend and damaged:
+        cli.say(f"set aside in {repair(path)}; run again: what is missing is asked again")
+    return cli.FAILED if damaged and not mend else cli.DONE
 
 
 def _settings(chosen: argparse.Namespace) -> dict[str, Any]:

@@ -13,14 +13,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from memserve import cli
+from memserve.engines import environment
 from memserve.errors import EngineFailed, InvalidInput, printable
-from memserve.serve import advice, environment, planned, server
+from memserve.serve import advice, planned, server
 
 if TYPE_CHECKING:
     import argparse
 
 _REFRESH_SECONDS = 5.0
-_OF_PLANS = ("python", "environment", "timeout", "allow", "dry_run")
+_OF_PLANS = ("python", "environment", "timeout", "allow", "make", "dry_run")
 _OF_BACKENDS = ("model", "options", "task", "name", "no_key", "concurrency", "queue", "max_body", "grace")
 
 
@@ -37,6 +38,7 @@ def parser() -> cli.Parser:
     add("--timeout", metavar="S", type=float, default=server.START_SECONDS, help="seconds to wait for it")
     add("--allow", metavar="WORD", nargs="+", default=[],
         help="what a plan may ask for beyond what the planner writes: a variable, a flag, ...")  # fmt: skip
+    add("--make", action="store_true", help="make the checkpoint that the plan says is to be made")
     add("--dry-run", action="store_true", help="say what would be done")
     _of_backends(parser.add_argument_group("a backend in this process, instead of a plan"))
     return parser
@@ -90,7 +92,7 @@ def _progress(line: str) -> None:
 
 
 def _serve(args: argparse.Namespace) -> int:
-    answer = planned.read(args.plan, args.allow)
+    answer = planned.read(args.plan, args.allow, make=args.make)
     plan = answer["plan"]
     if args.dry_run:
         variables = [f"{name}={value}" for name, value in (plan.get("env") or {}).items()]

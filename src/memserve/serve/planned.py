@@ -3,6 +3,7 @@
 import json
 import re
 import shlex
+import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -10,16 +11,16 @@ from typing import Any
 
 from memserve.engines import installed
 from memserve.engines.backend import server_of
+from memserve.engines.environment import requirements
 from memserve.engines.install import VISIBLE
-from memserve.errors import InvalidInput
-from memserve.serve.environment import requirements
+from memserve.errors import EngineFailed, InvalidInput
 
 _PINNED = re.compile(r"([A-Za-z0-9][\w.-]*)(\[[\w,.-]+\])?==[\w.+!]+")
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _WORDS = ("backend", "install", "checkpoint", "make_checkpoint")
 
 
-def read(name: str, consent: Sequence[str] = ()) -> dict[str, Any]:
+def read(name: str, consent: Sequence[str] = (), *, make: bool = False) -> dict[str, Any]:
     """The answer with its "plan", "model" and "machine", from a file or, for "-", from standard input."""
     try:
         text = sys.stdin.read() if name == "-" else Path(name).read_text(encoding="utf-8")
@@ -36,6 +37,7 @@ def read(name: str, consent: Sequence[str] = ()) -> dict[str, Any]:
     _well_formed(name, plan)
     _startable(name, plan)
     check(plan, consent)
+    _made(name, plan, make=make)
     return {"model": plan.get("model"), "machine": plan.get("machine"), **answer, "plan": plan}
 
 
@@ -71,9 +73,21 @@ def _startable(name: str, plan: dict[str, Any]) -> None:
             f"{name} is for {len(nodes)} nodes and this is one",
             hint="memserve.plan --emit slurm or kuberay writes what starts on each",
         )
-    making, place = plan.get("make_checkpoint"), plan.get("checkpoint")
-    if making and not Path(str(place)).exists():
-        raise InvalidInput(f"{name} needs {place}, which is not made yet", hint=f"run: {making}")
+
+
+def _made(name: str, plan: dict[str, Any], *, make: bool) -> None:
+    """The checkpoint is there; or it is made now, by our own command and no other."""
+    making, place = plan.get("make_checkpoint"), Path(str(plan.get("checkpoint")))
+    if not making or place.exists():
+        return
+    verb, words = shlex.split(making)[:2], shlex.split(making)[2:]
+    ours = verb == ["memserve", "compress"] and words[1::2] == ["--to", "-o"] and len(words) == 5
+    if not make or not ours:
+        hint = f"--make does it, or run: {making}" if ours else f"run: {making}"
+        raise InvalidInput(f"{name} needs {place}, which is not made yet", hint=hint)
+    done = subprocess.run([sys.executable, "-m", "memserve.compress", *words], check=False, stdout=sys.stderr)
+    if done.returncode:
+        raise EngineFailed(f"{place} could not be made", hint=f"exit code {done.returncode} of {making}")
 
 
 def check(plan: Mapping[str, Any], consent: Sequence[str] = ()) -> None:

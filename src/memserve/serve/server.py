@@ -19,11 +19,11 @@ from typing_extensions import Self
 
 from memserve.engines import installed
 from memserve.engines.backend import server_of
+from memserve.engines.environment import fetches, inherited
 from memserve.engines.server import Program
 from memserve.errors import BackendMissing, EngineFailed, InvalidInput, TimedOut
 from memserve.http.address import is_loopback
 from memserve.serve.advice import Diagnosis, diagnose
-from memserve.serve.environment import fetches, inherited
 
 _TAIL_BYTES = 65536
 PATIENCE = 10.0

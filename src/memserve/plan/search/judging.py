@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from memserve import files
+from memserve.engines import making
 from memserve.engines.backend import Plannable
 from memserve.engines.deployment import Deployment
 from memserve.engines.memory import Assumption, Footprint
@@ -98,27 +100,20 @@ def _usual_bits(checkpoint: Checkpoint) -> int:
 
 
 def to_make(model: ModelSpec, quantization: str, *, ascend: bool) -> Checkpoint | None:
-    """A checkpoint that does not exist yet, with the command that makes it; None where no recipe is known."""
-    short = model.id.rstrip("/").rsplit("/", 1)[-1]
-    family = quantization.split("-")[0]
-    recipe = _recipes().get("ascend" if ascend and quantization in BY_MODELSLIM else family)
-    if recipe is None:
+    """A checkpoint that does not exist yet, with the command that makes it; None where nobody makes it."""
+    vendor = "ascend" if ascend and quantization in BY_MODELSLIM else ""
+    kind, _, level = quantization.partition("-")
+    row = making.table(vendor)["methods"].get(kind)
+    if row is None or row.get("prunes") or not re.fullmatch(row.get("form", ""), level):
         return None
-    names = {
-        "{model}": model.id, "{name}": f"./{short}-{quantization}", "{short}": short,
-        "{level}": quantization.removeprefix("gguf-").upper(), "{quantization}": quantization,
-    }  # fmt: skip
-    make = str(recipe["command"])
-    for name, word in names.items():
-        make = make.replace(name, word)
-    file = names["{name}"] + (".gguf" if family == "gguf" else "")
-    return Checkpoint(file, quantization, f"to be made first: {recipe['source']}", make=make)
-
-
-@cache
-def _recipes() -> dict[str, dict[str, str]]:
-    rows: dict[str, dict[str, str]] = files.table(__file__, "recipes.json")
-    return rows
+    short = model.id.rstrip("/").rsplit("/", 1)[-1]
+    folder = f"./{short}-{quantization}"
+    words = {"{model}": model.id, "{target}": folder, "{short}": short, "{method}": quantization}
+    make = row.get("command", "memserve compress {model} --to {method} -o {target}")
+    for name, word in words.items():
+        make = make.replace(name, shlex.quote(word))
+    place = f"{folder}/{short}-{quantization}.gguf" if level else folder
+    return Checkpoint(place, quantization, f"to be made first: {row['source']}", make=make)
 
 
 def fitted(backend: Plannable, model: ModelSpec, machine: Machine,

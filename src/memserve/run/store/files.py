@@ -7,7 +7,6 @@ import logging
 import os
 import re
 import stat
-import sys
 import threading
 from collections.abc import Callable
 from contextlib import suppress
@@ -111,35 +110,6 @@ def sync_folder(path: Path) -> None:
             raise RunError(f"cannot sync the folder of {path}: {broken.strerror}") from broken
     finally:
         os.close(descriptor)
-
-
-if sys.platform == "win32":
-    import msvcrt
-
-    FAR = 1 << 62
-
-    def lock(descriptor: int) -> bool:
-        """Lock one byte far behind the end; False if somebody else holds it."""
-        here = os.lseek(descriptor, 0, os.SEEK_CUR)
-        os.lseek(descriptor, FAR, os.SEEK_SET)
-        try:
-            msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
-        except OSError:
-            return False
-        finally:
-            os.lseek(descriptor, here, os.SEEK_SET)
-        return True
-
-else:
-    import fcntl
-
-    def lock(descriptor: int) -> bool:
-        """Lock the file; False if somebody else holds it."""
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
-        return True
 
 
 STORES = ("s3", "obs", "gs")

@@ -10,10 +10,12 @@ import os
 import shutil
 import stat
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 from memserve.errors import InvalidInput, JournalBroken, OutputInUse, RunError, StorageFull
+from memserve.files import lock
 from memserve.run.store import files, record
 
 SYNC_SECONDS = 0.5
@@ -253,7 +255,7 @@ def _opened(path: Path) -> int:
             f"cannot write answers to {path}: {broken.strerror}"
         ) from broken
     try:
-        held = files.lock(descriptor)
+        held = lock(descriptor)
     except OSError as broken:
         os.close(descriptor)
         raise InvalidInput(f"cannot lock {path}: {broken.strerror}", hint="name another output") from broken
@@ -272,3 +274,36 @@ def _set_aside(path: Path) -> None:
         number += 1
     path.rename(kept)
     _log.warning("kept the earlier answers as %s", kept)
+
+
+def verify(path: Path) -> tuple[int, list[int]]:
+    """Whole lines of an answers file, and the numbers of those that are not what was written."""
+    try:
+        with path.open("rb") as file:
+            stamps = [record.stamp(raw) is not None for raw in file]
+    except OSError as broken:
+        raise InvalidInput(f"cannot read {path}: {broken.strerror}") from broken
+    return sum(stamps), [number for number, whole in enumerate(stamps, 1) if not whole]
+
+
+def repair(path: Path) -> Path | None:
+    """Set the lines that are not what was written aside, to be asked again; the file that has them."""
+    damaged = verify(path)[1]
+    if not damaged:
+        return None
+    descriptor = _opened(path)
+    aside = path.with_name(f"{path.stem}.damaged-{time.time_ns()}{path.suffix}")
+    kept = path.with_name(f"{path.name}.repaired")
+    try:
+        with path.open("rb") as source, os.fdopen(files.create(aside), "wb") as bad, \
+                os.fdopen(files.create(kept), "wb") as good:  # fmt: skip
+            for number, raw in enumerate(source, 1):
+                (bad if number in set(damaged) else good).write(raw)
+            for file in (bad, good):
+                file.flush()
+                os.fsync(file.fileno())
+        kept.replace(path)
+        files.sync_folder(path)
+    finally:
+        os.close(descriptor)
+    return aside

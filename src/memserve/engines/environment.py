@@ -43,9 +43,7 @@ def make(install: str, *, folder: Path | None = None, python: str | None = None,
          report: Callable[[str], None] = print) -> Path:  # fmt: skip
     """The interpreter of an environment with those packages; made only if it is not there yet."""
     variables, wanted = requirements(install)
-    what = [*(f"{name}={value}" for name, value in variables.items()), *wanted]
-    name = hashlib.sha256("\0".join([*what, python or sys.version.split()[0]]).encode()).hexdigest()[:16]
-    place = folder or home() / name
+    place = folder or _place(install, python)
     interpreter = place / "bin" / "python"
     if (place / _DONE).exists():
         return interpreter
@@ -57,6 +55,18 @@ def make(install: str, *, folder: Path | None = None, python: str | None = None,
         _run(command, variables)
     (place / _DONE).write_text(install + "\n", encoding="utf-8")
     return interpreter
+
+
+def is_made(install: str) -> bool:
+    """Whether that environment is there already."""
+    return (_place(install, None) / _DONE).exists()
+
+
+def _place(install: str, python: str | None) -> Path:
+    variables, wanted = requirements(install)
+    what = [*(f"{name}={value}" for name, value in variables.items()), *wanted]
+    name = hashlib.sha256("\0".join([*what, python or sys.version.split()[0]]).encode()).hexdigest()[:16]
+    return home() / name
 
 
 def _steps(place: Path, wanted: Sequence[str], python: str | None) -> list[list[str]]:

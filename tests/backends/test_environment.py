@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from memserve.engines import environment
 from memserve.errors import EngineFailed, InvalidInput
-from memserve.serve import environment
 
 if TYPE_CHECKING:
     from pathlib import Path

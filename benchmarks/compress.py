@@ -1,0 +1,122 @@
+"""Checkpoints that `memserve compress` makes, judged again by plain code, and the library's CPU beside ours.
+
+python benchmarks/compress.py MODEL --python PATH [--to METHOD ...] [--samples N] [--plain]
+
+MODEL: a folder with 16-bit weights. PATH: an interpreter with the library (for gguf with llama.cpp, too).
+`told` is the rise of perplexity in report.json, `plain` the same by transformers alone on the same windows;
+--plain also makes the checkpoint (fp8, w8a8) by a script of the library's own calls: CPU seconds of both.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from memserve.compress import text
+
+METHODS = ("fp8", "w8a8", "w4a16", "nf4", "int8", "layers:2", "width:0.75", "layers:2+w4a16")
+WINDOW, WINDOWS, LENGTH = 256, 4, 128
+PLAIN = f"""
+import math, sys, torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+words = AutoTokenizer.from_pretrained(sys.argv[1])
+ids = torch.tensor(words(open(sys.argv[3]).read(), add_special_tokens=False)["input_ids"])
+ids = ids[: {WINDOW} * {WINDOWS}].view({WINDOWS}, {WINDOW})
+found = []
+for folder in sys.argv[1:3]:
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype="auto").eval()
+    with torch.no_grad():
+        logits = [model(row[None]).logits[0, :-1].float() for row in ids]
+    losses = [torch.nn.functional.cross_entropy(one, row[1:]) for one, row in zip(logits, ids)]
+    found.append(math.exp(sum(map(float, losses)) / len(losses)))
+print(found[1] / found[0] - 1)
+"""
+LIBRARY = """
+import sys, torch
+from datasets import Dataset
+from llmcompressor import oneshot
+from llmcompressor.modifiers.quantization import QuantizationModifier
+from llmcompressor.modifiers.transform.smoothquant import SmoothQuantModifier
+from transformers import AutoModelForCausalLM, AutoTokenizer
+source, target, to, file, samples = sys.argv[1:]
+model = AutoModelForCausalLM.from_pretrained(source, dtype="auto")
+words = AutoTokenizer.from_pretrained(source)
+more = {}
+scheme = {"fp8": "FP8_DYNAMIC", "w8a8": "W8A8"}[to]
+recipe = [QuantizationModifier(targets="Linear", scheme=scheme, ignore=["lm_head"])]
+if to == "w8a8":
+    ids = words(open(file).read(), add_special_tokens=False)["input_ids"]
+    rows = [ids[at * 128 : at * 128 + 128] for at in range(int(samples))]
+    more = {"dataset": Dataset.from_dict({"input_ids": rows, "attention_mask": [[1] * 128 for _ in rows]}),
+            "max_seq_length": 128, "num_calibration_samples": len(rows)}
+    recipe.insert(0, SmoothQuantModifier(smoothing_strength=0.8, ignore=["lm_head"]))
+oneshot(model=model, recipe=recipe, **more)
+model.save_pretrained(target, save_compressed=True)
+words.save_pretrained(target)
+"""
+
+
+def cpu(*words: str) -> tuple[float, str]:
+    """CPU seconds of a process with all its threads, and what it printed."""
+    before = os.times()
+    done = subprocess.run(words, capture_output=True, text=True, check=True)
+    after = os.times()
+    spent = after.children_user + after.children_system - before.children_user - before.children_system
+    return spent, done.stdout
+
+
+def made(args: argparse.Namespace, to: str, folder: Path) -> dict[str, Any]:
+    """The report of one call."""
+    words = [word for one in to.split("+") for word in ("--to", one)]
+    sizes = {"samples": args.samples, "length": LENGTH, "window": WINDOW, "windows": WINDOWS}
+    words += [word for name, size in sizes.items() for word in (f"--{name}", str(size))]
+    call = [sys.executable, "-m", "memserve.compress", args.model, *words, "-o", str(folder), "--json"]
+    report: dict[str, Any] = json.loads(cpu(*call, "--python", args.python)[1])
+    return report
+
+
+def row(args: argparse.Namespace, to: str, scratch: Path) -> str:
+    """One line of the table."""
+    folder = scratch / to.replace(":", "-")
+    report = made(args, to, folder)
+    judged = scratch / "judged.txt"
+    plain = "-"
+    if not to.startswith("gguf"):
+        said = cpu(args.python, "-c", PLAIN, args.model, str(folder), str(judged))[1]
+        plain = f"{float(said.split()[-1]):+.2%}"
+    beside = "-"
+    if args.plain and to in ("fp8", "w8a8"):
+        words = [args.model, str(scratch / "plain"), to, str(scratch / "calibration.txt"), str(args.samples)]
+        alone, ours = cpu(args.python, "-c", LIBRARY, *words)[0], report["steps"][1]["cpu_seconds"]
+        beside = f"{ours:.1f} s after imports, {alone:.1f} s for a plain script"
+    size = report["after"]["bytes"] / 2**20
+    cells = (to, f"{size:.1f} MiB, {report['ratio']:.2f} x", f"{report['loss']:+.2%}", plain,
+             f"{report['greedy_agreement']:.0%}", f"{report['kl']:.4f}", report["grade"], beside)  # fmt: skip
+    return f"| {' | '.join(cells)} |"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
+    parser.add_argument("model")
+    parser.add_argument("--python", default=sys.executable)
+    parser.add_argument("--to", nargs="+", default=METHODS)
+    parser.add_argument("--samples", type=int, default=16)
+    parser.add_argument("--plain", action="store_true")
+    args = parser.parse_args()
+    print("| method | weights | told | plain | same greedy tokens | KL | grade | CPU |")
+    with tempfile.TemporaryDirectory() as name:
+        words = text.read(None)
+        (Path(name) / "judged.txt").write_text(words.judged, encoding="utf-8")
+        (Path(name) / "calibration.txt").write_text(words.calibration, encoding="utf-8")
+        for to in args.to:
+            print(row(args, to, Path(name)), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,226 @@
+"""What `memserve compress` knows and refuses before any work: words, shapes, disk, memory, text."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import shutil
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+import memserve
+from memserve.compress import checks, text
+from memserve.compress.__main__ import main, parser
+from memserve.compress.analysis import strategies
+from memserve.compress.report import Gate, judge
+from memserve.engines import making
+from memserve.errors import DoesNotFit, InvalidInput
+from memserve.model import catalogue
+from memserve.plan.search.judging import to_make
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+Said = pytest.CaptureFixture[str]
+LLAMA = {
+    "architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": 576,
+    "intermediate_size": 1536,
+    "num_hidden_layers": 4, "num_attention_heads": 9, "num_key_value_heads": 3, "vocab_size": 1000,
+    "max_position_embeddings": 512, "torch_dtype": "bfloat16",
+}  # fmt: skip
+
+
+def config(folder: Path, **fields: Any) -> str:
+    (folder / "config.json").write_text(json.dumps({**LLAMA, **fields}))
+    return str(folder)
+
+
+def dry(capsys: Said, *words: str, code: int = 0) -> dict[str, Any]:
+    assert main([*words, "--dry-run", "--json"]) == code
+    found: dict[str, Any] = json.loads(capsys.readouterr().out)
+    return found
+
+
+def failed(found: dict[str, Any]) -> list[str]:
+    return [check["said"] for check in found["checks"] if not check["ok"]]
+
+
+MALFORMED = (
+    "--to fp9", "--to layers", "--to layers:0", "--to layers:1.5", "--to width:1", "--to width:0",
+    "--to fp8:2", "--to gguf-q9", "--to gguf", "--to fp8 --to awq", "--to layers:1 --to layers:2", "",
+    "--for 7xNOTHING", "--to fp8 --max-loss x", "--to fp8 --memory 16", "--to fp8 --python /no/python",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("line", MALFORMED)
+def test_malformed_words_end_with_2(tmp_path: Path, capsys: Said, line: str) -> None:
+    words = line.split()
+    assert main([config(tmp_path), *words, "-o", str(tmp_path / "out")]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+@pytest.mark.parametrize(("to", "says"), [
+    ("2:4", "no engine runs 2:4"), ("qat", "trainer"), ("distill", "docs/compress.md"),
+    ("layers:4", "4 layers"),
+])  # fmt: skip
+def test_what_cannot_be_had_is_refused(tmp_path: Path, capsys: Said, to: str, says: str) -> None:
+    assert main([config(tmp_path), "--to", to, "-o", str(tmp_path / "out")]) == 1
+    assert says in capsys.readouterr().err
+    assert not list(tmp_path.glob("out*"))
+
+
+@pytest.mark.parametrize(("hidden", "inner", "group"),
+                         [(576, 1536, 64), (1024, 4096, 128), (96, 160, 32), (576, 1500, None)])  # fmt: skip
+def test_the_group_comes_from_the_shapes(
+    tmp_path: Path, capsys: Said, hidden: int, inner: int, group: int | None
+) -> None:
+    sizes = {"hidden_size": hidden, "intermediate_size": inner, "num_attention_heads": hidden // 32}
+    model = config(tmp_path, head_dim=32, **sizes)
+    found = dry(capsys, model, "--to", "w4a16", code=0 if group else 1)
+    said = next(check["said"] for check in found["checks"] if check["name"] == "w4a16")
+    assert said.endswith(f"groups of {group}") if group else "down_proj has 1500" in said
+
+
+def test_no_room_on_the_disk_is_told_before_work(
+    tmp_path: Path, capsys: Said, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    full = shutil.disk_usage(tmp_path)._replace(free=1000)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: full)
+    assert main([config(tmp_path), "--to", "fp8", "-o", str(tmp_path / "out")]) == 1
+    assert "disk" in capsys.readouterr().err
+    assert not list(tmp_path.glob("out*"))
+
+
+def test_too_little_memory_is_told_before_work(capsys: Said) -> None:
+    found = dry(capsys, "deepseek-v3", "--to", "w4a16", code=1)
+    assert any("stored as fp8" in said or "GiB are needed" in said for said in failed(found))
+
+
+@pytest.mark.parametrize("model", ["sentence-transformers/all-MiniLM-L6-v2", "Qwen/Qwen2.5-7B-Instruct-AWQ"])
+def test_what_is_no_16_bit_generator_is_refused(capsys: Said, model: str) -> None:
+    assert failed(dry(capsys, model, "--to", "fp8", code=1))
+
+
+def test_pruning_and_quantizing_combine_in_that_order() -> None:
+    assert [one.name for one in making.read(["w4a16", "layers:2"])] == ["layers:2", "w4a16"]
+
+
+def test_predicted_bytes_fall_with_every_step(tmp_path: Path, capsys: Said) -> None:
+    model = config(tmp_path)
+    sizes = [dry(capsys, model, *words)["predicted_bytes"] for words in (
+        ["--to", "layers:1"], ["--to", "layers:2"], ["--to", "layers:2", "--to", "width:0.5"],
+        ["--to", "layers:2", "--to", "width:0.5", "--to", "fp8"])]  # fmt: skip
+    assert sizes == sorted(sizes, reverse=True) and len({*sizes}) == 4
+
+
+@pytest.mark.parametrize(("gpus", "runs", "refused"), [
+    ("4xV100", {"gptq", "nf4", "gguf-q4_k_m"}, {"fp8", "nvfp4"}), ("1xH100", {"fp8", "w8a8", "gptq"}, set()),
+    ("1xT4", {"gptq", "awq"}, set()), ("8x910B4", {"gguf-q8_0"}, {"nf4", "nvfp4", "int8"}),
+    ("cpu", {"gguf-q4_k_m"}, {"nvfp4"}),
+])  # fmt: skip
+def test_the_card_decides_what_is_offered(gpus: str, runs: set[str], refused: set[str]) -> None:
+    found = strategies(memserve.model.load("openchat/openchat_3.5"), memserve.hardware.parse(gpus), Gate())
+    told = {one["method"]: one["refused"] for one in found}
+    assert {name for name in runs if told[name]} == set() == {name for name in refused if not told[name]}
+    assert all(one["risk"] and one["loss_source"] for one in found)
+    order = [bool(one["refused"]) for one in found]
+    assert order == sorted(order)
+
+
+def test_targets_refuse_what_is_predicted_to_miss_them() -> None:
+    spec, machine = memserve.model.load("llama-8b"), memserve.hardware.parse("1xL4")
+    found = strategies(spec, machine, Gate(memory=6 << 30, min_speedup=1.5))
+    kept = [one for one in found if not one["refused"]]
+    assert kept and all(one["bytes"] <= 6 << 30 and one["speedup"] >= 1.5 for one in kept)
+    assert any("MiB" in one["refused"] for one in found)
+
+
+def test_every_command_that_the_planner_prints_is_read_back(tmp_path: Path) -> None:
+    """Its checks pass, or say why, before any work."""
+    made = 0
+    kinds = [method.name for method in making.quantizations()]
+    for row in [*catalogue.rows()][::3]:
+        spec = memserve.model.load(row.id)
+        for kind in kinds:
+            checkpoint = to_make(spec, kind, ascend=False)
+            assert checkpoint is not None and checkpoint.make is not None
+            verb, *words = shlex.split(checkpoint.make)[1:]
+            args = parser().read(words)
+            order = checks.Order(spec, making.read(args.to), None, 256, 256, 8)
+            found = checks.run(order, tmp_path)
+            folder = checkpoint.id.rpartition("/")[0] if kind.startswith("gguf") else checkpoint.id
+            assert (verb, args.model, f"./{args.output}") == ("compress", spec.id, folder)
+            assert all(check["said"] for check in found)
+            made += 1
+    assert made >= 500
+
+
+def test_on_ascend_the_maker_s_own_tool_is_named() -> None:
+    spec = memserve.model.load("llama-8b")
+    made = to_make(spec, "w8a8", ascend=True)
+    assert made is not None and str(made.make).startswith("msmodelslim quant")
+    with pytest.raises(DoesNotFit, match="msmodelslim quant"):
+        making.read(["w8a8"], "ascend")
+    assert making.read(["w8a8"])[0].row["library"] == "llmcompressor"
+
+
+def test_routers_towers_heads_and_narrow_projections_are_left_alone() -> None:
+    layer = "model.layers.1."
+    alone = ("lm_head", "model.language_model.lm_head", "visual.blocks.0.attn.qkv", f"{layer}mlp.gate",
+             f"{layer}block_sparse_moe.gate", f"{layer}mlp.shared_expert_gate", f"{layer}feed_forward.router",
+             "model.vision_tower.layers.0.self_attn.q_proj", f"{layer}self_attn.kv_a_proj_with_mqa",
+             f"{layer}self_attn.q_a_proj")  # fmt: skip
+    inner = ("mlp.gate_proj", "self_attn.q_proj", "mlp.experts.7.up_proj", "mlp.down_proj")
+    touched = [f"{layer}{name}" for name in inner]
+    assert [name for name in alone if not making.is_left_alone(name)] == []
+    assert [name for name in touched if making.is_left_alone(name)] == []
+
+
+@pytest.mark.parametrize(("loss", "saving", "grade"), [
+    (0.005, 0.4, "excellent"), (0.005, 0.2, "good"), (0.02, 0.5, "good"), (0.05, 0.5, "acceptable"),
+    (0.2, 0.7, "needs work"), (0.0, 0.0, "needs work"),
+])  # fmt: skip
+def test_grades(loss: float, saving: float, grade: str) -> None:
+    before = {"perplexity": 10.0, "bytes": 1000, "tokens_per_s": 5.0}
+    after = {"perplexity": 10 * (1 + loss), "bytes": round(1000 * (1 - saving)), "tokens_per_s": 5.0,
+             "greedy_agreement": 1.0, "kl": 0.0}  # fmt: skip
+    assert judge(before, after, Gate(), ())["grade"] == grade
+
+
+def test_the_gate_refuses_what_nobody_can_compare() -> None:
+    assert Gate(0.02).refuses(1, float("nan"), None)
+    assert not Gate(0.02).refuses(1, 0.02, None)
+    assert Gate(0.02).refuses(1, 0.0201, None)
+
+
+def test_one_s_own_text_is_split_and_hashed(tmp_path: Path) -> None:
+    file = tmp_path / "mine.txt"
+    parts = [f"Paragraph {number} speaks of something else than all the others do." for number in range(20)]
+    file.write_text("\n\n".join(parts))
+    found = text.read(str(file))
+    assert {*found.calibration.split("\n\n"), *found.judged.split("\n\n")} == {*parts}
+    assert not {*found.calibration.split("\n\n")} & {*found.judged.split("\n\n")}
+    assert found.sha256 == text.sha256(file.read_text())
+    file.write_text("too short")
+    with pytest.raises(InvalidInput, match="paragraphs"):
+        text.read(str(file))
+
+
+def test_a_run_s_requests_are_a_text(tmp_path: Path) -> None:
+    part = {"role": "user", "content": [{"type": "text", "text": "x"}]}
+    rows: list[dict[str, Any]] = [
+        {"id": "1", "prompt": "one"}, {"prompt": [{"role": "user", "content": "two"}]}, {"prompt": "six"},
+        {"custom_id": "3", "body": {"messages": [part]}}, {"id": "4", "prompt": "four", "text": "an answer"},
+        {"messages": [{"role": "user", "content": "five"}]},
+    ]  # fmt: skip
+    file = tmp_path / "requests.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    found = text.read(str(file))
+    said = (found.calibration + "\n\n" + found.judged).split("\n\n")
+    assert sorted(said) == ["five", "four\nan answer", "one", "six", "two", "x"]
+
+
+def test_the_manual_needs_no_hub_and_no_file() -> None:
+    first, second = text.read(None), text.read(None)
+    assert first == second and len(first.calibration) > 100_000 and len(first.judged) > 10_000
