@@ -13,8 +13,9 @@ from typing import Any
 
 PAGE = Path(__file__).with_name("support.md")
 FIELDS = (
-    "chat", "raw", "token_ids", "temperature", "top_k", "min_p", "seed", "stop", "n", "logprobs", "score",
-    "schema", "regex", "choices", "truncate", "stream", "deterministic", "count_tokens", "tokenizer",
+    "chat", "raw", "token_ids", "tools", "thinking", "temperature", "top_k", "min_p", "seed", "stop", "n",
+    "logprobs", "score", "schema", "regex", "choices", "truncate", "stream", "deterministic", "count_tokens",
+    "tokenizer",
 )  # fmt: skip
 HEAD = """# What each backend does, and what was judged
 
@@ -25,8 +26,9 @@ backend refuses the setting before any work. See [conformance](conformance.md).
 
 
 def reports(folder: Path) -> dict[str, dict[str, Any]]:
-    """Every report by its name."""
-    return {path.stem: json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))}
+    """Every report by its name; of a backend's several the last tells its capabilities."""
+    paths = sorted(folder.glob("*.json"), key=lambda path: path.stem)
+    return {path.stem: json.loads(path.read_text()) for path in paths}
 
 
 def judged(found: dict[str, dict[str, Any]]) -> str:
@@ -58,6 +60,8 @@ def matrix(found: dict[str, dict[str, Any]]) -> str:
 def _cell(value: Any) -> str:
     if value is True:
         return "yes"
+    if isinstance(value, list):
+        return ", ".join(map(str, sorted(value))) or "-"
     return "-" if value in (False, 0, None) else str(value)
 
 

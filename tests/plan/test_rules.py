@@ -197,5 +197,7 @@ def test_vllm_on_a_cpu_is_planned_when_asked_for() -> None:
     left_out = next(one for one in memserve.plan.candidates(model, "cpu-64GB") if one.backend == "vllm")
     assert "--backend vllm" in left_out.reason or "0.32.0" in left_out.reason
     assert memserve.plan.best(model, "cpu-64GB").backend != "vllm"
-    with pytest.raises(DoesNotFit, match="W8A8 weights, not fp8"):
-        memserve.plan.best(model, "cpu-64GB", backend="vllm", quantization="fp8")
+    for quantization in ("fp8", "w4a16", "w8a8"):
+        assert memserve.plan.best("llama-8b", "cpu-64GB", backend="vllm", quantization=quantization).fits
+    with pytest.raises(DoesNotFit, match="no nvfp4 kernel for a CPU"):
+        memserve.plan.best("llama-8b", "cpu-64GB", backend="vllm", quantization="nvfp4")
