@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from memserve.errors import BackendMissing, InvalidInput
-from memserve.extras import install_line
+from memserve.missing import install_line
 from memserve.protocol import Task
 from memserve_ascend.launch import BLOCK, settings
 from memserve_vllm import engine as vllm

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from memserve.errors import Closed, InvalidInput
-from memserve.extras import need
+from memserve.missing import need
 from memserve.protocol import Embeddings, Ranking, Usage
 from memserve_embedded import EMBEDDING, RERANKING
 from memserve_embedded.fetch import known, ready

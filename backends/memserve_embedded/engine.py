@@ -4,7 +4,7 @@ from importlib.util import find_spec
 from typing import Any
 
 from memserve.errors import InvalidInput, Unsupported
-from memserve.extras import missing
+from memserve.missing import missing
 from memserve.protocol import Task
 
 OWN_NAMES = ("default", "smollm2", "minilm")

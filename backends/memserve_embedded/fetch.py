@@ -19,7 +19,7 @@ from zipfile import BadZipFile, ZipFile
 import numpy as np
 
 from memserve.errors import ConnectionFailed, ModelUnreadable
-from memserve.extras import need
+from memserve.missing import need
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -16,7 +16,7 @@ import numpy as np
 
 from memserve.client.offers import failure
 from memserve.errors import Closed, EngineFailed, MemserveError
-from memserve.extras import need
+from memserve.missing import need
 from memserve.protocol import (
     Completion,
     Delta,

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from memserve.errors import InvalidInput
-from memserve.extras import need
+from memserve.missing import need
 from memserve.protocol import Request
 from memserve.tokens.calling import Calling
 from memserve.tokens.grammar import written

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from memserve.errors import MemserveError
-from memserve.extras import need
+from memserve.missing import need
 from memserve.protocol import Delta, FinishReason, Request, TokenLogprob
 from memserve.tokens.detokenizer import Detokenizer
 from memserve_embedded.grammar import Matcher

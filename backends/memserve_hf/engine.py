@@ -5,7 +5,7 @@ from dataclasses import fields
 from typing import Any
 
 from memserve.errors import InvalidInput, Unsupported
-from memserve.extras import need
+from memserve.missing import need
 from memserve.protocol import Task
 from memserve_hf.options import AT_BEST, Options, read
 

@@ -14,8 +14,8 @@ import torch
 
 from memserve import pictures
 from memserve.errors import Closed, MemserveError, ModelUnreadable, Unsupported
-from memserve.extras import release_of
 from memserve.hardware.machine import GIB
+from memserve.missing import release_of
 from memserve.protocol import Capabilities, Completion, Delta, Request, Sample, Score, ScorePrompts
 from memserve.tokens.detokenizer import Detokenizer
 from memserve.tokens.prompts import Prepared, Prompts, Tokenizing

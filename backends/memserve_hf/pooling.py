@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from memserve.errors import InvalidInput, ModelUnreadable
-from memserve.extras import release_of
+from memserve.missing import release_of
 from memserve.protocol import Capabilities, Embeddings, Ranking, Usage
 from memserve_hf.decoding.worker import Worker
 from memserve_hf.encoding import Encoder, Tokens, batches, classes, normalized, pad, recipe, torch_forward

@@ -14,8 +14,8 @@ from memserve.errors import (
     ModelUnreadable,
     Unsupported,
 )
-from memserve.extras import need
 from memserve.hardware.machine import GIB
+from memserve.missing import need
 from memserve.model.spec import ModelSpec
 from memserve.options import named, value
 from memserve.protocol import Capabilities, Embeddings, Task, Usage

@@ -5,7 +5,7 @@ from typing import Any
 
 from memserve.engines.install import words
 from memserve.errors import InvalidInput, Unsupported
-from memserve.extras import missing
+from memserve.missing import missing
 from memserve.protocol import Capabilities, Task
 
 capabilities = Capabilities(

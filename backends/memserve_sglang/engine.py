@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from memserve.errors import Closed, InvalidInput, Unsupported
-from memserve.extras import need
+from memserve.missing import need
 from memserve.protocol import Capabilities, Embeddings, Task, Usage
 from memserve_sglang.host import Host
 

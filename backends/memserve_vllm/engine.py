@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from memserve.errors import InvalidInput, Unsupported
-from memserve.extras import need
+from memserve.missing import need
 from memserve.protocol import Capabilities, Task
 
 __all__ = ["capabilities", "open_engine"]

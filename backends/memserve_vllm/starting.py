@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from memserve.errors import EngineFailed, InvalidInput, ModelUnreadable
-from memserve.extras import missing
+from memserve.missing import missing
 from memserve.options import named, value
 
 

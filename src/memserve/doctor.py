@@ -10,7 +10,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from memserve import cli, registry
 from memserve.errors import MemserveError
-from memserve.extras import release_of
+from memserve.missing import release_of
 from memserve.plan.page import Section, Shown
 
 HEADER = ("", "state", "keys", "here", "missing")

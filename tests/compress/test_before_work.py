@@ -17,7 +17,7 @@ from memserve.compress.report import Gate, judge
 from memserve.engines import making
 from memserve.errors import DoesNotFit, InvalidInput
 from memserve.model import catalogue
-from memserve.plan.search.judging import to_make
+from memserve.plan.search.checkpoints import to_make
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -11,7 +11,7 @@ import pytest
 import memserve
 from memserve import registry
 from memserve.errors import BackendMissing, ConnectionFailed, InvalidInput, ModelUnreadable, Unsupported
-from memserve.extras import need
+from memserve.missing import need
 from memserve_embedded import fetch
 
 if TYPE_CHECKING:

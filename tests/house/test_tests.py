@@ -100,7 +100,7 @@ def silent_ends(source: str) -> list[int]:
 
 
 def skips_without_a_cause(source: str) -> list[int]:
-    """Lines that skip where a library is missing and do not say what installs it: support/extras.py does."""
+    """Lines that skip where a library is missing and do not say what installs it: support/missing.py does."""
     calls = (node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call))
     missing = (call for call in calls if getattr(call.func, "attr", "") == "importorskip")
     return [call.lineno for call in missing if "reason" not in {word.arg for word in call.keywords}]

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from memserve.errors import BadAnswer
-from memserve.http.engine import Event, Parser
+from memserve.http.sse import Event, Parser
 
 WORDS = (
     'data: {"a": "x\u2028\u0085y"}\n\n: c\n\nevent: ping\ndata:1\ndata: 2\n\nid: 3\nretry: 5\n\ndata\n\n'

@@ -8,7 +8,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from memserve.errors import InvalidInput
-from memserve.extras import missing, need
+from memserve.missing import missing, need
 from memserve.protocol import Request
 from memserve.tokens.grammar import structural_tag
 from memserve.tokens.prompts import Prepared

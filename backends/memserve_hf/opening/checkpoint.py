@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from memserve.errors import DoesNotFit, InvalidInput, MemserveError, ModelUnreadable, UnknownName
-from memserve.extras import missing, need, release_of
 from memserve.hardware.machine import GIB
+from memserve.missing import missing, need, release_of
 from memserve.model.spec import ModelSpec
 from memserve.plan import Plan
 from memserve_hf.opening.device import Place, free_bytes

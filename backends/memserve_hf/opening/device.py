@@ -9,7 +9,7 @@ from importlib.util import find_spec
 from typing import Any
 
 from memserve.errors import InvalidInput, Unsupported
-from memserve.extras import need, release_of
+from memserve.missing import need, release_of
 from memserve_hf.options import Options
 
 _BF16_CAPABILITY = (8, 0)

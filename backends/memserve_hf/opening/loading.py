@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from memserve.errors import ModelUnreadable, Unsupported
-from memserve.extras import missing, need
+from memserve.missing import missing, need
 from memserve_hf.opening.checkpoint import Checkpoint, config_for
 from memserve_hf.opening.device import Place
 from memserve_hf.options import Options

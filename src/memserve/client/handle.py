@@ -13,7 +13,7 @@ from memserve import registry
 from memserve.client.async_driver import AsyncDriver
 from memserve.client.batch_driver import BatchDriver
 from memserve.errors import BackendMissing, Closed, InvalidInput, Unsupported
-from memserve.extras import install_line
+from memserve.missing import install_line
 from memserve.protocol import (
     AsyncEngine,
     Backend,

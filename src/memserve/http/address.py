@@ -1,85 +1,12 @@
-"""Where a server is (loopback never behind a proxy), and keys that cannot be printed."""
+"""Where a server is: loopback never behind a proxy."""
 
-import re
 from base64 import b64encode
-from collections.abc import Iterable
 from dataclasses import dataclass, field
-from html import escape
 from ipaddress import ip_address
-from typing import NoReturn
-from urllib.parse import SplitResult, quote, unquote, urlsplit, urlunsplit
+from urllib.parse import SplitResult, unquote, urlsplit, urlunsplit
 from urllib.request import getproxies, proxy_bypass
 
 from memserve.errors import InvalidInput
-
-MASK = "***"
-_SHORT = 8
-
-
-class Secret:
-    """A key whose repr is a mask; `reveal` is for the header alone."""
-
-    __slots__ = ("_value",)
-
-    def __init__(self, value: str) -> None:
-        self._value = value
-
-    def reveal(self) -> str:
-        """The key itself."""
-        return self._value
-
-    def __repr__(self) -> str:
-        return f"Secret({MASK!r})"
-
-    def __bool__(self) -> bool:
-        return bool(self._value)
-
-    def __reduce__(self) -> NoReturn:
-        raise TypeError("a secret is not written down")
-
-
-class Mask:
-    """Replaces every known key, in any of the forms in which a server may echo it."""
-
-    def __init__(self, secrets: Iterable[str] = ()) -> None:
-        self._pattern: re.Pattern[str] | None = None
-        self._known: set[str] = set()
-        self.add(*secrets)
-
-    def add(self, *secrets: str) -> None:
-        """Learn further keys, a fresh token for example."""
-        forms = {form for secret in secrets if secret for form in _forms(secret)}
-        if forms - self._known:
-            self._known |= forms
-            ordered = sorted(self._known, key=len, reverse=True)
-            self._pattern = re.compile("|".join(map(_expression, ordered)), re.IGNORECASE)
-
-    def __call__(self, text: str) -> str:
-        """The text without any known key."""
-        return self._pattern.sub(MASK, text) if self._pattern is not None else text
-
-    def __repr__(self) -> str:
-        return f"Mask({len(self._known)} forms)"
-
-
-def _forms(secret: str) -> set[str]:
-    return {secret, b64encode(secret.encode()).decode()}
-
-
-def _expression(form: str) -> str:
-    exact = "".join(map(_written, form))
-    return exact if len(form) >= _SHORT else rf"(?<![A-Za-z0-9]){exact}(?![A-Za-z0-9])"
-
-
-def _written(sign: str) -> str:
-    """A sign of a key in every way of writing it: as it is, in JSON, in an address, in HTML."""
-    if sign.isalnum() and sign.isascii():
-        return sign
-    number = ord(sign)
-    ways = {sign, f"\\{sign}", quote(sign, safe=""), f"\\u{number:04x}", f"\\x{number:02x}",
-            escape(sign), f"&#{number};", f"&#x{number:x};"}  # fmt: skip
-    return f"(?:{'|'.join(map(re.escape, sorted(ways, key=len, reverse=True)))})"
-
 
 _KEY_WORDS = ("key", "token", "secret", "password", "signature", "auth")
 _NO_HOST = frozenset(' <>"{}|\\^`')

@@ -18,9 +18,10 @@ from memserve.errors import (
     TimedOut,
 )
 from memserve.http import body, failure
-from memserve.http.address import Address, Mask
+from memserve.http.address import Address
 from memserve.http.failure import SHARED, KnownErrors
 from memserve.http.retry import Attempts, Throttle
+from memserve.http.secret import Mask
 from memserve.http.transport import Answer, Call, Limits, Transport, within
 from memserve.protocol import observer
 

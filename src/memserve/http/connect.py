@@ -11,9 +11,10 @@ from urllib.parse import urlsplit
 
 from memserve.errors import AuthenticationFailed, InvalidInput, Unsupported
 from memserve.http import address as addresses
-from memserve.http.address import Address, Mask, Secret
+from memserve.http.address import Address
 from memserve.http.client import HttpClient, Signer
 from memserve.http.failure import SHARED, KnownErrors
+from memserve.http.secret import Mask, Secret
 from memserve.http.transport import Call, Limits, Transport
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 from memserve import errors, files
 from memserve.errors import ContextOverflow, MemserveError, Overloaded, Redirected, RemoteError
 from memserve.http import retry
-from memserve.http.address import Mask
+from memserve.http.secret import Mask
 
 _SHOWN = 500
 _OK = 200

@@ -17,8 +17,9 @@ from memserve.plan.page import Shown
 from memserve.plan.plan import Plan, machine_object, model_object
 from memserve.plan.query import Query
 from memserve.plan.search import pricing
+from memserve.plan.search.checkpoints import loaded
 from memserve.plan.search.choice import Rank, ranked
-from memserve.plan.search.judging import learnt_here, loaded
+from memserve.plan.search.judging import learnt_here
 from memserve.plan.search.offers import consider
 from memserve.plan.search.reasons import instead, measured, nearest, reasons_for, remedies
 

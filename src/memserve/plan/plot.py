@@ -11,7 +11,7 @@ from memserve.errors import InvalidInput
 from memserve.hardware.machine import GIB
 from memserve.plan.answer import Answer
 from memserve.plan.plan import Plan
-from memserve.plan.search.judging import loaded
+from memserve.plan.search.checkpoints import loaded
 from memserve.plan.sections import PARTS
 
 FORMATS = (".png", ".svg")

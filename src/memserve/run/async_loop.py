@@ -15,7 +15,8 @@ from memserve.errors import Cancelled, MemserveError
 from memserve.protocol import observer
 from memserve.run.ask import Asker
 from memserve.run.limits.budget import Spending
-from memserve.run.limits.pace import CEILING, Ticket
+from memserve.run.limits.concurrency import CEILING
+from memserve.run.limits.pace import Ticket
 from memserve.run.limits.regulator import Regulator
 from memserve.run.options import Options
 from memserve.run.prefixes import SharedPrefixes

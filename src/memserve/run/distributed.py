@@ -18,7 +18,7 @@ from functools import partial
 from typing import Any
 
 from memserve.errors import BudgetSpent, ConnectionFailed, EngineFailed, InvalidInput, MemserveError
-from memserve.extras import missing
+from memserve.missing import missing
 from memserve.protocol import Capabilities, Completion
 from memserve.run.ask import Asker, LocalLoop
 from memserve.run.limits.budget import Spending

@@ -10,7 +10,7 @@ from typing import Any
 from memserve import registry
 from memserve.engines import installed
 from memserve.errors import BackendMissing
-from memserve.extras import install_line
+from memserve.missing import install_line
 from memserve.protocol import Capabilities, Completion, Request, SupportsAsyncClose, SupportsClose, Task
 from memserve.serve.server import Server, start
 

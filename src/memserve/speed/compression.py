@@ -17,7 +17,7 @@ from memserve.errors import InvalidInput
 from memserve.hardware.machine import Machine
 from memserve.model.spec import ModelSpec
 from memserve.speed.result import Speed
-from memserve.speed.roofline import layout, shape, step
+from memserve.speed.roofline import layout, queueing, shape
 from memserve.speed.roofline.forecast import Situation, judge, situate
 from memserve.speed.roofline.shape import Shape
 
@@ -62,7 +62,7 @@ def quantizations(model: ModelSpec, machine: Machine, backend: str, *, names: tu
                   **layout_words: Any) -> list[Effect]:  # fmt: skip
     """Size, memory and speed of a model in each quantization, the uncompressed one first."""
     bare = shape.of(model)._replace(stored=None, experts_only=False)
-    load = step.Load(input_tokens, output_tokens)
+    load = queueing.Load(input_tokens, output_tokens)
 
     def effect(name: str) -> Effect:
         seen = situate(bare, machine, backend, load, concurrency, quantization=name, **layout_words)
@@ -106,7 +106,7 @@ def prune(model: ModelSpec, machine: Machine, backend: str, pattern: str, *, inp
           **layout_words: Any) -> Effect:  # fmt: skip
     """`unstructured:0.5`, `2:4`, `channel:0.25` (of each layer's width) or `layer:8` (whole layers)."""
     bare = shape.of(model)._replace(stored=None, experts_only=False)
-    load = step.Load(input_tokens, output_tokens)
+    load = queueing.Load(input_tokens, output_tokens)
     whole = situate(bare, machine, backend, load, concurrency, **layout_words)
     base = _effect("none", bare, whole.setup.format, judge(whole),
                    refused=_refused(model, machine, backend, "none", whole))  # fmt: skip

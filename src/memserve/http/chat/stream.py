@@ -7,8 +7,9 @@ from memserve.errors import ConnectionFailed, ContentRefused, MemserveError
 from memserve.http import body
 from memserve.http.body import bad
 from memserve.http.chat import answer
-from memserve.http.engine import Event, StreamReader
+from memserve.http.engine import StreamReader
 from memserve.http.failure import Words
+from memserve.http.sse import Event
 from memserve.protocol import Delta, FinishReason, ToolCall, Usage
 
 _DONE = "[DONE]"

@@ -13,7 +13,7 @@ from memserve.model.spec import ModelSpec
 from memserve.plan.candidate import KV, OVERFLOWS, Candidate, Judged, preference, steps, weight_loss
 from memserve.plan.query import Query
 from memserve.plan.search import pricing
-from memserve.plan.search.judging import loaded
+from memserve.plan.search.checkpoints import loaded
 from memserve.plan.search.offers import cramped, squeezed
 from memserve.speed.result import Speed
 

@@ -2,118 +2,21 @@
 
 from __future__ import annotations
 
-import re
-import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from memserve.engines import making
 from memserve.engines.backend import Plannable
 from memserve.engines.deployment import Deployment
 from memserve.engines.memory import Assumption, Footprint
 from memserve.engines.rules.judge import Judge, Refusal
 from memserve.hardware.machine import GIB, Machine
-from memserve.model.spec import ModelSpec, remembered
-from memserve.plan.candidate import Checkpoint, Verdict
+from memserve.model.spec import ModelSpec
+from memserve.plan.candidate import Verdict
 
 if TYPE_CHECKING:
     from memserve.memory.calibration import Calibration
-    from memserve.model import catalogue
-
-
-MODELSLIM = "modelslim"
-BY_MODELSLIM = frozenset({"w8a8", "w4a8", "w8a16"})
-"""What engines on Ascend read as ModelSlim writes it, and no engine elsewhere does."""
-
-
-def checkpoints(model: ModelSpec, quantization: str, *, online: bool,
-                ascend: bool = False) -> list[Checkpoint]:  # fmt: skip
-    """What could be loaded for this quantization, known checkpoints first."""
-    known = known_checkpoints(model, quantization, ascend=ascend)
-    if model.quantization is not None:
-        known = [] if model.quantization.method == quantization else known
-        bits = model.quantization.bits
-        return known or [Checkpoint(model.id, quantization, model.source, stored=True, bits=bits)]
-    if quantization == "none":
-        return [Checkpoint(model.id, quantization, model.source, bits=16)]
-    if known:
-        return known
-    if online:
-        return [Checkpoint(model.id, quantization, model.source, online=True)]
-    made = to_make(model, quantization, ascend=ascend)
-    return [made] if made else []
-
-
-def known_checkpoints(model: ModelSpec, quantization: str, *, ascend: bool = False) -> list[Checkpoint]:
-    """The quantized checkpoints in the catalogue that engines for this maker read, with who names them."""
-    return [
-        Checkpoint(
-            one.id, quantization, one.source, bits=one.bits, group_size=one.group_size, block=one.block
-        )
-        for one in _rows_of(model)
-        if one.method == quantization
-        and (one.format == MODELSLIM) == (ascend and quantization in BY_MODELSLIM)
-    ]
-
-
-def known_methods(model: ModelSpec) -> list[str]:
-    """Quantizations in which the catalogue knows a checkpoint of the model."""
-    return [one.method for one in _rows_of(model)]
-
-
-def _rows_of(model: ModelSpec) -> tuple[catalogue.Checkpoint, ...]:
-    from memserve.model import catalogue
-
-    row = catalogue.find(model.id)
-    return row.checkpoints if row is not None else ()
-
-
-def loaded(model: ModelSpec, checkpoint: Checkpoint) -> ModelSpec:
-    """The shapes that are really loaded: a known checkpoint's own, where the catalogue has them."""
-    if checkpoint.id == model.id or checkpoint.make or checkpoint.online:
-        return model
-    return remembered(model, checkpoint, lambda: _loaded(model, checkpoint))
-
-
-def _loaded(model: ModelSpec, checkpoint: Checkpoint) -> ModelSpec:
-    from memserve.model import catalogue, load
-    from memserve.model.spec import Quantization
-
-    if catalogue.find(checkpoint.id) is not None:
-        return replace(load(checkpoint.id), pooling=model.pooling)
-    own = (checkpoint.group_size, checkpoint.block) == (None, None)
-    if own and checkpoint.bits == _usual_bits(checkpoint) and model.quantization is None:
-        return model
-    method, block = checkpoint.quantization, checkpoint.block
-    stored = Quantization(
-        method=method, checkpoint_method=method, bits=checkpoint.bits,
-        group_size=checkpoint.group_size or catalogue.usual_group(method),
-        block=(block, block) if block else None,
-    )  # fmt: skip
-    return replace(model, quantization=stored)
-
-
-def _usual_bits(checkpoint: Checkpoint) -> int:
-    return 8 if checkpoint.quantization in ("fp8", "w8a8", "int8", "w8a16") else 4
-
-
-def to_make(model: ModelSpec, quantization: str, *, ascend: bool) -> Checkpoint | None:
-    """A checkpoint that does not exist yet, with the command that makes it; None where nobody makes it."""
-    vendor = "ascend" if ascend and quantization in BY_MODELSLIM else ""
-    kind, _, level = quantization.partition("-")
-    row = making.table(vendor)["methods"].get(kind)
-    if row is None or row.get("prunes") or not re.fullmatch(row.get("form", ""), level):
-        return None
-    short = model.id.rstrip("/").rsplit("/", 1)[-1]
-    folder = f"./{short}-{quantization}"
-    words = {"{model}": model.id, "{target}": folder, "{short}": short, "{method}": quantization}
-    make = row.get("command", "memserve compress {model} --to {method} -o {target}")
-    for name, word in words.items():
-        make = make.replace(name, shlex.quote(word))
-    place = f"{folder}/{short}-{quantization}.gguf" if level else folder
-    return Checkpoint(place, quantization, f"to be made first: {row['source']}", make=make)
 
 
 def fitted(backend: Plannable, model: ModelSpec, machine: Machine,

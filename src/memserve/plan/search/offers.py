@@ -24,7 +24,8 @@ from memserve.plan.candidate import (
 )
 from memserve.plan.query import Query
 from memserve.plan.search import pricing
-from memserve.plan.search.judging import checkpoints, fitted, known_methods, loaded, offloaded, refused
+from memserve.plan.search.checkpoints import checkpoints, known_methods, loaded
+from memserve.plan.search.judging import fitted, offloaded, refused
 
 MOST_TENSOR = 64
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from memserve import registry
 from memserve.engines import installed
@@ -13,19 +13,19 @@ from memserve.engines.memory import Assumption
 from memserve.hardware.machine import Machine, Rent
 from memserve.model.spec import ModelSpec
 from memserve.plan.candidate import Candidate, Checkpoint, Judged, Verdict
-from memserve.plan.job import Job
 from memserve.plan.plan import Plan
-from memserve.plan.query import Query
-from memserve.speed.prices import Price
 from memserve.speed.result import Range, Speed
+
+if TYPE_CHECKING:
+    from memserve.plan.job import Job
+    from memserve.plan.query import Query
+    from memserve.speed.prices import Price
 
 DEFAULT_CONTEXT = 8192
 
 
 def hosted(name: str, backend: str | None) -> ModelSpec | None:
     """A model that is known by its price alone: no shapes; None where no provider lists it."""
-    from memserve.model.spec import ModelSpec
-
     local = installed.plans_locally(backend)
     found = price(name, None if local else backend)
     if found is None and local:

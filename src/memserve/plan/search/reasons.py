@@ -15,8 +15,9 @@ from memserve.plan.candidate import BELOW_4_BIT, WEIGHTS, Candidate, steps, weig
 from memserve.plan.plan import Plan
 from memserve.plan.query import Query
 from memserve.plan.search import pricing
+from memserve.plan.search.checkpoints import loaded
 from memserve.plan.search.choice import Rank, ranked
-from memserve.plan.search.judging import conceded, loaded
+from memserve.plan.search.judging import conceded
 from memserve.plan.search.offers import CARDS_OF_A_NODE, consider, unoffered
 from memserve.speed.result import Range
 

@@ -132,7 +132,7 @@ def _taught(found: Mapping[str, Any], options: Namespace) -> Learnt:
     """What the rows of a report say, together with those that were learnt from before."""
     from memserve.model import load
     from memserve.plan.library import machine_of
-    from memserve.speed.roofline import forecast, layout, shape, step
+    from memserve.speed.roofline import forecast, layout, queueing, shape
 
     target = found.get("target") or {}
     backend, gpus = target.get("backend"), options.gpus or target.get("gpus")
@@ -149,7 +149,7 @@ def _taught(found: Mapping[str, Any], options: Namespace) -> Learnt:
     form = shape.of(model)
 
     def predict(row: Mapping[str, float], factors: learnt.Factors) -> Mapping[str, float]:
-        load_ = step.Load(row["input_tokens"], row["output_tokens"])
+        load_ = queueing.Load(row["input_tokens"], row["output_tokens"])
         placed = forecast.situate(form, machine, backend, load_, row["concurrency"], **placing)
         bare = layout.constants(placed.engine, layout.family(machine.card), placed.generation)
         setup = placed.setup._replace(constants=learnt.scaled(bare, factors))

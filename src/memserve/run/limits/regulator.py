@@ -28,7 +28,8 @@ from memserve.errors import (
 from memserve.http.transport import ProxyRefused, Refused, Stale, Untrusted
 from memserve.protocol import Usage
 from memserve.run.limits.budget import Estimate, Kind, Spending, Tokens
-from memserve.run.limits.pace import AcceptedRate, Concurrency, InFlight, Pause, Rate, Ticket
+from memserve.run.limits.concurrency import Concurrency
+from memserve.run.limits.pace import AcceptedRate, InFlight, Pause, Rate, Ticket
 from memserve.run.requests import Item
 
 STREAK = 50

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, TypeGuard
 
 from memserve.errors import InvalidInput, RunError
-from memserve.extras import missing, need
+from memserve.missing import missing, need
 
 BINARY = getattr(os, "O_BINARY", 0)
 """Windows would write two bytes for a line end."""

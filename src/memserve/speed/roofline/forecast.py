@@ -15,8 +15,9 @@ from memserve.memory import calibration_file
 from memserve.model.spec import ModelSpec
 from memserve.speed import result
 from memserve.speed.result import Range, Speed
-from memserve.speed.roofline import layout, shape, step
-from memserve.speed.roofline.step import Setup, Timing
+from memserve.speed.roofline import layout, queueing, shape, step
+from memserve.speed.roofline.queueing import Timing
+from memserve.speed.roofline.step import Setup
 
 
 class Situation(NamedTuple):
@@ -28,7 +29,7 @@ class Situation(NamedTuple):
     """An older generation of the engine, or None."""
     setup: Setup
     spread: layout.Spread
-    load: step.Load
+    load: queueing.Load
     limits: layout.SchedulerLimits
     concurrency: float | None
     """Requests in flight on the whole machine; None: as many as it takes."""
@@ -74,7 +75,7 @@ def load_kind(situation: Situation, timing: Timing) -> str:
     if situation.concurrency is None:
         return "most"
     waits = timing.bound != "asked"
-    return "heavy" if waits or situation.concurrency > step.MANY else "light"
+    return "heavy" if waits or situation.concurrency > queueing.MANY else "light"
 
 
 def band_of(situation: Situation, timing: Timing) -> Band:
@@ -118,7 +119,7 @@ def predict(model: str | PathLike[str] | ModelSpec, gpus: str | Machine, *, back
     the most that the machine can serve. `options` are those of `situate`: pipeline_parallel,
     data_parallel, prefix_tokens (already in the cache), kv_dtype, max_sequences.
     """
-    load = step.Load(input_tokens, output_tokens, options.pop("prefix_tokens", 0.0))
+    load = queueing.Load(input_tokens, output_tokens, options.pop("prefix_tokens", 0.0))
     spec, machine, away = _spec(model), _machine(gpus), options.pop("host_layers", 0)
     on_cards = replace(spec, blocks=spec.blocks[away:], stem=(), top=()) if away else spec
     situation = situate(
@@ -149,7 +150,7 @@ def with_host(found: Speed, held: shape.Shape, situation: Situation) -> Speed:
     return replace(found, ttft_ms=ttft, tpot_ms=tpot, output_tokens_per_s=spread)
 
 
-def situate(model: shape.Shape, machine: Machine, backend: str, load: step.Load,
+def situate(model: shape.Shape, machine: Machine, backend: str, load: queueing.Load,
             concurrency: float | None = None, *, engine_version: str | None = None,
             quantization: str | None = None, tensor_parallel: int | None = None,
             pipeline_parallel: int | None = None, data_parallel: int | None = None,
@@ -204,7 +205,7 @@ def _learnt(backend: str, card: str, tensor: int, model: str) -> Learnt | None:
 
 def judge(situation: Situation) -> Speed:
     """Time a situation and put the ranges around it."""
-    timing = step.time(situation.setup, situation.load, situation.limits, situation.each)
+    timing = queueing.time(situation.setup, situation.load, situation.limits, situation.each)
     rate = _requests_per_s(situation, timing) * situation.load.output_tokens * situation.spread.replicas
     band = band_of(situation, timing)
     return Speed(
@@ -221,7 +222,7 @@ def _requests_per_s(situation: Situation, timing: Timing) -> float:
     return situation.each / (timing.ttft + max(0.0, situation.load.output_tokens - 1) * timing.tpot)
 
 
-def _counts(load: step.Load, concurrency: float | None) -> None:
+def _counts(load: queueing.Load, concurrency: float | None) -> None:
     result.number("input_tokens", load.input_tokens, most=result.MOST_TOKENS)
     result.number("prefix_tokens", load.prefix_tokens, most=result.MOST_TOKENS)
     result.number("output_tokens", load.output_tokens, above=True, most=result.MOST_TOKENS)
@@ -281,7 +282,7 @@ def texts_per_s(model: ModelSpec, machine: Machine, *, backend: str, input_token
                 **layout: Any) -> Range:  # fmt: skip
     """Texts of so many tokens that the whole machine reads a second when it is kept busy."""
     situation = situate(
-        shape.of(model), machine, backend, step.Load(max(1.0, input_tokens), 1.0), None, **layout
+        shape.of(model), machine, backend, queueing.Load(max(1.0, input_tokens), 1.0), None, **layout
     )
     seen = input_tokens if model.encoder_only else input_tokens / 2
     rate = _texts_rate(situation, seen) * situation.spread.replicas

@@ -1,0 +1,155 @@
+"""What waiting in a queue adds: requests in flight, the first token, the whole machine."""
+
+from math import log2
+from typing import NamedTuple
+
+from memserve.hardware.machine import GIB
+from memserve.speed.roofline.layout import Constants, SchedulerLimits
+from memserve.speed.roofline.step import Setup, decode, kv_bytes_per_sequence, prefill, weight_bytes
+
+RESERVE = 1.5 * GIB
+UTILIZATION = 0.9
+ROUNDS = 20
+CLOSE = 0.002
+MANY = 256
+"""Requests in flight beyond which published tests send all at once; at twice as many all of them do."""
+BURST = 0.5
+"""Of what is sent at once, half of the prompts stand before a request on average, and half behind it."""
+
+
+class Load(NamedTuple):
+    """What every request of a test asks for."""
+
+    input_tokens: float
+    output_tokens: float
+    prefix_tokens: float = 0.0
+    """Prompt tokens already in the cache: kept and read, not computed."""
+
+    @property
+    def final(self) -> float:
+        """Tokens of a finished sequence."""
+        return self.prefix_tokens + self.input_tokens + self.output_tokens
+
+    @property
+    def mean(self) -> float:
+        """Tokens that a sequence holds on average while it decodes."""
+        return self.prefix_tokens + self.input_tokens + self.output_tokens / 2
+
+
+class Timing(NamedTuple):
+    """One replica under load, in seconds."""
+
+    ttft: float
+    tpot: float
+    requests_per_s: float
+    batch: float
+    """Sequences that decode together."""
+    bound: str
+    """What keeps the batch from growing: asked, sequences, memory, tokens."""
+
+
+def capacity(setup: Setup, load: Load, limits: SchedulerLimits) -> float:
+    """Sequences whose cache fits beside the weights; 0 where not even the weights fit."""
+    weights = weight_bytes(setup, None) / setup.pipeline
+    sampler = limits.sampler_bytes * limits.sequences * setup.shape.vocabulary
+    free = UTILIZATION * setup.card.memory - weights - sampler - RESERVE
+    held = load.final if setup.constants.reserves else load.mean
+    return max(0.0, free) / max(1.0, kv_bytes_per_sequence(setup, held))
+
+
+def time(setup: Setup, load: Load, limits: SchedulerLimits, concurrency: float | None) -> Timing:
+    """Settle how many sequences decode together, then read off what a client sees."""
+    held = max(1.0, capacity(setup, load, limits))
+    ceiling = {"sequences": float(limits.sequences * setup.pipeline), "memory": held}
+    if concurrency is not None:
+        ceiling["asked"] = float(concurrency)
+    bound = min(ceiling, key=lambda name: ceiling[name])
+    inside = max(1.0, ceiling[bound])
+    found = _settled(setup, load, limits, inside, concurrency, bound)
+    if concurrency is None or not _burst(concurrency):
+        return found
+    fewer = _settled(setup, load, limits, min(inside, MANY), MANY, bound)
+    rate = _at_once(setup, load, concurrency, found.requests_per_s, fewer.requests_per_s)
+    return found._replace(requests_per_s=rate)
+
+
+def _settled(setup: Setup, load: Load, limits: SchedulerLimits, inside: float, asked: float | None,
+             bound: str) -> Timing:  # fmt: skip
+    k = setup.constants
+    later = max(load.output_tokens - 1, 1e-9)
+    prompt = prompt_time(setup, load, limits, inside)
+    longest = prompt * max(1.0, limits.tokens / max(load.input_tokens, 1.0))
+    others = k.stall * min((inside - 1) * prompt / max(load.output_tokens, 1.0), longest)
+    decoding, tpot, rate = inside, 0.0, 0.0
+    for _ in range(ROUNDS):
+        own = decode(setup, decoding, load.mean)
+        tpot = own + others - k.overlap * min(own, others)
+        rate = min(
+            inside / (prompt + k.first_s + later * tpot), _most(prompt, k.overlap, decoding, own, later)
+        )
+        fresh = min(inside, max(1.0, rate * later * tpot))
+        settled, decoding = abs(fresh - decoding) < CLOSE * decoding, (decoding + fresh) / 2
+        if settled:
+            break
+    ahead = (inside - 1) * (max(BURST, k.queue) if inside > MANY else k.queue)
+    slowed = 1 + _burst(asked) * (k.crowd - 1)
+    ttft = k.first_s + prompt_time(setup, load, limits, 1) + prompt * slowed * ahead + tpot / 2
+    if asked is not None and asked > inside:
+        ttft += (asked - inside) / rate / 2
+    stall = _stall(k, load, inside, prompt, longest)
+    at_once = own + stall - k.overlap * min(own, stall)
+    tpot += _burst(asked) * max(0.0, at_once - tpot)
+    return Timing(ttft, tpot, rate, decoding, bound)
+
+
+def _at_once(setup: Setup, load: Load, asked: float, steady: float, least: float) -> float:
+    """Requests per second of a test that sends all at once: at its end the longest answers run alone.
+
+    It is never less than what fewer requests, kept in flight, would get.
+    """
+    k = setup.constants
+    tail = (k.tail - 1) * _unequal(load) * load.output_tokens * decode(setup, 1, load.mean)
+    drained = asked / (asked / steady + tail)
+    return min(steady, max(least, steady + _burst(asked) * (drained - steady)))
+
+
+def _burst(asked: float | None) -> float:
+    """How far a test of so many requests sends them all at once: 0 to MANY, 1 from twice that."""
+    return 0.0 if asked is None else min(1.0, max(0.0, log2(max(asked, 1.0) / MANY)))
+
+
+def _unequal(load: Load) -> float:
+    """How far answers differ in length: those far shorter than their prompts are cut by a limit."""
+    return min(1.0, load.output_tokens / max(load.input_tokens, 1.0))
+
+
+def _stall(k: Constants, load: Load, inside: float, prompt: float, longest: float) -> float:
+    """Mean seconds per token that answers wait for the prompts behind them if all are sent at once.
+
+    The mean is over requests, so a short answer's wait weighs most. Where steps mix, a token waits for one
+    chunk at most.
+    """
+    unequal = 1 + (k.short - 1) * _unequal(load)
+    stall = BURST * unequal * (inside - 1) * prompt / max(load.output_tokens, 1.0)
+    return k.crowd * (min(stall, longest) if k.mixes else stall)
+
+
+def _most(prompt: float, overlap: float, decoding: float, own: float, later: float) -> float:
+    """Requests per second if the replica is never idle: each needs its prompt and its share of the steps."""
+    share = later * own / decoding
+    return 1 / max(prompt + share - overlap * min(prompt, share), 1e-9)
+
+
+def prompt_time(setup: Setup, load: Load, limits: SchedulerLimits, inside: float) -> float:
+    """Seconds that one prompt takes of the replica, read in chunks of the scheduler's size.
+
+    Prompts that arrive in the same step share its fixed costs.
+    """
+    tokens = load.input_tokens
+    if tokens <= 0:
+        return 0.0
+    together = max(1.0, inside / max(load.output_tokens, 1.0))
+    chunk = min(tokens * together, float(limits.tokens))
+    seen = load.prefix_tokens + tokens / 2
+    beside = max(1.0, inside - 1) if setup.constants.mixes and inside > 1 else 0.0
+    return tokens / chunk * prefill(setup, chunk, seen, beside)
