@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
+log = logging.getLogger("memserve.embedded")
 HEADS = 12
 EPSILON = 1e-12
 
@@ -117,7 +119,12 @@ class EmbeddedEmbedder:
         """Vectors in the order of the texts; the model has no prompts, so every role reads alike."""
         if role not in (None, *self.capabilities.roles):
             raise InvalidInput(f"unknown role {role!r}", hint="known: query, document")
-        ids = [row.ids for row in self._tokenizer.encode_batch(list(texts))]
+        rows = self._tokenizer.encode_batch(list(texts))
+        if cut := sum(bool(row.overflowing) for row in rows):
+            log.warning(
+                "%d of %d texts are longer than %d tokens: the rest is not read", cut, len(rows), LONGEST
+            )
+        ids = [row.ids for row in rows]
         with self._turn:
             if self._request is None:
                 raise Closed("this engine was closed")

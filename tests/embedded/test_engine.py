@@ -130,6 +130,11 @@ def test_company_does_not_move_a_vector(embedder) -> None:
     assert embedder.embed(TEXTS).vectors == pytest.approx(alone, abs=2e-6)
 
 
+def test_a_text_that_is_cut_is_told(embedder, caplog) -> None:
+    assert embedder.embed(["a " * 100, "a " * 300]).usage.prompt_tokens == 102 + 256
+    assert "1 of 2 texts are longer than 256 tokens" in caplog.text
+
+
 @pytest.mark.parametrize("dimensions", [0, -1, 385])
 def test_dimensions_that_are_not_there_are_refused(embedder, dimensions: int) -> None:
     with pytest.raises(InvalidInput, match="dimensions"):

@@ -221,6 +221,7 @@ def test_what_nobody_takes_is_refused(ask, change: dict[str, Any], param):
         ("/v1/completions", {"prompt": []}),
         ("/v1/completions", {"prompt": [[]]}),
         ("/v1/embeddings", {"input": "a", "encoding_format": "int8"}),
+        ("/v1/embeddings", {"input": "a", "normalize": "yes"}),
         ("/v1/rerank", {"query": "q", "documents": ["a"], "top_n": -1}),
         ("/v1/rerank", {"query": "q", "documents": ["a"], "top_n": True}),
     ],

@@ -46,6 +46,8 @@ class Embedder(Handle):
         if role is not None and role not in known.roles:
             roles = ", ".join(sorted(known.roles)) or "none"
             raise Unsupported(known.backend, f"role={role!r}", f"known roles: {roles}")
+        if normalize not in (None, True, False):
+            raise InvalidInput(f"normalize is True, False or None, not {normalize!r}")
         if normalize is not None and not known.normalize:
             raise Unsupported(known.backend, "normalize")
         self._dimensions(dimensions)
