@@ -206,6 +206,8 @@ def test_a_stream_that_breaks_says_so_and_does_not_look_whole(ask):
         ({"stream_options": 1}, None),
         ({"top_logprobs": 2}, None),
         ({"logprobs": 3}, None),
+        ({"template": {"messages": 5}}, None),
+        ({"template": {"tokenize": True}}, None),
     ],
 )
 def test_what_nobody_takes_is_refused(ask, change: dict[str, Any], param):

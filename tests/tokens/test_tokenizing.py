@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 
 from memserve.client import prompts
 from memserve.errors import ContextOverflow, InvalidInput
-from memserve.protocol import Request
 from memserve.tokens.prompts import Prompts, tokenize_pair
 
 
@@ -87,9 +86,3 @@ def test_a_window_is_what_the_model_can_read(window: Any) -> None:
 
     with pytest.raises(InvalidInput, match="window"):
         prompts.width(Short(), window)
-
-
-@pytest.mark.parametrize("name", ["messages", "tokenize"])
-def test_what_the_tokenizer_is_called_with_is_no_variable_of_the_template(name: str) -> None:
-    with pytest.raises(InvalidInput, match=name):
-        PROMPTS.prepare(Request(prompt="hi", max_tokens=1, template={name: True}))

@@ -80,6 +80,15 @@ def _mapping(name: str, value: object) -> Mapping[str, Any]:
     return value
 
 
+def _variables(name: str, value: object) -> Mapping[str, Any]:
+    """Whatever a chat template may know, but not what its tokenizer is called with."""
+    found = _mapping(name, value)
+    for word in ("messages", "conversation", "tokenize", "return_tensors", "return_dict"):
+        if word in found:
+            raise InvalidInput(f"{name}={{{word!r}: ...}} is no variable of a chat template")
+    return found
+
+
 def _schema(name: str, value: object) -> Mapping[str, Any]:
     if isinstance(value, type) and hasattr(value, "model_json_schema"):
         value = schema.OfModel(value)
@@ -124,7 +133,7 @@ _CHECKS: dict[str, Callable[[str, object], Any]] = {
     "top_k": _whole(1), "min_p": _number(0, 1), "seed": _seed, "stop": _words, "n": _whole(1, MOST_SAMPLES),
     "logprobs": _whole(0), "schema": _schema, "regex": _regex, "choices": _choices, "tools": _tools,
     "tool_choice": _tool_choice, "truncate": _policy, "thinking": _thinking, "reask": _whole(0, 16),
-    "template": _mapping, "extra": _mapping,
+    "template": _variables, "extra": _mapping,
 }  # fmt: skip
 _PLAIN = (
     "temperature", "top_p", "max_tokens", "top_k", "min_p", "seed", "stop", "schema", "regex", "choices",

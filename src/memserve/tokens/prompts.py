@@ -219,8 +219,6 @@ class Prompts:
     def _render(self, messages: Sequence[Mapping[str, Any]], variables: Mapping[str, Any]) -> str:
         from jinja2.exceptions import TemplateError
 
-        for name in _OURS & variables.keys():
-            raise InvalidInput(f"template={{{name!r}: ...}} is no variable of a chat template")
         settings = {"tokenize": False, "add_generation_prompt": True, **variables}
         try:
             text = self.tokenizer.apply_chat_template(messages, **settings)
@@ -262,10 +260,6 @@ class Prompts:
     def _broken(self, how: str) -> ModelUnreadable:
         words = f"the chat template in {self.path} {how}"
         return ModelUnreadable(words, path=self.path, field="chat_template")
-
-
-_OURS = frozenset({"messages", "conversation", "tokenize", "return_tensors", "return_dict"})
-"""What a tokenizer is called with."""
 
 
 def _is_plain(prompt: Prompt) -> bool:
