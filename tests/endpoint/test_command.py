@@ -9,12 +9,13 @@ import threading
 from contextlib import suppress
 from pathlib import Path
 
-import httpx
 import pytest
+from extras import need
 from waiting import until
 
 from memserve.serve.__main__ import main
 
+httpx = need("httpx", "test")
 ROOT = Path(__file__).parents[2]
 BODY = {"messages": [{"role": "user", "content": "hi"}], "max_tokens": 8}
 
