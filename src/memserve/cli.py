@@ -7,6 +7,7 @@ import os
 import re
 import sys
 from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 from typing import Any, NoReturn
 
 from memserve.errors import DoesNotFit, InvalidInput, MemserveError, UnknownName
@@ -129,6 +130,14 @@ def count(text: str) -> int:
     if not 0 < number <= MOST:
         raise argparse.ArgumentTypeError(f"a whole number above 0 is needed, not {text[:40]!r}")
     return number
+
+
+def target(text: str) -> str:
+    """A file that can be written at the end: its folder is there."""
+    path = Path(text)
+    if path.is_dir() or not path.parent.is_dir():
+        raise argparse.ArgumentTypeError(f"a file in a folder that is there is needed, not {text[:80]!r}")
+    return text
 
 
 def amount(text: str) -> float:

@@ -34,7 +34,10 @@ def loop(generator: Generator, messages: str | Iterable[Message], functions: Seq
 
     What a function raises goes to the model as its result. After so many rounds no more calls are allowed.
     """
-    known, tools = {one.__name__: one for one in functions}, [describe(one) for one in functions]
+    tools = [describe(one) for one in functions]
+    known = {tool["function"]["name"]: one for tool, one in zip(tools, functions, strict=True)}
+    if len(known) < len(tools):
+        raise InvalidInput("two functions have one name", hint=", ".join(known))
     said: list[Message] = (
         [{"role": "user", "content": messages}] if isinstance(messages, str) else list(messages)
     )
@@ -67,6 +70,8 @@ def result(call: ToolCall, value: object) -> dict[str, Any]:
 
 def describe(function: Callable[..., Any]) -> dict[str, Any]:
     """A function as a tool: its name, its docstring, and a JSON schema of its parameters from their types."""
+    if not (callable(function) and hasattr(function, "__name__")):
+        raise InvalidInput(f"a tool is a function with a name, not {type(function).__name__}")
     hints = get_type_hints(function, include_extras=True)
     properties, required = {}, []
     for name, one in inspect.signature(function).parameters.items():

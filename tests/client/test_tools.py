@@ -113,3 +113,9 @@ def test_a_tool_that_is_not_there_cannot_be_chosen() -> None:
     for given, choice in (([tool], {"type": "function", "function": {"name": "sing"}}), ([], "required")):
         with pytest.raises(InvalidInput, match="tool_choice"):
             generator.generate("Hi", tools=given, tool_choice=choice)
+
+
+@pytest.mark.parametrize("functions", [["weather"], [weather, weather], [5]])
+def test_what_is_no_tool_or_one_twice_is_refused(functions):
+    with pytest.raises(InvalidInput, match="function"):
+        tools.loop(_open(Scripted([])), "x", functions)

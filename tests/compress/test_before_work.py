@@ -224,3 +224,19 @@ def test_a_run_s_requests_are_a_text(tmp_path: Path) -> None:
 def test_the_manual_needs_no_hub_and_no_file() -> None:
     first, second = text.read(None), text.read(None)
     assert first == second and len(first.calibration) > 100_000 and len(first.judged) > 10_000
+
+
+@pytest.mark.parametrize("option", ["--text", "--eval", "--python"])
+def test_a_dry_run_looks_at_what_it_is_given(tmp_path, capsys, option):
+    assert main([config(tmp_path), "--to", "fp8", option, str(tmp_path / "nothing"), "--dry-run"]) == 2
+    assert "nothing" in capsys.readouterr().err
+
+
+def test_a_task_that_is_no_json_is_malformed(tmp_path, capsys):
+    (task := tmp_path / "task.jsonl").write_text("{bad\n")
+    assert main([config(tmp_path), "--to", "fp8", "--eval", str(task), "--dry-run"]) == 2
+    assert "no task" in capsys.readouterr().err
+
+
+def test_more_layers_than_there_are_leave_no_negative_size(tmp_path, capsys):
+    assert dry(capsys, config(tmp_path), "--to", "layers:99", code=1)["predicted_bytes"] >= 0

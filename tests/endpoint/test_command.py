@@ -13,11 +13,21 @@ import pytest
 from extras import need
 from waiting import until
 
+from memserve.errors import InvalidInput
 from memserve.serve.__main__ import main
+from memserve.serve.server import private
 
 httpx = need("httpx", "test")
 ROOT = Path(__file__).parents[2]
 BODY = {"messages": [{"role": "user", "content": "hi"}], "max_tokens": 8}
+
+
+@pytest.mark.parametrize("text", ["-----BEGIN KEY-----\nabc\n-----END KEY-----\n", '{"models": []}\n'])
+def test_a_file_that_holds_something_else_is_not_made_a_key(tmp_path, text):
+    (file := tmp_path / "id_rsa").write_text(text)
+    with pytest.raises(InvalidInput, match="something else than a key"):
+        private(file, "key")
+    assert file.read_text() == text
 
 
 def test_a_key_is_made_and_kept_to_its_owner(start, tmp_path):

@@ -204,6 +204,8 @@ def test_a_stream_that_breaks_says_so_and_does_not_look_whole(ask):
         ({"stop": [""]}, None),
         ({"max_tokens": 0}, None),
         ({"stream_options": 1}, None),
+        ({"top_logprobs": 2}, None),
+        ({"logprobs": 3}, None),
     ],
 )
 def test_what_nobody_takes_is_refused(ask, change: dict[str, Any], param):
@@ -211,6 +213,22 @@ def test_what_nobody_takes_is_refused(ask, change: dict[str, Any], param):
     error = response.json()["error"]
     assert (response.status_code, error["type"], error["param"]) == (400, "invalid_request_error", param)
     assert next(iter(change)).partition("_")[0][:4] in error["message"] or "image" in error["message"]
+
+
+@pytest.mark.parametrize(
+    ("route", "body"),
+    [
+        ("/v1/completions", {"prompt": []}),
+        ("/v1/completions", {"prompt": [[]]}),
+        ("/v1/embeddings", {"input": "a", "encoding_format": "int8"}),
+        ("/v1/rerank", {"query": "q", "documents": ["a"], "top_n": -1}),
+        ("/v1/rerank", {"query": "q", "documents": ["a"], "top_n": True}),
+    ],
+)
+def test_the_other_routes_refuse_what_they_cannot_honour(ask, route, body):
+    response = ask(route, body)
+    assert response.status_code == 400
+    assert [*body][-1] in response.json()["error"]["message"]
 
 
 def test_models_are_listed_and_others_refused(ask):

@@ -186,6 +186,24 @@ def test_damaged_lines_are_told_and_set_aside(tmp_path, capsys, fake):
     assert b"PX" in next(tmp_path.glob("a.damaged-*.jsonl")).read_bytes()
 
 
+@pytest.mark.parametrize("how", ["--verify", "--repair"])
+@pytest.mark.parametrize("text", ['{"id": "a", "prompt": "x"}\n"b"\n', "no JSON\n"])
+def test_a_file_that_no_run_wrote_stays_as_it_is(tmp_path, capsys, how, text):
+    (file := tmp_path / "requests.jsonl").write_text(text)
+    assert main([how, str(file)]) == 2
+    assert "no run's output" in capsys.readouterr().err
+    assert [*tmp_path.iterdir()] == [file]
+    assert file.read_text() == text
+
+
+def test_where_batch_lines_cannot_go_is_told_before_the_run(tmp_path, capsys):
+    (file := tmp_path / "requests.jsonl").write_text('"a"\n')
+    words = [str(file), "-o", str(tmp_path / "a.jsonl"), "--backend", "toy"]
+    assert main([*words, "--batch-lines", str(tmp_path / "no" / "lines.jsonl")]) == 2
+    assert "--batch-lines" in capsys.readouterr().err
+    assert [*tmp_path.iterdir()] == [file]
+
+
 def test_a_run_without_its_files_is_malformed(capsys):
     assert main([]) == 2
     assert "REQUESTS and -o" in capsys.readouterr().err

@@ -136,7 +136,7 @@ def test_lines_of_the_batch_format_are_read_and_written(out, rows, fake, tmp_pat
     generator = fake({"*": [Completion(text="HI", finish_reason="stop", usage=Usage(10, 5), request_id="q")]})
     other = {**LINE, "custom_id": "r2", "body": {**LINE["body"], "model": "another"}}
     odd = {**LINE, "custom_id": "r3", "body": {**LINE["body"], "audio": {}}}
-    run([LINE, other, odd], out, generator=generator, progress=False)
+    run([LINE, other, odd, {"custom_id": "r4"}], out, generator=generator, progress=False)
     assert generator.settings == [{"max_tokens": 9}]
     lines = {line["custom_id"]: line for line in memserve.run.batch_lines(out)}
     body = lines["r1"]["response"]["body"]
@@ -144,6 +144,8 @@ def test_lines_of_the_batch_format_are_read_and_written(out, rows, fake, tmp_pat
     assert body["usage"] == {"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 15}
     assert "model 'another'" in lines["r2"]["error"]["message"]
     assert "body.audio" in lines["r3"]["error"]["message"]
+    assert lines["r4"]["error"]["message"] == "body is an object"
+    assert len({line["id"] for line in lines.values()}) == 4
 
 
 def test_the_command_writes_vectors_and_batch_lines(serve, tmp_path, rows, monkeypatch):

@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 
 import memserve_sglang.offline
-from memserve.errors import Unsupported
 from memserve.protocol import Request
 from memserve_vllm.offline import Offline
 
@@ -59,8 +58,9 @@ def vllm(monkeypatch: pytest.MonkeyPatch) -> Offline:
     class Llm:
         def __init__(self) -> None:
             config = SimpleNamespace(
-                dtype="float32", max_model_len=512, max_logprobs=20, get_vocab_size=lambda: 300
-            )
+                dtype="float32", max_model_len=512, max_logprobs=20, get_vocab_size=lambda: 300,
+                hf_config=SimpleNamespace(), is_multimodal_model=False,
+            )  # fmt: skip
             self.asked: list[Any] = []
             self.llm_engine = self
             self.vllm_config = SimpleNamespace(model_config=config)
@@ -143,12 +143,10 @@ def test_switches_and_variables_reach_the_template(engine: Any) -> None:
     ] * 2
 
 
-@pytest.mark.parametrize(
-    "bound", [{"stop": ("x",)}, {"schema": {"type": "object"}}, {"regex": "a"}, {"choices": ("a", "b")}]
-)
-def test_what_would_bind_the_thought_is_refused(engine: Any, bound: dict[str, Any]) -> None:
-    (answer,) = engine.generate([Request(prompt="hi", max_tokens=64, **bound)])
-    assert isinstance(answer.error, Unsupported)
-    assert f"{next(iter(bound))} with thinking" in str(answer.error)
-    with pytest.raises(Unsupported, match="with thinking"):
-        next(iter(engine.stream(Request(prompt="hi", max_tokens=64, **bound))))
+def test_a_stop_string_is_meant_for_the_answer(engine: Any) -> None:
+    request = Request(prompt="hi", max_tokens=64, stop=("ris",))
+    (answer,) = engine.generate([request])
+    assert (answer.reasoning, answer.text, answer.finish_reason) == ("hm, Paris?", "Pa", "stop")
+    pieces = list(engine.stream(request))
+    assert "".join(piece.reasoning for piece in pieces) == "hm, Paris?"
+    assert "".join(piece.text for piece in pieces) == "Pa"

@@ -43,7 +43,8 @@ def parser() -> cli.Parser:
     add("--quantization", metavar="Q")
     add("--tp", type=cli.count, metavar="N", help="cards that share every layer")
     add = words.add_argument_group("what is shown").add_argument
-    add("-o", "--output", metavar="FILE", help="the report, for memserve plan --calibrate FILE")
+    add("-o", "--output", metavar="FILE", type=cli.target,
+        help="the report, for memserve plan --calibrate FILE")  # fmt: skip
     add("--json", action="store_true", help="one JSON object")
     add("--quiet", action="store_true", help="no progress")
     return words

@@ -7,14 +7,16 @@ import json
 import re
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from memserve import cli
 from memserve.errors import DoesNotFit, InvalidInput
 
 if TYPE_CHECKING:
     from memserve.compress.checks import Order
+    from memserve.compress.interpreter import Interpreters
     from memserve.compress.report import Gate
+    from memserve.compress.text import Text
     from memserve.engines.making import Method
 
 _SHARE = re.compile(r"(\d{1,4}(?:\.\d{1,4})?)(%?)")
@@ -61,7 +63,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def _answer(args: argparse.Namespace) -> int:
     from memserve import hardware, model
-    from memserve.compress import analysis
+    from memserve.compress import analysis, interpreter, text
     from memserve.compress.checks import Order
     from memserve.compress.report import Gate
     from memserve.engines import making
@@ -75,6 +77,7 @@ def _answer(args: argparse.Namespace) -> int:
     found = analysis.strategies(spec, machine, gate) if args.dry_run or not wanted else []
     chosen = [(making.one(each["method"], vendor),) for each in found if machine and not each["refused"]]
     tried: list[tuple[making.Method, ...]] = [wanted] if wanted else [*chosen] or [()]
+    given = text.read(args.text), tuple(text.questions(args.eval)), interpreter.Interpreters(args.python)
     orders = [Order(spec, one, args.samples, args.length, args.window, args.windows) for one in tried]
     if args.dry_run:
         said = analysis.analyse(orders[0], args, found)
@@ -83,17 +86,17 @@ def _answer(args: argparse.Namespace) -> int:
     if not orders[0].methods:
         reasons = "; ".join(f"{one['method']}: {one['refused']}" for one in found)
         raise DoesNotFit(f"nothing that can be made runs on {args.machine} within these targets: {reasons}")
-    return _make(args, orders, gate)
+    return _make(args, orders, gate, *given)
 
 
-def _make(args: argparse.Namespace, orders: list[Order], gate: Gate) -> int:
+def _make(args: argparse.Namespace, orders: list[Order], gate: Gate, words: Text,
+          asked: tuple[dict[str, Any], ...], pythons: Interpreters) -> int:  # fmt: skip
     """The first that passes the gate; the next where one is refused or cannot be made."""
-    from memserve.compress import interpreter, report, text
+    from memserve.compress import report
     from memserve.compress.interpreter import tell
     from memserve.compress.job import Job
 
-    words, asked = text.read(args.text), tuple(text.questions(args.eval))
-    pythons, found = interpreter.Interpreters(args.python), {}
+    found = {}
     for order in orders:
         folder = args.output or _folder(args.model, order.methods)
         try:

@@ -41,7 +41,7 @@ class Order:
         last = next((one.name for one in self.methods if not one.prunes), "none")
         whole, blocks = self.model.parameters, self.model.blocks
         gone = {one.kind: one.amount for one in self.methods if one.prunes}
-        layers = gone.get("layers", 0) / max(1, len(blocks))
+        layers = min(1.0, gone.get("layers", 0) / max(1, len(blocks)))
         kept = sum(weight.parameters * (1 - layers) * (gone.get("width", 1) if weight.part == "mlp" else 1)
                    for block in blocks for weight in block.weights)  # fmt: skip
         rest = whole - sum(weight.parameters for block in blocks for weight in block.weights)

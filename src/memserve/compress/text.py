@@ -48,12 +48,13 @@ def read(path: str | None) -> Text:
 
 def questions(path: str | None) -> list[dict[str, Any]]:
     """A task of one's own: lines with `prompt` and `expected`, words that a right answer holds."""
-    rows = [json.loads(line) for line in _content(path).splitlines() if line.strip()] if path else []
+    lines = [line for line in _content(path).splitlines() if line.strip()] if path else []
     try:
+        rows = [json.loads(line) for line in lines]
         return [
             {"max_tokens": 64, **row, "prompt": row["prompt"], "expected": row["expected"]} for row in rows
         ]
-    except (KeyError, TypeError):
+    except (KeyError, TypeError, ValueError, RecursionError):
         raise InvalidInput(f"{path} is no task", hint='each line: {"prompt": ..., "expected": ...}') from None
 
 

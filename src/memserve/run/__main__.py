@@ -101,7 +101,8 @@ def _add_run(group: argparse._ArgumentGroup) -> None:
     add("--no-resume", dest="resume", action="store_false", help="set the old answers aside")
     add("--batch", action="store_true", help="through the provider's batch service, and wait for the answers")
     add("--no-cache-marks", dest="cache_marks", action="store_false", help="leave prompts as they are")
-    add("--batch-lines", metavar="FILE", help="write the answers in the common batch format, too, at the end")
+    add("--batch-lines", metavar="FILE", type=cli.target,
+        help="write the answers in the common batch format, too, at the end")  # fmt: skip
     add(
         "--verify",
         metavar="FILE",

@@ -107,12 +107,12 @@ _READ = frozenset(
 
 def is_line(value: Any) -> bool:
     """Whether this is a line of that format."""
-    return isinstance(value, Mapping) and "custom_id" in value and "body" in value
+    return isinstance(value, Mapping) and "custom_id" in value
 
 
 def request(value: Mapping[str, Any], model: str | None) -> dict[str, Any]:
     """The line as a request; refuses what would be lost, and a line for another model."""
-    body = value["body"]
+    body = value.get("body")
     if not isinstance(body, Mapping):
         raise InvalidInput("body is an object")
     unknown = next((name for name in body if name not in _READ), None)
@@ -150,7 +150,7 @@ def lines(output: str | Path) -> Iterator[dict[str, Any]]:
 
 
 def _name(row: Mapping[str, Any]) -> dict[str, Any]:
-    return {"id": f"memserve-{row.get('key')}", "custom_id": str(row["id"])}
+    return {"id": f"memserve-{row.get('key') or row['index']}", "custom_id": str(row["id"])}
 
 
 def write(output: Path, target: Path) -> None:

@@ -2,6 +2,7 @@
 
 import http.client
 import os
+import re
 import secrets
 import socket
 import stat
@@ -10,6 +11,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -26,6 +28,7 @@ from memserve.http.address import is_loopback
 from memserve.serve.advice import Diagnosis, diagnose
 
 _TAIL_BYTES = 65536
+_KEY = re.compile(rb"[\w.:+/=~ -]{0,500}\r?\n?")
 PATIENCE = 10.0
 """Seconds between asking and insisting: an engine that holds a card needs some to let go."""
 _SPARE_SECONDS = 10.0
@@ -279,7 +282,10 @@ def _key_words(program: Program, command: Sequence[str], key: str, folder: Path)
 
 
 def private(path: Path, text: str) -> None:
-    """A file that only its owner can read; a link is not followed."""
+    """A file that only its owner can read; a link is not followed, and no more than a key is written over."""
+    with suppress(FileNotFoundError):
+        if path.is_file() and not path.is_symlink() and not _KEY.fullmatch(path.read_bytes()[:1000]):
+            raise InvalidInput(f"{path} holds something else than a key", hint="name another file")
     try:
         handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_NOFOLLOW", 0), 0o600)
     except OSError as error:

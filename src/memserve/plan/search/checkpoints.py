@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shlex
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -14,6 +13,7 @@ from memserve.plan.candidate import Checkpoint
 if TYPE_CHECKING:
     from memserve.model import catalogue
 
+_PLAIN = re.compile(r"[\w./@:+-]+", re.ASCII).fullmatch
 MODELSLIM = "modelslim"
 BY_MODELSLIM = frozenset({"w8a8", "w4a8", "w8a16"})
 """What engines on Ascend read as ModelSlim writes it, and no engine elsewhere does."""
@@ -102,6 +102,12 @@ def to_make(model: ModelSpec, quantization: str, *, ascend: bool) -> Checkpoint 
     words = {"{model}": model.id, "{target}": folder, "{short}": short, "{method}": quantization}
     make = row.get("command", "memserve compress {model} --to {method} -o {target}")
     for name, word in words.items():
-        make = make.replace(name, shlex.quote(word))
+        make = make.replace(name, word if _PLAIN(word) else _quoted(word))
     place = f"{folder}/{short}-{quantization}.gguf" if level else folder
     return Checkpoint(place, quantization, f"to be made first: {row['source']}", make=make)
+
+
+def _quoted(word: str) -> str:
+    import shlex  # few names need it, and it costs a plan a millisecond
+
+    return shlex.quote(word)

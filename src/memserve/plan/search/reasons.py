@@ -226,7 +226,8 @@ def _best(model: ModelSpec, machine: Machine, query: Query) -> Candidate | None:
 def _offloaded(model: ModelSpec, machine: Machine, query: Query) -> Iterator[str]:
     """Layers on the host, where an engine can do that, and how slow it is."""
     vendor, asked = machine.card.vendor, installed.asked(query.backend, query.engine_version)
-    able = (name for name in asked if vendor in installed.named(name).rules["serves"].get("host_layers", ()))
+    rules = ((name, installed.named(name).rules or {"serves": {}}) for name in asked)
+    able = (name for name, its in rules if vendor in its["serves"].get("host_layers", ()))
     for name in () if query.offload else able:
         best = _best(model, machine, replace(query, backend=name, offload=True))
         if best is not None and best.deployment.host_layers:

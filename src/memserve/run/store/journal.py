@@ -280,9 +280,12 @@ def verify(path: Path) -> tuple[int, list[int]]:
     """Whole lines of an answers file, and the numbers of those that are not what was written."""
     try:
         with path.open("rb") as file:
-            stamps = [record.stamp(raw) is not None for raw in file]
+            found = [(record.stamp(raw) is not None, b'"check": "' in raw) for raw in file]
     except OSError as broken:
         raise InvalidInput(f"cannot read {path}: {broken.strerror}") from broken
+    if found and not any(ours for _, ours in found):
+        raise InvalidInput(f"{path} is no run's output: no line has a checksum")
+    stamps = [whole for whole, _ in found]
     return sum(stamps), [number for number, whole in enumerate(stamps, 1) if not whole]
 
 

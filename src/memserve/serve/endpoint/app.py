@@ -196,6 +196,8 @@ class Endpoint:
         if not isinstance(texts, list) or not all(isinstance(one, str) for one in texts):
             raise InvalidInput("input is a text or a list of texts", hint="token ids are not taken")
         _only(body, "dimensions", "role", "normalize", "user")
+        if form not in ("float", "base64"):
+            raise InvalidInput(f"encoding_format is float or base64, not {form!r}")
         body.pop("user", None)
         found = await embedder.aembed(texts, **body)
         self._metrics.used(name, found.usage)
@@ -213,13 +215,15 @@ class Endpoint:
         body = await self._body(request)
         name, reranker = self._models.find("rerank", body.pop("model", None))
         _only(body, "query", "documents", "top_n", "return_documents")
-        given = body.get("documents")
+        given, most = body.get("documents"), body.get("top_n")
         if not isinstance(given, list):
             raise InvalidInput("documents is a list of texts")
+        if most is not None and (type(most) is not int or most < 1):
+            raise InvalidInput(f"top_n is a whole number from 1, not {most!r}")
         texts = [one.get("text") if isinstance(one, dict) else one for one in given]
         found = await reranker.arerank(body.get("query"), texts)
         self._metrics.used(name, found.usage)
-        order = sorted(range(len(texts)), key=lambda i: -found.scores[i])[: body.get("top_n") or None]
+        order = sorted(range(len(texts)), key=lambda i: -found.scores[i])[:most]
         shown = {i: {"document": {"text": texts[i]}} for i in order} if body.get("return_documents") else {}
         rows = [{"index": i, "relevance_score": found.scores[i], **shown.get(i, {})} for i in order]
         return web.json_response({"model": name, "results": rows, "usage": answered.usage(found.usage)})

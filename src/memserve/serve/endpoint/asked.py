@@ -38,8 +38,10 @@ class Asked:
 def chat(body: Mapping[str, Any], known: Capabilities) -> Asked:
     """Of /v1/chat/completions."""
     fields = {name: value for name, value in body.items() if value is not None}
-    most = fields.pop("top_logprobs", 0)
-    logprobs = most if fields.pop("logprobs", False) else None
+    most, wanted = fields.pop("top_logprobs", 0), flag(fields, "logprobs")
+    if most and not wanted:
+        raise InvalidInput("top_logprobs goes with logprobs: true")
+    logprobs = most if wanted else None
     _format(fields)
     return _asked([_talk(fields.pop("messages", None))], fields, known, logprobs)
 
@@ -50,7 +52,7 @@ def text(body: Mapping[str, Any], known: Capabilities) -> Asked:
     prompt = fields.pop("prompt", None)
     several = isinstance(prompt, list) and bool(prompt) and not isinstance(prompt[0], int)
     prompts = [Raw(one) if isinstance(one, str) else one for one in (prompt if several else [prompt])]
-    if not all(isinstance(one, (Raw, list)) for one in prompts):
+    if not all(isinstance(one, Raw) or (isinstance(one, list) and one) for one in prompts):
         raise InvalidInput("prompt is a text, a list of token ids, or a list of either")
     _format(fields)
     return _asked(prompts, fields, known, fields.pop("logprobs", None))

@@ -34,6 +34,8 @@ def serve(args: argparse.Namespace) -> int:
     """Until somebody ends it."""
     if args.no_key and (args.host in ("0.0.0.0", "::") or not is_loopback(args.host)):
         raise InvalidInput(f"--no-key is for loopback, not for {args.host}")
+    if args.port is not None and not 0 < args.port < 65536:
+        raise InvalidInput(f"port {args.port} is not within 1..65535")
     with suppress(KeyboardInterrupt):
         asyncio.run(_run(args, _models(args)))
     print("stopped", file=sys.stderr)
@@ -76,8 +78,6 @@ async def _run(args: argparse.Namespace, models: Models) -> None:
 
 
 async def _listen(runner: web.AppRunner, host: str, port: int | None) -> None:
-    if port is not None and not 0 < port < 65536:
-        raise InvalidInput(f"port {port} is not within 1..65535")
     try:
         await web.TCPSite(runner, host, port or 0).start()
     except OSError as error:
