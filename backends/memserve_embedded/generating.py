@@ -168,9 +168,9 @@ class EmbeddedGenerator(Tokenizing):
             return one
         one = Asked(request, prepared.ids, prepared.most, live=live)
         for index in range(request.n):
-            random = Random() if request.seed is None else Random(f"{request.seed}/{index}")
+            seed = None if request.seed is None else Random(f"{request.seed}/{index}").getrandbits(128)
             text = self._prompts.detokenizer(request, prepared, live=live)
-            one.rows.append(Row(request, random, text, prepared.most, matchers[index]))
+            one.rows.append(Row(request, np.random.default_rng(seed), text, prepared.most, matchers[index]))
         return one
 
     @contextmanager
@@ -318,22 +318,33 @@ def generating(threads: int | None, context: int | None) -> EmbeddedGenerator:
 _COLDEST = 1e-5
 
 
-def choose(logits: NDArray[np.float32], request: Request, random: Random) -> int:
-    """The next token, as the request's settings say."""
+def choose(logits: NDArray[np.float32], request: Request, random: np.random.Generator) -> int:
+    """The next token, as the request's settings say.
+
+    Every token has a random number of its own and the highest sum wins. A point on the running sum of all
+    chances would choose as fairly, but the rounding of any logit, which company changes, would move it.
+    """
     if not request.temperature:
         return int(logits.argmax())
-    order = np.argsort(-logits, kind="stable")
-    chances = _softmax(logits[order].astype(np.float64) / max(request.temperature, _COLDEST))
-    before = chances.cumsum() - chances
-    kept = before < (1.0 if request.top_p is None else request.top_p)
+    scores = logits.astype(np.float64) / max(request.temperature, _COLDEST)
+    drawn = scores + random.gumbel(size=len(scores))
+    if request.top_k or request.min_p or request.top_p is not None:
+        left = _left(scores, request)
+        return int(left[drawn[left].argmax()])
+    return int(drawn.argmax())
+
+
+def _left(scores: NDArray[np.float64], request: Request) -> NDArray[np.int64]:
+    """The tokens that top_p, top_k and min_p leave, the likeliest first."""
+    order = np.argsort(-scores, kind="stable")
+    chances = _softmax(scores[order])
+    kept = chances.cumsum() - chances < (1.0 if request.top_p is None else request.top_p)
     if request.top_k:
         kept[request.top_k :] = False
     if request.min_p:
         kept &= chances >= request.min_p * chances[0]
     kept[0] = True
-    total = (chances * kept).cumsum()
-    at = int(np.searchsorted(total, random.random() * total[-1], side="right"))
-    return int(order[min(at, int(kept.sum()) - 1)])
+    return order[kept]
 
 
 def logprob(logits: NDArray[np.float32], token: int, count: int, tokenizer: Any) -> TokenLogprob:

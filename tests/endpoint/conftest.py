@@ -7,12 +7,14 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import httpx
 import pytest
+from extras import need
 from talker import Running, running
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    import httpx
 
 ROOT = Path(__file__).parents[2]
 
@@ -26,6 +28,7 @@ def endpoint() -> Iterator[Running]:
 @pytest.fixture
 def ask(endpoint: Running) -> Iterator[Any]:
     """Post to a route: the response."""
+    httpx = need("httpx", "test")
     base = endpoint.base_url.removesuffix("/v1")
     with httpx.Client(base_url=base, headers={"Authorization": "Bearer k"}, timeout=60) as client:
 

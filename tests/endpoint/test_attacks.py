@@ -7,11 +7,12 @@ import json
 import socket
 
 import aiohttp
-import httpx
 import pytest
+from extras import need
 from talker import running
 from waiting import until
 
+httpx = need("httpx", "test")
 CHAT = "/v1/chat/completions"
 WAIT = {"messages": [{"role": "user", "content": "wait"}]}
 HI = {"messages": [{"role": "user", "content": "hi"}]}

@@ -9,14 +9,15 @@ import threading
 from contextlib import suppress
 from pathlib import Path
 
-import httpx
 import pytest
+from extras import need
 from waiting import until
 
 from memserve.errors import InvalidInput
 from memserve.serve.__main__ import main
 from memserve.serve.server import private
 
+httpx = need("httpx", "test")
 ROOT = Path(__file__).parents[2]
 BODY = {"messages": [{"role": "user", "content": "hi"}], "max_tokens": 8}
 

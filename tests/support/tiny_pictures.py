@@ -7,6 +7,7 @@ from random import Random
 from typing import TYPE_CHECKING, Any
 
 import tiny_hf
+from extras import need
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -40,10 +41,8 @@ CROPPED = {"size": {"shortest_edge": 32}, "crop_size": SQUARE}
 
 def picture(seed: int, width: int, height: int, colours: str = "RGB") -> Any:
     """A random picture."""
-    from PIL import Image
-
     count = width * height * len(colours)
-    return Image.frombytes(colours, (width, height), Random(seed).randbytes(count))
+    return need("PIL.Image", "hf").frombytes(colours, (width, height), Random(seed).randbytes(count))
 
 
 def tokenizer(mark: str | None) -> Any:
