@@ -70,13 +70,15 @@ class Unusual(ToyEngine):
 
     def _chatty(self, request: Request) -> Iterator[Delta]:
         """Begins with nothing, now and then says nothing, and ends with words, reason and usage in one."""
-        pieces = [delta for delta in super().stream(request) if delta.text]
+        pieces = [delta for delta in super().stream(request) if delta.text or delta.reasoning]
         whole = self._answer(request)
         yield Delta()
         for delta in pieces[:-1]:
             yield delta
             yield Delta()
-        yield Delta(pieces[-1].text if pieces else "", whole.finish_reason, whole.usage)
+        last = pieces[-1] if pieces else Delta()
+        ending = {"finish_reason": whole.finish_reason, "usage": whole.usage, "tool_calls": whole.tool_calls}
+        yield replace(last, **ending)
 
     def _answer(self, request: Request) -> Completion:
         can = self.capabilities

@@ -25,7 +25,7 @@ class NothingIsAnError(Wrapped):
         return self.inner.generate(prompt, **settings)
 
 
-@mutant("invariance", alone=True)
+@mutant("invariance")
 class FiveAnswersChangeEnds(Altered):
     def after(self, prompts: list[Any], settings: dict[str, Any], answers: list[Any]) -> list[Any]:
         if len(answers) != 5:
@@ -102,7 +102,7 @@ class BatchesForgetFilters(Forgets):
         return len(prompts) > 1
 
 
-@mutant("structure")
+@mutant("structure", alone=True)
 class SampledAnswersForgetSchemas(Forgets):
     names = ("schema",)
 

@@ -272,7 +272,7 @@ def trailing_spaces_are_scored_apart() -> None:
     around(toy, "_score", lambda real: lambda c, x: real(c + "|", x) if c.endswith(" ") else real(c, x))
 
 
-@mutant("structure", alone=True)
+@mutant("structure")
 def schemas_are_dropped() -> None:
     def make(real: Any) -> Any:
         def complete(request: Any) -> Any:
@@ -331,7 +331,7 @@ def usage_comes_twice() -> None:
 @mutant("unsupported", alone=True)
 def what_is_not_known_is_dropped() -> None:
     class Mutant(Wrapped):
-        def generate(self, prompt: Any, *, regex: Any = None, tools: Any = None, **settings: Any) -> Any:
+        def generate(self, prompt: Any, *, regex: Any = None, **settings: Any) -> Any:
             return self.inner.generate(prompt, **settings)
 
     wrap(Mutant)

@@ -113,7 +113,8 @@ def _complete(request: Request) -> Completion:
     thought = [
         token for token, _ in model.continue_text(tokens, budget, model.Sampling()) if token < model.BOS
     ]
-    answers = [_sample(request, tokens + thought, limit, index) for index in range(request.n)]
+    before = [*tokens, *thought, model.EOS] if thought else tokens
+    answers = [_sample(request, before, limit, index) for index in range(request.n)]
     if thought:
         words = model.decode(thought)
         answers = [(replace(one, reasoning=words), len(thought) + count) for one, count in answers]

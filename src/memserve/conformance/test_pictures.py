@@ -6,7 +6,7 @@ import zlib
 from base64 import b64encode
 from typing import Any
 
-from memserve.conformance.asking import awaited, joined, need, said, streamed
+from memserve.conformance.asking import answer, awaited, joined, need, said, streamed
 
 
 def png(number: int, side: int = 64) -> bytes:
@@ -29,8 +29,8 @@ def shown(*numbers: int, words: str = "Say what you see.") -> list[dict[str, Any
 
 
 def _answers(generator: Any, prompts: list[Any]) -> list[Any]:
-    need(generator.capabilities, "images")
-    return list(generator.generate(prompts, max_tokens=12))
+    need(generator.capabilities, "chat", "images")
+    return list(answer(generator, prompts))
 
 
 def test_another_picture_is_another_prompt(generator: Any) -> None:
@@ -47,14 +47,14 @@ def test_every_picture_and_its_place_count(generator: Any) -> None:
 
 
 def test_company_changes_nothing(generator: Any, can: Any) -> None:
-    need(can, "images", "deterministic")
+    need(can, "chat", "images", "deterministic")
     prompts = [shown(0), [{"role": "user", "content": "Name a river."}], shown(1, 2), shown(0), shown(3)]
     together = [said(one) for one in _answers(generator, prompts)]
     assert together == [said(*_answers(generator, [prompt])) for prompt in prompts]
 
 
 def test_streams_and_awaits_see_the_same(generator: Any, can: Any) -> None:
-    need(can, "images", "deterministic")
+    need(can, "chat", "images", "deterministic")
     prompts = [shown(number) for number in range(4)]
     whole = [said(one) for one in _answers(generator, prompts)]
     assert [said(asyncio.run(awaited(generator, prompt))) for prompt in prompts] == whole
@@ -62,7 +62,7 @@ def test_streams_and_awaits_see_the_same(generator: Any, can: Any) -> None:
 
 
 def test_pictures_are_counted(generator: Any, can: Any) -> None:
-    need(can, "images", "usage")
+    need(can, "chat", "images", "usage")
     plain = [{"role": "user", "content": [{"type": "text", "text": "Say what you see."}]}]
     none, one, two = (a.usage.prompt_tokens for a in _answers(generator, [plain, shown(0), shown(0, 1)]))
     assert none < one < two

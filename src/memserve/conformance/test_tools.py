@@ -41,35 +41,36 @@ def _judge(calls: Any) -> None:
 
 
 def test_a_required_call_comes_and_keeps_its_schema(generator: Any, can: Any) -> None:
-    need(can, "tools")
+    need(can, "chat", "tools")
     got = answer(generator, ASKED, MOST, tools=TOOLS, tool_choice="required")
     _judge(got.tool_calls)
     assert got.finish_reason in ("tool_calls", "length")
 
 
 def test_a_named_tool_alone_is_called(generator: Any, can: Any) -> None:
-    need(can, "tools")
+    need(can, "chat", "tools")
     got = answer(generator, ASKED, MOST, tools=TOOLS, tool_choice=NAMED)
     _judge(got.tool_calls)
     assert {call.name for call in got.tool_calls} == {"turn"}
 
 
 def test_none_is_no_call(generator: Any, can: Any) -> None:
-    need(can, "tools")
-    got = answer(generator, ASKED, 12, tools=TOOLS, tool_choice="none")
-    assert (got.tool_calls, got.finish_reason in ("stop", "length")) == ((), True)
-    assert got.text is not None
+    need(can, "chat", "tools")
+    got = answer(generator, [ASKED, *(question(n) for n in range(3))], 12, tools=TOOLS, tool_choice="none")
+    assert [one.tool_calls for one in got] == [()] * 4
+    assert {one.finish_reason for one in got} <= {"stop", "length"}
+    assert any(one.text for one in got)
 
 
 def test_a_call_is_no_text(generator: Any, can: Any) -> None:
-    need(can, "tools")
+    need(can, "chat", "tools")
     got = answer(generator, ASKED, MOST, tools=TOOLS, tool_choice=NAMED)
     assert "way" not in (got.text or "")
     assert "turn" not in (got.text or "")
 
 
 def test_calls_of_one_answer_have_names_of_their_own(generator: Any, can: Any) -> None:
-    need(can, "tools")
+    need(can, "chat", "tools")
     got = answer(generator, [question(n) for n in range(3)], MOST, tools=TOOLS, tool_choice="required")
     for one in got:
         _judge(one.tool_calls)
@@ -78,7 +79,7 @@ def test_calls_of_one_answer_have_names_of_their_own(generator: Any, can: Any) -
 
 @pytest.mark.parametrize("choice", ["auto", "required"])
 def test_streamed_and_awaited_calls_are_the_same(generator: Any, can: Any, choice: str) -> None:
-    need(can, "tools", "stream", "deterministic")
+    need(can, "chat", "tools", "stream", "deterministic")
     how = {"tools": TOOLS, "tool_choice": choice}
     whole, pieces = answer(generator, ASKED, MOST, **how), streamed(generator, ASKED, MOST, **how)
     found = [call for piece in pieces for call in piece.tool_calls]
@@ -91,13 +92,13 @@ def test_streamed_and_awaited_calls_are_the_same(generator: Any, can: Any, choic
 
 
 def test_tools_are_part_of_the_prompt(generator: Any, can: Any) -> None:
-    need(can, "tools", "usage")
+    need(can, "chat", "tools", "usage")
     few, many = (answer(generator, ASKED, 4, tools=tools).usage.prompt_tokens for tools in (TOOLS[:1], TOOLS))
     assert answer(generator, ASKED, 4).usage.prompt_tokens < few < many
 
 
 def test_calls_and_results_are_read_back(generator: Any, can: Any) -> None:
-    need(can, "tools", "usage")
+    need(can, "chat", "tools", "usage")
     got = answer(generator, ASKED, MOST, tools=TOOLS, tool_choice="required")
     call = got.tool_calls[0]
     function = {"name": call.name, "arguments": call.arguments}
@@ -115,7 +116,7 @@ def test_calls_and_results_are_read_back(generator: Any, can: Any) -> None:
 
 
 def test_a_tool_that_is_not_there_cannot_be_chosen(generator: Any, can: Any) -> None:
-    need(can, "tools")
+    need(can, "chat", "tools")
     for tools, choice in ((TOOLS, {"type": "function", "function": {"name": "sing"}}), (None, "required")):
         with pytest.raises(MemserveError):
             answer(generator, ASKED, 8, tools=tools, tool_choice=choice)
