@@ -54,7 +54,8 @@ def drawn() -> str:
 def words(svg: str) -> list[str]:
     """What the picture says, without fonts, colours and names that another release of rich would change."""
     texts = re.findall(r"<text[^>]*>(.*?)</text>", svg, re.DOTALL)
-    return [unescape(text).replace("\xa0", " ").strip() for text in texts]
+    said = (unescape(text).replace("\xa0", " ").strip() for text in texts)
+    return [words for words in said if words]
 
 
 if __name__ == "__main__":

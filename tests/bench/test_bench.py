@@ -261,3 +261,11 @@ def test_a_server_that_says_who_it_is_needs_no_backend(
     assert main(["bench", *words, "--gpus", "1xL4", "--json", "--quiet"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["target"]["backend"] == "vllm" and found["results"][0]["predicted"]
+
+
+def test_a_backend_of_this_process_may_stand_behind_an_address(
+    counting_server: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["--base-url", counting_server.base_url, "--model", MODEL, "--workload", "90:12:3"]
+    assert main(["bench", *words, "--backend", "embedded", "--json", "--quiet"]) == 0
+    assert json.loads(capsys.readouterr().out)["results"][0]["failed"] == 0

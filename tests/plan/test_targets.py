@@ -75,6 +75,11 @@ def test_a_fine_tune_is_planned_by_the_shapes_of_another() -> None:
     assert small.checkpoint.make
 
 
+def test_a_known_model_is_planned_as_itself() -> None:
+    with pytest.raises(InvalidInput, match="known as meta-llama"):
+        memserve.plan.best("llama-8b", "1xL4", like="qwen3-8b")
+
+
 def test_batches_are_priced_as_such() -> None:
     whole, batch = (
         compare(None, ["openai:gpt-4o-mini"], workload="locomo", batch=batch).entries[0].job

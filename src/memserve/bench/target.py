@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import memserve
+from memserve import registry
 from memserve.bench import report
 from memserve.engines import installed
 from memserve.engines.backend import server_of
 from memserve.errors import MemserveError
 from memserve.http.address import is_loopback, parse
+from memserve.http.engine import HttpBackend
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -131,7 +133,8 @@ def _client(backend: str | None) -> dict[str, Any]:
         return {"backend": installed.common_client()}
     found = server_of(installed.named(backend)) if installed.can_plan(backend) else None
     if found is None:
-        return {"backend": backend}
+        own_wire = isinstance(registry.find(backend), HttpBackend)
+        return {"backend": backend if own_wire else installed.common_client()}
     return {"backend": found.programs[0].client, "dialect": found.programs[0].dialect}
 
 

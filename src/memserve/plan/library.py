@@ -57,9 +57,12 @@ def model_of(model: str | PathLike[str] | ModelSpec, backend: str | None = None,
              like: str | None = None) -> ModelSpec:  # fmt: skip
     """A spec as it is, the one of that name or path, with the shapes `like` another's, or a provider's."""
     from memserve.model import load
+    from memserve.model.catalogue import find
     from memserve.model.spec import ModelSpec
 
     if like is not None:
+        if isinstance(model, str) and (row := find(model)) is not None:
+            raise InvalidInput(f"{model} is known as {row.id}: --like is for a model that is not")
         known, name = load(like), model.id if isinstance(model, ModelSpec) else str(model)
         note = f"taken to have the shapes of {known.id}, as --like says"
         return replace(known, id=name, exact=False, source=f"--like {like}", notes=(*known.notes, note))
