@@ -1,5 +1,7 @@
 """What every verb of the command line shares: the parser, exit codes, and errors of one line."""
 
+from __future__ import annotations
+
 import argparse
 import gc
 import io
@@ -7,7 +9,6 @@ import os
 import re
 import sys
 from collections.abc import Callable, Iterable, Sequence
-from pathlib import Path
 from typing import Any, NoReturn
 
 from memserve.errors import DoesNotFit, InvalidInput, MemserveError, UnknownName
@@ -134,6 +135,8 @@ def count(text: str) -> int:
 
 def target(text: str) -> str:
     """A file that can be written at the end: its folder is there."""
+    from pathlib import Path  # it costs a plan milliseconds
+
     path = Path(text)
     if path.is_dir() or not path.parent.is_dir():
         raise argparse.ArgumentTypeError(f"a file in a folder that is there is needed, not {text[:80]!r}")
