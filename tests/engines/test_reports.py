@@ -12,15 +12,14 @@ import pytest
 FOLDER = Path(os.environ.get("MEMSERVE_REPORTS") or Path(__file__).with_name("reports"))
 REPORTS = sorted(FOLDER.glob("*.json"))
 PART = "-tools.json"
-"""Reports of the groups of thinking and tools alone, on a tiny model that talks: the others ran on another."""
+"""Reports of the groups of thinking and tools alone, on a tiny model that talks."""
+WHOLE = [one for one in REPORTS if not one.name.endswith(PART)]
 
 
 pytestmark = pytest.mark.skipif(not REPORTS, reason="no engine has reported yet: tests/engines/run")
 
 
-@pytest.fixture(
-    params=[one for one in REPORTS if not one.name.endswith(PART)] or [FOLDER], ids=lambda p: p.stem
-)
+@pytest.fixture(params=WHOLE or [FOLDER], ids=lambda path: path.stem)
 def whole(request: pytest.FixtureRequest) -> dict[str, Any]:
     return json.loads(request.param.read_text(encoding="utf-8"))
 
