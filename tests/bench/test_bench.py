@@ -17,12 +17,12 @@ from hypothesis import strategies as st
 from simulated import virtual
 
 from memserve.__main__ import main
-from memserve.bench import Level, Report, Target
-from memserve.bench.asking import Prompts
+from memserve.bench import Level, Report, Target, report
+from memserve.bench.asking import Asked, Prompts
 from memserve.bench.measuring import ameasure
 from memserve.client.generation import Generator
 from memserve.client.handle import for_engine
-from memserve.errors import EngineFailed, MemserveError
+from memserve.errors import EngineFailed, MemserveError, RemoteError
 from memserve.protocol import Capabilities, Completion, Delta, Request, Usage
 from memserve.speed import Range, Speed
 from memserve.speed.workloads import Workload, find
@@ -269,3 +269,18 @@ def test_a_backend_of_this_process_may_stand_behind_an_address(
     words = ["--base-url", counting_server.base_url, "--model", MODEL, "--workload", "90:12:3"]
     assert main(["bench", *words, "--backend", "embedded", "--json", "--quiet"]) == 0
     assert json.loads(capsys.readouterr().out)["results"][0]["failed"] == 0
+
+
+def test_what_is_not_told_is_no_figure() -> None:
+    once = Asked(0.0, 2.0, (2.0,), Usage(None, 40), "all at once")
+    found = report.row([once, once])
+    assert found["tpot_ms"] is None and found["ttft_ms"]["mean"] == 2000
+    assert found["input_tokens"] is None and found["cached_tokens"] is None and found["output_tokens"] == 40
+
+
+def test_failures_of_all_levels_are_added() -> None:
+    failed = report.row([Asked(0.0, 1.0, error=RemoteError("down"))] * 2)
+    rows = tuple({"concurrency": n, "rate": None, **failed, "predicted": None} for n in (1, 8))
+    load = {"input_tokens": 1, "output_tokens": 1, "requests": 2}
+    shown = str(report.Report({"model": "m"}, load, rows, {}))
+    assert "4 failed: down" in shown

@@ -71,7 +71,7 @@ def test_made_loaded_and_judged_as_plain_code_does(tiny: Path, tmp_path: Path, t
 def loads(python: str, code: str, folder: Path) -> str:
     """What another engine's interpreter says of a folder; nothing of this environment leaks into it."""
     kept = ("PATH", "HOME", "TMPDIR", "VLLM_CPU_KVCACHE_SPACE", "LD_PRELOAD")
-    env = {name: os.environ[name] for name in kept if name in os.environ}
+    env = {"VLLM_CPU_KVCACHE_SPACE": "1", **{name: os.environ[name] for name in kept if name in os.environ}}
     done = subprocess.run([python, "-c", code, str(folder)], capture_output=True, text=True, env=env)
     assert done.returncode == 0, done.stderr[-2000:]
     return done.stdout

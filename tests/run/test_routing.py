@@ -116,6 +116,13 @@ def test_too_expensive_an_answer_is_asked_of_the_next():
     assert [member.closed for member in members] == [1, 1]
 
 
+def test_a_member_that_may_cost_anything_is_named():
+    members = [Engine("b", SAID), Engine("c", SAID)]
+    members[1].identity = {"base_url": "https://api.example.com/v1"}
+    with pytest.warns(UserWarning, match="no price is known of toy:c: "):
+        memserve.route(members, most_usd=0.01).close()
+
+
 def test_what_can_be_asked_is_what_all_can_do():
     with memserve.route([Engine("a", SAID, stop=True, max_n=4, n=True), Engine("b", SAID, n=True)]) as routed:
         known = routed.capabilities

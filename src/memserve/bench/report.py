@@ -51,8 +51,8 @@ class Report(Shown):
         )
         yield Section(f"{self.target['model']}: {asked}", head, tuple(map(_row, self.results)))
         lines = [f"{name}: {value}" for name, value in _shown(self.memory)]
-        errors = {reason: count for row in self.results for reason, count in row["errors"].items()}
-        lines += [f"{count} failed: {reason}" for reason, count in errors.items()]
+        errors = sum((Counter(row["errors"]) for row in self.results), Counter[str]())
+        lines += [f"{count} failed: {reason}" for reason, count in errors.most_common()]
         yield Section(lines=(*lines, *self.notes))
 
 
@@ -105,16 +105,16 @@ def row(asked: Sequence[Asked], *, ttft: float | None = None, tpot: float | None
     good = [one for one in asked if one.error is None]
     seconds = max((one.ended for one in asked), default=0.0) - min((one.began for one in asked), default=0.0)
     streamed = [one for one in good if one.pieces]
-    timed = [one for one in streamed if (one.usage.completion_tokens or 0) > 1]
+    timed = [one for one in streamed if _timed(one)]
     made = sum(one.usage.completion_tokens or 0 for one in good)
     met = [one for one in streamed if _meets(one, ttft, tpot)]
     return {
         "requests": len(asked), "failed": len(asked) - len(good), "errors": _errors(asked),
         "seconds": round(seconds, 3),
         "in_flight": _rate(sum(one.ended - one.began for one in asked), seconds),
-        "input_tokens": _mean([one.usage.prompt_tokens or 0 for one in good]),
-        "output_tokens": _mean([one.usage.completion_tokens or 0 for one in good]),
-        "cached_tokens": _mean([one.usage.cached_tokens or 0 for one in good]),
+        "input_tokens": _mean(one.usage.prompt_tokens for one in good),
+        "output_tokens": _mean(one.usage.completion_tokens for one in good),
+        "cached_tokens": _mean(one.usage.cached_tokens for one in good),
         "ttft_ms": spread(map(first_ms, streamed)), "tpot_ms": spread(map(token_ms, timed)),
         "gap_ms": spread((after - old) * 1e3 for one in streamed for old, after in pairwise(one.pieces)),
         "request_ms": spread((one.ended - one.began) * 1e3 for one in good),
@@ -123,8 +123,13 @@ def row(asked: Sequence[Asked], *, ttft: float | None = None, tpot: float | None
     }  # fmt: skip
 
 
+def _timed(one: Asked) -> bool:
+    """Whether a time per token can be said: an answer that came in one piece has none."""
+    return (one.usage.completion_tokens or 0) > 1 and len(one.pieces) > 1
+
+
 def _meets(one: Asked, ttft: float | None, tpot: float | None) -> bool:
-    slow = tpot is not None and (one.usage.completion_tokens or 0) > 1 and token_ms(one) > tpot
+    slow = tpot is not None and _timed(one) and token_ms(one) > tpot
     return not slow and (ttft is None or first_ms(one) <= ttft)
 
 
@@ -134,8 +139,10 @@ def _errors(asked: Sequence[Asked]) -> dict[str, int]:
     return dict(reasons.most_common(5))
 
 
-def _mean(values: Sequence[float]) -> float | None:
-    return round(sum(values) / len(values), 2) if values else None
+def _mean(values: Iterable[float | None]) -> float | None:
+    """Of what is told: an unknown count is no 0."""
+    told = [value for value in values if value is not None]
+    return round(sum(told) / len(told), 2) if told else None
 
 
 def _rate(count: float, seconds: float) -> float | None:

@@ -8,6 +8,7 @@ from contextlib import ExitStack, aclosing, contextmanager
 from dataclasses import fields, replace
 from functools import cached_property
 from typing import Any, Literal
+from warnings import warn
 
 from memserve.client.async_driver import AsyncDriver
 from memserve.client.generation import Generator
@@ -23,6 +24,7 @@ from memserve.errors import (
     TimedOut,
     Unsupported,
 )
+from memserve.http.address import is_loopback, parse
 from memserve.protocol import Capabilities, Completion, Delta, Request, observer
 from memserve.protocol.engines import AttemptObserver
 from memserve.run.limits.budget import CHARACTERS_PER_TOKEN, PART, TEMPLATE, dearest, limit, measure, price_of
@@ -53,7 +55,11 @@ def route(generators: Iterable[Generator], policy: Policy = "fallback", *, most_
         raise InvalidInput(f"policy is 'fallback' or 'balance', not {policy!r}")
     if not members or not all(callable(getattr(one, "agenerate", None)) for one in members):
         raise InvalidInput("route takes a list of open generators", hint="memserve.generator(...) opens one")
-    return Route(RouteEngine([*map(Member, _names(members), members)], policy, most_usd), concurrency)
+    named_members = [*map(Member, _names(members), members)]
+    unpriced = [one.name for one in named_members if one.price is None and one.is_remote]
+    if most_usd is not None and unpriced:
+        warn(f"no price is known of {', '.join(unpriced)}: most_usd does not bound it", stacklevel=2)
+    return Route(RouteEngine(named_members, policy, most_usd), concurrency)
 
 
 class Route(Generator):
@@ -114,6 +120,12 @@ class Member:
             return dearest(self.generator.prices.values())
         known = self.generator.capabilities
         return price_of(known.model, known.backend)
+
+    @property
+    def is_remote(self) -> bool:
+        """Whether another machine answers, which may ask for money."""
+        address = getattr(self.generator, "identity", {}).get("base_url")
+        return address is not None and not is_loopback(parse(address).host)
 
     @property
     def up(self) -> bool:
