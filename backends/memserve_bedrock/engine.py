@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import hmac
-import logging
 import os
 import re
 import time
@@ -39,6 +38,7 @@ from memserve.http.address import named
 from memserve.http.address import parse as parse_address
 from memserve.http.body import counted
 from memserve.http.chat import encode
+from memserve.http.connect import ServerClock
 from memserve.http.failure import Words
 from memserve.protocol import Completion, Prompt, Request, Task
 from memserve_bedrock import answer, ask
@@ -171,10 +171,8 @@ def _borrowed(profile: str | None) -> Callable[[], Keys]:
     return read
 
 
-log = logging.getLogger("memserve.bedrock")
 ALGORITHM = "AWS4-HMAC-SHA256"
 SERVICE = "bedrock"
-_SKEW_SECONDS = 60.0
 _FRESH_SECONDS = 60.0
 
 
@@ -187,11 +185,11 @@ class Signature:
         self._mask = mask
         self._keys: Keys | None = None
         self._read_at = 0.0
-        self._offset = 0.0
+        self._clock = ServerClock()
 
     async def sign(self, call: Call) -> Call:
         keys = await self._current()
-        stamp = datetime.fromtimestamp(time.time() + self._offset, timezone.utc).strftime("%Y%m%dT%H%M%SZ")
+        stamp = datetime.fromtimestamp(self._clock.now(), timezone.utc).strftime("%Y%m%dT%H%M%SZ")
         signed = {
             "Content-Type": call.headers.get("Content-Type", "application/json"),
             "Host": urlsplit(call.url).netloc,
@@ -209,14 +207,7 @@ class Signature:
         after = await self._current()
         if before is not None and not after.same(before):
             return True
-        if error.server_time is None:
-            return False
-        offset = error.server_time - time.time()
-        if abs(offset - self._offset) < _SKEW_SECONDS:
-            return False
-        log.warning("this machine's clock differs from the server's by %.0f s; the server's is used", offset)
-        self._offset = offset
-        return True
+        return self._clock.learn(error)
 
     async def _current(self) -> Keys:
         """The keys; those that can change are read anew each minute."""

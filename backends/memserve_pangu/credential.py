@@ -18,6 +18,7 @@ from memserve.errors import AuthenticationFailed, InvalidInput, RemoteError, Uns
 from memserve.http import Call, HttpClient, Mask, Secret, Signer, StaticKey, connect, key
 from memserve.http.body import bad, parse
 from memserve.http.chat import encode
+from memserve.http.connect import ServerClock
 from memserve.http.retry import date
 from memserve_pangu.guard import Flight
 from memserve_pangu.interface import Interface
@@ -25,7 +26,6 @@ from memserve_pangu.interface import Interface
 log = logging.getLogger("memserve.pangu")
 ALGORITHM = "SDK-HMAC-SHA256"
 _BODY_LIMIT = 12 * 10**6
-_SKEW_SECONDS = 60.0
 
 
 class Signature:
@@ -36,12 +36,12 @@ class Signature:
         self._secret = secret
         self._project_id = project_id
         self._session = session
-        self._offset = 0.0
+        self._clock = ServerClock()
 
     async def sign(self, call: Call) -> Call:
         if call.body is not None and len(call.body) > _BODY_LIMIT:
             raise InvalidInput("AK/SK signing takes bodies of up to 12 MB", hint="use api_key= instead")
-        added = {"Host": urlsplit(call.url).netloc, "X-Sdk-Date": _stamp(time.time() + self._offset)}
+        added = {"Host": urlsplit(call.url).netloc, "X-Sdk-Date": _stamp(self._clock.now())}
         if self._project_id:
             added["X-Project-Id"] = self._project_id
         if self._session is not None:
@@ -52,14 +52,7 @@ class Signature:
 
     async def renew(self, error: AuthenticationFailed) -> bool:
         """True where the clock explains the refusal: that replay is worth one of the five failures."""
-        if error.server_time is None:
-            return False
-        offset = error.server_time - time.time()
-        if abs(offset - self._offset) < _SKEW_SECONDS:
-            return False
-        log.warning("this machine's clock differs from the server's by %.0f s; the server's is used", offset)
-        self._offset = offset
-        return True
+        return self._clock.learn(error)
 
 
 def authorization(method: str, url: str, headers: Mapping[str, str], body: bytes, access: str,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
+from warnings import warn
 
 from lm_eval.api.model import LM
 from lm_eval.api.registry import register_model
@@ -40,6 +41,9 @@ class Memserve(LM):  # type: ignore[misc]
     def loglikelihood(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
         """Each continuation's log-likelihood, and whether greedy decoding would have said it."""
         scores = self.generator.score([self._pair(*one.args) for one in requests])
+        if any(score.greedy is None for score in scores):
+            warn(f"{self._known.backend} does not say which token is likeliest: no answer counts as exact",
+                 stacklevel=2)  # fmt: skip
         return [(score.logprob, bool(score.greedy)) for score in scores]
 
     def loglikelihood_rolling(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[float]:

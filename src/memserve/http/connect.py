@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import time
 from collections.abc import Mapping
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
@@ -31,6 +32,30 @@ OPTIONS = frozenset({*_LIMITS, "http_client", "ca_file", "cert_file", "key_file"
 
 _log = logging.getLogger("memserve.http")
 _warned: set[str] = set()
+
+
+class ServerClock:
+    """The time by which a server judges signatures: this machine's, until a refusal tells another."""
+
+    _APART_SECONDS = 60.0
+
+    def __init__(self) -> None:
+        self._offset = 0.0
+
+    def now(self) -> float:
+        """Seconds since 1970."""
+        return time.time() + self._offset
+
+    def learn(self, error: AuthenticationFailed) -> bool:
+        """True where the clock explains the refusal."""
+        if error.server_time is None:
+            return False
+        offset = error.server_time - time.time()
+        if abs(offset - self._offset) < self._APART_SECONDS:
+            return False
+        _log.warning("this machine's clock differs from the server's by %.0f s; the server's is used", offset)
+        self._offset = offset
+        return True
 
 
 class StaticKey:
