@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from random import Random
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -27,6 +26,7 @@ from memserve.protocol import (
     TokenLogprob,
     Usage,
 )
+from memserve.tokens.drawing import choose, keys, log_softmax
 from memserve.tokens.prompts import Prompts, ScorePair, Tokenizing
 from memserve.tokens.template import compiled
 from memserve_embedded import GENERATING
@@ -168,9 +168,8 @@ class EmbeddedGenerator(Tokenizing):
             return one
         one = Asked(request, prepared.ids, prepared.most, live=live)
         for index in range(request.n):
-            seed = None if request.seed is None else Random(f"{request.seed}/{index}").getrandbits(128)
             text = self._prompts.detokenizer(request, prepared, live=live)
-            one.rows.append(Row(request, np.random.default_rng(seed), text, prepared.most, matchers[index]))
+            one.rows.append(Row(request, keys(request, index), text, prepared.most, matchers[index]))
         return one
 
     @contextmanager
@@ -315,55 +314,9 @@ def generating(threads: int | None, context: int | None) -> EmbeddedGenerator:
     return EmbeddedGenerator(Session(folder, threads), tokenizer, grammars, f"openvino {version}", context)
 
 
-_COLDEST = 1e-5
-
-
-def choose(logits: NDArray[np.float32], request: Request, random: np.random.Generator) -> int:
-    """The next token, as the request's settings say.
-
-    Every token has a random number of its own and the highest sum wins. A point on the running sum of all
-    chances would choose as fairly, but the rounding of any logit, which company changes, would move it.
-    """
-    if not request.temperature:
-        return int(logits.argmax())
-    scores = logits.astype(np.float64) / max(request.temperature, _COLDEST)
-    drawn = scores + random.gumbel(size=len(scores))
-    if request.top_k or request.min_p or request.top_p is not None:
-        left = _left(scores, request)
-        return int(left[drawn[left].argmax()])
-    return int(drawn.argmax())
-
-
-def _left(scores: NDArray[np.float64], request: Request) -> NDArray[np.int64]:
-    """The tokens that top_p, top_k and min_p leave, the likeliest first."""
-    order = np.argsort(-scores, kind="stable")
-    chances = _softmax(scores[order])
-    kept = chances.cumsum() - chances < (1.0 if request.top_p is None else request.top_p)
-    if request.top_k:
-        kept[request.top_k :] = False
-    if request.min_p:
-        kept &= chances >= request.min_p * chances[0]
-    kept[0] = True
-    return order[kept]
-
-
 def logprob(logits: NDArray[np.float32], token: int, count: int, tokenizer: Any) -> TokenLogprob:
     """The token's natural-log probability and its `count` strongest rivals."""
     scores = log_softmax(logits)
     top = np.argsort(-scores, kind="stable")[:count]
     rivals = tuple((tokenizer.decode([int(t)]), float(scores[t])) for t in top)
     return TokenLogprob(tokenizer.decode([token]), float(scores[token]), token, rivals)
-
-
-def log_softmax(logits: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Natural-log probabilities along the last axis."""
-    wide = logits.astype(np.float64)
-    wide -= wide.max(axis=-1, keepdims=True)
-    result: NDArray[np.float64] = wide - np.log(np.exp(wide).sum(axis=-1, keepdims=True))
-    return result
-
-
-def _softmax(scores: NDArray[np.float64]) -> NDArray[np.float64]:
-    powers = np.exp(scores - scores.max())
-    result: NDArray[np.float64] = powers / powers.sum()
-    return result

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from queue import SimpleQueue
+from random import Random
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -111,7 +112,7 @@ class Row:
     """One sample in the making."""
 
     request: Request
-    random: np.random.Generator
+    random: Random
     text: Detokenizer
     most: int
     matcher: Matcher | None = None

@@ -23,6 +23,7 @@ from memserve.protocol import (
 )
 from memserve.tokens.calling import Calling
 from memserve.tokens.detokenizer import Detokenizer
+from memserve.tokens.drawing import choose, keys, log_softmax
 from memserve.tokens.grammar import written
 from memserve.tokens.prompts import Prepared, Prompts, ScorePair, Tokenizing
 from memserve.tokens.template import compiled
@@ -263,12 +264,12 @@ class Generating(Tokenizing):
 
     def _free(self, request: Request, ids: list[int], index: int,
               text: Detokenizer) -> Iterator[tuple[int, Any]]:  # fmt: skip
-        sampler = Sampler(request, index)
+        random = keys(request, index)
         self._read(ids)
         while True:
             logits = self._logits()
             forced = text.forced()
-            token = sampler.pick(logits) if forced is None else forced
+            token = choose(logits, request, random) if forced is None else forced
             yield token, logits
             self._llama.eval([token])
 
@@ -305,7 +306,7 @@ class Generating(Tokenizing):
         self._read(pair.tokens[: pair.start])
         for place in range(pair.start, len(pair.tokens)):
             token = pair.tokens[place]
-            row = logprobs(self._logits())
+            row = log_softmax(self._logits())
             total += float(row[token])
             greedy = greedy and int(np.argmax(row)) == token
             if place + 1 < len(pair.tokens):
@@ -317,43 +318,9 @@ class Generating(Tokenizing):
         return self._tokenizer.decode([token], skip_special_tokens=False)
 
 
-def logprobs(logits: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Natural-log probabilities."""
-    wide = logits.astype(np.float64)
-    wide -= wide.max()
-    shifted: NDArray[np.float64] = wide - np.log(np.exp(wide).sum())
-    return shifted
-
-
-class Sampler:
-    """Draws for one sample of one request, with a seed of its own."""
-
-    def __init__(self, request: Request, index: int) -> None:
-        self._request = request
-        seed = None if request.seed is None else [abs(request.seed), index]
-        self._draw = np.random.default_rng(seed)
-
-    def pick(self, logits: NDArray[np.float32]) -> int:
-        """The next token."""
-        temperature = self._request.temperature or 0.0
-        if temperature == 0:
-            return int(np.argmax(logits))
-        order = np.argsort(logits)[::-1]
-        if self._request.top_k:
-            order = order[: self._request.top_k]
-        scaled = (logits[order].astype(np.float64) - float(logits[order[0]])) / temperature
-        weights = np.exp(scaled)
-        weights = weights * (weights >= (self._request.min_p or 0.0))
-        weights = weights / weights.sum()
-        if self._request.top_p is not None and self._request.top_p < 1:
-            inside = np.cumsum(weights) - weights < self._request.top_p
-            weights = weights * inside / (weights * inside).sum()
-        return int(self._draw.choice(order, p=weights))
-
-
 def told(token: int, logits: NDArray[np.float32], top: int, word: Callable[[int], str]) -> TokenLogprob:
     """What is known of one generated token."""
-    row = logprobs(logits)
+    row = log_softmax(logits)
     best = np.argsort(row)[::-1][:top]
     rivals = tuple((word(int(t)), float(row[t])) for t in best)
     return TokenLogprob(word(token), float(row[token]), token, rivals)

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from random import Random
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from memserve.errors import Cancelled
 from memserve.protocol import TokenLogprob
+from memserve.tokens.drawing import BITS, COLDEST, keys, noise
 from memserve_hf.decoding.prefixes import BLOCK
-from memserve_hf.decoding.row import Job, Row
+from memserve_hf.decoding.row import Job, Row, Settings
 from memserve_hf.decoding.stepper import Stepper
 
 if TYPE_CHECKING:
@@ -33,28 +33,34 @@ def choose(logits: Tensor, rows: Sequence[Row]) -> list[int]:
 
 
 def _draw(logits: Tensor, rows: Sequence[Row]) -> list[int]:
-    """Inverse transform sampling over the tokens in falling order of probability."""
+    """Each token's noise belongs to its row and place, so that no rounding of the others moves the choice."""
     settings = [row.job.settings for row in rows]
-    device = logits.device
+    heat = torch.tensor([[max(s.temperature, COLDEST)] for s in settings], device=logits.device)
+    scores = (logits - logits.amax(dim=-1, keepdim=True)) / heat
+    key = torch.tensor([[row.random.getrandbits(BITS)] for row in rows], device=logits.device)
+    tokens = torch.arange(scores.shape[1], device=logits.device)
+    drawn = scores + noise(tokens, key, torch.log, torch.log1p)
+    bound = [i for i, s in enumerate(settings) if s.top_k or s.min_p or s.top_p < 1]
+    if bound:
+        left = _left(scores[bound], [settings[i] for i in bound])
+        drawn[bound] = drawn[bound].masked_fill(~left, -torch.inf)
+    picked: list[int] = drawn.argmax(dim=-1).tolist()
+    return picked
+
+
+def _left(scores: Tensor, settings: Sequence[Settings]) -> Tensor:
+    """Which tokens top_p, top_k and min_p leave."""
 
     def column(values: Sequence[float]) -> Tensor:
-        return torch.tensor(values, dtype=torch.float32, device=device)[:, None]
+        return torch.tensor(values, dtype=torch.float32, device=scores.device)[:, None]
 
-    heat = column([max(s.temperature, 1e-5) for s in settings])
-    logits = logits - logits.amax(dim=-1, keepdim=True)
-    chances, order = torch.softmax(logits / heat, dim=-1).sort(dim=-1, descending=True, stable=True)
-    before = chances.cumsum(dim=-1) - chances
-    ranks = torch.arange(chances.shape[1], device=device)[None, :]
-    kept = before < column([s.top_p for s in settings])
+    chances, order = torch.softmax(scores, dim=-1).sort(dim=-1, descending=True, stable=True)
+    kept = chances.cumsum(dim=-1) - chances < column([s.top_p for s in settings])
+    ranks = torch.arange(chances.shape[1], device=scores.device)[None, :]
     kept &= ranks < column([s.top_k or chances.shape[1] for s in settings])
     kept &= chances >= column([s.min_p for s in settings]) * chances[:, :1]
     kept[:, 0] = True
-    total = (chances * kept).cumsum(dim=-1)
-    point = column([row.random.random() for row in rows]) * total[:, -1:]
-    at = torch.searchsorted(total, point, right=True).clamp(max=chances.shape[1] - 1)
-    at = torch.minimum(at, kept.sum(dim=-1, keepdim=True) - 1)
-    picked: list[int] = order.gather(1, at)[:, 0].tolist()
-    return picked
+    return torch.zeros_like(kept).scatter(1, order, kept)
 
 
 def record(logits: Tensor, rows: Sequence[Row], tokens: Sequence[int], tokenizer: Any) -> None:
@@ -178,9 +184,8 @@ class Loop:
 
     def _row(self, job: Job, index: int) -> Row:
         request = job.request
-        random = Random() if request.seed is None else Random(f"{request.seed}/{index}")
         matcher = job.grammar.matcher() if job.grammar else None
-        return Row(job, random, job.text(), matcher)
+        return Row(job, keys(request, index), job.text(), matcher)
 
     # ------------------------------------------------------------ one token each
 

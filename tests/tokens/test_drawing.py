@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from extras import need
 
 from memserve.protocol import Request
+from memserve.tokens.drawing import choose, keys
 
-generating = need("memserve_embedded.generating", "embedded")
 LOGITS = np.log(np.array([0.4, 0.3, 0.2, 0.1], np.float32))
 
 
 def shares(**settings: float) -> np.ndarray:
     """How often each of four tokens came in 4,000 draws."""
-    request, random = Request(prompt="x", **settings), np.random.default_rng(1)
-    drawn = [generating.choose(LOGITS, request, random) for _ in range(4000)]
+    request, random = Request(prompt="x", **settings), keys(Request(prompt="x", seed=1), 0)
+    drawn = [choose(LOGITS, request, random) for _ in range(4000)]
     return np.bincount(drawn, minlength=4) / len(drawn)
 
 
@@ -45,6 +44,8 @@ def test_rounding_does_not_change_a_sample(settings) -> None:
     for seed in range(100):
         logits = chance.normal(0, 2, 20_000).astype(np.float32)
         noisy = logits + chance.uniform(-5e-5, 5e-5, len(logits)).astype(np.float32)
-        one, other = (generating.choose(row, request, np.random.default_rng(seed)) for row in (logits, noisy))
+        one, other = (
+            choose(row, request, keys(Request(prompt="x", seed=seed), 0)) for row in (logits, noisy)
+        )
         differ += one != other
     assert differ <= 1
