@@ -89,3 +89,50 @@ def test_what_cannot_be_meant_is_refused(prompt: Any, settings: Any) -> None:
 def test_a_mistyped_option_is_answered_with_the_nearest(typed: str, meant: str) -> None:
     with pytest.raises(errors.Unsupported, match=f"did you mean {meant}"):
         memserve.generator("m", backend="openai", **{typed: "x"})
+
+
+NODE = {"type": "object", "properties": {"next": {"$ref": "#"}}}
+ENDLESS = [
+    {"$ref": "#"},
+    {"allOf": [{"$ref": "#"}]},
+    {**NODE, "required": ["next"]},
+    {"type": "array", "items": {"$ref": "#"}, "minItems": 1},
+    {"anyOf": [{"$ref": "#"}, {**NODE, "required": ["next"]}]},
+    {"$ref": "#/$defs/a", "$defs": {"a": {"$ref": "#/$defs/b"}, "b": {"$ref": "#/$defs/a"}}},
+    {"$ref": "#/$defs/gone"},
+    {"$ref": "#/anyOf/7", "anyOf": [{"type": "null"}]},
+]
+ENDING = [
+    NODE,
+    {"type": "array", "items": {"$ref": "#"}},
+    {"type": "array", "items": {"$ref": "#"}, "minItems": 0},
+    {"anyOf": [{**NODE, "required": ["next"]}, {"type": "null"}]},
+    {"$ref": "#/$defs/a~1b%20c", "$defs": {"a/b c": {"type": "string"}}},
+    {"$ref": "https://json-schema.org/draft/2020-12/schema"},
+    {"type": ["object", "null"], "properties": {"next": {"$ref": "#"}}, "required": ["next"]},
+    {"type": "object", "required": ["next", "other"]},
+]
+
+
+@pytest.mark.parametrize("schema", ENDLESS)
+def test_a_schema_that_no_value_keeps_is_refused_before_any_work(schema: Any) -> None:
+    generator, engine = opened()
+    with pytest.raises(errors.InvalidInput, match=r"leads nowhere|asks for itself"):
+        generator.generate("a", schema=schema)
+    assert not engine.asked
+
+
+@pytest.mark.parametrize("schema", ENDING)
+def test_a_schema_that_names_itself_and_ends_is_taken(schema: Any) -> None:
+    generator, engine = opened("null")
+    generator.generate("a", schema=schema, on_error="return")
+    assert engine.asked
+
+
+def test_schemas_as_deep_as_a_body_can_hold_are_read() -> None:
+    deep: Any = {"type": "string"}
+    for _ in range(5000):
+        deep = {"type": "array", "items": deep, "minItems": 1}
+    generator, engine = opened("[]")
+    generator.generate("a", schema=deep)
+    assert engine.asked

@@ -43,6 +43,36 @@ def test_a_broken_body_is_told(ask, body):
     assert (response.status_code, response.json()["error"]["type"]) == (400, "invalid_request_error")
 
 
+@pytest.mark.parametrize(
+    ("more", "param"),
+    [('"max_tokens": 1, "max_tokens": 2', None),
+     ('"max_tokens": 1, "max_completion_tokens": 2', "max_completion_tokens"),
+     ('"messages": []', None), ('"reasoning_effort": "much"', "reasoning_effort"),
+     ('"max_completion_tokens": -1', "max_completion_tokens"), ('"temperature": "hot"', "temperature"),
+     ('"temprature": 1', "temprature"), ('"logprobs": true, "top_logprobs": 99', "logprobs"),
+     ('"response_format": {"type": "json_schema", "json_schema": {"schema": {"$ref": "#"}}}',
+      "response_format"),
+     ('"response_format": {"type": "json_schema", "json_schema": {"schema": {"$ref": "#/$defs/gone"}}}',
+      "response_format")],
+)  # fmt: skip
+def test_what_is_wrong_is_named_as_the_body_names_it(ask, more, param):
+    """Twice the same key, one setting under two names, and a schema that nothing keeps, too."""
+    body = f'{{"messages": [{{"role": "user", "content": "hi"}}], {more}}}'
+    for stream in ("", ', "stream": true'):
+        response = ask(CHAT, content=f"{body[:-1]}{stream}}}".encode())
+        error = response.json()["error"]
+        assert (response.status_code, error["param"]) == (400, param), error
+
+
+def test_an_effort_that_the_model_does_not_take_is_named():
+    key = {"authorization": "Bearer k"}
+    with running(able={"thinking": frozenset()}) as found, httpx.Client(headers=key) as client:
+        chat = client.post(f"{found.base_url}/chat/completions", json={**HI, "reasoning_effort": "low"})
+        asked = {"input": "hi", "reasoning": {"effort": "low"}}
+        newer = client.post(f"{found.base_url}/responses", json=asked)
+    assert [one.json()["error"]["param"] for one in (chat, newer)] == ["reasoning_effort", "reasoning"]
+
+
 def test_a_method_or_route_that_is_not_there(ask):
     assert ask(CHAT).status_code == 405
     assert ask("/v1/nothing", {}).json()["error"]["message"] == "Not Found: POST /v1/nothing"

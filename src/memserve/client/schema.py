@@ -2,9 +2,10 @@
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, TypeVar
+from urllib.parse import unquote
 
 from memserve.errors import BadAnswer, InvalidInput
 from memserve.protocol import Completion, Request, Sample
@@ -13,6 +14,7 @@ TYPES = frozenset({"object", "array", "string", "boolean", "integer", "number", 
 _BRANCHES = ("anyOf", "oneOf", "allOf", "prefixItems")
 _NAMED = ("properties", "patternProperties", "$defs", "definitions")
 _SINGLE = ("items", "additionalProperties", "not", "if", "then", "else", "contains", "propertyNames")
+_ROUNDS = 64
 
 
 class OfModel(dict[str, Any]):
@@ -25,23 +27,80 @@ class OfModel(dict[str, Any]):
 
 def check(schema: object, where: str = "schema") -> None:
     """Raise InvalidInput where the schema, or a part of it, cannot be meant."""
-    if isinstance(schema, bool):
-        return
-    if not isinstance(schema, Mapping):
-        raise InvalidInput(f"{where} is a mapping, not {type(schema).__name__}")
-    _types(schema.get("type"), where)
-    required = schema.get("required", [])
-    if isinstance(required, str) or not isinstance(required, Sequence):
-        raise InvalidInput(f"{where}.required is a list of names")
+    parts: dict[int, Mapping[str, Any]] = {}
+    waiting = [(schema, where)]
+    while waiting:
+        part, place = waiting.pop()
+        if isinstance(part, bool) or id(part) in parts:
+            continue
+        if not isinstance(part, Mapping):
+            raise InvalidInput(f"{place} is a mapping, not {type(part).__name__}")
+        parts[id(part)] = part
+        _types(part.get("type"), place)
+        required = part.get("required", [])
+        if isinstance(required, str) or not isinstance(required, Sequence):
+            raise InvalidInput(f"{place}.required is a list of names")
+        waiting += reversed(list(_below(part, place)))
+        if _own(part):
+            waiting.append((_target(schema, part["$ref"], place), f"{place}.$ref"))
+    if isinstance(schema, Mapping) and not _ends(schema, list(parts.values())):
+        raise InvalidInput(f"{where} holds no value that ends: what it asks for asks for itself")
+
+
+def _below(schema: Mapping[str, Any], where: str) -> Iterator[tuple[object, str]]:
     for name in _BRANCHES:
         for position, branch in enumerate(_list(schema, name, where)):
-            check(branch, f"{where}.{name}[{position}]")
+            yield branch, f"{where}.{name}[{position}]"
     for name in _NAMED:
         for key, part in _table(schema, name, where).items():
-            check(part, f"{where}.{name}.{key}")
+            yield part, f"{where}.{name}.{key}"
     for name in _SINGLE:
         if name in schema and not isinstance(schema[name], list):
-            check(schema[name], f"{where}.{name}")
+            yield schema[name], f"{where}.{name}"
+
+
+def _own(schema: Mapping[str, Any]) -> bool:
+    """Whether it stands for a place in its own document."""
+    ref = schema.get("$ref")
+    return isinstance(ref, str) and (ref == "#" or ref.startswith("#/"))
+
+
+def _target(root: Any, ref: str, where: str = "schema") -> Any:
+    """What a reference stands for."""
+    found = root
+    try:
+        for step in unquote(ref).split("/")[1:]:
+            name = step.replace("~1", "/").replace("~0", "~")
+            found = found[int(name)] if isinstance(found, list) else found[name]
+    except (KeyError, IndexError, ValueError, TypeError):
+        raise InvalidInput(f"{where}.$ref leads nowhere: {ref[:80]!r}") from None
+    return found
+
+
+def _ends(root: Mapping[str, Any], parts: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether some value of finite length keeps it: as many rounds as nobody's schema needs."""
+    known: set[int] = set()
+    for _ in range(_ROUNDS):
+        before = len(known)
+        known.update(id(part) for part in reversed(parts) if _may_end(part, root, known))
+        if id(root) in known or len(known) == before:
+            return id(root) in known
+    return True
+
+
+def _may_end(part: Mapping[str, Any], root: Mapping[str, Any], known: set[int]) -> bool:
+    def ends(one: Any) -> bool:
+        return not isinstance(one, Mapping) or id(one) in known
+
+    needed = [*part.get("allOf", ()), *([_target(root, part["$ref"])] if _own(part) else [])]
+    if part.get("type") == "object":
+        properties = part.get("properties", {})
+        needed += [properties[name] for name in map(str, part.get("required", ())) if name in properties]
+    least = part.get("minItems", 0)
+    if part.get("type") == "array" and isinstance(least, int) and least > 0:
+        needed += list(part.get("prefixItems", ()))[:least] or [part.get("items")]
+    either = [part[name] for name in ("anyOf", "oneOf") if part.get(name)]
+    return all(map(ends, needed)) and all(any(map(ends, some)) for some in either)
 
 
 def _types(kind: object, where: str) -> None:

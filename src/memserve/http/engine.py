@@ -11,6 +11,7 @@ from memserve.errors import MemserveError, RemoteError, ServerFailed, Unsupporte
 from memserve.http import body, failure
 from memserve.http.body import bad, parse, understood
 from memserve.http.client import HttpClient, Pieces
+from memserve.http.connect import sourced
 from memserve.http.sse import Event, events
 from memserve.http.transport import Answer, Call, within
 from memserve.protocol import Capabilities, Completion, Delta, Request, Task
@@ -150,7 +151,7 @@ class HttpBackend:
 
     def open(self, model: str | None = None, *, task: Task = "generate", **options: Any) -> Any:
         """An engine for one task; nothing is sent yet."""
-        return self._engine().open_engine(model, task=task, **options)
+        return self._engine().open_engine(model, task=task, **sourced(options))
 
     def _engine(self) -> Any:
         return import_module(f"{self._package}.engine")

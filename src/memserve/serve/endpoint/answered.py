@@ -1,15 +1,16 @@
 """What goes back: answers in the shapes of the routes, whole and in events, and failures."""
 
 import json
+import re
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 from uuid import uuid4
 
 from memserve import errors
 from memserve.protocol import Completion, Delta, Sample, TokenLogprob, ToolCall, Usage
-from memserve.serve.endpoint.asked import Asked
+from memserve.serve.endpoint.asked import SPELLED, Asked
 
 _LOWEST = -9999.0
 """Of a token whose number the engine did not tell."""
@@ -324,8 +325,9 @@ def refusal(status: int, message: str, code: str | None = None, param: str | Non
     return {"error": {"message": message, "type": kind, "param": param, "code": code}}
 
 
-def failure(error: errors.MemserveError) -> tuple[int, dict[str, str], dict[str, Any]]:
-    """Status, headers and body of an error."""
+def failure(error: errors.MemserveError,
+            fields: Collection[str] = ()) -> tuple[int, dict[str, str], dict[str, Any]]:  # fmt: skip
+    """Status, headers and body of an error; `fields`: the names that the caller's body holds."""
     status, code = next((status, code) for kind, status, code in _KINDS if isinstance(error, kind))
     headers = {}
     retry_at = getattr(error, "retry_at", None)
@@ -333,7 +335,9 @@ def failure(error: errors.MemserveError) -> tuple[int, dict[str, str], dict[str,
         headers["Retry-After"] = str(max(1, round((retry_at or 0) - time.time())))
     if status >= 500 and not error.retryable:
         headers["x-should-retry"] = "false"
-    body = refusal(status, str(error), code, getattr(error, "setting", None))
+    named = re.split(r"[^A-Za-z0-9_]", getattr(error, "setting", None) or str(error), maxsplit=1)[0]
+    param = next((name for name in (named, *SPELLED.get(named, ())) if name in fields), None)
+    body = refusal(status, str(error), code, param)
     if isinstance(error, errors.ContextOverflow):  # in the words and fields that clients look for
         said = f"This model's maximum context length is {error.limit} tokens: {error}"
         body["error"].update(message=said, n_prompt_tokens=error.tokens, n_ctx=error.limit)

@@ -8,9 +8,10 @@ import hmac
 import json
 import logging
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import Any
@@ -27,6 +28,8 @@ from memserve.serve.endpoint.asked import Asked
 
 log = logging.getLogger("memserve.serve")
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+_fields: ContextVar[frozenset[str]] = ContextVar("memserve_fields", default=frozenset())
+"""The names that the body at hand holds, which an error may be about."""
 _GONE = 499
 """The status that counts a caller who left."""
 _HEADERS = {"Content-Type": "text/event-stream", "Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
@@ -130,11 +133,12 @@ class Endpoint:
         return response
 
     async def _answered(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        _fields.set(frozenset())
         try:
             self._refuse(request)
             return await handler(request)
         except MemserveError as error:
-            status, headers, body = answered.failure(error)
+            status, headers, body = answered.failure(error, _fields.get())
             return web.json_response(body, status=status, headers=headers)
         except web.HTTPException as error:
             said = error.text if error.status == 401 else f"{error.reason}: {request.method} {request.path}"
@@ -164,10 +168,15 @@ class Endpoint:
         with self._patient(request):
             words = await request.read()
         try:
-            found = json.loads(words)
-        except (ValueError, RecursionError) as error:
-            raise InvalidInput(f"the body is not JSON: {error}") from None
-        return dict(asking.mapping(found, "the body"))
+            found = json.loads(words, object_pairs_hook=_once, parse_constant=_no_number)
+        except RecursionError:
+            raise InvalidInput("the body is nested too deep") from None
+        except ValueError as error:
+            raise error if isinstance(error, InvalidInput) else InvalidInput(
+                f"the body is not JSON: {error}"
+            ) from None  # fmt: skip
+        _fields.set(frozenset(asking.mapping(found, "the body")))
+        return dict(found)
 
     # ------------------------------------------------------------ small routes
 
@@ -259,7 +268,7 @@ class Endpoint:
         except MemserveError as error:
             if not response.prepared:
                 raise
-            await self._send(request, response, shape.failed(answered.failure(error)[2]))
+            await self._send(request, response, shape.failed(answered.failure(error, _fields.get())[2]))
         finally:
             await pieces.aclose()  # type: ignore[attr-defined]
             self._metrics.used(name, spent)
@@ -307,6 +316,19 @@ async def _pieces(generator: Any, asked: Asked) -> AsyncIterator[Piece]:
         spent = answered.total(answers) if index + 1 == len(said) else None
         text, thought, calls = one.text or "", one.reasoning or "", one.tool_calls
         yield Piece(index, Delta(text, one.finish_reason, spent, thought, calls), one)
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of JSON whose names differ: of two values nobody knows which is meant."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        twice, _ = Counter(name for name, _ in pairs).most_common(1)[0]
+        raise InvalidInput(f"{twice} stands twice in one object")
+    return found
+
+
+def _no_number(word: str) -> Any:
+    raise ValueError(f"{word} is no number of JSON")
 
 
 def _only(body: dict[str, Any], *names: str) -> None:

@@ -9,7 +9,14 @@ from memserve.errors import InvalidInput, Unsupported
 from memserve.protocol import Capabilities, Raw, Settings
 
 _SETTINGS = frozenset(Settings.__annotations__) - {"extra", "logprobs"}
+SPELLED = {
+    "max_tokens": ("max_completion_tokens", "max_output_tokens"), "template": ("chat_template_kwargs",),
+    "schema": ("response_format", "text"), "thinking": ("reasoning_effort", "reasoning"),
+    "logprobs": ("top_logprobs",), "prompt": ("messages", "input"),
+}  # fmt: skip
+"""What bodies call a setting of the protocol's besides its own name."""
 _SPELLED = {"max_completion_tokens": "max_tokens", "chat_template_kwargs": "template"}
+_EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh")
 _NOTED = frozenset({
     "model", "user", "metadata", "safety_identifier", "prompt_cache_key", "prompt_cache_retention",
 })  # fmt: skip
@@ -93,9 +100,13 @@ def _settings(fields: Mapping[str, Any], known: Capabilities, own: Mapping[str, 
         if name in own:
             found[own[name]] = value
         elif name in _SETTINGS or name in _SPELLED:
-            found[_SPELLED.get(name, name)] = value
+            setting = _SPELLED.get(name, name)
+            if found.setdefault(setting, value) != value:
+                raise InvalidInput(f"{name} and {setting} are one setting with two values")
         elif name == "reasoning_effort":
-            found["thinking"] = value != "none"
+            if value not in _EFFORTS:
+                raise InvalidInput(f"reasoning_effort is one of {', '.join(_EFFORTS)}, not {value!r}")
+            found.setdefault("thinking", value != "none")
         elif name not in _NOTED and value not in _NEUTRAL.get(name, ()):
             near = nearest(name, [*_SETTINGS, *_SPELLED, *own])
             why = f"did you mean {near[0]}?" if near else "leave the field out" * (name in _NEUTRAL)
