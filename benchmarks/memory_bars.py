@@ -23,12 +23,14 @@ from memserve_ascend.memory import accountant as on_npu
 from memserve_vllm.memory import accountant as on_gpu
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Mapping
 
 ENGINES = {"vllm": on_gpu, "vllm-ascend": on_npu}
-SHARE = 0.9
-FEWEST = 6
-"""Starts that tell a class; below, its bars stay as a wider class's or a person's."""
+SHARE, OF_PARENT = 0.9, 0.95
+"""Of a class's own starts; of its parent's, which say less of it."""
+FEWEST = 10
+"""Starts that tell a class; below, its bars are its parent's: its releases with and without pictures, then
+all releases, then the engine."""
 FLOOR = {"kv_gib": 0.1, "weights": 0.001}
 """Least width: what a log rounds away, and one segment of the allocator."""
 
@@ -61,39 +63,68 @@ def misses() -> dict[tuple[str, str, int], list[Miss]]:
     return found
 
 
-def width(values: Iterable[float], least: float) -> list[float]:
+def width(values: Iterable[float], least: float, share: float = SHARE) -> list[float]:
     """Below and above: the narrowest range that holds nine of ten, wider the fewer starts tell it."""
     found = sorted(values)
-    size = min(len(found), math.ceil(SHARE * len(found) + 0.5))
+    size = min(len(found), math.ceil(share * len(found) + 0.5))
     ranges = [(found[i], found[i + size - 1]) for i in range(len(found) - size + 1)]
     low, high = min(ranges, key=lambda one: one[1] - one[0])
-    more = 1 + 2 / len(found)
+    more = 1 + 3 / len(found)
     return [round(max(high, least) * more, 3), round(max(-low, least) * more, 3)]
 
 
-def inside(seen: list[Miss]) -> float:
+def wider(bars: list[float], own: list[float]) -> list[float]:
+    """A parent's bars, but as wide as the class's few starts show."""
+    if len(own) >= FEWEST:
+        return bars
+    return [round(max(bars[0], *own), 3), round(max(bars[1], *(-miss for miss in own)), 3)]
+
+
+def inside(seen: list[Miss], share: float) -> float:
     """The share of starts that lie within the bars of the others."""
     held = 0
     for number, one in enumerate(seen):
         rest = [*seen[:number], *seen[number + 1 :]] or seen
-        low, high = width((miss.kv_gib for miss in rest), FLOOR["kv_gib"])
+        low, high = width((miss.kv_gib for miss in rest), FLOOR["kv_gib"], share)
         held += -high <= one.kv_gib <= low
     return held / len(seen)
 
 
+def told(found: dict[tuple[str, str, int], list[Miss]], engine: str, table: str, number: int) -> list[Miss]:
+    """The starts that tell a class's bars: its own, or its parent's where they are few."""
+    own, tables = found[engine, table, number], ENGINES[engine].facts.tables
+    wanted = _of(tables[table][number])
+    same = [
+        m for key in found if key[0] == engine and _of(tables[key[1]][key[2]]) == wanted for m in found[key]
+    ]
+    kind = [miss for key in found if key[:2] == (engine, table) for miss in found[key]]
+    every = [miss for key in found if key[0] == engine for miss in found[key]]
+    return next((seen for seen in (own, same, kind) if len(seen) >= FEWEST), every)
+
+
+def _of(row: Mapping[str, Any]) -> dict[str, Any]:
+    """What a row's class is told by."""
+    return {name: value for name, value in row.items() if name in ("since", "before", "cards")}
+
+
 def classes() -> Iterator[tuple[str, str, int, dict[str, list[float]]]]:
     """Each class with its bars; printed on the way."""
-    print(f"{'class':64} starts  below  above   of usable  left out inside")
-    for (engine, table, number), seen in sorted(misses().items()):
+    print(f"{'class':64} starts  told by  below  above   of usable  left out inside")
+    found = misses()
+    for (engine, table, number), seen in sorted(found.items()):
         row = ENGINES[engine].facts.tables[table][number]
-        named = {k: v for k, v in row.items() if k in ("since", "before", "cards")}
-        bars = {name: width((getattr(miss, name) for miss in seen), least) for name, least in FLOOR.items()}
+        by = told(found, engine, table, number)
+        of = SHARE if by is seen else OF_PARENT
+        bars = {
+            name: wider(width((getattr(m, name) for m in by), least, of), [getattr(m, name) for m in seen])
+            for name, least in FLOOR.items()
+        }
         half = median(sum(bars["kv_gib"]) / 2 / miss.usable for miss in seen)
-        text = f"{engine} {'multimodal' if table == 'error_towers' else 'text'} {named}"
+        text = f"{engine} {'multimodal' if table == 'error_towers' else 'text'} {_of(row)}"
         low, high = bars["kv_gib"]
-        print(f"{text:64} {len(seen):6} {low:6.2f} {high:6.2f} {half:10.1%} {inside(seen):16.0%}")
-        if len(seen) >= FEWEST:
-            yield engine, table, number, bars
+        share = f"{half:10.1%} {inside(by, of):16.0%}"
+        print(f"{text:64} {len(seen):6} {len(by):8} {low:6.2f} {high:6.2f} {share}")
+        yield engine, table, number, bars
 
 
 def write(engine: str, table: str, number: int, bars: dict[str, list[float]]) -> None:

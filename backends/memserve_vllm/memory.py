@@ -116,7 +116,7 @@ class VllmAccountant:
             return footprint.fails("refused", lacking)
         found = judged(footprint, deployment, available, shape, need)
         profiled = graph_profile_blocks(run) * shape.block_bytes
-        if found.outcome == "runs" and profiled and weights + non_torch + profiled > total:
+        if found.outcome != "out_of_memory" and profiled and weights + non_torch + profiled > total:
             return footprint.fails(
                 "out_of_memory", f"CUDA graphs are profiled with {profiled / GIB:.2f} GiB of KV cache, a "
                 "block for every sequence, beside the weights: fewer --max-num-seqs, or --enforce-eager",

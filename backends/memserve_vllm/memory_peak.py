@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from memserve.engines.rules import within
 from memserve.hardware.machine import GIB
+from memserve.memory.weights import storage
 from memserve.model.spec import ModelSpec, remembered
 from memserve_vllm import memory_run
 from memserve_vllm.memory_run import Run, by_ranks
@@ -26,15 +27,20 @@ class Image:
     """Widths of the language model that each token carries (deepstack: more than one)."""
     padded: int = 0
     """Tokens of the largest video, to which outputs were padded up to 0.16."""
+    turned: bool = False
+    """Queries and keys are turned by their position, in copies of their own."""
+    singly: bool = False
+    """The encoder takes one after the other."""
 
 
 OTHER = Image(4096, 1024, 588)
-LARGE = Image(65536, 16384, 1176)
+LARGE = Image(65536, 16384, 1176, turned=True)
+LARGER = Image(65536, 16384, 1536, turned=True)
+DEEP = Image(65536, 16384, 1536, 4, 153600, turned=True)
 IMAGES = {
-    "qwen2_vl": LARGE, "qwen2_5_vl": LARGE, "qwen3_5": Image(65536, 16384, 1536),
-    "qwen3_5_moe": Image(65536, 16384, 1536), "qwen3_vl": Image(65536, 16384, 1536, 4, 153600),
-    "qwen3_vl_moe": Image(65536, 16384, 1536, 4, 153600), "gemma3": Image(4096, 256, 588),
-    "gemma4": Image(2520, 280, 768), "mistral3": Image(12100, 3025, 588), "pixtral": Image(4096, 4096, 768),
+    "qwen2_vl": LARGE, "qwen2_5_vl": LARGE, "qwen3_5": LARGER, "qwen3_5_moe": LARGER, "qwen3_vl": DEEP,
+    "qwen3_vl_moe": DEEP, "gemma3": Image(4096, 256, 588), "gemma4": Image(2520, 280, 768, singly=True),
+    "mistral3": Image(12100, 3025, 588), "pixtral": Image(4096, 4096, 768),
     "llava": Image(576, 576, 588), "llava_next": Image(2880, 2880, 588), "llama4": Image(9792, 2448, 588),
     "internvl": Image(13312, 3328, 588), "internvl_chat": Image(13312, 3328, 588),
 }  # fmt: skip
@@ -84,7 +90,7 @@ def vision_kept(run: Run, *, padded: bool) -> float:
     number = items(run, image)
     longest = image.padded if padded and row.get("padded") and limits(run).get("video", 1) else 0
     outputs = max(number * image.tokens, longest) * image.outputs * run.model.hidden
-    return float(row["kept"] * (outputs + number * image.patches * image.pixels) * run.element)
+    return float((outputs + number * image.patches * image.pixels) * run.element)
 
 
 def deepstack_bytes(run: Run) -> int:
@@ -93,21 +99,47 @@ def deepstack_bytes(run: Run) -> int:
     return levels * run.batch.tokens * run.model.hidden * run.element
 
 
+STREAMS = 3
+"""Whole widths alive in an encoder's layer: what came in, its sum with the attention's, and that normed."""
+
+
 def vision_bytes(run: Run) -> float:
-    """The encoder's own peak."""
-    image = largest(run.model)
-    wide = tower_width(run.model) * run.row("vision")["widths"]
-    return float(items(run, image) * image.patches * wide * run.element + vision_kept(run, padded=False))
+    """The encoder's own peak: in a layer, attention or the inner product, each rank with its share."""
+    image, shape = largest(run.model), tower(run.model)
+    whole = run.deployment.option("mm-encoder-tp-mode") == "data"
+    ranks = 1 if whole else run.deployment.layout.tensor
+    attention = run.row("vision")["attention"] * shape.width if image.turned else 4 * shape.width
+    wide = STREAMS * shape.width + max(attention, shape.inner) / ranks
+    at_once = 1 if image.singly else items(run, image)
+    return float(at_once * image.patches * wide * run.element + vision_kept(run, padded=False))
 
 
-def tower_width(model: ModelSpec) -> int:
-    """The encoder's hidden width: what most of its matrices take in."""
-    return remembered(model, "tower", lambda: _tower_width(model))
+class Tower(NamedTuple):
+    """The encoder's widths."""
+
+    width: int
+    """What most of its matrices take in."""
+    inner: int
+    """The products in front of the activation and behind it, gate and up both."""
 
 
-def _tower_width(model: ModelSpec) -> int:
-    widths = Counter(weight.shape[-1] for weight in model.towers if len(weight.shape) == 2)
-    return widths.most_common(1)[0][0] if widths else 0
+def tower(model: ModelSpec) -> Tower:
+    """Found once for a model."""
+    return remembered(model, "tower", lambda: _tower(model))
+
+
+def _tower(model: ModelSpec) -> Tower:
+    matrices = Counter(weight.shape for weight in model.towers if len(weight.shape) == 2)
+    widths: Counter[int] = Counter()
+    for shape, number in matrices.items():
+        widths[shape[-1]] += number
+    if not widths:
+        return Tower(0, 0)
+    width = widths.most_common(1)[0][0]
+    down = {shape[1]: n for shape, n in matrices.items() if shape[0] == width and shape[1] > width}
+    inner = max(down, default=width)
+    gated = matrices[inner, width] >= 2 * down.get(inner, 1)
+    return Tower(width, (3 if gated else 2) * inner)
 
 
 FORWARD_COPIES = 3
@@ -130,11 +162,12 @@ def peak(run: Run) -> Peak:
     forward = forward_bytes(run) + (0.0 if stay else experts)
     hidden = run.row("hidden")
     base = hidden["base"] * GIB
-    kept, vision = (experts if stay else 0.0) + workspace_bytes(run), 0.0
+    kept, vision = (experts if stay else 0.0), 0.0
     if profiled(run):
         kept += vision_kept(run, padded=True)
         vision = vision_bytes(run)
     pipelined = run.deployment.layout.pipeline > 1
+    forward = max(forward, kept + fp4(run).rows)
     first = max(forward + 2 * flow * pipelined, kept)
     last = max(sampler_bytes(run) + hidden["factor"] * flow + kept, forward)
     return Peak(round(max(first + base, vision)), round(max(last + base, vision)))
@@ -147,21 +180,59 @@ def sampler_bytes(run: Run) -> float:
     row = run.row("sampler")
     second = "v2" in row and memory_run.runner(run).value == "V2"
     bytes_ = row["v2"] if second else row["bytes"][memory_run.sampler(run).value]
-    per_entry = bytes_ + run.element if bytes_ else row["logits"]
+    per_entry = bytes_ + run.element if bytes_ or second else row["logits"]
     return float(run.batch.sequences * run.model.vocabulary * per_entry)
 
 
-def workspace_bytes(run: Run) -> float:
-    """What FP4 matrices and gated delta nets keep beside each other, and a token more of it."""
-    row = run.row("workspace")
-    if not memory_run.all_of(run, row["of"]):
-        return 0.0
-    return float(row["base"] * GIB + max(0, run.batch.tokens - row["from_tokens"]) * row["token_bytes"])
+class Fp4(NamedTuple):
+    """What vLLM's own FP4 experts hold beside their buffers: fused_moe/experts/cutlass_moe.py."""
+
+    rows: float
+    """Rows on their way in, on their way out and weighed, beside what their graph's piece was given."""
+    scales: float
+    """Scales of as many tokens as VLLM_MAX_TOKENS_PER_EXPERT_FP4_MOE allows."""
+
+
+FP4_TOKENS = 163840
+MIXING = ("mixer", "attention")
+
+
+def fp4(run: Run) -> Fp4:
+    """Nothing where other kernels are taken."""
+    held = storage(run.model, run.deployment.quantization, run.deployment.dtype).format
+    if held is None or held.method != "nvfp4" or run.deployment.option("moe-backend") != "cutlass":
+        return Fp4(0.0, 0.0)
+    width, hidden = widths(run.model), run.model.hidden
+    mixed = max(
+        sum(prod(w.shape) // hidden for w in block.weights if w.part in MIXING and len(w.shape) == 2)
+        for block in {id(block): block for block in run.model.blocks}.values()
+    )
+    given = 3 * width.chosen * hidden + 4 * hidden + mixed
+    return Fp4(
+        float(run.batch.tokens * given * run.element),
+        FP4_TOKENS * width.chosen * (hidden + width.expert) / 16,
+    )
+
+
+def reserved_width(run: Run) -> float:
+    """Widths that torch ends up holding for a dense layer; blocks are used again where they suffice."""
+    mixer = run.model.blocks[0].mixer
+    ranks, wide = run.deployment.layout.tensor, mixer.head_dim
+    queries = mixer.heads * wide / ranks
+    joined = queries + 2 * max(mixer.kv_heads / ranks, 1) * wide
+    inner = run.model.intermediate / ranks
+    return 3 * run.model.hidden + joined + queries + 2 * inner + (inner if inner > joined else 0)
 
 
 def forward_bytes(run: Run) -> float:
     """The widest moment of one layer over the whole batch."""
     width = run.model.hidden + widths(run.model).dense / run.deployment.layout.tensor
+    if (
+        run.row("hidden").get("reserved")
+        and not widths(run.model).experts
+        and run.model.blocks[0].mixer.heads
+    ):
+        return float(run.batch.tokens * run.element * reserved_width(run))
     naive = run.row("experts").get("naive", 0)
     forward = run.batch.tokens * run.element * FORWARD_COPIES * width
     return float(forward + naive * naive_experts_bytes(run))
@@ -218,9 +289,16 @@ def non_torch_bytes(run: Run) -> int:
     """Communication buffers and what libraries allocate past torch."""
     row = run.row("non_torch")
     layout = run.deployment.layout
-    if layout.tensor == 1 and layout.pipeline > 1 and "pipeline" in row:
-        return int(row["pipeline"] * GIB)
-    return int(by_ranks(row["tensor"], layout.tensor) * GIB)
+    piped = layout.tensor == 1 and layout.pipeline > 1 and "pipeline" in row
+    libraries = row["pipeline"] if piped else by_ranks(row["tensor"], layout.tensor)
+    return int(libraries * GIB) + counts_bytes(run)
+
+
+def counts_bytes(run: Run) -> int:
+    """What the V2 runner counts the tokens of every sequence in, made before the weights."""
+    if memory_run.pools(run) or memory_run.runner(run).value != "V2":
+        return 0
+    return int(run.row("counts")["v2"] * run.batch.sequences * run.model.vocabulary)
 
 
 def graph_sizes(run: Run) -> int:
@@ -251,5 +329,10 @@ def graph_profile_blocks(run: Run) -> int:
 
 def graphs_inside(run: Run, graphs: int) -> float:
     """What the budget keeps back for graphs: vLLM's own estimate, from the release that makes one."""
-    inside = graphs and memory_run.graphs(run).value
-    return float(graphs + run.row("graph_estimate")["base"] * GIB) if inside else 0.0
+    if not graphs or not memory_run.graphs(run).value:
+        return 0.0
+    row, said = run.row("attention_workspace"), run.deployment.option("attention-backend") or ""
+    latent = any(block.mixer.kind == "mla" for block in run.model.blocks)
+    first = said.upper() == "FLASHINFER" if said else not latent and memory_run.any_of(run, row["of"])
+    beside = run.row("graph_estimate")["base"] + row["gib"] * first
+    return float(graphs + beside * GIB + 2 * fp4(run).scales)

@@ -124,8 +124,10 @@ def pools(run: Run) -> bool:
 
 
 def has(run: Run, trait: str) -> bool:
-    """One trait by which a release leaves its usual way."""
+    """One trait by which a release leaves its usual way; the empty one always holds."""
     deployment, model = run.deployment, run.model
+    if not trait:
+        return True
     if trait == "pooling":
         return pools(run)
     if trait == "experts":
@@ -242,6 +244,8 @@ def batch(run: Run) -> Batch:
         if not chunked:
             least = tokens if bounds["unchunked"] == "obeyed" else 0
             tokens = max(least, deployment.context)
+        if run.model.towers:
+            tokens = max(tokens, bounds.get("items", {}).get(run.model.model_type, 0))
         if bounds["tokens"] == "lowered":
             tokens = min(tokens, sequences * deployment.context)
     if deployment.max_sequences is None and bounds["sequences"] == "lowered":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,7 @@ from memserve.memory.kv import LayerCache
 from memserve.model.reader import from_config
 from memserve_vllm.memory import accountant
 from memserve_vllm.memory_pages import PagePlan, pool
+from memserve_vllm.memory_peak import reserved_width
 from memserve_vllm.memory_run import Run
 
 LLAMA = "meta-llama--Llama-3.1-8B-Instruct"
@@ -266,3 +268,71 @@ def test_deepstack_has_a_buffer_for_each_of_its_layers():
         for tokens in (1024, 8192)
     )
     assert many - few == 3 * (8192 - 1024) * 2048 * 2
+
+
+# ---------------------------------------------------------------- before 0.6.4: what torch has reserved
+
+
+class Reserving:
+    """torch's caching allocator for large tensors: the smallest free block that holds one, split."""
+
+    def __init__(self):
+        self.segments, self.reserved = [], 0
+
+    def take(self, size):
+        size = -(-size // 512) * 512
+        free = [block for segment in self.segments for block in segment if block[1] and block[0] >= size]
+        if not free:
+            grown = -(-size // (2 << 20)) * (2 << 20)
+            self.reserved += grown
+            free = [[grown, True]]
+            self.segments.append(free[:])
+        block = min(free, key=lambda one: one[0])
+        segment = next(one for one in self.segments if any(each is block for each in one))
+        if block[0] - size > 1 << 20:
+            segment.insert([each is block for each in segment].index(True) + 1, [block[0] - size, True])
+            block[0] = size
+        block[1] = False
+        return block
+
+    def give(self, *blocks):
+        for block in blocks:
+            block[1] = True
+        for segment in self.segments:
+            for left, right in list(pairwise(segment))[::-1]:
+                if left[1] and right[1]:
+                    left[0] += right[0]
+                    del segment[[each is right for each in segment].index(True)]
+
+
+@given(st.integers(1, 16), st.sampled_from((1, 2, 4, 8)), st.sampled_from((1, 4, 8)), st.floats(2.2, 4.0))
+def test_a_dense_layer_reserves_what_the_allocator_would(eighths, ranks, groups, wider):
+    """models/llama.py of 0.6.3: in, normed, joined, attended, projected, gate and up, their product."""
+    tokens, unit, hidden = 32_768, 2 * 32_768 * 128, 8 * eighths
+    heads, inner = hidden // ranks, round(hidden * wider / ranks)
+    allocator = Reserving()
+    flow, joined = hidden * unit, (heads + 2 * max(heads // groups, 1)) * unit
+    allocator.take(flow)
+    states = allocator.take(flow)
+    for _ in range(3):
+        mixed, attended, out = (allocator.take(size) for size in (joined, heads * unit, flow))
+        allocator.give(mixed, attended, states)
+        both, product, down = (allocator.take(size) for size in (2 * inner * unit, inner * unit, flow))
+        allocator.give(both, product, out)
+        states = down
+    block = replace(
+        (spec := model("Llama-3.1-8B-Instruct")).blocks[0],
+        mixer=replace(spec.blocks[0].mixer, heads=heads, kv_heads=max(heads // groups, 1), head_dim=128),
+    )
+    spec = replace(spec, hidden=hidden * 128, intermediate=inner * 128, blocks=(block,) * 3)
+    run = accountant.run(spec, h100(), deployment("0.6.3", context=tokens))
+    assert reserved_width(run) * tokens * 2 == pytest.approx(allocator.reserved, rel=0.12)
+
+
+def test_what_the_second_runner_counts_in_is_no_longer_free_from_027_on():
+    spec = model("Llama-3.1-8B-Instruct")
+    counted = {
+        version: accountant.account(spec, h100(), deployment(version, context=8192)).non_torch
+        for version in ("0.26.0", "0.27.0")
+    }
+    assert counted["0.27.0"] - counted["0.26.0"] == int(4.125 * 1024 * spec.vocabulary)

@@ -49,6 +49,10 @@ def share(config: Config, table: Mapping[str, Any], width: int) -> int:
     return int(width * SHARES.get(config.kind, 1.0))
 
 
+VIDEO_FAMILIES = frozenset({"qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe", "qwen3_5", "qwen3_5_moe"})
+"""They turn by time, height and width, whether the config says so or leaves it to the class."""
+
+
 def _rows(table: Mapping[str, Any], context: int) -> float:
     """Rows of one table."""
     kind = table.get("rope_type", table.get("type"))
@@ -77,6 +81,8 @@ def tables(config: Config, width: int, context: int | None) -> tuple[int, int]:
     original = config.given.get("original_max_position_embeddings")
     sizes = []
     for kind, part in parts:
+        if config.kind.removesuffix("_text") in VIDEO_FAMILIES:
+            part = {"mrope_section": [], **part}
         if original is not None:
             part = {"original_max_position_embeddings": original, **part}
         wide = config.maybe("global_head_dim") if kind == "full_attention" else None
