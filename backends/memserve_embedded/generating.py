@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -23,19 +23,15 @@ from memserve.protocol import (
     Sample,
     Score,
     ScorePrompts,
-    TokenLogprob,
     Usage,
 )
-from memserve.tokens.drawing import choose, keys, log_softmax
+from memserve.tokens.drawing import choose, keys, log_softmax, told
 from memserve.tokens.prompts import Prompts, ScorePair, Tokenizing
 from memserve.tokens.template import compiled
 from memserve_embedded import GENERATING
 from memserve_embedded.fetch import known, prepare, ready
 from memserve_embedded.grammar import Grammars
 from memserve_embedded.session import GATHER_SECONDS, ROWS, Asked, Row, Session, groups, portions
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 
 class EmbeddedTokenizer:
@@ -252,7 +248,7 @@ class EmbeddedGenerator(Tokenizing):
             row.matcher.accept(token)
         row.tokens.append(token)
         if row.request.logprobs is not None:
-            row.logprobs.append(logprob(logits, token, row.request.logprobs, self._tokenizer))
+            row.logprobs.append(told(token, logits, row.request.logprobs, self._tokenizer))
         if token == self._tokenizer.eos_token_id:
             row.finish = "stop"
         else:
@@ -312,11 +308,3 @@ def generating(threads: int | None, context: int | None) -> EmbeddedGenerator:
     context = min(context or CONTEXT, tokenizer.context)
     grammars = Grammars(folder / "tokenizer.json", tokenizer.eos_token_id)
     return EmbeddedGenerator(Session(folder, threads), tokenizer, grammars, f"openvino {version}", context)
-
-
-def logprob(logits: NDArray[np.float32], token: int, count: int, tokenizer: Any) -> TokenLogprob:
-    """The token's natural-log probability and its `count` strongest rivals."""
-    scores = log_softmax(logits)
-    top = np.argsort(-scores, kind="stable")[:count]
-    rivals = tuple((tokenizer.decode([int(t)]), float(scores[t])) for t in top)
-    return TokenLogprob(tokenizer.decode([token]), float(scores[token]), token, rivals)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +23,7 @@ from memserve.protocol import (
 )
 from memserve.tokens.calling import Calling
 from memserve.tokens.detokenizer import Detokenizer
-from memserve.tokens.drawing import choose, keys, log_softmax
+from memserve.tokens.drawing import choose, keys, log_softmax, told
 from memserve.tokens.grammar import written
 from memserve.tokens.prompts import Prepared, Prompts, ScorePair, Tokenizing
 from memserve.tokens.template import compiled
@@ -230,7 +230,7 @@ class Generating(Tokenizing):
             self._go_on()
             answer.ids.append(token)
             if request.logprobs is not None:
-                answer.told.append(told(token, logits, request.logprobs, self._word))
+                answer.told.append(told(token, logits, request.logprobs, self._tokenizer))
             if token == self._tokenizer.eos_token_id or token in self._ends:
                 answer.finish = "stop"
                 return
@@ -313,14 +313,3 @@ class Generating(Tokenizing):
                 self._go_on()
                 self._llama.eval([token])
         return Score(total, pair.count, greedy)
-
-    def _word(self, token: int) -> str:
-        return self._tokenizer.decode([token], skip_special_tokens=False)
-
-
-def told(token: int, logits: NDArray[np.float32], top: int, word: Callable[[int], str]) -> TokenLogprob:
-    """What is known of one generated token."""
-    row = log_softmax(logits)
-    best = np.argsort(row)[::-1][:top]
-    rivals = tuple((word(int(t)), float(row[t])) for t in best)
-    return TokenLogprob(word(token), float(row[token]), token, rivals)

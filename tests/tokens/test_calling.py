@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from itertools import pairwise
 
 import pytest
@@ -13,7 +14,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from memserve.errors import InvalidInput
 from memserve.protocol import Request
-from memserve.tokens import calling
+from memserve.tokens import calling, thinking
 
 FAMILIES = {family.name: family for family in calling.families()}
 TOOL = {"type": "function", "function": {"name": "get_weather", "parameters": {
@@ -40,6 +41,8 @@ TRANSCRIPTS = [
     ("minimax-m2", '<minimax:tool_call>\n<invoke name="get_weather">\n<parameter name="city">Paris</parameter>\n'
      '</invoke>\n<invoke name="get_weather">\n<parameter name="days">1</parameter>\n</invoke>\n</minimax:tool_call>',
      "", [CITY, {"days": 1}]),
+    ("dots", '<dots_function_call>\n<invoke name="get_weather">\n<parameter name="city">Paris</parameter>\n</invoke>\n'
+     "</dots_function_call>", "", [CITY]),
     ("seed-oss", "<seed:tool_call>\n<function=get_weather>\n<parameter=city>Paris</parameter>\n"
      "<parameter=more>{'a': True}</parameter>\n</function>\n</seed:tool_call>", "", [{"city": "Paris", "more": {"a": True}}]),
     ("kimi", "Hm.<|tool_calls_section_begin|><|tool_call_begin|>functions.get_weather:0<|tool_call_argument_begin|>"
@@ -53,6 +56,40 @@ TRANSCRIPTS = [
      "</｜DSML｜invoke>\n</｜DSML｜function_calls>", "", [{"city": "12", "days": 12}]),
     ("harmony", '<|channel|>commentary to=functions.get_weather <|constrain|>json<|message|>{"city": "Paris"}', "", [CITY]),
     ("harmony", ' to=functions.get_weather<|channel|>commentary json<|message|>{"city": "Paris"}<|call|>', "", [CITY]),
+    ("harmony", "I'll look.<|end|><|start|>assistant<|channel|>commentary to=functions.get_weather <|constrain|>json<|message|>"
+     '{"city": "Paris"}<|call|>', "I'll look.", [CITY]),
+    ("harmony", 'functions.get_weather <|constrain|>json<|message|>{"city": "Paris"}<|call|><|start|>assistant<|channel|>'
+     "commentary to=functions.get_weather <|constrain|>json<|message|>{}<|call|>", "", [CITY, {}]),
+    ("harmony", "I write functions.get_weather here.", "I write functions.get_weather here.", []),
+    ("mistral-v11", '[TOOL_CALLS]get_weather[CALL_ID]abcdef123[ARGS]{"city": "Paris"}', "", [CITY]),
+    ("apertus", '<|tools_prefix|>[{"get_weather": {"city": "Paris"}}, {"get_weather": {}}]<|tools_suffix|>', "", [CITY, {}]),
+    ("cohere", '<|START_ACTION|>[\n    {"tool_call_id": "0", "tool_name": "get_weather", "parameters": {"city": "Paris"}}\n]'
+     "<|END_ACTION|>", "", [CITY]),
+    ("gemma-4", 'So.<|tool_call>call:get_weather{city:<|"|>Pa"ris, {x: 1}<|"|>,days:2,tags:[<|"|>a<|"|>,true]}<tool_call|>',
+     "So.", [{"city": 'Pa"ris, {x: 1}', "days": 2, "tags": ["a", True]}]),
+    ("functiongemma", "<start_function_call>call:get_weather{city:<escape>Paris<escape>}<end_function_call>", "", [CITY]),
+    ("gigachat-3.1", '<|function_call|>{"name": "get_weather", "arguments": {"city": "Paris"}}', "", [CITY]),
+    ("gigachat-3", 'function call<|role_sep|>\n{"name": "get_weather", "arguments": {"city": "Paris"}}', "", [CITY]),
+    ("lfm2", """<|tool_call_start|>[get_weather(city="a) 'b'", days=-2, more={"a": true}), get_weather()]<|tool_call_end|>""",
+     "", [{"city": "a) 'b'", "days": -2, "more": {"a": True}}, {}]),
+    ("lfm2", "<|tool_call_start|>[get_weather('Paris')]<|tool_call_end|>",
+     "<|tool_call_start|>[get_weather('Paris')]<|tool_call_end|>", []),
+    ("olmo-3", "<function_calls>\nget_weather(city='Paris', tags=null)\nget_weather()\n</function_calls>", "",
+     [{"city": "Paris", "tags": None}, {}]),
+    ("llama-4", '[get_weather(city="Paris"), get_weather(days=1)]', "", [CITY, {"days": 1}]),
+    ("llama-4", "[no_such_tool(city='Paris')]", "[no_such_tool(city='Paris')]", []),
+    ("llama-4", "See [get_weather(city='Paris')]", "See [get_weather(city='Paris')]", []),
+    ("longcat", '<longcat_tool_call>\n{"name": "get_weather", "arguments": {"city": "Paris"}}\n</longcat_tool_call>', "", [CITY]),
+    ("minicpm-5", '<function name="get_weather"><param name="city"><![CDATA[<b>]]></param><param name="days">2</param></function>',
+     "", [{"city": "<b>", "days": 2}]),
+    ("step-3", '<｜tool_calls_begin｜><｜tool_call_begin｜>function<｜tool_sep｜><steptml:invoke name="get_weather">'
+     '<steptml:parameter name="city">Paris</steptml:parameter></steptml:invoke><｜tool_call_end｜><｜tool_calls_end｜>', "", [CITY]),
+    ("deepseek-v4", '<｜DSML｜tool_calls>\n<｜DSML｜invoke name="get_weather">\n<｜DSML｜parameter name="city" '
+     'string="true">Paris</｜DSML｜parameter>\n</｜DSML｜invoke>\n</｜DSML｜tool_calls>', "", [CITY]),
+    ("minimax-m1", '<tool_calls>\n{"name": "get_weather", "arguments": {"city": "Paris"}}\n{"name": "get_weather", '
+     '"arguments": {}}\n</tool_calls>', "", [CITY, {}]),
+    ("hermes", 'I write <tool_call> first. <tool_call>\n{"name": "get_weather", "arguments": {"city": "Paris"}}\n</tool_call>',
+     "I write <tool_call> first.", [CITY]),
     ("mistral", '[TOOL_CALLS] [{"name": "get_weather", "arguments": {"city": "Paris"}, "id": "abcdef123"}, '
      '{"name": "get_weather", "arguments": {}}]', "", [CITY, {}]),
     ("mistral-v11", 'Yes.[TOOL_CALLS]get_weather[ARGS]{"city": "Paris"}[TOOL_CALLS]get_weather[ARGS]{}', "Yes.", [CITY, {}]),
@@ -102,6 +139,11 @@ TEXT = "{{ v if v is string else v | tojson }}"
 LOOP, END = "{% for t in calls %}{% set c = t.function %}", "{% endfor %}"
 NAMED = '{"name": "{{ c.name }}", "%s": {{ c.arguments | tojson }}}'
 LIST = LOOP + NAMED % "arguments" + "{{ '' if loop.last else ', ' }}" + END
+PYTHON = (
+    LOOP
+    + "{{ c.name }}({% for k, v in c.arguments.items() %}{{ k }}={{ v | repr }}{{ '' if loop.last else ', ' }}"
+)
+PYTHON += "{% endfor %}){{ '' if loop.last else '@' }}" + END
 TEMPLATES = {
     "hermes": LOOP + "<tool_call>\n" + NAMED % "arguments" + "\n</tool_call>\n" + END,
     "qwen3-coder": LOOP + "<tool_call>\n<function={{ c.name }}>\n" + XML + "<parameter={{ k }}>\n" + TEXT
@@ -112,9 +154,31 @@ TEMPLATES = {
     + "</arg_value>{% endfor %}\n</tool_call>" + END,
     "minimax-m2": "<minimax:tool_call>\n" + LOOP + '<invoke name="{{ c.name }}">\n' + XML
     + '<parameter name="{{ k }}">' + TEXT + "</parameter>\n{% endfor %}</invoke>\n" + END + "</minimax:tool_call>",
+    "dots": "<dots_function_call>\n" + LOOP + '<invoke name="{{ c.name }}">\n' + XML
+    + '<parameter name="{{ k }}">' + TEXT + "</parameter>\n{% endfor %}</invoke>\n" + END + "</dots_function_call>",
     "deepseek-v3.2": "\n\n<｜DSML｜function_calls>" + LOOP + '\n<｜DSML｜invoke name="{{ c.name }}">\n' + XML
     + """<｜DSML｜parameter name="{{ k }}" string="{{ 'true' if v is string else 'false' }}">""" + TEXT
     + "</｜DSML｜parameter>\n{% endfor %}</｜DSML｜invoke>" + END + "\n</｜DSML｜function_calls>",
+    "apertus": "<|tools_prefix|>[" + LOOP + '{"{{ c.name }}": {{ c.arguments | tojson }}}'
+    + "{{ '' if loop.last else ', ' }}" + END + "]<|tools_suffix|>",
+    "cohere": "<|START_ACTION|>[" + LOOP + '\n{"tool_call_id": "{{ loop.index0 }}", "tool_name": "{{ c.name }}", "parameters": '
+    "{{ c.arguments | tojson }}}{{ '' if loop.last else ',' }}" + END + "\n]<|END_ACTION|>",
+    "gemma-4": LOOP + "<|tool_call>call:{{ c.name }}{{ c.arguments | bare('<|\"|>') }}<tool_call|>" + END,
+    "functiongemma": LOOP + "<start_function_call>call:{{ c.name }}{{ c.arguments | bare('<escape>') }}<end_function_call>" + END,
+    "gigachat-3.1": LOOP + "<|function_call|>" + NAMED % "arguments" + END,
+    "gigachat-3": LOOP + "function call<|role_sep|>\n" + NAMED % "arguments" + END,
+    "lfm2": "{# List of tools: #}<|tool_call_start|>[" + PYTHON.replace("@", ", ") + "]<|tool_call_end|>",
+    "olmo-3": "<function_calls>\n" + PYTHON.replace("@", "\\n") + "\n</function_calls>",
+    "llama-4": "[" + PYTHON.replace("@", ", ") + "]{# func_name1( #}",
+    "longcat": LOOP + "<longcat_tool_call>\n" + NAMED % "arguments" + "\n</longcat_tool_call>\n" + END,
+    "minicpm-5": LOOP + '<function name="{{ c.name }}">' + XML + '<param name="{{ k }}">' + TEXT + "</param>{% endfor %}</function>" + END,
+    "step-3": "<｜tool_calls_begin｜>" + LOOP + '<｜tool_call_begin｜>function<｜tool_sep｜><steptml:invoke name="{{ c.name }}">'
+    + XML + '<steptml:parameter name="{{ k }}">' + TEXT + "</steptml:parameter>{% endfor %}</steptml:invoke><｜tool_call_end｜>"
+    + END + "<｜tool_calls_end｜>",
+    "deepseek-v4": "<｜DSML｜tool_calls>" + LOOP + '\n<｜DSML｜invoke name="{{ c.name }}">\n' + XML
+    + """<｜DSML｜parameter name="{{ k }}" string="{{ 'true' if v is string else 'false' }}">""" + TEXT
+    + "</｜DSML｜parameter>\n{% endfor %}</｜DSML｜invoke>" + END + "\n</｜DSML｜tool_calls>",
+    "minimax-m1": "{# <end_of_sentence> #}<tool_calls>\n" + LOOP + NAMED % "arguments" + "\n" + END + "</tool_calls>",
     "kimi": "<|tool_calls_section_begin|>" + LOOP + "<|tool_call_begin|>{{ t.id }}<|tool_call_argument_begin|>"
     "{{ c.arguments | tojson }}<|tool_call_end|>" + END + "<|tool_calls_section_end|>",
     "deepseek-v3.1": "<｜tool▁calls▁begin｜>" + LOOP + "<｜tool▁call▁begin｜>{{ c.name }}<｜tool▁sep｜>"
@@ -132,6 +196,8 @@ TEMPLATES = {
     "llama-3": LOOP + NAMED % "parameters" + "{{ '' if loop.last else '; ' }}" + END,
 }  # fmt: skip
 WORLD = ImmutableSandboxedEnvironment()
+WORLD.filters["repr"] = repr
+WORLD.filters["bare"] = lambda value, quote: _bare(value, quote)
 WORLD.filters["tojson"] = lambda value: json.dumps(value, ensure_ascii=False)
 # what marks an argument's end cannot stand in an argument that is written without quotes
 PLAIN = st.text(st.characters(exclude_categories=("Cs", "Cc"), exclude_characters="<｜"), max_size=12)
@@ -139,6 +205,20 @@ ARGUMENTS = st.fixed_dictionaries({}, optional={
     "city": PLAIN, "days": st.integers(-10**9, 10**9), "tags": st.lists(PLAIN | st.integers(-9, 9) | st.none(), max_size=3),
     "more": st.dictionaries(PLAIN, st.booleans() | PLAIN, max_size=2),
 })  # fmt: skip
+
+
+def _bare(value: object, quote: str, *, nested: bool = False) -> str:
+    if isinstance(value, str):
+        return f"{quote}{value}{quote}"
+    if isinstance(value, dict):
+        keys = (f"{quote}{key}{quote}" if nested else key for key in value)
+        parts = (
+            f"{key}:{_bare(one, quote, nested=True)}" for key, one in zip(keys, value.values(), strict=True)
+        )
+        return "{" + ",".join(parts) + "}"
+    if isinstance(value, list):
+        return "[" + ",".join(_bare(one, quote, nested=True) for one in value) + "]"
+    return json.dumps(value)
 
 
 @pytest.mark.parametrize("name", FAMILIES)
@@ -184,13 +264,58 @@ def test_what_cannot_be_meant_is_refused(tool: dict[str, object], choice: object
         calling.of(request, FAMILIES["hermes"], {})
 
 
-def _tools(variables: dict[str, object]) -> str:
-    return json.dumps(variables)
+def _render(text: str, tools: str = "memserve_probe") -> Callable[..., str]:
+    """What a template writes of tools, or of a call."""
+
+    def rendered(_: object, messages: list[dict[str, object]] | None = None) -> str:
+        return WORLD.from_string(text).render(calls=messages[1]["tool_calls"]) if messages else tools
+
+    return rendered
 
 
 def test_a_familys_marks_stand_in_its_template() -> None:
     for name, text in TEMPLATES.items():
         more = " tools ipython" + ("[ARGS]" if name == "mistral-v11" else "")
-        assert calling.find(text + more, _tools) is FAMILIES[name], name
-        assert calling.find(text + more, lambda variables: "no tools in it") is None
-    assert calling.find("{{ messages }}", _tools) is None
+        assert calling.find(text + more, _render(text)) is FAMILIES[name], name
+        assert calling.find(text + more, _render(text, "no tools in it")) is None
+    assert calling.find("{{ messages }}", _render("")) is None
+
+
+def test_a_template_that_writes_calls_in_another_way_is_not_taken_for_a_family() -> None:
+    text = LOOP + "<tool_call>\n<call of={{ c.name }}>{{ c.arguments.said }}</call></tool_call>" + END
+    assert calling.find(text + " tools", _render(text)) is None
+
+
+GPT_OSS = [
+    ("<|channel|>analysis<|message|>Need it.<|end|><|start|>assistant<|channel|>commentary to=functions.get_weather "
+     '<|constrain|>json<|message|>{"city": "Paris"}<|call|>', "Need it.", "", [CITY]),
+    ("<|channel|>analysis<|message|>Need it.<|end|><|start|>assistant to=functions.get_weather<|channel|>commentary json<|message|>"
+     '{"city": "Paris"}<|call|>', "Need it.", "", [CITY]),
+    ("<|channel|>analysis<|message|>A.<|end|><|start|>assistant<|channel|>analysis<|message|>B.<|end|><|start|>assistant"
+     "<|channel|>commentary<|message|>I look.<|end|><|start|>assistant<|channel|>commentary to=functions.get_weather "
+     "<|constrain|>json<|message|>{}<|call|><|start|>assistant<|channel|>commentary to=functions.get_weather "
+     '<|constrain|>json<|message|>{"city": "Paris"}<|call|>', "A.\nB.", "I look.", [{}, CITY]),
+    ("<|channel|>final<|message|>Paris.", "", "Paris.", []),
+    ('<|channel|>commentary to=functions.get_weather <|constrain|>json<|message|>{"city": "Paris"}<|call|>', "", "", [CITY]),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("said", "thought", "text", "arguments"), GPT_OSS)
+def test_a_call_after_a_thought_of_gpt_oss(
+    said: str, thought: str, text: str, arguments: list[object]
+) -> None:
+    family = next(one for one in thinking.families() if one.name == "harmony")
+    for pieces in ([said], list(said), *([said[:cut], said[cut:]] for cut in range(len(said)))):
+        thoughts, calls, found = (
+            thinking.ThoughtSplitter(family, inside=False),
+            calling.CallSplitter(_calling("harmony")),
+            ["", ""],
+        )
+        for number, piece in enumerate([*pieces, ""]):
+            last = number == len(pieces)
+            more, answer = thoughts.push(piece, last=last)
+            found[0] += more
+            found[1] += calls.push(answer, last=last)
+        assert (*found, [json.loads(call.arguments) for call in calls.calls]) == (thought, text, arguments), (
+            pieces
+        )

@@ -28,6 +28,16 @@ TRANSCRIPTS = [
     ("mistral", "[THINK]Let me see.[/THINK]Paris", False, "Let me see.", "Paris"),
     ("kimi", "◁think▷Let me see.◁/think▷Paris", False, "Let me see.", "Paris"),
     ("granite", "Here is my thought process: easy.\n\nHere is my response: Paris", False, "easy.", "Paris"),
+    ("harmony", "<|channel|>final<|message|>Paris", False, None, "Paris"),
+    ("response", "<think>Easy.</think><response>Paris</response>", False, "Easy.", "Paris"),  # Granite 3.3
+    ("response", "Easy.\n</think>\nParis", True, "Easy.", "Paris"),  # Ernie 4.5
+    ("cohere", "<|START_THINKING|>Easy.<|END_THINKING|><|START_RESPONSE|>Paris<|END_RESPONSE|>", False,
+     "Easy.", "Paris"),
+    ("cohere", "<|START_TEXT|>Paris<|END_TEXT|>", False, None, "Paris"),
+    ("apertus", "<|inner_prefix|>Easy.<|inner_suffix|>Paris", False, "Easy.", "Paris"),
+    ("minimax-m3", "<mm:think>Easy.</mm:think>Paris", False, "Easy.", "Paris"),
+    ("apriel", "Here are my reasoning steps:\nEasy.\n[BEGIN FINAL RESPONSE]\nParis\n[END FINAL RESPONSE]",
+     False, "Easy.", "Paris"),
     ("hunyuan", "<think>\nEasy.\n</think>\n<answer>\nParis\n</answer>", False, "Easy.", "Paris"),
 ]  # fmt: skip
 

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import ast
 import json
 import logging
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache, cached_property
 from hashlib import sha256
@@ -16,6 +14,7 @@ from typing import Any
 from memserve import files
 from memserve.errors import InvalidInput
 from memserve.protocol import Request, ToolCall
+from memserve.tokens import arguments as written
 from memserve.tokens.thinking import beginning
 
 log = logging.getLogger("memserve")
@@ -28,12 +27,15 @@ PROBE: dict[str, Any] = {"type": "function", "function": {
     "parameters": {"type": "object", "properties": {"said": {"type": "string", "description": "What."}},
                    "required": ["said"]},
 }}  # fmt: skip
-PROBED: tuple[Mapping[str, Any], ...] = (
-    {"role": "user", "content": "Call."},
-    {"role": "assistant", "content": "", "tool_calls": [
-        {"id": "memserve1", "type": "function", "function": PROBE_CALL}]},
-)  # fmt: skip
-"""A tool that templates are tried with, and a conversation with a call of it."""
+"""A tool that templates are tried with, and a call of it."""
+
+
+def probed(begin: str = "") -> tuple[Mapping[str, Any], ...]:
+    """A conversation with that call, its id as templates ask for."""
+    own = f"{begin}{PROBE_CALL['name']}:0" if begin else "memserve1"
+    calls = [{"id": own, "type": "function", "function": PROBE_CALL}]
+    asked = {"role": "user", "content": "Call."}
+    return asked, {"role": "assistant", "content": "", "tool_calls": calls}
 
 
 @dataclass(frozen=True)
@@ -52,8 +54,21 @@ class Family:
     style: str = "json"
     pair: str = ""
     start: bool = False
+    inside: tuple[str, ...] = ()
     ignored: str = ""
     id: str = ""
+    named: str = ""
+    quote: str = ""
+
+    @property
+    def checked(self) -> bool:
+        """Whether what stands there may as well be text: a call is one of a tool that there is."""
+        return bool(self.keys) or self.style == "python"
+
+    @property
+    def held(self) -> bool:
+        """Whether a grammar can hold arguments that are written so."""
+        return self.style not in ("free", "python")
 
     @cached_property
     def triggers(self) -> tuple[str, ...]:
@@ -61,6 +76,16 @@ class Family:
         marks = (self.section[0],) if self.section[0] else self.before
         first = [(mark.split() or ["{"])[0].removesuffix("[") for mark in marks]
         return tuple(dict.fromkeys([*first, *filter(None, [self.ignored])]))
+
+    def reads(self, text: str) -> bool:
+        """Whether `probed`, as a template wrote it, is read back; True where the call was left out."""
+        said = PROBE_CALL["arguments"]
+        if self.start or said["said"] not in text:
+            return True
+        calling = Calling(self, {PROBE_CALL["name"]: PROBE["function"]["parameters"]})
+        places = (found.start() for mark in self.triggers for found in re.finditer(re.escape(mark), text))
+        calls = (call for place in places for call in _Reader(text, place, calling, 0).calls())
+        return any(json.loads(call.arguments) == said for call in calls)
 
     @cached_property
     def words(self) -> tuple[str, ...]:
@@ -72,23 +97,33 @@ class Family:
 def families() -> tuple[Family, ...]:
     """Every row, in the order in which they are tried."""
     rows = files.table(__file__, "data/tools.json")["families"]
-    lists = ("found_by", "section", "before", "middle", "after", "keys")
+    lists = ("found_by", "section", "before", "middle", "after", "keys", "inside")
     return tuple(
         Family(**{**row, **{name: tuple(row[name]) for name in lists if name in row}}) for row in rows
     )
 
 
-def find(template: str, render: Callable[[Mapping[str, Any]], str | None]) -> Family | None:
-    """The family whose marks stand in a template that writes tools, too; None: it takes none that we know."""
+def find(template: str, render: Callable[..., str | None]) -> Family | None:
+    """The family whose marks stand in a template that writes tools, and calls so; None: none that we know.
+
+    `render(variables, messages)` is what the template writes; without messages, of a plain conversation.
+    """
+    if "tools" not in template or PROBE_CALL["name"] not in (render(offered([PROBE])) or ""):
+        return None
     fitting = (one for one in families() if all(mark in template for mark in one.found_by))
-    family = next(fitting, None) if "tools" in template else None
-    told = render({"tools": [PROBE]}) if family else None
-    return family if told and PROBE_CALL["name"] in told else None
+    how = {"add_generation_prompt": False}
+    return next((one for one in fitting if one.reads(render(how, probed(one.id)) or "")), None)
 
 
 def as_text(probed: str) -> bool:
-    """Whether a template, by what it made of `PROBED`, wants arguments as JSON text, unlike most."""
+    """Whether a template, by what it made of `probed`, wants arguments as JSON text, unlike most."""
     return PROBE_CALL["arguments"]["said"] not in probed or str(PROBE_CALL["arguments"]) in probed
+
+
+def offered(tools: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The template's variables for tools: its own name for them is read, others are not."""
+    told = [dict(tool) for tool in tools]
+    return {"tools": told, "xml_tools": told}
 
 
 @dataclass(frozen=True)
@@ -200,8 +235,7 @@ class CallSplitter:
                 return ""
             if not self._begun and not last and any(mark.startswith(bare) for mark in marks):
                 return ""
-            self._begun, self._rest = True, ""
-            return text
+            self._begun, marks = True, self._family.inside
         places = [at for mark in marks if (at := text.find(mark)) >= 0]
         self._holding = bool(places)
         end = min(places) if places else len(text) - (0 if last else beginning(text, marks))
@@ -213,23 +247,26 @@ class CallSplitter:
 
 def read(text: str, calling: Calling) -> tuple[str, tuple[ToolCall, ...]]:
     """The text of a whole answer without its calls, and the calls; what is broken stays text."""
-    family, said, calls = calling.family, "", list[ToolCall]()
-    while True:
-        places = [at for mark in family.triggers if (at := text.find(mark)) >= 0]
-        if family.start and (calls or not text.lstrip().startswith(family.triggers)):
-            places = []
-        if not places:
-            break
-        reader = _Reader(text, min(places), calling, len(calls))
+    family, said, calls, after = calling.family, "", list[ToolCall](), 0
+    while (place := _place(text, after, family, begun=bool(said or calls))) is not None:
+        reader = _Reader(text, place, calling, len(calls))
         found = list(reader.calls())
-        if not found or (family.start and text[reader.at :].strip()):
-            log.warning(
-                "what begins like a call of a tool is none, and stays text: %.80r", text[min(places) :]
-            )
-            break
-        said, text = said + text[: min(places)].rstrip(), text[reader.at :]
-        calls += found
+        if found and not (family.start and text[reader.at :].strip()):
+            said, text, after = said + text[:place].rstrip(), text[reader.at :], 0
+            calls += found
+            continue
+        if not after:
+            log.warning("what begins like a call of a tool is none, and stays text: %.80r", text[place:])
+        after = place + 1
     return said + (text if text.strip() or not calls else ""), tuple(calls)
+
+
+def _place(text: str, after: int, family: Family, *, begun: bool) -> int | None:
+    """Where the next call may begin."""
+    marks = family.triggers
+    if family.start and (begun or after or not text.lstrip().startswith(marks)):
+        marks = family.inside
+    return min((at for mark in marks if (at := text.find(mark, after)) >= 0), default=None)
 
 
 class _Reader:
@@ -272,7 +309,7 @@ class _Reader:
         if found is None or not (self._any(self._family.after) or self._cut_off()):
             return None
         name, arguments, own = found
-        if self._family.start and self._family.keys and name not in self._calling.tools:
+        if self._family.start and self._family.checked and name not in self._calling.tools:
             return None
         told = json.dumps(arguments, ensure_ascii=False)
         return ToolCall(own or self._id(name, told), name, told)
@@ -295,7 +332,7 @@ class _Reader:
             return None
         arguments, own = value.get(self._family.keys[1], {}), value.get("id")
         if isinstance(arguments, str):
-            arguments = _loads(arguments)
+            arguments = written.loads(arguments)
         if not isinstance(arguments, dict):
             return None
         return value[self._family.keys[0]], arguments, own if isinstance(own, str) else ""
@@ -308,10 +345,29 @@ class _Reader:
         number = _INDEX.match(self._text, self.at)
         if self._family.id and number:
             own, self.at = f"{self._family.id}{name}{number[0]}", number.end()
+        if self._family.named and self._take(self._family.named):
+            told = _NAME.match(self._text, self.at)
+            own, self.at = (told[0], told.end()) if told else ("", self.at)
         if not self._any(self._family.middle):
             return None
-        arguments = self._pairs(name) if self._family.pair else self._json()
+        arguments = self._arguments(name)
         return (name, arguments, own) if isinstance(arguments, dict) else None
+
+    def _arguments(self, name: str) -> Any:
+        family, found = self._family, None
+        if family.pair:
+            known = self._calling.tools.get(name, _OBJECT).get("properties") or {}
+            found = written.pairs(self._text, self.at, family.pair, known)
+        elif family.style == "python":
+            found = written.python(self._text, self.at)
+        elif family.quote:
+            found = written.bare(self._text, self.at, family.quote, family.after[0])
+        else:
+            return self._json()
+        if found is None:
+            return None
+        value, self.at = found
+        return value
 
     def _json(self) -> Any:
         """The JSON value from here on; None where there is none."""
@@ -322,48 +378,9 @@ class _Reader:
             return None
         return value
 
-    def _pairs(self, name: str) -> dict[str, Any]:
-        """Arguments that are written one by one; strings stand as they are, all else as JSON."""
-        known = self._calling.tools.get(name, _OBJECT).get("properties") or {}
-        pattern, found = re.compile(r"\s*" + self._family.pair, re.DOTALL), {}
-        while (one := pattern.match(self._text, self.at)) is not None:
-            key, self.at = one["key"].strip(), one.end()
-            said = one.groupdict().get("string")
-            kinds = {"true": {"string"}, "false": {"json"}}.get(said or "", kinds_of(known.get(key)))
-            found[key] = _value(one["value"], kinds)
-        return found
-
 
 @cache
 def _loose(mark: str) -> re.Pattern[str]:
     """A mark with any white space where it has some, and at a list's brackets."""
     parts = re.sub(r"(?<=[\]>|])(?=[\[<])", " ", mark).split()
     return re.compile(r"\s*" + r"\s*".join(map(re.escape, parts)))
-
-
-def kinds_of(schema: Any) -> set[str]:
-    """The types that a schema allows at its top."""
-    if not isinstance(schema, Mapping):
-        return {"string"}
-    kind = schema.get("type")
-    own = {kind} if isinstance(kind, str) else set(kind or ())
-    for branch in (*schema.get("anyOf", ()), *schema.get("oneOf", ())):
-        own |= kinds_of(branch)
-    if not own and "enum" in schema:
-        own = {"string" if isinstance(value, str) else "json" for value in schema["enum"]}
-    return own or {"json"}
-
-
-def _value(text: str, kinds: set[str]) -> Any:
-    if kinds == {"string"} or ("string" in kinds and text.strip() != "null"):
-        return text
-    return _loads(text, text)
-
-
-def _loads(text: str, otherwise: Any = None) -> Any:
-    """JSON, or what Python prints for a value: some templates write that."""
-    with suppress(ValueError, RecursionError):
-        return json.loads(text.strip())
-    with suppress(ValueError, SyntaxError, RecursionError, MemoryError):
-        return ast.literal_eval(text.strip())
-    return otherwise

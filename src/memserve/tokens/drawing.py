@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from memserve.protocol import Request
+from memserve.protocol import Request, TokenLogprob
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -76,3 +76,16 @@ def log_softmax(logits: NDArray[Any]) -> NDArray[np.float64]:
     wide -= wide.max(axis=-1, keepdims=True)
     result: NDArray[np.float64] = wide - np.log(np.exp(wide).sum(axis=-1, keepdims=True))
     return result
+
+
+def told(token: int, logits: NDArray[Any], count: int, tokenizer: Any) -> TokenLogprob:
+    """What is known of one generated token: its log-probability, and its `count` strongest rivals."""
+    scores = log_softmax(logits)
+    best = np.argsort(-scores, kind="stable")[:count]
+
+    def word(one: Any) -> str:
+        return str(tokenizer.decode([int(one)], skip_special_tokens=False))
+
+    return TokenLogprob(
+        word(token), float(scores[token]), token, tuple((word(t), float(scores[t])) for t in best)
+    )

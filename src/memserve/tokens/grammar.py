@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, TypeAlias
 
+from memserve.errors import InvalidInput
 from memserve.protocol import Request
 from memserve.tokens.calling import Calling
 from memserve.tokens.prompts import Prepared
@@ -16,9 +17,9 @@ _SPACES = 2
 
 def structural_tag(request: Request, prepared: Prepared, *, thought: bool) -> Format | None:
     """The grammar of an answer; None where any text may come. With `thought` it begins with the thought."""
-    bound = constraint(request)
-    if prepared.calling is not None:
-        bound = _calls(prepared.calling, bound)
+    bound, calling = constraint(request), prepared.calling
+    if calling is not None and (calling.family.held or calling.forced):
+        bound = _calls(calling, bound)
     if prepared.thinking is None or not thought or (bound is None and prepared.budget is None):
         return bound and {"type": "structural_tag", "format": bound}
     parts = [_thought(prepared), bound or {"type": "any_text"}]
@@ -48,6 +49,8 @@ def constraint(request: Request) -> Format | None:
 def written(calling: Calling) -> list[tuple[str, Mapping[str, Any], str]]:
     """Each tool's call as the family writes it: what is before its arguments, their schema, what is after."""
     one = calling.family
+    if not one.held:
+        raise InvalidInput(f"tool_choice: no grammar holds calls as {one.name} writes them", hint="use auto")
     begin, middle, end = one.before[0], one.middle[0], one.after[0]
     if one.keys:
         begin, middle = f'{begin}{{"{one.keys[0]}": "', f'", "{one.keys[1]}": '

@@ -26,6 +26,7 @@ from memserve.tokens.detokenizer import Detokenizer, Tokenizer
 from memserve.tokens.thinking import Thinking
 
 _SAID = "memserve proves this template"
+_SHORT = ({"role": "user", "content": _SAID},)
 NONE: dict[str, Any] = {}
 
 
@@ -64,23 +65,23 @@ class Prompts:
     @cached_property
     def thinking(self) -> Thinking | None:
         """How the checkpoint thinks before it answers; None: it does not, or has no template."""
-        template = getattr(self.tokenizer, "chat_template", None)
-        if not self.chat or not isinstance(template, str):
-            return None
-        return thinking.find(template, self._tried_with, self.tokenizer)
+        template = self._template
+        return thinking.find(template, self._tried_with, self.tokenizer) if template else None
 
     @cached_property
     def family(self) -> calling.Family | None:
         """How the checkpoint writes calls of tools; None: its template takes none, or unknown ones."""
+        return calling.find(self._template, self._tried_with) if self._template else None
+
+    @property
+    def _template(self) -> str | None:
         template = getattr(self.tokenizer, "chat_template", None)
-        if not self.chat or not isinstance(template, str):
-            return None
-        return calling.find(template, self._tried_with)
+        return template if isinstance(template, str) else None
 
     @cached_property
     def _arguments_as_text(self) -> bool:
         with suppress(InvalidInput, ModelUnreadable):
-            return calling.as_text(self._render(calling.PROBED, {"add_generation_prompt": False}))
+            return calling.as_text(self._render(calling.probed(), {"add_generation_prompt": False}))
         return True
 
     @property
@@ -99,7 +100,7 @@ class Prompts:
         variables = {**(how.variables(wanted) if how else {}), **request.template}
         calls = self._calling(request)
         if calls is not None:
-            variables["tools"] = [dict(tool) for tool in request.tools]
+            variables.update(calling.offered(request.tools))
         text = self._chat(_messages(prompt), variables)
         if calls is not None:
             calls = replace(calls, salt=sha256(text.encode()).hexdigest())
@@ -209,7 +210,7 @@ class Prompts:
     def _message(self, message: Mapping[str, Any]) -> dict[str, Any]:
         """One message as templates read it."""
         content = pictures.templated(message.get("content"), self._parts, self.backend)
-        plain = {**message, "content": content}
+        plain = {**message, "content": content, **thinking.history(message)}
         calls = plain.pop("tool_calls", None)
         if calls:
             plain["tool_calls"] = calling.history(calls, as_text=self._arguments_as_text)
@@ -238,12 +239,12 @@ class Prompts:
         if (broken := self._tried(parts=False)) and self._tried(parts=True):
             raise broken
 
-    def _tried_with(self, variables: Mapping[str, Any]) -> str | None:
-        """A plain conversation as the template writes it with these variables; None where it fails."""
-        try:
-            return self._chat([{"role": "user", "content": _SAID}], variables)
-        except (InvalidInput, ModelUnreadable):
-            return None
+    def _tried_with(self, variables: Mapping[str, Any],
+                    messages: Sequence[Mapping[str, Any]] = _SHORT) -> str | None:  # fmt: skip
+        """A conversation as the template writes it with these variables; None where it fails."""
+        with suppress(InvalidInput, ModelUnreadable):
+            return self._chat(messages, variables)
+        return None
 
     def _tried(self, *, parts: bool) -> ModelUnreadable | None:
         """What is wrong with the template where messages come so; None where they come through."""

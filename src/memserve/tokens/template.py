@@ -7,10 +7,21 @@ from typing import Any
 
 def compiled(template: str) -> Any:
     """A chat template that has `render(messages=..., tools=..., add_generation_prompt=...)`."""
-    from jinja2.ext import loopcontrols
+    from jinja2.ext import Extension, loopcontrols
     from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-    world = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols])
+    class Generation(Extension):
+        """`{% generation %}` marks what training learns from; here it is what stands in it."""
+
+        tags = frozenset({"generation"})  # type: ignore[assignment,unused-ignore]
+
+        def parse(self, parser: Any) -> Any:
+            next(parser.stream)
+            return parser.parse_statements(("name:endgeneration",), drop_needle=True)
+
+    world = ImmutableSandboxedEnvironment(
+        trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols, Generation]
+    )
     world.filters["tojson"] = _tojson
     world.globals["raise_exception"] = _refuse
     world.globals["strftime_now"] = lambda form: datetime.now().strftime(form)

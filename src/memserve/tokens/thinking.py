@@ -24,13 +24,22 @@ class Family:
     closes: tuple[str, ...]
     closing: str = ""
     """What ends a thought that used up its budget, where it is more than the tag on a line of its own."""
-    answer_ends: str = ""
-    """What closes the answer, where the family brackets it, too."""
+    brackets: tuple[tuple[str, str], ...] = ()
+    """What may stand round an answer."""
+    joints: tuple[str, ...] = ()
+    """What lies between two messages of one thought."""
+    heads: tuple[str, ...] = ()
+    """What an answer without a thought begins with."""
     found_by: tuple[str, ...] = ()
     """What of it stands in a template, if not the tags."""
     tagged: bool = True
     """No plain text begins as its thoughts do."""
     source: str = ""
+
+    @property
+    def marks(self) -> tuple[str, ...]:
+        """Every mark, for tokenizers that take some of them as special."""
+        return (self.open, *self.closes, *self.joints, *self.heads, *sum(self.brackets, ()))
 
 
 @dataclass(frozen=True)
@@ -77,8 +86,12 @@ class Thinking:
 def families() -> tuple[Family, ...]:
     """Every row, in the order in which they are tried."""
     rows = files.table(__file__, "data/thinking.json")["families"]
-    lists = ("closes", "found_by")
-    return tuple(Family(**{**row, **{name: tuple(row.get(name, ())) for name in lists}}) for row in rows)
+    lists = ("closes", "found_by", "brackets", "joints", "heads")
+    return tuple(Family(**{**row, **{name: _tuple(row.get(name, ())) for name in lists}}) for row in rows)
+
+
+def _tuple(value: Any) -> Any:
+    return tuple(map(_tuple, value)) if isinstance(value, (list, tuple)) else value
 
 
 def find(template: str, render: Render, tokenizer: Any) -> Thinking | None:
@@ -86,7 +99,7 @@ def find(template: str, render: Render, tokenizer: Any) -> Thinking | None:
     family = next((one for one in families() if _fits(one, template)), None)
     if family is None:
         return None
-    marks = kept((family.open, *family.closes), tokenizer)
+    marks = kept(family.marks, tokenizer)
     plain = render({})
     for row in files.table(__file__, "data/thinking.json")["switches"]:
         name = row["variable"]
@@ -102,6 +115,13 @@ def _fits(family: Family, template: str) -> bool:
     if family.found_by:
         return all(mark in template for mark in family.found_by)
     return any(mark in template for mark in (family.open, *family.closes))
+
+
+def history(message: Mapping[str, Any]) -> dict[str, Any]:
+    """An earlier thought under each name that templates know it by; the template keeps or drops it."""
+    names = ("reasoning_content", "reasoning", "thinking")
+    told = next((message[name] for name in names if isinstance(message.get(name), str)), None)
+    return dict.fromkeys(names, told) if told and message.get("role") == "assistant" else {}
 
 
 def kept(words: Sequence[str], tokenizer: Any) -> dict[int, str]:
@@ -150,34 +170,45 @@ class ThoughtSplitter:
             elif before == "thought":
                 thought += self._thought(last=last)
             elif before == "gap":
-                self._gap()
+                self._gap(last=last)
             else:
                 answer += self._answer(last=last)
             if self._state == before:
                 return thought, answer
 
     def _start(self, *, last: bool) -> None:
-        text, mark = self._rest.lstrip(), self._family.open
-        if text.startswith(mark):
-            self._rest, self._state, self._thought_begun = text[len(mark) :], "thought", True
-        elif last or not mark.startswith(text):
+        text, family = self._rest.lstrip(), self._family
+        openers = tuple(first for first, _ in family.brackets if first)
+        head = next((mark for mark in family.heads if text.startswith(mark)), None)
+        if text.startswith(family.open):
+            self._rest, self._state, self._thought_begun = text[len(family.open) :], "thought", True
+        elif head is not None or text.startswith(openers):
+            self._rest, self._state = text[len(head or "") :], "gap"
+        elif last or not any(mark.startswith(text) for mark in (family.open, *family.heads, *openers)):
             self._state = "answer"
 
     def _thought(self, *, last: bool) -> str:
+        for joint in self._family.joints:
+            self._rest = self._rest.replace(joint, "\n")
         text = self._rest if self._begun else self._rest.lstrip()
         hits = [(at, -len(mark), mark) for mark in self._family.closes if (at := text.find(mark)) >= 0]
         if hits:
             at, _, mark = min(hits)
             self._rest, self._state = text[at + len(mark) :], "gap"
-            self._end = self._family.answer_ends
             return text[:at].rstrip()
-        held = 0 if last else beginning(text, self._family.closes)
+        held = 0 if last else beginning(text, (*self._family.closes, *self._family.joints))
         kept = text[: len(text) - held].rstrip()
         self._rest, self._begun = text[len(kept) :], self._begun or bool(kept)
         return kept
 
-    def _gap(self) -> None:
+    def _gap(self, *, last: bool) -> None:
         self._rest = self._rest.lstrip()
+        for first, end in () if self._end else self._family.brackets:
+            if self._rest and self._rest.startswith(first):
+                self._rest, self._end = self._rest[len(first) :].lstrip(), end
+                break
+            if not last and first.startswith(self._rest):
+                return
         if self._rest:
             self._state = "answer"
 
