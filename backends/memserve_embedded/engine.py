@@ -3,7 +3,7 @@
 from importlib.util import find_spec
 from typing import Any
 
-from memserve.errors import InvalidInput, Unsupported
+from memserve.errors import BackendMissing, InvalidInput, Unsupported
 from memserve.missing import missing
 from memserve.protocol import Task
 
@@ -15,7 +15,11 @@ def open_engine(model: str | None = None, *, task: Task = "generate", **options:
     if model is not None and model.lower() not in OWN_NAMES:
         from memserve.registry import find
 
-        return find("hf").open(model, task=task, **options)
+        try:
+            return find("hf").open(model, task=task, **options)
+        except BackendMissing as error:
+            needs = f"{error.needs} to open {model!r} (embedded are only {', '.join(OWN_NAMES[1:])})"
+            raise BackendMissing(error.backend, needs=needs, install=error.install) from error
     threads, context = _whole(options, "threads"), _whole(options, "context")
     if options:
         raise Unsupported(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -210,6 +211,7 @@ def normalized(vectors: Tensor) -> Tensor:
     return torch.nn.functional.normalize(vectors, dim=-1)
 
 
+log = logging.getLogger("memserve.hf")
 _HUGE = 1 << 20
 _ROWS = 128
 
@@ -254,7 +256,12 @@ class Encoder:
         if self.recipe.lower:
             texts = [text.lower() for text in texts]
         skipped = 0 if self.recipe.include_prompt or not prompt else self._prompt_length(prompt)
-        made = self.tokenizer(list(texts), truncation=True, max_length=self.longest, padding=False)
+        made = self.tokenizer(list(texts), padding=False, verbose=False)
+        if cut := sum(len(ids) > self.longest for ids in made["input_ids"]):
+            log.warning(
+                "%d of %d texts are longer than %d tokens: the rest is not read", cut, len(texts), self.longest
+            )
+            made = self.tokenizer(list(texts), truncation=True, max_length=self.longest, padding=False)
         types = made.get("token_type_ids")
         return [Tokens(ids, types[i] if types else None, skipped) for i, ids in enumerate(made["input_ids"])]
 

@@ -99,6 +99,11 @@ def test_a_tool_is_called_and_its_result_read(generator) -> None:
     assert "21" in generator.generate(asked, tools=[TOOL], max_tokens=40).text
 
 
+def test_a_role_that_nobody_knows_is_refused(generator) -> None:
+    with pytest.raises(InvalidInput, match="unknown role robot"):
+        generator.generate([{"role": "robot", "content": "hi"}], max_tokens=1)
+
+
 def test_without_tools_the_files_own_template_writes_alone(generator) -> None:
     asked = [{"role": "user", "content": "It's <b>"}, {"role": "assistant", "content": "Yes."},
              {"role": "user", "content": "Why?"}]  # fmt: skip

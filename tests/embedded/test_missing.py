@@ -13,6 +13,7 @@ from memserve import registry
 from memserve.errors import BackendMissing, ConnectionFailed, InvalidInput, ModelUnreadable, Unsupported
 from memserve.missing import need
 from memserve_embedded import fetch
+from memserve_embedded.engine import open_engine
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -37,6 +38,16 @@ def test_a_missing_engine_names_the_extra(make: object, monkeypatch: pytest.Monk
     with pytest.raises(BackendMissing) as caught:
         make()  # type: ignore[operator]
     assert caught.value.install == INSTALL
+
+
+def test_another_models_name_says_which_are_embedded(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Lacking:
+        def open(self, *_: object, **__: object) -> None:
+            raise BackendMissing("hf", needs="torch", install="pip install torch")
+
+    monkeypatch.setattr(registry, "find", lambda name: Lacking())
+    with pytest.raises(BackendMissing, match="torch to open 'nope' .embedded are only smollm2, minilm."):
+        open_engine("nope")
 
 
 def test_a_missing_part_of_the_engine_names_its_package() -> None:

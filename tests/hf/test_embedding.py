@@ -40,6 +40,15 @@ def test_pooling_is_the_checkpoints_own(tmp_path, mode, packed):
     np.testing.assert_allclose(made, reference(tmp_path).encode(TEXTS), atol=2e-5)
 
 
+def test_texts_that_are_cut_are_told(tmp_path, caplog):
+    modules(encoder(tmp_path), "Transformer", "Pooling")
+    with opened(tmp_path, max_length=16) as embedder:
+        embedder.embed(["a river", "the river runs past"])
+        assert "longer" not in caplog.text
+        embedder.embed(["a river", "the river runs past " * 12])
+    assert "1 of 2 texts are longer than 16 tokens" in caplog.text
+
+
 def test_several_poolings_stand_side_by_side(tmp_path):
     both = {"pooling_mode_cls_token": True, "pooling_mode_mean_tokens": True}
     modules(encoder(tmp_path), "Transformer", "Pooling", pooling=both)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import threading
 from base64 import b64encode
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -242,6 +243,14 @@ def test_without_a_reader_text_alone_is_taken(made: Any, tmp_path: Path) -> None
         assert generator.generate(TALKS[2], max_tokens=3).error is None
         with pytest.raises(Unsupported, match="images"):
             generator.generate(TALKS[0], max_tokens=3)
+
+
+def test_what_a_processor_lacks_is_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    folder = tiny_pictures.mistral3(tmp_path)
+    with memserve.generator(str(folder), backend="hf", dtype="float32") as generator:
+        assert generator.generate(TALKS[2], max_tokens=3).error is None
+        assert generator.capabilities.images == (find_spec("torchvision") is not None)
+    assert generator.capabilities.images or "pip install torchvision" in caplog.text
 
 
 @pytest.mark.parametrize("kind", ["T5", "CLIP", "Whisper"])

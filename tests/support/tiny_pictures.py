@@ -194,6 +194,21 @@ def internvl(folder: Path) -> Path:
     return apart(folder, name, config, "InternVLProcessor", image, words, image_seq_length=4)
 
 
+def mistral3(folder: Path) -> Path:
+    """Its processor cannot be made without torchvision."""
+    import transformers
+
+    config = transformers.Mistral3Config(
+        text_config={**TEXT, "model_type": "mistral"}, spatial_merge_size=2, vision_feature_layer=-1,
+        vision_config={**VISION, "model_type": "pixtral", "head_dim": 16}, **IMAGE,
+    )  # fmt: skip
+    image = transformers.PixtralImageProcessorPil(size={"longest_edge": 64}, patch_size=8)
+    own = {"patch_size": 8, "spatial_merge_size": 2, "image_token": "<image>", "image_break_token": "<brk>"}
+    own["image_end_token"] = "<end>"
+    name = "Mistral3ForConditionalGeneration"
+    return apart(folder, name, config, "PixtralProcessor", image, tokenizer("<image>"), **own)
+
+
 def blip(folder: Path) -> Path:
     import transformers
 

@@ -133,9 +133,10 @@ def _images_only(found: Checkpoint, own: Mapping[str, Any], tokenizer: Any,
             return made.from_args_and_dict([parts.get(part) for part in kind.get_attributes()], facts)
     except Exception as second:
         lacking = next((one for one in (error, second) if isinstance(one, ImportError)), error)
-        log.warning(
-            "%s takes text alone, its processor cannot be loaded: %s", found.name, first_line(lacking)
-        )
+        why = first_line(lacking)
+        if isinstance(lacking, ImportError) and "torchvision" in why.lower():
+            why = "it needs torchvision (run: pip install torchvision)"
+        log.warning("%s takes text alone, its processor cannot be loaded: %s", found.name, why)
         return None
 
 
