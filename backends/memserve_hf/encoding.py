@@ -259,7 +259,10 @@ class Encoder:
         made = self.tokenizer(list(texts), padding=False, verbose=False)
         if cut := sum(len(ids) > self.longest for ids in made["input_ids"]):
             log.warning(
-                "%d of %d texts are longer than %d tokens: the rest is not read", cut, len(texts), self.longest
+                "%d of %d texts are longer than %d tokens: the rest is not read",
+                cut,
+                len(texts),
+                self.longest,
             )
             made = self.tokenizer(list(texts), truncation=True, max_length=self.longest, padding=False)
         types = made.get("token_type_ids")

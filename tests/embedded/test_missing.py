@@ -46,7 +46,7 @@ def test_another_models_name_says_which_are_embedded(monkeypatch: pytest.MonkeyP
             raise BackendMissing("hf", needs="torch", install="pip install torch")
 
     monkeypatch.setattr(registry, "find", lambda name: Lacking())
-    with pytest.raises(BackendMissing, match="torch to open 'nope' .embedded are only smollm2, minilm."):
+    with pytest.raises(BackendMissing, match=r"torch to open 'nope' .embedded are only smollm2, minilm"):
         open_engine("nope")
 
 
