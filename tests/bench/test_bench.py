@@ -22,7 +22,7 @@ from memserve.bench.asking import Asked, Prompts
 from memserve.bench.measuring import ameasure
 from memserve.client.generation import Generator
 from memserve.client.handle import for_engine
-from memserve.errors import EngineFailed, MemserveError, RemoteError
+from memserve.errors import EngineFailed, InvalidInput, MemserveError, RemoteError
 from memserve.protocol import Capabilities, Completion, Delta, Request, Usage
 from memserve.speed import Range, Speed
 from memserve.speed.workloads import Workload, find
@@ -111,6 +111,13 @@ def test_times_follow_the_law_whatever_a_piece_holds(
     assert row["seconds"] == pytest.approx(each * math.ceil(12 / at_once), rel=1e-3)
     assert row["output_tokens_per_s"] == pytest.approx(12 * made / row["seconds"], rel=1e-3)
     assert row["in_flight"] == pytest.approx(12 / math.ceil(12 / at_once), rel=1e-3)
+
+
+def test_a_workload_without_output_is_refused_before_anything_is_asked() -> None:
+    engine = Lawful()
+    with pytest.raises(InvalidInput, match="4:0:1 has no output tokens"):
+        measured(engine, "4:0:1", Level(1))
+    assert not engine.asked
 
 
 def test_an_open_loop_sends_whatever_is_answered() -> None:

@@ -8,7 +8,7 @@ from memserve.errors import DoesNotFit, InvalidInput
 from memserve.hardware import parse
 from memserve.model import load
 from memserve.plan import best
-from memserve.speed import compression
+from memserve.speed import compression, losses
 
 LLAMA = load("meta-llama/Llama-3.1-8B-Instruct")
 
@@ -63,9 +63,44 @@ def test_malformed_patterns_are_refused(pattern):
 
 
 def test_accuracy_is_quoted_or_absent():
-    assert all(row.source.startswith("https://") for row in compression.accuracy("fp8"))
-    assert compression.accuracy("w4a16", "meta-llama/Meta-Llama-3.1-70B-Instruct")[0].compressed == 78.54
-    assert compression.accuracy("2:4") == ()
+    assert all(row.source.startswith("https://") for row in losses.accuracy("fp8"))
+    assert losses.accuracy("w4a16", "meta-llama/Meta-Llama-3.1-70B-Instruct")[0].compressed == 78.54
+    assert losses.accuracy("3:7") == ()
+
+
+def test_at_least_120_losses_are_published_by_model_and_method():
+    methods = ("gptq", "awq", "fp8", "w8a8", "w4a16", "nf4", "nvfp4", "mxfp4", "gguf-q4_k_m", "gguf-q8_0", "2:4",
+               "unstructured:0.5", "layers:7")  # fmt: skip
+    rows = {method: losses.accuracy(method) for method in methods}
+    assert all(rows.values())
+    every = {(row.model, row.method, row.by, row.benchmark) for found in losses._published() for row in [found]}
+    assert len(every) == len(losses._published()) >= 120
+    assert {row.by for row in rows["2:4"]} == {"Wanda", "SparseGPT"}
+    assert all(-0.05 < row.loss < 3 for found in rows.values() for row in found)
+
+
+@pytest.mark.parametrize(("model", "method", "whose"), [
+    ("meta-llama/Llama-2-70b-hf", "gguf-q4_k_m", ""), ("meta-llama/Llama-2-13b-hf", "nvfp4", losses.FAMILY),
+    ("tiiuae/falcon-7b", "gptq", losses.OTHER),
+])  # fmt: skip
+def test_a_borrowed_row_says_whose_it_is(model, method, whose):
+    assert losses.accuracy(method, model)[0].of(model) == whose
+
+
+def test_the_nearest_size_of_a_family_is_quoted():
+    assert losses.accuracy("awq", "Qwen/Qwen2.5-0.5B")[0].model == "Qwen/Qwen2-0.5B-Instruct"
+    assert losses.accuracy("awq", "meta-llama/Llama-3.3-70B-Instruct")[0].model == "meta-llama/Llama-2-70b-hf"
+
+
+def test_what_was_measured_here_comes_first_and_only_the_newest(monkeypatch, tmp_path):
+    monkeypatch.setenv("MEMSERVE_CONFIG_DIR", str(tmp_path))
+    for after in (9.0, 8.0):
+        losses.keep(losses.Accuracy("fp8", "Qwen/Qwen2.5-7B", "perplexity", 5.0, after, "report.json", True, own=True))
+    first, second, *_ = losses.accuracy("fp8", "qwen/qwen2.5-7b")
+    assert (first.own, first.loss, second.own) == (True, pytest.approx(0.6), False)
+    assert losses.accuracy("fp8", "openchat/openchat")[0].own, "and before another family's, too"
+    (tmp_path / "losses.json").write_text("[1")
+    assert not losses.accuracy("fp8", "Qwen/Qwen2.5-7B")[0].own
 
 
 @pytest.mark.parametrize("gpus", ["1xV100", "1xT4", "1xH100", "8x910B4"])

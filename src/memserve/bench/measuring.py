@@ -113,6 +113,9 @@ async def ameasure(target: Target, workload: Workload, levels: Sequence[Level] =
     `even` sends at a rate without chance; `tokenizer` is a folder that counts where a server does not;
     `file` holds the requests that are asked instead of made-up ones.
     """
+    if not (file or workload.output_tokens):
+        raise InvalidInput(f"{workload.name} has no output tokens, and what is measured here writes some",
+                           hint="say IN:OUT:N with an OUT of 1 or more")  # fmt: skip
     chosen = SystemRandom().randrange(2**32) if seed is None else seed
     bench, random = _Bench(target, workload, Prompts(workload, chosen, file), tokenizer), Random(chosen)
     most = max(level.concurrency or workload.requests for level in levels)

@@ -70,16 +70,13 @@ def _planned(model: ModelSpec, machine: Machine | None, method: str) -> tuple[st
 
 
 def _published(method: making.Method, model: ModelSpec) -> tuple[float | None, str]:
-    """What was measured of this very model; of another one only who measured what."""
-    from memserve.speed import compression
+    """What was measured of this very model, here or elsewhere; of another one only who measured what."""
+    from memserve.speed.losses import accuracy
 
-    for one in compression.accuracy(method.kind, model.id)[:1]:
-        loss, said = round(1 - one.compressed / one.original, 4), f"{one.benchmark}, {one.source}"
-        return (
-            (loss, said)
-            if one.model == model.id
-            else (None, f"{one.model}, not this one: {loss:.1%}, {said}")
-        )
+    for one in accuracy(method.name, model.id)[:1]:
+        loss, said = round(one.loss, 4), f"{one.benchmark}, {one.source}"
+        whose = one.of(model.id)
+        return (None, f"{one.model}, {whose}: {loss:.1%}, {said}") if whose else (loss, said)
     return None, "nobody published one that is known"
 
 

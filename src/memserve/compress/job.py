@@ -15,6 +15,7 @@ from memserve.compress.text import Text, sha256
 from memserve.engines.making import Method, install
 from memserve.errors import DoesNotFit, InvalidInput
 from memserve.files import lock
+from memserve.speed import losses
 
 REPORT = "report.json"
 TOLD = ("bytes", "perplexity", "tokens_per_s", "peak_memory_bytes", "load_seconds", "eval")
@@ -137,11 +138,22 @@ class Job:
         final = self.folder if passed else self.folder.with_name(self.folder.name + ".refused")
         found["folder"] = str(final)
         report.write(found, made)
+        self._remember(found)
         if not passed:
             shutil.rmtree(final, ignore_errors=True)
         made.rename(final)
         shutil.rmtree(self.partial)
         return found
+
+    def _remember(self, found: Mapping[str, Any]) -> None:
+        """What was lost here counts before what others published, the next time that this model is asked about."""
+        text, ends = found["text"], [found[when]["perplexity"] for when in ("before", "after")]
+        said = f"perplexity, {text['windows']} windows of {text['window']} tokens of {text['file']}"
+        with suppress(InvalidInput):  # a folder of settings that cannot be written to costs nobody a checkpoint
+            losses.keep(losses.Accuracy(
+                "+".join(found["methods"]), self.order.model.id, said, *ends,
+                source=str(Path(found["folder"]).absolute() / REPORT), perplexity=True, own=True,
+            ))  # fmt: skip
 
 
 def _identity(model: str) -> str:

@@ -63,12 +63,14 @@ def compression(given: Namespace) -> Rows:
     head = (
         "method", "parameters", "weights GiB", "ms a token", "tokens/s", "faster", "accuracy, as published",
     )  # fmt: skip
-    return [head, *map(_effect, found)]
+    return [head, *(_effect(one, model.id) for one in found)]
 
 
-def _effect(one: Effect) -> tuple[str, ...]:
+def _effect(one: Effect, model: str) -> tuple[str, ...]:
     published = [
-        f"{row.original:g} -> {row.compressed:g} {row.benchmark} ({row.model})" for row in one.accuracy[:1]
+        f"{row.original:g} -> {row.compressed:g} {row.benchmark} "
+        f"({', '.join(filter(None, (row.by, row.model, row.of(model))))})"
+        for row in one.accuracy[:1]
     ]
     return (
         one.method, f"{one.parameters / 1e9:.2f} B", f"{one.weight_bytes / GIB:.2f}",

@@ -6,16 +6,15 @@ changes them only as far as kernels can skip what is gone: single zeros save not
 
 import re
 from dataclasses import dataclass, replace
-from functools import cache
 from typing import Any
 
-from memserve import files
 from memserve.engines import installed
 from memserve.engines.deployment import Deployment, Layout
 from memserve.engines.rules.judge import Judge, offered
 from memserve.errors import InvalidInput
 from memserve.hardware.machine import Machine
 from memserve.model.spec import ModelSpec
+from memserve.speed.losses import Accuracy, accuracy
 from memserve.speed.result import Speed
 from memserve.speed.roofline import layout, queueing, shape
 from memserve.speed.roofline.forecast import Situation, judge, situate
@@ -25,18 +24,6 @@ QUANTIZATIONS = ("none", "fp8", "w8a8", "int8", "w8a16", "gptq", "awq", "w4a16",
                  "gguf-q4_k_m")  # fmt: skip
 CONTEXT = 8192
 """Tokens of the one request that memory must hold."""
-
-
-@dataclass(frozen=True)
-class Accuracy:
-    """One published measurement of a compressed model."""
-
-    method: str
-    model: str
-    benchmark: str
-    original: float
-    compressed: float
-    source: str
 
 
 @dataclass(frozen=True)
@@ -134,12 +121,6 @@ def pruned(whole: Shape, pattern: str) -> tuple[Shape, str]:
     raise InvalidInput(f"not a pruning: {pattern!r}", hint="unstructured:0.5, 2:4, channel:0.25 or layer:8")
 
 
-def accuracy(method: str, model: str | None = None) -> tuple[Accuracy, ...]:
-    """Published measurements of a method, those of the model itself first."""
-    rows = [row for row in _accuracies() if row.method == method]
-    return tuple(sorted(rows, key=lambda row: row.model != model))
-
-
 def _patterned(kept: int, of: int) -> str:
     if not 0 < kept < of:
         raise InvalidInput(f"{kept}:{of} keeps no part of every {of} weights")
@@ -163,8 +144,3 @@ def _effect(method: str, size: Shape, form: shape.Format, speed: Speed, note: st
     total = size.mixing + size.dense + size.plain + size.resident + size.expert * size.experts
     published, stored = accuracy(method, size.id), layout.stored_bytes(size, form)
     return Effect(method, total, stored, speed, None, published, note, refused)
-
-
-@cache
-def _accuracies() -> tuple[Accuracy, ...]:
-    return tuple(Accuracy(**row) for row in files.table(__file__, "data/accuracy.json")["rows"])
