@@ -1,8 +1,8 @@
 """Checkpoints that `memserve compress` makes, judged again by plain code, and the library's CPU beside ours.
 
-python benchmarks/compress.py MODEL --python PATH [--to METHOD ...] [--samples N] [--plain]
+python benchmarks/compress.py MODEL --python PATH ... [--to METHOD ...] [--samples N] [--plain]
 
-MODEL: a folder with 16-bit weights. PATH: an interpreter with the library (for gguf with llama.cpp, too).
+MODEL: a folder with 16-bit weights. PATH: an interpreter with the library, repeated where one has not all.
 `told` is the rise of perplexity in report.json, `plain` the same by transformers alone on the same windows;
 --plain also makes the checkpoint (fp8, w8a8) by a script of the library's own calls: CPU seconds of both.
 """
@@ -19,8 +19,22 @@ from pathlib import Path
 from typing import Any
 
 from memserve.compress import text
+from memserve.compress.interpreter import Interpreters
+from memserve.engines import making
 
-METHODS = ("fp8", "w8a8", "w4a16", "nf4", "int8", "layers:2", "width:0.75", "layers:2+w4a16")
+METHODS = (
+    "fp8",
+    "w8a8",
+    "w4a16",
+    "gptq",
+    "awq",
+    "nvfp4",
+    "nf4",
+    "int8",
+    "layers:2",
+    "width:0.75",
+    "layers:2+w4a16",
+)
 WINDOW, WINDOWS, LENGTH = 256, 4, 128
 PLAIN = f"""
 import math, sys, torch
@@ -77,7 +91,8 @@ def made(args: argparse.Namespace, to: str, folder: Path) -> dict[str, Any]:
     sizes = {"samples": args.samples, "length": LENGTH, "window": WINDOW, "windows": WINDOWS}
     words += [word for name, size in sizes.items() for word in (f"--{name}", str(size))]
     call = [sys.executable, "-m", "memserve.compress", args.model, *words, "-o", str(folder), "--json"]
-    report: dict[str, Any] = json.loads(cpu(*call, "--python", args.python)[1])
+    pythons = [word for one in args.python for word in ("--python", one)]
+    report: dict[str, Any] = json.loads(cpu(*call, *pythons)[1])
     return report
 
 
@@ -85,37 +100,50 @@ def row(args: argparse.Namespace, to: str, scratch: Path) -> str:
     """One line of the table."""
     folder = scratch / to.replace(":", "-")
     report = made(args, to, folder)
+    python = Interpreters(args.python).having(making.read(to.split("+"))[-1].library)
     judged = scratch / "judged.txt"
     plain = "-"
     if not to.startswith("gguf"):
-        said = cpu(args.python, "-c", PLAIN, args.model, str(folder), str(judged))[1]
+        said = cpu(str(python), "-c", PLAIN, args.model, str(folder), str(judged))[1]
         plain = f"{float(said.split()[-1]):+.2%}"
     beside = "-"
     if args.plain and to in ("fp8", "w8a8"):
         words = [args.model, str(scratch / "plain"), to, str(scratch / "calibration.txt"), str(args.samples)]
-        alone, ours = cpu(args.python, "-c", LIBRARY, *words)[0], report["steps"][1]["cpu_seconds"]
+        alone, ours = cpu(str(python), "-c", LIBRARY, *words)[0], report["steps"][1]["cpu_seconds"]
         beside = f"{ours:.1f} s after imports, {alone:.1f} s for a plain script"
     size = report["after"]["bytes"] / 2**20
     cells = (to, f"{size:.1f} MiB, {report['ratio']:.2f} x", f"{report['loss']:+.2%}", plain,
-             f"{report['greedy_agreement']:.0%}", f"{report['kl']:.4f}", report["grade"], beside)  # fmt: skip
+             f"{report['greedy_agreement']:.0%}", f"{report['kl']:.4f}", report["grade"],
+             f"{sum(one['cpu_seconds'] for one in report['steps'][1:-1]):.1f}", beside)  # fmt: skip
     return f"| {' | '.join(cells)} |"
+
+
+def line(args: argparse.Namespace, to: str, scratch: Path) -> str:
+    """The row, or why there is none."""
+    try:
+        return row(args, to, scratch)
+    except subprocess.CalledProcessError as error:
+        return f"| {to} | failed: {error.stderr.strip().splitlines()[-1][:200]} |"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
     parser.add_argument("model")
-    parser.add_argument("--python", default=sys.executable)
+    parser.add_argument("--python", action="append", default=[])
     parser.add_argument("--to", nargs="+", default=METHODS)
     parser.add_argument("--samples", type=int, default=16)
     parser.add_argument("--plain", action="store_true")
     args = parser.parse_args()
-    print("| method | weights | told | plain | same greedy tokens | KL | grade | CPU |")
+    args.python = args.python or [sys.executable]
+    print(
+        "| method | weights | told | plain | same greedy tokens | KL | grade | CPU seconds | library alone |"
+    )
     with tempfile.TemporaryDirectory() as name:
         words = text.read(None)
         (Path(name) / "judged.txt").write_text(words.judged, encoding="utf-8")
         (Path(name) / "calibration.txt").write_text(words.calibration, encoding="utf-8")
         for to in args.to:
-            print(row(args, to, Path(name)), flush=True)
+            print(line(args, to, Path(name)), flush=True)
 
 
 if __name__ == "__main__":

@@ -69,12 +69,12 @@ def test_accuracy_is_quoted_or_absent():
 
 
 def test_at_least_120_losses_are_published_by_model_and_method():
-    methods = ("gptq", "awq", "fp8", "w8a8", "w4a16", "nf4", "nvfp4", "mxfp4", "gguf-q4_k_m", "gguf-q8_0", "2:4",
-               "unstructured:0.5", "layers:7")  # fmt: skip
+    methods = ("gptq", "awq", "fp8", "w8a8", "w4a16", "nf4", "nvfp4", "mxfp4", "gguf-q4_k_m", "gguf-q8_0",
+               "2:4", "unstructured:0.5", "layers:7")  # fmt: skip
     rows = {method: losses.accuracy(method) for method in methods}
     assert all(rows.values())
-    every = {(row.model, row.method, row.by, row.benchmark) for found in losses._published() for row in [found]}
-    assert len(every) == len(losses._published()) >= 120
+    every = losses._published()
+    assert len({(row.model, row.method, row.by, row.benchmark) for row in every}) == len(every) >= 120
     assert {row.by for row in rows["2:4"]} == {"Wanda", "SparseGPT"}
     assert all(-0.05 < row.loss < 3 for found in rows.values() for row in found)
 
@@ -95,7 +95,9 @@ def test_the_nearest_size_of_a_family_is_quoted():
 def test_what_was_measured_here_comes_first_and_only_the_newest(monkeypatch, tmp_path):
     monkeypatch.setenv("MEMSERVE_CONFIG_DIR", str(tmp_path))
     for after in (9.0, 8.0):
-        losses.keep(losses.Accuracy("fp8", "Qwen/Qwen2.5-7B", "perplexity", 5.0, after, "report.json", True, own=True))
+        losses.keep(
+            losses.Accuracy("fp8", "Qwen/Qwen2.5-7B", "text", 5.0, after, "report.json", True, own=True)
+        )
     first, second, *_ = losses.accuracy("fp8", "qwen/qwen2.5-7b")
     assert (first.own, first.loss, second.own) == (True, pytest.approx(0.6), False)
     assert losses.accuracy("fp8", "openchat/openchat")[0].own, "and before another family's, too"

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from memserve.client.generation import Generator
+    from memserve.serve.server import Progress
     from memserve.speed import Speed
     from memserve.speed.workloads import Workload
 
@@ -59,7 +60,7 @@ def started(name: str, *, python: str | None = None, allow: tuple[str, ...] = ()
         python = str(environment.make(plan["install"], report=report))
     running = server.start(
         plan["command"], env=plan.get("env") or {}, python=python, backend=plan.get("backend"), inherit=allow,
-        report=lambda progress: report(f"[{progress.seconds:5.0f} s] {progress.line}"),
+        report=_news(report),
     )  # fmt: skip
     with running:
         model = _served(plan, answer)
@@ -72,6 +73,18 @@ def started(name: str, *, python: str | None = None, allow: tuple[str, ...] = ()
             forecast, notes = _forecast(facts)
             held = plan.get("memory_gib_per_card") or {}
             yield Target(opened, facts, forecast, running.pid, held, running.log, notes)
+
+
+def _news(report: Callable[[str], None]) -> Callable[[Progress], None]:
+    """What the engine says while it starts, each line once."""
+    told = [""]
+
+    def said(progress: Progress) -> None:
+        if progress.line != told[0]:
+            told[0] = progress.line
+            report(f"[{progress.seconds:5.0f} s] {progress.line}")
+
+    return said
 
 
 def _served(plan: Mapping[str, Any], answer: Mapping[str, Any]) -> str:

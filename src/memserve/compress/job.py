@@ -146,10 +146,12 @@ class Job:
         return found
 
     def _remember(self, found: Mapping[str, Any]) -> None:
-        """What was lost here counts before what others published, the next time that this model is asked about."""
+        """What was lost here counts before what others published."""
         text, ends = found["text"], [found[when]["perplexity"] for when in ("before", "after")]
         said = f"perplexity, {text['windows']} windows of {text['window']} tokens of {text['file']}"
-        with suppress(InvalidInput):  # a folder of settings that cannot be written to costs nobody a checkpoint
+        with suppress(
+            InvalidInput
+        ):  # a folder of settings that cannot be written to costs nobody a checkpoint
             losses.keep(losses.Accuracy(
                 "+".join(found["methods"]), self.order.model.id, said, *ends,
                 source=str(Path(found["folder"]).absolute() / REPORT), perplexity=True, own=True,

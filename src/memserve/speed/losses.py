@@ -1,4 +1,4 @@
-"""What compression cost in quality: measured on this machine, or published; the model itself, its family, others.
+"""What compression cost in quality, as measured on this machine, or as published, and of which model.
 
 The file of one's own rows is {"schema": 1, "losses": [{"method", "model", "benchmark", "original", ...}]}.
 """
@@ -54,7 +54,7 @@ class Accuracy:
 
 
 def accuracy(method: str, model: str | None = None) -> tuple[Accuracy, ...]:
-    """Measurements of a method: the model itself, its family, others; one's own first, then the nearest size."""
+    """Of a method: the model itself, its family, others; of each one's own first, then the nearest size."""
     wanted = _kind(method)
     rows = [row for row in (*_own(), *_published()) if _kind(row.method) == wanted]
     return tuple(sorted(rows, key=lambda row: _distance(row, model or "")))

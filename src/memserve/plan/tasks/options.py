@@ -37,6 +37,8 @@ def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
         options.gpus, extra = extra[0], []
     if extra:
         made.refuse(extra)
+    if options.model is None and options.verify:
+        options.model, options.verify = options.verify, ""
     if options.model is None and options.train:
         options.model = _last(options.train)
     if not any(getattr(options, name) for name in OTHERS):
@@ -139,12 +141,15 @@ def _other(made: Parser) -> None:
     add("--calibrate", metavar="FILE", help="learn this machine's constants: a start-up log, bench.json")
     add("--calibrations", action="store_true", default=None, help="list what was learnt")
     add("--forget", metavar="N", help="forget one of them by its number, or all")
+    add("--verify", nargs="?", const="", metavar="FILE",
+        help="start the plan, measure it beside what is predicted; FILE: as a row of truth")  # fmt: skip
+    add("--python", metavar="PATH", help="with --verify: the interpreter of the engine's environment")
 
 
 TASKS = {
     "page": "browser", "emit": "emitting", "compare": "comparing", "calibrate": "calibrating",
     "calibrations": "calibrating", "forget": "calibrating", "check": "", "train": "training",
-    "embedder": "pair", "any": "anywhere",
+    "verify": "verifying", "embedder": "pair", "any": "anywhere",
 }  # fmt: skip
 """The option that asks for each task, the first that is given wins, and the module that answers it."""
 
