@@ -147,13 +147,13 @@ class Job:
 
     def _remember(self, found: Mapping[str, Any]) -> None:
         """What was lost here counts before what others published."""
-        text, ends = found["text"], [found[when]["perplexity"] for when in ("before", "after")]
+        text, before, after = found["text"], found["before"]["perplexity"], found["after"]["perplexity"]
         said = f"perplexity, {text['windows']} windows of {text['window']} tokens of {text['file']}"
         with suppress(
             InvalidInput
         ):  # a folder of settings that cannot be written to costs nobody a checkpoint
             losses.keep(losses.Accuracy(
-                "+".join(found["methods"]), self.order.model.id, said, *ends,
+                "+".join(found["methods"]), self.order.model.id, said, before, after,
                 source=str(Path(found["folder"]).absolute() / REPORT), perplexity=True, own=True,
             ))  # fmt: skip
 

@@ -30,10 +30,11 @@ def parser() -> cli.Parser:
     """Every option of the command."""
     words = cli.Parser("run", __doc__)
     add = words.add_argument
-    add("requests", metavar="REQUESTS", nargs="?", help="a .jsonl file of requests, or - for standard input")
+    add("requests", metavar="REQUESTS", nargs="?",
+        help="a .jsonl file of requests, or - for standard input; job.toml: several stages")  # fmt: skip
     add(
         "-o", "--output", metavar="FILE",
-        help="the .jsonl file of answers; an existing one is resumed",
+        help="the .jsonl file of answers, a job's folder; what is there is gone on with",
     )  # fmt: skip
     _add_generator(words.add_argument_group("who answers"))
     _add_settings(words.add_argument_group("settings that requests leave open"))
@@ -110,6 +111,7 @@ def _add_run(group: argparse._ArgumentGroup) -> None:
     )
     add("--repair", metavar="FILE", help="set lines that are not aside, so that they are asked again")
     add("--quiet", action="store_true", help="no progress, only the summary")
+    add("--dry-run", action="store_true", help="of a job: what its stages ask and cost, and no more")
 
 
 def _add_ray(group: argparse._ArgumentGroup) -> None:
@@ -144,6 +146,10 @@ def _run(chosen: argparse.Namespace) -> int:
         raise InvalidInput(
             "a run needs REQUESTS and -o FILE", hint="memserve run requests.jsonl -o answers.jsonl"
         )
+    if str(chosen.requests).endswith((".toml", ".json")):
+        return _staged(chosen)
+    if chosen.dry_run:
+        raise InvalidInput("--dry-run is for a job of several stages: memserve run job.toml")
     options = Options.of(
         **{name: getattr(chosen, name) for name in RUN},
         settings=_settings(chosen),
@@ -159,6 +165,33 @@ def _run(chosen: argparse.Namespace) -> int:
         write_lines(job.output, Path(chosen.batch_lines))
     cli.say(str(summary))
     return _code(job, summary)
+
+
+def _staged(chosen: argparse.Namespace) -> int:
+    """A job of several stages: what it costs is told first; 1 where something failed."""
+    from memserve.run import quote, stages
+
+    def opener(stage: stages.Stage) -> Any:
+        from memserve.client import generator
+
+        where: dict[str, Any] = {"base_url": stage.base_url} if stage.base_url else {}
+        return generator(stage.model, backend=stage.backend, **where, **stage.options)
+
+    plain = vars(parser().parse_args([chosen.requests, "-o", chosen.output]))
+    extra = next((name for name, value in vars(chosen).items() if value != plain[name]
+                  and name not in ("quiet", "dry_run")), None)  # fmt: skip
+    if extra:
+        raise InvalidInput(f"--{extra.replace('_', '-')} belongs into the job, to the stage that it is for")
+    job = stages.Pipeline(stages.read(Path(chosen.requests)), Path(chosen.output), opener, cli.say)
+    for line in quote.told(job):
+        cli.say(line)
+    if chosen.dry_run:
+        return cli.DONE
+    made = job.execute()
+    if job.stopped:
+        return _code(*job.stopped)
+    cli.say(f"{made} lines in {job.folder / 'data.jsonl'}, {len(job.gold)} in {job.folder / 'gold.jsonl'}")
+    return cli.FAILED if job.failed else cli.DONE
 
 
 def _verify(path: Path, *, mend: bool) -> int:

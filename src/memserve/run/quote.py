@@ -1,0 +1,79 @@
+"""What a job of stages asks and costs, told before it starts; from how many lines on its cards pay."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from memserve.errors import MemserveError
+from memserve.run.stages import Pipeline, Stage
+from memserve.speed.workloads import CHARACTERS, DEFAULT_OUTPUT
+
+START_HOURS = 0.25
+"""Renting, downloading and loading, before the first answer."""
+MANY = 10_000
+"""Requests that a rate is worked out for: so many that starting does not show."""
+
+
+def told(job: Pipeline) -> Iterator[str]:
+    """A line for each stage, and one for each break-even."""
+    lines, before = len(job.seeds), _mean([len(str(line.get("text", ""))) for line in job.seeds])
+    yield f"{lines} seeds, {len(job.gold)} set apart as gold, {job.plan.rounds} rounds; at most:"
+    for stage in job.plan.stages:
+        if not stage.prompt:
+            yield f"{stage.name}: a filter, nobody is asked"
+            continue
+        asked, read = lines * stage.n, (len(stage.prompt) + before) / CHARACTERS
+        made = int(stage.settings.get("max_tokens") or DEFAULT_OUTPUT)
+        who = ":".join(filter(None, (stage.backend, stage.model))) or "the embedded default"
+        size = f"{asked} requests of {read:.0f} + {made} tokens"
+        yield f"{stage.name}: {size} a round, {who}, {_price(stage, asked, read, made)}"
+        if stage.gpus and stage.model:
+            yield f"{stage.name}: {_cards(stage, read, made)}"
+        if not stage.judges:
+            lines, before = asked, made * CHARACTERS
+
+
+def _price(stage: Stage, asked: int, read: float, made: int) -> str:
+    from memserve.speed import prices
+
+    price = prices.of(f"{stage.backend}:{stage.model}") if stage.backend and stage.model else None
+    if price is None:
+        return "no price by the token"
+    return f"${asked * (read * price.input + made * price.output) / 1e6:.4f} a round"
+
+
+def _cards(stage: Stage, read: float, made: int) -> str:
+    """What a request costs on the cards, and from how many on that is less than at the provider."""
+    from memserve.plan import compare
+
+    named = [str(stage.gpus), *([stage.instead] if stage.instead else [])]
+    try:
+        found = compare(stage.model, named, workload=f"{max(1, round(read))}:{made}:{MANY}")
+    except MemserveError as error:
+        return f"no estimate: {error}"
+    here, *there = found.entries
+    if here.job is None:
+        return f"no estimate for {stage.gpus}: {here.reason or here.what}"
+    hours = here.job["hours"]["likely"]
+    pace = f"{here.what} on {here.name}: {MANY / hours:,.0f} requests an hour"
+    hourly = (here.cost or {}).get("usd_per_hour")
+    if not hourly:
+        return f"{pace}; no price of these cards is known ({stage.gpus}@DOLLARS says one)"
+    own = hourly * hours / MANY
+    pace += f", ${hourly:g} an hour, ${own:.5f} each"
+    if not there or there[0].job is None or there[0].job["usd"] is None:
+        return f'{pace}; instead = "PROVIDER:MODEL" with a known price tells the break-even'
+    other = there[0].job["usd"]["likely"] / MANY
+    return f"{pace}; {stage.instead} ${other:.5f} each: {_break_even(hourly, own, other)}"
+
+
+def _break_even(hourly: float, own: float, other: float) -> str:
+    """Where both have cost the same: the cards' start is paid once, then each request saves something."""
+    if other <= own:
+        return "the cards never pay at this pace"
+    return f"the cards pay from {START_HOURS * hourly / (other - own):,.0f} requests on"
+
+
+def _mean(values: list[Any]) -> float:
+    return sum(values) / len(values) if values else 0.0
