@@ -191,7 +191,7 @@ def _staged(chosen: argparse.Namespace) -> int:
     if job.stopped:
         return _code(*job.stopped)
     cli.say(f"{made} lines in {job.folder / 'data.jsonl'}, {len(job.gold)} in {job.folder / 'gold.jsonl'}")
-    return cli.FAILED if job.failed else cli.DONE
+    return cli.FAILED if job.failed or not made else cli.DONE
 
 
 def _verify(path: Path, *, mend: bool) -> int:

@@ -187,6 +187,9 @@ class Pipeline:
                 lines = self._through(stage, lines, self.folder / f"round-{number}")
                 if self.stopped:
                     return -1
+                if not lines:  # nobody is left to be asked
+                    _write(self.folder / "data.jsonl", kept)
+                    return len(kept)
             kept += lines
         _write(self.folder / "data.jsonl", kept)
         return len(kept)

@@ -1,5 +1,6 @@
 """Files that start a plan: Compose, Slurm, KubeRay; and the commands for every node."""
 
+from collections.abc import Sequence
 from importlib import import_module
 
 from memserve.errors import InvalidInput
@@ -20,6 +21,17 @@ def emit(plan: Plan, form: str, *, bind: str = LOOPBACK) -> str:
         raise InvalidInput(f"{plan.backend} is a provider's service: there is nothing to start")
     text: str = import_module(f"{__name__}.{form}").text(Server(plan), found, bind)
     return text
+
+
+def emit_all(plans: Sequence[Plan], form: str, *, bind: str = LOOPBACK) -> str:
+    """One file that starts several plans on the cards of one machine."""
+    from memserve.plan.emit.compose import several
+    from memserve.plan.emit.server import Server
+    from memserve.plan.nodes import steps
+
+    if form != "compose":
+        raise InvalidInput(f"--emit {form} writes one plan: --emit compose starts several on one machine")
+    return several([(Server(plan), steps(plan)) for plan in plans], bind)
 
 
 def check(form: str) -> None:

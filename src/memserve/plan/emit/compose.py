@@ -10,7 +10,7 @@ from memserve.plan.nodes import INTERFACE, Step, host, ray
 CACHE = "/root/.cache/huggingface"
 LONG_START = "1h"
 """A large checkpoint is downloaded and loaded before the server answers."""
-VISIBLE = "CUDA_VISIBLE_DEVICES"
+VISIBLE, ASCEND = "CUDA_VISIBLE_DEVICES", "ASCEND_RT_VISIBLE_DEVICES"
 MANAGERS = ("/dev/davinci_manager", "/dev/devmm_svm", "/dev/hisi_hdc")
 DRIVER = ("/usr/local/dcmi", "/usr/local/bin/npu-smi", "/usr/local/Ascend/driver/lib64",
           "/usr/local/Ascend/driver/version.info", "/etc/ascend_install.info")  # fmt: skip
@@ -28,6 +28,18 @@ def text(server: Server, steps: Sequence[Step], bind: str) -> str:
     }
     whole = {"name": server.name, "services": services, "volumes": {"models": {}}}
     return "".join(f"# {line}\n" for line in _comment(server, nodes)) + dump(whole)
+
+
+def several(servers: Sequence[tuple[Server, Sequence[Step]]], bind: str) -> str:
+    """Servers of one machine, each on its own cards; on the outside each has the next port."""
+    services = {}
+    for at, (server, steps) in enumerate(servers):
+        service = _service(server, steps, bind, alone=True)
+        inside = server.program.default_port
+        service["ports"] = [f"{bind}:{servers[0][0].program.default_port + at}:{inside}"]
+        services[server.name if server.name not in services else f"{server.name}-{at + 1}"] = service
+    whole = {"name": "memserve", "services": services, "volumes": {"models": {}}}
+    return "".join(f"# {line}\n" for line in _comment(servers[0][0], [0])) + dump(whole)
 
 
 def _comment(server: Server, nodes: Sequence[int]) -> list[str]:
@@ -95,7 +107,7 @@ def _literal(word: str) -> str:
 def _variables(env: Mapping[str, str]) -> dict[str, str]:
     """Which cards are visible is said to the container runtime instead."""
     named = INTERFACE
-    chosen = {name: value for name, value in env.items() if name != VISIBLE}
+    chosen = {name: value for name, value in env.items() if name not in (VISIBLE, ASCEND)}
     return {
         name: f"${{MEMSERVE_INTERFACE:-{named}}}" if value == named else _escaped(value)
         for name, value in chosen.items()
@@ -114,7 +126,8 @@ def _cards(server: Server, env: Mapping[str, str]) -> dict[str, Any]:
     if vendor == "amd":
         return {"devices": ["/dev/kfd", "/dev/dri"], "group_add": ["video"]}
     if vendor == "ascend":
-        return {"devices": [*(f"/dev/davinci{card}" for card in range(machine.cards_per_node)), *MANAGERS]}
+        own = env.get(ASCEND, ",".join(map(str, range(machine.cards_per_node)))).split(",")
+        return {"devices": [*(f"/dev/davinci{card}" for card in own), *MANAGERS]}
     return {}
 
 

@@ -136,6 +136,7 @@ def _other(made: Parser) -> None:
     add("--check", metavar="COMMAND", help="judge a vllm or sglang command line")
     add("--memory", type=amount, metavar="GIB", help="with --check: what the engine sees of a card")
     add("--embedder", metavar="MODEL", help="plan an embedder beside the generator")
+    add("--beside", metavar="MODEL", help="a second generator on the other half of the cards")
     add("--train", nargs="*", metavar="WORD", help="full, lora or qlora, and batch=4 sequence=2048 ...")
     add("--compare", nargs="+", metavar="SPEC", help="with --workload: 4xV100 1xH100 openai:gpt-4o-mini")
     add("--calibrate", metavar="FILE", help="learn this machine's constants: a start-up log, bench.json")
@@ -147,9 +148,9 @@ def _other(made: Parser) -> None:
 
 
 TASKS = {
-    "page": "browser", "emit": "emitting", "compare": "comparing", "calibrate": "calibrating",
-    "calibrations": "calibrating", "forget": "calibrating", "check": "", "train": "training",
-    "verify": "verifying", "embedder": "pair", "any": "anywhere",
+    "page": "browser", "beside": "beside", "emit": "emitting", "compare": "comparing",
+    "calibrate": "calibrating", "calibrations": "calibrating", "forget": "calibrating", "check": "",
+    "train": "training", "verify": "verifying", "embedder": "pair", "any": "anywhere",
 }  # fmt: skip
 """The option that asks for each task, the first that is given wins, and the module that answers it."""
 

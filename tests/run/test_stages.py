@@ -1,0 +1,201 @@
+"""A job of several stages: what goes on, gold apart, resumed, told before; with a stand-in that counts."""
+
+from __future__ import annotations
+
+import json
+import sys
+from contextlib import nullcontext
+from itertools import count
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from memserve.errors import InvalidInput
+from memserve.protocol import Completion, Usage
+from memserve.run import quote, stages
+from memserve.run.__main__ import main
+
+EXAMPLE = Path(__file__).parents[2] / "examples" / "raiden" / "job.toml"
+JOB = {
+    "seeds": "seeds.jsonl", "gold": 0.25, "rounds": 2,
+    "stage": [
+        {"name": "write", "prompt": "write about {text}", "n": 2, "seed": 7},
+        {"name": "form", "drop": "bad", "distinct": True},
+        {"name": "judge", "prompt": "is it good? {text}", "judges": True, "keep": "^yes"},
+    ],
+}  # fmt: skip
+toml = pytest.mark.skipif(
+    sys.version_info < (3, 11), reason="tomllib came with Python 3.11; .json does the same"
+)
+
+
+def written(folder, job=JOB, seeds=8):
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "job.json").write_text(json.dumps(job))
+    rows = [{"id": f"s{number}", "text": f"thing {number}"} for number in range(seeds)]
+    (folder / "seeds.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return folder / "job.json"
+
+
+def rows(path):
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def pipeline(folder, asked, fakes, job=JOB, **more):
+    """The job over a generator of each stage."""
+    made = stages.read(written(folder, job, **more))
+    opened = {stage.name: fakes(asked, stage) for stage in made.stages}
+    return stages.Pipeline(
+        made, folder / "out", lambda stage: nullcontext(opened[stage.name]), lambda line: None
+    )
+
+
+@pytest.fixture
+def fakes(fake):
+    """A generator whose answers the test says, and which writes down what it was asked."""
+
+    number = count()
+
+    def make(asked, stage):
+        class One(fake):
+            async def agenerate(self, prompt, **settings):
+                asked.append((stage.name, str(getattr(prompt, "prompt", prompt))))
+                return await super().agenerate(prompt, **settings)
+
+            def answer(self, prompt):
+                asked_for = str(getattr(prompt, "prompt", prompt))
+                text = f"a tale of [{asked_for.removeprefix('write about ')}] {next(number)}"
+                if stage.judges:
+                    text = "no" if "thing 3" in asked_for else "yes"
+                return Completion(text=text, finish_reason="stop", usage=Usage(10, 5))
+
+        return One()
+
+    return make
+
+
+def test_lines_go_through_and_gold_stays_apart(tmp_path, fakes):
+    asked = []
+    job = pipeline(tmp_path, asked, fakes)
+    made = job.execute()
+    data, gold = rows(tmp_path / "out" / "data.jsonl"), rows(tmp_path / "out" / "gold.jsonl")
+    assert made == len(data) > 0 and job.failed == 0 and job.stopped is None
+    assert 0 < len(gold) < 8 and {row["id"] for row in gold}.isdisjoint(
+        row["id"].split("/")[0] for row in data
+    )
+    assert not any(row["text"] in prompt for row in gold for _, prompt in asked)
+    assert all(row["judge"] == "yes" and row["text"].startswith("a tale") for row in data), "the text stays"
+    assert not any("thing 3" in row["text"] for row in data)
+    first = [row for row in data if row["id"].count("/") == 1]
+    assert len(data) == 3 * len(first), "two answers of each that the first round kept"
+
+
+def test_the_same_call_again_asks_nothing(tmp_path, fakes):
+    asked = []
+    pipeline(tmp_path, asked, fakes).execute()
+    before, data = len(asked), (tmp_path / "out" / "data.jsonl").read_bytes()
+    assert pipeline(tmp_path, asked, fakes).execute() > 0
+    assert len(asked) == before and (tmp_path / "out" / "data.jsonl").read_bytes() == data
+
+
+def test_a_stage_that_was_stopped_is_gone_on_with(tmp_path, fakes):
+    """What its journal holds is not asked again: all but the last three answers; nothing came after it."""
+    asked = []
+    pipeline(tmp_path, asked, fakes).execute()
+    journal = tmp_path / "out" / "round-1" / "write.jsonl"
+    lines, whole = journal.read_bytes().splitlines(keepends=True), len(asked)
+    journal.write_bytes(b"".join(lines[:-3]))
+    for later in (journal.with_name("judge.jsonl"), *(tmp_path / "out" / "round-2").iterdir()):
+        later.unlink()
+    again = []
+    assert pipeline(tmp_path, again, fakes).execute() > 0
+    assert [name for name, _ in again].index("judge") == 3, "the three that were missing, then the next stage"
+    assert len(again) == whole - (len(lines) - 3)
+
+
+def test_a_changed_prompt_is_refused_and_nothing_is_asked(tmp_path, fakes):
+    asked = []
+    pipeline(tmp_path, asked, fakes).execute()
+    other = {**JOB, "stage": [{**JOB["stage"][0], "prompt": "sing of {text}"}, *JOB["stage"][1:]]}
+    again = []
+    with pytest.raises(InvalidInput, match="another prompt"):
+        pipeline(tmp_path, again, fakes, job=other).execute()
+    assert not again
+
+
+def test_a_stage_that_lets_nothing_through_ends_the_job(tmp_path, fakes):
+    asked, stage = [], {"name": "none", "keep": "^never$"}
+    job = pipeline(tmp_path, asked, fakes, job={**JOB, "stage": [JOB["stage"][0], stage, JOB["stage"][2]]})
+    assert job.execute() == 0 and {name for name, _ in asked} == {"write"}
+    assert not rows(tmp_path / "out" / "data.jsonl")
+
+
+@given(share=st.floats(0, 0.9), extra=st.integers(0, 20))
+@settings(max_examples=30, deadline=None)
+def test_who_is_gold_does_not_depend_on_the_others(share, extra):
+    few = [{"id": f"s{number}", "text": f"t{number}"} for number in range(30)]
+    many = few + [{"id": f"x{number}", "text": f"u{number}"} for number in range(extra)]
+    gold, rest = stages._apart(few, share)
+    assert [one for one in stages._apart(many, share)[0] if one in few] == gold
+    assert len(gold) + len(rest) == 30
+
+
+def test_a_file_of_gold_takes_its_lines_out_of_the_seeds(tmp_path):
+    (tmp_path / "gold.jsonl").write_text('{"id": "g", "text": "Thing  2"}\n')
+    made = stages.read(written(tmp_path, {**JOB, "gold": "gold.jsonl"}))
+    job = stages.Pipeline(made, tmp_path / "out", lambda stage: nullcontext(None), lambda line: None)
+    assert [row["id"] for row in job.gold] == ["g"] and "s2" not in {row["id"] for row in job.seeds}
+
+
+BROKEN = [
+    ({"stages": []}, "did you mean stage"), ({"rounds": 0}, "rounds"), ({"gold": 1}, "gold"),
+    ({"seeds": 3}, "seeds"), ({"stage": []}, "at least one"),
+    ({"stage": [{"name": "a"}, {"name": "a"}]}, "two stages"),
+    *(({"stage": [{"name": "a", **row}]}, says) for row, says in (
+        ({"promt": "x"}, "did you mean prompt"), ({"name": "A B"}, "name"),
+        ({"keep": "("}, "regular expression"), ({"n": 0}, "n is"), ({"judges": True}, "a judge needs"),
+        ({"rpm": -1}, "rpm"),
+        ({"prompt": "{nothing}", "backend": "openai"}, "{nothing} is not in line"),
+    )),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("change", "says"), BROKEN)
+def test_a_malformed_job_ends_with_2_and_one_line(tmp_path, capsys, change, says):
+    job = written(tmp_path, {**JOB, **change})
+    assert main([str(job), "-o", str(tmp_path / "out")]) == 2
+    assert says in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_an_option_of_a_plain_run_is_refused_beside_a_job(tmp_path, capsys):
+    assert main([str(written(tmp_path)), "-o", str(tmp_path / "out"), "--max-tokens", "5"]) == 2
+    assert "--max-tokens belongs into the job" in capsys.readouterr().err
+    assert main(["requests.jsonl", "-o", str(tmp_path / "answers.jsonl"), "--dry-run"]) == 2
+
+
+def test_the_break_even_is_told_before_anything_starts(tmp_path, capsys):
+    stage = {"name": "write", "prompt": "{text}", "model": "llama-8b", "gpus": "1xL4@0.8", "max_tokens": 200,
+             "instead": "openai:gpt-4o"}  # fmt: skip
+    job = written(tmp_path, {**JOB, "stage": [stage]})
+    assert main([str(job), "-o", str(tmp_path / "out"), "--dry-run"]) == 0
+    said = capsys.readouterr().err
+    assert "requests an hour" in said and "the cards pay from" in said and not (tmp_path / "out").exists()
+
+
+@given(hourly=st.floats(0.1, 100), own=st.floats(1e-6, 1), factor=st.floats(1.01, 50))
+def test_at_the_break_even_both_have_cost_the_same(hourly, own, factor):
+    said = quote._break_even(hourly, own, own * factor)
+    requests = float(said.split(" from ")[1].split(" ")[0].replace(",", ""))
+    assert quote.START_HOURS * hourly + requests * own == pytest.approx(
+        requests * own * factor, rel=1e-2, abs=own * factor
+    )
+    assert "never" in quote._break_even(hourly, own * factor, own)
+
+
+@toml
+def test_the_example_is_told_whole(tmp_path, capsys):
+    assert main([str(EXAMPLE), "-o", str(tmp_path / "out"), "--dry-run"]) == 0
+    said = capsys.readouterr().err
+    assert "seeds" in said and all(f"{name}:" in said for name in ("answer", "form", "judge"))
