@@ -97,7 +97,7 @@ def beside(
         raise InvalidInput("--beside shares the cards of one machine: it needs two or more, as --gpus 8xA100")
     half = replace(machine, cards_per_node=machine.cards_per_node // 2)
     each = [answer(model_of(one, query.backend, query.like), half, query) for one in (first, second)]
-    return Halves(*each, cards=half.cards_per_node)
+    return Halves(each[0], each[1], half.cards_per_node)
 
 
 def placed(plan: Plan, begin: int, cards: int, port: int) -> Plan:
