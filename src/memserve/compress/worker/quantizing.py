@@ -60,14 +60,16 @@ def llmcompressor(job: dict[str, Any], kept: list[str]) -> None:
 
 def gptqmodel(job: dict[str, Any], kept: list[str]) -> None:
     """gptq and awq as older cards read them, layer by layer over the samples."""
-    from gptqmodel import GPTQModel, QuantizeConfig
+    import torch
+    from gptqmodel import BACKEND, GPTQModel, QuantizeConfig
 
     form = {"gptq": "gptq", "awq": "gemm"}[job["kind"]]
     left: Any = {f"-:^{re.escape(name)}$": {} for name in kept} or None
     model = GPTQModel.load(job["model"], QuantizeConfig(
         bits=4, group_size=job["group"], quant_method=job["kind"], format=form, dynamic=left))  # fmt: skip
     rows = [{"input_ids": one, "attention_mask": [1] * len(one)} for one in calibration(job)]
-    model.quantize(rows, batch_size=1)
+    kernel = {} if torch.cuda.is_available() or job["kind"] == "gptq" else {"backend": BACKEND.AWQ_TORCH}
+    model.quantize(rows, batch_size=1, **kernel)
     model.save(job["target"])
 
 
