@@ -43,7 +43,7 @@ def _strategy(model: ModelSpec, machine: Machine | None, method: making.Method, 
     size, whole = checks.weight_bytes(model, method.name), checks.weight_bytes(model, "none")
     backend, pace, refused = _planned(model, machine, method.name)
     speedup = round(pace / base, 3) if pace and base else None
-    loss, source = _published(method, model)
+    loss, borrowed, source = _published(method, model)
     group = None
     try:
         group = method.group(model)
@@ -51,7 +51,8 @@ def _strategy(model: ModelSpec, machine: Machine | None, method: making.Method, 
         refused = refused or error.message
     return {
         "method": method.name, "backend": backend, "bytes": size, "saving": round(1 - size / whole, 4),
-        "group": group, "speedup": speedup, "loss": loss, "loss_source": source, "risk": method.row["risk"],
+        "group": group, "speedup": speedup, "loss": loss, "borrowed_loss": borrowed,
+        "loss_source": source, "risk": method.row["risk"],
         "refused": refused or gate.refuses(size, loss, speedup),
     }  # fmt: skip
 
@@ -69,15 +70,15 @@ def _planned(model: ModelSpec, machine: Machine | None, method: str) -> tuple[st
     return plan.backend, plan.speed["output_tokens_per_s"]["likely"] if plan.speed else None, ""
 
 
-def _published(method: making.Method, model: ModelSpec) -> tuple[float | None, str]:
-    """What was measured of this very model, here or elsewhere; of another one only who measured what."""
+def _published(method: making.Method, model: ModelSpec) -> tuple[float | None, str | None, str]:
+    """What was measured of this very model, here or elsewhere; else what of which other model; by whom."""
     from memserve.speed.losses import accuracy
 
     for one in accuracy(method.name, model.id)[:1]:
-        loss, said = round(one.loss, 4), f"{one.benchmark}, {one.source}"
-        whose = one.of(model.id)
-        return (None, f"{one.model}, {whose}: {loss:.1%}, {said}") if whose else (loss, said)
-    return None, "nobody published one that is known"
+        loss, said, whose = round(one.loss, 4), f"{one.benchmark}, {one.source}", one.of(model.id)
+        borrowed = f"{loss:+.1%} of {one.model}, {whose}" if whose else None
+        return None if whose else loss, borrowed, said
+    return None, None, "nobody published one that is known"
 
 
 def analyse(order: Order, args: Namespace, found: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -137,8 +138,9 @@ def page(said: Mapping[str, Any]) -> str:
     rows: list[tuple[Any, ...]] = [(one["name"], _OK[one["ok"]], one["said"]) for one in said["checks"]]
     lines += ["", *table(("check", "", "found"), rows)] if rows else []
     rows = [(one["method"], _gib(one["bytes"]), one["potential"], one["backend"] or "", one["speedup"] or "",
-             _share(one["loss"]), one["refused"] or one["risk"]) for one in said["strategies"]]  # fmt: skip
-    names = ["method", "GiB", "potential", "backend", "speed", "published loss", "why not, or its risk"]
+             one["borrowed_loss"] or _share(one["loss"]), one["refused"] or one["risk"])
+            for one in said["strategies"]]  # fmt: skip
+    names = ["method", "GiB", "potential", "backend", "speed", "loss", "why not, or its risk"]
     lines += ["", *table(names, rows)]
     if said["layers"]:
         rows = [(one["layer"], one["influence"], _share(one["rise_4_bits"]), one["weight_max"],

@@ -109,5 +109,5 @@ def _packages(python: str) -> set[str]:
     try:
         done = subprocess.run([python, "-c", _ASK], capture_output=True, text=True, check=True, timeout=120)
     except (OSError, subprocess.SubprocessError) as error:
-        raise InvalidInput(f"{python} is no working Python: {str(error)[:120]}") from error
+        raise InvalidInput(f"{python} is no working Python ({type(error).__name__})") from error
     return {*map(_normal, done.stdout.split())}
