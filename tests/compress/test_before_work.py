@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import shutil
 from typing import TYPE_CHECKING, Any
@@ -90,6 +91,24 @@ def test_no_room_on_the_disk_is_told_before_work(
     assert main([config(tmp_path), "--to", "fp8", "-o", str(tmp_path / "out")]) == 1
     assert "disk" in capsys.readouterr().err
     assert not list(tmp_path.glob("out*"))
+
+
+@pytest.mark.slow
+def test_without_a_network_the_library_that_is_missing_is_named(
+    tmp_path: Path, capsys: Said, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An environment that cannot be filled is no environment, and nothing has the checkpoint's name."""
+    nowhere = {"PIP_INDEX_URL": "http://127.0.0.1:9/simple", "UV_INDEX_URL": "http://127.0.0.1:9/simple",
+               "UV_DEFAULT_INDEX": "http://127.0.0.1:9/simple", "PIP_RETRIES": "0", "PIP_NO_CACHE_DIR": "1",
+               "PIP_CONFIG_FILE": os.devnull, "PIP_FIND_LINKS": "", "UV_NO_CACHE": "1",
+               "MEMSERVE_ENVIRONMENTS": str(tmp_path / "environments")}  # fmt: skip
+    for name, value in nowhere.items():
+        monkeypatch.setenv(name, value)
+    assert main([config(tmp_path), "--to", "fp8", "-o", str(tmp_path / "out")]) == 1
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert "llmcompressor" in said or "127.0.0.1" in said or "pip" in said
+    assert not (tmp_path / "out").exists()
+    assert not list((tmp_path / "environments").glob("*/.memserve-complete"))
 
 
 def test_too_little_memory_is_told_before_work(capsys: Said) -> None:

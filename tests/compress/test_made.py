@@ -179,6 +179,18 @@ def test_a_library_that_is_not_there_is_named(tiny: Path, tmp_path: Path, capsys
 
 
 @LONGER
+def test_without_a_network_a_hub_s_model_is_refused_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Said
+) -> None:
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "cache"))
+    words = ["--to", "layers:1", *FAST, "-o", str(tmp_path / "made"), "--python", sys.executable]
+    assert main(["HuggingFaceTB/SmolLM2-135M", *words]) == 1
+    assert "original failed" in capsys.readouterr().err.splitlines()[-1]
+    assert not (tmp_path / "made").exists()
+
+
+@LONGER
 def test_a_dry_run_looks_inside(tiny: Path, capsys: Said) -> None:
     assert main([str(tiny), "--to", "fp8", "--dry-run", "--json", "--python", sys.executable]) == 0
     found = json.loads(capsys.readouterr().out)
