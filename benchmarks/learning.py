@@ -1,6 +1,6 @@
 """Predictions of a real server after `memserve plan --calibrate`: two workloads teach, others are predicted.
 
-    python benchmarks/learning.py --base-url http://127.0.0.1:8000/v1 --model NAME --spec FOLDER --backend vllm
+    python benchmarks/learning.py --base-url URL --model NAME --spec FOLDER --backend vllm
         [--gpus cpu] [--rounds 5] [--taught 128:8:4 16:32:4] [--others 64:16:4 32:32:4 128:24:4]
 
 NAME is what the server calls it, FOLDER (or a name) what it is. The rounds go through all workloads in turn,
@@ -86,9 +86,8 @@ def compared(given: argparse.Namespace, found: dict[str, dict[str, Any]], place:
             told, value = after[name]["likely"], mean(row, name)
             off.append(abs(told / value - 1))
             before = row["predicted"][name]["likely"]
-            print(
-                f"{load:>10} {name:20} {value:9.4g} before {before:9.4g} after {told:9.4g} {told / value - 1:+7.1%}"
-            )
+            said = f"before {before:9.4g} after {told:9.4g} {told / value - 1:+7.1%}"
+            print(f"{load:>10} {name:20} {value:9.4g} {said}")
     print(f"median off {median(off):.1%}, largest {max(off):.1%}")
 
 
