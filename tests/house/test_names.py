@@ -52,7 +52,7 @@ def names() -> frozenset[str]:
 
 def named(text: str) -> set[str]:
     """The names that a text holds as words."""
-    text = re.sub(r"hf(?=\\?\.co|_)", "", text.lower())  # the hub's own: hf.co, HF_TOKEN
+    text = re.sub(r"hf(?=\\?\.co|_)|(?<=[bt]-)hf\b", "", text.lower())  # the hub's: hf.co, HF_TOKEN, 7b-hf
     whole = set(re.findall(r"[a-z0-9_]+", text))
     parts = {part for word in whole for part in word.split("_")}
     return (whole | parts) & names()
