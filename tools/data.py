@@ -39,6 +39,15 @@ def form(path: Path) -> str:
     return "{\n " + ",\n ".join(items) + "\n}\n"
 
 
+def bare(name: str, content: bytes) -> bytes:
+    """A file as the wheel has it: a table without its blanks and the note at its head."""
+    if not name.endswith(".json"):
+        return content
+    table = json.loads(content)
+    kept = {key: value for key, value in table.items() if key != "note"}
+    return json.dumps(kept, ensure_ascii=False, separators=(",", ":")).encode()
+
+
 def _text(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False)
 

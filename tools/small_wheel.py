@@ -1,10 +1,15 @@
 """Hatch asks this after a wheel is packed: the same files, compressed as small as deflate can.
 
-It costs seconds once and saves 3 % of each download. An editable installation is left as it is.
+It costs seconds once and saves 3 % of each download. Tables of facts lose their blanks and the note at their
+head (`tools/data.py`, bare): who changes them has the repository or the source archive. An editable
+installation is left as it is.
 """
 
 import copy
+import runpy
 import zipfile
+from base64 import urlsafe_b64encode
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +18,21 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 HEAD, TAIL = 2, -4
 """zlib's own bytes around what deflate made."""
+
+
+BARE = runpy.run_path(str(Path(__file__).with_name("data.py")))["bare"]
+RECORD = ".dist-info/RECORD"
+
+
+def recorded(content: dict[str, bytes], record: str) -> bytes:
+    """The lines of a RECORD for what is really packed."""
+    lines = []
+    for line in record.splitlines():
+        name, before, _ = line.rsplit(",", 2)
+        data = content[name]
+        digest = urlsafe_b64encode(sha256(data).digest()).decode().rstrip("=")
+        lines.append(f"{name},sha256={digest},{len(data)}" if before else line)
+    return ("\n".join(lines) + "\n").encode()
 
 
 class Deflate:
@@ -42,8 +62,12 @@ class SmallWheel(BuildHookInterface[Any]):
             return
         smaller = f"{artifact_path}.part"
         with zipfile.ZipFile(artifact_path) as packed, zipfile.ZipFile(smaller, "w") as small:
+            content = {file.filename: BARE(file.filename, packed.read(file)) for file in packed.infolist()}
             for file in packed.infolist():
+                data = content[file.filename]
+                if file.filename.endswith(RECORD):
+                    data = recorded(content, data.decode())
                 with small.open(copy.copy(file), "w") as member:
                     member._compressor = Deflate()  # zipfile names its own ones only
-                    member.write(packed.read(file))
+                    member.write(data)
         Path(smaller).replace(artifact_path)
