@@ -195,6 +195,15 @@ def test_at_the_break_even_both_have_cost_the_same(hourly, own, factor):
 
 
 @toml
+@pytest.mark.engine("embedded")
+def test_the_example_runs_on_the_embedded_default(tmp_path):
+    for _ in range(2):  # the second call asks nothing
+        assert main([str(EXAMPLE), "-o", str(tmp_path / "out"), "--quiet"]) == 0
+    data, gold = rows(tmp_path / "out" / "data.jsonl"), rows(tmp_path / "out" / "gold.jsonl")
+    assert len(data) > len(gold) > 0 and all(row["judge"] for row in data)
+
+
+@toml
 def test_the_example_is_told_whole(tmp_path, capsys):
     assert main([str(EXAMPLE), "-o", str(tmp_path / "out"), "--dry-run"]) == 0
     said = capsys.readouterr().err
