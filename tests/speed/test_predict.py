@@ -134,6 +134,17 @@ def test_throughput_is_of_the_whole_machine():
     assert flow(concurrency=4) < flow(concurrency=64) < one * 1.01
 
 
+@pytest.mark.parametrize("backend", ["vllm", "sglang", "lmdeploy", "llamacpp", "ascend"])
+@pytest.mark.parametrize("gpus", ["8xA100", "4xL4", "8x910B4", "2x8xH100"])
+@pytest.mark.parametrize("asked", [1, 2, 3, 8, 20])
+def test_no_more_is_written_than_those_in_flight_can_take(backend, gpus, asked):
+    """A copy of the model without a request writes nothing (Little's law)."""
+    for copies in (1, 2, 4, 8):
+        found = speed(gpus=gpus, backend=backend, data_parallel=copies, concurrency=asked)
+        rate = found.output_tokens_per_s.likely / 1000
+        assert rate * found.tpot_ms.likely <= asked * 1.02, (copies, found)
+
+
 def test_queueing_waits():
     found = speed(concurrency=5000, input_tokens=4000)
     assert found.bound != "asked"

@@ -38,8 +38,14 @@ class Situation(NamedTuple):
 
     @property
     def each(self) -> float | None:
-        """Requests in flight on one replica."""
-        return None if self.concurrency is None else self.concurrency / self.spread.replicas
+        """Requests in flight on one replica that has any."""
+        return None if self.concurrency is None else self.concurrency / self.busy
+
+    @property
+    def busy(self) -> float:
+        """Replicas that have a request: no more than there are requests."""
+        replicas = self.spread.replicas
+        return replicas if self.concurrency is None else min(replicas, max(1.0, self.concurrency))
 
 
 FIGURES = ("ttft", "tpot", "throughput")
@@ -206,7 +212,7 @@ def _learnt(backend: str, card: str, tensor: int, model: str) -> Learnt | None:
 def judge(situation: Situation) -> Speed:
     """Time a situation and put the ranges around it."""
     timing = queueing.time(situation.setup, situation.load, situation.limits, situation.each)
-    rate = _requests_per_s(situation, timing) * situation.load.output_tokens * situation.spread.replicas
+    rate = _requests_per_s(situation, timing) * situation.load.output_tokens * situation.busy
     band = band_of(situation, timing)
     return Speed(
         ttft_ms=band.ttft(timing.ttft * 1e3), tpot_ms=band.tpot(timing.tpot * 1e3),
