@@ -112,7 +112,9 @@ def facts(plan: Plan) -> Iterator[Row]:
         each = " in each copy" if layout.data > 1 else ""
         what = "texts" if plan.model.embeds else "requests"
         requests = f"{plan.footprint.max_concurrency:.1f} such {what} at once"
-        yield "KV cache", f"{plan.footprint.kv_tokens} tokens{each}: {requests}"
+        grows = plan.footprint.max_concurrency and not plan.footprint.kv_tokens
+        held = "none set aside" if grows else f"{plan.footprint.kv_tokens} tokens{each}"
+        yield "KV cache", f"{held}: {requests}"
     yield from money(plan)
     said = ", ".join(f"{name} {row['kind']}" for name, row in plan.evidence.items())
     if said:
@@ -200,8 +202,8 @@ def memory(plan: Plan) -> Iterator[str]:
     yield bar({part: max(0, getattr(footprint, part)) for part in PARTS}, footprint.total)
     named = (f"{part.replace('_', ' ')} {getattr(footprint, part) / GIB:.2f}" for part in PARTS)
     yield ", ".join(named) + f", free {footprint.free / GIB:.2f} of {footprint.total / GIB:.2f} GiB"
-    bounds = plan.error_bars or {}
-    if footprint.error_bars.kv_cache != (0, 0):
+    bounds = plan.error_bars
+    if bounds and bounds["kv_cache_tokens"]["high"]:
         kv, tokens = bounds["kv_cache"], bounds["kv_cache_tokens"]
         said = f"{kv['low']:.2f} to {kv['high']:.2f} GiB, {tokens['low']} to {tokens['high']} tokens"
         yield f"nine of ten starts of this kind keep a KV cache of {said}"

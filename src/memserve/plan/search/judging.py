@@ -101,7 +101,7 @@ def learnt_here(model: ModelSpec, machine: Machine, deployment: Deployment) -> I
         memory = find(known, backend=backend, card=card, tensor=tensor)
         if memory is not None:
             source = f"--calibrate {memory.log} {memory.date}"
-            yield Assumption("memory_calibration", memory.version or "", source.strip())
+            yield Assumption("memory_calibration", memory.version or "any release", source.strip())
     if calibration_file.exists(calibration_file.SPEED):
         from memserve.speed import learnt
 
