@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 SETTINGS = ("max_tokens", "temperature", "top_p", "seed", "stop", "n")
 RUN = ("concurrency", "rpm", "tpm", "budget", "price", "cache", "order", "patience", "retry_failed", "resume",
-       "workers", "task", "batch", "cache_marks")  # fmt: skip
+       "workers", "task", "batch", "cache_marks", "page", "watch", "telemetry")  # fmt: skip
 
 
 def parser() -> cli.Parser:
@@ -110,6 +110,9 @@ def _add_run(group: argparse._ArgumentGroup) -> None:
         help="ask nothing: whether each line of these answers is as it was written",
     )
     add("--repair", metavar="FILE", help="set lines that are not aside, so that they are asked again")
+    add("--page", metavar="FILE", type=cli.target, help="the run as an HTML page, written while it goes on")
+    add("--watch", metavar="PORT", type=int, help="show it, and /metrics, on this port of this machine")
+    add("--telemetry", action="store_true", help="send OpenTelemetry's spans and metrics (OTEL_ variables)")
     add("--quiet", action="store_true", help="no progress, only the summary")
     add("--dry-run", action="store_true", help="of a job: what its stages ask and cost, and no more")
 

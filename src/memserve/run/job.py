@@ -22,6 +22,7 @@ from memserve.run.async_loop import AsyncLoop
 from memserve.run.batch_service import BatchLoop, Ledger
 from memserve.run.distributed import RayLoop, remote
 from memserve.run.limits.budget import Spending, dearest, price_of
+from memserve.run.observers import observers
 from memserve.run.options import Options
 from memserve.run.progress import Progress
 from memserve.run.requests import Entry, Item, check_requests, count_requests, entries, name_in, read_item
@@ -223,8 +224,11 @@ class Job:
             ids = stack.enter_context(closing(KnownIds()))
             self._recover(journal, failed, ids, spending)
             cache = stack.enter_context(closing(Cache(options.cache, named))) if options.cache else None
-            results = Results(journal, failed, cache, spending)
-            stack.enter_context(Progress(results.counts, count_requests(self._requests), options.progress))
+            results, total = Results(journal, failed, cache, spending), count_requests(self._requests)
+            stack.enter_context(Progress(results.counts, total, options.progress))
+            if options.observed:
+                seen = observers(options, results.counts, total, self._output.name, named, self._task, stack)
+                results.tell = seen.tell
             intake = Intake(ids, results, options.settings, self._task, None if each else named.get("model"))
             if options.batch:
                 self._by_batches(intake, results, spending)
@@ -235,6 +239,7 @@ class Job:
             else:
                 self._over_the_wire(intake, results, spending)
             self.error = self.error or journal.finish()
+            results.tell("ended")
             summary = results.summary(self._why())
         return replace(summary, output=self._stored.url) if self._stored else summary
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -12,6 +12,8 @@ from memserve.run.limits.budget import Budget, budget
 from memserve.run.requests import SETTINGS, checked
 from memserve.run.tasks import TASKS, Task
 
+Log = Callable[..., Any]
+"""Called as log({name: figure}, step=settled): wandb.log and mlflow.log_metrics are such."""
 Order = Literal["prefix", "given"]
 PATIENCE_SECONDS = 600.0
 WORKER = ("num_cpus", "num_gpus", "memory", "resources")
@@ -32,6 +34,14 @@ class Options:
     budget: Budget | None = None
     price: tuple[float, float] | None = None
     progress: bool | None = None
+    page: Path | None = None
+    """The run as a page, written while it goes on."""
+    watch: int | None = None
+    """The same on a port of this machine, and metrics; 0 takes a free one."""
+    log: Log | None = None
+    """A tracker of experiments: log({name: figure}, step=N)."""
+    telemetry: bool = False
+    """OpenTelemetry's spans and metrics."""
     settings: Mapping[str, Any] = field(default_factory=dict)
     task: Task | None = None
     """None: what the generator, embedder or reranker is for."""
@@ -47,6 +57,11 @@ class Options:
     """Generators, one to an actor; None: as many as the cluster has nodes."""
     worker_resources: Mapping[str, Any] = field(default_factory=dict)
     """What each worker holds: num_cpus, num_gpus, memory, resources."""
+
+    @property
+    def observed(self) -> bool:
+        """Whether anybody follows the run beside its progress line."""
+        return self.telemetry or any(one is not None for one in (self.page, self.watch, self.log))
 
     @property
     def limits(self) -> dict[str, Any]:
@@ -67,8 +82,11 @@ class Options:
         _spread(chosen)
         if chosen.get("budget") is not None:
             chosen["budget"] = budget(chosen["budget"])
-        if chosen.get("cache") is not None:
-            chosen["cache"] = Path(chosen["cache"])
+        for name in ("cache", "page"):
+            if chosen.get(name) is not None:
+                chosen[name] = Path(chosen[name])
+        if chosen.get("log") is not None and not callable(chosen["log"]):
+            raise InvalidInput("log is a function that takes ({name: figure}, step=N), as wandb.log")
         chosen["settings"] = _settings(chosen.get("settings") or {})
         return cls(**chosen)
 

@@ -196,6 +196,8 @@ class Results:
 
     def __init__(self, journal: Journal, failures: Failures, cache: Cache | None, spending: Spending) -> None:
         self.counts = Counts()
+        self.tell: Callable[..., None] = lambda _what, *_values: None
+        """Hears of each outcome after it is written down (memserve.run.observers)."""
         self._journal = journal
         self._failures = failures
         self._cache = cache
@@ -219,6 +221,7 @@ class Results:
             self._watch_model(completion.model)
         if self._cache:
             self._keep(self._cache, item, completion, body)
+        self.tell("answered", item, completion, seconds)
 
     def sync(self) -> None:
         """Everything that was answered is on the disk; raises where it may not be."""
@@ -239,11 +242,13 @@ class Results:
         """Write a failure down."""
         self._failures.add(item, error)
         self.counts.failed += 1
+        self.tell("failed", error)
 
     def malformed(self, index: int, line: int | None, error: BaseException, name: Any = None) -> None:
         """Write down an entry that is no request, under the id that it may have."""
         self._failures.malformed(index, line, error, name)
         self.counts.failed += 1
+        self.tell("failed", error)
 
     def summary(self, stopped: str | None) -> Summary:
         """The counts so far."""
