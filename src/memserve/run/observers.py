@@ -104,7 +104,8 @@ class Tally:
     def quantile(self, share: float) -> float | None:
         """The upper end of the bucket that holds this share of the answers."""
         wanted, seen = share * sum(self.histogram), 0
-        for edge, count in zip((*EDGES, float("inf")), self.histogram, strict=True):
+        ends: tuple[float, ...] = (*EDGES, float("inf"))
+        for edge, count in zip(ends, self.histogram, strict=True):
             seen += count
             if seen and seen >= wanted:
                 return edge
@@ -227,15 +228,17 @@ class Watch:
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
-                known = {"/": ("text/html", lambda: html(tally, title)),
-                         "/metrics": ("text/plain; version=0.0.4", tally.metrics)}  # fmt: skip
-                kind, make = known.get(self.path, ("text/plain", lambda: "/ and /metrics are here\n"))
-                said = make().encode()
-                self.send_response(200 if self.path in known else 404)
+                kind, said, status = "text/plain", "/ and /metrics are here\n", 404
+                if self.path == "/":
+                    kind, said, status = "text/html", html(tally, title), 200
+                elif self.path == "/metrics":
+                    kind, said, status = "text/plain; version=0.0.4", tally.metrics(), 200
+                body = said.encode()
+                self.send_response(status)
                 self.send_header("Content-Type", f"{kind}; charset=utf-8")
-                self.send_header("Content-Length", str(len(said)))
+                self.send_header("Content-Length", str(len(body)))
                 self.end_headers()
-                self.wfile.write(said)
+                self.wfile.write(body)
 
             def log_message(self, *_words: object) -> None:
                 pass
