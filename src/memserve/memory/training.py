@@ -95,7 +95,13 @@ def _routing_bytes(model: ModelSpec, block: Block, keeping: Keeping) -> float:
 
 
 METHODS = ("full", "lora", "qlora")
-_SHORT = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32", "pure-bf16": "pure-bfloat16"}
+_SHORT = {
+    "bf16": "bfloat16", "fp16": "float16", "fp32": "float32", "pure-bf16": "bfloat16",
+    "pure-bfloat16": "bfloat16", "bfloat16-mixed": "mixed", "bf16-mixed": "mixed",
+}  # fmt: skip
+PLAIN = ("float32", "bfloat16")
+"""Precisions that torch.optim itself steps in, a whole list of tensors at once."""
+MASTERS = "precision=mixed keeps a float32 copy of the weights and float32 moments: {:.1f} GiB more"
 
 
 @dataclass(frozen=True)
@@ -121,6 +127,10 @@ class TrainingNeed:
     buffers: int
     """Gathered layers, communication buckets, dequantized weights."""
     workspace: int
+    step: int = 0
+    """What the optimizer takes beside its states while it steps."""
+    shared: int = 0
+    """Of gradients and step, what lies where activations had been: a loss finds none of the two."""
     notes: tuple[str, ...] = ()
 
     @property
@@ -131,7 +141,8 @@ class TrainingNeed:
     @property
     def total(self) -> int:
         """All of it at the worst moment of a step."""
-        return self.states + self.activations + self.logits + self.buffers + self.workspace
+        kept = self.states + self.activations + self.logits + self.buffers + self.workspace
+        return kept + self.step - self.shared
 
 
 @cache
@@ -154,6 +165,10 @@ def need(model: ModelSpec, *, method: str = "full", optimizer: str = "adamw", pr
     keeping = Keeping(element, adapted, lora_rank if adapted else 0)
     tokens = batch * sequence
     activations, logits = _kept(model, keeping, tokens, checkpointing)
+    step = shared = 0.0
+    if method == "full" and (cards == 1 or not zero):
+        step = facts()["optimizers"][optimizer].get("step", 0) * (states if precision in PLAIN else 0)
+        shared = facts()["reused"]["value"] * min(gradients + step, activations + logits)
     return TrainingNeed(
         method=method, precision=precision, optimizer=optimizer, zero=zero, cards=cards, batch=batch,
         sequence=sequence, checkpointing=checkpointing, trainable=trainable,
@@ -162,7 +177,8 @@ def need(model: ModelSpec, *, method: str = "full", optimizer: str = "adamw", pr
         optimizer_states=round(states / (cards if zero >= 1 else 1)),
         activations=activations, logits=logits,
         buffers=_buffers(model, method, zero, cards, element, trainable),
-        workspace=facts()["workspace_bytes"]["value"], notes=_notes(method, adapted),
+        workspace=facts()["workspace_bytes"]["value"], step=round(step), shared=round(shared),
+        notes=_notes(model, method, precision, optimizer, adapted),
     )  # fmt: skip
 
 
@@ -271,7 +287,12 @@ def _own(block: Block) -> int:
     return sum(weight.parameters for weight in block.weights)
 
 
-def _notes(method: str, adapted: _Targets | None) -> tuple[str, ...]:
+def _notes(model: ModelSpec, method: str, precision: str, optimizer: str,
+           adapted: _Targets | None) -> tuple[str, ...]:  # fmt: skip
+    if adapted is None and precision == "bfloat16":
+        more = _states(model, method, optimizer, "mixed", model.parameters, None)
+        own = _states(model, method, optimizer, precision, model.parameters, None)
+        return (MASTERS.format((sum(more) - sum(own)) / GIB),)
     if adapted is None:
         return ()
     where = "every linear layer" if adapted.words is None else ", ".join(adapted.words)

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 METHODS = ("full", "lora", "qlora")
 WORDS = {
     "optimizer": str, "precision": str, "zero": int, "batch": int, "sequence": int, "lora_rank": int,
-    "checkpointing": bool, "lora_targets": tuple,
+    "rank": int, "checkpointing": bool, "lora_targets": tuple,
 }  # fmt: skip
 TRUTHS = {
     "true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False,
@@ -47,7 +47,7 @@ class TrainOptions(TypedDict, total=False):
     optimizer: str
     """`adamw` (the default), `adamw8bit`, `sgd`, `adafactor`, ..."""
     precision: str
-    """`bfloat16` (the default), `float32`, ..."""
+    """`bfloat16` (the default: weights and moments), `mixed` (float32 masters), `float32` or `float16`."""
     zero: int | None
     """The ZeRO stage, 0 to 3; by default the least that fits."""
     batch: int
@@ -192,7 +192,7 @@ def read(words: Sequence[str]) -> TrainOptions:
         elif not equals and name in WORDS and WORDS[name] is bool:
             settings[name] = True
         elif name in WORDS and value:
-            settings[name] = _value(name, value)
+            settings["lora_rank" if name == "rank" else name] = _value(name, value)
         else:
             known = ", ".join((*METHODS, *(f"{one}=..." for one in WORDS)))
             raise InvalidInput(f"--train does not know {word[:40]!r}", hint=f"it takes {known}")
@@ -218,7 +218,7 @@ def need_object(need: TrainingNeed, memory: int) -> dict[str, Any]:
         "checkpointing": need.checkpointing, "trainable_parameters": need.trainable,
         "memory_gib_per_card": {
             "total": round(memory / GIB, 4), "needed": round(need.total / GIB, 4),
-            **{part: round(getattr(need, part) / GIB, 4) for part in PARTS},
+            **{part: round(getattr(need, part) / GIB, 4) for part in (*PARTS, "step", "shared")},
         },
         "reasons": list(need.notes),
     }  # fmt: skip
@@ -237,8 +237,11 @@ def sections(title: str, need: TrainingNeed, memory: int) -> Iterator[Section]:
         ("trained", f"{need.trainable / 1e6:,.1f} M parameters"),
     ))  # fmt: skip
     sizes = {part: getattr(need, part) for part in PARTS}
-    named = (f"{part.replace('_', ' ')} {size / GIB:.2f}" for part, size in sizes.items())
-    lines = (bar(sizes, memory), f"{', '.join(named)}: {need.total / GIB:.2f} of {memory / GIB:.2f} GiB")
+    named = ", ".join(f"{part.replace('_', ' ')} {size / GIB:.2f}" for part, size in sizes.items())
+    shared = f", a step's {need.step / GIB:.2f}, less {need.shared / GIB:.2f} where activations had been"
+    sizes["optimizer_states"] += need.step - need.shared
+    told = f"{named}{shared if need.shared else ''}: {need.total / GIB:.2f} of {memory / GIB:.2f} GiB"
+    lines = (bar(sizes, memory), told)
     yield Section("memory per card", lines=lines, bullets=False, legend=LEGEND)
     if need.notes:
         yield Section("notes", lines=need.notes)
