@@ -74,7 +74,7 @@ class LlamacppAccountant:
         return largest_context(self, model, machine, deployment)
 
     def _storage(self, model: ModelSpec, deployment: Deployment) -> Storage:
-        return storage(model, deployment.quantization, deployment.dtype)
+        return storage(model, deployment.quantization, deployment.dtype)._replace(segments=False)
 
     def _tokens(self, deployment: Deployment) -> int:
         """Tokens that are set aside for a sequence."""

@@ -118,3 +118,39 @@ def test_a_home_that_nobody_has_holds_no_calibration(tmp_path, monkeypatch):
     monkeypatch.delenv("XDG_CONFIG_HOME", raising=False)
     monkeypatch.setenv("HOME", str(tmp_path / "nobody"))
     assert calibration_file.exists() is False
+
+
+def test_what_no_constant_explains_is_a_residual():
+    """A log that prints weights and KV cache alone, as most do: that start is told as it was measured."""
+    ours = footprint()
+    for missing in (-GIB, GIB // 2):
+        log = StartupLog("vllm", weights=ours.weights, kv_bytes=ours.kv_cache + missing)
+        learnt = learn(log, card="H100-80GB", footprint=ours)
+        assert (learnt.residual, learnt.empty) == (missing, False)
+        assert learnt.apply(ours).kv_cache == log.kv_bytes
+    other = StartupLog("vllm", kv_bytes=ours.kv_cache - 20 * GIB)
+    assert learn(other, card="H100-80GB", footprint=ours).residual is None
+
+
+def test_tokens_tell_a_residual_where_bytes_are_not_printed():
+    ours = footprint()
+    log = StartupLog("sglang", kv_tokens=ours.kv_tokens - 100_000)
+    learnt = learn(log, card="H100-80GB", footprint=ours)
+    assert learnt.apply(ours).kv_tokens == pytest.approx(log.kv_tokens, abs=2)
+
+
+def test_each_release_has_its_own(tmp_path):
+    file = tmp_path / "calibration.json"
+    for version in ("0.19.1", "0.31.0", "0.31.0.post1", None):
+        save(Calibration("vllm", "L4", version=version, residual=-GIB), file)
+    known = load(file)
+    assert [one.version for one in known] == ["0.19.1", "0.31.0.post1", None]
+
+    def found(version):
+        learnt = find(known, backend="vllm", card="L4", tensor=1, version=version)
+        return learnt and learnt.version
+
+    assert [found(v) for v in ("0.19.1", "0.19.0", "0.31.0", "0.31.2")] == [
+        "0.19.1", "0.19.1", "0.31.0.post1", "0.31.0.post1",
+    ]  # fmt: skip
+    assert found("0.25.0") is None and find(known[:2], backend="vllm", card="L4", tensor=1) is known[1]

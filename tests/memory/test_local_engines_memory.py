@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from memserve import model as models
 from memserve.engines.deployment import Deployment, Layout
 from memserve.hardware import parse
+from memserve.model.spec import Quantization
 from memserve_hf.memory import accountant as hf
 from memserve_llamacpp.memory import accountant as llamacpp
 from memserve_lmdeploy.memory import accountant as lmdeploy
@@ -143,3 +144,10 @@ def test_llamacpp_file_size(llama):
     on_gpu = llamacpp.account(llama, parse("L4"), asked("llamacpp", "gguf-q4_k_m"))
     assert on_cpu.weights == pytest.approx(4_920_734_272, rel=0.01)
     assert 0.25 * GIB < on_cpu.weights - on_gpu.weights < 0.35 * GIB
+
+
+def test_a_gguf_of_any_type_weighs_its_own_bits(llama):
+    """Q4_1 has no row: the bits of the whole file, embeddings and all."""
+    stored = Quantization("gguf-q4_1", "gguf", bits=5.0, format="q4_1")
+    found = llamacpp.account(replace(llama, quantization=stored), parse("CPU-64GB"), asked("llamacpp"))
+    assert found.weights == pytest.approx(llama.parameters * 5 / 8, rel=0.01)

@@ -161,3 +161,33 @@ def test_a_count_below_zero_is_no_figure():
         "Available KV cache memory: 4.5 GiB\nMaximum concurrency for -1 tokens per request: 3.1x\n"
     )
     assert log.context is None and gib(log.kv_bytes) == 4.5
+
+
+def test_lmdeploy_counts_blocks():
+    log = parse_log(
+        "[TM][INFO] [BlockManager] block_size = 8 MB\n[TM][INFO] [BlockManager] max_block_count = 1274\n"
+    )
+    assert (log.backend, log.kv_tokens) == ("lmdeploy", 1274 * 64)
+    paged = parse_log("lmdeploy - CacheConfig(max_batches=128, block_size=32, num_gpu_blocks=4000)\n")
+    assert (paged.backend, paged.kv_tokens) == ("lmdeploy", 4000 * 32)
+
+
+def test_llamacpp_tells_each_buffer():
+    log = parse_log(
+        "build: 6123 (9f1e2d3) with cc\n"
+        "llama_model_load_from_file_impl: using device CUDA0 (NVIDIA GeForce RTX 3090) - 23879 MiB free\n"
+        "load_tensors:   CPU_Mapped model buffer size =   281.81 MiB\n"
+        "load_tensors:        CUDA0 model buffer size =  4403.49 MiB\n"
+        "llama_context: n_ctx         = 8192\n"
+        "llama_kv_cache:      CUDA0 KV buffer size =  1024.00 MiB\n"
+        "llama_context:      CUDA0 compute buffer size =   258.50 MiB\n"
+        "llama_context:        CPU compute buffer size =    24.01 MiB\n"
+    )
+    assert (log.backend, log.version, log.device, log.context) == (
+        "llamacpp",
+        "6123",
+        "GeForce RTX 3090",
+        8192,
+    )
+    assert (gib(log.weights), gib(log.kv_bytes)) == (4.3, 1.0)
+    assert log.activation == round(258.5 * 2**20)

@@ -40,3 +40,20 @@ def test_a_calibration_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     assert calibration.find((known,), backend="vllm", card="L4", tensor=1) is known
     evidence = memserve.plan.best("llama-8b", "1xL4", backend="vllm").evidence["memory"]
     assert evidence["kind"] == "calibrated" and "start.log" in evidence["source"]
+
+
+def test_a_check_follows_a_calibration_and_names_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    def told() -> tuple[int | None, list[str]]:
+        plan = memserve.plan.check(
+            "vllm serve llama-8b --max-model-len 8192", "1xL4", engine_version="0.19.1"
+        )
+        return plan.kv_cache_tokens, [
+            one["source"] for one in plan.assumptions if "calibration" in one["name"]
+        ]
+
+    plain = told()
+    known = Calibration("vllm", "L4", version="0.19.1", residual=-(200 << 20), log="start.log")
+    monkeypatch.setattr(judging, "_calibrations", lambda: (known,))
+    learnt = told()
+    assert plain[0] and learnt[0] == pytest.approx(plain[0] - (200 << 20) // 131072, abs=16)
+    assert plain[1] == [] and learnt[1] == ["--calibrate start.log"]

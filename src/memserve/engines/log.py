@@ -12,7 +12,7 @@ class LogLine(TypedDict):
     """A regular expression whose first group is the figure."""
     pick: Literal["max", "min", "first", "last", "sum_of_rank"]
     """Over several lines (ranks); sum_of_rank adds the pools of one rank."""
-    unit: Literal["gib", "count", "number", "text"]
+    unit: Literal["gib", "mib", "count", "number", "text"]
     printed_by: str
     """The releases that print it."""
 

@@ -23,6 +23,8 @@ from memserve.memory import calibration_file
 SCHEMA = 1
 PLAUSIBLE_FACTOR = (0.1, 10.0)
 """An activation further from our own than this belongs to another model or batch size."""
+LEAST_RESIDUAL = GIB // 50
+"""What a log rounds away."""
 
 
 @dataclass(frozen=True)
@@ -41,13 +43,16 @@ class Calibration:
     """Measured activation over the accounted one."""
     weights: float | None = None
     """Measured weights over the accounted ones: shown, never applied to another model."""
+    residual: int | None = None
+    """KV cache measured above what is accounted with the constants above."""
     log: str = ""
     date: str = ""
 
     @property
     def empty(self) -> bool:
         """Whether it would change no account."""
-        return (self.total, self.non_torch, self.graphs, self.activation) == (None, None, None, None)
+        learnt = (self.total, self.non_torch, self.graphs, self.activation, self.residual)
+        return learnt == (None,) * len(learnt)
 
     def apply(self, footprint: Footprint) -> Footprint:
         """The same start with this machine's constants; the KV cache takes what is left."""
@@ -60,16 +65,17 @@ class Calibration:
         taken = activation - footprint.activation + non_torch - footprint.non_torch
         if _budgets_graphs(footprint):
             taken += graphs - footprint.graphs
-        kv = max(0, footprint.kv_cache + grown - taken)
+        kv = max(0, footprint.kv_cache + grown - taken + (self.residual or 0))
         share = kv / footprint.kv_cache if footprint.kv_cache else 0.0
         corrected = replace(
             footprint, total=total, usable=usable, activation=activation, non_torch=non_torch, graphs=graphs,
             kv_cache=kv, kv_tokens=int(footprint.kv_tokens * share),
             max_concurrency=footprint.max_concurrency * share,
         )  # fmt: skip
-        if not kv and footprint.kv_cache:
+        if footprint.kv_cache and (not kv or corrected.max_concurrency < 1 <= footprint.max_concurrency):
+            left = f"{kv / GIB:.2f} GiB are" if kv else "nothing is"
             return corrected.fails(
-                "refused", "with this machine's own constants nothing is left for the KV cache"
+                "refused", f"with this machine's own constants {left} left for the KV cache"
             )
         return corrected
 
@@ -82,13 +88,26 @@ def _budgets_graphs(footprint: Footprint) -> bool:
 
 def learn(log: StartupLog, *, card: str, footprint: Footprint | None = None, name: str = "",
           date: str = "") -> Calibration:  # fmt: skip
-    """The constants in a log; with the account of that very start, its activation factor too."""
-    return Calibration(
+    """The constants in a log; with the account of that very start, its activation factor and what is left."""
+    learnt = Calibration(
         backend=log.backend, card=card, tensor=log.tensor or 1, version=log.version, total=log.total,
         non_torch=_within(log.non_torch, log.total), graphs=_within(log.graphs, log.total),
         activation=_factor(log.activation, footprint.activation if footprint else None),
         weights=_factor(log.weights, footprint.weights if footprint else None), log=name, date=date,
     )  # fmt: skip
+    return replace(learnt, residual=_residual(log, learnt, footprint))
+
+
+def _residual(log: StartupLog, learnt: Calibration, footprint: Footprint | None) -> int | None:
+    """What no constant explains; a tenth of the card belongs to another model or command."""
+    if footprint is None or not footprint.kv_cache:
+        return None
+    each = footprint.kv_cache / footprint.kv_tokens if footprint.kv_tokens else 0.0
+    measured = log.kv_bytes or (log.kv_tokens or 0) * each
+    missing = round(measured - learnt.apply(footprint).kv_cache)
+    if log.weights:
+        missing += log.weights - footprint.weights
+    return missing if measured and LEAST_RESIDUAL < abs(missing) < footprint.total // 10 else None
 
 
 def _within(size: int | None, total: int | None) -> int | None:
@@ -116,7 +135,7 @@ def load(path: Path | None = None) -> tuple[Calibration, ...]:
     except (OSError, UnicodeDecodeError) as error:
         raise InvalidInput(f"cannot read the calibration {str(file)!r}: {error}") from None
     try:
-        return tuple(_profile(row) for row in _rows(json.loads(text)))
+        return parsed(json.loads(text))
     except (ValueError, TypeError, KeyError) as error:
         why = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InvalidInput(f"{str(file)!r} is no calibration of memserve: {why}",
@@ -139,15 +158,20 @@ def _rows(read: Any) -> list[dict[str, Any]]:
 def _profile(row: dict[str, Any]) -> Calibration:
     known = {field.name for field in fields(Calibration)}
     profile = Calibration(**{name: value for name, value in row.items() if name in known})
-    for name in ("total", "non_torch", "graphs", "activation", "weights"):
+    for name in ("total", "non_torch", "graphs", "activation", "weights", "residual"):
         value = getattr(profile, name)
-        if value is not None and (not isinstance(value, int | float) or value < 0):
+        if value is not None and (not isinstance(value, int | float) or (value < 0 and name != "residual")):
             raise ValueError(f"{name} is {value!r}")
     return profile
 
 
+def parsed(found: Any) -> tuple[Calibration, ...]:
+    """The profiles of a file that another machine of the kind has written."""
+    return tuple(_profile(row) for row in _rows(found))
+
+
 def save(calibration: Calibration, path: Path | None = None) -> Path:
-    """Adds a profile, in place of an older one of the same backend, card and tensor parallelism."""
+    """Adds a profile, in place of an older one of the same backend, release, card and tensor parallelism."""
     file = path or calibration_file.default_path()
     return write_all([*(old for old in load(file) if _key(old) != _key(calibration)), calibration], file)
 
@@ -160,14 +184,28 @@ def write_all(profiles: Iterable[Calibration], path: Path | None = None) -> Path
     return file
 
 
-def find(known: Iterable[Calibration], *, backend: str, card: str, tensor: int) -> Calibration | None:
-    """The profile of this backend on this card, at this tensor parallelism; the last learnt one wins."""
-    fitting = [one for one in known if _key(one) == (backend, card, tensor)]
-    return fitting[-1] if fitting else None
+def find(known: Iterable[Calibration], *, backend: str, card: str, tensor: int,
+         version: str | None = None) -> Calibration | None:  # fmt: skip
+    """The profile of this backend on this card, at this tensor parallelism: the same release's before one of
+    the same series, and that before one whose log named none; the last learnt wins."""
+    fitting = [one for one in known if (one.backend, one.card, one.tensor) == (backend, card, tensor)]
+    for parts in (3, 2):
+        same = [
+            one for one in fitting if one.version and _release(one.version, parts) == _release(version, parts)
+        ]
+        if same:
+            return same[-1]
+    loose = [one for one in fitting if not (one.version and _release(version, 2))]
+    return loose[-1] if loose else None
 
 
-def _key(calibration: Calibration) -> tuple[str, str, int]:
-    return calibration.backend, calibration.card, calibration.tensor
+def _release(version: str | None, parts: int = 3) -> tuple[str, ...]:
+    """0.19.1rc1 as 0, 19, 1; nothing where no release is named."""
+    return tuple(re.findall(r"\d+", version or "")[:parts])
+
+
+def _key(calibration: Calibration) -> tuple[str, tuple[str, ...], str, int]:
+    return calibration.backend, _release(calibration.version), calibration.card, calibration.tensor
 
 
 MOST_BYTES = 2 * 1024**2
@@ -273,8 +311,8 @@ def _value(word: str, unit: str) -> Any:
         number = float(word.replace(",", "").rstrip("."))
     except ValueError:
         return None
-    if unit == "gib":
-        return round(number * GIB)
+    if unit in ("gib", "mib"):
+        return round(number * GIB / (1024 if unit == "mib" else 1))
     if unit == "count":
         return int(number) if number >= 0 else None
     return number

@@ -67,6 +67,8 @@ def named(method: str) -> Format | None:
 def of_checkpoint(stored: Quantization) -> Format | None:
     """The layout that a checkpoint's own config states."""
     usual = named(stored.method)
+    if usual is None and stored.checkpoint_method == "gguf":
+        return Format(stored.method, stored.bits, group=0, covers="all")
     if usual is None:
         return Format(stored.method, stored.bits, scale_bits=32.0) if stored.bits < 16 else None
     bits = stored.bits if stored.bits < 16 else usual.bits

@@ -86,7 +86,8 @@ def calibrated(footprint: Footprint, machine: Machine, deployment: Deployment) -
         return footprint
     from memserve.memory.calibration import find
 
-    found = find(known, backend=deployment.backend, card=machine.card.name, tensor=deployment.layout.tensor)
+    found = find(known, backend=deployment.backend, card=machine.card.name, tensor=deployment.layout.tensor,
+                 version=deployment.engine_version)  # fmt: skip
     return footprint if found is None else found.apply(footprint)
 
 
@@ -98,7 +99,7 @@ def learnt_here(model: ModelSpec, machine: Machine, deployment: Deployment) -> I
     if known := _calibrations():
         from memserve.memory.calibration import find
 
-        memory = find(known, backend=backend, card=card, tensor=tensor)
+        memory = find(known, backend=backend, card=card, tensor=tensor, version=deployment.engine_version)
         if memory is not None:
             source = f"--calibrate {memory.log} {memory.date}"
             yield Assumption("memory_calibration", memory.version or "any release", source.strip())
@@ -131,7 +132,7 @@ def hopeless(verdict: Verdict, concessions: Sequence[Mapping[str, Any]]) -> bool
 def assess(backend: Plannable, model: ModelSpec, machine: Machine, deployment: Deployment) -> Verdict:
     """Would this deployment start here? Memory is stated even where a rule refuses."""
     refusal = Judge(backend.rules, deployment.engine_version, model, machine)(deployment)
-    footprint = backend.memory.account(model, machine, deployment)
+    footprint = calibrated(backend.memory.account(model, machine, deployment), machine, deployment)
     return refused(refusal, footprint) if refusal else weighed(footprint, deployment)
 
 

@@ -30,6 +30,8 @@ def run(options: Namespace) -> int:
     if options.calibrate is None:
         return learning.listed(options)
     report = learning.read(options.calibrate)
+    if report is not None and "profiles" in report:
+        return learning.say(options, *taken_over(report, options))
     if report is None:
         answer, said = kept(calibration.read_log(options.calibrate), options)
     else:
@@ -61,6 +63,20 @@ def kept(log: StartupLog, options: Namespace) -> tuple[dict[str, Any], list[Sect
     return answer, sections(learnt, path, options.calibrate, doubt)
 
 
+def taken_over(found: dict[str, Any], options: Namespace) -> tuple[list[Section], dict[str, Any]]:
+    """What another machine of the kind has learnt of memory: its calibration.json."""
+    from memserve.memory import calibration
+
+    try:
+        new = calibration.parsed(found)
+    except (ValueError, TypeError, KeyError) as error:
+        raise InvalidInput(f"{options.calibrate!r} is no calibration of memserve: {error}") from None
+    paths = {str(calibration.save(one)) for one in new}
+    rows = tuple((one.card, f"{one.backend} {one.version or ''} x{one.tensor} ({one.log})") for one in new)
+    said = [Section(f"learnt from {options.calibrate}", rows=rows, style="good")]
+    return said, {"saved": next(iter(paths), None), "memory": [shown(one) for one in new]}
+
+
 def another_card(log: StartupLog, card: Card) -> str:
     """A doubt, where the log's card has not the memory of this one: its total is not learnt then."""
     if log.total is None or LEAST < log.total / card.memory < 1 / LEAST:
@@ -73,7 +89,7 @@ def sections(learnt: Calibration, path: Path | None, log: str, doubt: str) -> li
     """What was learnt and where it is kept."""
     rows = Section(rows=tuple((name.replace("_", " "), str(value)) for name, value in shown(learnt).items()))
     if path is None:
-        why = "it shows no total, non-torch memory, graphs or activation: nothing was kept"
+        why = "it shows no total, non-torch memory, graphs, activation or KV cache: nothing was kept"
         return [Section(f"nothing to learn from {log}", style="bad"), rows, Section(why)]
     kept = Section("kept in", lines=(str(path),), bullets=False)
     doubts = [Section(doubt, style="bad")] if doubt else []
@@ -84,7 +100,7 @@ def shown(learnt: Calibration) -> dict[str, Any]:
     """A calibration with bytes in GiB."""
     from dataclasses import asdict
 
-    sizes = ("total", "non_torch", "graphs")
+    sizes = ("total", "non_torch", "graphs", "residual")
     return {
         name: round(value / GIB, 4) if name in sizes and value is not None else value
         for name, value in asdict(learnt).items()
