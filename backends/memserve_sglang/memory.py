@@ -12,7 +12,7 @@ from typing import Any
 
 from memserve import files
 from memserve.engines.deployment import Deployment
-from memserve.engines.memory import Footprint
+from memserve.engines.memory import Assumption, Footprint
 from memserve.engines.rules import within
 from memserve.hardware.machine import GIB, Card, Machine
 from memserve.memory import additions
@@ -99,11 +99,32 @@ def fraction(model: ModelSpec, machine: Machine, deployment: Deployment) -> floa
     ranks = deployment.layout.tensor
     if row["law"] == "tensor":
         listed = [int(key) for key in row["tensor"] if int(key) <= ranks]
-        return float(row["tensor"][str(max(listed))])
+        return _large(row, machine.card, float(row["tensor"][str(max(listed))]))
     memory = machine.card.driver_memory / MIB
-    law = _classes if row["law"] == "classes" else _sum
-    share = round((memory - law(row, machine.card, deployment)) / memory, 3)
+    reserved = (
+        _classes(row, machine.card, deployment)
+        if row["law"] == "classes"
+        else _sum(row, model, machine.card, deployment)
+    )
+    share = round((memory - reserved) / memory, 3)
     return share * float(table()["vision_factor"]["value"]) if model.towers else share
+
+
+def _large(row: Mapping[str, Any], card: Card, share: float) -> float:
+    """The share of a card that ranks alone do not decide."""
+    large, memory = row.get("large"), card.driver_memory / MIB
+    if large is None or memory <= large["above_mib"]:
+        return share
+    if memory > large["top_mib"] and card.vendor == "nvidia":
+        return float(large["top"])
+    return min(share + 48 * 1024 * (1 - share) / memory, 1 - float(large["reserved"]) / memory)
+
+
+PREFILL_SIZES = (
+    *range(4, 33, 4), *range(48, 257, 16), *range(288, 513, 32), *range(576, 1025, 64),
+    *range(1280, 4097, 256), *range(4608, 16385, 512),
+)  # fmt: skip
+"""Tokens of the prefill graphs, up to a chunk (0.5.23 arg_groups/cuda_graph_hook.py)."""
 
 
 def _classes(row: Mapping[str, Any], card: Card, deployment: Deployment) -> float:
@@ -115,12 +136,25 @@ def _classes(row: Mapping[str, Any], card: Card, deployment: Deployment) -> floa
     return float(reserved + (row["dp_attention"] if deployment.layout.attention_data > 1 else 0))
 
 
-def _sum(row: Mapping[str, Any], card: Card, deployment: Deployment) -> float:
+def chunk_of(card: Card, deployment: Deployment) -> int:
+    """Tokens of a prefill."""
+    return int(deployment.max_batched_tokens or fact("defaults", deployment.engine_version, card)["chunk"])
+
+
+def graphs_of(card: Card, deployment: Deployment) -> int:
+    """The largest batch that is captured."""
     usual = fact("defaults", deployment.engine_version, card)
-    chunk = deployment.max_batched_tokens or usual["chunk"]
     wide = deployment.layout.tensor >= WIDE
-    graphs = int(float(deployment.option("cuda-graph-max-bs") or usual["graphs_wide" if wide else "graphs"]))
+    return int(float(deployment.option("cuda-graph-max-bs") or usual["graphs_wide" if wide else "graphs"]))
+
+
+def _sum(row: Mapping[str, Any], model: ModelSpec, card: Card, deployment: Deployment) -> float:
+    chunk, graphs = chunk_of(card, deployment), graphs_of(card, deployment)
     reserved = row["base"] + max(chunk, 2048) * row["per_chunk"] + graphs * row["per_graph"]
+    if not deployment.eager and deployment.option("disable-piecewise-cuda-graph") != "true":
+        latent = any(block.mixer.kind == "mla" for block in model.blocks)
+        sizes = sum(size <= chunk for size in PREFILL_SIZES)
+        reserved += row["prefill_latent"] if latent else row["prefill_graph"] * sizes
     reserved += deployment.layout.tensor * deployment.layout.pipeline * row["per_rank"]
     groups = deployment.layout.attention_data
     if groups > 1:
@@ -185,6 +219,24 @@ class SglangAccountant:
         )  # fmt: skip
         empty = available <= 0 or (held.token_bytes > 0 and held.tokens <= 0)
         return judged(footprint, total - outside, empty, share)
+
+    def assumptions(self, model: ModelSpec, machine: Machine,
+                    deployment: Deployment) -> tuple[Assumption, ...]:  # fmt: skip
+        """What the release and the card decide."""
+        card, version, option = machine.card, deployment.engine_version, deployment.option
+        usual, share = fact("defaults", version, card), fact("fraction", version, card)
+        page = deployment.block_size or fact("page", version, card)["value"]
+        told = fraction(model, machine, settled(model, deployment))
+        said = {
+            "mem_fraction_static": (told, deployment.utilization, share),
+            "chunked_prefill_size": (chunk_of(card, deployment), deployment.max_batched_tokens, usual),
+            "cuda_graph_max_bs": (graphs_of(card, deployment), option("cuda-graph-max-bs"), usual),
+            "page_size": (page, deployment.block_size, fact("page", version, card)),
+        }  # fmt: skip
+        return tuple(
+            Assumption(name, value, f"--{name.replace('_', '-')} of the command" if given else row["source"])
+            for name, (value, given, row) in said.items()
+        )
 
     def context_bytes(self, machine: Machine, deployment: Deployment) -> int:
         """What is already taken when SGLang measures the free memory."""

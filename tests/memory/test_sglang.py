@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -82,3 +83,29 @@ def test_the_largest_context_fits_the_pool():
     largest = accountant.largest_context(spec, parse("RTX3090"), deployment(utilization=0.85))
     assert 0 < largest < spec.max_context
     assert accountant.account(spec, parse("RTX3090"), deployment(utilization=0.85)).kv_cache > 0.5 * GIB
+
+
+@pytest.mark.parametrize(
+    ("release", "card", "ranks", "reserved"),
+    [
+        ("0.4.8", "H100", 1, 10 * 1024), ("0.5.2", "H100", 8, 13.5 * 1024),
+        ("0.5.2", "RTX4090", 1, 2.9 * 1024),
+        ("0.5.3", "H100", 1, 13_440), ("0.5.9", "H100", 8, 512 + 12_288 + 1024 + 1024),
+        ("0.5.10", "H100", 1, 13_440 + 58 * 8), ("0.5.4", "RTX4090", 1, 512 + 3072 + 32 + 128),
+        ("0.5.23", "RTX4090", 1, 512 + 6144 + 96 + 128 + 50 * 8),
+        ("0.5.23", "B200", 1, 512 + 24_576 + 1024 + 128 + 74 * 8),
+        ("0.4.7", "H200", 1, 18_432),
+    ],
+)  # fmt: skip
+def test_what_each_release_reserves(release, card, ranks, reserved):
+    """MiB, as server_args.py and memory_hook.py of that release add them up."""
+    machine = parse(f"{ranks}x{card}")
+    asked = Deployment("sglang", release, layout=Layout(tensor=ranks), context=8192)
+    told = {one.name: one for one in accountant.assumptions(model("Llama-3.1-8B-Instruct"), machine, asked)}
+    memory = machine.card.driver_memory / 2**20
+    assert told["mem_fraction_static"].value == pytest.approx((memory - reserved) / memory, abs=0.00051)
+    assert "sglang" in told["mem_fraction_static"].source
+    said = replace(asked, utilization=0.5, max_batched_tokens=512)
+    told = {one.name: one for one in accountant.assumptions(model("Llama-3.1-8B-Instruct"), machine, said)}
+    assert [told[name].value for name in ("mem_fraction_static", "chunked_prefill_size")] == [0.5, 512]
+    assert told["mem_fraction_static"].source == "--mem-fraction-static of the command"
