@@ -1,20 +1,27 @@
 """transformers, LMDeploy and llama.cpp: the engines whose start-ups nobody published in numbers."""
 
+import os
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
+from extras import need
 from hypothesis import given
 from hypothesis import strategies as st
 
 from memserve import model as models
 from memserve.engines.deployment import Deployment, Layout
 from memserve.hardware import parse
+from memserve.memory.calibration import parse_log
 from memserve.model.spec import Quantization
 from memserve_hf.memory import accountant as hf
 from memserve_llamacpp.memory import accountant as llamacpp
 from memserve_lmdeploy.memory import accountant as lmdeploy
 
-GIB = 1024**3
+GIB, MIB = 1024**3, 1024**2
+WEIGHTS = (
+    Path(os.environ.get("MEMSERVE_ENGINES") or Path.home() / ".cache" / "memserve" / "engines") / "weights-1"
+)
 ROOMS = {"hf": (hf, "none"), "lmdeploy": (lmdeploy, "none"), "llamacpp": (llamacpp, "gguf-q8_0")}
 TOKEN_8B = 2 * 32 * 8 * 128 * 2
 """Bytes a token keeps in Llama-3.1-8B: keys and values, 32 layers, 8 heads of 128, two bytes."""
@@ -151,3 +158,34 @@ def test_a_gguf_of_any_type_weighs_its_own_bits(llama):
     stored = Quantization("gguf-q4_1", "gguf", bits=5.0, format="q4_1")
     found = llamacpp.account(replace(llama, quantization=stored), parse("CPU-64GB"), asked("llamacpp"))
     assert found.weights == pytest.approx(llama.parameters * 5 / 8, rel=0.01)
+
+
+@pytest.mark.engine("llamacpp")
+@pytest.mark.parametrize("context", [1024, 4096])
+def test_llamacpp_against_what_it_prints(context, capfd):
+    """SmolLM2 in Q4_1 on a CPU: 92.10 MiB of weights, 22.5 KiB a token, 98.25 and 99.38 MiB to compute."""
+    need("llama_cpp", "llamacpp").Llama(
+        str(file := next((WEIGHTS / "smollm2-gguf").glob("*.gguf"))), n_ctx=context, verbose=True
+    ).close()
+    log, model = parse_log("".join(capfd.readouterr())), models.load(file)
+    told = llamacpp.account(
+        model, parse("CPU-64GB"), asked("llamacpp", model.quantization.method, context=context)
+    )
+    assert (log.backend, log.context, log.kv_bytes) == ("llamacpp", context, told.kv_cache)
+    assert told.weights == pytest.approx(log.weights, rel=0.01)
+    assert told.activation == pytest.approx(log.activation, rel=0.03)
+
+
+@pytest.mark.engine("hf")
+def test_transformers_against_its_own_tensors():
+    """SmolLM2 in float32 on a CPU: the parameters, and the keys and values of two prompts of 256 tokens."""
+    torch, transformers = need("torch", "hf"), need("transformers", "hf")
+    folder = WEIGHTS / "smollm2"
+    network = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    kept = network(torch.ones((2, 256), dtype=torch.long), use_cache=True).past_key_values
+    cache = sum(layer.keys.nbytes + layer.values.nbytes for layer in kept.layers)
+    told = hf.account(
+        models.load(folder), parse("CPU-64GB"), asked("hf", dtype="float32", context=256, concurrency=2)
+    )
+    assert told.weights == pytest.approx(sum(each.nbytes for each in network.parameters()), rel=0.01)
+    assert told.kv_cache == cache
