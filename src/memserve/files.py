@@ -34,6 +34,12 @@ def expanded(path: str) -> str:
     return os.path.expanduser(path)
 
 
+def configured(name: str) -> str:
+    """Where a file of the user's own settings lies: in MEMSERVE_CONFIG_DIR, else the configuration folder."""
+    own = os.environ.get("MEMSERVE_CONFIG_DIR")
+    return f"{own or expanded(os.environ.get('XDG_CONFIG_HOME') or '~/.config') + '/memserve'}/{name}"
+
+
 def lies(path: str) -> bool:
     """Whether something lies at a path; what may not be looked at does, so that whoever opens it says why."""
     try:

@@ -10,6 +10,7 @@ import threading
 import time
 from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from urllib.parse import parse_qs, urlsplit
 
 COMMIT = "a" * 40
 CONFIG = {
@@ -59,7 +60,9 @@ class Handler(BaseHTTPRequestHandler):
     def do_GET(self):
         found = FILE.match(self.path.split("?")[0])
         kind = found[2] if found else ""
-        if kind == "gated":
+        if self.path.startswith("/api/models?"):
+            self.listed()
+        elif kind == "gated":
             self.refuse(403, "GatedRepo")
         elif kind in ("", "missing"):
             self.refuse(404, "RepoNotFound")
@@ -71,6 +74,18 @@ class Handler(BaseHTTPRequestHandler):
             if kind == "slow":
                 time.sleep(20)
             self.answer(kind)
+
+    def listed(self):
+        """Repositories quantized from a model, its makers' and a stranger's."""
+        asked = parse_qs(urlsplit(self.path).query)["filter"][0].removeprefix("base_model:quantized:")
+        name = asked.partition("/")[2]
+        made = (f"RedHatAI/{name}-FP8-dynamic", f"stranger/{name}-AWQ", f"unsloth/{name}-GGUF", "Qwen/other")
+        raw = json.dumps([{"id": one, "sha": COMMIT, "tags": []} for one in made]).encode()
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(raw)))
+        self.end_headers()
+        self.wfile.write(raw)
 
     def beginning(self):
         """The first bytes of the weights, and never the rest."""

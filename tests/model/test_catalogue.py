@@ -14,12 +14,43 @@ IDS = [row["id"] for row in ROWS]
 
 
 def test_size_and_sources():
-    assert len(ROWS) >= 150
+    assert len(ROWS) >= 450
     assert len(set(IDS)) == len(IDS)
     for row in ROWS:
-        assert row["source"] and row["config"]["model_type"], row["id"]
+        assert row["source"] and catalogue.find(row["id"]).config["model_type"], row["id"]
         for checkpoint in row.get("checkpoints", ()):
-            assert {"id", "method", "bits", "source"} <= checkpoint.keys()
+            assert {"id", "method", "source"} <= checkpoint.keys()
+
+
+def test_a_row_shares_the_configuration_of_another_that_has_its_own():
+    for row in ROWS:
+        if "as" in row:
+            base = catalogue.find(row["as"])
+            assert base.id == row["as"], row["id"]
+            assert catalogue.find(row["id"]).config == {**base.config, **row.get("config", {})}
+
+
+def test_words_of_sources_are_written_out():
+    words = set(HEAD["sources"])
+    for row in catalogue.rows():
+        for source in (row.source, *(one.source for one in row.checkpoints)):
+            assert not words & set(source.split("; ")), row.id
+
+
+def _held(name):
+    """Its own weights have at most 8 bits, or a checkpoint that GPU engines or llama.cpp load is known."""
+    row = catalogue.find(name)
+    if row is None:
+        return False
+    read = {"gptq", "awq", "fp8", "w8a8", "w4a16", "nvfp4", "nf4"}
+    own = load(row.id).quantization is not None
+    return own or any(one.method in read or one.method.startswith("gguf") for one in row.checkpoints)
+
+
+def test_most_of_the_models_that_people_run_have_a_checkpoint():
+    run = (files.beside(__file__, "../data/most_run.txt")).split()
+    assert len(run) == 100
+    assert sum(map(_held, run)) >= 90
 
 
 def test_no_alias_means_two_models():

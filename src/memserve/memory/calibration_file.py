@@ -21,20 +21,12 @@ def default_path(name: str = NAME) -> Path:
     """In MEMSERVE_CONFIG_DIR, else in the user's configuration folder."""
     from pathlib import Path
 
-    return Path(_place(name))
-
-
-def _place(name: str) -> str:
-    own = os.environ.get("MEMSERVE_CONFIG_DIR")
-    if own:
-        return f"{own}/{name}"
-    base = os.environ.get("XDG_CONFIG_HOME") or files.expanded("~/.config")
-    return f"{base}/memserve/{name}"
+    return Path(files.configured(name))
 
 
 def exists(name: str = NAME) -> bool:
     """Whether there is one; a folder that may not be read holds none."""
-    return os.access(_place(name), os.F_OK)
+    return os.access(files.configured(name), os.F_OK)
 
 
 def write(file: Path, text: str) -> None:

@@ -7,9 +7,12 @@ from functools import cache
 from typing import Any, NamedTuple
 
 from memserve import files
+from memserve.errors import InvalidInput
 
 GROUPED = frozenset({"gptq", "awq", "w4a16", "w4a8"})
 """Methods whose tools make groups of 128 unless told otherwise, at 8 bits, too."""
+USUAL_BITS = {"fp8": 8, "w8a8": 8, "int8": 8, "gguf-q4_k_m": 4.85, "gguf-q8_0": 8.5}
+"""Bits a weight where a row says none; 4 of all others."""
 _HEAD = re.compile(r'\{"id":"([^"]+)","aliases":\[([^\]]*)\]')
 _VARIED = re.compile(r"[^a-z0-9./@]")
 
@@ -26,6 +29,8 @@ class Checkpoint(NamedTuple):
     """`modelslim`: written for Ascend, and no other engine reads it. Empty: the usual one of its method."""
     block: int | None = None
     """FP8: rows and columns that share a scale; None: a scale for each row or for the whole matrix."""
+    revision: str = ""
+    """The commit that was looked at, where it is known."""
 
 
 class Row(NamedTuple):
@@ -57,14 +62,50 @@ def _file() -> tuple[str, ...]:
     return tuple(files.beside(__file__, "data/catalogue.jsonl").splitlines())
 
 
-def _lines() -> tuple[str, ...]:
-    return _file()[1:]
+OWN = "catalogue.jsonl"
+"""Rows that `memserve models --refresh` wrote among the user's settings; they stand in for those shipped."""
 
 
 @cache
+def _lines() -> tuple[str, ...]:
+    shipped, path = _file()[1:], files.configured(OWN)
+    if not files.lies(path):
+        return shipped
+    rows = {line.split('"', 4)[3]: line for line in shipped}
+    return tuple({**rows, **{row["id"]: _line(row) for row in own(path)}}.values())
+
+
+def own(path: str) -> list[dict[str, Any]]:
+    """The rows of a catalogue that was written here."""
+    try:
+        rows = [json.loads(line) for line in files.text(path).splitlines()]
+        if all(_HEAD.match(_line(row)) and row["source"] and "config" in row for row in rows):
+            return rows
+        why = "a row lacks its id, names, source or config"
+    except (ValueError, KeyError, TypeError, OSError) as error:
+        why = str(error)[:80]
+    raise InvalidInput(f"{path}: {why}", hint="delete it, and write it anew: memserve models --refresh MODEL")
+
+
+def _line(row: dict[str, Any]) -> str:
+    head = {"id": row["id"], "aliases": row["aliases"]}
+    return json.dumps({**head, **row}, ensure_ascii=False, separators=(",", ":"))
+
+
+@cache
+def _head() -> dict[str, Any]:
+    return dict(json.loads(_file()[0]))
+
+
 def dated() -> str:
     """When the rows were read, as the file's first line has it."""
-    return str(json.loads(_file()[0])["date"])
+    return str(_head()["date"])
+
+
+def _source(words: str) -> str:
+    """What the words of a row stand for."""
+    written: dict[str, str] = _head()["sources"]
+    return "; ".join(written.get(word, word) for word in words.split("; "))
 
 
 @cache
@@ -109,11 +150,23 @@ def rows() -> Iterator[Row]:
 @cache
 def _row(number: int) -> Row:
     raw = json.loads(_lines()[number])
+    config = raw.get("config", {})
+    if "as" in raw:
+        alike = _row(_index()[key(raw["as"])])
+        config = {**alike.config, **config}
     return Row(
-        raw["id"], tuple(raw["aliases"]), raw["config"], raw["source"],
-        tuple(Checkpoint(**checkpoint) for checkpoint in raw.get("checkpoints", ())), raw.get("base"),
-        raw.get("pooling"),
+        raw["id"], tuple(raw["aliases"]), config, _source(raw["source"]),
+        tuple(one for written in raw.get("checkpoints", ()) for one in _checkpoints(written)),
+        raw.get("base"), raw.get("pooling"),
     )  # fmt: skip
+
+
+def _checkpoints(written: dict[str, Any]) -> Iterator[Checkpoint]:
+    """A repository's checkpoints: one of each method that it holds."""
+    source = _source(written["source"])
+    for method in written["method"].split():
+        bits = written.get("bits", USUAL_BITS.get(method, 4))
+        yield Checkpoint(**{**written, "method": method, "bits": bits, "source": source})
 
 
 def made_from(name: str) -> tuple[Row, Checkpoint] | None:
