@@ -10,7 +10,16 @@ from memserve.engines.rules.judge import release
 from memserve.hardware import instances
 from memserve.hardware.machine import Machine
 from memserve.model.spec import ModelSpec
-from memserve.plan.candidate import KV, OVERFLOWS, Candidate, Judged, preference, steps, weight_loss
+from memserve.plan.candidate import (
+    KV,
+    OVERFLOWS,
+    Candidate,
+    Checkpoint,
+    Judged,
+    preference,
+    steps,
+    weight_loss,
+)
 from memserve.plan.query import Query
 from memserve.plan.search import pricing
 from memserve.plan.search.checkpoints import loaded
@@ -51,7 +60,7 @@ class Rank:
     def quality(self, candidate: Judged, effort: int) -> tuple[int, ...]:
         """Steps below 16 bits, barely running as one; of equals what exists, runs well, loses least."""
         loss, barely = weight_loss(candidate.checkpoint), cramped(candidate, self.machine)
-        lost = steps(loss, candidate.kv_dtype) + int(barely)
+        lost = steps(loss, candidate.kv_dtype) + int(barely) + self.twice(candidate)
         finer = loss + UNPACKED * int(self.emulated(candidate))
         return (lost, effort, int(barely), KV.get(candidate.kv_dtype, 9), finer)
 
@@ -70,10 +79,19 @@ class Rank:
             return f"it needs a KV cache in {candidate.kv_dtype}"
         if candidate.checkpoint.make and not chosen.checkpoint.make:
             return "its checkpoint would have to be made"
+        if self.twice(candidate) > self.twice(chosen):
+            return "its weights are quantized a second time"
         if self.built(candidate) and not self.built(chosen):
             return f"{candidate.backend} would have to be built for this card"
         emulated = self.emulated(candidate)
         return "no FP8 arithmetic on this card" if emulated else f"{chosen.quantization} is better supported"
+
+    def twice(self, candidate: Judged) -> int:
+        """Steps that the model's own weights have lost before others were made of them."""
+        own = self.model.quantization
+        if own is None or candidate.checkpoint.stored:
+            return 0
+        return steps(weight_loss(Checkpoint(self.model.id, own.method, bits=own.bits)), "auto")
 
     def last_resort(self, candidate: Judged) -> tuple[int, int]:
         """Layers on the host, no batching, float32, a dtype too narrow: not before nothing else fits."""
