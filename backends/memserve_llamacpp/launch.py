@@ -7,10 +7,11 @@ from memserve.engines.install import UNSTATED, install_line, requirements, visib
 from memserve.engines.launch import Launch
 from memserve.errors import InvalidInput
 from memserve.hardware.machine import Machine
+from memserve.memory import formats
 from memserve.memory.weights import Split, stage_bytes, storage
 from memserve.model.spec import ModelSpec
 
-LEVEL = re.compile(r"(?:^|[^a-z0-9])(i?q\d\w*|bf16|f16)(?=\W|$)", re.IGNORECASE)
+LEVEL = re.compile(r"(?:^|[^a-z0-9])(i?q\d\w*|bf16|f16|mxfp4)(?=\W|_|$)", re.IGNORECASE)
 BUILD = "git clone https://github.com/ggml-org/llama.cpp && cd llama.cpp && cmake -B build"
 OLLAMA = "an ollama command says neither context nor offload: its server settles both by what is free"
 SPLIT = 45e9
@@ -18,7 +19,7 @@ SPLIT = 45e9
 
 
 class LlamacppLauncher:
-    """Starts `python -m llama_cpp.server`; `llama-server` for several requests at once and files in parts."""
+    """Starts `python -m llama_cpp.server`; `llama-server` for several requests, parts, experts apart."""
 
     def launch(self, model: ModelSpec, checkpoint: str, machine: Machine, deployment: Deployment) -> Launch:
         """The install line, the command and its environment. A hub id means a file of that repository."""
@@ -31,18 +32,14 @@ class LlamacppLauncher:
         parts = not local and stage_bytes(model, Split(), held, 1)[0] > SPLIT
         install = install_line(backend.rules, deployment, machine.card)
         notes = requirements(backend.rules, deployment, machine.card)
-        layers = (
-            0
-            if on_cpu
-            else None
-            if not deployment.host_layers
-            else len(model.blocks) - deployment.host_layers
-        )
-        if deployment.concurrency > 1 or parts:
+        away = deployment.host_layers
+        mixed = any(block.experts for block in model.blocks)
+        layers = 0 if on_cpu else len(model.blocks) - away if away and not mixed else None
+        if deployment.concurrency > 1 or parts or (mixed and away):
             start: tuple[str, ...] = ("llama-server",)
             options = {
                 "hf-repo": None if local else f"{checkpoint}:{level}", "model": checkpoint if local else None,
-                "n-gpu-layers": 999 if layers is None else layers,
+                "n-gpu-layers": 999 if layers is None else layers, "n-cpu-moe": (mixed and away) or None,
                 "ctx-size": deployment.context * deployment.concurrency,
                 "parallel": deployment.concurrency, "embeddings": embeds or None,
             }  # fmt: skip
@@ -73,13 +70,27 @@ class LlamacppLauncher:
         if not repository and not file:
             raise InvalidInput("the command names no model", hint="write llama-server --model FILE.gguf")
         named, _, level = (repository or file).partition(":")
-        found = LEVEL.search(level or file.rpartition("/")[2])
         return named, Deployment(
             backend="llamacpp", engine_version="", dtype="float16",
-            quantization=f"gguf-{found[1].lower()}" if found else "none",
+            quantization=quantization(level or file.rpartition("/")[2]),
             context=(said.integer("n-ctx") or 0) // said.count("parallel") or UNSTATED,
             options=said.given(),
         )  # fmt: skip
+
+
+def quantization(written: str) -> str:
+    """What a file's or a level's name says; the L and XL of a level hold little more than its M."""
+    found = LEVEL.search(written)
+    if found is None:
+        return "none"
+    level = {"bf16": "f16", "q8_k_xl": "q8_0"}.get(found[1].lower(), found[1].lower())
+    short = re.sub("_x?l$", "", level)
+    for name in (level, f"{short}_m", short):
+        if formats.named(f"gguf-{name}") is not None:
+            return f"gguf-{name}"
+    raise InvalidInput(
+        f"llama.cpp has no level {found[1]!r}", hint="such as Q8_0, Q6_K, Q5_K_M, Q4_K_M, IQ4_XS"
+    )
 
 
 launcher = LlamacppLauncher()

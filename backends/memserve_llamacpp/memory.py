@@ -9,7 +9,7 @@ from memserve.engines.memory import Assumption, Footprint
 from memserve.hardware.machine import GIB, Machine
 from memserve.memory.kv import LayerCache, largest_context, layer_caches, sequence_bytes
 from memserve.memory.weights import Split, Storage, ledger, partition, storage, weight_bytes
-from memserve.model.spec import ModelSpec
+from memserve.model.spec import ModelSpec, parted
 
 ERROR = 0.05
 """The mixtures (q4_k_m) differ by a few percent between models: an estimate."""
@@ -41,7 +41,7 @@ class LlamacppAccountant:
             kv_cache=max(0, min(left, wanted)), kv_tokens=deployment.concurrency * step if sequence else 0,
             max_concurrency=max(0.0, held), error=ERROR,
         )  # fmt: skip
-        if host_layers(model, deployment):
+        if host_layers(model, deployment)[0]:
             taken, there = self.host(model, deployment), host_memory(machine)
             if taken > there:
                 reason = f"{taken / GIB:.2f} GiB stay with the processor, of {there / GIB:.2f} GiB of RAM"
@@ -51,7 +51,7 @@ class LlamacppAccountant:
     def assumptions(self, model: ModelSpec, machine: Machine,
                     deployment: Deployment) -> tuple[Assumption, ...]:  # fmt: skip
         """The host's memory, where layers stay there and nobody said how much it has."""
-        if not host_layers(model, deployment):
+        if not host_layers(model, deployment)[0]:
             return ()
         taken = self.host(model, deployment)
         found = [Assumption("host_memory_gib", round(taken / GIB, 1), "what must be free of the host's RAM")]
@@ -62,19 +62,22 @@ class LlamacppAccountant:
         return tuple(found)
 
     def host(self, model: ModelSpec, deployment: Deployment) -> int:
-        """Bytes that stay with the processor: the first layers, their cache, the token table, the head."""
-        away = host_layers(model, deployment)
-        layers, stem, top, towers = ledger(model).parts(Split(), self._storage(model, deployment))
-        caches = [cache for cache in self._caches(model, deployment)[:away] if cache is not None]
+        """Bytes that stay with the processor: first layers or their experts, the token table, the head."""
+        away, whole = host_layers(model, deployment)
+        held = parted(model, away, whole=whole)[1]
+        layers, stem, top, towers = ledger(held).parts(Split(), self._storage(model, deployment))
+        caches = [cache for cache in self._caches(held, deployment) if cache is not None]
         cache = sequence_bytes(tuple(caches), self._tokens(deployment))
-        return sum(layers[:away]) + stem + top + towers + deployment.concurrency * cache
+        return sum(layers) + stem + top + towers + deployment.concurrency * cache
 
     def largest_context(self, model: ModelSpec, machine: Machine, deployment: Deployment) -> int:
         """The longest context that every wanted request can reach."""
         return largest_context(self, model, machine, deployment)
 
     def _storage(self, model: ModelSpec, deployment: Deployment) -> Storage:
-        return storage(model, deployment.quantization, deployment.dtype)._replace(segments=False)
+        found = storage(model, deployment.quantization, deployment.dtype)._replace(segments=False)
+        rest = facts()["rest_bytes"].get(deployment.quantization)
+        return found._replace(element=rest) if rest else found
 
     def _tokens(self, deployment: Deployment) -> int:
         """Tokens that are set aside for a sequence."""
@@ -86,22 +89,20 @@ class LlamacppAccountant:
 
     def _fullest(self, model: ModelSpec, deployment: Deployment, on_cpu: bool) -> tuple[int, int, int]:
         """Weights and one sequence's cache of the fullest card, and the tokens that are set aside."""
-        held_in, away = self._storage(model, deployment), 0 if on_cpu else host_layers(model, deployment)
-        layers, stem, top, towers = ledger(model).parts(Split(), held_in)
+        held_in, (away, whole) = self._storage(model, deployment), host_layers(model, deployment)
+        kept = model if on_cpu else parted(model, away, whole=whole)[0]
+        layers, stem, top, towers = ledger(kept).parts(Split(), held_in)
         if not on_cpu and not model.tied_embeddings:
-            stem -= round(sum(sum(weight_bytes(w, Split(), held_in)) for w in model.stem))
+            stem -= round(sum(sum(weight_bytes(w, Split(), held_in)) for w in kept.stem))
         tokens, stages = self._tokens(deployment), deployment.layout.pipeline
-        caches = self._caches(model, deployment)
-        found, start = [], away
-        for stage, size in enumerate(partition(len(layers) - away, stages)):
+        caches = self._caches(kept, deployment)
+        found, start = [], 0
+        for stage, size in enumerate(partition(len(layers), stages)):
             last = stage == stages - 1
-            own = sum(layers[start : start + size])
-            if not away:
-                own += (stem + towers) * (not stage) + (
-                    top + stem * (model.tied_embeddings and stages > 1)
-                ) * last
-            kept = tuple(cache for cache in caches[start : start + size] if cache is not None)
-            found.append((own, 0 if model.encoder_only else sequence_bytes(kept, tokens)))
+            own = sum(layers[start : start + size]) + (stem + towers) * (not stage)
+            own += (top + stem * (model.tied_embeddings and stages > 1)) * last
+            held = tuple(cache for cache in caches[start : start + size] if cache is not None)
+            found.append((own, 0 if model.encoder_only else sequence_bytes(held, tokens)))
             start += size
         most = max(found, key=lambda pair: pair[0] + deployment.concurrency * pair[1])
         return *most, tokens
@@ -115,11 +116,18 @@ class LlamacppAccountant:
         return 4 * batch * widest + mask
 
 
-def host_layers(model: ModelSpec, deployment: Deployment) -> int:
-    """Layers that stay with the processor: the planner's choice, or what `-ngl N` of a command leaves."""
-    said = deployment.option("n-gpu-layers") or ""
-    layers = len(model.blocks)
-    return layers - int(said) if said.isdigit() and int(said) <= layers else deployment.host_layers
+def host_layers(model: ModelSpec, deployment: Deployment) -> tuple[int, bool]:
+    """Layers that stay with the processor, and whether all of them does, not their experts alone.
+
+    It is the planner's choice, or what `-ngl N`, `--n-cpu-moe N` or `--cpu-moe` of a command leave.
+    """
+    layers, said = len(model.blocks), deployment.option("n-gpu-layers") or ""
+    if said.isdigit() and int(said) <= layers:
+        return layers - int(said), True
+    experts = deployment.option("n-cpu-moe") or ""
+    if experts.isdigit() or deployment.option("cpu-moe") == "true":
+        return min(int(experts or layers), layers), False
+    return deployment.host_layers, False
 
 
 def host_memory(machine: Machine) -> int:

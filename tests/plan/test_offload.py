@@ -8,10 +8,12 @@ import pytest
 
 import memserve
 from memserve.engines import installed
-from memserve.errors import DoesNotFit
+from memserve.errors import DoesNotFit, InvalidInput, UnknownName
 from memserve.hardware import parse
 from memserve.hardware.machine import GIB
 from memserve.memory import Split, stage_bytes, storage
+from memserve.model import load
+from memserve.model.spec import parted
 from memserve.plan.library import answered
 from memserve.plan.query import Query
 from memserve.plan.search.judging import held
@@ -81,3 +83,48 @@ def test_what_is_passed_over_is_said_truly() -> None:
 def test_a_command_is_judged_by_the_layers_that_it_puts_on_the_card(layers: int, fits: bool) -> None:
     plan = memserve.plan.check(f"{CHECKED} {layers}", "1xRTX4090")
     assert (plan.fits, plan.not_counted) == (fits, ())
+
+
+@pytest.mark.parametrize("model", ["qwen3-30b-a3b", "gpt-oss-120b", "glm-4.5-air", "deepseek-v2-lite"])
+def test_of_a_mixture_the_experts_go_first_and_attention_stays(model: str) -> None:
+    spec = load(model)
+    for away in (0, 1, len(spec.blocks) // 2, len(spec.blocks)):
+        cards, host = parted(spec, away)
+        assert cards.parameters + host.parameters == spec.parameters + sum(w.parameters for w in spec.stem)
+        assert {w.part for block in host.blocks for w in block.weights} <= {"expert"}
+        assert [block.mixer for block in cards.blocks] == [block.mixer for block in spec.blocks]
+    whole = parted(spec, 2, whole=True)
+    assert len(whole[0].blocks) == len(spec.blocks) - 2 and not whole[0].stem
+
+
+def test_a_mixture_is_started_with_its_experts_apart() -> None:
+    plan = memserve.plan.best("gpt-oss-120b", "1xRTX4090", offload=True)
+    words = list(plan.command)
+    assert plan.quantization == "gguf-mxfp4" and words[words.index("--n-gpu-layers") + 1] == "999"
+    assert words[words.index("--n-cpu-moe") + 1] == str(plan.deployment.host_layers)
+    assert "the experts of" in str(plan)
+    where = words.index("--n-cpu-moe")
+    every = memserve.plan.check([*words[:where], "--cpu-moe", *words[where + 2 :]], "1xRTX4090")
+    assert every.memory_gib_per_card["weights"] < plan.memory_gib_per_card["weights"] / 4
+
+
+@pytest.mark.parametrize(
+    ("level", "held"),
+    [("Q8_0", "q8_0"), ("Q4_K_M", "q4_k_m"), ("UD-Q4_K_XL", "q4_k_m"), ("Q6_K_L", "q6_k"),
+     ("Q8_K_XL", "q8_0"), ("IQ4_XS", "iq4_xs"), ("Q3_K_L", "q3_k_l"), ("Q2_K_XL", "q2_k"), ("BF16", "f16")],
+)  # fmt: skip
+@pytest.mark.parametrize(
+    "repository", ["unsloth/Qwen3-8B-GGUF", "bartowski/Qwen_Qwen3-8B-GGUF", "mradermacher/Qwen3-8B-i1-GGUF"]
+)
+def test_every_level_of_anybodys_repository_is_read(repository: str, level: str, held: str) -> None:
+    plan = memserve.plan.check(f"llama-server -hf {repository}:{level} -c 8192", "1xRTX3090")
+    assert plan.quantization == f"gguf-{held}"
+    assert plan.model.parameters == load("qwen3-8b").parameters
+
+
+def test_what_is_no_level_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with pytest.raises(InvalidInput, match="no level 'Q9_Z'"):
+        memserve.plan.check("llama-server -hf unsloth/Qwen3-8B-GGUF:Q9_Z -c 8192", "1xRTX3090")
+    with pytest.raises(UnknownName):
+        memserve.plan.check("llama-server -hf unsloth/Nobodys-Model-9B-GGUF:Q4_K_M -c 8192", "1xRTX3090")

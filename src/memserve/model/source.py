@@ -28,6 +28,8 @@ POOLING = {
     "pooling_mode_max_tokens": "max", "pooling_mode_weightedmean_tokens": "weighted_mean",
 }  # fmt: skip
 
+GGUF = "gguf-q4_k_m"
+"""What a repository of GGUF files is opened with unless told otherwise."""
 STORED_AS = {"nf4": "bitsandbytes", "int8": "bitsandbytes", "w4a16": "compressed-tensors",
              "w8a8": "compressed-tensors", "fp8": "compressed-tensors"}  # fmt: skip
 """`quant_method` that a checkpoint of this kind usually writes."""
@@ -113,7 +115,7 @@ def _quantized(text: str) -> ModelSpec | None:
     """A checkpoint that the catalogue lists under its 16-bit model: that model's shapes, held as listed."""
     listed = catalogue.made_from(text)
     if listed is None:
-        return None
+        return _gguf_of(text)
     row, checkpoint = listed
     written = checkpoint.format or STORED_AS.get(checkpoint.method, checkpoint.method)
     group = checkpoint.group_size or catalogue.usual_group(checkpoint.method)
@@ -122,6 +124,22 @@ def _quantized(text: str) -> ModelSpec | None:
     note = f"shapes of {row.id}, {checkpoint.bits:g} bits as {checkpoint.method}: its own config was not read"
     base = find(row.id)
     return replace(base, id=checkpoint.id, quantization=stored, source=checkpoint.source, notes=(note,))
+
+
+def _gguf_of(text: str) -> ModelSpec | None:
+    """A repository of GGUF files named after a model that is known: that model's shapes."""
+    owner, _, name = text.partition("/")
+    bare = re.sub(r"([-_.](i1|qat))?[-_.]gguf$", "", name, flags=re.IGNORECASE)
+    for known in (bare, bare.partition("_")[2], bare.replace("_", "/", 1)) if owner and bare != name else ():
+        row = catalogue.find(known) if known else None
+        if row is not None:
+            base, note = (
+                find(row.id),
+                f"shapes of {row.id}, by the repository's name: its files were not read",
+            )
+            stored = Quantization(GGUF, GGUF, 4.85)
+            return replace(base, id=text, quantization=stored, source=row.source, notes=(note,))
+    return None
 
 
 def _remote(name: str) -> ModelSpec:

@@ -7,7 +7,7 @@ come from one inventory and cannot disagree.
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from math import prod
 from typing import Any, Literal, TypeAlias, TypeVar
@@ -79,6 +79,9 @@ class Block:
     weights: tuple[Weight, ...]
     experts: int = 0
     experts_per_token: int = 0
+
+
+NOTHING = Mixer("none")
 
 
 @dataclass(frozen=True)
@@ -177,6 +180,34 @@ def _idle(block: Block) -> int:
         return 0
     routed = sum(w.parameters for w in block.weights if w.part == "expert")
     return routed - routed * block.experts_per_token // block.experts
+
+
+def parted(model: ModelSpec, away: int, *, whole: bool = False) -> tuple[ModelSpec, ModelSpec]:
+    """What the cards hold and what the host does, of a model whose first layers are on the host.
+
+    Of a mixture of experts only their experts are, unless `whole`: attention and the cache stay on the cards.
+    """
+    return remembered(model, ("parted", away, whole), lambda: _parted(model, away, whole))
+
+
+def _experts(block: Block, wanted: bool) -> tuple[Weight, ...]:
+    return tuple(weight for weight in block.weights if (weight.part == "expert") == wanted)
+
+
+def told_away(model: ModelSpec, away: int) -> str:
+    """`parted` in words."""
+    mixed = any(block.experts for block in model.blocks)
+    return f"{'the experts of ' * mixed}{away} of {len(model.blocks)} layers on the host"
+
+
+def _parted(model: ModelSpec, away: int, whole: bool) -> tuple[ModelSpec, ModelSpec]:
+    if whole or not any(block.experts for block in model.blocks):
+        kept = replace(model, blocks=model.blocks[away:], stem=(), top=(), towers=()) if away else model
+        return kept, replace(model, blocks=model.blocks[:away])
+    first = model.blocks[:away]
+    go = tuple(replace(block, mixer=NOTHING, weights=_experts(block, True)) for block in first)
+    stay = tuple(Block(block.mixer, _experts(block, False)) for block in first)
+    return replace(model, blocks=(*stay, *model.blocks[away:])), replace(model, blocks=go, top=(), towers=())
 
 
 T = TypeVar("T")

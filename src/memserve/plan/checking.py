@@ -80,6 +80,10 @@ def cures(plan: Plan, launched: Sequence[str]) -> Iterator[str]:
                 yield f"{' '.join(changed)}: it runs"
 
 
+AWAY = ("n-gpu-layers", "n-cpu-moe", "cpu-moe")
+"""Options that say what stays on the host."""
+
+
 def _forms(plan: Plan) -> Iterator[Deployment]:
     """What a command's author would try: a shorter context, another cache, more cards, another release."""
     backend, asked, card = installed.named(plan.backend), plan.deployment, plan.machine.card
@@ -95,7 +99,7 @@ def _forms(plan: Plan) -> Iterator[Deployment]:
     if card.vendor in rules["serves"].get("host_layers", ()):
         from memserve.plan.search.judging import offloaded
 
-        rest = tuple(pair for pair in asked.options if pair[0] != "n-gpu-layers")
+        rest = tuple(pair for pair in asked.options if pair[0] not in AWAY)
         yield offloaded(backend, plan.model, plan.machine, replace(asked, options=rest))[0]
     for row in offered(rules):
         yield replace(asked, engine_version=str(row["version"]))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from memserve.hardware.machine import GIB
+from memserve.model.spec import told_away
 from memserve.plan.page import Section, bar
 
 if TYPE_CHECKING:
@@ -105,7 +106,7 @@ def facts(plan: Plan) -> Iterator[Row]:
         words = f"tensor {layout.tensor} x pipeline {layout.pipeline} x data {layout.data}"
         away = plan.deployment.host_layers
         words += ", whole experts per card" if layout.expert else ""
-        yield "layout", words + (f", {away} of {len(plan.model.blocks)} layers on the host" if away else "")
+        yield "layout", words + (f", {told_away(plan.model, away)}" if away else "")
     largest = f" (at most {plan.largest_context})" if plan.largest_context else ""
     yield "context", f"{plan.context} tokens{largest}"
     if plan.footprint is not None:

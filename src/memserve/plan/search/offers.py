@@ -84,7 +84,7 @@ DTYPES = {
     "float32": ("bfloat16", "float16"),
 }
 """What to compute in, by the dtype of the checkpoint: the first that the rules allow."""
-EXOTIC = frozenset({"nvfp4", "mxfp4", "w4a8"})
+EXOTIC = frozenset({"nvfp4", "mxfp4", "w4a8", "gguf-mxfp4"})
 """Planned only where a checkpoint is known, when asked for, or where nothing else runs well."""
 CARDS_OF_A_NODE = 8
 AMPLE = 4

@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 from memserve.engines import installed
 from memserve.engines.rules.judge import offered, subject
 from memserve.hardware.machine import Machine
-from memserve.model.spec import ModelSpec
+from memserve.model.spec import ModelSpec, told_away
 from memserve.plan.candidate import BELOW_4_BIT, WEIGHTS, Candidate, steps, weight_loss
 from memserve.plan.plan import Plan
 from memserve.plan.query import Query
@@ -232,8 +232,8 @@ def _offloaded(model: ModelSpec, machine: Machine, query: Query) -> Iterator[str
         best = _best(model, machine, replace(query, backend=name, offload=True))
         if best is not None and best.deployment.host_layers:
             rate = pricing.speed(loaded(model, best.checkpoint), machine, best, query.concurrency, query.job)
-            away = f"{best.deployment.host_layers} of {len(model.blocks)} layers on the host"
-            yield (f"--offload: {_named(best)} fits with {away}, "
+            away = best.deployment.host_layers
+            yield (f"--offload: {_named(best)} fits with {told_away(model, away)}, "
                    f"about {rate.output_tokens_per_s.likely:.2g} tokens/s")  # fmt: skip
 
 

@@ -12,7 +12,7 @@ from memserve import files
 from memserve.engines.speed import EngineSpeed
 from memserve.hardware.machine import Card, Machine
 from memserve.memory import calibration_file
-from memserve.model.spec import ModelSpec
+from memserve.model.spec import ModelSpec, parted
 from memserve.speed import result
 from memserve.speed.result import Range, Speed
 from memserve.speed.roofline import layout, queueing, shape, step
@@ -127,13 +127,13 @@ def predict(model: str | PathLike[str] | ModelSpec, gpus: str | Machine, *, back
     """
     load = queueing.Load(input_tokens, output_tokens, options.pop("prefix_tokens", 0.0))
     spec, machine, away = _spec(model), _machine(gpus), options.pop("host_layers", 0)
-    on_cards = replace(spec, blocks=spec.blocks[away:], stem=(), top=()) if away else spec
+    on_cards, on_host = parted(spec, away)
     situation = situate(
         shape.of(on_cards), machine, backend, load, concurrency, engine_version=engine_version,
         quantization=quantization, tensor_parallel=tensor_parallel, **options,
     )  # fmt: skip
     found = judge(situation)
-    return with_host(found, shape.of(replace(spec, blocks=spec.blocks[:away])), situation) if away else found
+    return with_host(found, shape.of(on_host), situation) if away else found
 
 
 def with_host(found: Speed, held: shape.Shape, situation: Situation) -> Speed:
