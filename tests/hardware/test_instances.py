@@ -91,7 +91,23 @@ def test_yuan_where_only_yuan_are_asked():
 def test_the_names_of_google_cloud(name, card, cards):
     machine = parse(name)
     assert (machine.card.name, machine.cards) == (card, cards)
-    assert machine.host_memory and machine.usd_per_hour is None
+    assert machine.host_memory and machine.usd_per_hour
+
+
+def test_a_host_costs_with_the_cards_that_are_put_into_it():
+    alone = parse("n1-standard-8").usd_per_hour
+    assert parse("n1-standard-8+1xT4").usd_per_hour == pytest.approx(alone + 0.35)
+    assert parse("n1-standard-8+2xV100-16GB").usd_per_hour == pytest.approx(alone + 2 * 2.48)
+    assert parse("n1-standard-8+1xP100").usd_per_hour is None
+
+
+def test_reserved_instances_have_a_price_of_their_own():
+    machine = parse("2xp5.48xlarge@reserved")
+    assert (machine.usd_per_hour, machine.cards) == (2 * 39.33, 16)
+    assert "Capacity Blocks" in instances.rent(machine).source
+    for unknown in ("g6.xlarge@reserved", "8xH100@reserved", "p5.48xlarge@spot"):
+        with pytest.raises(InvalidInput, match="not a price"):
+            parse(unknown)
 
 
 @pytest.mark.parametrize(

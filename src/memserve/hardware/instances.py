@@ -1,5 +1,6 @@
 """Instance types that clouds rent, with dated prices: data/instances.json."""
 
+from dataclasses import replace
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -72,6 +73,26 @@ def machine(name: str, nodes: int = 1) -> Machine:
         network=found.card.network if nodes > 1 else None, rent=_rent(found, nodes, found.cards * nodes),
         origin=found.name, notes=(f"{found.name} is {what} ({found.cloud})",),
     )  # fmt: skip
+
+
+def on_terms(wanted: Machine, terms: str) -> Machine | None:
+    """The same instances at the price of other terms (`reserved`, `past`); None where nobody states one."""
+    rows = _rows().get(wanted.origin.lower(), ())
+    row = next((row for row in rows if row["kind"] == terms.strip().lower()), None)
+    if row is None or "usd_per_hour" not in row:
+        return None
+    found = _instance(row)._replace(usd_per_hour=row["usd_per_hour"])
+    return replace(wanted, rent=_rent(found, wanted.nodes, wanted.cards))
+
+
+def attached(host: Machine, cards: Machine) -> Rent:
+    """What a host costs with cards put into it, where both prices stand in the list."""
+    own, rows = rent(host), files.table(__file__, "data/instances.json")["attached"]
+    price = next((row["usd_per_hour"] for row in rows if row["card"] == cards.card.name), None)
+    if price is None or own.usd_per_hour is None:
+        return own._replace(usd_per_hour=None, source=APART)
+    said = f"{own.source}; and {price} $ for each {cards.card.name}"
+    return own._replace(usd_per_hour=own.usd_per_hour + price * cards.cards, cards=cards.cards, source=said)
 
 
 def rent(wanted: Machine) -> Rent:

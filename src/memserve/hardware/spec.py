@@ -36,13 +36,17 @@ def parse(spec: str) -> Machine:
 
 def _priced(where: str, price: str, text: str) -> Machine:
     """A machine at the caller's own price: dollars an hour for all of it."""
+    machine = parse(where)
     try:
         usd = float(price)
     except ValueError:
         usd = -1.0
+    on_terms = instances.on_terms(machine, price) if usd < 0 else None
+    if on_terms is not None:
+        return on_terms
     if not 0 <= usd < MOST_USD:
-        raise InvalidInput(f"not a price: {_short(text)!r}", hint="8x910B4@12.5 is 12.5 $ an hour for all 8")
-    machine = parse(where)
+        hint = "8x910B4@12.5 is 12.5 $ an hour for all 8; p5.48xlarge@reserved is priced as reserved"
+        raise InvalidInput(f"not a price: {_short(text)!r}", hint=hint)
     return replace(machine, rent=Rent(usd, cards=machine.cards, share=1.0, source=GIVEN))
 
 
@@ -140,8 +144,8 @@ def _sum(text: str) -> Machine:
     machines = [parse(part) for part in re.split(r"[,;+&]", text)]
     first = machines[0]
     if first.card.vendor == "cpu" and instances.knows(first.origin) and len(machines) == 2:
-        unpriced = instances.rent(first)._replace(source=instances.APART)
-        return replace(machines[1], host_memory=first.host_memory, rent=unpriced, origin=first.origin)
+        together = instances.attached(first, machines[1])
+        return replace(machines[1], host_memory=first.host_memory, rent=together, origin=first.origin)
     if any(m.card != first.card or m.nodes != 1 for m in machines):
         kinds = ", ".join(f"{m.cards}x{m.card.name}" for m in machines)
         raise InvalidInput(
