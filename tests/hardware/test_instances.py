@@ -125,6 +125,12 @@ def test_an_instance_without_cards_is_a_cpu(name, gib):
     assert machine.card.vendor == "cpu" and machine.card.memory == machine.host_memory == gib * 2**30
 
 
+def test_the_processor_at_hand_is_no_rented_one():
+    for here in ("cpu", "CPU-256GB"):
+        assert instances.rent(parse(here)).usd_per_hour is None
+    assert parse("t3.xlarge").usd_per_hour == 0.1664
+
+
 def test_more_cores_read_faster():
     small, large = parse("t3.medium").card, parse("n1-standard-32").card
     assert small.bandwidth < large.bandwidth and small.flops["float32"] < large.flops["float32"]

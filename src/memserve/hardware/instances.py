@@ -12,6 +12,7 @@ from memserve.hardware.machine import GIB, Card, Machine, Rent
 
 CPU = "CPU"
 APART = "the price of a host and of the cards in it stand apart in the list: give your own with @"
+OWN = "the processor at hand: nobody is paid for it"
 UNSOLD = "no instance with these cards is priced in memserve's data"
 
 
@@ -99,6 +100,8 @@ def rent(wanted: Machine) -> Rent:
     """What the cards named cost an hour, and as a part of what; no figure where nobody sells them."""
     if wanted.rent is not None:
         return wanted.rent
+    if wanted.card.vendor == "cpu":
+        return Rent(source=OWN)
     return _cheapest(wanted.card.name, wanted.cards_per_node, wanted.nodes) or Rent(source=UNSOLD)
 
 
