@@ -9,7 +9,7 @@ from memserve import files
 from memserve.errors import InvalidInput, UnknownName
 from memserve.model import catalogue, load
 
-HEAD, *ROWS = map(json.loads, files.beside(catalogue.__file__, "data/catalogue.jsonl").splitlines())
+HEAD, *ROWS = map(json.loads, catalogue.shipped())
 IDS = [row["id"] for row in ROWS]
 
 

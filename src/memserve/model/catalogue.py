@@ -58,8 +58,10 @@ def key(name: str) -> str:
 
 
 @cache
-def _file() -> tuple[str, ...]:
-    return tuple(files.beside(__file__, "data/catalogue.jsonl").splitlines())
+def shipped() -> tuple[str, ...]:
+    """The file's lines; `~` in a checkpoint's id is the row's own name without its owner."""
+    lines = files.beside(__file__, "data/catalogue.jsonl").splitlines()
+    return tuple(line.replace("~", line.split('"', 4)[3].rpartition("/")[2]) for line in lines)
 
 
 OWN = "catalogue.jsonl"
@@ -68,10 +70,10 @@ OWN = "catalogue.jsonl"
 
 @cache
 def _lines() -> tuple[str, ...]:
-    shipped, path = _file()[1:], files.configured(OWN)
+    lines, path = shipped()[1:], files.configured(OWN)
     if not files.lies(path):
-        return shipped
-    rows = {line.split('"', 4)[3]: line for line in shipped}
+        return lines
+    rows = {line.split('"', 4)[3]: line for line in lines}
     return tuple({**rows, **{row["id"]: _line(row) for row in own(path)}}.values())
 
 
@@ -94,7 +96,7 @@ def _line(row: dict[str, Any]) -> str:
 
 @cache
 def _head() -> dict[str, Any]:
-    return dict(json.loads(_file()[0]))
+    return dict(json.loads(shipped()[0]))
 
 
 def dated() -> str:
