@@ -1,7 +1,7 @@
 """Fits the speed model's constants, the engines' speed.json, on published measurements. Needs numpy, scipy.
 
     python benchmarks/fit_speed.py            fit, then write the constants and the ranges
-    python benchmarks/fit_speed.py --check    also leave out cards, models and sources in turn (20 minutes)
+    python benchmarks/fit_speed.py --check    also leave out cards, models and sources in turn (minutes)
     python benchmarks/fit_speed.py --quick    print what models and cards left out give, and write nothing
 
 Every constant has a prior (what a profile of such an engine shows) and a width in log space; rows pull it
@@ -22,22 +22,24 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import speed_arrays
 import speed_rows
-from speed_search import SERVERS, fit, mean, predictor
+from speed_search import SERVERS, fit, mean
 
 from memserve import registry
-from memserve.speed.roofline import forecast, layout, step
+from memserve.speed.roofline import forecast, layout, queueing
 from memserve.speed.roofline.layout import UNKNOWN
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from speed_arrays import Record
     from speed_rows import Row
     from speed_search import Key, Values
 
 SHARED = Path(__file__).parents[1] / "src" / "memserve" / "speed" / "data" / "constants.json"
 LEFT_OUT = Path(__file__).with_name("speed_left_out.json")
-DATE = "2026-11-20"
+DATE = "2026-11-30"
 
 SHARED_PRIORS = {
     "weights": (0.82, 0.1, (0.6, 0.92)),
@@ -63,7 +65,7 @@ ENGINE_PRIORS = {
     "overlap": (0.2, 0.2, (1e-3, 1.0)),
 }
 """Narrow: most of them are told apart by one or two models only, so a wide prior learns those by heart."""
-OTHER_PRIORS = {
+OTHER_PRIORS: dict[str, dict[str, tuple[Any, ...]]] = {
     "fused": {
         "weights": (0.85, 0.1, (0.6, 0.95)), "unpack": (0.95, 0.05, (0.5, 1.0)), "layer_s": (35e-6, 0.4),
         "reduce_s": (60e-6, 0.6), "sequence_s": (60e-6, 0.7),
@@ -76,15 +78,39 @@ OTHER_PRIORS = {
         "weights": (0.8, 0.1), "layer_s": (0.6e-3, 0.3), "quantized_layer_s": (0.6e-3, 0.6),
         "expert_s": (3e-3, 1.0), "sequence_s": (50e-6, 0.7), "prefill": (0.4, 0.3), "cache": (0.1, 0.7),
     },
-    "ascend": {
-        "weights": (0.5, 0.3), "cache": (0.5, 0.3), "layer_s": (0.15e-3, 0.7), "expert_s": (0.1e-3, 0.7),
-        "prompt_s": (0.3e-3, 0.7), "reduce_s": (50e-6, 0.7), "step_s": (2e-3, 0.7),
-        "sequence_s": (20e-6, 0.7), "prefill": (0.4, 0.3), "gemm": (0.4, 0.3), "unpack": (0.8, 0.3),
-    },
 }  # fmt: skip
+NPU_PRIORS: dict[str, dict[str, tuple[Any, ...]]] = {
+    "mindie": {
+        "cache": (0.6, 0.3, (0.05, 0.95)), "gemm": (0.4, 0.4, (0.05, 0.95)),
+        "prefill": (0.4, 0.4, (0.05, 0.95)),
+        "quantized_layer_s": (0.3e-3, 0.7), "sequence_s": (50e-6, 0.7), "prompt_s": (0.5e-3, 0.3),
+        "first_s": (0.03, 0.5), "first_layer_s": (0.5e-3, 0.5),
+    },
+    "ascend": {
+        "cache": (0.6, 0.3, (0.05, 0.95)), "gemm": (0.4, 0.4, (0.05, 0.95)),
+        "prefill": (0.4, 0.4, (0.05, 0.95)),
+        "unpack": (0.5, 0.5, (0.05, 1.0)), "expert_s": (0.3e-3, 0.7), "latent_s": (0.1e-3, 0.7),
+        "quantized_layer_s": (0.3e-3, 0.7), "sequence_s": (50e-6, 0.7), "prompt_s": (0.5e-3, 0.5),
+        "expert_prompt_s": (0.3e-3, 0.5), "first_s": (0.03, 0.5), "queue": (0.05, 0.3),
+        "first_layer_s": (0.5e-3, 0.5), "first_expert_s": (1e-3, 0.7), "first_latent_s": (1e-3, 0.7),
+    },
+    "generation eager": {"layer_s": (20.0, 0.5), "sequence_s": (2.0, 0.7), "step_s": (3.0, 0.7)},
+}  # fmt: skip
+"""What of Ascend is not set by hand: bandwidth, launches, HCCL's waits and steps of a dense model are."""
 BURST_PRIORS = {"short": (4.0, 0.5), "crowd": (1.2, 0.3), "tail": (6.0, 0.5)}
 """What only tests show that send everything at once; such rows calibrate nothing else."""
-FIRST_PRIORS = {"first_s": (0.03, 0.7), "queue": (0.2, 0.8)}
+FIRST_PRIORS = {
+    "first_s": (0.02, 0.4), "queue": (0.05, 0.2), "polls": (2.0, 0.5), "reads": (0.9, 0.2),
+    "first_layer_s": (0.2e-3, 0.7), "first_expert_s": (0.5e-3, 0.7), "first_latent_s": (1e-3, 0.7),
+}  # fmt: skip
+FIRST_OWN = {
+    ("sglang", "polls"): (5.0, 0.7),
+    ("generation trtllm 0", "first_s"): (0.1, 0.7),
+    ("generation trtllm 1.0", "first_s"): (2.5, 0.5),
+    ("generation trtllm 1.1", "first_s"): (1.0, 0.3),
+    ("generation trtllm 1.1", "first_latent_s"): (1.3, 0.4),
+}
+"""SGLang's published tests look for new requests every 10 or 30 steps."""
 HOST_PRIORS = {
     "layer_s": (0.05, 0.7),
     "quantized_layer_s": (0.05, 0.7),
@@ -106,86 +132,106 @@ SOURCE = (
 
 
 def calibrate(
-    rows: Sequence[Row], rounds: int = 18, near: Values | None = None, whole: Sequence[Row] = ()
+    rows: Record, rounds: int = 18, near: Values | None = None, whole: Record | None = None
 ) -> Values:
-    """All constants: the servers together, then each other class, then the time to the first token.
+    """All constants: the servers together, each other class, and what only first tokens show.
 
     `near` are values to begin at; a class that has all its rows of `whole` keeps them as they are.
     """
-    near, found, full = near or {}, _by_engine(rows), _by_engine(whole)
-    same = {engine for engine, own in full.items() if len(own) == len(found[engine])}
-    if same.issuperset(SERVERS):
-        values = {key: value for key, value in near.items() if key[0] not in OTHER_PRIORS}
-    else:
-        served = [row for name in SERVERS for row in found[name] if row.figure in {"tpot", "throughput"}]
-        values = _servers([row for row in served if not speed_rows.burst(row)], rounds, near)
-        at_once = [row for row in served if speed_rows.burst(row)]
-        values = _class(at_once, "default", BURST_PRIORS, values, rounds, near, keep=False)
+    near = near or {}
+    rows = rows.part([speed_rows.unfit(row) is None for row in rows.row])
+    same = _untouched(rows, whole)
+    kept = {"card pascal", *_scopes(same)}
+    by_hand = [(scope, name) for scope, name in near if scope in NPU_PRIORS and name not in NPU_PRIORS[scope]]
+    values = {key: value for key, value in near.items() if key[0] in kept or key in by_hand}
+    if "vllm" not in same:
+        values |= _servers(rows.part(np.isin(rows.engine, SERVERS)), rounds, near)
+    ipex = np.array([row.backend == "ipex" for row in rows.row])
     for engine, priors in OTHER_PRIORS.items():
-        timed = [row for row in found[engine] if row.figure != "ttft" and row.backend != "ipex"]
-        values = _class(timed, engine, priors, values, rounds, near, engine in same)
-    hosts = [row for row in found["hf"] if row.backend == "ipex"]
-    values = _class(hosts, "card cpu", HOST_PRIORS, values, rounds, near, "hf" in same)
-    for engine in found:
-        first = [row for row in found[engine] if row.figure == "ttft" and not speed_rows.burst(row)]
-        values = _class(first, engine, FIRST_PRIORS, values, 10, near, engine in same)
+        chosen = (rows.engine == engine) & (rows.figure != "ttft") & ~ipex
+        if engine not in same:
+            values = _class(rows.part(chosen), {engine: priors}, values, rounds, near)
+    if "hf" not in same:
+        values = _class(rows.part(ipex), {"card cpu": HOST_PRIORS}, values, rounds, near)
+    if "ascend" not in same:
+        values = _class(
+            rows.part(np.isin(rows.engine, ("ascend", "mindie"))), NPU_PRIORS, values, rounds, near
+        )
     return values
 
 
-def _by_engine(rows: Sequence[Row]) -> dict[str, list[Row]]:
-    found: dict[str, list[Row]] = defaultdict(list)
-    for row in rows:
-        if speed_rows.unfit(row) is None:
-            found[speed_rows.situation(row).engine].append(row)
-    return found
+def _untouched(rows: Record, whole: Record | None) -> set[str]:
+    """Engines of which nothing is left out; those that are fitted together stay together."""
+    if whole is None:
+        return set()
+    full = Counter(row.id for row in whole.row if speed_rows.unfit(row) is None)
+    gone = {row.id for row in whole.row} - {row.id for row in rows.row}
+    missing = {e for e, row in zip(whole.engine, whole.row, strict=True) if row.id in gone and row.id in full}
+    together = (set(SERVERS), {"ascend", "mindie"})
+    missing |= {engine for group in together if group & missing for engine in group}
+    return set(map(str, whole.engine)) - set(map(str, missing))
 
 
-def _class(
-    rows: Sequence[Row], scope: str, priors: dict[str, tuple[Any, ...]], values: Values, rounds: int,
-    near: Values, keep: bool,
-) -> Values:  # fmt: skip
-    """One class's own constants: fitted, kept, or left at the defaults where no row is there."""
-    wanted = {(scope, name): prior for name, prior in priors.items()}
-    if keep and near:
-        return values | {key: near[key] for key in wanted if key in near}
-    return fit(rows, wanted, values, rounds, near) if rows else values
+def _scopes(same: set[str]) -> set[str]:
+    """The scopes of values that belong to these engines alone."""
+    shared = {"default", "card blackwell", "card ampere", "generation vllm 0.11"}
+    shared |= {scope for scope, _ in FIRST_OWN} | set(SERVERS)
+    own = {"vllm": shared, "hf": {"hf", "card cpu"}, "ascend": set(NPU_PRIORS)}
+    return {scope for engine in same for scope in own.get(engine, {engine})} - ({"sglang", "trtllm"} - shared)
 
 
-def _servers(rows: Sequence[Row], rounds: int, near: Values) -> Values:
+def _class(rows: Record, priors: dict[str, dict[str, tuple[Any, ...]]], values: Values, rounds: int,
+           near: Values) -> Values:  # fmt: skip
+    """Some scopes' own constants; left at the defaults where no row is there."""
+    wanted = {(scope, name): prior for scope, known in priors.items() for name, prior in known.items()}
+    return fit(rows, wanted, values, rounds, near) if len(rows.value) else values
+
+
+def _servers(rows: Record, rounds: int, near: Values) -> Values:
+    """Time per token and throughput first; then, those held, what only first tokens show."""
+    at_once = np.array([speed_rows.burst(row) for row in rows.row])
+    first = rows.figure == "ttft"
     priors: dict[Key, tuple[Any, ...]] = {("default", name): prior for name, prior in SHARED_PRIORS.items()}
     for engine in SERVERS:
         priors |= {(engine, name): prior for name, prior in ENGINE_PRIORS.items()}
     for family in ("blackwell", "ampere"):
         priors |= {(f"card {family}", name): prior for name, prior in CARD_PRIORS.items()}
     priors |= {("generation vllm 0.11", name): (3.0, 0.7) for name in ("sequence_s", "step_s")}
-    values = fit(rows, priors, {}, rounds, near)
-    for name in ENGINE_PRIORS:
-        values["default", name] = mean(values, name)
-    return values
+    values = fit(rows.part(~first & ~at_once), priors, {}, rounds, near, tuple(ENGINE_PRIORS))
+    values |= {("default", name): mean(values, name) for name in ENGINE_PRIORS}
+    values = _class(rows.part(~first & at_once), {"default": BURST_PRIORS}, values, rounds, near)
+    priors = {(engine, name): prior for engine in SERVERS for name, prior in FIRST_PRIORS.items()}
+    priors |= {("default", "bunched"): (0.15, 0.5), **FIRST_OWN}
+    values = fit(rows.part(first & ~at_once), priors, values, rounds, near)
+    values |= {("default", name): mean(values, name) for name in FIRST_PRIORS}
+    return _class(rows.part(first & at_once), {"default": {"unequal": (1.5, 0.3)}}, values, rounds, near)
 
 
-def left_out(
-    rows: Sequence[Row], label: Callable[[Row], str], near: Values, workers: int | None, rounds: int = 10
-) -> dict[str, float]:
+def left_out(rows: Record, label: Callable[[Row], str], near: Values, workers: int | None,
+             rounds: int = 8) -> dict[str, float]:  # fmt: skip
     """Predictions of every row from calibrations that saw none of its label.
 
     The search begins at the full calibration, whose optimum is near, and runs until it moves no more.
     """
-    parts = defaultdict(list)
-    for row in rows:
-        parts[label(row)].append(row)
+    labels = np.array([label(row) for row in rows.row])
     found: dict[str, float] = {}
     with ProcessPoolExecutor(workers) as pool:
-        for guesses in pool.map(partial(_without, rows, near, rounds), parts.values()):
+        parts = [labels == one for one in dict.fromkeys(labels.tolist())]
+        for guesses in pool.map(partial(_without, rows, near, rounds), parts):
             found.update(guesses)
     return found
 
 
-def _without(rows: Sequence[Row], near: Values, rounds: int, part: Sequence[Row]) -> dict[str, float]:
+def _without(rows: Record, near: Values, rounds: int, part: Any) -> dict[str, float]:
     """Predictions of a part of the rows by a calibration on the others."""
-    gone = {row.id for row in part}
-    run = predictor(calibrate([row for row in rows if row.id not in gone], rounds, near, rows))
-    return {row.id: run(row) for row in part}
+    there = rows.part(part)
+    return guessed(there, calibrate(rows.part(~part), rounds, near, rows))
+
+
+def guessed(rows: Record, values: Values) -> dict[str, float]:
+    """Each row's prediction by its id."""
+    found = speed_arrays.predict(rows, values).tolist()
+    return {row.id: value for row, value in zip(rows.row, found, strict=True)}
 
 
 def folds(row: Row) -> str:
@@ -246,7 +292,7 @@ def _pair(row: Row) -> tuple[str, str]:
 def _load(row: Row) -> str:
     """The kind of load that a row's errors are sorted by."""
     seen = speed_rows.situation(row)
-    return forecast.load_kind(seen, step.time(seen.setup, row.load, seen.limits, seen.each))
+    return forecast.load_kind(seen, queueing.time(seen.setup, row.load, seen.limits, seen.each))
 
 
 def write(values: Values, rows: Sequence[Row], table: dict[str, Any]) -> None:
@@ -270,7 +316,8 @@ def write(values: Values, rows: Sequence[Row], table: dict[str, Any]) -> None:
         data = json.loads(file.read_text(encoding="utf-8"))
         facts = data["engines"][place] if place else data
         flags = {name: value for name, value in facts["constants"].items() if isinstance(value, bool)}
-        facts |= {"source": SOURCE, "constants": _scope(values, engine) | flags, "rows": count}
+        own = _scope(values, engine) | flags
+        facts |= {"source": SOURCE, "constants": own, "rows": count}
         facts["timed_on"] = sorted({layout.family(o.setup.card) for o in seen if o.engine == engine})
         facts["ranges"] = table.get(engine, {})
         for older in facts.get("generations", ()):
@@ -285,7 +332,9 @@ def home(engine: str) -> tuple[Path, str]:
     package = registry.home(engine)
     if package is None:
         return SHARED.with_name("published.json"), engine
-    return Path(__file__).parents[1] / "backends" / package / "speed.json", ""
+    folder = Path(__file__).parents[1] / "backends" / package
+    own = folder / f"{engine}_speed.json"
+    return own if own.exists() else folder / "speed.json", ""
 
 
 def _scope(values: Values, scope: str) -> dict[str, float]:
@@ -318,27 +367,42 @@ def main() -> None:
     parser.add_argument("--workers", type=int, help="processes for what is left out; default: one a core")
     options = parser.parse_args()
     rows = speed_rows.rows()
-    values = calibrate(rows)
-    unseen = left_out(rows, folds, values, options.workers)
+    arrays = speed_arrays.table(rows)
+    values = calibrate(arrays, near=known())
+    unseen = left_out(arrays, folds, values, options.workers)
     table = table_of_ranges(rows, unseen)
     if options.quick:
-        report(rows, values, table, ("model", "card"), options.workers)
+        report(arrays, values, table, ("model", "card"), options.workers)
         return
     write(values, rows, table)
     if options.check:
-        found = report(rows, values, table, tuple(LABELS), options.workers)
+        found = report(arrays, values, table, tuple(LABELS), options.workers)
         found["configuration"] = summary(rows, unseen, folds, table)
         LEFT_OUT.write_text(json.dumps({"date": DATE, "labels": found}, indent=1) + "\n", encoding="utf-8")
 
 
+def known() -> Values:
+    """The values of the files: where a search begins."""
+    shared = layout.shared()
+    found = {("default", name): value for name, value in shared["constants"].items()}
+    found |= {(f"card {card}", n): value for card, row in shared["cards"].items() for n, value in row.items()}
+    for engine, row in layout.classes().items():
+        found |= {
+            (engine, n): value for n, value in row.get("constants", {}).items() if not isinstance(value, bool)
+        }
+        for older in row.get("generations", ()):
+            found |= {(f"generation {older['name']}", n): value for n, value in older["factors"].items()}
+    return found
+
+
 def report(
-    rows: Sequence[Row], values: Values, table: dict[str, Any], names: Sequence[str], workers: int | None
+    rows: Record, values: Values, table: dict[str, Any], names: Sequence[str], workers: int | None
 ) -> dict[str, dict[str, Any]]:
     """Prints, as they come, the errors on rows whose card, model or source was left out."""
     found = {}
     for name in names:
         guesses = left_out(rows, LABELS[name], values, workers)
-        found[name] = summary(rows, guesses, LABELS[name], table)
+        found[name] = summary(list(rows.row), guesses, LABELS[name], table)
         print("left out by", name, found[name], flush=True)
     return found
 

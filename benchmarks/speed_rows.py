@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from memserve.errors import MemserveError
-from memserve.speed.roofline import layout, shape, step
+from memserve.speed.roofline import layout, queueing, shape
 from memserve.speed.roofline.forecast import situate
 
 if TYPE_CHECKING:
@@ -51,9 +51,9 @@ class Row:
     note: str = ""
 
     @property
-    def load(self) -> step.Load:
+    def load(self) -> queueing.Load:
         """What each request asks for."""
-        return step.Load(self.input_tokens, self.output_tokens)
+        return queueing.Load(self.input_tokens, self.output_tokens)
 
     @property
     def family(self) -> str:
@@ -167,7 +167,7 @@ def situation(row: Row) -> Situation:
 
 def predicted(row: Row, seen: Situation) -> float:
     """The likely value of the row's figure."""
-    timing = step.time(seen.setup, row.load, seen.limits, seen.each)
+    timing = queueing.time(seen.setup, row.load, seen.limits, seen.each)
     if row.figure == "tpot":
         return timing.tpot
     if row.figure == "ttft":
@@ -200,14 +200,21 @@ def unfit(row: Row) -> str | None:
         )
     if row.note.startswith("DEP"):
         return "the layout is our reading of an abbreviation: it is tested, not learnt from"
-    if _regrouped(row):
-        return "a rank's share of the requests is that of tensor x expert ranks"
-    return None
+    return _unstated(row)
+
+
+def _unstated(row: Row) -> str | None:
+    """What of a row's test it does not say, and other rows show."""
+    if row.figure == "ttft" and row.backend == "sglang" and "measured=2025-11-10" in row.note:
+        return "seconds from 32 requests on, which no other day shows: kernels were compiled during the test"
+    if row.group == "vllm-ascend-docs" and row.concurrency in {None, 16}:
+        return "at a rate that is not stated, or more than the twelve sequences that this test's server holds"
+    return "a rank's share of the requests is that of tensor x expert ranks" if _regrouped(row) else None
 
 
 def burst(row: Row) -> bool:
     """Sent all at once, not kept in flight: no steady load, and the last answers run alone."""
-    return (situation(row).each or 0.0) > step.MANY
+    return (situation(row).each or 0.0) > queueing.MANY
 
 
 def speculated(row: Row) -> bool:

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import speed_arrays
 import speed_rows
 from scipy.optimize import least_squares
 
-from memserve.speed.roofline import layout
-
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
+    from speed_arrays import Record
     from speed_rows import Row
-
-    from memserve.speed.roofline.layout import Constants
 
 Key = tuple[str, str]
 Values = dict[Key, float]
@@ -30,32 +28,6 @@ TIE = 0.1
 STEP = 1e-4
 
 
-def chosen(values: Mapping[Key, float], engine: str, family: str, generation: str | None) -> Constants:
-    """Constants from fitted values, as `constants.of` builds them from the files; flags are not fitted."""
-    known = layout.facts(engine).get("constants", {})
-    base = layout.Constants(**{name: value for name, value in known.items() if value is True})
-    for scope in ("default", engine):
-        base = replace(base, **{name: value for (where, name), value in values.items() if where == scope})
-    for scope in (f"card {family}", f"generation {generation}"):
-        factors = {name: value for (where, name), value in values.items() if where == scope}
-        base = replace(base, **{name: getattr(base, name) * factor for name, factor in factors.items()})
-    return base
-
-
-def predictor(values: Mapping[Key, float]) -> Callable[[Row], float]:
-    """Predicts rows with these values."""
-    cache: dict[tuple[str, str, str | None], Constants] = {}
-
-    def run(row: Row) -> float:
-        seen = speed_rows.situation(row)
-        key = (seen.engine, layout.family(seen.setup.card), seen.generation)
-        if key not in cache:
-            cache[key] = chosen(values, *key)
-        return speed_rows.predicted(row, seen._replace(setup=seen.setup._replace(constants=cache[key])))
-
-    return run
-
-
 def weight(row: Row) -> float:
     """Sources whose tests are described less well count less; so do answers that were speculated."""
     if row.group == "gpustack-perflab" or speed_rows.speculated(row):
@@ -65,52 +37,49 @@ def weight(row: Row) -> float:
 
 @dataclass(frozen=True)
 class Problem:
-    """Rows, the values to find with their priors, and those that are held."""
+    """Rows, the values to find with their priors, those that are held, and what servers share."""
 
-    rows: Sequence[Row]
+    rows: Record
     priors: Mapping[Key, tuple[Any, ...]]
     fixed: Mapping[Key, float]
+    tied: Sequence[str] = ()
 
     @property
     def keys(self) -> list[Key]:
         """The values to find, in order."""
         return list(self.priors)
 
-    def logs(self, rows: Sequence[Row], x: Any) -> Any:
+    def logs(self, rows: Record, x: Any) -> Any:
         """Logarithms of the predictions."""
-        run = predictor(dict(self.fixed) | dict(zip(self.keys, np.exp(x).tolist(), strict=True)))
-        return np.log([max(run(row), 1e-9) for row in rows])
+        values = dict(self.fixed) | dict(zip(self.keys, np.exp(x).tolist(), strict=True))
+        return np.log(np.maximum(speed_arrays.predict(rows, values), 1e-9))
 
     def touched(self, key: Key) -> Any:
         """Which rows a value can move."""
         scope, name = key
-        own = {where for where, known in self.priors if known == name}
-        seen = [speed_rows.situation(row) for row in self.rows]
         if scope == "default":
-            return np.array([one.engine not in own for one in seen])
-        if scope.startswith("card "):
-            return np.array([f"card {layout.family(one.setup.card)}" == scope for one in seen])
-        if scope.startswith("generation "):
-            return np.array([f"generation {one.generation}" == scope for one in seen])
-        return np.array([one.engine == scope for one in seen])
+            return ~np.isin(self.rows.engine, [where for where, known in self.priors if known == name])
+        kind, _, rest = scope.partition(" ")
+        column = {"card": self.rows.family, "generation": self.rows.generation}.get(kind)
+        return self.rows.engine == scope if column is None else column == rest
 
     def held(self, x: Any) -> Any:
         """Residuals of the priors, and of what the servers share."""
         start = np.log([prior[0] for prior in self.priors.values()])
         parts = [(x - start) / np.array([prior[1] for prior in self.priors.values()])]
-        for name in dict.fromkeys(name for _, name in self.keys):
+        for name in self.tied:
             places = [self.keys.index((scope, name)) for scope in SERVERS if (scope, name) in self.priors]
             parts.append((x[places] - x[places].mean()) / TIE if len(places) > 1 else np.zeros(0))
         return np.concatenate(parts)
 
 
-def fit(rows: Sequence[Row], priors: Mapping[Key, tuple[Any, ...]], fixed: Values, rounds: int,
-        near: Values) -> Values:  # fmt: skip
+def fit(rows: Record, priors: Mapping[Key, tuple[Any, ...]], fixed: Values, rounds: int, near: Values,
+        tied: Sequence[str] = ()) -> Values:  # fmt: skip
     """The values of `priors` that explain the rows best, the others held; `near`: where to begin looking."""
-    problem = Problem(rows, priors, fixed)
-    target = np.log([row.value for row in rows])
-    weights = np.array([weight(row) for row in rows]) / NOISE
+    problem, count = Problem(rows, priors, fixed, tied), len(rows.value)
+    target, weights = np.log(rows.value), np.array([weight(row) for row in rows.row]) / NOISE
     touched = [np.flatnonzero(problem.touched(key)) for key in problem.keys]
+    parts = [rows.part(places) for places in touched]
 
     def residuals(x: Any) -> Any:
         return np.concatenate([weights * (problem.logs(rows, x) - target), problem.held(x)])
@@ -121,9 +90,10 @@ def fit(rows: Sequence[Row], priors: Mapping[Key, tuple[Any, ...]], fixed: Value
         for column, places in enumerate(touched):
             moved = x.copy()
             moved[column] += STEP
-            logs = problem.logs([rows[place] for place in places], moved)
-            found[places, column] = (weights[places] * (logs - target[places]) - before[places]) / STEP
-            found[len(rows) :, column] = (problem.held(moved) - before[len(rows) :]) / STEP
+            if len(places):
+                there = weights[places] * (problem.logs(parts[column], moved) - target[places])
+                found[places, column] = (there - before[places]) / STEP
+            found[count:, column] = (problem.held(moved) - before[count:]) / STEP
         return found
 
     edges = [prior[2] if len(prior) > 2 else (1e-12, 1e3) for prior in priors.values()]

@@ -33,14 +33,14 @@ class SchedulerLimits(NamedTuple):
 
 def facts(engine: str) -> EngineSpeed:
     """What is known of a class of engines."""
-    return _classes().get(engine, {})
+    return classes().get(engine, {})
 
 
 @registry.remembered
 def kind(name: str) -> str | None:
     """The class of an engine, or None for one that nobody timed; tables add versions to the name."""
     word = name.strip().lower()
-    names = {known: name for name, row in _classes().items() for known in (name, *row.get("names", ()))}
+    names = {known: name for name, row in classes().items() for known in (name, *row.get("names", ()))}
     if word in names or word in registry.names():
         return names.get(word)
     inside = [known for known in names if len(known) > 3 and known in word]
@@ -55,12 +55,14 @@ def most_measured() -> str:
 
 def used(backend: str, card: Card) -> str:
     """The class whose figures count on a card: on some makers' cards every engine computes alike."""
-    found = (name for name, row in _classes().items() if row.get("every_engine_on") == card.vendor)
-    return next(found, None) or kind(backend) or UNKNOWN
+    found = [name for name, row in classes().items() if row.get("every_engine_on") == card.vendor]
+    own = kind(backend)
+    return own if own and (own in found or not found) else next(iter(found), UNKNOWN)
 
 
 @registry.remembered
-def _classes() -> dict[str, EngineSpeed]:
+def classes() -> dict[str, EngineSpeed]:
+    """Every class of engines: those of backends, and those that are known from published tables alone."""
     published = cast("dict[str, EngineSpeed]", files.table(__file__, "../data/published.json")["engines"])
     return {**published, **installed.speeds()}
 
@@ -143,8 +145,17 @@ class Constants:
     """A step that carries both prompts and decoding: the share of the shorter part that the longer hides."""
     first_s: float = 0.02
     """From the arrival of a request to its first step and from its last kernel to the wire."""
-    queue: float = 0.5
-    """TTFT: how many of the requests in flight stand before a new one with their prompts."""
+    polls: float = 1.0
+    """TTFT: decoding steps that pass before the scheduler sees a new request."""
+    reads: float = 0.9
+    """TTFT: the time of a prompt that is waited for, of what it costs those that decode beside it."""
+    first_layer_s: float = 0.2e-3
+    """TTFT: the host's launches per layer of the step that gives the first token."""
+    first_expert_s: float = 0.5e-3
+    first_latent_s: float = 1e-3
+    queue: float = 0.05
+    """TTFT: how many of the requests in flight stand before a new one. Published tests keep
+    N in flight until ten times N are answered: the first tenth comes at once, and waits for half of N."""
     stall: float = 1.0
     """TPOT: what a token waits of the prompts that are read while its request decodes."""
     crowd: float = 1.3
@@ -152,8 +163,14 @@ class Constants:
     short: float = 4.0
     """How much more a stall weighs in the mean time per token of unequal answers than of equal ones: the mean
     of 1 / length times the mean length."""
+    bunched: float = 0.1
+    """TTFT: prompts beside a new one, per share of the time that prompts take and root of those in flight."""
+    unequal: float = 1.8
+    """TTFT of such a test: how much longer places are taken than the mean answer says."""
     tail: float = 6.0
     """How much longer the longest answer of such a test is than the mean: few are left at its end."""
+    slots: float = 1e12
+    """Sequences that decode at once where prompts are read first and their answers then wait for a place."""
     reserves: bool = False
     """A request waits until the cache has space for its whole answer; others take blocks as they write."""
     mixes: bool = False

@@ -1,11 +1,18 @@
 """What waiting in a queue adds: requests in flight, the first token, the whole machine."""
 
-from math import log2
+from math import log2, sqrt
 from typing import NamedTuple
 
 from memserve.hardware.machine import GIB
 from memserve.speed.roofline.layout import Constants, SchedulerLimits
-from memserve.speed.roofline.step import Setup, decode, kv_bytes_per_sequence, prefill, weight_bytes
+from memserve.speed.roofline.step import (
+    Setup,
+    decode,
+    first_prefill,
+    kv_bytes_per_sequence,
+    prefill,
+    weight_bytes,
+)
 
 RESERVE = 1.5 * GIB
 UTILIZATION = 0.9
@@ -66,8 +73,11 @@ def time(setup: Setup, load: Load, limits: SchedulerLimits, concurrency: float |
     bound = min(ceiling, key=lambda name: ceiling[name])
     inside = max(1.0, ceiling[bound])
     found = _settled(setup, load, limits, inside, concurrency, bound)
-    if concurrency is None or not _burst(concurrency):
+    if concurrency is None:
         return found
+    if not _burst(concurrency):
+        circle = found.ttft + max(load.output_tokens - 1, 1e-9) * found.tpot
+        return found._replace(requests_per_s=min(found.requests_per_s, concurrency / circle))
     fewer = _settled(setup, load, limits, min(inside, MANY), MANY, bound)
     rate = _at_once(setup, load, concurrency, found.requests_per_s, fewer.requests_per_s)
     return found._replace(requests_per_s=rate)
@@ -78,28 +88,47 @@ def _settled(setup: Setup, load: Load, limits: SchedulerLimits, inside: float, a
     k = setup.constants
     later = max(load.output_tokens - 1, 1e-9)
     prompt = prompt_time(setup, load, limits, inside)
+    first, crowded = _first_prompts(setup, load, limits, inside)
     longest = prompt * max(1.0, limits.tokens / max(load.input_tokens, 1.0))
     others = k.stall * min((inside - 1) * prompt / max(load.output_tokens, 1.0), longest)
-    decoding, tpot, rate = inside, 0.0, 0.0
+    running = min(inside, k.slots)
+    decoding, tpot, rate = running, 0.0, 0.0
     for _ in range(ROUNDS):
         own = decode(setup, decoding, load.mean)
         tpot = own + others - k.overlap * min(own, others)
-        rate = min(
-            inside / (prompt + k.first_s + later * tpot), _most(prompt, k.overlap, decoding, own, later)
-        )
-        fresh = min(inside, max(1.0, rate * later * tpot))
+        reading = max(prompt, first) + k.first_s + k.polls * tpot
+        rate = min(running / (reading + later * tpot), _most(prompt, k.overlap, decoding, own, later))
+        fresh = min(running, max(1.0, rate * later * tpot))
         settled, decoding = abs(fresh - decoding) < CLOSE * decoding, (decoding + fresh) / 2
         if settled:
             break
-    ahead = (inside - 1) * (max(BURST, k.queue) if inside > MANY else k.queue)
-    slowed = 1 + _burst(asked) * (k.crowd - 1)
-    ttft = k.first_s + prompt_time(setup, load, limits, 1) + prompt * slowed * ahead + tpot / 2
+    waits = _ahead(k, inside, asked, crowded, prompt * k.bunched * min(1.0, rate * prompt))
     if asked is not None and asked > inside:
-        ttft += (asked - inside) / rate / 2
-    stall = _stall(k, load, inside, prompt, longest)
+        waits += _outside(asked, inside) / rate
+    if running == inside:
+        waits *= 1 + _burst(asked) * (k.unequal - 1)
+    ttft = k.first_s + k.polls * tpot + first + waits
+    stall, held = _stall(k, load, inside, prompt, longest), (inside - running) / rate / later
+    stall = max(stall, BURST * _spread(k, load) * held)
     at_once = own + stall - k.overlap * min(own, stall)
-    tpot += _burst(asked) * max(0.0, at_once - tpot)
+    tpot += held + _burst(asked) * max(0.0, at_once - tpot - held)
     return Timing(ttft, tpot, rate, decoding, bound)
+
+
+def _ahead(k: Constants, inside: float, asked: float | None, crowded: float, beside: float) -> float:
+    """Seconds that a new request waits for others' prompts: those of the first wave, and those beside it.
+
+    The second is what a simulated closed loop shows whose answers differ by a fifth in length: answers that
+    began together end together.
+    """
+    steady = k.queue * (inside - 1) * crowded + beside * sqrt(inside - 1)
+    at_once = BURST * k.crowd * (inside - 1) * crowded
+    return steady + _burst(asked) * max(0.0, at_once - steady)
+
+
+def _outside(asked: float, inside: float) -> float:
+    """Answers that must end before a waiting request is let in, on average."""
+    return (asked - inside) * (1 - _burst(asked) * (1 - (asked - inside) / asked / 2))
 
 
 def _at_once(setup: Setup, load: Load, asked: float, steady: float, least: float) -> float:
@@ -123,14 +152,18 @@ def _unequal(load: Load) -> float:
     return min(1.0, load.output_tokens / max(load.input_tokens, 1.0))
 
 
+def _spread(k: Constants, load: Load) -> float:
+    """How much more a wait weighs in the mean over requests than over tokens."""
+    return 1 + (k.short - 1) * _unequal(load)
+
+
 def _stall(k: Constants, load: Load, inside: float, prompt: float, longest: float) -> float:
     """Mean seconds per token that answers wait for the prompts behind them if all are sent at once.
 
     The mean is over requests, so a short answer's wait weighs most. Where steps mix, a token waits for one
     chunk at most.
     """
-    unequal = 1 + (k.short - 1) * _unequal(load)
-    stall = BURST * unequal * (inside - 1) * prompt / max(load.output_tokens, 1.0)
+    stall = BURST * _spread(k, load) * (inside - 1) * prompt / max(load.output_tokens, 1.0)
     return k.crowd * (min(stall, longest) if k.mixes else stall)
 
 
@@ -150,6 +183,21 @@ def prompt_time(setup: Setup, load: Load, limits: SchedulerLimits, inside: float
         return 0.0
     together = max(1.0, inside / max(load.output_tokens, 1.0))
     chunk = min(tokens * together, float(limits.tokens))
-    seen = load.prefix_tokens + tokens / 2
-    beside = max(1.0, inside - 1) if setup.constants.mixes and inside > 1 else 0.0
-    return tokens / chunk * prefill(setup, chunk, seen, beside)
+    return tokens / chunk * prefill(setup, chunk, load.prefix_tokens + tokens / 2, _beside(setup, inside))
+
+
+def _first_prompts(setup: Setup, load: Load, limits: SchedulerLimits, inside: float) -> tuple[float, float]:
+    """Seconds until a prompt read alone gives its first token, and those of each in a crowd read together."""
+    tokens, found = load.input_tokens, []
+    if tokens <= 0:
+        return 0.0, 0.0
+    for together in (1.0, max(1.0, min(inside, limits.tokens / tokens))):
+        chunk = min(tokens * together, float(limits.tokens))
+        seen = load.prefix_tokens + tokens / 2
+        found.append(tokens / chunk * first_prefill(setup, chunk, seen, _beside(setup, inside)))
+    return found[0], found[1]
+
+
+def _beside(setup: Setup, inside: float) -> float:
+    """Sequences that decode in a step that reads a prompt."""
+    return max(1.0, inside - 1) if setup.constants.mixes and inside > 1 else 0.0

@@ -97,6 +97,25 @@ def prefill(setup: Setup, tokens: float, context: float, beside: float = 0.0) ->
     In a step that also decodes `beside` sequences they use the weights that are read anyway.
     """
     k = setup.constants
+    host = setup.shape.layers * k.prompt_s + setup.shape.expert_layers * k.expert_prompt_s
+    return _prompt_work(setup, tokens, context, beside) + host
+
+
+def first_prefill(setup: Setup, tokens: float, context: float, beside: float) -> float:
+    """Seconds until such a step gives its first token.
+
+    It runs outside the CUDA graph: the host launches it kernel by kernel while the card works, and the slower
+    of both counts. 4-bit floats have one kernel for all experts.
+    """
+    k, shape = setup.constants, setup.shape
+    apart = 0 if setup.format.dtype == "float4" else shape.expert_layers
+    latents = sum(part.layers for part in shape.attentions if part.latent)
+    host = shape.layers * k.first_layer_s + apart * k.first_expert_s + latents * k.first_latent_s
+    return soft_max(k.reads * _prompt_work(setup, tokens, context, beside), host)
+
+
+def _prompt_work(setup: Setup, tokens: float, context: float, beside: float) -> float:
+    k = setup.constants
     linear = _linear(setup, tokens + beside, k.prefill)
     if beside:
         linear -= _linear(setup, beside, k.prefill)
@@ -105,9 +124,8 @@ def prefill(setup: Setup, tokens: float, context: float, beside: float = 0.0) ->
         seen = part.cached(context)
         attention += 2 * part.layers * tokens * seen * _prompt_width(part) / setup.tensor
     arithmetic = attention / (setup.plain_flops * k.attention)
-    host = setup.shape.layers * k.prompt_s + setup.shape.expert_layers * k.expert_prompt_s
     exchange = _traffic(setup, tokens) if beside else _collectives(setup, tokens)
-    return linear + arithmetic + exchange + host
+    return linear + arithmetic + exchange
 
 
 def _prompt_width(part: Attention) -> float:
