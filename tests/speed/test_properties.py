@@ -149,3 +149,22 @@ def test_a_small_model_on_more_cores_is_faster(cores: int) -> None:
         for n in (cores, 2 * cores)
     )
     assert one.tpot_ms.likely >= two.tpot_ms.likely
+
+
+@pytest.mark.parametrize("seed", range(ROUNDS))
+def test_drafts_help_a_batch_that_waits_for_memory_and_less_a_large_one(seed: int) -> None:
+    draw = random.Random(seed)
+    words = question(draw) | {"backend": draw.choice(("vllm", "sglang", "trtllm")), "input_tokens": 500,
+                              "model": draw.choice(DENSE), "quantization": None}  # fmt: skip
+    model, machine = words.pop("model"), words.pop("machine")
+    gains = []
+    for count in (1, 128):
+        plain, drafted = (
+            predict(model, machine, **words | {"concurrency": count, "draft_tokens": n}) for n in (0, 3)
+        )
+        figures = (drafted.ttft_ms, drafted.tpot_ms, drafted.output_tokens_per_s)
+        assert all(0 < one.low <= one.likely <= one.high for one in figures), words
+        assert drafted.ttft_ms == plain.ttft_ms
+        gains.append(plain.tpot_ms.likely / drafted.tpot_ms.likely)
+    assert 1 <= gains[0] <= 2.6
+    assert gains[1] <= gains[0] * 1.05, (gains, words)

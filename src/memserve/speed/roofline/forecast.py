@@ -111,6 +111,7 @@ PCIE = 12e9
 """Bytes per second one way between cards without a link of their own and without a stated PCIe rate."""
 HOST_SHARE = 0.4
 """What of PCIe's rate two cards get from each other through the host."""
+MOST_DRAFTS = 64
 NETWORK = 12.5e9
 """100 Gbit/s: what is assumed between nodes where the machine does not say."""
 
@@ -123,8 +124,11 @@ def predict(model: str | PathLike[str] | ModelSpec, gpus: str | Machine, *, back
 
     `input_tokens` are a request's new tokens. `concurrency` requests are always in flight; None asks for
     the most that the machine can serve. `options` are those of `situate`: pipeline_parallel,
-    data_parallel, prefix_tokens (already in the cache), kv_dtype, max_sequences.
+    data_parallel, prefix_tokens (already in the cache), kv_dtype, max_sequences; and `draft_tokens`: how many
+    tokens speculative decoding foretells a step.
     """
+    drafts = options.pop("draft_tokens", 0)
+    result.number("draft_tokens", drafts, most=MOST_DRAFTS)
     load = queueing.Load(input_tokens, output_tokens, options.pop("prefix_tokens", 0.0))
     spec, machine, away = _spec(model), _machine(gpus), options.pop("host_layers", 0)
     on_cards, on_host = parted(spec, away)
@@ -132,8 +136,23 @@ def predict(model: str | PathLike[str] | ModelSpec, gpus: str | Machine, *, back
         shape.of(on_cards), machine, backend, load, concurrency, engine_version=engine_version,
         quantization=quantization, tensor_parallel=tensor_parallel, **options,
     )  # fmt: skip
-    found = judge(situation)
+    found = with_drafts(judge(situation), drafts, situation) if drafts else judge(situation)
     return with_host(found, shape.of(on_host), situation) if away else found
+
+
+def with_drafts(found: Speed, drafts: int, situation: Situation) -> Speed:
+    """The same where so many tokens are foretold a step: each step reads them all, and keeps what agrees."""
+    low, likely, high = (
+        sum(share**place for place in range(drafts + 1)) for share in layout.shared()["drafts"]["acceptance"]
+    )
+    setup, load, later = situation.setup, situation.load, found.tpot_ms
+    steps = [step.decode(setup, found.batch * tokens, load.mean) for tokens in (1, 1 + drafts)]
+    cost = steps[1] / steps[0]
+    tpot = Range(later.low * cost / high, later.likely * cost / likely, later.high * cost / low)
+    before, after = (found.ttft_ms.likely + load.output_tokens * one.likely for one in (later, tpot))
+    rate, scale = found.output_tokens_per_s, before / after
+    spread = Range(rate.low * scale * low / likely, rate.likely * scale, rate.high * scale * high / likely)
+    return replace(found, tpot_ms=tpot, output_tokens_per_s=spread)
 
 
 def with_host(found: Speed, held: shape.Shape, situation: Situation) -> Speed:
