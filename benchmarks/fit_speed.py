@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from speed_search import Key, Values
 
 SHARED = Path(__file__).parents[1] / "src" / "memserve" / "speed" / "data" / "constants.json"
+PUBLISHED = SHARED.with_name("published.json")
 LEFT_OUT = Path(__file__).with_name("speed_left_out.json")
 DATE = "2026-11-30"
 
@@ -125,10 +126,7 @@ WIDER = 1.5
 ELSEWHERE = {"ttft": 1.14}
 """The same for a new source's times to first token: tests differ in when and where that token counts."""
 
-SOURCE = (
-    "benchmarks/fit_speed.py on published rows: InferenceMAX, gpustack performance-lab, TensorRT-LLM docs, "
-    "llama.cpp, AutoAWQ, MLC, exllamav2, Qwen, vllm-ascend (facts/hardware.md section 2)"
-)
+SOURCE = "benchmarks/fit_speed.py on published rows (docs/speed.md)"
 
 
 def calibrate(
@@ -201,7 +199,7 @@ def _servers(rows: Record, rounds: int, near: Values) -> Values:
     values |= {("default", name): mean(values, name) for name in ENGINE_PRIORS}
     values = _class(rows.part(~first & at_once), {"default": BURST_PRIORS}, values, rounds, near)
     priors = {(engine, name): prior for engine in SERVERS for name, prior in FIRST_PRIORS.items()}
-    priors |= {("default", "bunched"): (0.15, 0.5), **FIRST_OWN}
+    priors |= FIRST_OWN
     values = fit(rows.part(first & ~at_once), priors, values, rounds, near)
     values |= {("default", name): mean(values, name) for name in FIRST_PRIORS}
     return _class(rows.part(first & at_once), {"default": {"unequal": (1.5, 0.3)}}, values, rounds, near)
@@ -258,7 +256,7 @@ def table_of_ranges(rows: Sequence[Row], guesses: dict[str, float]) -> dict[str,
     for (engine, name), found in sorted(ratios.items()):
         if len(found) >= 12:
             low, high = np.quantile(found, [0.05, 0.95]) ** ELSEWHERE.get(name.split(".")[0], 1.0)
-            table[engine][name] = [round(float(low), 3), round(float(high), 3), len(found)]
+            table[engine][name] = [round(float(low), 3), round(float(high), 3)]
     table["unseen"] = {name: [round(f**WIDER, 3) for f in row[:2]] for name, row in table["unseen"].items()}
     return dict(table)
 
@@ -330,11 +328,9 @@ def write(values: Values, rows: Sequence[Row], table: dict[str, Any]) -> None:
 def home(engine: str) -> tuple[Path, str]:
     """The file that holds an engine's facts, and its place in there where it holds several."""
     package = registry.home(engine)
-    if package is None:
-        return SHARED.with_name("published.json"), engine
-    folder = Path(__file__).parents[1] / "backends" / package
-    own = folder / f"{engine}_speed.json"
-    return own if own.exists() else folder / "speed.json", ""
+    if package is None or engine in json.loads(PUBLISHED.read_text(encoding="utf-8"))["engines"]:
+        return PUBLISHED, engine
+    return Path(__file__).parents[1] / "backends" / package / "speed.json", ""
 
 
 def _scope(values: Values, scope: str) -> dict[str, float]:

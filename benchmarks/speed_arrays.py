@@ -231,17 +231,14 @@ def _settled(d: Record, k: Record, inside: Any, asked: Any) -> tuple[Any, Any, A
         done |= still
         if done.all():
             break
-    ttft = _ttft(d, k, inside, asked, (first, prompt, crowded, tpot, rate))
+    ttft = _ttft(d, k, inside, asked, (first, crowded, tpot, rate))
     return ttft, _tpot(d, k, inside, asked, (own, tpot, rate, prompt, longest)), rate
 
 
 def _ttft(d: Record, k: Record, inside: Any, asked: Any, times: tuple[Any, ...]) -> Any:
-    first, prompt, crowded, tpot, rate = times
+    first, crowded, tpot, rate = times
     burst = _burst(asked)
-    beside = prompt * k.bunched * np.minimum(1, rate * prompt)
-    steady = k.queue * (inside - 1) * crowded + beside * np.sqrt(inside - 1)
-    at_once = queueing.BURST * k.crowd * (inside - 1) * crowded
-    waits = steady + burst * np.maximum(0, at_once - steady)
+    waits = crowded * (inside - 1) * np.maximum(k.queue, burst * queueing.BURST * k.crowd)
     out = np.maximum(0, np.nan_to_num(asked) - inside)
     waits += out * (1 - burst * (1 - out / np.maximum(np.nan_to_num(asked), 1) / 2)) / rate
     return (

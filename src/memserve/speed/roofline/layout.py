@@ -148,14 +148,13 @@ class Constants:
     polls: float = 1.0
     """TTFT: decoding steps that pass before the scheduler sees a new request."""
     reads: float = 0.9
-    """TTFT: the time of a prompt that is waited for, of what it costs those that decode beside it."""
+    """TTFT: a prompt's own time, of what it costs others."""
     first_layer_s: float = 0.2e-3
     """TTFT: the host's launches per layer of the step that gives the first token."""
     first_expert_s: float = 0.5e-3
     first_latent_s: float = 1e-3
     queue: float = 0.05
-    """TTFT: how many of the requests in flight stand before a new one. Published tests keep
-    N in flight until ten times N are answered: the first tenth comes at once, and waits for half of N."""
+    """TTFT: how many of those in flight stand before a new request: tests keep N until 10 N are answered."""
     stall: float = 1.0
     """TPOT: what a token waits of the prompts that are read while its request decodes."""
     crowd: float = 1.3
@@ -163,14 +162,12 @@ class Constants:
     short: float = 4.0
     """How much more a stall weighs in the mean time per token of unequal answers than of equal ones: the mean
     of 1 / length times the mean length."""
-    bunched: float = 0.1
-    """TTFT: prompts beside a new one, per share of the time that prompts take and root of those in flight."""
     unequal: float = 1.8
-    """TTFT of such a test: how much longer places are taken than the mean answer says."""
+    """TTFT of such a test: long answers hold their places longer than the mean."""
     tail: float = 6.0
     """How much longer the longest answer of such a test is than the mean: few are left at its end."""
     slots: float = 1e12
-    """Sequences that decode at once where prompts are read first and their answers then wait for a place."""
+    """Sequences that decode at once where all prompts are read first."""
     reserves: bool = False
     """A request waits until the cache has space for its whole answer; others take blocks as they write."""
     mixes: bool = False

@@ -1,6 +1,6 @@
 """What waiting in a queue adds: requests in flight, the first token, the whole machine."""
 
-from math import log2, sqrt
+from math import log2
 from typing import NamedTuple
 
 from memserve.hardware.machine import GIB
@@ -102,7 +102,7 @@ def _settled(setup: Setup, load: Load, limits: SchedulerLimits, inside: float, a
         settled, decoding = abs(fresh - decoding) < CLOSE * decoding, (decoding + fresh) / 2
         if settled:
             break
-    waits = _ahead(k, inside, asked, crowded, prompt * k.bunched * min(1.0, rate * prompt))
+    waits = crowded * (inside - 1) * max(k.queue, _burst(asked) * BURST * k.crowd)
     if asked is not None and asked > inside:
         waits += _outside(asked, inside) / rate
     if running == inside:
@@ -115,19 +115,8 @@ def _settled(setup: Setup, load: Load, limits: SchedulerLimits, inside: float, a
     return Timing(ttft, tpot, rate, decoding, bound)
 
 
-def _ahead(k: Constants, inside: float, asked: float | None, crowded: float, beside: float) -> float:
-    """Seconds that a new request waits for others' prompts: those of the first wave, and those beside it.
-
-    The second is what a simulated closed loop shows whose answers differ by a fifth in length: answers that
-    began together end together.
-    """
-    steady = k.queue * (inside - 1) * crowded + beside * sqrt(inside - 1)
-    at_once = BURST * k.crowd * (inside - 1) * crowded
-    return steady + _burst(asked) * max(0.0, at_once - steady)
-
-
 def _outside(asked: float, inside: float) -> float:
-    """Answers that must end before a waiting request is let in, on average."""
+    """Answers that end before a waiting request is let in."""
     return (asked - inside) * (1 - _burst(asked) * (1 - (asked - inside) / asked / 2))
 
 

@@ -104,8 +104,8 @@ def prefill(setup: Setup, tokens: float, context: float, beside: float = 0.0) ->
 def first_prefill(setup: Setup, tokens: float, context: float, beside: float) -> float:
     """Seconds until such a step gives its first token.
 
-    It runs outside the CUDA graph: the host launches it kernel by kernel while the card works, and the slower
-    of both counts. 4-bit floats have one kernel for all experts.
+    The host launches it kernel by kernel while the card works, and the slower of both counts. 4-bit floats
+    have one kernel for all experts.
     """
     k, shape = setup.constants, setup.shape
     apart = 0 if setup.format.dtype == "float4" else shape.expert_layers
