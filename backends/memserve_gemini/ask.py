@@ -1,6 +1,5 @@
 """Writes a request in the shape of generateContent, as a model's row of models.json has it."""
 
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -199,7 +198,7 @@ def _response(turn: Turn, names: Mapping[str, str]) -> dict[str, Any]:
     if not name:
         raise InvalidInput("a tool's answer names no call: give tool_call_id as in the assistant's message")
     try:
-        result = json.loads(turn.text)
+        result = files.parsed(turn.text)
     except ValueError:
         result = turn.text
     response = result if isinstance(result, dict) else {"result": result}

@@ -1,8 +1,8 @@
 """The command that starts vLLM, and the reading of one."""
 
-import json
 from collections.abc import Mapping
 
+from memserve import files
 from memserve.engines.command import Words
 from memserve.engines.deployment import Deployment, Layout
 from memserve.engines.install import (
@@ -154,9 +154,9 @@ def no_graphs(words: Words) -> bool:
         return True
     text = words.text("compilation-config") or "{}"
     try:
-        config = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise InvalidInput(f"--compilation-config is not JSON: {error.msg}") from None
+        config = files.parsed(text)
+    except ValueError as error:
+        raise InvalidInput(f"--compilation-config is not JSON: {str(error)[:80]}") from None
     mode = words.text("compilation-config.cudagraph-mode")
     if isinstance(config, dict):
         mode = mode or config.get("cudagraph_mode")

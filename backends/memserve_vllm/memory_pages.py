@@ -131,7 +131,7 @@ def _same_page(counts: Counter[LayerCache], block: int) -> list[tuple[Group, int
     largest = max(pages.values())
     merged: Counter[Group] = Counter()
     for cache, number in counts.items():
-        tokens = block if cache.kind == "state" else block * max(1, largest // pages[cache])
+        tokens = block if cache.kind == "state" else block * max(1, largest // max(1, pages[cache]))
         merged[Group(cache.kind, tokens, largest, cache.window)] += number
     return list(merged.items())
 

@@ -1,12 +1,12 @@
 """What vLLM's profiling run takes above the weights: sampler, forward pass, experts, vision, graphs."""
 
-import json
 from bisect import bisect_right
 from collections import Counter
 from dataclasses import dataclass
 from math import prod
 from typing import NamedTuple
 
+from memserve import files
 from memserve.engines.rules import within
 from memserve.hardware.machine import GIB
 from memserve.memory.weights import storage
@@ -56,7 +56,7 @@ def limits(run: Run) -> dict[str, int]:
     """What a prompt may hold of each kind, as far as --limit-mm-per-prompt says: JSON, or image=2,video=0."""
     said = run.deployment.option("limit-mm-per-prompt") or ""
     try:
-        found = json.loads(said)
+        found = files.parsed(said)
     except ValueError:
         found = dict(word.split("=", 1) for word in said.split(",") if "=" in word)
     counts = found.items() if isinstance(found, dict) else ()

@@ -3,9 +3,12 @@
 import json
 import os
 import sys
+from collections.abc import Callable
 from typing import Any
 
 _FAR = 1 << 62
+STUMBLES = (TypeError, ValueError, LookupError, AttributeError, ArithmeticError, RecursionError)
+"""What code raises over a value of a shape that it does not expect."""
 
 
 def text(path: str) -> str:
@@ -22,6 +25,24 @@ def beside(module: str, name: str) -> str:
 def table(module: str, name: str) -> Any:
     """The facts of a JSON file in the folder of the module whose `__file__` is given."""
     return json.loads(beside(module, name))
+
+
+def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of somebody else's JSON (`object_pairs_hook`); one that says a thing twice means neither."""
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        said = [name for name, _ in pairs]
+        raise ValueError(f"{next(name for name in found if said.count(name) > 1)[:40]!r} stands there twice")
+    return found
+
+
+def parsed(words: str | bytes, *, constant: Callable[[str], Any] | None = None) -> Any:
+    """The value of somebody else's JSON; whatever is wrong with it is a ValueError. `constant` takes NaN."""
+    text = words if isinstance(words, str) else words.decode()
+    try:
+        return json.loads(text, object_pairs_hook=once, parse_constant=constant)
+    except RecursionError:
+        raise ValueError("it is nested too deep") from None
 
 
 def names(folder: str) -> list[str]:

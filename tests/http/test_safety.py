@@ -15,10 +15,13 @@ import zlib
 import pytest
 from extras import need
 from faulty_server import SSE_HEAD, Act, FaultyServer, Wire, raw, reply
+from hypothesis import given
+from hypothesis import strategies as st
 
 import memserve
 from memserve import errors
 from memserve.http import Mask, Secret, address
+from memserve.http.secret import MaskedStream
 
 KEY = "sk-very-secret-key"
 OK = reply()
@@ -67,6 +70,26 @@ def test_a_key_in_plain_text_and_in_a_stream(server, open_generator):
         with pytest.raises(errors.MemserveError) as caught:
             list(open_generator(max_retries=0).stream("hi"))
         assert KEY not in everything(caught.value)
+
+
+@given(st.lists(st.sampled_from(["a", KEY[:5], KEY[5:], KEY, KEY.upper(), "\n", "é"]), max_size=12))
+def test_a_key_is_masked_wherever_a_stream_is_cut(pieces):
+    mask = Mask([KEY])
+    stream = MaskedStream(mask)
+    said = [stream.push(piece) for piece in pieces] + [stream.push("", last=True)]
+    assert "".join(said) == mask("".join(pieces))
+
+
+def test_a_streamed_answer_and_its_calls_show_no_key(server, open_generator):
+    call = {"index": 0, "id": "c", "function": {"name": "f", "arguments": json.dumps({"a": KEY})}}
+    deltas = [{"content": f"so {KEY[:7]}"}, {"content": f"{KEY[7:]}!"}, {"tool_calls": [call]}]
+    rows = [{"choices": [{"index": 0, "delta": delta}]} for delta in deltas]
+    rows.append({"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]})
+    events = "".join(f"data: {json.dumps(row)}\n\n" for row in rows)
+    server.will(raw(SSE_HEAD + events.encode() + b"data: [DONE]\n\n"))
+    said = list(open_generator(max_retries=0).stream("hi"))
+    assert "".join(delta.text for delta in said) == "so ***!"
+    assert [call.arguments for delta in said for call in delta.tool_calls] == ['{"a": "***"}']
 
 
 def _attributes(thing, seen, depth=0):

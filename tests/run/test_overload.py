@@ -16,8 +16,8 @@ def prompts(count):
     return [f"p{number}" for number in range(count)]
 
 
-FOUND = 32
-"""Requests asked twice while a run finds what a server of one slot bears; none from two slots on."""
+FOUND = 8
+"""Requests asked twice where even the first four in flight are more than one slot answers in time."""
 
 
 def goodput(server, results, ideal, found=0):
@@ -79,6 +79,15 @@ def test_a_request_that_timed_out_is_not_asked_again_while_the_server_is_at_work
     results, _ = run(server, prompts(4), timeout=40, concurrency=4)
     assert (results.done, results.failures) == (4, [])
     assert server.worked_twice == 0
+
+
+@pytest.mark.parametrize("concurrency", [None, 32])
+@given(ratio=st.floats(6, 600), count=st.integers(5, 120))
+@settings(max_examples=12, deadline=None, phases=[Phase.generate])
+def test_one_slot_is_asked_for_no_more_than_it_answers_in_time(concurrency, ratio, count):
+    server = Server(1, 1.0)
+    results, _ = run(server, prompts(count), timeout=ratio, concurrency=concurrency)
+    assert (results.done, server.posts) == (count, count)
 
 
 def test_requests_that_always_time_out_fail_and_the_others_are_answered():

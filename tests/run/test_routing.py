@@ -59,7 +59,7 @@ def test_where_nobody_answers_the_error_names_all(serve):
 
 def test_a_stream_is_begun_by_one_that_can(serve):
     with memserve.route([Streamer("a", errors.EngineFailed("x")), Streamer("b", SAID)]) as routed:
-        assert [delta.text for delta in routed.stream("a")] == ["yes"]
+        assert [(delta.text, delta.by) for delta in routed.stream("a")] == [("yes", "toy:b")]
 
 
 class Engine:

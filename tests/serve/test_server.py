@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -13,7 +14,7 @@ from waiting import HANG_SECONDS, until
 
 from memserve.errors import BackendMissing, EngineFailed, InvalidInput, TimedOut
 from memserve.serve import start
-from memserve.serve.server import Process, answers, free_port, is_free
+from memserve.serve.server import Process, answers, free_port, held, is_free, private
 
 
 def _alive(pid: int) -> bool:
@@ -182,3 +183,43 @@ def test_a_missing_program_names_what_to_do() -> None:
 def test_an_unknown_command_is_refused() -> None:
     with pytest.raises(InvalidInput, match="no server is started by"):
         start(["rm", "-rf", "x"])
+
+
+def test_whoever_else_holds_the_port_is_not_told_the_key(vllm: list[str], monkeypatch) -> None:
+    """It would come with the first question whether the server is ready."""
+    with socket.create_server(("127.0.0.1", 0)) as thief:
+        thief.settimeout(0.2)
+        monkeypatch.setattr("memserve.serve.server.free_port", lambda host: thief.getsockname()[1])
+        with pytest.raises(EngineFailed, match="held by another process"):
+            start(vllm, env={"MOOD": "hangs"}, timeout=120)
+        with pytest.raises(TimeoutError):
+            thief.accept()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems keep no port for somebody else")
+def test_a_port_is_kept_for_the_engine_until_it_listens() -> None:
+    port = free_port("127.0.0.1")
+    with held("127.0.0.1", port), socket.socket() as other:
+        with pytest.raises(OSError, match="in use"):
+            other.bind(("127.0.0.1", port))
+        with socket.create_server(("127.0.0.1", port)) as engine:  # as servers do: SO_REUSEADDR
+            assert engine.getsockname()[1] == port
+
+
+def test_the_engine_ends_when_its_guard_is_killed(vllm: list[str], tmp_path: Path) -> None:
+    child = tmp_path / "child"
+    with start(vllm, env={"MOOD": "parent", "CHILD_FILE": str(child)}, timeout=120) as server:
+        os.kill(server._process._guard.pid, signal.SIGKILL)
+        until(lambda: not _alive(server.pid) and not _alive(int(child.read_text())))
+        until(lambda: not server.running)
+        with pytest.raises(EngineFailed, match="watches over vllm was killed"):
+            server.check()
+
+
+def test_a_key_file_with_two_names_is_not_written_over(tmp_path: Path) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
+    first.write_text("word\n")
+    second.hardlink_to(first)
+    with pytest.raises(InvalidInput, match="something else"):
+        private(second, "key\n")
+    assert first.read_text() == "word\n"

@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from memserve.client import prompts
-from memserve.errors import ContextOverflow, InvalidInput
+from memserve.errors import ContextOverflow, InvalidInput, ModelUnreadable
 from memserve.tokens.prompts import Prompts, tokenize_pair
+from memserve.tokens.template import compiled
 
 
 class Letters:
@@ -86,3 +87,27 @@ def test_a_window_is_what_the_model_can_read(window: Any) -> None:
 
     with pytest.raises(InvalidInput, match="window"):
         prompts.width(Short(), window)
+
+
+# The error may be lost in a callback of the garbage collector, and comes again.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize("template", [
+    "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}{{ messages[0].content }}",
+    "{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}", "{{ 'a' * 99999999999 }}", "{{ 9 ** 999999999 }}",
+])  # fmt: skip
+def test_a_template_that_never_ends_or_fills_memory_is_refused(template, monkeypatch):
+    monkeypatch.setattr("memserve.tokens.template.SECONDS", 0.2)
+
+    class Words:
+        bos_token_id = eos_token_id = None
+        chat_template = template
+
+        def encode(self, text, **_):
+            return list(text.encode())
+
+        def apply_chat_template(self, messages, *, tokenize, **variables):
+            return compiled(template).render(messages=messages, **variables)
+
+    prompts = Prompts(Words(), vocabulary=256, context=100, path="model", backend="x")
+    with pytest.raises(ModelUnreadable, match="the chat template in model fails"):
+        prompts.prove()

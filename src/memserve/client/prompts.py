@@ -175,14 +175,14 @@ def _parts(position: int, content: object, capabilities: Capabilities) -> None:
         raise InvalidInput(f"message {position}: content is a string or a list of parts")
     for part in content:
         kind = part.get("type")
+        if not isinstance(kind, str):
+            raise InvalidInput(f"message {position}: a part has no type")
         if kind == "text":
             _text(part.get("text"), True, "text", capabilities)
         elif kind in pictures.KINDS:
             _supported(capabilities.images, "images", capabilities)
-        elif "audio" in str(kind):
+        elif "audio" in kind:
             _supported(False, "audio", capabilities)
-        elif not isinstance(kind, str):
-            raise InvalidInput(f"message {position}: a part has no type")
 
 
 T = TypeVar("T")

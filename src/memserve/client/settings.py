@@ -42,7 +42,10 @@ def _number(low: float, high: float, *, open_low: bool = False) -> Callable[[str
     def check(name: str, value: object) -> float:
         if isinstance(value, (bool, str)) or not hasattr(value, "__float__"):
             raise InvalidInput(f"{name} is a number, not {value!r}")
-        number = float(value)
+        try:
+            number = float(value)
+        except OverflowError:
+            number = math.inf
         if not (low <= number <= high and math.isfinite(number)) or (open_low and number == low):
             start, end = ("above" if open_low else "from"), (f" to {high:g}" if math.isfinite(high) else "")
             raise InvalidInput(f"{name} is a number {start} {low:g}{end}, not {value!r}")
@@ -108,11 +111,17 @@ def _regex(name: str, value: object) -> str:
 def _tools(name: str, value: object) -> tuple[Mapping[str, Any], ...]:
     if isinstance(value, (str, Mapping)) or not isinstance(value, Sequence):
         raise InvalidInput(f"{name} is a list of mappings, not {type(value).__name__}")
-    return tuple(_mapping(f"{name}[{i}]", tool) for i, tool in enumerate(value))
+    for place, tool in enumerate(value):
+        function = _mapping(f"{name}[{place}]", tool).get("function")
+        _mapping(f"the function of {name}[{place}]", {} if function is None else function)
+    return tuple(value)
 
 
 def _tool_choice(name: str, value: object) -> str | Mapping[str, Any]:
-    return value if isinstance(value, str) else _mapping(name, value)
+    if not isinstance(value, str):
+        function = _mapping(name, value).get("function")
+        _mapping(f"the function of {name}", {} if function is None else function)
+    return value  # type: ignore[return-value]
 
 
 def _policy(name: str, value: object) -> str:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from memserve import files
 from memserve.errors import InvalidInput
 
 JUDGED = 5
@@ -50,11 +50,11 @@ def questions(path: str | None) -> list[dict[str, Any]]:
     """A task of one's own: lines with `prompt` and `expected`, words that a right answer holds."""
     lines = [line for line in _content(path).splitlines() if line.strip()] if path else []
     try:
-        rows = [json.loads(line) for line in lines]
+        rows = [files.parsed(line) for line in lines]
         return [
             {"max_tokens": 64, **row, "prompt": row["prompt"], "expected": row["expected"]} for row in rows
         ]
-    except (KeyError, TypeError, ValueError, RecursionError):
+    except (KeyError, TypeError, ValueError):
         raise InvalidInput(f"{path} is no task", hint='each line: {"prompt": ..., "expected": ...}') from None
 
 
@@ -84,7 +84,7 @@ def _of_requests(text: str, path: str) -> Iterator[str]:
     """What is asked and answered, line by line, in the forms that memserve run reads and writes."""
     for number, line in enumerate(filter(str.strip, text.splitlines()), 1):
         try:
-            row = json.loads(line)
+            row = files.parsed(line)
             row = row.get("body", row)
             whole = _words([row.get("prompt") or row.get("messages"), row.get("text")])
         except (ValueError, AttributeError) as error:

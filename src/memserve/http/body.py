@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import suppress
 from typing import Any, TypeVar
 
+from memserve import files
 from memserve.errors import BadAnswer, MemserveError, RemoteError
 from memserve.http.transport import Answer, within
 
@@ -14,7 +15,6 @@ T = TypeVar("T")
 log = logging.getLogger("memserve.http")
 ACCEPT_ENCODING = "gzip"
 _WBITS_AUTO = 47
-_STUMBLES = (TypeError, ValueError, LookupError, AttributeError, ArithmeticError, RecursionError)
 _KEPT = 4096
 """Characters of a broken answer that go into the error; the client masks keys, then shortens."""
 
@@ -162,16 +162,9 @@ def understood(read: Callable[..., T], *words: Any) -> T:
         return read(*words)
     except MemserveError:
         raise
-    except _STUMBLES as broken:
+    except files.STUMBLES as broken:
         reason = f"{type(broken).__name__}: {broken}"
     raise bad(f"the answer has a shape that nobody expects ({reason})")
 
 
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        raise ValueError("a key stands twice in one object")
-    return found
-
-
-_DECODER = json.JSONDecoder(object_pairs_hook=_unique)
+_DECODER = json.JSONDecoder(object_pairs_hook=files.once)

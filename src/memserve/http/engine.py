@@ -12,9 +12,10 @@ from memserve.http import body, failure
 from memserve.http.body import bad, parse, understood
 from memserve.http.client import HttpClient, Pieces
 from memserve.http.connect import sourced
+from memserve.http.secret import MaskedStream
 from memserve.http.sse import Event, events
 from memserve.http.transport import Answer, Call, within
-from memserve.protocol import Capabilities, Completion, Delta, Request, Task
+from memserve.protocol import Capabilities, Completion, Delta, Request, Sample, Task, ToolCall
 
 _IDLE_EVENTS = frozenset({"ping", "keepalive", "heartbeat"})
 _DRAIN_SECONDS = 0.1
@@ -81,10 +82,16 @@ class HttpEngine(ABC):
         mask = self._client.mask
         found = {name: said for name in _WORDS if (said := getattr(answer, name))}
         masked: dict[str, Any] = {name: mask(said) for name, said in found.items()}
-        samples = tuple(replace(one, text=mask(one.text)) if one.text else one for one in answer.samples)
-        return answer if masked == found and samples == answer.samples else replace(
-            answer, samples=samples, **masked
-        )  # fmt: skip
+        samples = tuple(map(self._of_sample, answer.samples))
+        calls = self._calls(answer.tool_calls)
+        if (masked, samples, calls) == (found, answer.samples, answer.tool_calls):
+            return answer
+        return replace(answer, samples=samples, tool_calls=calls, **masked)
+
+    def _of_sample(self, one: Sample) -> Sample:
+        words = ("text", "reasoning", "refusal")
+        found: dict[str, Any] = {n: self._client.mask(said) for n in words if (said := getattr(one, n))}
+        return replace(one, tool_calls=self._calls(one.tool_calls), **found)
 
     async def astream(self, request: Request) -> AsyncIterator[Delta]:
         """Answer one request piece by piece."""
@@ -93,8 +100,21 @@ class HttpEngine(ABC):
         def deltas(answer: Answer, pieces: Pieces) -> AsyncIterator[Delta]:
             return self._deltas(self.reader(request), answer, pieces)
 
+        text, thought = MaskedStream(self._client.mask), MaskedStream(self._client.mask)
         async for delta in self._client.stream(call, deltas):
+            last = delta.usage is not None or delta.finish_reason is not None
+            said = (
+                text.push(delta.text, last=last),
+                thought.push(delta.reasoning, last=last or bool(delta.text)),
+            )
+            calls = self._calls(delta.tool_calls)
+            if said != (delta.text, delta.reasoning) or calls != delta.tool_calls:
+                delta = replace(delta, text=said[0], reasoning=said[1], tool_calls=calls)
             yield delta
+
+    def _calls(self, calls: tuple[ToolCall, ...]) -> tuple[ToolCall, ...]:
+        mask = self._client.mask
+        return tuple(replace(one, name=mask(one.name), arguments=mask(one.arguments)) for one in calls)
 
     def events(self, pieces: Pieces) -> AsyncIterator[Event]:
         """The events of a streamed body: server-sent events, unless the backend frames them otherwise."""

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import re
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Any, TypeAlias
@@ -83,8 +83,8 @@ def error_of(status: int, headers: Mapping[str, str], text: str, *, mask: Mask,
         text = f"the server redirects ({status}) to {target}, which is not followed"
         return Redirected(text, status=status, hint="set base_url to the final address")
     try:
-        words = read(json.loads(text))
-    except (ValueError, RecursionError):
+        words = read(files.parsed(text))
+    except ValueError:
         words = None
     words = words or Words("")
     if not words.message:
@@ -95,7 +95,8 @@ def error_of(status: int, headers: Mapping[str, str], text: str, *, mask: Mask,
 def of_words(words: Words, status: int, headers: Mapping[str, str], *, mask: Mask,
              known: KnownErrors) -> MemserveError:  # fmt: skip
     """The error of a failure in words: by its code first, then by its status."""
-    words = words if known.refine is None else known.refine(words, headers)
+    with suppress(*files.STUMBLES):  # a shape that the backend does not expect is read without its help
+        words = words if known.refine is None else known.refine(words, headers)
     message = mask(words.message)[: 4 * _SHOWN]
     meant = words.status or status if status == _OK else status
     reaction = known.reaction(words, meant)

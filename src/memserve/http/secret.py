@@ -39,6 +39,7 @@ class Mask:
     def __init__(self, secrets: Iterable[str] = ()) -> None:
         self._pattern: re.Pattern[str] | None = None
         self._known: set[str] = set()
+        self._starts: set[str] = set()
         self.add(*secrets)
 
     def add(self, *secrets: str) -> None:
@@ -48,13 +49,41 @@ class Mask:
             self._known |= forms
             ordered = sorted(self._known, key=len, reverse=True)
             self._pattern = re.compile("|".join(map(_expression, ordered)), re.IGNORECASE)
+            self._starts = {form[0].lower() for form in ordered}
 
     def __call__(self, text: str) -> str:
         """The text without any known key."""
         return self._pattern.sub(MASK, text) if self._pattern is not None else text
 
+    def held(self, text: str) -> int:
+        """Signs at the end of a text with which a key may begin."""
+        if self._pattern is None:
+            return 0
+        text = text[-max(map(len, self._known)) :].lower()
+        for place, sign in enumerate(text):
+            if sign in self._starts and any(form.lower().startswith(text[place:]) for form in self._known):
+                return len(text) - place
+        return 0
+
     def __repr__(self) -> str:
         return f"Mask({len(self._known)} forms)"
+
+
+class MaskedStream:
+    """Masks a text that comes in pieces: what may be the beginning of a key waits for the next one."""
+
+    def __init__(self, mask: Mask) -> None:
+        self._mask = mask
+        self._before = self._rest = ""
+
+    def push(self, piece: str, *, last: bool = False) -> str:
+        """What may be shown by now; the last piece lets go of what waited."""
+        text = self._rest + piece
+        end = len(text) - (0 if last else self._mask.held(text))
+        text, self._rest = text[:end], text[end:]
+        masked = self._mask(self._before + text)[len(self._before) :]
+        self._before = text[-1:] or self._before
+        return masked
 
 
 def _forms(secret: str) -> set[str]:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from typing import NamedTuple
 
+from memserve import files
 from memserve.engines.deployment import Deployment
 from memserve.errors import MemserveError
 from memserve.model import load
@@ -31,7 +31,7 @@ def draft_of(deployment: Deployment) -> Draft | None:
     """The draft model of a command: in a JSON configuration, or in flags of its own."""
     option = deployment.option
     try:
-        config = json.loads(option("speculative-config") or "{}")
+        config = files.parsed(option("speculative-config") or "{}")
     except ValueError:
         return None
     config = config if isinstance(config, dict) else {}

@@ -13,6 +13,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from memserve import files
 from memserve.engines import installed
 from memserve.engines.log import LogFormat
 from memserve.engines.memory import Footprint
@@ -135,7 +136,7 @@ def load(path: Path | None = None) -> tuple[Calibration, ...]:
     except (OSError, UnicodeDecodeError) as error:
         raise InvalidInput(f"cannot read the calibration {str(file)!r}: {error}") from None
     try:
-        return parsed(json.loads(text))
+        return parsed(files.parsed(text))
     except (ValueError, TypeError, KeyError) as error:
         why = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InvalidInput(f"{str(file)!r} is no calibration of memserve: {why}",

@@ -6,8 +6,8 @@ from math import prod
 from typing import NamedTuple, TypeAlias
 
 from memserve.memory.formats import DTYPE_BYTES, Format, held, of_checkpoint
-from memserve.memory.pattern import Budget, matcher
 from memserve.model.spec import Block, ModelSpec, Weight, remembered
+from memserve.pattern import Budget, matcher
 
 VOCABULARY_STEP = 64
 """Engines pad the vocabulary to a multiple of 64 before they split it."""

@@ -280,13 +280,11 @@ def _show(value: object) -> str:
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON object from a file, or ModelUnreadable."""
     try:
-        with path.open(encoding="utf-8") as file:
-            found = json.load(file)
+        found = files.parsed(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ModelUnreadable(f"{path}: cannot be read: {error.strerror}", path=str(path)) from error
-    except (ValueError, RecursionError) as error:
-        why = str(error) or "nested too deep"
-        raise ModelUnreadable(f"{path}: not valid JSON: {why[:120]}", path=str(path)) from error
+    except ValueError as error:
+        raise ModelUnreadable(f"{path}: not valid JSON: {str(error)[:120]}", path=str(path)) from error
     if not isinstance(found, dict):
         raise ModelUnreadable(f"{path}: holds no JSON object", path=str(path))
     return found

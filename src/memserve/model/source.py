@@ -95,7 +95,11 @@ def _pooling(folder: Path) -> str | None:
 def _gguf(path: Path) -> ModelSpec:
     from memserve.model.stored import headers
 
-    return reader.from_gguf(headers.read(path), str(path))
+    try:
+        return reader.from_gguf(headers.read(path), str(path))
+    except files.STUMBLES as error:
+        words = f"{path}: its metadata describe no model: {type(error).__name__}: {str(error)[:80]}"
+        raise ModelUnreadable(words, path=str(path), hint="download the file again") from None
 
 
 @lru_cache(maxsize=256)

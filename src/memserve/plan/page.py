@@ -39,7 +39,7 @@ class Section(NamedTuple):
 
 def bar(parts: dict[str, int], total: int) -> str:
     """The first letter of each part as often as its share of the total, dots for what is left."""
-    signs = "".join(part[0] * round(CELLS * size / max(1, total)) for part, size in parts.items())
+    signs = "".join(part[0] * min(CELLS, round(CELLS * size / max(1, total))) for part, size in parts.items())
     return "[" + signs[:CELLS].ljust(CELLS, ".") + "]"
 
 

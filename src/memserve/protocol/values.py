@@ -177,6 +177,8 @@ class Delta(Value):
     reasoning: str = ""
     tool_calls: tuple[ToolCall, ...] = ()
     """Whole calls, with the last piece."""
+    by: str | None = None
+    """Which generator of a route writes: BACKEND:MODEL."""
 
 
 @dataclass(frozen=True)

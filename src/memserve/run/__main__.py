@@ -262,7 +262,7 @@ def _backend_options(chosen: argparse.Namespace) -> dict[str, Any]:
 def _value(text: str) -> Any:
     try:
         return json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return text
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import os
 import re
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from memserve.errors import MemserveError, Overloaded, RemoteError, Throttled
+from memserve.files import parsed
 from memserve.http.transport import Refused
 from memserve.protocol import BatchService, Request
 from memserve.run import ask
@@ -115,7 +115,7 @@ def is_ours(path: Path) -> bool:
 def _rows(path: Path) -> Iterator[dict[str, Any]]:
     if path.exists():
         with path.open("rb") as file:
-            yield from (json.loads(raw) for raw in file if record.is_signed(raw))
+            yield from (parsed(raw) for raw in file if record.is_signed(raw))
 
 
 class BatchLoop:

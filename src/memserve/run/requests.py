@@ -12,6 +12,7 @@ from operator import attrgetter
 from pathlib import Path
 from typing import IO, Any
 
+from memserve import files
 from memserve.client.settings import check as check_setting
 from memserve.errors import InvalidInput
 from memserve.protocol import Raw, Request
@@ -292,24 +293,10 @@ def _lines(file: IO[bytes]) -> Iterator[Entry]:
 
 def _parsed(line: bytes, number: int) -> Any:
     try:
-        value = json.loads(line, object_pairs_hook=_once)
-    except InvalidInput as broken:
-        return InvalidInput(f"line {number} {broken}")
-    except ValueError as broken:  # UnicodeDecodeError and JSONDecodeError both are
-        what = broken.msg if isinstance(broken, json.JSONDecodeError) else "not UTF-8"
+        value = files.parsed(line)
+    except ValueError as broken:
+        what = "not UTF-8" if isinstance(broken, UnicodeError) else getattr(broken, "msg", broken)
         return InvalidInput(f"line {number} is not JSON: {what}")
-    except RecursionError:
-        return InvalidInput(f"line {number} is not JSON: nested too deeply")
     if isinstance(value, (dict, str, list)):
         return value
     return InvalidInput(f"line {number} is neither a request nor a bare prompt, but a {type(value).__name__}")
-
-
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """An object; one that says a thing twice means neither."""
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
-        raise InvalidInput(f"says {twice[:40]!r} twice")
-    return found

@@ -213,7 +213,7 @@ class RouteEngine:
                     async with aclosing(member.generator.astream(replace(request, reask=0))) as deltas:  # type: ignore[type-var]
                         async for delta in deltas:
                             begun = True
-                            yield delta
+                            yield replace(delta, by=delta.by or member.name)
                 return
             except MemserveError as error:
                 if begun:

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from memserve.errors import InvalidInput
-from memserve.run.store import files
+from memserve.errors import InvalidInput, JournalBroken
+from memserve.http.body import understood
+from memserve.run.store import files, record
 
 if TYPE_CHECKING:
     import numpy as np
@@ -79,20 +80,29 @@ class Summary:
 
 
 def answers(output: str | Path) -> Iterator[dict[str, Any]]:
-    """Every answer of an output, also while a run is writing it: a line that is not whole yet is left out."""
+    """Every answer of an output, also while a run is writing it: a line that is not whole yet is left out.
+
+    Raises JournalBroken at one that is not what was written.
+    """
     with Path(output).open("rb") as file:
-        for line in file:
+        for number, line in enumerate(file, 1):
             if line.endswith(b"\n"):
-                yield json.loads(line)
+                if (row := record.read(line)) is None:
+                    raise JournalBroken(f"line {number} of {output} is not what was written there",
+                                        hint=f"memserve run --repair {output}")  # fmt: skip
+                yield row
 
 
 def vectors(output: str | Path) -> tuple[list[str | int], NDArray[np.float32]]:
     """The ids and the matrix of an embedder's run, in the order of its input; of two answers the later."""
     import numpy as np
 
-    found = {row["id"]: (row.get("index", 0), row["embedding"]) for row in answers(output)}
-    rows = sorted(((index, name, vector) for name, (index, vector) in found.items()), key=lambda row: row[0])
-    return [name for _, name, _ in rows], np.array([vector for _, _, vector in rows], np.float32)
+    def matrix(rows: list[dict[str, Any]]) -> tuple[list[str | int], NDArray[np.float32]]:
+        found = {row["id"]: row for row in rows}
+        ordered = sorted(found.values(), key=lambda row: row.get("index", 0))
+        return [row["id"] for row in ordered], np.array([row["embedding"] for row in ordered], np.float32)
+
+    return understood(matrix, [*answers(output)])
 
 
 _SAME = (
@@ -141,7 +151,7 @@ def _constraint(wanted: Any) -> dict[str, Any]:
 def lines(output: str | Path) -> Iterator[dict[str, Any]]:
     """Every answer of an output, and every failure beside it, as lines of that format."""
     for row in answers(output):
-        whole = {"status_code": 200, "request_id": row.get("request_id"), "body": _body(row)}
+        whole = {"status_code": 200, "request_id": row.get("request_id"), "body": understood(_body, row)}
         yield {**_name(row), "response": whole, "error": None}
     failed = files.failed_beside(Path(output))
     for row in answers(failed) if failed.exists() else ():
@@ -150,7 +160,7 @@ def lines(output: str | Path) -> Iterator[dict[str, Any]]:
 
 
 def _name(row: Mapping[str, Any]) -> dict[str, Any]:
-    return {"id": f"memserve-{row.get('key') or row['index']}", "custom_id": str(row["id"])}
+    return {"id": f"memserve-{row.get('key') or row.get('index')}", "custom_id": str(row["id"])}
 
 
 def write(output: Path, target: Path) -> None:

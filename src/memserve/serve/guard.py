@@ -2,7 +2,8 @@
 
 It starts the engine in a session of its own and says its process id. When its standard input closes, because
 memserve asked or because memserve is gone (killed outright, too), it ends the engine's whole group, politely
-first. Whatever the engine leaves behind when it dies by itself is ended as well. Needs nothing of memserve.
+first. Whatever the engine leaves behind when it dies by itself is ended as well, and so is the engine when
+this process is killed: a second one stands by. Needs nothing of memserve.
 """
 
 import os
@@ -12,6 +13,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
 
 MISSING = 127
 """Exit code where the command cannot be started, as in a shell."""
@@ -52,6 +54,22 @@ def _wait(engine: subprocess.Popen[bytes]) -> int:
     return engine.wait()
 
 
+def _stand_by(engine: int) -> int:
+    """A process that ends the engine's group when this one dies; a word to what is returned calls it off."""
+    here, there = os.pipe()
+    if os.fork():
+        os.close(here)
+        return there
+    os.setsid()
+    os.close(there)
+    for descriptor in range(3):  # whoever waits for the end of our output must not wait for this one
+        with suppress(OSError):
+            os.close(descriptor)
+    if not os.read(here, 1):
+        signalled(engine, signal.SIGKILL)
+    os._exit(0)
+
+
 def main(words: list[str]) -> int:
     """The engine's exit code, 128 and more where a signal ended it."""
     starter = os.getppid()
@@ -64,10 +82,14 @@ def main(words: list[str]) -> int:
     except OSError as error:
         print(error.strerror, flush=True)
         return MISSING
+    spare = _stand_by(engine.pid) if hasattr(os, "fork") else None
     print(engine.pid, flush=True)
     ending = (engine.pid, starter, float(words[0]))
     threading.Thread(target=_end_when_released, args=ending, daemon=True).start()
     code = _wait(engine)
+    if spare is not None:
+        with suppress(OSError):
+            os.write(spare, b".")
     return code if code >= 0 else 128 - code
 
 

@@ -1,6 +1,5 @@
 """A planner's answer, as far as starting it goes: refused in one line where this machine alone cannot."""
 
-import json
 import re
 import shlex
 import subprocess
@@ -9,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from memserve import files
 from memserve.engines import installed
 from memserve.engines.backend import server_of
 from memserve.engines.environment import requirements
@@ -24,10 +24,10 @@ def read(name: str, consent: Sequence[str] = (), *, make: bool = False) -> dict[
     """The answer with its "plan", "model" and "machine", from a file or, for "-", from standard input."""
     try:
         text = sys.stdin.read() if name == "-" else Path(name).read_text(encoding="utf-8")
-        answer = json.loads(text)
+        answer = files.parsed(text)
     except OSError as error:
         raise InvalidInput(f"cannot read {name}: {error.strerror}") from error
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise InvalidInput(
             f"{name} is not JSON: {error}", hint="save the output of memserve.plan --json"
         ) from error

@@ -10,11 +10,12 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
+from typing import Literal
 from weakref import finalize
 
 from typing_extensions import Self
@@ -32,6 +33,8 @@ _KEY = re.compile(rb"[\w.:+/=~ -]{0,500}\r?\n?")
 PATIENCE = 10.0
 """Seconds between asking and insisting: an engine that holds a card needs some to let go."""
 _SPARE_SECONDS = 10.0
+_LISTENING = "0A"
+"""As /proc/net/tcp writes it."""
 
 
 class Process:
@@ -54,6 +57,11 @@ class Process:
         """None while it runs; negative where a signal ended it."""
         code = self._guard.poll()
         return code if code is None or code <= 128 else 128 - code
+
+    @property
+    def unguarded(self) -> bool:
+        """Whether the process between us and it was killed, and so it was ended, too."""
+        return (self._guard.poll() or 0) < 0
 
     def tail(self) -> str:
         """The end of the log."""
@@ -96,6 +104,42 @@ def free_port(host: str) -> int:
         except OSError as error:
             raise InvalidInput(f"cannot listen on {host}: {error.strerror}") from error
         return int(probe.getsockname()[1])
+
+
+@contextmanager
+def held(host: str, port: int) -> Iterator[None]:
+    """Keeps a port from others until the engine takes it, as Linux allows while nobody listens."""
+    with socket.socket(_family(host)) as kept:
+        if sys.platform == "linux":
+            for option in (socket.SO_REUSEADDR, socket.SO_REUSEPORT):
+                kept.setsockopt(socket.SOL_SOCKET, option, 1)
+            with suppress(OSError):
+                kept.bind((host, port))
+        yield
+
+
+def listener(session: int, host: str, port: int) -> Literal["ours", "another", "nobody", "unknown"]:
+    """Who listens there: a process of this session, or another, which must not be told a key."""
+    packed = socket.inet_pton(_family(host), socket.gethostbyname(host) if ":" not in host else host)
+    address = "".join(packed[at : at + 4][::-1].hex().upper() for at in range(0, len(packed), 4))
+    places = {f"{one}:{port:04X}" for one in (address, "0" * 8, "0" * 32)}
+    try:
+        tables = [Path(f"/proc/net/{name}").read_text() for name in ("tcp", "tcp6")]
+    except OSError:
+        return "unknown"
+    rows = [row.split() for table in tables for row in table.splitlines()[1:]]
+    sockets = {f"socket:[{row[9]}]" for row in rows if row[3] == _LISTENING and row[1] in places}
+    if not sockets:
+        return "nobody"
+    return "ours" if any(map(sockets.intersection, _sockets(session))) else "another"
+
+
+def _sockets(session: int) -> Iterator[set[str]]:
+    """What each process of a session has open, as /proc names it."""
+    for folder in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            if int((folder / "stat").read_text().rpartition(")")[2].split()[3]) == session:
+                yield {str(one.readlink()) for one in (folder / "fd").iterdir()}
 
 
 def is_free(host: str, port: int) -> bool:
@@ -179,6 +223,9 @@ class Server:
         began = time.monotonic()
         while not (self._answers() and self.running):
             self.check()
+            if self._listener() == "another":
+                raise EngineFailed(f"port {self.port} of {self.host} is held by another process",
+                                   hint="start it again: another port is found")  # fmt: skip
             passed = time.monotonic() - began
             if passed > seconds:
                 last = _last_line(self._process.tail())
@@ -195,6 +242,9 @@ class Server:
         server = server_of(installed.named(self.backend))
         said = self._process.tail().replace(self._key, "***")
         found = diagnose(said, code, server.failures if server else ())
+        if self._process.unguarded:
+            raise EngineFailed(f"the process that watches over {self.backend} was killed; it was ended, too",
+                               hint=f"start it again (log: {self.log})")  # fmt: skip
         how = f"with exit code {code}" if code >= 0 else f"of signal {-code}"
         raise EngineFailed(
             f"{self.backend} died {how}: {found.problem}: {found.line} (log: {self.log})",
@@ -216,7 +266,11 @@ class Server:
         return f"Server({self.backend!r}, {self.base_url!r}, pid={self.pid}, running={self.running})"
 
     def _answers(self) -> bool:
-        return answers(self.host, self.port, self.program.health, self._key)
+        known = self._listener() in ("ours", "unknown")
+        return known and answers(self.host, self.port, self.program.health, self._key)
+
+    def _listener(self) -> str:
+        return listener(self._process.pid, self.host, self.port)
 
 
 def start(command: Sequence[str], *, env: Mapping[str, str] | None = None, host: str = LOOPBACK,
@@ -250,12 +304,13 @@ def start(command: Sequence[str], *, env: Mapping[str, str] | None = None, host:
         **inherited(facts.inherits if facts else (), downloads=fetches(command), also=inherit), **(env or {}),
         **({program.key_env: secret} if program.key_env else {}),
     }  # fmt: skip
-    server = Server(Process(words, world, log), backend, program, (near, where), secret, advise)
-    try:
-        server.wait(timeout, report)
-    except BaseException:
-        server.stop()
-        raise
+    with held(host, where):
+        server = Server(Process(words, world, log), backend, program, (near, where), secret, advise)
+        try:
+            server.wait(timeout, report)
+        except BaseException:
+            server.stop()
+            raise
     return server
 
 
@@ -283,18 +338,20 @@ def _key_words(program: Program, command: Sequence[str], key: str, folder: Path)
 
 def private(path: Path, text: str) -> None:
     """A file that only its owner can read; a link is not followed, and no more than a key is written over."""
-    with suppress(FileNotFoundError):
-        if path.is_file() and not path.is_symlink() and not _KEY.fullmatch(path.read_bytes()[:1000]):
-            raise InvalidInput(f"{path} holds something else than a key", hint="name another file")
     try:
-        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_NOFOLLOW", 0), 0o600)
+        handle = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o600)
     except OSError as error:
         why = "it is a link" if path.is_symlink() else error.strerror
         raise InvalidInput(f"cannot write a key to {path}: {why}", hint="name another file") from error
-    with os.fdopen(handle, "w", encoding="utf-8") as file:
-        if stat.S_ISREG(os.fstat(handle).st_mode):
+    with os.fdopen(handle, "r+b", buffering=0) as file:
+        about = os.fstat(handle)
+        if stat.S_ISREG(about.st_mode):
+            if about.st_nlink > 1 or not _KEY.fullmatch(file.read(1000)):
+                raise InvalidInput(f"{path} holds something else than a key", hint="name another file")
             os.fchmod(handle, 0o600)  # one that was there before may have been anybody's to read
-        file.write(text)
+            file.seek(0)
+            file.truncate()
+        file.write(text.encode())
 
 
 def _run_by(command: Sequence[str], program: Program, python: str | None) -> list[str]:

@@ -13,6 +13,7 @@ from math import exp, log
 from pathlib import Path
 from typing import Any
 
+from memserve import files
 from memserve.errors import InvalidInput
 from memserve.memory import calibration_file
 from memserve.speed.roofline.layout import Constants
@@ -133,7 +134,7 @@ def load(path: Path | None = None) -> tuple[Learnt, ...]:
     """All that a file holds; `InvalidInput` where it is none of ours."""
     file = path or calibration_file.default_path(FILE)
     try:
-        return parsed(json.loads(file.read_text(encoding="utf-8"))["speeds"], str(file))
+        return parsed(files.parsed(file.read_text(encoding="utf-8"))["speeds"], str(file))
     except FileNotFoundError:
         return ()
     except (OSError, ValueError, TypeError, KeyError) as error:

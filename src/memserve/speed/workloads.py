@@ -173,7 +173,7 @@ def from_file(path: Path) -> Workload:
     """The mean request of a file: one object a line with a prompt, perhaps token counts and max_tokens."""
     try:
         lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-        rows = [json.loads(line) for line in lines]
+        rows = [files.parsed(line) for line in lines]
     except (OSError, ValueError) as error:
         raise InvalidInput(f"cannot read the workload {path}: {error}") from error
     if not rows or not all(isinstance(row, dict) for row in rows):

@@ -20,7 +20,7 @@ from memserve.protocol import (
     ScorePrompts,
     Usage,
 )
-from memserve.tokens import calling, thinking
+from memserve.tokens import calling, template, thinking
 from memserve.tokens.calling import Calling
 from memserve.tokens.detokenizer import Detokenizer, Tokenizer
 from memserve.tokens.thinking import Thinking
@@ -222,7 +222,7 @@ class Prompts:
 
         settings = {"tokenize": False, "add_generation_prompt": True, **variables}
         try:
-            text = self.tokenizer.apply_chat_template(messages, **settings)
+            text = template.limited(self.tokenizer.apply_chat_template, messages, **settings)
         except TemplateError as error:
             raise InvalidInput(f"the model's chat template refuses these messages: {error}") from error
         except Exception as error:
@@ -251,9 +251,9 @@ class Prompts:
         self._parts = parts
         message = self._message({"role": "user", "content": _SAID})
         try:
-            text = self.tokenizer.apply_chat_template([message], tokenize=False, add_generation_prompt=True)
-        except Exception as error:
-            return self._broken(f"fails: {type(error).__name__}: {error}")
+            text = self._render([message], NONE)
+        except (InvalidInput, ModelUnreadable) as error:
+            return error if isinstance(error, ModelUnreadable) else self._broken(f"fails: {error}")
         if _SAID in text and not (parts and str(message["content"]) in text):
             return None
         return self._broken("leaves out what the user says")

@@ -1,8 +1,55 @@
 """Chat templates as transformers compiles them, for engines that come without it."""
 
+import ctypes
 import json
+import threading
+from collections.abc import Callable
 from datetime import datetime
 from typing import Any
+
+SECONDS = 10.0
+"""That a template may take to write one conversation."""
+_AGAIN = 0.05
+"""Seconds after which it is raised again: one may be lost in a callback of the garbage collector."""
+MOST = 1 << 24
+"""Signs that an operator of a template may make at once."""
+
+
+def limited(function: Callable[..., Any], *given: Any, **named: Any) -> Any:
+    """What somebody else's code gives within some seconds; TimeoutError is raised inside it after that."""
+    done, guard, here = threading.Event(), threading.Lock(), ctypes.c_ulong(threading.get_ident())
+    throw = ctypes.pythonapi.PyThreadState_SetAsyncExc
+
+    def watch() -> None:
+        late = done.wait(SECONDS)
+        while not late:
+            with guard:
+                if not done.is_set():
+                    throw(here, ctypes.py_object(TimeoutError))
+            late = done.wait(_AGAIN)
+
+    def end() -> None:
+        with guard:
+            done.set()
+        throw(here, None)  # what is still on its way is called off
+
+    threading.Thread(target=watch, name="memserve-template", daemon=True).start()
+    try:
+        return function(*given, **named)
+    except TimeoutError:
+        raise TimeoutError(f"it takes more than {SECONDS:g} s") from None
+    finally:
+        _until(end)
+
+
+def _until(ended: Callable[[], object]) -> None:
+    """Do this to its end, whatever comes between."""
+    while True:
+        try:
+            ended()
+        except TimeoutError:
+            continue
+        return
 
 
 def compiled(template: str) -> Any:
@@ -22,10 +69,23 @@ def compiled(template: str) -> Any:
     world = ImmutableSandboxedEnvironment(
         trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols, Generation]
     )
+    world.intercepted_binops = frozenset({"*", "**"})
+    world.call_binop = _bounded  # type: ignore[assignment,method-assign]
     world.filters["tojson"] = _tojson
     world.globals["raise_exception"] = _refuse
     world.globals["strftime_now"] = lambda form: datetime.now().strftime(form)
     return world.from_string(template)
+
+
+def _bounded(_context: Any, operator: str, left: Any, right: Any) -> Any:
+    """A product or a power that fits into memory."""
+    if operator == "**":
+        large = isinstance(right, int) and abs(right) > 1024
+        return _refuse(f"a power of {right}") if large else left**right
+    for one, times in ((left, right), (right, left)):
+        if hasattr(one, "__len__") and isinstance(times, int) and len(one) * times > MOST:
+            _refuse(f"a text of {len(one) * times} signs")
+    return left * right
 
 
 def _tojson(value: Any, ensure_ascii: bool = False, indent: int | None = None,

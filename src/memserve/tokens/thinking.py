@@ -214,6 +214,8 @@ class ThoughtSplitter:
 
     def _answer(self, *, last: bool) -> str:
         text, self._rest = self._rest, ""
+        if self._state == "over":
+            return ""
         if not self._end:
             return text
         if self._end in text:

@@ -5,6 +5,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+from memserve import files
 from memserve.errors import InvalidInput, Unsupported
 from memserve.protocol import Prompt, Raw, ToolCall
 
@@ -167,7 +168,7 @@ def _call(position: int, call: Mapping[str, Any]) -> ToolCall:
 def arguments(call: ToolCall) -> dict[str, Any]:
     """A call's arguments as an object."""
     try:
-        found = json.loads(call.arguments or "{}")
+        found = files.parsed(call.arguments or "{}")
     except ValueError:
         found = None
     if not isinstance(found, dict):

@@ -1,6 +1,5 @@
 """Headers of safetensors and GGUF files: every tensor's dtype and shape, without its values."""
 
-import json
 import re
 import struct
 from collections.abc import Mapping
@@ -9,6 +8,7 @@ from math import prod
 from pathlib import Path
 from typing import Any, BinaryIO, NoReturn
 
+from memserve import files
 from memserve.errors import ModelUnreadable
 from memserve.model.config import read_json
 from memserve.model.spec import Quantization
@@ -57,10 +57,10 @@ def header(path: Path) -> dict[str, Tensor]:
                 _broken(path, "is no safetensors file: its header claims to be larger than 100 MB")
             if 8 + length > size:
                 _broken(path, f"is truncated: {size} bytes hold no header of {length}")
-            raw = json.loads(file.read(length))
+            raw = files.parsed(file.read(length))
     except OSError as error:
         _broken(path, f"cannot be read: {error.strerror}")
-    except (ValueError, RecursionError):
+    except ValueError:
         _broken(path, "has a header that is no JSON")
     return _tensors(path, raw, size - 8 - length)
 
@@ -73,9 +73,9 @@ def _tensors(path: Path, raw: object, room: int) -> dict[str, Tensor]:
         if name == "__metadata__":
             continue
         try:
-            start, end = about["data_offsets"]
+            start, end = map(int, about["data_offsets"])
             found[name] = Tensor(str(about["dtype"]), tuple(int(size) for size in about["shape"]))
-        except (KeyError, TypeError, ValueError):
+        except (KeyError, TypeError, ValueError, OverflowError):
             _broken(path, f"describes tensor {name[:60]!r} badly")
         if not 0 <= start <= end or end > room:
             _broken(path, f"is truncated: tensor {name[:60]!r} ends at byte {end} of {room}")

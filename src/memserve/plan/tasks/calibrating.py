@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from memserve import files
 from memserve.engines import installed
 from memserve.engines.memory import Footprint
 from memserve.errors import InvalidInput, MemserveError
@@ -35,12 +37,23 @@ def run(options: Namespace) -> int:
     if report is None:
         answer, said = kept(calibration.read_log(options.calibrate), options)
     else:
+        answer, said = of_report(report, options)
+    return learning.say(options, said, answer)
+
+
+def of_report(report: Mapping[str, Any], options: Namespace) -> tuple[dict[str, Any], list[Section]]:
+    """What a report taught of speed, and of memory where it holds the start-up log."""
+    from memserve.plan.tasks import learning
+
+    try:
         options.gpus = options.gpus or (report.get("target") or {}).get("gpus")
         log = learning.started(report)
         memory, about = kept(log, options) if log else ({}, [])
         speed, said = learning.kept(report, options)
-        answer, said = {**memory, **speed}, [*said, *about]
-    return learning.say(options, said, answer)
+    except files.STUMBLES as broken:
+        reason = f"{options.calibrate} is no report of memserve bench: {type(broken).__name__}: {broken}"
+        raise InvalidInput(reason[:200], hint="memserve bench -o FILE writes one") from None
+    return {**memory, **speed}, [*said, *about]
 
 
 def kept(log: StartupLog, options: Namespace) -> tuple[dict[str, Any], list[Section]]:

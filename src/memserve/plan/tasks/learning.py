@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from datetime import date
@@ -10,6 +9,7 @@ from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from memserve import files
 from memserve.errors import InvalidInput
 from memserve.plan.page import Section, write
 from memserve.speed import learnt
@@ -30,8 +30,8 @@ def read(name: str) -> dict[str, Any] | None:
     try:
         with Path(name).open("rb") as file:
             start = file.read(MOST_BYTES)
-        found = json.loads(start) if start.lstrip()[:1] == b"{" else None
-    except (OSError, ValueError, RecursionError):
+        found = files.parsed(start) if start.lstrip()[:1] == b"{" else None
+    except (OSError, ValueError):
         return None
     return found if isinstance(found, dict) else None
 

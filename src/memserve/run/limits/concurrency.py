@@ -20,6 +20,8 @@ APART = 1.5
 PROBE = 1.25
 LEAST = 4
 """Answers that a judgement needs."""
+BEARABLE = 0.6
+"""Of its time limit the last of a queue may wait, were the answers that came of late all that ever come."""
 REMEMBERED = 16
 
 
@@ -34,13 +36,16 @@ class Concurrency:
         self._levels: dict[int, float] = {}
         self._changed_at = self._lowered_at = -inf
         self._seconds, self._answers, self._used = 0.0, 0, 0
+        self._since, self._came = inf, 0
         self.now = min(FIRST, self._most)
 
     def answered(self, sent: float, now: float, limit: float, in_flight: int) -> None:
         """An answer came to what was `sent` then, within the `limit` of its time."""
         seconds = now - sent
         self._used = max(self._used, in_flight)
+        self._came += 1
         if not self._opened:
+            self._since = min(self._since, sent)
             self._open(seconds, now, limit)
         elif sent >= self._changed_at:
             self._seconds += seconds
@@ -61,8 +66,15 @@ class Concurrency:
         return True
 
     def _open(self, seconds: float, now: float, limit: float) -> None:
-        self._opened = True
-        self._set(self._opening or int(self.now * self._factor(seconds / limit, 1.0)), now)
+        """Each of the first answers tells more of what the server bears."""
+        wanted = self._opening or int(FIRST * self._factor(seconds / limit, 1.0))
+        self._opened = self._came >= min(FIRST, self._most)
+        bearable = self._bearable(now, limit)
+        if self._opened or bearable >= wanted:
+            self._opened = True
+            self._set(min(wanted, max(self.now, bearable)), now)
+        else:
+            self.now = min(self._most, max(self.now, bearable))
 
     def _judge(self, seconds: float, now: float, limit: float) -> None:
         seconds = max(seconds, 1e-6)
@@ -73,13 +85,18 @@ class Concurrency:
         if self._used < self.now / PROBE:  # something else holds the run back: nothing was learned
             self._set(self.now, now)
         elif factor > PROBE or seconds * factor <= comfort or (gain >= GAIN and seconds * factor < limit):
-            self._set(max(self.now + 1, int(self.now * factor)), now)
+            more = max(self.now + 1, int(self.now * factor))
+            self._set(min(more, max(self.now, self._bearable(now, limit))), now)
         elif seconds > comfort and gain < GAIN:
             self._rising = False
             fit = max(comfort, PROBE * fewer) / seconds
             self._set(ceil(self.now * min(0.9, max(0.5, fit))), now)
         else:
             self._set(self.now, now)
+
+    def _bearable(self, now: float, limit: float) -> int:
+        """So many in flight that none times out even if more bring no more answers a second."""
+        return int(self._came / max(1e-6, now - self._since) * limit * BEARABLE)
 
     def _factor(self, share: float, gain: float) -> float:
         """How many times as many to try: at first so many that nothing times out even if they only queue."""
@@ -106,5 +123,5 @@ class Concurrency:
 
     def _set(self, number: int, now: float) -> None:
         self.now = max(1, min(self._most, number))
-        self._changed_at = now
-        self._seconds, self._answers, self._used = 0.0, 0, 0
+        self._changed_at = self._since = now
+        self._seconds, self._answers, self._used, self._came = 0.0, 0, 0, 0

@@ -12,12 +12,13 @@ import sqlite3
 import threading
 import time
 from collections.abc import Mapping
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
 from memserve.errors import InvalidInput, StorageFull
+from memserve.files import parsed
 from memserve.protocol import DEFAULT_MAX_TOKENS, DEFAULT_TEMPERATURE, DEFAULT_TOP_P, Completion, Request
 from memserve.run.requests import Item
 from memserve.run.store import files
@@ -65,7 +66,7 @@ class Cache:
         try:
             with self._guard:
                 row = self._base.execute("SELECT body, mark FROM answers WHERE key = ?", (key,)).fetchone()
-        except sqlite3.Error as broken:
+        except (sqlite3.Error, UnicodeError) as broken:
             self._tell(f"cannot be read ({broken})")
             return None
         if row is None or (row[1] == _mark(key, row[0]) and _is_answer(row[0])):
@@ -105,7 +106,7 @@ class Cache:
         try:
             with self._base:
                 self._base.executemany(_INSERT, self._pending)
-        except sqlite3.Error as broken:
+        except (sqlite3.Error, UnicodeError) as broken:
             raise StorageFull(
                 f"cannot write the answer cache {self._path}: {broken}",
                 hint="free some space, or run without the cache",
@@ -114,18 +115,25 @@ class Cache:
         self._written = time.monotonic()
 
     def _opened(self) -> sqlite3.Connection:
+        with ExitStack() as stack:
+            base = self._connected(stack)
+            stack.pop_all()
+        return base
+
+    def _connected(self, stack: ExitStack) -> sqlite3.Connection:
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             with suppress(FileExistsError):
                 os.close(files.create(self._path))
             base = sqlite3.connect(self._path, timeout=30, check_same_thread=False)
+            stack.callback(base.close)
             base.execute("PRAGMA journal_mode = WAL")
             base.execute("PRAGMA synchronous = NORMAL")
             base.execute(_TABLE)
             if "mark" not in {row[1] for row in base.execute("PRAGMA table_info(answers)")}:
                 base.execute("ALTER TABLE answers ADD COLUMN mark BLOB")
             base.commit()
-        except (sqlite3.Error, OSError) as broken:
+        except (sqlite3.Error, OSError, UnicodeError) as broken:  # its own words may be damaged, too
             raise InvalidInput(f"cannot open the answer cache {self._path}: {broken}") from broken
         return base
 
@@ -138,7 +146,7 @@ def _mark(key: bytes, body: Any) -> bytes | None:
 def _is_answer(body: bytes) -> bool:
     """Whether a body is one JSON object that a line of the answers file can hold."""
     try:
-        row = json.loads(body)
-    except (ValueError, RecursionError):
+        row = parsed(body)
+    except ValueError:
         return False
     return isinstance(row, dict) and row.keys() >= {"text", "finish_reason"} and b"\n" not in body

@@ -16,6 +16,7 @@ from typing import Any
 from zlib import crc32
 
 from memserve.errors import StorageFull
+from memserve.files import parsed
 from memserve.protocol import Completion, Usage
 from memserve.run.requests import Identity, Item
 from memserve.run.tasks import Result
@@ -25,6 +26,8 @@ _BEGIN = b'{"id": '
 _TAIL = re.compile(rb', "key": "([0-9a-f]{32})", "check": "([0-9a-f]{8})"\}\n?$')
 _TAIL_LENGTH = len(', "key": "", "check": ""}\n') + 32 + 8
 _CHECK_LENGTH = len(', "check": ""}') + 8
+_MARKS = frozenset({"index", "seconds", "cached", "usd", "at", "key"})
+"""Names that lines of ours have beside an answer."""
 _ANSWER = ("reasoning", "model", "by", "request_id")
 _PARTS = ("token_ids", "logprobs", "tool_calls", "samples")
 _encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False).encode
@@ -130,13 +133,26 @@ def is_torn(raw: bytes) -> bool:
 
 def _foreign(raw: bytes) -> Stamp | None:
     """A line that memserve did not write counts as an answer if it is an object with an id."""
-    try:
-        row = json.loads(raw)
-    except (ValueError, RecursionError):
-        return None
-    if not isinstance(row, dict) or "check" in row or not isinstance(row.get("id"), (str, int)):
+    row = None if is_signed(raw) else read(raw)
+    if row is None or not isinstance(row.get("id"), (str, int)):
         return None
     return Stamp(name_of(row["id"]), None)
+
+
+def read(raw: bytes) -> dict[str, Any] | None:
+    """The object of a line; None where it is none, or was ours and is not what was written any more."""
+    try:
+        row = parsed(raw)
+    except ValueError:
+        return None
+    if not isinstance(row, dict) or not (is_signed(raw) or _is_foreign(row)):
+        return None
+    return row
+
+
+def _is_foreign(row: dict[str, Any]) -> bool:
+    """Whether nothing in a row says that it was ours: a damaged one may have lost some of its names."""
+    return "check" not in row and len(_MARKS & row.keys()) < 2
 
 
 def _usage(usage: Usage) -> dict[str, int]:

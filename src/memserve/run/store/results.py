@@ -1,7 +1,6 @@
 """Where every outcome goes: the journal, the cache, the file of failures, and the counts."""
 
 import errno
-import json
 import logging
 import os
 import re
@@ -48,10 +47,8 @@ def _was_row(raw: bytes, seen: bool) -> bool:
 
 def _row(raw: bytes) -> dict[str, Any] | None:
     """The row of a whole line; None for any other line."""
-    if not raw.endswith(b"\n") or not record.is_signed(raw):
-        return None
-    row = json.loads(raw)
-    return row if row.keys() >= _KEYS else None
+    row = record.read(raw) if raw.endswith(b"\n") and record.is_signed(raw) else None
+    return row if row and row.keys() >= _KEYS else None
 
 
 class Failures:

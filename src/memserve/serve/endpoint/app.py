@@ -8,7 +8,7 @@ import hmac
 import json
 import logging
 import time
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
@@ -18,6 +18,7 @@ from typing import Any
 
 from aiohttp import web
 
+from memserve import files
 from memserve.client.handle import Handle
 from memserve.errors import InvalidInput, MemserveError, NotFound, Overloaded
 from memserve.protocol import Completion, Delta, Task, Usage
@@ -167,16 +168,9 @@ class Endpoint:
     async def _body(self, request: web.Request) -> dict[str, Any]:
         with self._patient(request):
             words = await request.read()
-        try:
-            found = json.loads(words, object_pairs_hook=_once, parse_constant=_no_number)
-        except RecursionError:
-            raise InvalidInput("the body is nested too deep") from None
-        except ValueError as error:
-            raise error if isinstance(error, InvalidInput) else InvalidInput(
-                f"the body is not JSON: {error}"
-            ) from None  # fmt: skip
-        _fields.set(frozenset(asking.mapping(found, "the body")))
-        return dict(found)
+        found = body_of(words)
+        _fields.set(frozenset(found))
+        return found
 
     # ------------------------------------------------------------ small routes
 
@@ -292,6 +286,15 @@ class Endpoint:
             timer.cancel()
 
 
+def body_of(words: bytes) -> dict[str, Any]:
+    """The object that a caller posted."""
+    try:
+        found = files.parsed(words, constant=_no_number)
+    except ValueError as error:
+        raise InvalidInput(f"the body is not JSON: {error}") from None
+    return dict(asking.mapping(found, "the body"))
+
+
 async def _answers(generator: Any, asked: Asked) -> list[Completion]:
     if len(asked.prompts) == 1:
         return [await generator.agenerate(asked.prompts[0], **asked.settings)]
@@ -316,15 +319,6 @@ async def _pieces(generator: Any, asked: Asked) -> AsyncIterator[Piece]:
         spent = answered.total(answers) if index + 1 == len(said) else None
         text, thought, calls = one.text or "", one.reasoning or "", one.tool_calls
         yield Piece(index, Delta(text, one.finish_reason, spent, thought, calls), one)
-
-
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """An object of JSON whose names differ: of two values nobody knows which is meant."""
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        twice, _ = Counter(name for name, _ in pairs).most_common(1)[0]
-        raise InvalidInput(f"{twice} stands twice in one object")
-    return found
 
 
 def _no_number(word: str) -> Any:

@@ -59,10 +59,14 @@ def text(body: Mapping[str, Any], known: Capabilities) -> Asked:
     prompt = fields.pop("prompt", None)
     several = isinstance(prompt, list) and bool(prompt) and not isinstance(prompt[0], int)
     prompts = [Raw(one) if isinstance(one, str) else one for one in (prompt if several else [prompt])]
-    if not all(isinstance(one, Raw) or (isinstance(one, list) and one) for one in prompts):
+    if not all(isinstance(one, Raw) or (isinstance(one, list) and one and _are_ids(one)) for one in prompts):
         raise InvalidInput("prompt is a text, a list of token ids, or a list of either")
     _format(fields)
     return _asked(prompts, fields, known, fields.pop("logprobs", None))
+
+
+def _are_ids(prompt: list[Any]) -> bool:
+    return all(isinstance(one, int) for one in prompt)
 
 
 def mapping(value: Any, name: str) -> Mapping[str, Any]:
@@ -172,6 +176,8 @@ def responses(body: Mapping[str, Any], known: Capabilities) -> Asked:
     if effort := mapping(fields.pop("reasoning", {}), "reasoning").get("effort"):
         fields["reasoning_effort"] = effort
     if tools := fields.pop("tools", None):
+        if not isinstance(tools, list):
+            raise InvalidInput(f"tools is a list, not {type(tools).__name__}")
         fields["tools"] = [_tool(mapping(tool, "a tool")) for tool in tools]
     choice = fields.get("tool_choice")
     if isinstance(choice, dict):

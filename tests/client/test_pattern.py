@@ -7,7 +7,7 @@ from itertools import product
 
 import pytest
 
-from memserve.memory.pattern import Budget, matcher
+from memserve.pattern import Budget, matcher
 
 NAMES = [
     f"model.layers.{layer}.{part}"
