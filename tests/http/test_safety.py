@@ -81,7 +81,7 @@ def test_a_key_is_masked_wherever_a_stream_is_cut(pieces):
 
 
 def test_a_streamed_answer_and_its_calls_show_no_key(server, open_generator):
-    call = {"index": 0, "id": "c", "function": {"name": "f", "arguments": json.dumps({"a": KEY})}}
+    call = {"index": 0, "id": f"c{KEY}", "function": {"name": "f", "arguments": json.dumps({"a": KEY})}}
     deltas = [{"content": f"so {KEY[:7]}"}, {"content": f"{KEY[7:]}!"}, {"tool_calls": [call]}]
     rows = [{"choices": [{"index": 0, "delta": delta}]} for delta in deltas]
     rows.append({"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]})
@@ -89,7 +89,9 @@ def test_a_streamed_answer_and_its_calls_show_no_key(server, open_generator):
     server.will(raw(SSE_HEAD + events.encode() + b"data: [DONE]\n\n"))
     said = list(open_generator(max_retries=0).stream("hi"))
     assert "".join(delta.text for delta in said) == "so ***!"
-    assert [call.arguments for delta in said for call in delta.tool_calls] == ['{"a": "***"}']
+    assert [(one.id, one.arguments) for delta in said for one in delta.tool_calls] == [
+        ("c***", '{"a": "***"}')
+    ]
 
 
 def _attributes(thing, seen, depth=0):

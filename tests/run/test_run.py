@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import json
 import math
 import os
@@ -50,6 +51,14 @@ def test_requests_come_lazily_and_from_a_file(fake, out, tmp_path, rows):
     )
     assert run(path, out, generator=fake()).done == 4
     assert sorted(row["text"] for row in rows(out)) == ["ONE", "THREE", "TWO", "[7, 8]"]
+
+
+def test_compressed_requests_are_said_to_be(fake, out, tmp_path):
+    path = tmp_path / "requests.jsonl"
+    path.write_bytes(gzip.compress(b'"a"\n'))
+    with pytest.raises(InvalidInput, match=r"gzip.*zcat"):
+        run(path, out, generator=fake())
+    assert not out.exists()
 
 
 def test_bad_lines_are_failed_items_with_their_line_number(fake, out, tmp_path, failed):

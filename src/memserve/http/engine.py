@@ -114,7 +114,7 @@ class HttpEngine(ABC):
 
     def _calls(self, calls: tuple[ToolCall, ...]) -> tuple[ToolCall, ...]:
         mask = self._client.mask
-        return tuple(replace(one, name=mask(one.name), arguments=mask(one.arguments)) for one in calls)
+        return tuple(ToolCall(mask(one.id), mask(one.name), mask(one.arguments)) for one in calls)
 
     def events(self, pieces: Pieces) -> AsyncIterator[Event]:
         """The events of a streamed body: server-sent events, unless the backend frames them otherwise."""

@@ -253,7 +253,10 @@ def check_requests(requests: Any) -> None:
             return
         path = Path(requests)
         if path.is_file() or path.is_dir() or not path.exists():  # a pipe can be opened only once
-            _opened(path).close()
+            with _opened(path) as file:
+                if file.read(2) == b"\x1f\x8b":
+                    hint = f"zcat {path} | memserve run - ..."
+                    raise InvalidInput(f"{path} is compressed with gzip", hint=hint)
     elif isinstance(requests, (Mapping, bytes)) or not isinstance(requests, Iterable):
         raise InvalidInput(f"requests are a path or an iterable of requests, not {type(requests).__name__}")
 

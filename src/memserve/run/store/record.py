@@ -24,6 +24,7 @@ from memserve.run.tasks import Result
 _HEAD = re.compile(rb'\{"id": ("(?:[^"\\]|\\.)*"|-?\d+), ')
 _BEGIN = b'{"id": '
 _TAIL = re.compile(rb', "key": "([0-9a-f]{32})", "check": "([0-9a-f]{8})"\}\n?$')
+_LIKE_TAIL = re.compile(rb'"[^"]{32}", "[^"]{5}": "[^"]{8}"\}\n?$')
 _TAIL_LENGTH = len(', "key": "", "check": ""}\n') + 32 + 8
 _CHECK_LENGTH = len(', "check": ""}') + 8
 _MARKS = frozenset({"index", "seconds", "cached", "usd", "at", "key"})
@@ -145,14 +146,14 @@ def read(raw: bytes) -> dict[str, Any] | None:
         row = parsed(raw)
     except ValueError:
         return None
-    if not isinstance(row, dict) or not (is_signed(raw) or _is_foreign(row)):
+    if not isinstance(row, dict) or not (is_signed(raw) or _is_foreign(row, raw)):
         return None
     return row
 
 
-def _is_foreign(row: dict[str, Any]) -> bool:
-    """Whether nothing in a row says that it was ours: a damaged one may have lost some of its names."""
-    return "check" not in row and len(_MARKS & row.keys()) < 2
+def _is_foreign(row: dict[str, Any], raw: bytes) -> bool:
+    """Whether nothing says that a line was ours: a damaged one may have lost its names, hardly its form."""
+    return "check" not in row and len(_MARKS & row.keys()) < 2 and not _LIKE_TAIL.search(raw)
 
 
 def _usage(usage: Usage) -> dict[str, int]:
