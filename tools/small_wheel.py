@@ -48,7 +48,7 @@ class Deflate:
 
     def flush(self) -> bytes:
         """All of it, compressed."""
-        return bytes(zopfli.zlib.compress(b"".join(self._parts), numiterations=1)[HEAD:TAIL])
+        return bytes(zopfli.zlib.compress(b"".join(self._parts), numiterations=15)[HEAD:TAIL])
 
 
 class SmallWheel(BuildHookInterface[Any]):
