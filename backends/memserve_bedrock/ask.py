@@ -47,6 +47,12 @@ def model(name: str | None) -> Model:
 
 
 @cache
+def embedders() -> list[dict[str, Any]]:
+    """How each family of embedding models is asked."""
+    return list(_table("models.json")["embedders"])
+
+
+@cache
 def extras() -> dict[str, str]:
     """The field of each extra setting."""
     return {EXTRA + row["name"]: row["field"] for row in _table("models.json")["extras"]}

@@ -1,4 +1,4 @@
-"""Opens Bedrock (region, AWS keys, their signature) and drives Converse and its stream."""
+"""Opens Bedrock (region, AWS keys, their signature) for vectors, or drives Converse and its stream."""
 
 from __future__ import annotations
 
@@ -299,7 +299,11 @@ def _event(frame: Frame) -> Event:
     return Event(known.get(":event-type", ""), data)
 
 
-capabilities = capabilities_of(model_of("claude-haiku-4-5"))
+capabilities = replace(
+    capabilities_of(model_of("claude-haiku-4-5")), tasks=frozenset({"generate", "embed"}),
+    roles=frozenset(role for row in ask.embedders() for role in row.get("roles", ())),
+    dimensions=True, normalize=True,
+)  # fmt: skip
 """What many models can do; a model's own row decides."""
 _ENDPOINTS = ("AWS_ENDPOINT_URL_BEDROCK_RUNTIME", "AWS_ENDPOINT_URL")
 
@@ -308,7 +312,7 @@ def open_engine(model: str | None = None, *, task: Task = "generate", base_url: 
                 api_key: str | Secret | None = None, **options: Any) -> Any:  # fmt: skip
     """An engine; nothing is sent before the first request."""
 
-    if task != "generate":
+    if task not in capabilities.tasks:
         raise Unsupported("bedrock", f"the task {task}")
     if not model:
         raise InvalidInput("backend 'bedrock' needs a model's id", hint="such as amazon.nova-lite-v1:0")
@@ -320,6 +324,10 @@ def open_engine(model: str | None = None, *, task: Task = "generate", base_url: 
     client = connect(
         url or _endpoint(place), signer, options, mask=mask, errors=known_errors(__file__, refine)
     )
+    if task == "embed":
+        from memserve_bedrock.embedding import EmbedEngine
+
+        return EmbedEngine(client, model)
     return ConverseEngine(client, model_of(model))
 
 

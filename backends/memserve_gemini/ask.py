@@ -44,7 +44,8 @@ class EmbeddingModel:
     """How one model is asked for vectors."""
 
     name: str
-    roles: bool
+    roles: str | None
+    """Which table says what a role is: `roles` (task types) or `prompts`; None: it knows no roles."""
     dimensions: bool
     unit: bool
     """Its vectors are of length one, shortened or not."""
@@ -77,9 +78,9 @@ def embedding_model(name: str) -> EmbeddingModel:
     return EmbeddingModel(name, **_row("embedders", name))
 
 
-def roles() -> dict[str, str]:
-    """The task type of each role."""
-    found: dict[str, str] = _table("models.json")["roles"]
+def roles(kind: str = "roles") -> dict[str, str]:
+    """The task type of each role, or the form of its text (`prompts`)."""
+    found: dict[str, str] = _table("models.json")[kind]
     return found
 
 

@@ -4,10 +4,11 @@ import json
 import math
 import os
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from memserve.client.vectors import VectorEngine, refuse_bare
 from memserve.errors import InvalidInput, MemserveError, Unsupported
 from memserve.http import (
     Call,
@@ -28,9 +29,9 @@ from memserve.http.body import counted
 from memserve.http.chat import encode
 from memserve.http.engine import answer_of, body_of, error_of, object_of
 from memserve.http.failure import Words
-from memserve.protocol import BatchService, Completion, Prompt, Request, Task
+from memserve.protocol import BatchService, Capabilities, Completion, Prompt, Request, Task
 from memserve_gemini import answer, ask
-from memserve_gemini.ask import Model, embedding_model, roles
+from memserve_gemini.ask import EmbeddingModel, Model, embedding_model, path_of, roles
 from memserve_gemini.ask import capabilities as capabilities_of
 from memserve_gemini.ask import model as model_of
 
@@ -68,6 +69,46 @@ class GeminiEngine(HttpEngine):
         return await self._client.fetch(call, counted("totalTokens"))
 
 
+class EmbedEngine(VectorEngine):
+    """Asks {base_url}/models/{model}:batchEmbedContents."""
+
+    def __init__(self, client: HttpClient, model: EmbeddingModel) -> None:
+        known = Capabilities(
+            backend="gemini", model=model.name, tasks=frozenset({"embed"}),
+            roles=frozenset(roles(model.roles) if model.roles else ()), normalize=True,
+            dimensions=model.dimensions, cancel=True,
+        )  # fmt: skip
+        super().__init__(client, known)
+        self.items = model.items
+        self._model = model
+        self._url = client.address.url(f"{path_of(model.name)}:batchEmbedContents")
+
+    def write(self, texts: Sequence[str], *, role: str | None, normalize: bool | None,
+              dimensions: int | None) -> Call:  # fmt: skip
+        refuse_bare("gemini", normalize)
+        fields: dict[str, Any] = {"model": path_of(self._model.name)}
+        form = "$"
+        if role is not None and self._model.roles == "prompts":
+            form = roles("prompts")[role]
+        elif role is not None:
+            fields["taskType"] = roles("roles")[role]
+        if dimensions is not None:
+            fields["outputDimensionality"] = dimensions
+        words = [form.replace("$", text, 1) for text in texts]
+        asked = [{**fields, "content": {"parts": [{"text": text}]}} for text in words]
+        return self._client.call(self._url, encode({"requests": asked}))
+
+    def read(self, found: Any, headers: Mapping[str, str]) -> tuple[Any, Any]:
+        known = found if isinstance(found, dict) else {}
+        rows, usage = known.get("embeddings"), known.get("usageMetadata")
+        values = [row.get("values") if isinstance(row, dict) else None for row in rows or ()]
+        return values, usage.get("promptTokenCount") if isinstance(usage, dict) else None
+
+    def scaled(self, normalize: bool | None, dimensions: int | None) -> bool:
+        """Shortened vectors of a model that leaves them short are brought to length one again."""
+        return bool(normalize) or (dimensions is not None and not self._model.unit)
+
+
 _BASE_URL = "https://generativelanguage.googleapis.com/v1beta"
 _VERSION = "/v1beta"
 capabilities = replace(
@@ -93,8 +134,6 @@ def open_engine(model: str | None = None, *, task: Task = "generate", base_url: 
     signer = StaticKey({"x-goog-api-key": secret} if secret else {})
     client = connect(url, signer, options, mask=mask, errors=known_errors(__file__, refine))
     if task == "embed":
-        from memserve_gemini.embedding import EmbedEngine
-
         return EmbedEngine(client, embedding_model(model))
 
     return GeminiEngine(client, model_of(model))

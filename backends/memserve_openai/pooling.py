@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from memserve.client.async_driver import all_or_none
+from memserve.client.vectors import refuse_bare, unit
 from memserve.errors import BadRequest, ContextOverflow, Unsupported
 from memserve.http import HttpClient
 from memserve.http.body import bad, parse
@@ -86,7 +87,7 @@ class EmbedEngine:
         if len(widths) > 1:
             raise bad(f"the vectors differ in length: {sorted(widths)}", retries=None)
         vectors = np.concatenate([vectors for vectors, _ in answers])[order]
-        return Embeddings(_unit(vectors) if normalize else vectors, _sum(u for _, u in answers), self._model)
+        return Embeddings(unit(vectors) if normalize else vectors, _sum(u for _, u in answers), self._model)
 
     def close(self) -> None:
         """Close the connections."""
@@ -96,11 +97,9 @@ class EmbedEngine:
         fields: dict[str, Any] = {"encoding_format": "float"}
         if dimensions is not None:
             fields["dimensions"] = dimensions
-        if normalize is False:
-            if self._dialect.bare_vectors is None:
-                raise Unsupported(
-                    "openai", "normalize=False", "the server decides; it cannot be asked not to"
-                )
+        if self._dialect.bare_vectors is None:
+            refuse_bare("openai", normalize)
+        elif normalize is False:
             fields.update(self._dialect.bare_vectors)
         return fields
 
@@ -178,11 +177,6 @@ def _vector(value: Any) -> NDArray[np.float32]:
 
 def _tokens(text: str) -> int:
     return len(text.encode()) // _BYTES_PER_TOKEN + 2
-
-
-def _unit(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
-    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-    return (vectors / np.where(lengths > 0, lengths, 1)).astype(np.float32)
 
 
 def _sum(usages: Any) -> Usage:

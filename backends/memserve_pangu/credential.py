@@ -261,9 +261,9 @@ def signer(found: Credentials, interface: Interface, region: str, project_id: st
     if found.kind == "token":
         return StaticKey({"X-Auth-Token": values["token"]})
     secret = values["app_code"] if "app_code" in values else values["api_key"]
-    if interface.name == "v2":
-        return StaticKey({"Authorization": Secret(f"Bearer {secret.reveal()}")})
-    return StaticKey({"X-Apig-AppCode": secret})
+    if interface.name == "v1" or ("app_code" in values and interface.name != "v2"):
+        return StaticKey({"X-Apig-AppCode": secret})
+    return StaticKey({"Authorization": Secret(f"Bearer {secret.reveal()}")})
 
 
 def _login(values: Mapping[str, Secret], region: str, options: Mapping[str, Any], mask: Mask) -> Signer:

@@ -1,14 +1,14 @@
-"""Opens Pangu (route, credentials, client) and asks it for chat and text completions."""
+"""Opens Pangu or a service of ModelArts (route, credentials, client) and asks it for completions."""
 
 import os
 import re
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import replace
 from functools import cache
 from typing import Any
 
 from memserve import files
-from memserve.errors import InvalidInput, Unsupported
+from memserve.errors import InvalidInput, MemserveError, Unsupported
 from memserve.http import (
     Call,
     HttpClient,
@@ -21,7 +21,7 @@ from memserve.http import (
     refuse_rest,
 )
 from memserve.http.address import named
-from memserve.http.body import parse
+from memserve.http.body import bad, parse
 from memserve.http.chat import ChatReader, completion, encode, failure_in, messages
 from memserve.http.failure import Words
 from memserve.protocol import Completion, Delta, Raw, Request, Task
@@ -100,6 +100,73 @@ class PanguEngine(HttpEngine):
         return ChatReader(lambda words: self._client.failed(words, 200, {}), key=self._interface.message)
 
 
+_REASONS = {"eos_token": "stop", "stop_sequence": "stop"}
+
+
+class InputsEngine(PanguEngine):
+    """Posts `inputs` and `parameters` to the address as it stands (ModelArts, MindIE, TGI): text to text."""
+
+    def write(self, request: Request, *, stream: bool) -> Call:
+        assert isinstance(request.prompt, Raw)  # the capabilities name nothing else
+        given = {
+            "max_new_tokens": request.max_tokens, "top_k": request.top_k, "seed": request.seed,
+            "temperature": request.temperature or None, "do_sample": bool(request.temperature),
+            "top_p": request.top_p if request.temperature and request.top_p != 1 else None, "details": True,
+        }  # fmt: skip
+        parameters = {name: value for name, value in given.items() if value is not None}
+        body = {"inputs": request.prompt.text, "parameters": parameters, "stream": stream}
+        return self._client.call(self._client.address.url(""), encode(body))
+
+    def read(self, request: Request, words: str, headers: Mapping[str, str]) -> Completion:
+        return _whole(words, lambda failed: self._client.failed(failed, 200, headers))
+
+    def reader(self, request: Request) -> StreamReader:
+        return InputsReader(lambda words: self._client.failed(words, 200, {}))
+
+
+class InputsReader(ChatReader):
+    """Reads events with a token each; the one that holds the whole text is the last."""
+
+    @property
+    def done(self) -> bool:
+        return self._finished
+
+    def whole(self, words: str, headers: Mapping[str, str]) -> list[Delta]:
+        full = _whole(words, self._fail)
+        return [Delta(full.text or "", full.finish_reason, full.usage)]
+
+    def _chunk(self, chunk: Any) -> list[Delta]:
+        token = chunk.get("token") if isinstance(chunk, dict) else None
+        if not isinstance(token, dict):
+            raise bad("an event of the stream has no token")
+        return super()._chunk(_told("delta", "" if token.get("special") else token.get("text"), chunk))
+
+
+def _whole(words: str, fail: Callable[[Words], MemserveError]) -> Completion:
+    """What a whole body holds; some servers put it into a list."""
+    found = parse(words)
+    one = found[0] if isinstance(found, list) and len(found) == 1 else found
+    failed = failure_in(one)
+    if failed is not None:
+        raise fail(failed)
+    if not isinstance(one, dict) or not isinstance(one.get("generated_text"), str):
+        raise bad("the answer has no generated_text")
+    return completion(_told("message", one["generated_text"], one))
+
+
+def _told(key: str, text: Any, found: Mapping[str, Any]) -> dict[str, Any]:
+    """The answer, or a piece of it, in the form of chat completions."""
+    details = found.get("details")
+    facts: Mapping[str, Any] = details if isinstance(details, dict) else {}
+    ended = found.get("generated_text") is not None
+    reason = facts.get("finish_reason", "stop" if ended and key == "delta" else None)
+    choice = {"index": 0, key: {"content": text}, "finish_reason": _REASONS.get(reason, reason)}
+    prefill = facts.get("prefill")
+    read = len(prefill) if isinstance(prefill, list) and prefill else facts.get("input_length")
+    usage = {"prompt_tokens": read, "completion_tokens": facts.get("generated_tokens")}
+    return {"choices": [choice], "usage": usage if facts else None}
+
+
 _REGION = "cn-southwest-2"
 _TAKEN = ("api", "region", "project_id", "deployment_id", *credential.OPTIONS)
 capabilities = capabilities_of(interfaces()["v1"], None)
@@ -125,7 +192,8 @@ def open_engine(model: str | None = None, *, task: Task = "generate", base_url: 
     signer = Guarded(way_in, guard)
     errors = known_errors(__file__, refine)
     client = connect(way.base_url, signer, options, mask=mask, errors=errors)
-    return PanguEngine(client, way.interface, model or deployment_id, guard, signer)
+    parts = (client, way.interface, model or deployment_id, guard, signer)
+    return InputsEngine(*parts) if way.interface.name == "inputs" else PanguEngine(*parts)
 
 
 def _deployment(model: str | None, base_url: str | None, options: Mapping[str, Any]) -> str | None:

@@ -1,5 +1,6 @@
-"""One of Pangu's interfaces: a row of interfaces.json."""
+"""One of the interfaces of Pangu and of ModelArts' services: a row of interfaces.json."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -7,7 +8,7 @@ from typing import Any
 from urllib.parse import quote
 
 from memserve import files
-from memserve.errors import InvalidInput, UnknownName, Unsupported
+from memserve.errors import InvalidInput, UnknownName
 from memserve.http.address import parse
 from memserve.protocol import Capabilities
 
@@ -30,6 +31,9 @@ class Interface:
     tools: bool
     max_temperature: float
     extras: tuple[str, ...]
+    chat: bool = True
+    sampling: bool = False
+    """It takes top_k and a seed."""
 
 
 @cache
@@ -47,17 +51,20 @@ def _interface(row: Mapping[str, Any]) -> Interface:
 def capabilities(interface: Interface, model: str | None) -> Capabilities:
     """What the interface can do."""
     return Capabilities(
-        backend="pangu", engine=interface.name, model=model, chat=True, temperature=True, top_p=True,
-        max_tokens=True, usage=True, raw=interface.raw, tools=interface.tools, stop=interface.stop,
-        max_temperature=interface.max_temperature, n=interface.n > 1, max_n=interface.n, stream=True,
+        backend="pangu", engine=interface.name, model=model, chat=interface.chat, temperature=True,
+        top_p=True, max_tokens=True, usage=True, raw=interface.raw, tools=interface.tools,
+        stop=interface.stop, max_temperature=interface.max_temperature, n=interface.n > 1,
+        max_n=interface.n, stream=True,
         extras=frozenset(EXTRA + name for name in interface.extras), cancel=True,
+        top_k=interface.sampling, seed=interface.sampling,
     )  # fmt: skip
 
 
 _HOST = "https://pangu.{region}.myhuaweicloud.com"
 _DEPLOYMENTS = "/deployments/"
 _CHAT = "/chat/completions"
-_LEGACY = "/v1/infers/"
+_INFERS = re.compile(r"/v1/infers/[^/]+(?:/generate|/infer)?")
+"""A service of its own body; below its /v1 lie the other two interfaces."""
 
 
 @dataclass(frozen=True)
@@ -72,23 +79,16 @@ def choose(api: str | None, base_url: str | None, region: str, project_id: str |
            deployment_id: str | None) -> Route:  # fmt: skip
     """The route that the options mean, or an error that names what is missing."""
     path = parse(base_url).path.removesuffix(_CHAT) if base_url else ""
-    name = api or ("v1" if deployment_id or _DEPLOYMENTS in path or not base_url else "v2")
-    if name == "legacy" or _is_legacy(path):
-        raise Unsupported(
-            "pangu", "the legacy inputs/parameters endpoint (/v1/infers/{id})",
-            hint="use /v1/infers/{id}/v1 with api='v2', or the deployment's chat/completions",
-        )  # fmt: skip
+    own = "inputs" if _INFERS.fullmatch(path) else "modelarts" if path.startswith("/v1/infers/") else "v2"
+    name = api or ("v1" if deployment_id or _DEPLOYMENTS in path or not base_url else own)
     known = interfaces()
     if name not in known:
         raise UnknownName(f"unknown api {name!r}: known are {', '.join(known)}", suggestions=tuple(known))
-    if name == "v2":
+    if name == "inputs" and base_url:
+        return Route(known[name], base_url)
+    if name != "v1":
         return Route(known[name], _second(base_url))
     return Route(known[name], _first(base_url or _HOST.format(region=region), project_id, deployment_id))
-
-
-def _is_legacy(path: str) -> bool:
-    """True for /v1/infers/{id} itself; below it lie the two interfaces that are spoken."""
-    return path.startswith(_LEGACY) and "/" not in path.removeprefix(_LEGACY)
 
 
 def _first(base_url: str, project_id: str | None, deployment_id: str | None) -> str:
@@ -107,7 +107,8 @@ def _first(base_url: str, project_id: str | None, deployment_id: str | None) -> 
 def _second(base_url: str | None) -> str:
     if not base_url:
         raise InvalidInput(
-            "Pangu's V2 (OpenAI format) needs base_url=", hint="its console shows it: https://HOST/api/v2"
+            "every interface of Pangu's but V1 needs base_url=",
+            hint="its console shows it: https://HOST/api/v2",
         )
     bare = base_url.rstrip("/").removesuffix(_CHAT)
     return bare if parse(bare).path else f"{bare}/api/v2"

@@ -28,6 +28,17 @@ def test_roles_are_task_types(role, task, gemini, opened):
     assert gemini.seen[0].json["requests"][0]["model"] == "models/gemini-embedding-001"
 
 
+@pytest.mark.parametrize(
+    ("role", "said"),
+    [("query", "task: search result | query: a $ b"), ("document", "title: none | text: a $ b"),
+     ("code", "task: code retrieval | query: a $ b"), (None, "a $ b")],
+)  # fmt: skip
+def test_the_newest_model_is_told_its_task_in_the_prompt(role, said, gemini, opened):
+    opened(gemini.origin, "gemini-embedding-2", task="embedder").embed(["a $ b"], role=role)
+    [asked] = gemini.seen[0].json["requests"]
+    assert (asked["content"]["parts"], "taskType" in asked) == ([{"text": said}], False)
+
+
 def test_shortened_vectors_have_length_one_again(gemini, opened):
     found = opened(gemini.origin, "gemini-embedding-001", task="embedder").embed(["a", "b"], dimensions=4)
     assert found.vectors.shape == (2, 4)
@@ -40,7 +51,7 @@ def test_what_a_model_cannot_do_is_refused(gemini, opened):
         with pytest.raises(errors.Unsupported):
             embedder.embed(["a"], **bad)
     with pytest.raises(errors.Unsupported, match="role"):
-        opened(gemini.origin, "gemini-embedding-2", task="embedder").embed(["a"], role="query")
+        opened(gemini.origin, "embedding-001", task="embedder").embed(["a"], role="query")
     assert embedder.embed([]).vectors.shape[0] == 0
     assert gemini.seen == []
 

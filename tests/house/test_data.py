@@ -13,7 +13,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 SOURCES = {"source", "sources", "card_source", "printed_by"}
 # Choices of this project, not facts read somewhere; and the texts behind the short names of sources.
-OWN = {"serves", "concessions", "base", "ports", "roles", "extras", "classes", "sources"}
+OWN = {"serves", "concessions", "base", "ports", "roles", "prompts", "extras", "classes", "sources"}
 DATE = re.compile(r"20\d\d-[01]\d-[0-3]\d")
 
 

@@ -48,8 +48,9 @@ def test_extras_carry_the_prefix(pangu, opened):
 @pytest.mark.parametrize(
     ("options", "match"),
     [
-        ({"base_url": "https://x/v1/infers/abc", "api_key": "k"}, "inputs/parameters"),
-        ({"base_url": "https://x", "api": "legacy", "api_key": "k"}, "inputs/parameters"),
+        ({"base_url": "https://x", "api": "legacy", "api_key": "k"}, "unknown api"),
+        ({"api": "inputs", "api_key": "k"}, "base_url"),
+        ({"api": "modelarts", "api_key": "k"}, "base_url"),
         ({"api": "v2", "api_key": "k"}, "base_url"),
         ({"model": None, "project_id": "p", "api_key": "k"}, "deployment_id"),
         ({"deployment_id": "d", "api_key": "k"}, "project_id"),
@@ -66,13 +67,3 @@ def test_extras_carry_the_prefix(pangu, opened):
 def test_options_that_make_no_sense(options, match):
     with pytest.raises(errors.InvalidInput, match=match):
         memserve.generator(**{"model_or_plan": options.pop("model", "m"), "backend": "pangu", **options})
-
-
-def test_below_the_legacy_address_v2_is_spoken(pangu):
-    url = f"{pangu.origin}/v1/infers/abc/v1"
-    with (
-        memserve.generator("m", backend="pangu", base_url=url, api_key=pangu.key) as generator,
-        pytest.raises(errors.AuthenticationFailed),
-    ):
-        generator.generate("hi")
-    assert pangu.seen[0].path == "/v1/infers/abc/v1/chat/completions"

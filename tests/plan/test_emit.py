@@ -243,6 +243,68 @@ class TestKubeRay:
             emit.emit(named("two nodes, ranks"), "kuberay")
 
 
+ALONE = [name for name, (_, gpus, _) in PLANS.items() if gpus.count("x") < 2]
+
+
+def documents(name: str, form: str = "kubernetes") -> dict[str, Any]:
+    text = emit.emit(named(name), form)
+    return {one["kind"]: one for one in yaml.load_all(text, Loader=yaml.CSafeLoader)}
+
+
+class TestKubernetes:
+    @pytest.mark.parametrize("name", ALONE)
+    def test_kubernetes_accepts_its_documents(self, name: str) -> None:
+        validate = need("kubernetes_validate", "dev")
+        found = documents(name)
+        assert set(found) == {"PersistentVolumeClaim", "Deployment", "Service", "HorizontalPodAutoscaler"}
+        for one in found.values():
+            validate.validate(one, validate.latest_version(), strict=True)
+
+    @pytest.mark.parametrize("name", ALONE)
+    def test_its_parts_belong_together(self, name: str) -> None:
+        found, plan = documents(name), named(name)
+        spec = found["Deployment"]["spec"]
+        (container,) = spec["template"]["spec"]["containers"]
+        (port,) = container["ports"]
+        labels = spec["template"]["metadata"]["labels"]
+        assert spec["selector"]["matchLabels"] == found["Service"]["spec"]["selector"] == labels
+        assert found["Service"]["spec"]["ports"][0]["port"] == port["containerPort"]
+        for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
+            assert container[probe]["httpGet"]["port"] == port["containerPort"]
+        target = found["HorizontalPodAutoscaler"]["spec"]["scaleTargetRef"]
+        assert target["name"] == found["Deployment"]["metadata"]["name"]
+        cards = list(container["resources"].get("limits", {}).values())
+        vendor = plan.machine.card.vendor
+        assert cards == ([] if vendor == "cpu" else [plan.deployment.layout.cards])
+        assert "0.0.0.0" in " ".join(container["command"])
+        assert not any("VISIBLE" in one["name"] for one in container["env"])
+        claim = found["PersistentVolumeClaim"]
+        assert spec["template"]["spec"]["volumes"][1]["persistentVolumeClaim"] == {
+            "claimName": claim["metadata"]["name"]
+        }
+        size = int(claim["spec"]["resources"]["requests"]["storage"].removesuffix("Gi"))
+        assert size >= plan.to_dict()["storage"]["download_gib"]
+
+    def test_keda_asks_prometheus_what_the_engine_counts(self) -> None:
+        found = documents("one card", "kubernetes-keda")["ScaledObject"]["spec"]
+        assert found["scaleTargetRef"] == {"name": documents("one card")["Deployment"]["metadata"]["name"]}
+        assert "vllm:num_requests_waiting" in found["triggers"][0]["metadata"]["query"]
+        with pytest.raises(InvalidInput, match="metric"):
+            emit.emit(named("transformers"), "kubernetes-keda")
+
+    def test_npus_come_with_their_driver(self) -> None:
+        spec = documents("NPUs")["Deployment"]["spec"]["template"]["spec"]
+        (container,) = spec["containers"]
+        assert container["resources"]["limits"] == {"huawei.com/Ascend910": 8}
+        mounted = {one["mountPath"] for one in container["volumeMounts"] if one.get("readOnly")}
+        assert "/usr/local/Ascend/driver/lib64" in mounted
+        assert spec["tolerations"] == [{"key": "huawei.com/Ascend910", "operator": "Exists"}]
+
+    def test_a_plan_of_several_nodes_is_refused(self) -> None:
+        with pytest.raises(InvalidInput, match="kuberay"):
+            emit.emit(named("two nodes"), "kubernetes")
+
+
 @cache
 def definition() -> Any:
     path = os.environ.get("MEMSERVE_KUBERAY_CRD")
@@ -283,7 +345,8 @@ class TestSecrets:
     def test_no_key_of_the_environment_is_written(self, form: str, monkeypatch: pytest.MonkeyPatch) -> None:
         for name in ("HF_TOKEN", "VLLM_API_KEY", "OPENAI_API_KEY"):
             monkeypatch.setenv(name, "hf_secret123")
-        assert "hf_secret123" not in emit.emit(named("two nodes"), form)
+        nodes = "one card" if form.startswith("kubernetes") else "two nodes"
+        assert "hf_secret123" not in emit.emit(named(nodes), form)
 
 
 class TestBlock:

@@ -18,7 +18,8 @@ ACCESS, SECRET, BEARER = "AKIDEXAMPLE", "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKE
 _REASONS = {"stop": "end_turn", "length": "max_tokens", "stop_sequence": "stop_sequence"}
 _BODY = {"messages", "system", "inferenceConfig", "toolConfig", "guardrailConfig", "outputConfig",
          "additionalModelRequestFields", "requestMetadata", "performanceConfig", "serviceTier"}  # fmt: skip
-_FLOOR = re.compile(r"^/model/([^/]+)/(converse|converse-stream|count-tokens)$")
+_FLOOR = re.compile(r"^/model/([^/]+)/(converse|converse-stream|count-tokens|invoke)$")
+_WIDTH = 16
 
 
 @dataclass
@@ -35,6 +36,8 @@ class FakeBedrock(FakeProvider):
         model, action, body = unquote(found[1]), found[2], seen.json
         if action == "count-tokens":
             return web.json_response({"inputTokens": count(_prompt(body["input"]["converse"])) + 3})
+        if action == "invoke":
+            return _vectors(model, body)
         wrong = _wrong(body, model)
         if wrong:
             return error(400, "ValidationException", wrong)
@@ -50,6 +53,34 @@ class FakeBedrock(FakeProvider):
         return self.say(
             _prompt(body), config.get("maxTokens", 64), config.get("stopSequences"), temperature=heat
         )
+
+
+def _vectors(model: str, body: dict[str, Any]) -> web.Response:
+    titan = "titan" in model
+    taken = {"inputText"} if titan else {"texts", "input_type", "embedding_types", "truncate"}
+    if "v2" in model:
+        taken |= {"dimensions", "normalize"}
+    if "v4" in model:
+        taken |= {"output_dimension"}
+    texts = [body.get("inputText")] if titan else body.get("texts", [])
+    if set(body) - taken or not all(texts) or len(texts) > 96 or not (titan or "input_type" in body):
+        return error(400, "ValidationException", f"Malformed input request: {sorted(body)}")
+    width = body.get("dimensions") or body.get("output_dimension") or _WIDTH
+    if width > _WIDTH:
+        return error(400, "ValidationException", f"{width} is not a valid enum value")
+    rows = [_row(text, width, body.get("normalize", titan)) for text in texts]
+    counted = {"x-amzn-bedrock-input-token-count": str(sum(map(count, texts)))}
+    if titan:
+        told = {"embedding": rows[0], "inputTextTokenCount": count(texts[0])}
+        return web.json_response(told, headers=counted)
+    told = {"id": "e-1", "response_type": "embeddings_by_type", "embeddings": {"float": rows}, "texts": texts}
+    return web.json_response(told, headers=counted)
+
+
+def _row(text: str, width: int, unit: bool) -> list[float]:
+    made = [zlib.crc32(f"{text}/{place}".encode()) / 2**31 - 1 for place in range(width)]
+    length = sum(value * value for value in made) ** 0.5 if unit else 1.0
+    return [value / length for value in made]
 
 
 def _prompt(body: dict[str, Any]) -> str:

@@ -13,6 +13,9 @@ from fake_provider import CONTEXT, FakeProvider, Seen, Speech, instance, refusal
 
 PROJECT, DEPLOYMENT = "PID", "DID"
 V1 = f"/v1/{PROJECT}/deployments/{DEPLOYMENT}"
+INFERS = "/v1/infers/sid"
+ACCESS = "AKEXAMPLE"
+"""Its signatures are judged by Huawei's own code elsewhere."""
 USER = {"name": "ann", "password": "pass-word-9", "domain": {"name": "acme"}}
 
 
@@ -42,7 +45,9 @@ class FakePangu(FakeProvider):
             return self._login(seen)
         if not self._may(seen):
             return _gateway(401, "APIG.0301", "Incorrect IAM authentication information: token expires")
-        if seen.path.startswith(V1) or seen.path.startswith("/api/v2/"):
+        if seen.path == INFERS:
+            return await self._generate(seen, request)
+        if seen.path.startswith((V1, "/api/v2/", f"{INFERS}/v1/")):
             return await self._complete(seen, request)
         return _gateway(404, "APIG.0101", "The API does not exist or has not been published")
 
@@ -62,6 +67,11 @@ class FakePangu(FakeProvider):
     def _may(self, seen: Seen) -> bool:
         if seen.path.startswith("/api/v2/"):
             return seen.headers.get("authorization") == f"Bearer {self.key}"
+        shown = seen.headers.get("authorization", "")
+        if seen.path.startswith(INFERS) and (
+            shown == f"Bearer {self.key}" or shown.startswith(f"SDK-HMAC-SHA256 Access={ACCESS}, ")
+        ):
+            return True
         return seen.headers.get("x-apig-appcode") == self.key or self._knows(seen.headers.get("x-auth-token"))
 
     def _knows(self, token: str | None) -> bool:
@@ -69,7 +79,7 @@ class FakePangu(FakeProvider):
 
     async def _complete(self, seen: Seen, request: web.Request) -> web.StreamResponse:
         body = seen.json
-        second, n = seen.path.startswith("/api/v2/"), body.get("n", 1)
+        second, n = not seen.path.startswith(V1), body.get("n", 1)
         if n > 2 or (body.get("stream") and n > 1):
             return _gateway(
                 400, "PANGU.3320", "The parameter [n] can only be 1 or 2 when calling non-streaming."
@@ -107,6 +117,30 @@ class FakePangu(FakeProvider):
             events.append(_event(key, {"content": piece}, None, said, position, text))
         events.append(_event(key, {}, _finish(said), said, said.tokens, text))
         return [*events, b"data:[DONE]\n\n"] if self.done else events
+
+    async def _generate(self, seen: Seen, request: web.Request) -> web.StreamResponse:
+        body = seen.json
+        told = body["parameters"]
+        if set(body) != {"inputs", "parameters", "stream"} or not told.get("temperature", 1) > 0:
+            return refusal(422, {"error": "Input validation error: temperature", "error_type": "validation"})
+        said = self.say(
+            body["inputs"], told["max_new_tokens"], None, temperature=told.get("temperature", 0.0),
+            seed=told.get("seed"),
+        )  # fmt: skip
+        if said.prompt_tokens + told["max_new_tokens"] > CONTEXT:
+            words = "inputs tokens + max_new_tokens must be <= 4096"
+            return refusal(422, {"error": f"Input validation error: {words}", "error_type": "validation"})
+        reason = {"stop": "eos_token", "length": "length"}[said.finish]
+        facts = {"finish_reason": reason, "generated_tokens": said.tokens, "input_length": said.prompt_tokens}
+        if not body["stream"]:
+            return web.json_response({"generated_text": said.text, "details": facts})
+        events = [{"token": {"id": 1, "text": piece}, "generated_text": None} for piece in said.pieces]
+        last = {
+            "token": {"id": 2, "text": "</s>", "special": True},
+            "generated_text": said.text,
+            "details": facts,
+        }
+        return await sse(request, [b"data:" + json.dumps(one).encode() + b"\n\n" for one in (*events, last)])
 
 
 def _gateway(status: int, code: str, message: str, **more: str) -> web.Response:

@@ -31,6 +31,10 @@ class Program:
     """Its flag for a YAML file of flags, which carries `key_flag` where no variable does."""
     health: str = "/health"
     api: str = "/v1"
+    waiting: str = ""
+    """The metric of requests that wait, at /metrics: by it a cluster adds copies."""
+    metrics_flags: Words = ()
+    """What its command needs besides to tell metrics."""
     client: str = ""
     """The backend that speaks to it over HTTP."""
     dialect: str = ""
@@ -128,7 +132,8 @@ def read(rows: Mapping[str, Any]) -> ServerFacts:
 
 
 def _program(row: Mapping[str, Any]) -> Program:
-    return Program(**{**row, "starts": tuple(tuple(start.split()) for start in row["starts"])})
+    starts = tuple(tuple(start.split()) for start in row["starts"])
+    return Program(**{**row, "starts": starts, "metrics_flags": tuple(row.get("metrics_flags", ()))})
 
 
 def _frozen(row: Mapping[str, Any]) -> dict[str, Any]:

@@ -40,8 +40,9 @@ class Address:
         return self.origin.startswith("https:")
 
     def url(self, route: str) -> str:
-        """The URL of a route below the base path; one that begins with / stands beside /v1."""
-        path = self.path.removesuffix("/v1") + route if route.startswith("/") else f"{self.path}/{route}"
+        """The URL of a route below the base path (or none); one that begins with / stands beside /v1."""
+        below = f"{self.path}/{route}" if route else self.path
+        path = self.path.removesuffix("/v1") + route if route.startswith("/") else below
         return f"{self.origin}{path}{f'?{self.query}' if self.query else ''}"
 
 

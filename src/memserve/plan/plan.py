@@ -113,6 +113,7 @@ class Plan(Judged, Shown):
 
     def bare(self) -> dict[str, Any]:
         """The plan as it stands inside an answer."""
+        from memserve.plan import storage
         from memserve.plan.nodes import steps
 
         layout = None if self.remote else self.deployment.layout
@@ -136,7 +137,7 @@ class Plan(Judged, Shown):
             "kv_cache_tokens": self.kv_cache_tokens, "max_concurrency": self.max_concurrency,
             "speed": self.speed, "cost": self.cost, "workload": self.workload, "reasons": list(self.reasons),
             "not_counted": [{"name": one.name, "reason": one.reason} for one in self.not_counted],
-            "assumptions": self.assumptions, "evidence": self.evidence,
+            "assumptions": self.assumptions, "evidence": self.evidence, "storage": storage.told(self),
         }  # fmt: skip
 
     def to_dict(self) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from memserve.hardware.machine import GIB
 from memserve.model.spec import told_away
+from memserve.plan import storage
 from memserve.plan.page import Section, bar
 
 if TYPE_CHECKING:
@@ -117,6 +118,8 @@ def facts(plan: Plan) -> Iterator[Row]:
         held = "none set aside" if grows else f"{plan.footprint.kv_tokens} tokens{each}"
         yield "KV cache", f"{held}: {requests}"
     yield from money(plan)
+    if plan.fits and not plan.remote and plan.model.blocks:
+        yield "storage", storage.sentence(plan)
     said = ", ".join(f"{name} {row['kind']}" for name, row in plan.evidence.items())
     if said:
         yield "rests on", f"{said} (plan.evidence has each source)"

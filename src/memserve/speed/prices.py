@@ -107,6 +107,11 @@ def stamp() -> str:
     return str(_data()["date"])
 
 
+def stores() -> list[dict[str, Any]]:
+    """Object stores with their classes."""
+    return list(_data()["stores"])
+
+
 def _marked(data: Mapping[str, Any], row: Mapping[str, Any]) -> int | None:
     found = data["caches_marked"].get(row["provider"])
     if found is None or not row.get("cache_write") or re.search(found["but"], row["model"]):

@@ -1,4 +1,4 @@
-"""Files that start a plan: Compose, Slurm, KubeRay; and the commands for every node."""
+"""Files that start a plan: Compose, Slurm, KubeRay, Kubernetes; and the commands for every node."""
 
 from collections.abc import Sequence
 from importlib import import_module
@@ -6,7 +6,7 @@ from importlib import import_module
 from memserve.errors import InvalidInput
 from memserve.plan.plan import Plan
 
-FORMATS = ("compose", "slurm", "kuberay")
+FORMATS = ("compose", "slurm", "kuberay", "kubernetes", "kubernetes-keda")
 LOOPBACK = "127.0.0.1"
 
 
@@ -19,7 +19,8 @@ def emit(plan: Plan, form: str, *, bind: str = LOOPBACK) -> str:
     found = steps(plan)
     if not found:
         raise InvalidInput(f"{plan.backend} is a provider's service: there is nothing to start")
-    text: str = import_module(f"{__name__}.{form}").text(Server(plan), found, bind)
+    module = "kubernetes" if form.startswith("kube") else form
+    text: str = import_module(f"{__name__}.{module}").text(Server(plan), found, bind, form)
     return text
 
 

@@ -16,7 +16,7 @@ DRIVER = ("/usr/local/dcmi", "/usr/local/bin/npu-smi", "/usr/local/Ascend/driver
           "/usr/local/Ascend/driver/version.info", "/etc/ascend_install.info")  # fmt: skip
 
 
-def text(server: Server, steps: Sequence[Step], bind: str) -> str:
+def text(server: Server, steps: Sequence[Step], bind: str, form: str) -> str:
     """The file, with a comment that says how to start it."""
     nodes = sorted({step.node for step in steps})
     alone = len(nodes) == 1

@@ -40,7 +40,7 @@ WAIT = """\
 wait -n"""
 
 
-def text(server: Server, steps: Sequence[Step], bind: str) -> str:
+def text(server: Server, steps: Sequence[Step], bind: str, form: str) -> str:
     """The script. Submit it where the engine's environment is active: sbatch --export=ALL FILE."""
     nodes = len({step.node for step in steps})
     return "\n".join(

@@ -1,4 +1,4 @@
-"""memserve plan MODEL --emit compose|slurm|kuberay"""
+"""memserve plan MODEL --emit compose|slurm|kuberay|kubernetes|kubernetes-keda"""
 
 from __future__ import annotations
 

@@ -125,7 +125,11 @@ def _shown(made: Parser) -> None:
     add("--all", action="store_true", help="every candidate that fits")
     add("--why", action="store_true", help="every rejection with its rule and source")
     add("--json", action="store_true", help="one JSON object")
-    add("--emit", metavar="FORMAT", help="the file that starts the plan: compose, slurm or kuberay")
+    add(
+        "--emit",
+        metavar="FORMAT",
+        help="the file that starts the plan: compose, slurm, kuberay, kubernetes[-keda]",
+    )
     add("--bind", default="127.0.0.1", metavar="ADDRESS", help="with --emit: where the server listens")
     add("--page", metavar="FOLDER", help="write the planner as a page that runs in a browser")
     add("--plot", metavar="FILE", help="draw memory and KV capacity into a .png or .svg")
