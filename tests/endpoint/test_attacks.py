@@ -162,4 +162,67 @@ def test_a_caller_who_does_not_read(monkeypatch):
         wire.sendall(head.encode() + body)
         headers = {"authorization": "Bearer k"}
         counts = found.base_url.replace("/v1", "/metrics")
-        until(lambda: 'completions",status=' in httpx.get(counts, headers=headers).text, every=0.1)
+        until(
+            lambda: 'completions",status=' in httpx.get(counts, headers=headers, timeout=60).text, every=0.1
+        )
+
+
+MALFORMED = [
+    b"GET /v1/models HTTP/1.1\r\nHost: x\r\nAuthorization : Bearer very-secret-key\r\n\r\n",
+    b"GET /v1/models HTTP/1.1\nHost: x\nAuthorization: Bearer very-secret-key\n\n",
+    b"GET /v1/models HTTP/1.1\r\nHost: x\r\nX: a\r\n Bearer very-secret-key\r\n\r\n",
+    b"GET /v1/models HTTP/1.1\r\nAuthorization: Bearer very-secret-key\r\n\r\n",
+    b"POST /v1/x HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+    b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\nhello!",
+    b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: -5\r\n\r\nhello",
+    b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: xchunked\r\n\r\n0\r\n\r\n",
+    b"GET /v1/models HTTP/1.1\r\nHost: x\r\nX: " + b"a" * 100_000 + b"\r\n\r\n",
+    b"GET /" + b"a" * 100_000 + b" HTTP/1.1\r\nHost: x\r\n\r\n",
+    b"\x16\x03\x01\x00\xa5\x01\x00\x00\xa1\x03\x03" + b"a" * 100,
+    b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+]
+
+
+@pytest.mark.parametrize("words", MALFORMED, ids=range(len(MALFORMED)))
+def test_what_is_no_http_is_told_as_all_errors_are_and_shows_no_key(endpoint, words, caplog):
+    """A header line that cannot be read may be the one with the key: neither answer nor log repeats it."""
+    with socket.create_connection(("127.0.0.1", endpoint.port), timeout=30) as line:
+        line.sendall(words)
+        said = b"".join(iter(lambda: line.recv(65536), b""))
+    head, _, body = said.partition(b"\r\n\r\n")
+    assert head.split()[1] == b"400"
+    assert json.loads(body)["error"]["type"] == "invalid_request_error"
+    assert "very-secret-key" not in said.decode() + caplog.text
+
+
+@pytest.mark.parametrize(
+    ("encoding", "body"), [("gzip", b"not gzip"), ("deflate", b"\xff\xff"), ("gzip", b"\x1f\x8b\x08\x00")]
+)
+def test_a_body_that_is_not_what_its_encoding_says_is_told(ask, encoding, body):
+    response = ask(CHAT, content=body, headers={"content-encoding": encoding})
+    assert (response.status_code, response.json()["error"]["code"]) == (400, "invalid_value")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"tools": [{"type": "function"}]}, {"tools": [{"type": "function", "function": {"name": 5}}]},
+     {"tools": [{"type": "function", "function": {"name": "f", "parameters": {"type": "objct"}}}]},
+     {"tools": [{"type": "function", "function": {"name": "f", "parameters": {"$ref": "#"}}}]},
+     {"messages": [{"role": "user", "content": [{"type": "video"}]}]},
+     {"messages": [{"role": "user", "content": [{"text": "hi"}]}]},
+     {"messages": [{"role": "user", "content": ["hi"]}]}],
+)  # fmt: skip
+def test_tools_and_parts_that_are_none_are_told_before_any_work(ask, endpoint, change):
+    before = len(endpoint.engine.asked)
+    response = ask(CHAT, {**HI, **change})
+    assert (response.status_code, response.json()["error"]["param"]) == (400, next(iter(change)))
+    assert len(endpoint.engine.asked) == before
+
+
+@pytest.mark.parametrize(
+    "more",
+    [{"store": True}, {"best_of": 1}, {"modalities": ["text"]}, {"verbosity": "medium"}, {"prediction": None},
+     {"tools": [{"type": "function", "function": {"name": "now"}}]}],
+)  # fmt: skip
+def test_what_asks_for_what_happens_anyway_is_taken(ask, more):
+    assert ask(CHAT, {**HI, **more}).status_code == 200

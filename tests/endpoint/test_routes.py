@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
+from extras import need
 
 CHAT, TEXT = "/v1/chat/completions", "/v1/completions"
 HI = {"model": "talker-1", "messages": [{"role": "user", "content": "hi there"}]}
@@ -258,3 +260,17 @@ def test_counts_are_told(ask):
     assert 'memserve_requests_total{route="/v1/chat/completions",status="200"}' in told
     assert "memserve_requests_in_flight 1" in told
     assert 'memserve_tokens_total{model="talker-1",kind="completion"}' in told
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_an_answer_whose_length_nobody_said_fits_the_context(start, stream):
+    """The toy has 512 tokens in all, as many as an answer may have by default."""
+    httpx = need("httpx", "test")
+    _, url, where = start("--backend", "toy", "--task", "generate", "--name", "toy")
+    key = {"authorization": f"Bearer {Path(where).read_text().strip()}"}
+    with httpx.Client(headers=key, timeout=60) as client:
+        told = client.post(f"{url}/chat/completions", json={**HI, "stream": stream})
+        assert (told.status_code, "error" in told.text) == (200, False)
+        for more in ({"max_tokens": 512}, {"messages": [{"role": "user", "content": "a" * 600}]}):
+            told = client.post(f"{url}/chat/completions", json={**HI, "stream": stream, **more})
+            assert told.json()["error"]["code"] == "context_length_exceeded"

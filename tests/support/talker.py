@@ -29,6 +29,7 @@ from memserve.protocol import (
     Usage,
 )
 from memserve.serve.endpoint.app import Endpoint, Limits, Models
+from memserve.serve.endpoint.command import listen
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator, Sequence
@@ -235,6 +236,7 @@ class Running:
         self.port = self._do(self._listen())
 
     def stop(self) -> None:
+        self._loop.call_soon_threadsafe(self._taking.close)
         self._do(self._runner.cleanup())
         self.models.close()
         self._loop.call_soon_threadsafe(self._loop.stop)
@@ -252,8 +254,8 @@ class Running:
         app = self.endpoint.app()
         self._runner = web.AppRunner(app, handler_cancellation=True, access_log=None, shutdown_timeout=5)
         await self._runner.setup()
-        await web.TCPSite(self._runner, "127.0.0.1", 0).start()
-        return int(self._runner.addresses[0][1])
+        self._taking = await listen(self._runner, "127.0.0.1", 0)
+        return int(self._taking.sockets[0].getsockname()[1])
 
 
 @contextmanager

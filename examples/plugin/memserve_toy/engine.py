@@ -134,7 +134,7 @@ def _told(request: Request) -> list[int]:
     return [
         token
         for one in told
-        for token in f"{one['name']}{list(one['parameters'].get('properties', ()))}".encode()
+        for token in f"{one['name']}{list(one.get('parameters', {}).get('properties', ()))}".encode()
     ]
 
 
@@ -174,7 +174,7 @@ def _fit(tokens: list[int], limit: int, policy: str) -> list[int]:
 
 def _sample(request: Request, tokens: list[int], limit: int, index: int) -> tuple[Sample, int]:
     if tool := _called(request):
-        made = json.dumps(_instance(tool["parameters"]))
+        made = json.dumps(_instance(tool.get("parameters", {"type": "object"})))
         call = ToolCall(f"call{index}", tool["name"], made)
         return Sample(None, "tool_calls", tuple(made.encode()), tool_calls=(call,)), len(made.encode())
     if request.schema is not None or request.choices:

@@ -9,6 +9,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from memserve.errors import InvalidInput
+
 BOS, EOS = 256, 257
 ROLES = {"system": 258, "user": 259, "assistant": 260}
 VOCABULARY = 261
@@ -37,7 +39,10 @@ def render(messages: Sequence[Mapping[str, Any]]) -> list[int]:
     """The chat template: BOS, then each message between its role and EOS."""
     tokens = [BOS]
     for message in messages:
-        role = ROLES["user" if message["role"] == "tool" else message["role"]]
+        said = "user" if message["role"] == "tool" else message["role"]
+        if said not in ROLES:
+            raise InvalidInput(f"the toy knows no role {said!r}", hint=", ".join(ROLES))
+        role = ROLES[said]
         calls = [str(call["function"]) for call in message.get("tool_calls") or ()]
         tokens += [role, *"".join([words(message["content"]), *calls]).encode(), EOS]
     return [*tokens, ROLES["assistant"]]

@@ -111,10 +111,19 @@ def _regex(name: str, value: object) -> str:
 def _tools(name: str, value: object) -> tuple[Mapping[str, Any], ...]:
     if isinstance(value, (str, Mapping)) or not isinstance(value, Sequence):
         raise InvalidInput(f"{name} is a list of mappings, not {type(value).__name__}")
-    for place, tool in enumerate(value):
-        function = _mapping(f"{name}[{place}]", tool).get("function")
-        _mapping(f"the function of {name}[{place}]", {} if function is None else function)
-    return tuple(value)
+    return tuple(_tool(f"{name}[{i}]", tool) for i, tool in enumerate(value))
+
+
+def _tool(name: str, value: object) -> Mapping[str, Any]:
+    """A tool; one of the type function has a name, and parameters that can be meant."""
+    tool = _mapping(name, value)
+    if tool.get("type") == "function":
+        function = _mapping(f"{name}.function", tool.get("function"))
+        if not isinstance(function.get("name"), str) or not function["name"]:
+            raise InvalidInput(f"{name}.function has no name")
+        if function.get("parameters") is not None:
+            schema.check(function["parameters"], f"{name}.function.parameters")
+    return tool
 
 
 def _tool_choice(name: str, value: object) -> str | Mapping[str, Any]:

@@ -20,8 +20,8 @@ from aiohttp import web
 
 from memserve import files
 from memserve.client.handle import Handle
-from memserve.errors import InvalidInput, MemserveError, NotFound, Overloaded
-from memserve.protocol import Completion, Delta, Task, Usage
+from memserve.errors import ContextOverflow, InvalidInput, MemserveError, NotFound, Overloaded
+from memserve.protocol import DEFAULT_MAX_TOKENS, Completion, Delta, Task, Usage
 from memserve.serve.endpoint import answered
 from memserve.serve.endpoint import asked as asking
 from memserve.serve.endpoint.answered import Piece
@@ -67,6 +67,8 @@ class Models:
         known = self.handles.get(task, {})
         if name is None and len(set(map(id, known.values()))) == 1:
             name = next(iter(known))
+        if name is None:
+            raise InvalidInput("model is missing", hint=f"served for this: {', '.join(known) or 'none'}")
         if not isinstance(name, str) or name not in known:
             served = ", ".join(known) or "none"
             raise NotFound(f"no model {name!r} to {task} with", hint=f"served for this: {served}")
@@ -166,8 +168,11 @@ class Endpoint:
             raise Overloaded(f"{why}: ask again later")
 
     async def _body(self, request: web.Request) -> dict[str, Any]:
-        with self._patient(request):
-            words = await request.read()
+        try:
+            with self._patient(request):
+                words = await request.read()
+        except web.RequestPayloadError:
+            raise InvalidInput("the body is not what its Content-Encoding says") from None
         found = body_of(words)
         _fields.set(frozenset(found))
         return found
@@ -296,9 +301,22 @@ def body_of(words: bytes) -> dict[str, Any]:
 
 
 async def _answers(generator: Any, asked: Asked) -> list[Completion]:
-    if len(asked.prompts) == 1:
+    if len(asked.prompts) > 1:
+        return list(await generator.agenerate(asked.prompts, **asked.settings))
+    try:
         return [await generator.agenerate(asked.prompts[0], **asked.settings)]
-    return list(await generator.agenerate(asked.prompts, **asked.settings))
+    except ContextOverflow as error:
+        return [await generator.agenerate(asked.prompts[0], **_fitted(asked.settings, error))]
+
+
+def _fitted(settings: dict[str, Any], error: ContextOverflow) -> dict[str, Any]:
+    """The settings where nobody said how long an answer may be: as long as the context has room for."""
+    if "max_tokens" in settings or error.tokens is None or error.limit is None:
+        raise error
+    room = error.limit - error.tokens + DEFAULT_MAX_TOKENS
+    if not 0 < room < DEFAULT_MAX_TOKENS:
+        raise error
+    return {**settings, "max_tokens": room}
 
 
 async def _pieces(generator: Any, asked: Asked) -> AsyncIterator[Piece]:
@@ -306,12 +324,8 @@ async def _pieces(generator: Any, asked: Asked) -> AsyncIterator[Piece]:
     settings = asked.settings
     alone = len(asked.prompts) == 1 and settings.get("n", 1) == 1 and "logprobs" not in settings
     if alone and generator.capabilities.stream and not asked.token_ids and not settings.get("reask"):
-        deltas = generator.astream(asked.prompts[0], **settings)
-        try:
-            async for delta in deltas:
-                yield Piece(0, delta)
-        finally:
-            await deltas.aclose()
+        async for delta in _streamed(generator, asked.prompts[0], settings):
+            yield Piece(0, delta)
         return
     answers = await _answers(generator, asked)
     said = [sample for answer in answers for sample in answer.samples or (answer,)]
@@ -323,6 +337,22 @@ async def _pieces(generator: Any, asked: Asked) -> AsyncIterator[Piece]:
 
 def _no_number(word: str) -> Any:
     raise ValueError(f"{word} is no number of JSON")
+
+
+async def _streamed(generator: Any, prompt: Any, settings: dict[str, Any]) -> AsyncIterator[Delta]:
+    deltas, begun = generator.astream(prompt, **settings), False
+    try:
+        async for delta in deltas:
+            begun = True
+            yield delta
+    except ContextOverflow as error:
+        if begun:
+            raise
+        deltas = generator.astream(prompt, **_fitted(settings, error))
+        async for delta in deltas:
+            yield delta
+    finally:
+        await deltas.aclose()
 
 
 def _only(body: dict[str, Any], *names: str) -> None:

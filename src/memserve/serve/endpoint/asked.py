@@ -18,11 +18,12 @@ SPELLED = {
 _SPELLED = {"max_completion_tokens": "max_tokens", "chat_template_kwargs": "template"}
 _EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh")
 _NOTED = frozenset({
-    "model", "user", "metadata", "safety_identifier", "prompt_cache_key", "prompt_cache_retention",
+    "model", "user", "metadata", "safety_identifier", "prompt_cache_key", "prompt_cache_retention", "store",
 })  # fmt: skip
 """They change no answer."""
 _NEUTRAL: Mapping[str, tuple[Any, ...]] = {
-    "frequency_penalty": (0,), "presence_penalty": (0,), "logit_bias": ({},), "store": (False,),
+    "frequency_penalty": (0,), "presence_penalty": (0,), "logit_bias": ({},), "best_of": (1,),
+    "modalities": (["text"],), "include": ([],), "verbosity": ("medium",),
     "service_tier": ("auto", "default"), "echo": (False,), "truncation": ("disabled",),
 }  # fmt: skip
 """Values that ask for what happens anyway."""
@@ -143,18 +144,24 @@ def _message(position: int, message: Any) -> Any:
         found["role"] = "system"
     if isinstance(found.get("content"), list):
         for part in found["content"]:
+            kind = mapping(part, f"messages[{position}].content[]").get("type")
+            if kind not in _PARTS:
+                raise InvalidInput(
+                    f"messages[{position}]: a part is one of {', '.join(_PARTS)}, not {kind!r}"
+                )
             _refuse_paths(part)
     return {name: value for name, value in found.items() if value is not None or name == "content"}
 
 
 def _refuse_paths(part: Any) -> None:
     """A caller elsewhere may not have this machine's files and neighbours read."""
-    image = part.get("image_url") if isinstance(part, dict) else None
+    image = part.get("image_url")
     address = image.get("url") if isinstance(image, dict) else image
     if address is not None and not str(address).startswith(("data:", "https://")):
         raise InvalidInput("an image is a data: or an https:// address")
 
 
+_PARTS = ("text", "image_url", "refusal", "input_audio")
 _TEXTS = ("input_text", "output_text", "text", "refusal")
 
 

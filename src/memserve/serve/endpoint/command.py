@@ -24,7 +24,8 @@ from memserve.errors import InvalidInput, MemserveError
 from memserve.http.address import is_loopback
 from memserve.options import value
 from memserve.protocol import Task
-from memserve.serve.endpoint.app import Endpoint, Limits, Models
+from memserve.serve.endpoint.answered import refusal
+from memserve.serve.endpoint.app import Endpoint, Limits, Models, log
 from memserve.serve.server import private
 
 _SPARE_THREADS = 16
@@ -62,24 +63,56 @@ async def _run(args: argparse.Namespace, models: Models) -> None:
     runner = web.AppRunner(
         endpoint.app(), handler_cancellation=True, access_log=None, shutdown_timeout=args.grace
     )
+    taking = None
     try:
         await runner.setup()
-        await _listen(runner, args.host, args.port)
+        taking = await _listen(runner, args.host, args.port)
         _on_signal(loop, stop)
-        host, port = runner.addresses[0][:2]
+        host, port = taking.sockets[0].getsockname()[:2]
         shown = f"[{host}]" if ":" in host else host
-        names = ", ".join(row["id"] for row in models.rows)
+        names = ", ".join(dict.fromkeys(row["id"] for row in models.rows))
         print(f"ready: http://{shown}:{port}/v1  key: {where}  models: {names}", flush=True)
         await stop.wait()
         endpoint.ending = True
     finally:
+        if taking is not None:
+            taking.close()
         await runner.cleanup()
         await asyncio.to_thread(models.close)
 
 
-async def _listen(runner: web.AppRunner, host: str, port: int | None) -> None:
+class Connection(web.RequestHandler):
+    """One caller's connection: what is no HTTP is told as all errors are, and logged without its words."""
+
+    __slots__ = ()
+
+    def handle_error(self, request: web.BaseRequest, status: int = 500, exc: BaseException | None = None,
+                     message: str | None = None) -> web.StreamResponse:  # fmt: skip
+        """A header that cannot be read may be the one with the key."""
+        if request.writer.output_size > 0:
+            raise ConnectionError("the answer has begun")
+        log.warning("a request was refused: %s", type(exc).__name__)
+        response = web.json_response(refusal(status, "the request is no HTTP"), status=status)
+        response.force_close()
+        return response
+
+
+async def listen(runner: web.AppRunner, host: str, port: int) -> asyncio.Server:
+    """Take connections; whoever closes the server may then clean the runner up."""
+    server = runner.server
+    assert server is not None
+
+    def connected() -> web.RequestHandler:
+        made = server()
+        made.__class__ = Connection
+        return made
+
+    return await asyncio.get_running_loop().create_server(connected, host, port, backlog=128)
+
+
+async def _listen(runner: web.AppRunner, host: str, port: int | None) -> asyncio.Server:
     try:
-        await web.TCPSite(runner, host, port or 0).start()
+        return await listen(runner, host, port or 0)
     except OSError as error:
         raise InvalidInput(f"cannot listen on port {port} of {host}: {error.strerror}") from error
 
