@@ -206,7 +206,7 @@ def test_a_body_that_is_not_what_its_encoding_says_is_told(ask, encoding, body):
 @pytest.mark.parametrize(
     "change",
     [{"tools": [{"type": "function"}]}, {"tools": [{"type": "function", "function": {"name": 5}}]},
-     {"tools": [{"type": "function", "function": {"name": "f", "parameters": {"type": "objct"}}}]},
+     {"tools": [{"type": "function", "function": {"name": "f", "parameters": {"type": "thing"}}}]},
      {"tools": [{"type": "function", "function": {"name": "f", "parameters": {"$ref": "#"}}}]},
      {"messages": [{"role": "user", "content": [{"type": "video"}]}]},
      {"messages": [{"role": "user", "content": [{"text": "hi"}]}]},

@@ -267,10 +267,11 @@ def test_an_answer_whose_length_nobody_said_fits_the_context(start, stream):
     """The toy has 512 tokens in all, as many as an answer may have by default."""
     httpx = need("httpx", "test")
     _, url, where = start("--backend", "toy", "--task", "generate", "--name", "toy")
+    asked = {**HI, "model": "toy"}
     key = {"authorization": f"Bearer {Path(where).read_text().strip()}"}
     with httpx.Client(headers=key, timeout=60) as client:
-        told = client.post(f"{url}/chat/completions", json={**HI, "stream": stream})
+        told = client.post(f"{url}/chat/completions", json={**asked, "stream": stream})
         assert (told.status_code, "error" in told.text) == (200, False)
         for more in ({"max_tokens": 512}, {"messages": [{"role": "user", "content": "a" * 600}]}):
-            told = client.post(f"{url}/chat/completions", json={**HI, "stream": stream, **more})
+            told = client.post(f"{url}/chat/completions", json={**asked, "stream": stream, **more})
             assert told.json()["error"]["code"] == "context_length_exceeded"
