@@ -56,12 +56,26 @@ def locate(model: str, repository: str | None = None) -> Path:
 
 
 def _only(path: Path, pattern: str) -> Path:
-    found = sorted(path.glob(pattern))
+    found = sorted(file for file in path.glob(pattern) if "mmproj" not in file.name)
     first = [file for file in found if "-of-" not in file.name or "-00001-of-" in file.name]
     if len(first) != 1:
         names = ", ".join(file.name for file in first) or "none"
         raise ModelUnreadable(f"{path} must hold one GGUF file, not: {names}", path=str(path))
     return first[0]
+
+
+def _eyes(model: str, options: dict[str, Any]) -> Path | None:
+    """The projector of a model that sees pictures: `mmproj=FILE`, or the one in the model's folder."""
+    named, folder = options.pop("mmproj", None), Path(model).expanduser()
+    if named is not None:
+        path = Path(named).expanduser()
+        if not path.is_file():
+            raise ModelUnreadable(f"no file {path}", path=str(path))
+        return path
+    found = sorted(folder.glob("*mmproj*.gguf")) if folder.is_dir() and not options.get(REPOSITORY) else []
+    if len(found) > 1:
+        raise InvalidInput(f"{folder} holds several projectors", hint=f"name one: mmproj={found[0]}")
+    return next(iter(found), None)
 
 
 def load(model: str, options: Mapping[str, Any], **more: Any) -> Any:
@@ -193,7 +207,17 @@ def open_engine(model: str | None = None, *, task: Task = "generate", server: bo
     if task == "generate":
         from memserve_llamacpp.generating import Generating
 
-        return Generating(load(str(model), options), str(model))
+        eyes = _eyes(str(model), options)
+        llama = load(str(model), options)
+        if eyes is None:
+            return Generating(llama, str(model))
+        from memserve_llamacpp.sight import Reader
+
+        try:
+            return Generating(llama, str(model), Reader(eyes, llama))
+        except MemserveError:
+            llama.close()
+            raise
     if task == "embed":
         return Embedding(load(str(model), options, embedding=True), str(model))
     raise Unsupported("llamacpp", f"task={task!r}")

@@ -155,7 +155,7 @@ class Generating(Tokenizing):
 
     fills_max_tokens = True
 
-    def __init__(self, llama: Any, model: str) -> None:
+    def __init__(self, llama: Any, model: str, reader: Any = None) -> None:
         import llama_cpp
 
         self._llama = llama
@@ -164,9 +164,12 @@ class Generating(Tokenizing):
         self._ending = False
         self._pieces = 0
         """Tokens in the cache that were read in whole pieces of a prompt."""
+        self._held: list[tuple[Any, int]] = []
+        """Chunks of a prompt with pictures that the cache holds, and where each ends."""
         self._prompts = Prompts(
-            self._tokenizer, vocabulary=llama.n_vocab(), context=llama.n_ctx(), path=model, backend="llamacpp"
-        )
+            self._tokenizer, vocabulary=llama.n_vocab(), context=llama.n_ctx(), path=model,
+            backend="llamacpp", reader=reader,
+        )  # fmt: skip
         self._prompts.prove()
         self.identity = {"model": model, "engine": f"llama-cpp-python {llama_cpp.__version__}"}
         self.capabilities = replace(
@@ -174,7 +177,7 @@ class Generating(Tokenizing):
             device="gpu" if llama_cpp.llama_supports_gpu_offload() else "cpu", tasks=frozenset({"generate"}),
             context=llama.n_ctx(), chat=self._prompts.chat, thinking=self._prompts.thinking_modes,
             template=self._prompts.chat, tools=self._prompts.family is not None, roles=frozenset(),
-            normalize=False, dimensions=False,
+            normalize=False, dimensions=False, images=reader is not None,
         )  # fmt: skip
 
     def generate(self, requests: Sequence[Request]) -> list[Completion]:
@@ -244,34 +247,66 @@ class Generating(Tokenizing):
     def _tokens(self, request: Request, prepared: Prepared, index: int,
                 text: Detokenizer) -> Iterator[tuple[int, Any]]:  # fmt: skip
         """Tokens with the logits that they were chosen by; a grammar binds the answer, not the thought."""
-        grammar, ids = grammar_of(request, prepared), prepared.ids
-        made: list[int] = []
+        grammar, made = grammar_of(request, prepared), list[int]()
         if grammar is None or not text.answering:
-            for token, logits in self._free(request, ids, index, text):
+            for token, logits in self._free(request, prepared, index, text):
                 yield token, logits
                 made.append(token)
                 if grammar is not None and text.answering:
                     break
         if grammar is None:
             return
-        ids = [*ids, *made]
+        ids = self._ahead(prepared, made)
         heat = {
             "temp": request.temperature or 0.0, "top_k": request.top_k or 0, "top_p": request.top_p or 1.0,
         }  # fmt: skip
-        self._read(ids[:-1])
         for token in self._llama.generate(ids, min_p=request.min_p or 0.0, grammar=grammar, **heat):
             yield int(token), self._logits()
 
-    def _free(self, request: Request, ids: list[int], index: int,
+    def _ahead(self, prepared: Prepared, made: list[int]) -> list[int]:
+        """What a grammar's answer goes on from, read but for its last token."""
+        if prepared.pictures is None:
+            ids = [*prepared.ids, *made]
+            self._read(ids[:-1])
+            return ids
+        if not made:
+            self._see(prepared.pictures)
+        llama = self._llama
+        return [*llama.input_ids[: llama.n_tokens].tolist(), *made[-1:]]
+
+    def _free(self, request: Request, prepared: Prepared, index: int,
               text: Detokenizer) -> Iterator[tuple[int, Any]]:  # fmt: skip
         random = keys(request, index)
-        self._read(ids)
+        if prepared.pictures is None:
+            self._read(prepared.ids)
+        else:
+            self._see(prepared.pictures)
         while True:
             logits = self._logits()
             forced = text.forced()
             token = choose(logits, request, random) if forced is None else forced
             yield token, logits
             self._llama.eval([token])
+
+    def _see(self, seen: Any) -> None:
+        """Evaluate a prompt with pictures, keeping the chunks that it begins with as the one before."""
+        llama, parts = self._llama, seen.parts
+        pairs = zip(self._held, parts[:-1], strict=False)
+        same = next((n for n, ((key, _), part) in enumerate(pairs) if key != part.key), None)
+        kept = min(len(self._held), len(parts) - 1) if same is None else same
+        start = self._held[kept - 1][1] if kept else 0
+        if not start or not llama._ctx.kv_cache_seq_rm(-1, start, -1):
+            kept = start = 0
+            llama._ctx.kv_cache_clear()
+        self._held, self._pieces, llama.n_tokens = self._held[:kept], 0, start
+        for part in parts[kept:]:
+            self._go_on()
+            if part.handle is None:
+                for first in range(0, part.size, PIECE):
+                    llama.eval(list(part.key[first : first + PIECE]))
+            else:
+                self._prompts.reader.read(part, part is parts[-1])
+            self._held.append((part.key, llama.n_tokens))
 
     def _read(self, ids: Sequence[int]) -> None:
         """Evaluate a prompt in pieces, keeping those that it shares with the prompt before.
@@ -280,6 +315,7 @@ class Generating(Tokenizing):
         logits differ in their last digits with the number of tokens that are computed together.
         """
         llama = self._llama
+        self._held = []
         pairs = zip(llama._input_ids[: self._pieces], ids[:-1], strict=False)
         shared = next((n for n, (old, new) in enumerate(pairs) if int(old) != new), None)
         longest = max(0, min(self._pieces, len(ids) - 1))

@@ -14,19 +14,21 @@ from memserve.model.spec import ModelSpec
 LEVEL = re.compile(r"(?:^|[^a-z0-9])(i?q\d\w*|bf16|f16|mxfp4)(?=\W|_|$)", re.IGNORECASE)
 BUILD = "git clone https://github.com/ggml-org/llama.cpp && cd llama.cpp && cmake -B build"
 OLLAMA = "an ollama command says neither context nor offload: its server settles both by what is free"
+PROJECTOR = "mmproj-F16.gguf"
+"""What reads pictures, beside the model's file; `llama-server -hf` finds its own."""
 SPLIT = 45e9
 """Bytes above which repositories hold a file in parts (the hub takes 50 GB); `llama_cpp.server` fails."""
 
 
 class LlamacppLauncher:
-    """Starts `python -m llama_cpp.server`; `llama-server` for several requests, parts, experts apart."""
+    """Starts `python -m llama_cpp.server`; `llama-server` for several requests, parts, experts, pictures."""
 
     def launch(self, model: ModelSpec, checkpoint: str, machine: Machine, deployment: Deployment) -> Launch:
         """The install line, the command and its environment. A hub id means a file of that repository."""
         from memserve_llamacpp import backend
 
         level = deployment.quantization.removeprefix("gguf-").upper()
-        local = checkpoint.endswith(".gguf")
+        local, folder = checkpoint.endswith(".gguf"), checkpoint.rpartition("/")[0] or "."
         on_cpu, embeds = machine.card.vendor == "cpu", bool(model.encoder_only or model.pooling)
         held = storage(model, deployment.quantization, deployment.dtype)
         parts = not local and stage_bytes(model, Split(), held, 1)[0] > SPLIT
@@ -35,13 +37,14 @@ class LlamacppLauncher:
         away = deployment.host_layers
         mixed = any(block.experts for block in model.blocks)
         layers = 0 if on_cpu else len(model.blocks) - away if away and not mixed else None
-        if deployment.concurrency > 1 or parts or (mixed and away):
+        if deployment.concurrency > 1 or parts or (mixed and away) or model.towers:
             start: tuple[str, ...] = ("llama-server",)
             options = {
                 "hf-repo": None if local else f"{checkpoint}:{level}", "model": checkpoint if local else None,
                 "n-gpu-layers": 999 if layers is None else layers, "n-cpu-moe": (mixed and away) or None,
                 "ctx-size": deployment.context * deployment.concurrency,
                 "parallel": deployment.concurrency, "embeddings": embeds or None,
+                "mmproj": f"{folder}/{PROJECTOR}" if local and model.towers else None,
             }  # fmt: skip
             built = re.search(r"-D\w+=on", install)
             install = f"{BUILD} {built[0] if built else ''} && cmake --build build -t llama-server"

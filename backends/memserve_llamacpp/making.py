@@ -15,6 +15,7 @@ from typing import Any
 from memserve import files
 from memserve.compress.worker.measure import ANSWER, compare, read
 from memserve.compress.worker.model import copy_rest
+from memserve_llamacpp.launch import PROJECTOR
 
 SOURCE = "llama-cpp-python"
 CONVERTER = "convert_hf_to_gguf.py"
@@ -31,6 +32,9 @@ def make(job: dict[str, Any]) -> dict[str, Any]:
     whole = target.with_name("whole.gguf")
     words = [str(converter()), job["model"], "--outfile", str(whole), "--outtype", "auto"]
     subprocess.run([sys.executable, *words], check=True)
+    if '"vision_config"' in (Path(job["model"]) / "config.json").read_text(encoding="utf-8"):
+        eyes = [*words[:2], "--mmproj", "--outtype", "f16", "--outfile", str(target.with_name(PROJECTOR))]
+        subprocess.run([sys.executable, *eyes], check=True)
     settings = llama_cpp.llama_model_quantize_default_params()
     settings.ftype = files.table(__file__, "making.json")["methods"]["gguf"]["levels"][level]
     settings.nthread = os.cpu_count() or 1
@@ -72,7 +76,7 @@ def measure(job: dict[str, Any]) -> dict[str, Any]:
     """The file compared with the original's answers, token by token the same ones."""
     import llama_cpp
 
-    file = next(Path(job["model"]).glob("*.gguf"))
+    file = next(one for one in Path(job["model"]).glob("*.gguf") if one.name != PROJECTOR)
     ids, said = read(Path(job["kept"]))
     longest = max(map(len, ids)) + ANSWER
     began = time.perf_counter()

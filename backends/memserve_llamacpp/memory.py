@@ -65,7 +65,7 @@ class LlamacppAccountant:
         """Bytes that stay with the processor: first layers or their experts, the token table, the head."""
         away, whole = host_layers(model, deployment)
         held = parted(model, away, whole=whole)[1]
-        layers, stem, top, towers = ledger(held).parts(Split(), self._storage(model, deployment))
+        layers, stem, top, towers = self._parts(held, deployment)
         caches = [cache for cache in self._caches(held, deployment) if cache is not None]
         cache = sequence_bytes(tuple(caches), self._tokens(deployment))
         return sum(layers) + stem + top + towers + deployment.concurrency * cache
@@ -79,6 +79,12 @@ class LlamacppAccountant:
         rest = facts()["rest_bytes"].get(deployment.quantization)
         return found._replace(element=rest) if rest else found
 
+    def _parts(self, model: ModelSpec, deployment: Deployment) -> tuple[tuple[int, ...], int, int, int]:
+        """Bytes of each layer, of what comes before and after, and of the projector, which keeps 16 bits."""
+        layers, stem, top, _ = ledger(model).parts(Split(), self._storage(model, deployment))
+        eyes = ledger(model).parts(Split(), storage(model, "none", "float16"))[3] if sees(deployment) else 0
+        return layers, stem, top, eyes
+
     def _tokens(self, deployment: Deployment) -> int:
         """Tokens that are set aside for a sequence."""
         step: int = facts()["context_step"]["value"]
@@ -89,9 +95,9 @@ class LlamacppAccountant:
 
     def _fullest(self, model: ModelSpec, deployment: Deployment, on_cpu: bool) -> tuple[int, int, int]:
         """Weights and one sequence's cache of the fullest card, and the tokens that are set aside."""
-        held_in, (away, whole) = self._storage(model, deployment), host_layers(model, deployment)
+        away, whole = host_layers(model, deployment)
         kept = model if on_cpu else parted(model, away, whole=whole)[0]
-        layers, stem, top, towers = ledger(kept).parts(Split(), held_in)
+        held_in, (layers, stem, top, towers) = self._storage(model, deployment), self._parts(kept, deployment)
         if not on_cpu and not model.tied_embeddings:
             stem -= round(sum(sum(weight_bytes(w, Split(), held_in)) for w in kept.stem))
         tokens, stages = self._tokens(deployment), deployment.layout.pipeline
@@ -128,6 +134,15 @@ def host_layers(model: ModelSpec, deployment: Deployment) -> tuple[int, bool]:
     if experts.isdigit() or deployment.option("cpu-moe") == "true":
         return min(int(experts or layers), layers), False
     return deployment.host_layers, False
+
+
+PROJECTOR = {"mmproj", "mmproj-url", "clip-model-path", "hf-model-repo-id"}
+
+
+def sees(deployment: Deployment) -> bool:
+    """Whether the projector's file is loaded: a plan names it, `llama-server -hf` looks for one."""
+    said = dict(deployment.options)
+    return not said or bool(PROJECTOR & said.keys() and "no-mmproj-auto" not in said)
 
 
 def host_memory(machine: Machine) -> int:

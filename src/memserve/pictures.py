@@ -150,15 +150,20 @@ def addresses(prompt: Prompt) -> list[str]:
     return [part["image_url"]["url"] for part in parts if part.get("type") == "image_url"]
 
 
-def templated(content: Any, parted: bool, backend: str) -> Any:
-    """Content as a template reads it: a string, or parts where it wants `parted` text or shows pictures."""
+def templated(content: Any, parted: bool, backend: str, marker: str | None = None) -> Any:
+    """Content as a template reads it: a string, or parts where it wants `parted` text or shows pictures.
+
+    Where the engine has a `marker` of its own, it stands for each picture, as text.
+    """
     if content is None:
         return None
     parts = [{"type": "text", "text": content}] if isinstance(content, str) else content
     kinds = {part.get("type") for part in parts}
     if unknown := kinds - {"text", "image_url"}:
         raise Unsupported(backend, f"a part of type {unknown.pop()!r}")
-    if "image_url" in kinds:
+    if marker:
+        parts = [part if part["type"] == "text" else {"type": "text", "text": marker} for part in parts]
+    elif "image_url" in kinds:
         return [part if part["type"] == "text" else {"type": "image"} for part in parts]
     text = words([{"content": parts}])
     return [{"type": "text", "text": text}] if parted else text

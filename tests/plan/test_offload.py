@@ -58,6 +58,18 @@ def test_speed_falls_with_each_layer_that_stays() -> None:
     assert 1 < paces[1] < 6  # 20 GB at a desktop's 58 GB/s
 
 
+def test_a_projector_keeps_16_bits_and_is_counted_where_it_is_loaded() -> None:
+    spec = memserve.model.load("qwen2.5-vl-7b")
+    sixteen, eyes = storage(spec, "none", "float16"), replace(spec, towers=())
+    apart = (stage_bytes(spec, Split(), sixteen)[0] - stage_bytes(eyes, Split(), sixteen)[0]) / GIB
+    start = f"llama-server -hf {spec.id}:Q4_K_M -c 4096 -ngl 99"
+    seeing, blind = (memserve.plan.check(start + more, "1xL4").to_dict() for more in ("", " --no-mmproj"))
+    found = [one["memory_gib_per_card"]["weights"] for one in (seeing, blind)]
+    assert found[0] - found[1] == pytest.approx(apart, abs=0.01)
+    planned = memserve.plan.best("qwen2.5-vl-7b", "1xL4", backend="llamacpp", context=4096)
+    assert planned.command[planned.command.index("--mmproj") + 1].endswith("/mmproj-F16.gguf")
+
+
 def test_it_is_asked_for_and_a_miss_names_it() -> None:
     with pytest.raises(DoesNotFit) as missed:
         memserve.plan.best("llama-70b", "1xRTX4090")

@@ -65,8 +65,6 @@ TRANSCRIPTS = [
      "<|END_ACTION|>", "", [CITY]),
     ("gemma-4", 'So.<|tool_call>call:get_weather{city:<|"|>Pa"ris, {x: 1}<|"|>,days:2,tags:[<|"|>a<|"|>,true]}<tool_call|>',
      "So.", [{"city": 'Pa"ris, {x: 1}', "days": 2, "tags": ["a", True]}]),
-    ("functiongemma", "<start_function_call>call:get_weather{city:<escape>Paris<escape>}<end_function_call>", "", [CITY]),
-    ("gigachat-3.1", '<|function_call|>{"name": "get_weather", "arguments": {"city": "Paris"}}', "", [CITY]),
     ("lfm2", """<|tool_call_start|>[get_weather(city="a) 'b'", days=-2, more={"a": true}), get_weather()]<|tool_call_end|>""",
      "", [{"city": "a) 'b'", "days": -2, "more": {"a": True}}, {}]),
     ("lfm2", "<|tool_call_start|>[get_weather('Paris')]<|tool_call_end|>",
@@ -78,8 +76,6 @@ TRANSCRIPTS = [
     ("llama-4", "See [get_weather(city='Paris')]", "See [get_weather(city='Paris')]", []),
     ("deepseek-v4", '<｜DSML｜tool_calls>\n<｜DSML｜invoke name="get_weather">\n<｜DSML｜parameter name="city" '
      'string="true">Paris</｜DSML｜parameter>\n</｜DSML｜invoke>\n</｜DSML｜tool_calls>', "", [CITY]),
-    ("minimax-m1", '<tool_calls>\n{"name": "get_weather", "arguments": {"city": "Paris"}}\n{"name": "get_weather", '
-     '"arguments": {}}\n</tool_calls>', "", [CITY, {}]),
     ("hermes", 'I write <tool_call> first. <tool_call>\n{"name": "get_weather", "arguments": {"city": "Paris"}}\n</tool_call>',
      "I write <tool_call> first.", [CITY]),
     ("mistral", '[TOOL_CALLS] [{"name": "get_weather", "arguments": {"city": "Paris"}, "id": "abcdef123"}, '
@@ -154,15 +150,12 @@ TEMPLATES = {
     "cohere": "<|START_ACTION|>[" + LOOP + '\n{"tool_call_id": "{{ loop.index0 }}", "tool_name": "{{ c.name }}", "parameters": '
     "{{ c.arguments | tojson }}}{{ '' if loop.last else ',' }}" + END + "\n]<|END_ACTION|>",
     "gemma-4": LOOP + "<|tool_call>call:{{ c.name }}{{ c.arguments | bare('<|\"|>') }}<tool_call|>" + END,
-    "functiongemma": LOOP + "<start_function_call>call:{{ c.name }}{{ c.arguments | bare('<escape>') }}<end_function_call>" + END,
-    "gigachat-3.1": LOOP + "<|function_call|>" + NAMED % "arguments" + END,
     "lfm2": "{# List of tools: #}<|tool_call_start|>[" + PYTHON.replace("@", ", ") + "]<|tool_call_end|>",
     "olmo-3": "<function_calls>\n" + PYTHON.replace("@", "\\n") + "\n</function_calls>",
     "llama-4": "[" + PYTHON.replace("@", ", ") + "]{# func_name1( #}",
     "deepseek-v4": "<｜DSML｜tool_calls>" + LOOP + '\n<｜DSML｜invoke name="{{ c.name }}">\n' + XML
     + """<｜DSML｜parameter name="{{ k }}" string="{{ 'true' if v is string else 'false' }}">""" + TEXT
     + "</｜DSML｜parameter>\n{% endfor %}</｜DSML｜invoke>" + END + "\n</｜DSML｜tool_calls>",
-    "minimax-m1": "{# <end_of_sentence> #}<tool_calls>\n" + LOOP + NAMED % "arguments" + "\n" + END + "</tool_calls>",
     "kimi": "<|tool_calls_section_begin|>" + LOOP + "<|tool_call_begin|>{{ t.id }}<|tool_call_argument_begin|>"
     "{{ c.arguments | tojson }}<|tool_call_end|>" + END + "<|tool_calls_section_end|>",
     "deepseek-v3.1": "<｜tool▁calls▁begin｜>" + LOOP + "<｜tool▁call▁begin｜>{{ c.name }}<｜tool▁sep｜>"

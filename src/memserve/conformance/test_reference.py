@@ -53,8 +53,17 @@ def test_tools_are_called_for_the_same_prompts(generator: Any, reference: Any, r
     _judge(record_property, "same calls", called)  # type: ignore[arg-type]
 
 
-def test_schemas_are_filled_alike(generator: Any, reference: Any, record_property: Any) -> None:
+def _kept(text: str | None) -> bool:
+    try:
+        told = json.loads(text or "")
+    except ValueError:
+        return False
+    return isinstance(told, dict) and set(told) == {"colour", "sure"} and isinstance(told["sure"], bool)
+
+
+def test_schemas_are_kept_alike(generator: Any, reference: Any, record_property: Any) -> None:
+    """Not the values: how an engine's grammar spaces JSON decides what comes next."""
     for one in (generator, reference):
         need(one.capabilities, "schema")
     pairs = _both(generator, reference, 64, schema=PICK)
-    _judge(record_property, "same values", [(json.loads(a.text), json.loads(b.text)) for a, b in pairs])
+    _judge(record_property, "same keeping", [(_kept(a.text), _kept(b.text)) for a, b in pairs])

@@ -62,7 +62,7 @@ class Family:
 
     @property
     def checked(self) -> bool:
-        """Whether what stands there may as well be text: a call is one of a tool that there is."""
+        """Whether what stands there may as well be text."""
         return bool(self.keys) or self.style == "python"
 
     @property
@@ -104,10 +104,7 @@ def families() -> tuple[Family, ...]:
 
 
 def find(template: str, render: Callable[..., str | None]) -> Family | None:
-    """The family whose marks stand in a template that writes tools, and calls so; None: none that we know.
-
-    `render(variables, messages)` is what the template writes; without messages, of a plain conversation.
-    """
+    """The family whose marks stand in a template that writes tools, and calls so; None: none that we know."""
     if "tools" not in template or PROBE_CALL["name"] not in (render(offered([PROBE])) or ""):
         return None
     fitting = (one for one in families() if all(mark in template for mark in one.found_by))
@@ -121,7 +118,7 @@ def as_text(probed: str) -> bool:
 
 
 def offered(tools: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """The template's variables for tools: its own name for them is read, others are not."""
+    """The template's variables for tools; it reads the one that it knows."""
     told = [dict(tool) for tool in tools]
     return {"tools": told, "xml_tools": told}
 

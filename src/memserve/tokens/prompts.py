@@ -57,7 +57,7 @@ class Prompts:
     def __init__(self, tokenizer: Tokenizer, *, vocabulary: int, context: int | None, path: str,
                  backend: str, reader: Any = None) -> None:  # fmt: skip
         self.tokenizer, self.vocabulary, self.context, self.path = tokenizer, vocabulary, context, path
-        self.backend, self.reader = backend, reader
+        self.backend, self.reader, self._marker = backend, reader, getattr(reader, "marker", None)
         self.bos = _added_bos(tokenizer)
         self._parts = False
         self.chat = bool(getattr(tokenizer, "chat_template", None))
@@ -209,7 +209,7 @@ class Prompts:
 
     def _message(self, message: Mapping[str, Any]) -> dict[str, Any]:
         """One message as templates read it."""
-        content = pictures.templated(message.get("content"), self._parts, self.backend)
+        content = pictures.templated(message.get("content"), self._parts, self.backend, self._marker)
         plain = {**message, "content": content, **thinking.history(message)}
         calls = plain.pop("tool_calls", None)
         if calls:
