@@ -69,7 +69,10 @@ def test_every_reader_refuses_something(name):
 
 CHAT = {"messages": [{"role": "user", "content": "x"}]}
 SAFETENSORS = b'{"a": {"dtype": "F16", "shape": %b, "data_offsets": %b}}'
+KIMI = {"model_type": "kimi_linear", "hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4,
+        "vocab_size": 100, "intermediate_size": 64, "linear_attn_config": {"full_attn_layers": "a", "kda_layers": []}}  # fmt: skip
 FOUND = [
+    ("config", json.dumps(KIMI)),
     ("body", json.dumps({**CHAT, "temperature": 10**400})), ("body", json.dumps({"prompt": [["a"]]})),
     ("body", json.dumps({**CHAT, "tools": [{"type": "function", "function": "f"}], "tool_choice": {"function": {}}})),
     ("body", json.dumps({**CHAT, "tools": [{}], "tool_choice": {"function": "f"}})),

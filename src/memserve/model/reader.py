@@ -7,6 +7,7 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from memserve import files
 from memserve.errors import ModelUnreadable
 from memserve.model.config import LARGEST, Config, adapt
 from memserve.model.recipes.index import Headers, inventory
@@ -218,6 +219,15 @@ def from_folder(folder: Path, values: Mapping[str, Any], path: str, name: str,
 
 
 def _read(values: Mapping[str, Any], origin: Origin) -> ModelSpec:
+    """The model; a field of a kind that its recipe does not expect is one line, whichever it is."""
+    try:
+        return _described(values, origin)
+    except files.STUMBLES as error:
+        reason = f"{type(error).__name__}: {str(error)[:80]}"
+        raise ModelUnreadable(f"{origin.path}: a field is malformed: {reason}", path=origin.path) from error
+
+
+def _described(values: Mapping[str, Any], origin: Origin) -> ModelSpec:
     path = origin.path
     model_type(values, path)
     adapted = adapt(values)
