@@ -9,7 +9,7 @@ from memserve import errors
 
 SETTINGS = {
     "seed": 1, "logprobs": 1, "schema": {"type": "object"}, "regex": "a", "choices": ["a"], "top_k": 3,
-    "min_p": 0.1, "stop": ["a"], "truncate": "left", "tools": [{"type": "function"}], "n": 3,
+    "min_p": 0.1, "stop": ["a"], "truncate": "left", "tools": [{"type": "function", "function": {"name": "f"}}], "n": 3,
     "temperature": 1.5,
 }  # fmt: skip
 
