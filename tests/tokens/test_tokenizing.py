@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -111,3 +113,26 @@ def test_a_template_that_never_ends_or_fills_memory_is_refused(template, monkeyp
     prompts = Prompts(Words(), vocabulary=256, context=100, path="model", backend="x")
     with pytest.raises(ModelUnreadable, match="the chat template in model fails"):
         prompts.prove()
+
+
+def test_nothing_is_left_behind_by_a_time_limit():
+    """In a process of its own with a limit: what is left of an exception hangs a profiler for ever."""
+    program = """
+import sys
+from memserve.tokens import template
+template.SECONDS = 0.01
+for _ in range(20):
+    try:
+        template.limited(lambda: [None for _ in iter(int, 1)])
+    except TimeoutError:
+        continue
+    sys.exit("it had no end")
+seen = []
+sys.setprofile(lambda *event: seen.append(event))
+sorted([2, 1])
+sys.setprofile(None)
+print(len(seen))
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) < 20
