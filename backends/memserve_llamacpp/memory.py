@@ -82,7 +82,7 @@ class LlamacppAccountant:
     def _parts(self, model: ModelSpec, deployment: Deployment) -> tuple[tuple[int, ...], int, int, int]:
         """Bytes of each layer, of what comes before and after, and of the projector, which keeps 16 bits."""
         layers, stem, top, _ = ledger(model).parts(Split(), self._storage(model, deployment))
-        eyes = ledger(model).parts(Split(), storage(model, "none", "float16"))[3] if sees(deployment) else 0
+        eyes = ledger(model).parts(Split(), Storage(2, None))[3] if sees(deployment) else 0
         return layers, stem, top, eyes
 
     def _tokens(self, deployment: Deployment) -> int:

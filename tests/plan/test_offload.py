@@ -67,7 +67,9 @@ def test_a_projector_keeps_16_bits_and_is_counted_where_it_is_loaded() -> None:
     found = [one["memory_gib_per_card"]["weights"] for one in (seeing, blind)]
     assert found[0] - found[1] == pytest.approx(apart, abs=0.01)
     planned = memserve.plan.best("qwen2.5-vl-7b", "1xL4", backend="llamacpp", context=4096)
-    assert planned.command[planned.command.index("--mmproj") + 1].endswith("/mmproj-F16.gguf")
+    assert "--hf-repo" in planned.command, "llama-server finds the projector of a repository itself"
+    made = memserve.plan.best("llava-1.5-7b", "1xL4", backend="llamacpp", context=4096)
+    assert made.command[made.command.index("--mmproj") + 1].endswith("/mmproj-F16.gguf")
 
 
 def test_it_is_asked_for_and_a_miss_names_it() -> None:

@@ -44,10 +44,10 @@ def test_no_refusal_for_speed_is_false() -> None:
     with pytest.raises(DoesNotFit, match="further token takes") as missed:
         memserve.plan.best("llama-8b", "1xL4", tpot=5)
     assert "too slow" in str(missed.value.closest)
-    plan = memserve.plan.best("llama-8b", "1xL4", ttft=200)
+    plan = memserve.plan.best("llama-8b", "1xL4", ttft=300)
     assert plan.quantization != "none" and any("16 bit" in one for one in plan.reasons)
     with pytest.raises(DoesNotFit):
-        memserve.plan.best("llama-8b", "1xL4", ttft=200, quantization="none")
+        memserve.plan.best("llama-8b", "1xL4", ttft=300, quantization="none")
 
 
 @pytest.mark.parametrize("options", [{"ttft": 0}, {"tpot": "fast"}, {"tpot": True}, {"ttft": float("inf")}])

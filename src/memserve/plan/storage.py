@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 from memserve.hardware.machine import GIB
 from memserve.memory.weights import Split, stage_bytes, storage
 from memserve.speed import prices
-from memserve.speed.workloads import CHARACTERS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -36,6 +35,8 @@ def told(plan: Plan) -> dict[str, Any] | None:
     download, made = _weights(plan)
     sizes = {"weights": made or download, "data": None, "results": None}
     if plan.workload:
+        from memserve.speed.workloads import CHARACTERS
+
         job = plan.workload
         sizes["data"] = int(job["requests"] * job["prompt_tokens"] * CHARACTERS)
         sizes["results"] = int(job["requests"] * (job["output_tokens"] * CHARACTERS + _RECORD))
