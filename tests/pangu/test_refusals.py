@@ -9,8 +9,8 @@ from memserve import errors
 
 SETTINGS = {
     "seed": 1, "logprobs": 1, "schema": {"type": "object"}, "regex": "a", "choices": ["a"], "top_k": 3,
-    "min_p": 0.1, "stop": ["a"], "truncate": "left", "tools": [{"type": "function", "function": {"name": "f"}}], "n": 3,
-    "temperature": 1.5,
+    "min_p": 0.1, "stop": ["a"], "truncate": "left", "n": 3,
+    "temperature": 1.5, "tools": [{"type": "function", "function": {"name": "f"}}],
 }  # fmt: skip
 
 
