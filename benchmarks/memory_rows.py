@@ -10,7 +10,7 @@ import json
 import os
 import re
 import shlex
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +66,11 @@ def rows(name: str) -> list[Row]:
         return _h100() if name == "h100" else _logs()
     listed = json.loads((COPY / f"{name}.json").read_text(encoding="utf-8"))["rows"]
     return [Row(**{**row, "command": tuple(row["command"])}) for row in listed]
+
+
+def written(row: Row) -> Row:
+    """The row without what its log shows of the command."""
+    return replace(row, command=row.command[: -len(SEEN[row.id].split())])
 
 
 def config(row: Row) -> dict[str, Any]:

@@ -130,9 +130,12 @@ def host_layers(model: ModelSpec, deployment: Deployment) -> tuple[int, bool]:
     layers, said = len(model.blocks), deployment.option("n-gpu-layers") or ""
     if said.isdigit() and int(said) <= layers:
         return layers - int(said), True
-    experts = deployment.option("n-cpu-moe") or ""
-    if experts.isdigit() or deployment.option("cpu-moe") == "true":
-        return min(int(experts or layers), layers), False
+    if any(block.experts for block in model.blocks):  # a dense model has nothing that these flags move
+        experts = deployment.option("n-cpu-moe") or ""
+        if deployment.option("cpu-moe") == "true":
+            return layers, False
+        if experts.isdigit():
+            return min(int(experts), layers), False
     return deployment.host_layers, False
 
 

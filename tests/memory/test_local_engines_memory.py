@@ -13,9 +13,11 @@ from memserve import model as models
 from memserve.engines.deployment import Deployment, Layout
 from memserve.hardware import parse
 from memserve.memory.calibration import parse_log
+from memserve.memory.formats import named
 from memserve.model.spec import Quantization
 from memserve_hf.memory import accountant as hf
 from memserve_llamacpp.memory import accountant as llamacpp
+from memserve_llamacpp.memory import host_layers
 from memserve_lmdeploy.memory import accountant as lmdeploy
 
 GIB, MIB = 1024**3, 1024**2
@@ -154,10 +156,19 @@ def test_llamacpp_file_size(llama):
 
 
 def test_a_gguf_of_any_type_weighs_its_own_bits(llama):
-    """Q4_1 has no row: the bits of the whole file, embeddings and all."""
-    stored = Quantization("gguf-q4_1", "gguf", bits=5.0, format="q4_1")
+    """TQ2_0 has no row: the bits of the whole file, embeddings and all."""
+    assert named("gguf-tq2_0") is None
+    stored = Quantization("gguf-tq2_0", "gguf", bits=2.5, format="tq2_0")
     found = llamacpp.account(replace(llama, quantization=stored), parse("CPU-64GB"), asked("llamacpp"))
-    assert found.weights == pytest.approx(llama.parameters * 5 / 8, rel=0.01)
+    assert found.weights == pytest.approx(llama.parameters * 2.5 / 8, rel=0.01)
+
+
+def test_llamacpp_moves_the_experts_that_a_model_has(llama):
+    """--n-cpu-moe and --cpu-moe leave a dense model where it is."""
+    mixed = models.load("qwen3-30b-a3b")
+    for model, away in ((llama, (0, 0)), (mixed, (10, len(mixed.blocks)))):
+        flags = (("n-cpu-moe", "10"),), (("cpu-moe", "true"),)
+        assert tuple(host_layers(model, asked("llamacpp", options=one))[0] for one in flags) == away
 
 
 @pytest.mark.engine("llamacpp")
@@ -187,5 +198,5 @@ def test_transformers_against_its_own_tensors():
     told = hf.account(
         models.load(folder), parse("CPU-64GB"), asked("hf", dtype="float32", context=256, concurrency=2)
     )
-    assert told.weights == pytest.approx(sum(each.nbytes for each in network.parameters()), rel=0.01)
+    assert told.weights == sum(each.nbytes for each in network.parameters())
     assert told.kv_cache == cache

@@ -66,6 +66,25 @@ def test_what_the_hub_lacks_is_told(memserve):
     assert "someone/missing: unknown" in said
 
 
+def test_a_hub_that_lists_nothing_is_told(memserve, tmp_path):
+    code, said, _ = memserve("models", "--refresh", "someone/unlisted")
+    assert code == 1 and "someone/unlisted: unread" in said and "does not list" in said
+    assert not (tmp_path / catalogue.OWN).exists()
+
+
+def test_a_row_of_ones_own_changes_no_row_that_shares_the_shipped_one(tmp_path):
+    shared = next(row for row in map(json.loads, catalogue.shipped()) if "as" in row)
+    own = {"id": shared["as"], "aliases": [], "source": "here", "config": {"model_type": "llama"}}
+    (tmp_path / catalogue.OWN).write_text(f"{json.dumps(own)}\n")
+    asked = "import json, sys; from memserve.model import catalogue; "
+    asked += "print(json.dumps([catalogue.find(name).config for name in sys.argv[1:]]))"
+    done = subprocess.run(
+        [sys.executable, "-c", asked, shared["as"], shared["id"]], capture_output=True, text=True, check=True,
+        env={**os.environ, "MEMSERVE_CONFIG_DIR": str(tmp_path)},
+    )  # fmt: skip
+    assert json.loads(done.stdout) == [own["config"], catalogue.find(shared["id"]).config]
+
+
 def test_a_spoiled_catalogue_is_named(memserve, tmp_path):
     (tmp_path / catalogue.OWN).write_text('{"id": "a/b"}\n')
     code, _, said = memserve("plan", "llama-8b", "--gpus", "1xL4")

@@ -154,13 +154,19 @@ def _row(number: int) -> Row:
     raw = json.loads(_lines()[number])
     config = raw.get("config", {})
     if "as" in raw:
-        alike = _row(_index()[key(raw["as"])])
-        config = {**alike.config, **config}
+        config = {**_shipped_config(raw["as"]), **config}
     return Row(
         raw["id"], tuple(raw["aliases"]), config, _source(raw["source"]),
         tuple(one for written in raw.get("checkpoints", ()) for one in _checkpoints(written)),
         raw.get("base"), raw.get("pooling"),
     )  # fmt: skip
+
+
+@cache
+def _shipped_config(name: str) -> dict[str, Any]:
+    """Of the row as it was shipped: one of the user's own may lack a field that only the other row needs."""
+    raw = next(json.loads(line) for line in shipped()[1:] if line.startswith(f'{{"id":"{name}"'))
+    return {**_shipped_config(raw["as"]), **raw.get("config", {})} if "as" in raw else dict(raw["config"])
 
 
 def _checkpoints(written: dict[str, Any]) -> Iterator[Checkpoint]:

@@ -15,6 +15,8 @@ from urllib.parse import urlsplit
 from memserve.errors import ConnectionFailed, ModelUnreadable, PermissionDenied, TimedOut, UnknownName
 
 if TYPE_CHECKING:
+    from huggingface_hub.hf_api import ModelInfo
+
     from memserve.model.stored.headers import Tensor
 
 T = TypeVar("T")
@@ -139,6 +141,22 @@ def headers(name: str) -> dict[str, Tensor]:
                 return {}
             tensors[tensor] = Tensor(str(about.dtype), tuple(about.shape))
     return tensors
+
+
+def quantized(name: str, most: int) -> list[ModelInfo]:
+    """Repositories that are listed as quantized from a model, the most loaded first."""
+    from huggingface_hub import HfApi
+
+    asked, tag = endpoint(), f"base_model:quantized:{name}"
+    found = _within(
+        HEADER_SECONDS,
+        lambda: list(HfApi(endpoint=asked).list_models(filter=tag, sort="downloads", limit=most)),
+    )
+    if isinstance(found, Exception):
+        raise ConnectionFailed(
+            f"the hub at {asked} does not list what is quantized from {name}: {type(found).__name__}"
+        ) from found
+    return found
 
 
 def _translate(name: str, endpoint: str, error: Exception) -> NoReturn:

@@ -77,13 +77,8 @@ def _row(name: str, known: catalogue.Row | None) -> dict[str, Any]:
 
 def _quantized(name: str, listed: set[str]) -> Iterator[dict[str, str]]:
     """Repositories that the hub knows as quantized from this model, by makers whom the catalogue names."""
-    from huggingface_hub import HfApi
-
     makers = {one.id.partition("/")[0] for row in catalogue.rows() for one in row.checkpoints}
-    found = HfApi(endpoint=hub.endpoint()).list_models(
-        filter=f"base_model:quantized:{name}", sort="downloads", limit=MOST
-    )
-    for one in found:
+    for one in hub.quantized(name, MOST):
         method = next((word for end, word in METHODS if re.search(end, one.id, re.IGNORECASE)), None)
         if method and one.id not in listed and one.id.partition("/")[0] in makers:
             commit = {"revision": one.sha} if one.sha else {}

@@ -141,7 +141,7 @@ def _gguf_of(text: str) -> ModelSpec | None:
                 find(row.id),
                 f"shapes of {row.id}, by the repository's name: its files were not read",
             )
-            stored = Quantization(GGUF, GGUF, 4.85)
+            stored = Quantization(GGUF, GGUF, catalogue.USUAL_BITS[GGUF])
             return replace(base, id=text, quantization=stored, source=row.source, notes=(note,))
     return None
 
