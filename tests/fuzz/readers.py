@@ -1,14 +1,16 @@
 # ruff: noqa: E501, PERF203
 """Every reader of what strangers write, as a function of bytes: an answer or one of memserve's errors, in time.
 
-`python tests/fuzz/run.py` drives them by coverage; `test_readers.py` with a few thousand mutants a reader.
+`python tests/fuzz/run.py` drives them by coverage; `test_readers.py` with some mutants a reader.
 """
 
 from __future__ import annotations
 
 import asyncio
+import atexit
 import json
 import runpy
+import shutil
 import struct
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
@@ -43,6 +45,7 @@ from memserve.tokens.template import compiled
 
 DATA = Path(__file__).parents[1] / "data"
 FOLDER = Path(mkdtemp(prefix="memserve-fuzz-", dir="/dev/shm" if Path("/dev/shm").is_dir() else None))
+atexit.register(shutil.rmtree, FOLDER, ignore_errors=True)
 CPU_SECONDS = 5.0
 """A reader that takes longer hangs."""
 

@@ -16,6 +16,7 @@ from memserve.errors import InvalidInput
 from memserve.protocol import Completion, Usage
 from memserve.run import quote, stages
 from memserve.run.__main__ import main
+from memserve.speed import prices
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "raiden" / "job.toml"
 JOB = {
@@ -149,6 +150,15 @@ def test_a_file_of_gold_takes_its_lines_out_of_the_seeds(tmp_path):
     assert [row["id"] for row in job.gold] == ["g"] and "s2" not in {row["id"] for row in job.seeds}
 
 
+def test_a_text_may_hold_any_sign_but_no_broken_utf8(tmp_path):
+    job = written(tmp_path)
+    line = {"id": "a", "text": "one\u2028two\x85three"}
+    (tmp_path / "seeds.jsonl").write_text(json.dumps(line, ensure_ascii=False) + "\r\n", encoding="utf-8")
+    assert list(stages._lines(stages.read(job).seeds)) == [line]
+    (tmp_path / "seeds.jsonl").write_bytes(b'"\xff"\n')
+    assert main([str(job), "-o", str(tmp_path / "out")]) == 2
+
+
 BROKEN = [
     ({"stages": []}, "did you mean stage"), ({"rounds": 0}, "rounds"), ({"gold": 1}, "gold"),
     ({"seeds": 3}, "seeds"), ({"stage": []}, "at least one"),
@@ -156,6 +166,7 @@ BROKEN = [
     *(({"stage": [{"name": "a", **row}]}, says) for row, says in (
         ({"promt": "x"}, "did you mean prompt"), ({"name": "A B"}, "name"),
         ({"keep": "("}, "regular expression"), ({"n": 0}, "n is"), ({"judges": True}, "a judge needs"),
+        ({"n": 2}, "nobody is asked"),
         ({"rpm": -1}, "rpm"),
         ({"prompt": "{nothing}", "backend": "openai"}, "{nothing} is not in line"),
     )),
@@ -182,6 +193,18 @@ def test_the_break_even_is_told_before_anything_starts(tmp_path, capsys):
     assert main([str(job), "-o", str(tmp_path / "out"), "--dry-run"]) == 0
     said = capsys.readouterr().err
     assert "requests an hour" in said and "the cards pay from" in said and not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("given", [{"price": [3, 6]}, {}, {"batch": True}])
+def test_a_stage_is_quoted_at_the_price_of_its_run(tmp_path, given):
+    stage = {"name": "write", "prompt": "{text}" * 200, "n": 2, "backend": "openai", "model": "gpt-4o-mini",
+             "max_tokens": 1_000_000, **given}  # fmt: skip
+    made = stages.read(written(tmp_path, {**JOB, "gold": 0, "stage": [stage]}, seeds=1))
+    _, line, growth = quote.told(stages.Pipeline(made, tmp_path / "out", lambda _: nullcontext(None), print))
+    price = prices.of("openai:gpt-4o-mini")
+    output = given["price"][1] if "price" in given else price.batch_output if given else price.output
+    assert float(line.rpartition("$")[2]) == pytest.approx(2 * output, rel=0.01)
+    assert "2 times as many" in growth
 
 
 @given(hourly=st.floats(0.1, 100), own=st.floats(1e-6, 1), factor=st.floats(1.01, 50))

@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from waiting import HANG_SECONDS, until
 
 from memserve.errors import BackendMissing, EngineFailed, InvalidInput, TimedOut
 from memserve.serve import start
-from memserve.serve.server import Process, answers, free_port, held, is_free, private
+from memserve.serve.server import Process, answers, free_port, held, is_free, listener, private
 
 
 def _alive(pid: int) -> bool:
@@ -185,6 +186,12 @@ def test_an_unknown_command_is_refused() -> None:
         start(["rm", "-rf", "x"])
 
 
+linux = pytest.mark.skipif(
+    sys.platform != "linux", reason="only Linux tells who listens, and keeps a port for somebody else"
+)
+
+
+@linux
 def test_whoever_else_holds_the_port_is_not_told_the_key(vllm: list[str], monkeypatch) -> None:
     """It would come with the first question whether the server is ready."""
     with socket.create_server(("127.0.0.1", 0)) as thief:
@@ -196,7 +203,32 @@ def test_whoever_else_holds_the_port_is_not_told_the_key(vllm: list[str], monkey
             thief.accept()
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="other systems keep no port for somebody else")
+@linux
+def test_who_listens_is_known_while_files_come_and_go(tmp_path: Path) -> None:
+    """An engine opens and closes files while it loads; that makes nobody of it."""
+    (tmp_path / "f").touch()
+    over = threading.Event()
+
+    def busy() -> None:
+        while not over.is_set():
+            with (tmp_path / "f").open():
+                pass
+
+    thread = threading.Thread(target=busy)
+    with socket.create_server(("127.0.0.1", 0)) as here:
+        port = here.getsockname()[1]
+        thread.start()
+        try:
+            found = {listener(os.getsid(0), "127.0.0.1", port) for _ in range(60)}
+        finally:
+            over.set()
+            thread.join()
+        assert found == {"ours"}
+        assert listener(-1, "127.0.0.1", port) == "another"
+    assert listener(os.getsid(0), "127.0.0.1", port) == "nobody"
+
+
+@linux
 def test_a_port_is_kept_for_the_engine_until_it_listens() -> None:
     port = free_port("127.0.0.1")
     with held("127.0.0.1", port), socket.socket() as other:

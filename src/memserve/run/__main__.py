@@ -185,16 +185,17 @@ def _staged(chosen: argparse.Namespace) -> int:
                   and name not in ("quiet", "dry_run")), None)  # fmt: skip
     if extra:
         raise InvalidInput(f"--{extra.replace('_', '-')} belongs into the job, to the stage that it is for")
-    job = stages.Pipeline(stages.read(Path(chosen.requests)), Path(chosen.output), opener, cli.say)
+    made = stages.read(Path(chosen.requests))
+    job = stages.Pipeline(made, Path(chosen.output), opener, cli.say, progress=not chosen.quiet)
     for line in quote.told(job):
         cli.say(line)
     if chosen.dry_run:
         return cli.DONE
-    made = job.execute()
+    count = job.execute()
     if job.stopped:
         return _code(*job.stopped)
-    cli.say(f"{made} lines in {job.folder / 'data.jsonl'}, {len(job.gold)} in {job.folder / 'gold.jsonl'}")
-    return cli.FAILED if job.failed or not made else cli.DONE
+    cli.say(f"{count} lines in {job.folder / 'data.jsonl'}, {len(job.gold)} in {job.folder / 'gold.jsonl'}")
+    return cli.FAILED if job.failed or not count else cli.DONE
 
 
 def _verify(path: Path, *, mend: bool) -> int:

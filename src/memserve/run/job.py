@@ -239,7 +239,6 @@ class Job:
             else:
                 self._over_the_wire(intake, results, spending)
             self.error = self.error or journal.finish()
-            results.tell("ended")
             summary = results.summary(self._why())
         return replace(summary, output=self._stored.url) if self._stored else summary
 

@@ -8,7 +8,7 @@ import time
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -55,7 +55,8 @@ class Observers:
         try:
             getattr(one, what)(*values)
         except Exception as broken:
-            self._each.remove(one)
+            with suppress(ValueError):  # another thread was first
+                self._each.remove(one)
             _log.warning("%s no longer follows the run: %s", type(one).__name__, broken)
 
 
@@ -169,15 +170,16 @@ class Every:
         if time.monotonic() < self._next or not self._guard.acquire(blocking=False):
             return
         try:
-            self._work()
-            self._next = time.monotonic() + self._seconds
+            if time.monotonic() >= self._next:  # nobody else has just done it
+                self._work()
+                self._next = time.monotonic() + self._seconds
         finally:
             self._guard.release()
 
 
 def observers(options: Options, counts: Counts, total: int | None, title: str, named: Mapping[str, str],
               task: str, stack: ExitStack) -> Observers:  # fmt: skip
-    """Those that were asked for."""
+    """Those that were asked for; they hear of the end however the run ends."""
     tally = Tally(counts, total)
     each: list[Observer] = [tally]
     if options.telemetry:
@@ -190,19 +192,20 @@ def observers(options: Options, counts: Counts, total: int | None, title: str, n
         each.append(tracker(tally, options.log))
     if options.watch is not None:
         stack.enter_context(Watch(tally, options.watch, title))
-    return Observers(each)
+    seen = Observers(each)
+    stack.callback(seen.tell, "ended")
+    return seen
 
 
 def page(tally: Tally, path: Path, title: str) -> Every:
     """Writes the run's page: at the beginning, every quarter of a minute, and at the end."""
-    from memserve.run.report import html
+    from memserve.run.report import BEGIN, html
 
-    files.refuse_foreign(
-        path, lambda found: found.read_bytes()[:99].startswith(b"<!doctype html><!-- memserve run")
-    )
+    spare = path.with_name(path.name + ".new")
+    for one in (path, spare):
+        files.refuse_foreign(one, lambda found: BEGIN.encode().startswith(found.read_bytes()[: len(BEGIN)]))
 
     def write() -> None:
-        spare = path.with_name(path.name + ".new")
         spare.write_text(html(tally, title), encoding="utf-8")
         spare.replace(path)
 

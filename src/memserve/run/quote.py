@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from math import prod
 from typing import Any
 
 from memserve.errors import MemserveError
+from memserve.run.limits.budget import price_of
 from memserve.run.stages import Pipeline, Stage
 from memserve.speed.workloads import CHARACTERS, DEFAULT_OUTPUT
 
@@ -18,7 +20,7 @@ MANY = 10_000
 def told(job: Pipeline) -> Iterator[str]:
     """A line for each stage, and one for each break-even."""
     lines, before = len(job.seeds), _mean([len(str(line.get("text", ""))) for line in job.seeds])
-    yield f"{lines} seeds, {len(job.gold)} set apart as gold, {job.plan.rounds} rounds; at most:"
+    yield f"{lines} seeds, {len(job.gold)} set apart as gold, {job.plan.rounds} rounds; the first asks at most:"
     for stage in job.plan.stages:
         if not stage.prompt:
             yield f"{stage.name}: a filter, nobody is asked"
@@ -27,20 +29,22 @@ def told(job: Pipeline) -> Iterator[str]:
         made = int(stage.settings.get("max_tokens") or DEFAULT_OUTPUT)
         who = ":".join(filter(None, (stage.backend, stage.model))) or "the embedded default"
         size = f"{asked} requests of {read:.0f} + {made} tokens"
-        yield f"{stage.name}: {size} a round, {who}, {_price(stage, asked, read, made)}"
+        yield f"{stage.name}: {size}, {who}, {_price(stage, asked, read, made)}"
         if stage.gpus and stage.model:
             yield f"{stage.name}: {_cards(stage, read, made)}"
         if not stage.judges:
             lines, before = asked, made * CHARACTERS
+    growth = prod(stage.n for stage in job.plan.stages if not stage.judges)
+    if job.plan.rounds > 1 and growth > 1:
+        yield f"each further round: at most {growth} times as many as the one before"
 
 
 def _price(stage: Stage, asked: int, read: float, made: int) -> str:
-    from memserve.speed import prices
-
-    price = prices.of(f"{stage.backend}:{stage.model}") if stage.backend and stage.model else None
+    price = price_of(stage.model, stage.backend, stage.run.get("price"))
     if price is None:
         return "no price by the token"
-    return f"${asked * (read * price.input + made * price.output) / 1e6:.4f} a round"
+    batch = bool(stage.run.get("batch")) and price.batch_input is not None
+    return f"${asked * price.of_tokens(read, made, batch=batch):.4f}"
 
 
 def _cards(stage: Stage, read: float, made: int) -> str:
@@ -72,7 +76,8 @@ def _break_even(hourly: float, own: float, other: float) -> str:
     """Where both have cost the same: the cards' start is paid once, then each request saves something."""
     if other <= own:
         return "the cards never pay at this pace"
-    return f"the cards pay from {START_HOURS * hourly / (other - own):,.0f} requests on"
+    from_here = START_HOURS * hourly / (other - own)
+    return f"the cards pay from {from_here:,.0f} requests on, {START_HOURS * 60:.0f} minutes of starting paid"
 
 
 def _mean(values: list[Any]) -> float:

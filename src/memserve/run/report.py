@@ -63,7 +63,7 @@ def _facts(tally: Tally) -> Mapping[str, object]:
 def _table(rows: Mapping[str, object]) -> str:
     if not rows:
         return "<p>none</p>"
-    cells = (f"<tr><th>{escape(name)}<td>{escape(str(value))}" for name, value in rows.items())
+    cells = (f"<tr><th>{escape(name)}<td>{escape(str(value))}" for name, value in list(rows.items()))
     return f"<table>{''.join(cells)}</table>"
 
 

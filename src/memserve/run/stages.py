@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from memserve.errors import InvalidInput, UnknownName
+from memserve.files import parsed
 from memserve.run.job import Job
 from memserve.run.options import Options
 from memserve.run.requests import SETTINGS
@@ -100,7 +101,7 @@ def _parsed(path: Path) -> dict[str, Any]:
     try:
         text = path.read_text(encoding="utf-8")
         if path.suffix == ".json":
-            found = json.loads(text)
+            found = parsed(text)
         else:
             import tomllib  # since 3.11
 
@@ -156,6 +157,8 @@ def _sound(where: str, own: Mapping[str, Any]) -> None:
     n = own.get("n", 1)
     if isinstance(n, bool) or not isinstance(n, int) or not 1 <= n <= 1000:
         raise InvalidInput(f"{where}: n is a whole number from 1 to 1000")
+    if n > 1 and not own.get("prompt"):
+        raise InvalidInput(f"{where}: n is of answers, and without a prompt nobody is asked")
     if own.get("judges") and not (own.get("prompt") and (own.get("keep") or own.get("drop"))):
         raise InvalidInput(f"{where}: a judge needs a prompt, and keep or drop")
     try:
@@ -168,8 +171,10 @@ def _sound(where: str, own: Mapping[str, Any]) -> None:
 class Pipeline:
     """A job at work in its folder: seeds, rounds, stages, the gold set apart."""
 
-    def __init__(self, plan: Plan, folder: Path, opener: Callable[[Stage], Any], tell: Tell) -> None:
+    def __init__(self, plan: Plan, folder: Path, opener: Callable[[Stage], Any], tell: Tell,
+                 progress: bool | None = None) -> None:  # fmt: skip
         self.plan, self.folder, self._opener, self._tell = plan, folder, opener, tell
+        self._progress = progress
         seeds = list(_lines(plan.seeds))
         self.gold, self.seeds = _apart(seeds, plan.gold)
         self._taken = {_plain(one) for one in self.gold}
@@ -216,7 +221,8 @@ class Pipeline:
         _same(stage, requests, output, asked)
         _write(requests, [request for _, request in asked.values()])
         with self._opener(stage) as generator:
-            job = Job(requests, output, generator, Options.of(**stage.run, settings=stage.settings))
+            options = Options.of(**stage.run, settings=stage.settings, progress=self._progress)
+            job = Job(requests, output, generator, options)
             summary = job.execute()
         self._tell(str(summary))
         self.failed += summary.failed
@@ -293,17 +299,17 @@ def _plain(line: Line) -> str:
 def _lines(path: Path) -> Iterator[Line]:
     """Lines with an id each; a bare string is a text."""
     try:
-        rows = path.read_text(encoding="utf-8").splitlines()
-    except OSError as error:
-        raise InvalidInput(f"cannot read {path}: {error.strerror}") from None
+        rows = path.read_text(encoding="utf-8").split("\n")  # a text may hold other line ends
+    except (OSError, UnicodeError) as error:
+        raise InvalidInput(f"cannot read {path}: {getattr(error, 'strerror', 'it is not UTF-8')}") from None
     seen = set[str]()
     for number, row in enumerate(rows, 1):
         if not row.strip():
             continue
         try:
-            value = json.loads(row)
-        except (ValueError, RecursionError):
-            raise InvalidInput(f"{path}, line {number} is no JSON") from None
+            value = parsed(row)
+        except ValueError as error:
+            raise InvalidInput(f"{path}, line {number} is no JSON: {str(error)[:80]}") from None
         line = {"text": value} if isinstance(value, str) else value
         if not isinstance(line, dict):
             raise InvalidInput(f"{path}, line {number} is neither an object nor a text")

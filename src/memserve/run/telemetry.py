@@ -27,7 +27,8 @@ class Telemetry:
             raise InvalidInput(
                 "telemetry needs OpenTelemetry", hint="pip install 'memserve[telemetry]'"
             ) from None
-        self._ends = _provided(trace, metrics)
+        _provide(trace, metrics)
+        self._sent = trace.get_tracer_provider(), metrics.get_meter_provider()
         self._tracer = trace.get_tracer("memserve")
         self._error = trace.StatusCode.ERROR
         meter = metrics.get_meter("memserve")
@@ -59,13 +60,14 @@ class Telemetry:
     def failed(self, error: BaseException) -> None:
         """A span of no length: how long its attempts took is not known here."""
         span = self._span(0.0, {"error.type": type(error).__name__})
-        span.set_status(self._error, str(error)[:500])
+        span.set_status(self._error)  # its words may quote the prompt
         span.end()
 
     def ended(self) -> None:
         """Send what has not been sent."""
-        for one in self._ends:
-            one.shutdown()
+        for one in self._sent:  # never shut down: the program's next run sends by them, too
+            if flush := getattr(one, "force_flush", None):
+                flush()
 
     def _span(self, seconds: float, told: Mapping[str, Any]) -> Any:
         begun = time.time_ns() - int(seconds * 1e9)
@@ -76,10 +78,10 @@ class Telemetry:
         return self._tracer.start_span(name, kind=SpanKind.CLIENT, attributes=attributes, start_time=begun)
 
 
-def _provided(trace: Any, metrics: Any) -> list[Any]:
-    """What has to be ended; empty where the program's own providers serve."""
+def _provide(trace: Any, metrics: Any) -> None:
+    """Set providers up where the program has none."""
     if type(trace.get_tracer_provider()).__name__ != "ProxyTracerProvider":
-        return []
+        return
     try:
         from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
         from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
@@ -94,7 +96,5 @@ def _provided(trace: Any, metrics: Any) -> list[Any]:
         ) from None
     spans = TracerProvider()
     spans.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
-    figures = MeterProvider([PeriodicExportingMetricReader(OTLPMetricExporter())])
     trace.set_tracer_provider(spans)
-    metrics.set_meter_provider(figures)
-    return [spans, figures]
+    metrics.set_meter_provider(MeterProvider([PeriodicExportingMetricReader(OTLPMetricExporter())]))

@@ -123,23 +123,34 @@ def listener(session: int, host: str, port: int) -> Literal["ours", "another", "
     packed = socket.inet_pton(_family(host), socket.gethostbyname(host) if ":" not in host else host)
     address = "".join(packed[at : at + 4][::-1].hex().upper() for at in range(0, len(packed), 4))
     places = {f"{one}:{port:04X}" for one in (address, "0" * 8, "0" * 32)}
-    try:
-        tables = [Path(f"/proc/net/{name}").read_text() for name in ("tcp", "tcp6")]
-    except OSError:
-        return "unknown"
-    rows = [row.split() for table in tables for row in table.splitlines()[1:]]
-    sockets = {f"socket:[{row[9]}]" for row in rows if row[3] == _LISTENING and row[1] in places}
+    sockets = _listening(places)
     if not sockets:
-        return "nobody"
-    return "ours" if any(map(sockets.intersection, _sockets(session))) else "another"
+        return "unknown" if sockets is None else "nobody"
+    if not sockets.isdisjoint(_opened(session)):
+        return "ours"
+    return "another" if sockets & (_listening(places) or set()) else "nobody"  # gone: it only tried the port
 
 
-def _sockets(session: int) -> Iterator[set[str]]:
-    """What each process of a session has open, as /proc names it."""
+def _listening(places: set[str]) -> set[str] | None:
+    """The sockets that listen at one of these places; None where the system does not tell."""
+    rows: list[list[str]] = []
+    for name in ("tcp", "tcp6"):
+        try:
+            rows += [row.split() for row in Path(f"/proc/net/{name}").read_text().splitlines()[1:]]
+        except OSError:
+            if name == "tcp":  # the other is not there where IPv6 is switched off
+                return None
+    return {f"socket:[{row[9]}]" for row in rows if row[3] == _LISTENING and row[1] in places}
+
+
+def _opened(session: int) -> Iterator[str]:
+    """What the processes of a session have open, as /proc names it."""
     for folder in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):
             if int((folder / "stat").read_text().rpartition(")")[2].split()[3]) == session:
-                yield {str(one.readlink()) for one in (folder / "fd").iterdir()}
+                for one in (folder / "fd").iterdir():
+                    with suppress(OSError):  # closed in the meantime
+                        yield str(one.readlink())
 
 
 def is_free(host: str, port: int) -> bool:
