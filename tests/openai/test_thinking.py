@@ -87,6 +87,29 @@ def test_tags_in_the_text_are_cut_out_wherever_a_stream_breaks(server, open_gene
         assert streamed(generator)[:2] == (THOUGHT, SAID)
 
 
+BRACKETED = [
+    ("ibm-granite/granite-3.3-8b-instruct", f"<think>{THOUGHT}</think>\n<response>{SAID}</response>", THOUGHT),
+    ("ibm-granite/granite-3.2-8b-instruct",
+     f"Here is my thought process: {THOUGHT}\n\nHere is my response: {SAID}", THOUGHT),
+    ("ibm-granite/granite-3.3-8b-instruct", f"<response>{SAID}</response>", None),
+    ("openai/gpt-oss-20b", f"<|channel|>final<|message|>{SAID}", None),
+    ("mine", f"<|START_RESPONSE|>{SAID}<|END_RESPONSE|>", None),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("model", "text", "thought"), BRACKETED)
+def test_what_brackets_an_answer_is_cut_off_with_a_thought_or_without(
+    server, open_generator, model, text, thought
+):
+    generator = open_generator(model)
+    server.will(answered(text))
+    answer = generator.generate("hi")
+    assert (answer.reasoning, answer.text) == (thought, SAID)
+    for at in range(len(text)):
+        server.will(chunks([text[:at], text[at:]]))
+        assert streamed(generator)[:2] == (thought or "", SAID)
+
+
 @pytest.mark.parametrize("text", ["<think> is a tag", "Write <think>a</think>", "Hello", " <thin", ""])
 def test_text_about_tags_stays(server, open_generator, text):
     for model in ("mine", "Qwen2.5-7B-Instruct"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 from memserve.client import prompts
 from memserve.errors import ContextOverflow, InvalidInput, ModelUnreadable
 from memserve.tokens.prompts import Prompts, tokenize_pair
-from memserve.tokens.template import compiled
+from memserve.tokens.template import compiled, limited
 
 
 class Letters:
@@ -113,6 +114,26 @@ def test_a_template_that_never_ends_or_fills_memory_is_refused(template, monkeyp
     prompts = Prompts(Words(), vocabulary=256, context=100, path="model", backend="x")
     with pytest.raises(ModelUnreadable, match="the chat template in model fails"):
         prompts.prove()
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_time_limits_hold_in_threads_and_in_each_other(monkeypatch):
+    monkeypatch.setattr("memserve.tokens.template.SECONDS", 0.05)
+
+    def endless():
+        return [None for _ in iter(int, 1)]
+
+    def ended(number):
+        with pytest.raises(TimeoutError, match="more than"):
+            limited(limited, endless) if number % 2 else limited(endless)
+        return sum(_same(one) for one in range(20_000))
+
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(ended, range(16))) == [sum(range(20_000))] * 16
+
+
+def _same(one):
+    return one
 
 
 def test_nothing_is_left_behind_by_a_time_limit():

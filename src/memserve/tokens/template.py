@@ -11,54 +11,49 @@ SECONDS = 10.0
 """That a template may take to write one conversation."""
 _AGAIN = 0.05
 """Seconds after which it is raised again: one may be lost in a callback of the garbage collector."""
+_TRIES = 200
+"""After which nobody is there to hear it."""
 MOST = 1 << 24
 """Signs that an operator of a template may make at once."""
 
 
+class TooLong(TimeoutError):
+    """It is raised anywhere, even where an error is made: its words cannot be given with it."""
+
+    def __str__(self) -> str:
+        return f"it takes more than {SECONDS:g} s"
+
+
 def limited(function: Callable[..., Any], *given: Any, **named: Any) -> Any:
-    """What somebody else's code gives within some seconds; TimeoutError is raised inside it after that."""
+    """What somebody else's code gives within some seconds; TooLong is raised inside it after that.
+
+    What was raised and is still on its way arrives at a call, thus in the last one here. Calling it off with
+    NULL is no way: CPython 3.11 then looks for it at every call, and a profiler hangs.
+    """
     done, guard, here = threading.Event(), threading.Lock(), ctypes.c_ulong(threading.get_ident())
     throw = ctypes.pythonapi.PyThreadState_SetAsyncExc
 
     def watch() -> None:
         late = done.wait(SECONDS)
-        while not late:
+        for _ in range(_TRIES):
             with guard:
-                if not done.is_set():
-                    throw(here, ctypes.py_object(TimeoutError))
+                if late or done.is_set():
+                    return
+                throw(here, ctypes.py_object(TooLong))
             late = done.wait(_AGAIN)
-
-    def end() -> None:
-        with guard:
-            done.set()
 
     threading.Thread(target=watch, name="memserve-template", daemon=True).start()
     try:
         return function(*given, **named)
-    except TimeoutError:
-        raise TimeoutError(f"it takes more than {SECONDS:g} s") from None
     finally:
-        _until(end)
-        _until(_arrived)
-
-
-def _until(ended: Callable[[], object]) -> None:
-    """Do this to its end, whatever comes between."""
-    while True:
-        try:
-            ended()
-        except TimeoutError:
-            continue
-        return
-
-
-def _arrived() -> None:
-    """What was raised and is still on its way arrives at a call, thus in one of these.
-
-    Calling it off with NULL is no way: CPython 3.11 then looks for it at every call, and a profiler hangs.
-    """
-    for _ in range(3):
-        _nothing()
+        while True:  # here and not in a function: what arrives at its first instruction would leave it
+            try:
+                with guard:
+                    done.set()
+                _nothing()
+                break
+            except TooLong:
+                continue
 
 
 def _nothing() -> None:

@@ -41,6 +41,11 @@ class Family:
         """Every mark, for tokenizers that take some of them as special."""
         return (self.open, *self.closes, *self.joints, *self.heads, *sum(self.brackets, ()))
 
+    @property
+    def begins(self) -> tuple[str, ...]:
+        """Marks that an answer may begin with, with a thought or without."""
+        return (self.open, *self.heads, *(first for first, _ in self.brackets if first))
+
 
 @dataclass(frozen=True)
 class Thinking:
@@ -178,13 +183,12 @@ class ThoughtSplitter:
 
     def _start(self, *, last: bool) -> None:
         text, family = self._rest.lstrip(), self._family
-        openers = tuple(first for first, _ in family.brackets if first)
         head = next((mark for mark in family.heads if text.startswith(mark)), None)
         if text.startswith(family.open):
             self._rest, self._state, self._thought_begun = text[len(family.open) :], "thought", True
-        elif head is not None or text.startswith(openers):
+        elif text.startswith(family.begins):
             self._rest, self._state = text[len(head or "") :], "gap"
-        elif last or not any(mark.startswith(text) for mark in (family.open, *family.heads, *openers)):
+        elif last or not any(mark.startswith(text) for mark in family.begins):
             self._state = "answer"
 
     def _thought(self, *, last: bool) -> str:
@@ -306,8 +310,8 @@ class Unparsed:
     def _begin(self, *, last: bool) -> str:
         """The text so far, once it tells how it is to be read."""
         text, own = self._said.lstrip(), self._known.families
-        family = next((one for one in own if text.startswith(one.open)), None)
-        if family is None and not last and any(one.open.startswith(text) for one in own):
+        family = next((one for one in own if text.startswith(one.begins)), None)
+        if family is None and not last and any(mark.startswith(text) for one in own for mark in one.begins):
             return ""
         if family is not None or self._known.opened:
             self._splitter = ThoughtSplitter(family or own[0], inside=family is None)
