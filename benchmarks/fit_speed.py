@@ -328,9 +328,10 @@ def write(values: Values, rows: Sequence[Row], table: dict[str, Any]) -> None:
 def home(engine: str) -> tuple[Path, str]:
     """The file that holds an engine's facts, and its place in there where it holds several."""
     package = registry.home(engine)
-    if package is None or engine in json.loads(PUBLISHED.read_text(encoding="utf-8"))["engines"]:
+    if package is None:
         return PUBLISHED, engine
-    return Path(__file__).parents[1] / "backends" / package / "speed.json", ""
+    part = getattr(registry.find(engine), "part", "")
+    return Path(__file__).parents[1] / "backends" / package / f"{part}speed.json", ""
 
 
 def _scope(values: Values, scope: str) -> dict[str, float]:

@@ -162,7 +162,7 @@ def test_every_command_that_the_planner_prints_is_read_back(tmp_path: Path) -> N
     for row in [*catalogue.rows()][::3]:
         spec = memserve.model.load(row.id)
         for kind in kinds:
-            checkpoint = to_make(spec, kind, ascend=False)
+            checkpoint = to_make(spec, kind, "nvidia")
             assert checkpoint is not None and checkpoint.make is not None
             verb, *words = shlex.split(checkpoint.make)[1:]
             args = parser().read(words)
@@ -177,7 +177,7 @@ def test_every_command_that_the_planner_prints_is_read_back(tmp_path: Path) -> N
 
 def test_on_ascend_the_maker_s_own_tool_is_named() -> None:
     spec = memserve.model.load("llama-8b")
-    made = to_make(spec, "w8a8", ascend=True)
+    made = to_make(spec, "w8a8", "ascend")
     assert made is not None and str(made.make).startswith("msmodelslim quant")
     with pytest.raises(DoesNotFit, match="msmodelslim quant"):
         making.read(["w8a8"], "ascend")

@@ -114,6 +114,18 @@ def test_kuberay_is_for_engines_on_ray(place: dict[str, str]) -> None:
     assert 'kind: "RayJob"' in said(place, *line)
 
 
+def test_cards_of_a_maker_that_nobody_knows_are_counted_and_handed_in(place: dict[str, str]) -> None:
+    line = (MODEL, "--gpus", f"2x{ABACUS.card}", "--backend", "abacus", "--tp", "2", "--emit")
+    said_in = {form: said(place, *line, form) for form in ("compose", "slurm", "kubernetes", "kuberay")}
+    expected = {
+        "compose": ("/dev/bead0", "/dev/bead1", "/dev/frame", "/opt/abacus:/opt/abacus:ro"),
+        "slurm": ("#SBATCH --gres=bead:2",),
+        "kubernetes": ("abacus.example/bead: 2", 'key: "abacus.example/bead"', 'path: "/opt/abacus"'),
+        "kuberay": ("abacus.example/bead: 2", "BEAD"),
+    }
+    assert [(form, one) for form, all_ in expected.items() for one in all_ if one not in said_in[form]] == []
+
+
 def test_it_serves_and_its_log_is_learnt_from(place: dict[str, str], other: Other, tmp_path: Path) -> None:
     file = tmp_path / "plan.json"
     file.write_text(json.dumps(planned(place, other, f"1x{other.card}")))

@@ -7,7 +7,7 @@ from typing import Any
 
 from memserve import files, registry
 from memserve.errors import InvalidInput, UnknownName
-from memserve.hardware.machine import GIB, Card, Link, Machine
+from memserve.hardware.machine import GIB, Access, Card, Link, Machine, Vendor
 
 MIB = 1024**2
 _MAKERS = re.compile(r"nvidia|tesla|geforce|amd|instinct|radeon|intel|huawei|ascend|apple")
@@ -28,13 +28,23 @@ def key(name: str) -> str:
 @registry.remembered
 def rows() -> list[dict[str, Any]]:
     """The rows of data/cards.json in their order, then those of cards.json in backends' folders."""
-    own = files.table(__file__, "data/cards.json")
-    others = (json.loads(files.text(path)) for path in registry.tables("cards.json"))
     return [
         {**row, "sources": [table["sources"][name] for name in row["sources"]]}
-        for table in (own, *others)
+        for table in _tables()
         for row in table["cards"]
     ]
+
+
+def _tables() -> list[dict[str, Any]]:
+    others = (json.loads(files.text(path)) for path in registry.tables("cards.json"))
+    return [files.table(__file__, "data/cards.json"), *others]
+
+
+@registry.remembered
+def access(vendor: Vendor) -> Access:
+    """What the first table that names the cards' maker says."""
+    row = next((table["vendors"][vendor] for table in _tables() if vendor in table.get("vendors", {})), {})
+    return Access(**{name: tuple(said) if isinstance(said, list) else said for name, said in row.items()})
 
 
 @registry.remembered

@@ -19,6 +19,30 @@ class Link:
 
 
 @dataclass(frozen=True)
+class Access:
+    """How clusters count a maker's cards, and what a container is handed of them; empty: unknown."""
+
+    kubernetes: str = ""
+    """The resource that its device plugin counts."""
+    remark: str = ""
+    """What else may be true of that resource."""
+    slurm: str = ""
+    """The option of sbatch."""
+    ray: str = ""
+    """Ray's own resource, where it does not see the cards that Kubernetes counts."""
+    driver: str = ""
+    """The container runtime's, where that hands in cards by itself."""
+    device: str = ""
+    """The file of each card."""
+    devices: tuple[str, ...] = ()
+    """Files that all cards share."""
+    groups: tuple[str, ...] = ()
+    folders: tuple[str, ...] = ()
+    """What of the host's driver is mounted."""
+    source: str = ""
+
+
+@dataclass(frozen=True)
 class Card:
     """One accelerator as an engine sees it (one die of an A3, one half of an MI250X), or a CPU."""
 

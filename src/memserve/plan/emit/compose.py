@@ -4,16 +4,13 @@ import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from memserve.engines.install import VISIBLE
 from memserve.plan.emit.server import EVERYWHERE, LOOPBACK, SECRETS, Server, addressed, dump
 from memserve.plan.nodes import INTERFACE, Step, host, ray
 
 CACHE = "/root/.cache/huggingface"
 LONG_START = "1h"
 """A large checkpoint is downloaded and loaded before the server answers."""
-VISIBLE, ASCEND = "CUDA_VISIBLE_DEVICES", "ASCEND_RT_VISIBLE_DEVICES"
-MANAGERS = ("/dev/davinci_manager", "/dev/devmm_svm", "/dev/hisi_hdc")
-DRIVER = ("/usr/local/dcmi", "/usr/local/bin/npu-smi", "/usr/local/Ascend/driver/lib64",
-          "/usr/local/Ascend/driver/version.info", "/etc/ascend_install.info")  # fmt: skip
 
 
 def text(server: Server, steps: Sequence[Step], bind: str, form: str) -> str:
@@ -58,7 +55,7 @@ def _service(server: Server, steps: Sequence[Step], bind: str, *, alone: bool) -
     address = bind if not alone else EVERYWHERE  # a container's own network: the published port decides
     service: dict[str, Any] = {} if alone else {"profiles": [f"node-{steps[0].node}"]}
     service |= {"image": server.image, "entrypoint": [], "command": _command(server, steps, address)}
-    service["environment"] = _variables(steps[-1].env)
+    service["environment"] = _variables(server, steps[-1].env)
     service |= {
         "env_file": [{"path": SECRETS, "required": False}],
         "ipc": "host",
@@ -104,10 +101,10 @@ def _literal(word: str) -> str:
     return word.replace("$", "$$")
 
 
-def _variables(env: Mapping[str, str]) -> dict[str, str]:
-    """Which cards are visible is said to the container runtime instead."""
-    named = INTERFACE
-    chosen = {name: value for name, value in env.items() if name not in (VISIBLE, ASCEND)}
+def _variables(server: Server, env: Mapping[str, str]) -> dict[str, str]:
+    """Where the container runtime hands in single cards, it is told which instead."""
+    named, single = INTERFACE, server.access.driver or server.access.device
+    chosen = {name: value for name, value in env.items() if not (single and name in VISIBLE.values())}
     return {
         name: f"${{MEMSERVE_INTERFACE:-{named}}}" if value == named else _escaped(value)
         for name, value in chosen.items()
@@ -115,25 +112,20 @@ def _variables(env: Mapping[str, str]) -> dict[str, str]:
 
 
 def _cards(server: Server, env: Mapping[str, str]) -> dict[str, Any]:
-    machine = server.plan.machine
-    vendor = machine.card.vendor
-    if vendor == "nvidia":
-        chosen = (
-            {"device_ids": env[VISIBLE].split(",")} if VISIBLE in env else {"count": machine.cards_per_node}
-        )
-        devices = [{"driver": "nvidia", **chosen, "capabilities": ["gpu"]}]
-        return {"deploy": {"resources": {"reservations": {"devices": devices}}}}
-    if vendor == "amd":
-        return {"devices": ["/dev/kfd", "/dev/dri"], "group_add": ["video"]}
-    if vendor == "ascend":
-        own = env.get(ASCEND, ",".join(map(str, range(machine.cards_per_node)))).split(",")
-        return {"devices": [*(f"/dev/davinci{card}" for card in own), *MANAGERS]}
-    return {}
+    machine, access = server.plan.machine, server.access
+    seen = env.get(VISIBLE.get(machine.card.vendor, ""))
+    if access.driver:
+        chosen = {"device_ids": seen.split(",")} if seen else {"count": machine.cards_per_node}
+        reserved = [{"driver": access.driver, **chosen, "capabilities": ["gpu"]}]
+        return {"deploy": {"resources": {"reservations": {"devices": reserved}}}}
+    own = seen.split(",") if seen else range(machine.cards_per_node)
+    devices = [*(access.device.format(card) for card in own if access.device), *access.devices]
+    said = {"devices": devices, "group_add": list(access.groups)}
+    return {name: value for name, value in said.items() if value}
 
 
 def _folders(server: Server) -> list[str | dict[str, Any]]:
-    driver = DRIVER if server.plan.machine.card.vendor == "ascend" else ()
-    mounts: list[str | dict[str, Any]] = [f"{folder}:{folder}:ro" for folder in driver]
+    mounts: list[str | dict[str, Any]] = [f"{folder}:{folder}:ro" for folder in server.access.folders]
     if server.folder:  # spelled out: a colon in a name would end it in the short form
         place = _literal(server.folder)
         mounts.append({"type": "bind", "source": place, "target": place, "read_only": True})

@@ -6,13 +6,12 @@ from typing import Any
 
 from memserve.engines.install import VISIBLE
 from memserve.errors import InvalidInput
-from memserve.plan.emit.compose import CACHE, DRIVER
+from memserve.plan.emit.compose import CACHE
 from memserve.plan.emit.server import EVERYWHERE, PYTHON, Server, dump
 from memserve.plan.nodes import RAY_VERSION, Step, host, ray
 from memserve.plan.storage import disk_gib
 
 SECRET = "memserve"
-RESOURCES = {"nvidia": "nvidia.com/gpu", "amd": "amd.com/gpu", "ascend": "huawei.com/Ascend910"}
 _ON_RAY = """\
 # kubectl apply -f FILE; then kubectl port-forward POD-OF-THE-HEAD {port}
 # Keys: kubectl create secret generic {secret} --from-env-file={secret}.env
@@ -24,9 +23,6 @@ _COMMENT = """\
 # kubectl apply -f FILE; then kubectl port-forward service/{name} {port}
 # Keys: kubectl create secret generic {secret} --from-env-file={secret}.env ({keys}, ...)
 # maxReplicas: as many copies as the cluster has cards for. The cache needs a class that many pods can mount.
-"""
-_NPUS = """\
-# {resource} is what Ascend's device plugin counts; CCE's add-on may say huawei.com/ascend-1980.
 """
 _REACHED = ("by prometheus-adapter, or --emit kubernetes-keda", "serverAddress is the cluster's Prometheus")
 
@@ -48,8 +44,8 @@ def _served(server: Server, steps: Sequence[Step], scaler: bool) -> str:
         )
     port = program.default_port
     comment = _COMMENT.format(name=server.name, port=port, secret=SECRET, keys=server.keys)
-    if plan.machine.card.vendor == "ascend":
-        comment += _NPUS.format(resource=RESOURCES["ascend"])
+    if server.access.remark:
+        comment += f"# {server.access.kubernetes} {server.access.remark}\n"
     if program.waiting:
         comment += f"# {program.waiting} must reach the autoscaler: {_REACHED[scaler]}.\n"
     scaled = _keda(server) if scaler else _autoscaler(server)
@@ -79,7 +75,7 @@ def _claim(server: Server) -> dict[str, Any] | None:
 
 
 def _deployment(server: Server, step: Step) -> dict[str, Any]:
-    vendor, port, labels = server.plan.machine.card.vendor, server.program.default_port, {"app": server.name}
+    port, labels = server.program.default_port, {"app": server.name}
     env = {name: value for name, value in step.env.items() if name not in VISIBLE.values()}
     template = _pod(server, env, "server", server.plan.deployment.layout.cards, _command(server, step))
     template["metadata"] = {"labels": labels}
@@ -94,8 +90,8 @@ def _deployment(server: Server, step: Step) -> dict[str, Any]:
         read_only = {"readOnly": True} if "hostPath" in volume else {}
         container["volumeMounts"].append({"name": name, "mountPath": place, **read_only})
     template["spec"] |= {"enableServiceLinks": False, "terminationGracePeriodSeconds": 120}
-    if vendor in RESOURCES:
-        template["spec"]["tolerations"] = [{"key": RESOURCES[vendor], "operator": "Exists"}]
+    if server.access.kubernetes:
+        template["spec"]["tolerations"] = [{"key": server.access.kubernetes, "operator": "Exists"}]
     return _resource(server, "apps/v1", "Deployment", {
         "replicas": 1, "selector": {"matchLabels": labels}, "template": template,
         "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 0, "maxUnavailable": 1}},
@@ -113,10 +109,10 @@ def _probed(path: str, port: int) -> dict[str, Any]:
 
 
 def _volumes(server: Server) -> Iterator[tuple[str, str, dict[str, Any]]]:
-    """Name, place and kind of what is mounted: the weights that all copies share, an NPU's driver."""
+    """Name, place and kind of what is mounted: the weights that all copies share, the host's driver."""
     if not server.folder:
         yield "models", CACHE, {"persistentVolumeClaim": {"claimName": f"{server.name}-models"}}
-    for number, folder in enumerate(DRIVER if server.plan.machine.card.vendor == "ascend" else ()):
+    for number, folder in enumerate(server.access.folders):
         yield f"driver-{number}", folder, {"hostPath": {"path": folder}}
 
 
@@ -203,10 +199,10 @@ def _cluster(server: Server, env: Mapping[str, str], nodes: int) -> dict[str, An
 
 
 def _start(server: Server) -> dict[str, str]:
-    """Ray does not see NPUs that Kubernetes counts under Huawei's own name."""
-    if server.plan.machine.card.vendor != "ascend":
+    """Ray does not see every maker's cards that Kubernetes counts under a name of its own."""
+    if not server.access.ray:
         return {}
-    return {"resources": f'"{{\\"NPU\\": {server.plan.machine.cards_per_node}}}"'}
+    return {"resources": f'"{{\\"{server.access.ray}\\": {server.plan.machine.cards_per_node}}}"'}
 
 
 def _pod(server: Server, env: Mapping[str, str], name: str, cards: int,
@@ -223,9 +219,8 @@ def _pod(server: Server, env: Mapping[str, str], name: str, cards: int,
         "envFrom": [{"secretRef": {"name": SECRET, "optional": True}}],
         "volumeMounts": mounts,
     }  # fmt: skip
-    vendor = server.plan.machine.card.vendor
-    if vendor in RESOURCES:
-        count = {RESOURCES[vendor]: cards}
+    if server.access.kubernetes:
+        count = {server.access.kubernetes: cards}
         container["resources"] = {"limits": count, "requests": dict(count)}
     return {"spec": {"containers": [container], "volumes": volumes}}
 

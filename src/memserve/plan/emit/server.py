@@ -13,6 +13,8 @@ from memserve.engines.backend import server_of
 from memserve.engines.server import Program, ServerFacts
 from memserve.errors import InvalidInput
 from memserve.files import expanded
+from memserve.hardware import catalogue
+from memserve.hardware.machine import Access
 from memserve.plan.plan import Plan
 
 _PLAIN = re.compile(r"[A-Za-z_][A-Za-z0-9_./-]*")
@@ -76,6 +78,11 @@ class Server:
     def program(self) -> Program:
         """The one that the plan's command starts."""
         return self.facts.program
+
+    @property
+    def access(self) -> Access:
+        """How its cards are counted and handed in."""
+        return catalogue.access(self.plan.machine.card.vendor)
 
     @property
     def keys(self) -> str:

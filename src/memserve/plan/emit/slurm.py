@@ -8,7 +8,6 @@ from memserve.engines.install import VISIBLE
 from memserve.plan.emit.server import SECRETS, Server
 from memserve.plan.nodes import INTERFACE, RAY_PORT, Step, host
 
-CARDS = {"nvidia": "--gpus-per-node={}", "amd": "--gpus-per-node={}", "ascend": "--gres=npu:{}"}
 GIVEN = frozenset(VISIBLE.values())
 """Slurm itself says which of a shared node's cards are the job's."""
 HEAD = f"""\
@@ -54,9 +53,9 @@ def _header(server: Server, nodes: int) -> Iterator[str]:
     yield f"#SBATCH --job-name={server.name}"
     yield f"#SBATCH --nodes={nodes}"
     yield "#SBATCH --ntasks-per-node=1"
-    if machine.card.vendor in CARDS:
+    if server.access.slurm:
         cards = machine.cards_per_node if nodes > 1 else server.plan.deployment.layout.cards
-        yield f"#SBATCH {CARDS[machine.card.vendor].format(cards)}"
+        yield f"#SBATCH {server.access.slurm.format(cards)}"
     yield "#SBATCH --time=24:00:00"
     yield ""
     yield f"# The engine, once, in the environment that is active at sbatch: {server.plan.install}"

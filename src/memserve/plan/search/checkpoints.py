@@ -15,14 +15,12 @@ if TYPE_CHECKING:
 
 _PLAIN = re.compile(r"[\w./@:+-]+", re.ASCII).fullmatch
 MODELSLIM = "modelslim"
-BY_MODELSLIM = frozenset({"w8a8", "w4a8", "w8a16"})
-"""What engines on Ascend read as ModelSlim writes it, and no engine elsewhere does."""
+"""The form that engines read on cards whose maker has tools of its own, and no engine elsewhere does."""
 
 
-def checkpoints(model: ModelSpec, quantization: str, *, online: bool,
-                ascend: bool = False) -> list[Checkpoint]:  # fmt: skip
+def checkpoints(model: ModelSpec, quantization: str, *, online: bool, vendor: str) -> list[Checkpoint]:
     """What could be loaded for this quantization, known checkpoints first."""
-    known = known_checkpoints(model, quantization, ascend=ascend)
+    known = known_checkpoints(model, quantization, vendor)
     if model.quantization is not None:
         known = [] if model.quantization.method == quantization else known
         bits = model.quantization.bits
@@ -33,11 +31,11 @@ def checkpoints(model: ModelSpec, quantization: str, *, online: bool,
         return known
     if online:
         return [Checkpoint(model.id, quantization, model.source, online=True)]
-    made = to_make(model, quantization, ascend=ascend)
+    made = to_make(model, quantization, vendor)
     return [made] if made else []
 
 
-def known_checkpoints(model: ModelSpec, quantization: str, *, ascend: bool = False) -> list[Checkpoint]:
+def known_checkpoints(model: ModelSpec, quantization: str, vendor: str) -> list[Checkpoint]:
     """The quantized checkpoints in the catalogue that engines for this maker read, with who names them."""
     return [
         Checkpoint(
@@ -45,7 +43,7 @@ def known_checkpoints(model: ModelSpec, quantization: str, *, ascend: bool = Fal
         )
         for one in _rows_of(model)
         if one.method == quantization
-        and (one.format == MODELSLIM) == (ascend and quantization in BY_MODELSLIM)
+        and (one.format == MODELSLIM) == ("command" in making.table(vendor)["methods"].get(quantization, {}))
     ]
 
 
@@ -90,9 +88,8 @@ def _usual_bits(checkpoint: Checkpoint) -> int:
     return 8 if checkpoint.quantization in ("fp8", "w8a8", "int8", "w8a16") else 4
 
 
-def to_make(model: ModelSpec, quantization: str, *, ascend: bool) -> Checkpoint | None:
+def to_make(model: ModelSpec, quantization: str, vendor: str) -> Checkpoint | None:
     """A checkpoint that does not exist yet, with the command that makes it; None where nobody makes it."""
-    vendor = "ascend" if ascend and quantization in BY_MODELSLIM else ""
     kind, _, level = quantization.partition("-")
     row = making.table(vendor)["methods"].get(kind)
     if row is None or row.get("prunes") or not re.fullmatch(row.get("form", ""), level):

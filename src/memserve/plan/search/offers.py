@@ -246,9 +246,7 @@ class Offer:
     def checkpoints(self, quantization: str) -> list[Checkpoint]:
         """What can be loaded; formats that nobody makes at home count only where a checkpoint is known."""
         online = quantization in self.backend.rules.get("online", ())
-        found = checkpoints(
-            self.model, quantization, online=online, ascend=self.machine.card.vendor == "ascend"
-        )
+        found = checkpoints(self.model, quantization, online=online, vendor=self.machine.card.vendor)
         exotic = quantization in EXOTIC and self.query.quantization is None and self.reached < BELOW_4_BIT
         return [one for one in found if not (exotic and one.make)]
 

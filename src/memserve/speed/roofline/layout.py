@@ -54,10 +54,13 @@ def most_measured() -> str:
 
 
 def used(backend: str, card: Card) -> str:
-    """The class whose figures count on a card: on some makers' cards every engine computes alike."""
-    found = [name for name, row in classes().items() if row.get("every_engine_on") == card.vendor]
+    """The class whose figures count on a card: on some makers' cards all compute as the most measured."""
+    rows = {name: row.get("rows", 0) for name, row in classes().items()
+            if row.get("every_engine_on") == card.vendor}  # fmt: skip
     own = kind(backend)
-    return own if own and (own in found or not found) else next(iter(found), UNKNOWN)
+    if own and (own in rows or not rows):
+        return own
+    return max(rows, key=lambda name: rows[name], default=UNKNOWN)
 
 
 @registry.remembered
