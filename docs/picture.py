@@ -20,6 +20,14 @@ from rich.text import Text
 PICTURE = Path(__file__).with_name("images") / "plan.svg"
 COMMAND = ("llama-70b", "--gpus", "4xV100")
 WIDTH, HEIGHT = 124, 50
+ALONE = """
+from memserve import registry
+everybody = registry._metadata_folders
+registry._metadata_folders = lambda: (one for one in everybody() if "/memserve-" in one)
+from memserve.plan.__main__ import main
+raise SystemExit(main())
+"""
+"""The planner without plug-ins: what is installed beside it here changes no picture."""
 
 
 def on_a_terminal(words: list[str]) -> str:
@@ -44,7 +52,7 @@ def on_a_terminal(words: list[str]) -> str:
 
 def drawn() -> str:
     """The terminal's page with its colours, as SVG."""
-    printed = on_a_terminal([sys.executable, "-m", "memserve.plan", *COMMAND])
+    printed = on_a_terminal([sys.executable, "-c", ALONE, *COMMAND])
     with Path(os.devnull).open("w") as nowhere:
         console = Console(record=True, width=WIDTH, file=nowhere, force_terminal=True)
         console.print(Text.from_ansi(printed))

@@ -79,7 +79,8 @@ class Handler(BaseHTTPRequestHandler):
         """Repositories quantized from a model, its makers' and a stranger's."""
         asked = parse_qs(urlsplit(self.path).query)["filter"][0].removeprefix("base_model:quantized:")
         if asked.endswith("/unlisted"):
-            return self.refuse(400, "BadRequest")
+            self.refuse(400, "BadRequest")
+            return
         name = asked.partition("/")[2]
         made = (f"RedHatAI/{name}-FP8-dynamic", f"stranger/{name}-AWQ", f"unsloth/{name}-GGUF", "Qwen/other")
         raw = json.dumps([{"id": one, "sha": COMMIT, "tags": []} for one in made]).encode()

@@ -88,7 +88,8 @@ def test_tags_in_the_text_are_cut_out_wherever_a_stream_breaks(server, open_gene
 
 
 BRACKETED = [
-    ("ibm-granite/granite-3.3-8b-instruct", f"<think>{THOUGHT}</think>\n<response>{SAID}</response>", THOUGHT),
+    ("ibm-granite/granite-3.3-8b-instruct",
+     f"<think>{THOUGHT}</think>\n<response>{SAID}</response>", THOUGHT),
     ("ibm-granite/granite-3.2-8b-instruct",
      f"Here is my thought process: {THOUGHT}\n\nHere is my response: {SAID}", THOUGHT),
     ("ibm-granite/granite-3.3-8b-instruct", f"<response>{SAID}</response>", None),

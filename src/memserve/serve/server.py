@@ -133,13 +133,12 @@ def listener(session: int, host: str, port: int) -> Literal["ours", "another", "
 
 def _listening(places: set[str]) -> set[str] | None:
     """The sockets that listen at one of these places; None where the system does not tell."""
-    rows: list[list[str]] = []
-    for name in ("tcp", "tcp6"):
-        try:
-            rows += [row.split() for row in Path(f"/proc/net/{name}").read_text().splitlines()[1:]]
-        except OSError:
-            if name == "tcp":  # the other is not there where IPv6 is switched off
-                return None
+    tables = [Path(f"/proc/net/{name}") for name in ("tcp", "tcp6")]
+    try:  # the second is not there where IPv6 is switched off
+        texts = [table.read_text() for table in tables if table is tables[0] or table.exists()]
+    except OSError:
+        return None
+    rows = [row.split() for text in texts for row in text.splitlines()[1:]]
     return {f"socket:[{row[9]}]" for row in rows if row[3] == _LISTENING and row[1] in places}
 
 

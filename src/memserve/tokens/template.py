@@ -10,54 +10,44 @@ from typing import Any
 SECONDS = 10.0
 """That a template may take to write one conversation."""
 _AGAIN = 0.05
-"""Seconds after which it is raised again: one may be lost in a callback of the garbage collector."""
+"""Seconds after which it is told again: once may be lost in a callback of the garbage collector."""
 _TRIES = 200
-"""After which nobody is there to hear it."""
+"""After which it is left alone: it is in something that only C sees."""
 MOST = 1 << 24
 """Signs that an operator of a template may make at once."""
 
 
-class TooLong(TimeoutError):
-    """It is raised anywhere, even where an error is made: its words cannot be given with it."""
-
-    def __str__(self) -> str:
-        return f"it takes more than {SECONDS:g} s"
-
-
 def limited(function: Callable[..., Any], *given: Any, **named: Any) -> Any:
-    """What somebody else's code gives within some seconds; TooLong is raised inside it after that.
+    """What somebody else's code gives within some seconds.
 
-    What was raised and is still on its way arrives at a call, thus in the last one here. Calling it off with
-    NULL is no way: CPython 3.11 then looks for it at every call, and a profiler hangs.
+    It works in a thread of its own, which is told to exit after that. What is told too late, or lost as CPython
+    3.11 loses it while another thread is told, thus changes nothing here.
     """
-    done, guard, here = threading.Event(), threading.Lock(), ctypes.c_ulong(threading.get_ident())
-    throw = ctypes.pythonapi.PyThreadState_SetAsyncExc
+    found: list[tuple[Any, Exception | None]] = []
 
-    def watch() -> None:
-        late = done.wait(SECONDS)
-        for _ in range(_TRIES):
-            with guard:
-                if late or done.is_set():
-                    return
-                throw(here, ctypes.py_object(TooLong))
-            late = done.wait(_AGAIN)
+    def work() -> None:
+        try:
+            found.append((function(*given, **named), None))
+        except Exception as error:
+            found.append((None, error))
 
-    threading.Thread(target=watch, name="memserve-template", daemon=True).start()
+    thread = threading.Thread(target=work, name="memserve-template", daemon=True)
+    thread.start()
     try:
-        return function(*given, **named)
+        thread.join(SECONDS)
     finally:
-        while True:  # here and not in a function: what arrives at its first instruction would leave it
-            try:
-                with guard:
-                    done.set()
-                _nothing()
+        for _ in range(_TRIES):
+            if not thread.is_alive():
                 break
-            except TooLong:
-                continue
-
-
-def _nothing() -> None:
-    pass
+            told = ctypes.c_ulong(thread.ident or 0), ctypes.py_object(SystemExit)
+            ctypes.pythonapi.PyThreadState_SetAsyncExc(*told)
+            thread.join(_AGAIN)
+    if not found:
+        raise TimeoutError(f"it takes more than {SECONDS:g} s")
+    value, error = found[0]
+    if error is not None:
+        raise error
+    return value
 
 
 def compiled(template: str) -> Any:
