@@ -20,7 +20,7 @@ MANY = 10_000
 def told(job: Pipeline) -> Iterator[str]:
     """A line for each stage, and one for each break-even."""
     lines, before = len(job.seeds), _mean([len(str(line.get("text", ""))) for line in job.seeds])
-    yield f"{lines} seeds, {len(job.gold)} set apart as gold, {job.plan.rounds} rounds; the first asks at most:"
+    yield f"{lines} seeds, {len(job.gold)} set apart as gold, {job.plan.rounds} rounds; the first at most:"
     for stage in job.plan.stages:
         if not stage.prompt:
             yield f"{stage.name}: a filter, nobody is asked"

@@ -20,14 +20,16 @@ MOST = 1 << 24
 def limited(function: Callable[..., Any], *given: Any, **named: Any) -> Any:
     """What somebody else's code gives within some seconds.
 
-    It works in a thread of its own, which is told to exit after that. What is told too late, or lost as CPython
-    3.11 loses it while another thread is told, thus changes nothing here.
+    It works in a thread of its own, which is told to exit after that. What is told too late, or lost as
+    CPython 3.11 loses it while another thread is told, thus changes nothing here.
     """
     found: list[tuple[Any, Exception | None]] = []
 
     def work() -> None:
         try:
             found.append((function(*given, **named), None))
+        except SystemExit:
+            return  # as told
         except Exception as error:
             found.append((None, error))
 
