@@ -43,8 +43,13 @@ def _tables() -> list[dict[str, Any]]:
 @registry.remembered
 def access(vendor: Vendor) -> Access:
     """What the first table that names the cards' maker says."""
-    row = next((table["vendors"][vendor] for table in _tables() if vendor in table.get("vendors", {})), {})
-    return Access(**{name: tuple(said) if isinstance(said, list) else said for name, said in row.items()})
+    said: dict[str, Any] = {}
+    for table in reversed(_tables()):
+        said = table.get("vendors", {}).get(vendor, said)
+    fields: dict[str, Any] = {
+        name: tuple(one) if isinstance(one, list) else one for name, one in said.items()
+    }
+    return Access(**fields)
 
 
 @registry.remembered
