@@ -4,7 +4,8 @@ python benchmarks/compress.py MODEL --python PATH ... [--to METHOD ...] [--sampl
 
 MODEL: a folder with 16-bit weights. PATH: an interpreter with the library, repeated where one has not all.
 `told` is the rise of perplexity in report.json, `plain` the same by transformers alone on the same windows;
---plain also makes the checkpoint (fp8, w8a8) by a script of the library's own calls: CPU seconds of both.
+--plain also makes the checkpoint (fp8, w8a8, w4a16) by a script of the library's own calls: CPU seconds of
+that whole process, and of all of `memserve compress` but its two steps of judging.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from typing import Any
 from memserve.compress import text
 from memserve.compress.interpreter import Interpreters
 from memserve.engines import making
+from memserve.model import load
 
 METHODS = (
     "fp8",
@@ -34,6 +36,7 @@ METHODS = (
     "layers:2",
     "width:0.75",
     "layers:2+w4a16",
+    "gguf-q4_k_m",
 )
 WINDOW, WINDOWS, LENGTH = 256, 4, 128
 PLAIN = f"""
@@ -55,20 +58,28 @@ LIBRARY = """
 import sys, torch
 from datasets import Dataset
 from llmcompressor import oneshot
-from llmcompressor.modifiers.quantization import QuantizationModifier
+from compressed_tensors.quantization import QuantizationArgs, QuantizationScheme
+from llmcompressor.modifiers.quantization import GPTQModifier, QuantizationModifier
 from llmcompressor.modifiers.transform.smoothquant import SmoothQuantModifier
 from transformers import AutoModelForCausalLM, AutoTokenizer
-source, target, to, file, samples = sys.argv[1:]
+source, target, to, file, samples, group = sys.argv[1:]
 model = AutoModelForCausalLM.from_pretrained(source, dtype="auto")
 words = AutoTokenizer.from_pretrained(source)
 more = {}
-scheme = {"fp8": "FP8_DYNAMIC", "w8a8": "W8A8"}[to]
-recipe = [QuantizationModifier(targets="Linear", scheme=scheme, ignore=["lm_head"])]
-if to == "w8a8":
+schemes = {"fp8": "FP8_DYNAMIC", "w8a8": "W8A8"}
+if to == "w4a16":
+    grouped = {"strategy": "group", "group_size": int(group)}
+    weights = QuantizationArgs(num_bits=4, type="int", symmetric=True, **grouped)
+    whole = {"group_0": QuantizationScheme(targets=["Linear"], weights=weights)}
+    recipe = [GPTQModifier(config_groups=whole, ignore=["lm_head"])]
+else:
+    recipe = [QuantizationModifier(targets="Linear", scheme=schemes[to], ignore=["lm_head"])]
+if to != "fp8":
     ids = words(open(file).read(), add_special_tokens=False)["input_ids"]
     rows = [ids[at * 128 : at * 128 + 128] for at in range(int(samples))]
     more = {"dataset": Dataset.from_dict({"input_ids": rows, "attention_mask": [[1] * 128 for _ in rows]}),
             "max_seq_length": 128, "num_calibration_samples": len(rows)}
+if to == "w8a8":
     recipe.insert(0, SmoothQuantModifier(smoothing_strength=0.8, ignore=["lm_head"]))
 oneshot(model=model, recipe=recipe, **more)
 model.save_pretrained(target, save_compressed=True)
@@ -85,32 +96,35 @@ def cpu(*words: str) -> tuple[float, str]:
     return spent, done.stdout
 
 
-def made(args: argparse.Namespace, to: str, folder: Path) -> dict[str, Any]:
-    """The report of one call."""
+def made(args: argparse.Namespace, to: str, folder: Path) -> tuple[float, dict[str, Any]]:
+    """CPU seconds and the report of one call."""
     words = [word for one in to.split("+") for word in ("--to", one)]
     sizes = {"samples": args.samples, "length": LENGTH, "window": WINDOW, "windows": WINDOWS}
     words += [word for name, size in sizes.items() for word in (f"--{name}", str(size))]
     call = [sys.executable, "-m", "memserve.compress", args.model, *words, "-o", str(folder), "--json"]
     pythons = [word for one in args.python for word in ("--python", one)]
-    report: dict[str, Any] = json.loads(cpu(*call, *pythons)[1])
-    return report
+    spent, said = cpu(*call, *pythons)
+    report: dict[str, Any] = json.loads(said)
+    return spent - sum(report["steps"][at]["cpu_seconds"] for at in (0, -1)), report
 
 
 def row(args: argparse.Namespace, to: str, scratch: Path) -> str:
     """One line of the table."""
     folder = scratch / to.replace(":", "-")
-    report = made(args, to, folder)
-    python = Interpreters(args.python).having(making.read(to.split("+"))[-1].library)
+    ours, report = made(args, to, folder)
+    method = making.read(to.split("+"))[-1]
+    python = Interpreters(args.python).having(method.library)
     judged = scratch / "judged.txt"
     plain = "-"
     if not to.startswith("gguf"):
         said = cpu(str(python), "-c", PLAIN, args.model, str(folder), str(judged))[1]
         plain = f"{float(said.split()[-1]):+.2%}"
     beside = "-"
-    if args.plain and to in ("fp8", "w8a8"):
-        words = [args.model, str(scratch / "plain"), to, str(scratch / "calibration.txt"), str(args.samples)]
-        alone, ours = cpu(str(python), "-c", LIBRARY, *words)[0], report["steps"][1]["cpu_seconds"]
-        beside = f"{ours:.1f} s after imports, {alone:.1f} s for a plain script"
+    if args.plain and to in ("fp8", "w8a8", "w4a16"):
+        group, file = method.group(load(args.model)), scratch / "calibration.txt"
+        words = [args.model, str(scratch / "plain"), to, str(file), str(args.samples), str(group)]
+        alone = cpu(str(python), "-c", LIBRARY, *words)[0]
+        beside = f"{ours:.1f} s, {alone:.1f} s for a plain script: {ours / alone - 1:+.0%}"
     size = report["after"]["bytes"] / 2**20
     cells = (to, f"{size:.1f} MiB, {report['ratio']:.2f} x", f"{report['loss']:+.2%}", plain,
              f"{report['greedy_agreement']:.0%}", f"{report['kl']:.4f}", report["grade"],

@@ -29,7 +29,12 @@ TAUGHT = ("1000:32:32", "128:256:32")
 OTHERS = ("1000:100:32", "200:300:32", "64:16:64", "2000:50:32")
 FIGURES = ("ttft_ms", "tpot_ms", "output_tokens_per_s")
 SLOW = Batching()
-FAST = Batching(first=0.005, a_prompt_token=0.0001, a_step=0.012, a_sequence=0.0003, a_kept_token=2e-7)
+LIKE_OTHERS = (
+    Batching(first=0.005, a_prompt_token=0.0001, a_step=0.012, a_sequence=0.0003, a_kept_token=2e-7),
+    Batching(first=0.05, a_prompt_token=0.0003, a_step=0.02, a_sequence=0.0005, a_kept_token=5e-7),
+    Batching(first=0.01, a_prompt_token=0.004, a_step=0.08, a_sequence=0.01, a_kept_token=5e-6),
+)
+"""A fast card, a crowded one, and what a CPU would do."""
 
 
 @pytest.fixture(autouse=True)
@@ -72,15 +77,14 @@ def misses(row: dict[str, Any]) -> list[float]:
 
 
 @pytest.mark.parametrize(
-    ("engine", "most"), [(SLOW, 0.16), pytest.param(FAST, 0.21, marks=pytest.mark.slow)], ids=["one", "other"]
+    "engine", [SLOW, *(pytest.param(one, marks=pytest.mark.slow) for one in LIKE_OTHERS)]
 )
-def test_other_workloads_are_predicted(place: Path, engine: Batching, most: float) -> None:
-    """0.15 is asked for; docs/measured.md says that it is missed."""
+def test_other_workloads_are_predicted(place: Path, engine: Batching) -> None:
     rows = [row for load in OTHERS for row in measured(engine, load, 2, 8, 32)["results"]]
     before = [median(column) for column in zip(*map(misses, rows), strict=True)]
     taught(place, engine, *TAUGHT)
     after = [median(column) for column in zip(*map(misses, rows), strict=True)]
-    assert all(miss <= most for miss in after), after
+    assert all(miss <= 0.15 for miss in after), after
     assert sum(after) < sum(before) / 2
 
 

@@ -6,12 +6,14 @@ import json
 import os
 import shlex
 import shutil
-from typing import TYPE_CHECKING, Any
+import sys
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 import memserve
-from memserve.compress import checks, text
+from memserve.compress import checks, interpreter, text
 from memserve.compress.__main__ import main, parser
 from memserve.compress.analysis import strategies
 from memserve.compress.report import Gate, judge
@@ -19,9 +21,6 @@ from memserve.engines import making
 from memserve.errors import DoesNotFit, InvalidInput
 from memserve.model import catalogue
 from memserve.plan.search.checkpoints import to_make
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 Said = pytest.CaptureFixture[str]
 LLAMA = {
@@ -259,3 +258,32 @@ def test_a_task_that_is_no_json_is_malformed(tmp_path, capsys):
 
 def test_more_layers_than_there_are_leave_no_negative_size(tmp_path, capsys):
     assert dry(capsys, config(tmp_path), "--to", "layers:99", code=1)["predicted_bytes"] >= 0
+
+
+STREWING = """
+import os
+from pathlib import Path
+
+def make(job):
+    Path("logs").mkdir()
+    return {"model": job["model"], "home": os.environ["HF_HOME"]}
+"""
+
+
+def test_what_a_library_strews_about_stays_in_its_own_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package = tmp_path / "elsewhere" / "strewing"
+    package.mkdir(parents=True)
+    (package / "__init__.py").write_text(STREWING)
+    monkeypatch.syspath_prepend(str(package.parent))
+    (here := tmp_path / "here").mkdir()
+    (here / "model").mkdir()
+    monkeypatch.chdir(here)
+    monkeypatch.setenv("HF_HOME", "cache")
+    job = {"name": "make", "do": "make", "model": "model"}
+    library = {"worker": "strewing", "packages": []}
+    found = interpreter.work(sys.executable, library, job, Path("made.partial") / "work")
+    assert (found["model"], found["home"]) == (str(here / "model"), str(here / "cache"))
+    assert {one.name for one in here.iterdir()} == {"model", "made.partial"}
+    assert (here / "made.partial" / "work" / "logs").is_dir()

@@ -67,16 +67,19 @@ def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
     "fp8", "w8a8", "w4a16",
     *(pytest.param(to, marks=LONGER) for to in ("nf4", "int8", "layers:1", "width:0.5")),
 ])  # fmt: skip
-def test_made_loaded_and_judged_as_plain_code_does(tiny: Path, kept: Path, tmp_path: Path, to: str) -> None:
+def test_made_loaded_and_judged_as_plain_code_does(
+    tiny: Path, kept: Path, tmp_path: Path, to: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
     before = {path.name: path.stat().st_mtime_ns for path in tiny.iterdir()}
-    report = compress(tiny, tmp_path / "made", "--to", to)
+    report = compress(Path(os.path.relpath(tiny)), Path("made"), "--to", to)
     plain = perplexity(tmp_path / "made", tiny) / perplexity(tiny, tiny) - 1
     assert abs(report["loss"] - plain) <= 0.005
     assert report["after"]["bytes"] < report["before"]["bytes"]
     assert 0 <= report["greedy_agreement"] <= 1 and report["kl"] >= 0
     assert {path.name: path.stat().st_mtime_ns for path in tiny.iterdir()} == before
     names = {path.name for path in tmp_path.iterdir()}
-    assert names == {"made"}, "nothing half-made stays"
+    assert names == {"made"}, "nothing half-made stays, and no library writes anything here"
     files = {path.name for path in (tmp_path / "made").iterdir()}
     assert {"report.json", "report.md", "report.svg", "README.md", "config.json", "tokenizer.json"} <= files
     (tmp_path / "made").rename(kept / to)

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
+import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from importlib.metadata import distributions
 from importlib.util import find_spec
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from memserve.engines import environment, making
 from memserve.errors import EngineFailed, InvalidInput
+from memserve.hardware.detection import host
 
 _ASK = """
 from importlib.metadata import distributions
@@ -36,7 +41,7 @@ class Interpreters:
     """Which Python does which piece of work."""
 
     def __init__(self, named: Sequence[str] = (), *, may_install: bool = True) -> None:
-        self.named = [(one, _packages(one)) for one in named]
+        self.named = [(str(Path(one).absolute()) if "/" in one else one, _packages(one)) for one in named]
         self.may_install = may_install
 
     def having(self, library: Mapping[str, Any]) -> str | None:
@@ -56,23 +61,33 @@ class Interpreters:
 
 
 def work(python: str, library: Mapping[str, Any], job: Mapping[str, Any], place: Path) -> dict[str, Any]:
-    """The answer of one job in that interpreter; its output goes to a log beside it."""
+    """The answer of one job in that interpreter, run in `place`, where all that libraries strew about stays.
+
+    A model that is a folder is named by its whole path.
+    """
+    place = place.absolute()
     place.mkdir(parents=True, exist_ok=True)
     file, answer, log = place / "job.json", place / "answer.json", place / "log.txt"
     answer.unlink(missing_ok=True)
     task = {"worker": library["worker"], **job, "answer": str(answer), "distributions": _names(library),
             "left_alone": [row["pattern"] for row in making.table()["left_alone"]]}  # fmt: skip
+    if Path(job["model"]).is_dir():
+        task["model"] = str(Path(job["model"]).absolute())
     task["packages"] = {name: _folder(name) for name in {"memserve", task["worker"].partition(".")[0]}}
     file.write_text(json.dumps(task), encoding="utf-8")
     variables = {
-        **environment.inherited(downloads=True),
-        **library.get("env", {}),
-        "TOKENIZERS_PARALLELISM": "false",
+        name: str(Path(value).absolute()) if value and name.endswith(("_HOME", "_CACHE")) else value
+        for name, value in environment.inherited(downloads=True).items()
     }
+    variables = {**_threads(), **variables, **library.get("env", {}), "TOKENIZERS_PARALLELISM": "false"}
     variables.pop("PYTHONPATH", None)
-    with log.open("wb") as out:
-        child = subprocess.Popen([python, "-c", _BOOT, str(file)], stdin=subprocess.PIPE, stdout=out,
-                                 stderr=subprocess.STDOUT, env=variables)  # fmt: skip
+    call = [python, "-c", _BOOT, str(file)]
+    with (
+        log.open("wb") as out,
+        subprocess.Popen(
+            call, stdin=subprocess.PIPE, stdout=out, stderr=subprocess.STDOUT, env=variables, cwd=place
+        ) as child,
+    ):
         try:
             child.wait()
         finally:
@@ -84,6 +99,17 @@ def work(python: str, library: Mapping[str, Any], job: Mapping[str, Any], place:
         raise EngineFailed(f"{job['name']} failed: {lines[-1][:400]}", hint=f"log: {log}")
     found: dict[str, Any] = json.loads(answer.read_text(encoding="utf-8"))
     return found
+
+
+def _threads() -> dict[str, str]:
+    """No more than there are free cores: threads that wait for each other's turn are slower than one."""
+    running = []
+    for _ in range(9):
+        time.sleep(0.02)
+        with suppress(OSError, ValueError, IndexError):
+            running.append(int(Path("/proc/loadavg").read_text().split()[3].partition("/")[0]))
+    free = (os.cpu_count() or 1) - (median(running) - 1 if running else 0)
+    return {} if free >= host.cores() else {"OMP_NUM_THREADS": str(max(1, int(free)))}
 
 
 def tell(line: str) -> None:

@@ -48,7 +48,7 @@ class Job:
     @property
     def partial(self) -> Path:
         """Where everything lies until it is judged."""
-        return self.folder.with_name(self.folder.name + ".partial")
+        return self.folder.with_name(self.folder.name + ".partial").absolute()
 
     def run(self) -> dict[str, Any]:
         """The report; the folder has its last name when this returns."""
