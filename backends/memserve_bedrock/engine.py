@@ -38,8 +38,8 @@ from memserve.http.address import named
 from memserve.http.address import parse as parse_address
 from memserve.http.body import counted
 from memserve.http.chat import encode
-from memserve.http.connect import ServerClock
 from memserve.http.failure import Words
+from memserve.http.keys import ServerClock
 from memserve.protocol import Completion, Prompt, Request, Task
 from memserve_bedrock import answer, ask
 from memserve_bedrock.answer import Frame, Frames

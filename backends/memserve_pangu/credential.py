@@ -18,7 +18,7 @@ from memserve.errors import AuthenticationFailed, InvalidInput, RemoteError, Uns
 from memserve.http import Call, HttpClient, Mask, Secret, Signer, StaticKey, connect, key
 from memserve.http.body import bad, parse
 from memserve.http.chat import encode
-from memserve.http.connect import ServerClock
+from memserve.http.keys import ServerClock
 from memserve.http.retry import date
 from memserve_pangu.guard import Flight
 from memserve_pangu.interface import Interface

@@ -19,6 +19,13 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parents[2]
 
 
+@pytest.fixture
+def weights() -> Path:
+    """Real and tiny models, as tests/engines makes them."""
+    home = Path.home() / ".cache" / "memserve" / "engines" / "weights-1"
+    return Path(os.environ.get("MEMSERVE_WEIGHTS", home))
+
+
 @pytest.fixture(scope="module")
 def endpoint() -> Iterator[Running]:
     with running() as found:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from extras import need
+from talker import running
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,6 +26,17 @@ TOOL: Any = {
         "parameters": {"type": "object", "properties": {"x": {"type": "integer"}}, "required": ["x"]},
     },
 }
+
+
+@pytest.fixture(scope="module", params=["an engine", "openai upstream"])
+def endpoint(request: pytest.FixtureRequest) -> Iterator[Running]:
+    """Over an engine, and over the backend `openai` whose server is that endpoint."""
+    with running() as inner:
+        if request.param == "an engine":
+            yield inner
+            return
+        with running(upstream=inner.base_url) as outer:
+            yield outer
 
 
 @pytest.fixture
@@ -133,6 +145,9 @@ def test_litellm(endpoint, monkeypatch):
         litellm.completion("openai/talker-1", [{"role": "user", "content": "fail overflow"}], **where)
     vectors = litellm.embedding("openai/lengths", ["a"], **where)
     assert vectors.data[0]["embedding"] == [1, 2, 3]
+    for kept in litellm.in_memory_llm_clients_cache.cache_dict.values():
+        if isinstance(kept, need("openai", "dev").OpenAI):  # it never closes them itself
+            kept.close()
 
 
 @pytest.mark.parametrize("route", ["chat", "responses"])

@@ -251,7 +251,8 @@ def test_models_are_listed_and_others_refused(ask):
         ask(CHAT, {**HI, "model": 5}),
     ):
         assert (response.status_code, response.json()["error"]["code"]) == (404, "model_not_found")
-    assert "talker-1" in ask(CHAT, {**HI, "model": "gpt-9"}).json()["error"]["message"]
+    told = ask(CHAT, {**HI, "model": "gpt-9"}).json()["error"]
+    assert ("talker-1" in told["message"], told["param"]) == (True, "model")
 
 
 def test_counts_are_told(ask):

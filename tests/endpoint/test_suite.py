@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import pytest
 from run_conformance import conformance
-
-WEIGHTS = Path(
-    os.environ.get("MEMSERVE_WEIGHTS", Path.home() / ".cache" / "memserve" / "engines" / "weights-1")
-)
 
 
 @pytest.mark.slow
@@ -24,10 +19,10 @@ def test_the_suite_over_the_example(start, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.engine("hf")
-def test_the_suite_over_transformers(start, tmp_path):
-    _, url, where = start("--backend", "hf", "--model", str(WEIGHTS / "tiny"), "--options", "dtype=float32")
+def test_the_suite_over_transformers(start, tmp_path, weights):
+    _, url, where = start("--backend", "hf", "--model", str(weights / "tiny"), "--options", "dtype=float32")
     key = Path(where).read_text().strip()
-    done = conformance(tmp_path, "openai", str(WEIGHTS / "tiny"), base_url=url, api_key=key)
+    done = conformance(tmp_path, "openai", str(weights / "tiny"), base_url=url, api_key=key)
     assert done["passed"] > 250
 
 

@@ -1,7 +1,11 @@
-"""OpenAI's SDK over the endpoint over real backends: a server of the same routes, and the embedded model."""
+"""Clients over the endpoint over a server of the same routes, transformers and the embedded model."""
 
 from __future__ import annotations
 
+import os
+import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -77,3 +81,24 @@ def test_the_embedded_model(start):
             model="m", messages=HI, max_tokens=64, tools=[TOOL], tool_choice=chosen
         )
         assert told.choices[0].message.tool_calls[0].function.name == "add"
+
+
+@pytest.mark.parametrize(
+    "backend", [pytest.param(name, marks=pytest.mark.engine(name)) for name in ("hf", "embedded")]
+)
+def test_other_peoples_clients(start, backend, weights):
+    """They run where they are installed: in the environment of MEMSERVE_ORACLES, or in this one."""
+    python = os.environ.get("MEMSERVE_ORACLES")
+    if python is None:
+        need("litellm", "oracles")
+    model = ("--model", str(weights / "smollm2"), "--options", "dtype=float32") if backend == "hf" else ()
+    _, url, where = start("--backend", backend, "--task", "generate", "--name", "m", *model)
+    world = {**os.environ, "ENDPOINT": url, "ENDPOINT_KEY": Path(where).read_text().strip()}
+    words = [python or sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-o"]
+    suite = Path(__file__).with_name("clients_suite.py")
+    done = subprocess.run(
+        [*words, "filterwarnings=ignore", str(suite)], capture_output=True, text=True, env=world, check=False
+    )
+    assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
+    assert re.search(r"\b(1[5-9]|[2-9]\d) passed", done.stdout), done.stdout[-300:]
+    print(done.stdout[-200:])

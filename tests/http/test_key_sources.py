@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import sys
 import threading
@@ -12,7 +13,8 @@ from faulty_server import FaultyServer, reply
 
 import memserve
 from memserve import errors
-from memserve.http.connect import KeySource, sourced
+from memserve.http import Call, Mask, Secret, StaticKey
+from memserve.http.keys import KeySource, Renewing, sourced
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -112,6 +114,34 @@ def test_many_refusals_ask_once(tmp_path, monkeypatch):
     for one in threads:
         one.join()
     assert (told, len(read), source.secret.reveal()) == ([True] * 8, 1, "new")
+
+
+async def test_a_key_replaced_while_others_are_in_flight(tmp_path):
+    """Each request is judged by the key that it was sent with, and is signed anew with the newest."""
+    file = tmp_path / "key"
+    file.write_text("old-key")
+    source = KeySource(None, str(file))
+    signer = Renewing(StaticKey({"Authorization": Secret("Bearer old-key")}), source, Mask())
+    refused = errors.AuthenticationFailed("no", status=401)
+    sent, replaced = asyncio.Event(), asyncio.Event()
+
+    async def late() -> tuple[bool, str]:
+        await signer.sign(Call("POST", "http://h", {}, None))
+        sent.set()
+        await replaced.wait()
+        file.unlink()  # whoever asks the source again fails
+        renewed = await signer.renew(refused)
+        return renewed, (await signer.sign(Call("POST", "http://h", {}, None))).headers["Authorization"]
+
+    waiting = asyncio.create_task(late())
+    await sent.wait()
+    file.write_text("new-key")
+    await signer.sign(Call("POST", "http://h", {}, None))
+    assert await signer.renew(refused)
+    replaced.set()
+    assert await waiting == (True, "Bearer new-key")
+    await signer.sign(Call("POST", "http://h", {}, None))
+    assert not await signer.renew(refused)  # the new one is refused, and there is no other
 
 
 def test_beside_a_certificate_key_file_is_the_certificates():

@@ -30,6 +30,8 @@ if mood == "stubborn":
 if mood == "parent":
     child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
     open(os.environ["CHILD_FILE"], "w").write(str(child.pid))
+if mood == "elsewhere" and os.getsid(0) == os.getpgrp() and not os.environ.get("MOVED"):
+    subprocess.run(["setsid", sys.executable, *sys.argv], env={**os.environ, "MOVED": "1"})
 if mood == "hangs":
     print("loading shard 1 of 9", flush=True)
     time.sleep(600)

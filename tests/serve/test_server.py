@@ -229,6 +229,14 @@ def test_who_listens_is_known_while_files_come_and_go(tmp_path: Path) -> None:
 
 
 @linux
+def test_an_engine_that_listens_from_another_session_is_ours_where_it_knows_the_key(vllm: list[str]) -> None:
+    with start(vllm, env={"MOOD": "elsewhere"}, timeout=120) as server:
+        assert answers("127.0.0.1", server.port, "/health", server.reveal_key())
+        assert listener(server.pid, "127.0.0.1", server.port) == "another"
+        assert listener(server.pid, "127.0.0.1", server.port, [server.reveal_key()]) == "ours"
+
+
+@linux
 def test_a_port_is_kept_for_the_engine_until_it_listens() -> None:
     port = free_port("127.0.0.1")
     with held("127.0.0.1", port), socket.socket() as other:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from aiohttp import web
 
+import memserve
 from memserve import errors
 from memserve.client.generation import Generator
 from memserve.client.handle import for_engine
@@ -33,6 +34,8 @@ from memserve.serve.endpoint.command import listen
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator, Sequence
+
+    from memserve.protocol import Task
 
 ABLE = Capabilities(
     backend="talker",
@@ -218,16 +221,28 @@ def _filled(schema: Any, said: str) -> Any:
     return {name: _filled(part, said) for name, part in schema.get("properties", {}).items()}
 
 
+def _own(engine: Talker) -> Iterator[tuple[Task, list[str], Any]]:
+    yield "generate", ["talker-1", "also/this"], Generator(engine, for_engine(engine, 256))
+    yield "embed", [], Embedder(ranks := Vectors("embed"), for_engine(ranks, 8))
+    yield "rerank", [], Reranker(ranks := Ranks("rerank"), for_engine(ranks, 8))
+
+
+def _behind(url: str) -> Iterator[tuple[Task, list[str], Any]]:
+    """The same models of another endpoint, through the backend `openai`."""
+    at: Any = {"backend": "openai", "base_url": url, "api_key": "k"}
+    yield "generate", ["talker-1", "also/this"], memserve.generator("talker-1", **at)
+    yield "embed", [], memserve.embedder("lengths", **at)
+    yield "rerank", [], memserve.reranker("lengths", **at)
+
+
 class Running:
     """An endpoint on loopback, in a thread of its own."""
 
-    def __init__(self, engine: Talker, key: str | None, **limits: Any) -> None:
-        self.engine, self.key = engine, key
-        models = Models()
-        models.add("generate", Generator(engine, for_engine(engine, 256)), ["talker-1", "also/this"])
-        models.add("embed", Embedder(ranks := Vectors("embed"), for_engine(ranks, 8)), [])
-        models.add("rerank", Reranker(ranks := Ranks("rerank"), for_engine(ranks, 8)), [])
-        self.models, self.endpoint = models, Endpoint(models, key, Limits(**limits))
+    def __init__(self, engine: Talker, upstream: str | None, key: str | None, **limits: Any) -> None:
+        self.engine, self.key, self.models = engine, key, Models()
+        for task, names, handle in _behind(upstream) if upstream else _own(engine):
+            self.models.add(task, handle, names)
+        self.endpoint = Endpoint(self.models, key, Limits(**limits))
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
 
@@ -237,8 +252,7 @@ class Running:
 
     def stop(self) -> None:
         self._loop.call_soon_threadsafe(self._taking.close)
-        self._do(self._runner.cleanup())
-        self.models.close()
+        self._do(self._end())
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
@@ -250,6 +264,12 @@ class Running:
     def _do(self, work: Any) -> Any:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result(60)
 
+    async def _end(self) -> None:
+        await self._runner.cleanup()
+        await asyncio.to_thread(self.models.close)
+        others = asyncio.all_tasks() - {asyncio.current_task()}
+        await asyncio.gather(*others)  # sessions to an upstream close on this loop
+
     async def _listen(self) -> int:
         app = self.endpoint.app()
         self._runner = web.AppRunner(app, handler_cancellation=True, access_log=None, shutdown_timeout=5)
@@ -259,9 +279,11 @@ class Running:
 
 
 @contextmanager
-def running(key: str | None = "k", able: Any = (), **limits: Any) -> Iterator[Running]:
-    """An endpoint over a talker; `able` replaces fields of its capabilities."""
-    found = Running(Talker(**dict(able)), key, **limits)
+def running(
+    key: str | None = "k", able: Any = (), upstream: str | None = None, **limits: Any
+) -> Iterator[Running]:
+    """An endpoint over a talker, or over another endpoint; `able` replaces fields of its capabilities."""
+    found = Running(Talker(**dict(able)), upstream, key, **limits)
     found.start()
     try:
         yield found

@@ -11,7 +11,7 @@ from memserve.errors import MemserveError, RemoteError, ServerFailed, Unsupporte
 from memserve.http import body, failure
 from memserve.http.body import bad, parse, understood
 from memserve.http.client import HttpClient, Pieces
-from memserve.http.connect import sourced
+from memserve.http.keys import sourced
 from memserve.http.secret import MaskedStream
 from memserve.http.sse import Event, events
 from memserve.http.transport import Answer, Call, within

@@ -33,6 +33,7 @@ _KEY = re.compile(rb"[\w.:+/=~ -]{0,500}\r?\n?")
 PATIENCE = 10.0
 """Seconds between asking and insisting: an engine that holds a card needs some to let go."""
 _SPARE_SECONDS = 10.0
+_KEY_FILE = "key.yaml"
 _LISTENING = "0A"
 """As /proc/net/tcp writes it."""
 
@@ -118,15 +119,16 @@ def held(host: str, port: int) -> Iterator[None]:
         yield
 
 
-def listener(session: int, host: str, port: int) -> Literal["ours", "another", "nobody", "unknown"]:
-    """Who listens there: a process of this session, or another, which must not be told a key."""
+def listener(session: int, host: str, port: int,
+             told: Collection[str] = ()) -> Literal["ours", "another", "nobody", "unknown"]:  # fmt: skip
+    """Who listens there: one of this session or that was `told` as much, or another, which must not be."""
     packed = socket.inet_pton(_family(host), socket.gethostbyname(host) if ":" not in host else host)
     address = "".join(packed[at : at + 4][::-1].hex().upper() for at in range(0, len(packed), 4))
     places = {f"{one}:{port:04X}" for one in (address, "0" * 8, "0" * 32)}
     sockets = _listening(places)
     if not sockets:
         return "unknown" if sockets is None else "nobody"
-    if not sockets.isdisjoint(_opened(session)):
+    if not sockets.isdisjoint(_opened(session, told)):
         return "ours"
     return "another" if sockets & (_listening(places) or set()) else "nobody"  # gone: it only tried the port
 
@@ -142,14 +144,21 @@ def _listening(places: set[str]) -> set[str] | None:
     return {f"socket:[{row[9]}]" for row in rows if row[3] == _LISTENING and row[1] in places}
 
 
-def _opened(session: int) -> Iterator[str]:
-    """What the processes of a session have open, as /proc names it."""
+def _opened(session: int, told: Collection[str]) -> Iterator[str]:
+    """What the processes of a session, and those with one of these words, have open, as /proc names it."""
     for folder in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):
-            if int((folder / "stat").read_text().rpartition(")")[2].split()[3]) == session:
+            of = int((folder / "stat").read_text().rpartition(")")[2].split()[3])
+            if of == session or (told and not _words(folder).isdisjoint(told)):
                 for one in (folder / "fd").iterdir():
                     with suppress(OSError):  # closed in the meantime
                         yield str(one.readlink())
+
+
+def _words(process: Path) -> set[str]:
+    """What it was started with: its arguments, and the values of its variables."""
+    arguments, variables = ((process / name).read_bytes().split(b"\0") for name in ("cmdline", "environ"))
+    return {os.fsdecode(one) for one in (*arguments, *(row.partition(b"=")[2] for row in variables))}
 
 
 def is_free(host: str, port: int) -> bool:
@@ -235,7 +244,8 @@ class Server:
             self.check()
             if self._listener() == "another":
                 raise EngineFailed(f"port {self.port} of {self.host} is held by another process",
-                                   hint="start it again: another port is found")  # fmt: skip
+                                   hint="start it again: another port is found. An engine in a container is "
+                                        "started by itself; then pass base_url= and api_key=")  # fmt: skip
             passed = time.monotonic() - began
             if passed > seconds:
                 last = _last_line(self._process.tail())
@@ -280,7 +290,8 @@ class Server:
         return known and answers(self.host, self.port, self.program.health, self._key)
 
     def _listener(self) -> str:
-        return listener(self._process.pid, self.host, self.port)
+        told = (self._key, str(self.log.parent / _KEY_FILE))  # one in another session may be ours: it knows
+        return listener(self._process.pid, self.host, self.port, told)
 
 
 def start(command: Sequence[str], *, env: Mapping[str, str] | None = None, host: str = LOOPBACK,
@@ -341,7 +352,7 @@ def _key_words(program: Program, command: Sequence[str], key: str, folder: Path)
         return []
     if not program.key_config or program.key_config in command:
         return [program.key_flag, key]
-    path = folder / "key.yaml"
+    path = folder / _KEY_FILE
     private(path, f"{program.key_flag.removeprefix('--')}: {key}\n")
     return [program.key_config, str(path)]
 

@@ -335,7 +335,8 @@ def failure(error: errors.MemserveError,
         headers["Retry-After"] = str(max(1, round((retry_at or 0) - time.time())))
     if status >= 500 and not error.retryable:
         headers["x-should-retry"] = "false"
-    named = re.split(r"[^A-Za-z0-9_]", getattr(error, "setting", None) or str(error), maxsplit=1)[0]
+    about = "model" if isinstance(error, errors.NotFound) else getattr(error, "setting", None) or str(error)
+    named = re.split(r"[^A-Za-z0-9_]", about, maxsplit=1)[0]
     param = next((name for name in (named, *SPELLED.get(named, ())) if name in fields), None)
     body = refusal(status, str(error), code, param)
     if isinstance(error, errors.ContextOverflow):  # in the words and fields that clients look for

@@ -33,6 +33,7 @@ _fields: ContextVar[frozenset[str]] = ContextVar("memserve_fields", default=froz
 """The names that the body at hand holds, which an error may be about."""
 _GONE = 499
 """The status that counts a caller who left."""
+_NO_IDS = "token ids are not taken: LangChain sends texts with check_embedding_ctx_length=False"
 _HEADERS = {"Content-Type": "text/event-stream", "Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
 
 
@@ -145,14 +146,19 @@ class Endpoint:
             return web.json_response(body, status=status, headers=headers)
         except web.HTTPException as error:
             said = error.text if error.status == 401 else f"{error.reason}: {request.method} {request.path}"
+            said = f"{said}{self._remedies().get(error.status, '')}"
             code = "invalid_api_key" if error.status == 401 else None
-            return web.json_response(answered.refusal(error.status, said or "", code), status=error.status)
+            return web.json_response(answered.refusal(error.status, said, code), status=error.status)
         except ConnectionError:
             return web.Response(status=_GONE)
         except Exception as error:
             log.exception("a request failed in a way that nobody expected")
             body = answered.refusal(500, f"memserve failed: {type(error).__name__}")
             return web.json_response(body, status=500)
+
+    def _remedies(self) -> dict[int, str]:
+        body = f" (more than {self._limits.body} bytes: --max-body)"
+        return {404: " (all routes but /health and /metrics begin with /v1, the base URL's end)", 413: body}
 
     def _refuse(self, request: web.Request) -> None:
         if request.path == "/health":
@@ -202,7 +208,7 @@ class Endpoint:
         texts, form = body.pop("input", None), body.pop("encoding_format", "float")
         texts = [texts] if isinstance(texts, str) else texts
         if not isinstance(texts, list) or not all(isinstance(one, str) for one in texts):
-            raise InvalidInput("input is a text or a list of texts", hint="token ids are not taken")
+            raise InvalidInput("input is a text or a list of texts", hint=_NO_IDS)
         _only(body, "dimensions", "role", "normalize", "user")
         if form not in ("float", "base64"):
             raise InvalidInput(f"encoding_format is float or base64, not {form!r}")

@@ -102,12 +102,12 @@ async def listen(runner: web.AppRunner, host: str, port: int) -> asyncio.Server:
     server = runner.server
     assert server is not None
 
-    def connected() -> web.RequestHandler:
-        made = server()
-        made.__class__ = Connection
-        return made
+    loop = asyncio.get_running_loop()
 
-    return await asyncio.get_running_loop().create_server(connected, host, port, backlog=128)
+    def connected() -> Connection:
+        return Connection(server, loop=loop, access_log=None)  # type: ignore[arg-type]
+
+    return await loop.create_server(connected, host, port, backlog=128)
 
 
 async def _listen(runner: web.AppRunner, host: str, port: int | None) -> asyncio.Server:
