@@ -8,6 +8,7 @@ import pytest
 from tests.support.questions import Question, false_reasons, false_remedies, fixings, questions, worse
 
 import memserve
+from memserve.hardware.spec import in_nodes
 
 EACH = 50
 """Questions of one test, each with one option of every kind fixed."""
@@ -45,7 +46,7 @@ def test_what_would_fit_fits_when_asked(seed: int) -> None:
 
 def test_training_that_does_not_fit_names_checkpointing() -> None:
     missed = memserve.plan.train("llama-8b", "1xRTX3090", method="qlora")
-    assert not missed.fits and "checkpointing" in missed.need.notes[-1]
+    assert not missed.fits and "checkpointing" in missed.remedies[0]
     assert memserve.plan.train("llama-8b", "1xRTX3090", method="qlora", checkpointing=True).fits
 
 
@@ -72,6 +73,19 @@ def test_llama_cpp_serves_several_at_once_and_files_in_parts() -> None:
     assert any(word.endswith(":Q8_0") for word in large.command)
 
 
-def test_sixteen_cards_in_one_node_are_said_to_be_rare() -> None:
-    plan = Question("kimi-k2", "16xH100", {}).best()
-    assert plan is not None and any("2x8xH100-80GB" in reason for reason in plan.reasons)
+@pytest.mark.parametrize(("gpus", "nodes", "said"), [
+    ("16xH100", 2, "1x16xH100-80GB"), ("16x910B2", 2, "1x16x910B2"), ("1x16x910B2", 1, ""), ("16xA3", 1, ""),
+    ("2xM3-Max", 2, "one holds one M3-Max"), ("2x8xH100", 2, ""), ("12xA10", 1, ""),
+])  # fmt: skip
+def test_more_cards_than_a_usual_node_holds_are_of_several(gpus: str, nodes: int, said: str) -> None:
+    found = in_nodes(gpus)
+    assert found.nodes == nodes and any(said in note for note in found.notes) == bool(said)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_no_answer_on_two_machines_is_lost_that_one_of_them_gives(seed: int) -> None:
+    for question in questions(15, 1000 + seed):
+        nodes = "2x" if "x" not in question.gpus else "2x" * (question.gpus.count("x") == 1)
+        one, both = question, question._replace(gpus=f"{nodes}{question.gpus}")
+        if nodes and question.gpus != "cpu" and one.best() is not None:
+            assert both.best() is not None, both

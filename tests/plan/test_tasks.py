@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import random
 from pathlib import Path
 
 import pytest
 from extras import need
 
+import memserve.plan
 from memserve.plan.__main__ import main
+from memserve.plan.tasks.training import TrainOptions, read
 
+MACHINES = ("GTX1660", "1xRTX3090", "2xT4", "4xA100-80GB", "8x910B2", "M3-Max", "2x8xH100")
 STARTUP = Path(__file__).parents[1] / "data" / "startup"
 
 
@@ -98,6 +102,25 @@ def test_training(capsys: pytest.CaptureFixture[str]) -> None:
     full = answered(capsys, "llama-8b", "--gpus", "1xL4", "--train", code=1)
     need = full["closest"]["memory_gib_per_card"]  # type: ignore[index]
     assert need["needed"] > need["total"] and need["optimizer_states"] > need["weights"]
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_what_would_train_does_when_asked(seed: int) -> None:
+    draw = random.Random(seed)
+    model, gpus = draw.choice(("llama-8b", "qwen3-30b-a3b", "qwen3-0.6b", "llama-70b")), draw.choice(MACHINES)
+    asked: TrainOptions = {
+        "method": draw.choice(("full", "lora", "qlora")), "batch": draw.choice((1, 3, 64)),
+        "sequence": draw.choice((512, 4096, 100_000)), "optimizer": draw.choice(("adamw", "adamw8bit")),
+    }  # fmt: skip
+    missed = memserve.plan.train(model, gpus, **asked)
+    assert not (missed.fits and missed.remedies)
+    for remedy in missed.remedies:
+        option, words = remedy.partition(":")[0].split(" ", 1)
+        changed = read(words.split()) if option == "--train" else asked
+        assert memserve.plan.train(model, words if option == "--gpus" else gpus, **changed).fits, remedy
+        if changed.get("batch", 1) != asked["batch"]:
+            more: TrainOptions = {**changed, "batch": changed.get("batch", 1) + 1}
+            assert not memserve.plan.train(model, gpus, **more).fits
 
 
 @pytest.mark.parametrize("words", [("qlora",), ("lora", "batch=1", "checkpointing"), ()])

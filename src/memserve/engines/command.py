@@ -20,7 +20,11 @@ MASK = "***"
 _HUMAN = re.compile(r"^(\d+(?:\.\d+)?)([kKmMgGtT])$")
 _DECIMAL = {"k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
 _BINARY = {"K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
-_WRAPPERS = frozenset({"nohup", "exec", "sudo", "time", "env", "numactl", "taskset"})
+_WRAPPERS = frozenset({"nohup", "exec", "sudo", "time", "env", "numactl", "taskset", "uvx", "srun"})
+_RUNNERS = frozenset({"uv", "poetry", "pipenv", "pixi", "hatch", "rye", "conda", "mamba", "micromamba"})
+"""`uv run`, `conda run -n NAME`: what stands behind `run` is the program."""
+_TAKES = re.compile(r"-[a-zA-Z]|--(with|from|python|project|directory|extra|group|env-file|name|prefix)")
+"""Their options that take the next word."""
 
 
 @dataclass(frozen=True)
@@ -121,15 +125,23 @@ def split(command: str | Sequence[str]) -> tuple[str, ...]:
 def taken_apart(command: str | Sequence[str]) -> tuple[dict[str, str], tuple[str, ...]]:
     """The variables that are set before the program, and the program with its words."""
     words, variables = _words(command), {}
-    while words and (_ASSIGNMENT.match(words[0]) or words[0] in _WRAPPERS):
+    while words and (_ASSIGNMENT.match(words[0]) or _wraps(words)):
         name, sign, value = words.pop(0).partition("=")
         if sign:
             variables[name] = value
+        elif name in _RUNNERS or name in ("uvx", "srun"):
+            del words[: name in _RUNNERS]
+            while words and words[0].startswith("-"):
+                del words[: 1 + bool(_TAKES.fullmatch(words[0]))]
     if not words:
         raise InvalidInput(
             "the command is empty", hint="give for instance 'vllm serve MODEL --max-model-len 8192'"
         )
     return variables, tuple(words)
+
+
+def _wraps(words: Sequence[str]) -> bool:
+    return words[0] in _WRAPPERS or (words[0] in _RUNNERS and words[1:2] == ["run"])
 
 
 def _words(command: str | Sequence[str]) -> list[str]:

@@ -139,6 +139,7 @@ def _card(number: int) -> Card:
         capability=(capability[0], capability[1]) if capability else None, soc=row.get("soc"),
         link=_link(row.get("link")), host_link=_link(row.get("host")),
         network=_network(row.get("network_gb_s")), tdp_watts=row.get("tdp_w"),
+        per_node=row.get("per_node", Card.per_node),
         memory_measured=row["memory"] == "measured", sources=tuple(row["sources"]),
         notes=tuple(row.get("notes", ())),
     )  # fmt: skip

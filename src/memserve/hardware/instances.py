@@ -86,6 +86,12 @@ def on_terms(wanted: Machine, terms: str) -> Machine | None:
     return replace(wanted, rent=_rent(found, wanted.nodes, wanted.cards))
 
 
+def terms(wanted: Machine) -> tuple[str, ...]:
+    """The kinds of prices that are listed of an instance type."""
+    rows = _rows().get(wanted.origin.lower(), ())
+    return tuple(dict.fromkeys(row["kind"] for row in rows if "usd_per_hour" in row))
+
+
 def attached(host: Machine, cards: Machine) -> Rent:
     """What a host costs with cards put into it, where both prices stand in the list."""
     own, rows = rent(host), files.table(__file__, "data/instances.json")["attached"]

@@ -69,6 +69,8 @@ class Card:
     network: Link | None = None
     """The fabric usual between nodes of such cards; None: no usual one."""
     tdp_watts: float | None = None
+    per_node: int = 8
+    """What the usual node holds; 1 where a card's memory is its machine's."""
     memory_measured: bool = True
     """False: the framework-visible total was derived from the nominal size, not seen in a log."""
     sources: tuple[str, ...] = ()

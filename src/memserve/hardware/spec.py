@@ -34,6 +34,19 @@ def parse(spec: str) -> Machine:
     return _machine(counts, name, text)
 
 
+def in_nodes(spec: str) -> Machine:
+    """The machine of a spec; a count above what the usual node holds is of several, 1x16xH100 is one."""
+    machine = parse(spec)
+    each, (counts, _) = machine.card.per_node, _split(spec.rpartition("@")[0].strip() or spec.strip())
+    if len(counts) != 1 or machine.origin != "named" or machine.cards <= each or machine.cards % each:
+        return machine
+    nodes, name = machine.cards // each, machine.card.name
+    whole = f"{nodes} nodes of {each}: say 1x{machine.cards}x{name} for one"
+    note = f"taken as {nodes} machines: one holds one {name}" if each == 1 else f"taken as {whole}"
+    return replace(machine, cards_per_node=each, nodes=nodes, network=machine.card.network,
+                   notes=(*machine.notes, note))  # fmt: skip
+
+
 def _priced(where: str, price: str, text: str) -> Machine:
     """A machine at the caller's own price: dollars an hour for all of it."""
     machine = parse(where)
@@ -44,6 +57,14 @@ def _priced(where: str, price: str, text: str) -> Machine:
     on_terms = instances.on_terms(machine, price) if usd < 0 else None
     if on_terms is not None:
         return on_terms
+    if (
+        usd < 0
+        and re.fullmatch(r"[a-z][a-z0-9-]+", price.strip().lower())
+        and instances.knows(machine.origin)
+    ):
+        known = " and ".join(instances.terms(machine)) or "on-demand alone"
+        hint = f"{known} of it is listed; or say the dollars an hour: {where}@12.5"
+        raise InvalidInput(f"no {_short(price.strip())} price of {machine.origin} is listed", hint=hint)
     if not 0 <= usd < MOST_USD:
         hint = "8x910B4@12.5 is 12.5 $ an hour for all 8; p5.48xlarge@reserved is priced as reserved"
         raise InvalidInput(f"not a price: {_short(text)!r}", hint=hint)

@@ -185,6 +185,8 @@ def need(model: ModelSpec, *, method: str = "full", optimizer: str = "adamw", pr
 def for_machine(model: ModelSpec, machine: Machine, **settings: Any) -> TrainingNeed:
     """The least sharding that fits on the machine's cards; ZeRO 3 with a note where nothing does."""
     asked = settings.pop("zero", None)
+    if "bfloat16" not in machine.card.flops and "float16" in machine.card.flops:
+        settings.setdefault("precision", "float16")
     stages = (0, 1, 2, 3) if asked is None else (asked,)
     tried = need(model, zero=stages[0], cards=machine.cards, **settings)
     for stage in stages:
@@ -193,10 +195,6 @@ def for_machine(model: ModelSpec, machine: Machine, **settings: Any) -> Training
             return tried
     over = (tried.total - machine.card.memory) / GIB
     note = f"does not fit: {over:.1f} GiB per card too much on {machine.cards}x{machine.card.name}"
-    if not tried.checkpointing:
-        less = for_machine(model, machine, zero=asked, **{**settings, "checkpointing": True})
-        fits = less.total <= machine.card.memory
-        note += f"; with checkpointing {less.total / GIB:.1f} GiB a card are needed: fits" * fits
     return replace(tried, notes=(*tried.notes, note))
 
 

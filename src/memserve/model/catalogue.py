@@ -11,7 +11,10 @@ from memserve.errors import InvalidInput
 
 GROUPED = frozenset({"gptq", "awq", "w4a16", "w4a8"})
 """Methods whose tools make groups of 128 unless told otherwise, at 8 bits, too."""
-USUAL_BITS = {"fp8": 8, "w8a8": 8, "int8": 8, "gguf-q4_k_m": 4.85, "gguf-q8_0": 8.5}
+USUAL_BITS = {
+    "fp8": 8, "w8a8": 8, "int8": 8, "gguf-q8_0": 8.5, "gguf-q6_k": 6.56, "gguf-q5_k_m": 5.7,
+    "gguf-q4_k_m": 4.85, "gguf-mxfp4": 4.25, "gguf-q3_k_m": 3.91, "gguf-q2_k": 2.63,
+}  # fmt: skip
 """Bits a weight where a row says none; 4 of all others."""
 _HEAD = re.compile(r'\{"id":"([^"]+)","aliases":\[([^\]]*)\]')
 _VARIED = re.compile(r"[^a-z0-9./@]")

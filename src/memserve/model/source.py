@@ -30,6 +30,7 @@ POOLING = {
 
 GGUF = "gguf-q4_k_m"
 """What a repository of GGUF files is opened with unless told otherwise."""
+FILE = re.compile(r"(?P<stem>.+?)[-_.](UD-)?(?P<tag>Q\d\w*|MXFP4)(-\d+-of-\d+)?\.gguf", re.IGNORECASE)
 STORED_AS = {"nf4": "bitsandbytes", "int8": "bitsandbytes", "w4a16": "compressed-tensors",
              "w8a8": "compressed-tensors", "fp8": "compressed-tensors"}  # fmt: skip
 """`quant_method` that a checkpoint of this kind usually writes."""
@@ -131,18 +132,26 @@ def _quantized(text: str) -> ModelSpec | None:
 
 
 def _gguf_of(text: str) -> ModelSpec | None:
-    """A repository of GGUF files named after a model that is known: that model's shapes."""
-    owner, _, name = text.partition("/")
-    bare = re.sub(r"([-_.](i1|qat))?[-_.]gguf$", "", name, flags=re.IGNORECASE)
-    for known in (bare, bare.partition("_")[2], bare.replace("_", "/", 1)) if owner and bare != name else ():
+    """A repository of GGUF files, or one such file, named after a model that is known: that model's shapes.
+
+    `OWNER/NAME-GGUF:Q5_K_M` and `NAME-Q5_K_M.gguf` say how the weights are stored.
+    """
+    repository, _, tag = text.partition(":")
+    file = FILE.fullmatch(text.rpartition("/")[2])
+    bare = re.sub(r"([-_.](i1|qat))?[-_.]gguf$", "", repository.partition("/")[2], flags=re.IGNORECASE)
+    if file is not None:
+        repository, bare, tag = text, file["stem"], file["tag"]
+    elif bare == repository.partition("/")[2]:
+        return None
+    level = f"gguf-{tag.lower()}" if tag else GGUF
+    bits = catalogue.USUAL_BITS.get(level)
+    for known in (bare, bare.partition("_")[2], bare.replace("_", "/", 1)) if bits else ():
         row = catalogue.find(known) if known else None
-        if row is not None:
-            base, note = (
-                find(row.id),
-                f"shapes of {row.id}, by the repository's name: its files were not read",
-            )
-            stored = Quantization(GGUF, GGUF, catalogue.USUAL_BITS[GGUF])
-            return replace(base, id=text, quantization=stored, source=row.source, notes=(note,))
+        if row is not None and bits is not None:
+            whose = "file" if file else "repository"
+            note = f"shapes of {row.id}, by the {whose}'s name: its files were not read"
+            stored = Quantization(level, level, bits)
+            return replace(find(row.id), id=repository, quantization=stored, source=row.source, notes=(note,))
     return None
 
 

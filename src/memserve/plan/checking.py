@@ -7,14 +7,15 @@ from memserve.engines import container, installed
 from memserve.engines.backend import server_of
 from memserve.engines.command import masked, taken_apart
 from memserve.engines.deployment import Deployment
-from memserve.engines.flags import UNKNOWN, NotCounted, flags_of
+from memserve.engines.flags import UNKNOWN, FlagTable, NotCounted, flags_of
 from memserve.engines.install import LARGEST, VISIBLE, completed
 from memserve.engines.launch import Launch
 from memserve.engines.memory import assumptions
 from memserve.engines.rules.judge import Judge, drives, offered
 from memserve.errors import InvalidInput
 from memserve.hardware.machine import GIB, Machine
-from memserve.model.spec import ModelSpec
+from memserve.memory import formats
+from memserve.model.spec import ModelSpec, Quantization
 from memserve.plan.candidate import KV, Checkpoint, Verdict
 from memserve.plan.plan import Plan
 
@@ -44,7 +45,7 @@ def check(command: str | Sequence[str], gpus: str | Machine | None = None, *,
     asked = _over_layers(asked, machine, variables)
     deployment = _settled(asked, model, machine, context)
     if model.quantization and model.quantization.method != deployment.quantization:
-        model = replace(model, quantization=None)  # the command names another of its files
+        model = replace(model, quantization=_other_file(deployment.quantization))
     backend = installed.named(deployment.backend)
     verdict = assess(backend, model, machine, deployment)
     verdict = _lacking(asked, verdict) or verdict
@@ -131,6 +132,12 @@ def _asked(words: tuple[str, ...], machine: Machine) -> tuple[str, Deployment]:
     return next((one for one in read if drives(installed.named(one[1].backend).rules, machine)), read[0])
 
 
+def _other_file(level: str) -> Quantization | None:
+    """What the file holds that a command names, where its repository has several."""
+    usual = formats.named(level) if level.startswith("gguf") else None
+    return Quantization(level, level, usual.bits) if usual else None
+
+
 def _over_layers(asked: Deployment, machine: Machine, variables: Mapping[str, str]) -> Deployment:
     """An engine that spreads layers takes all cards that it sees."""
     if not installed.named(asked.backend).rules.get("serves", {}).get("layers_over_cards"):
@@ -146,17 +153,25 @@ def _not_counted(asked: Deployment, machine: Machine) -> Iterator[NotCounted]:
     for name, value in asked.options:
         if table is None:
             yield NotCounted(name, UNKNOWN)
+        elif _lacks(table, name, asked):
+            continue
         elif value != machine.card.vendor and (reason := table.left_out(name.partition(".")[0], value)):
             yield NotCounted(name, reason)
 
 
+def _lacks(table: FlagTable, name: str, asked: Deployment) -> str:
+    """Why this release refuses the flag; empty where it has it, or none ever had."""
+    bare = name.partition(".")[0]
+    return table.lacking(bare, asked.engine_version) if bare in table.names else ""
+
+
 def _lacking(asked: Deployment, verdict: Verdict) -> Verdict | None:
-    """The refusal of a flag that this release does not have."""
+    """The refusal of the flags that this release does not have."""
     table = flags_of(installed.named(asked.backend))
-    for name in (name.partition(".")[0] for name, _ in asked.options):
-        if table and name in table.names and (reason := table.lacking(name, asked.engine_version)):
-            return replace(verdict, outcome="refused", rule="flag", reason=reason, source=table.source)
-    return None
+    told = [said for name, _ in asked.options if table and (said := _lacks(table, name, asked))]
+    if table is None or not told:
+        return None
+    return replace(verdict, outcome="refused", rule="flag", reason="; ".join(told), source=table.source)
 
 
 def _settled(asked: Deployment, model: ModelSpec, machine: Machine, context: int | None) -> Deployment:

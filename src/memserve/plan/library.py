@@ -91,9 +91,9 @@ def machine_of(gpus: str | Machine | None) -> Machine:
         return detect()
     if not isinstance(gpus, str):
         raise InvalidInput(f"gpus must be a spec such as '4xV100', not {type(gpus).__name__}")
-    from memserve.hardware import parse
+    from memserve.hardware.spec import in_nodes
 
-    return parse(gpus)
+    return in_nodes(gpus)
 
 
 def miss(found: Answer) -> str:

@@ -87,7 +87,8 @@ def of(model: str, backend: str | None = None) -> Price | None:
     """The price of `gpt-4o-mini`, `openai:gpt-4o-mini` or `openai/gpt-4o-mini`; None where none is known."""
     provider, name = _split(model, backend)
     found = _table().get((provider, name)) if provider else _anywhere(name)
-    return found or _dated(provider, name) or _from_genai_prices(provider, name)
+    dashed = name.replace(".", "-")
+    return found or _dated(provider, name) or _dated(provider, dashed) or _from_genai_prices(provider, name)
 
 
 def names() -> tuple[str, ...]:
@@ -105,6 +106,11 @@ def nearest(name: str) -> list[str]:
 def stamp() -> str:
     """The date of the shipped table."""
     return str(_data()["date"])
+
+
+def others() -> str:
+    """The backend that reaches providers which have none of their own: most speak its protocol."""
+    return str(_data()["others"])
 
 
 def stores() -> list[dict[str, Any]]:
@@ -186,12 +192,15 @@ def figures(provider: str | None, name: str, called: Mapping[str, str]) -> dict[
     """
     from genai_prices import Usage, __version__, calc_price
 
+    asked = called.get(provider or "", provider)
+
     def usd(**tokens: int) -> float:
-        found = calc_price(Usage(**tokens), name, provider_id=called.get(provider or "", provider))
+        found = calc_price(Usage(**tokens), name, provider_id=asked)
         return float(found.total_price) * 1_000_000 / PROBE
 
     try:
-        return _priced(provider or "", name, usd, f"genai-prices {__version__}")
+        whose = provider or calc_price(Usage(input_tokens=PROBE), name).provider.id
+        return _priced(whose, name, usd, f"genai-prices {__version__}")
     except LookupError:
         return None
 

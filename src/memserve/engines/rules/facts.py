@@ -155,6 +155,11 @@ def world(known: Mapping[str, Any]) -> dict[str, Any] | None:
     return {} if known["world"] > known["cards"] else None
 
 
+def one_node(known: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The engine runs on one node: of several it takes the cards of one."""
+    return {} if known["world"] > known["cards_per_node"] else None
+
+
 def attention_data(known: Mapping[str, Any]) -> dict[str, Any] | None:
     """Groups of replicated attention must divide the tensor ranks."""
     return {} if known["tp"] % known["attention_data"] else None
@@ -197,7 +202,7 @@ def architecture_removed(known: Mapping[str, Any]) -> dict[str, Any] | None:
 
 CHECKS: dict[str, Check] = {
     "heads": heads, "kv_heads": kv_heads, "groups": groups, "blocks": blocks, "layers": layers,
-    "world": world, "context": context, "attention_data": attention_data,
+    "world": world, "one_node": one_node, "context": context, "attention_data": attention_data,
     "architecture_missing": architecture_missing, "architecture_since": architecture_since,
     "architecture_since_base": architecture_since_base, "architecture_removed": architecture_removed,
 }  # fmt: skip

@@ -77,7 +77,6 @@ def _copies(serves: Mapping[str, Any], machine: Machine, query: Query, cards: in
     return machine.cards_per_node // cards
 
 
-DEFAULT_CONTEXT = 8192
 DTYPES = {
     "bfloat16": ("bfloat16", "float16", "float32"),
     "float16": ("float16", "bfloat16"),
@@ -86,7 +85,6 @@ DTYPES = {
 """What to compute in, by the dtype of the checkpoint: the first that the rules allow."""
 EXOTIC = frozenset({"nvfp4", "mxfp4", "w4a8", "gguf-mxfp4"})
 """Planned only where a checkpoint is known, when asked for, or where nothing else runs well."""
-CARDS_OF_A_NODE = 8
 AMPLE = 4
 """Times the requests asked for that one node of several should hold at once."""
 HARDLY_MORE = 2
@@ -137,15 +135,6 @@ def unoffered(model: ModelSpec, machine: Machine, query: Query, quantization: st
         backend = installed.named(name)
         if quantization not in backend.rules["quantizations"]:
             yield from of_backend(name, backend, model, machine, asked)
-
-
-def context_of(model: ModelSpec, query: Query) -> int:
-    """The context that is planned for."""
-    if query.context is not None:
-        return query.context
-    if query.job is not None:
-        return query.job.context
-    return min(model.max_context or DEFAULT_CONTEXT, DEFAULT_CONTEXT)
 
 
 def of_backend(name: str, backend: Plannable, model: ModelSpec, machine: Machine, query: Query, *,
@@ -349,6 +338,6 @@ class Offer:
         return Deployment(
             backend=self.name, engine_version=self.version, quantization=checkpoint.quantization,
             dtype=dtype, kv_dtype=query.kv_dtype or "auto", layout=layout,
-            context=context_of(self.model, query), concurrency=query.concurrency,
+            context=pricing.context_of(self.model, query), concurrency=query.concurrency,
             options=(("online", "true"),) if checkpoint.online else (),
         )  # fmt: skip

@@ -24,6 +24,15 @@ if TYPE_CHECKING:
 DEFAULT_CONTEXT = 8192
 
 
+def context_of(model: ModelSpec, query: Query) -> int:
+    """The context that is planned for."""
+    if query.context is not None:
+        return query.context
+    if query.job is not None:
+        return query.job.context
+    return min(model.max_context or DEFAULT_CONTEXT, DEFAULT_CONTEXT)
+
+
 def hosted(name: str, backend: str | None) -> ModelSpec | None:
     """A model that is known by its price alone: no shapes; None where no provider lists it."""
     local = installed.plans_locally(backend)
@@ -48,15 +57,18 @@ def candidates(model: ModelSpec, query: Query) -> Iterator[Candidate]:
     elif not model.blocks:
         found = price(model.id, None)
         if found is not None:
-            yield candidate(found.provider, model, query)
+            from memserve.speed import prices
+
+            own = found.provider in registry.names()
+            yield candidate(found.provider if own else prices.others(), model, query)
 
 
 def candidate(backend: str, model: ModelSpec, query: Query) -> Candidate:
     """One provider that may serve the model: whether key and quota are there shows at the first call."""
-    context = query.context or min(model.max_context or DEFAULT_CONTEXT, DEFAULT_CONTEXT)
     deployment = Deployment(
-        backend=backend, engine_version="", dtype=model.dtype, context=context, concurrency=query.concurrency
-    )
+        backend=backend, engine_version="", dtype=model.dtype, context=context_of(model, query),
+        concurrency=query.concurrency,
+    )  # fmt: skip
     found, verdict = registry.find(backend), Verdict("runs")
     if model.blocks and isinstance(found, Provider) and found.closed and price(model.id, backend) is None:
         reason = f"{backend} serves its maker's models only, and {model.id} is none that it lists"
@@ -68,14 +80,17 @@ def plan(chosen: Candidate, model: ModelSpec, machine: Machine, job: Job | None 
     """The provider's plan: nothing to install or start, and what it costs."""
     from memserve.engines.launch import Launch
 
-    found = price(model.id, chosen.backend)
+    found = price(model.id, chosen.backend) or price(model.id, None)
     launch = Launch("pip install memserve", ())
     told = "no price of it is listed: give your own" if found is None else f"priced by {found.source}"
+    served = f"{chosen.backend} serves {model.id} over HTTP"
+    if found is not None and found.provider not in registry.names():
+        served = f"{found.provider} serves {model.id}: reached through {chosen.backend} with its --base-url"
     return Plan(
         model=model, machine=machine, deployment=chosen.deployment, verdict=chosen.verdict,
         checkpoint=chosen.checkpoint, launch=launch, cost=provider_cost(found), remote=True,
         workload=job.by(found) if job and found else None,
-        reasons=(chosen.reason or f"{chosen.backend} serves {model.id} over HTTP; {told}",),
+        reasons=(chosen.reason or f"{served}; {told}",),
     )  # fmt: skip
 
 

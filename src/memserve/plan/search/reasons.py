@@ -8,6 +8,7 @@ from math import ceil
 from typing import Any, TypeAlias
 
 from memserve.engines import installed
+from memserve.engines.rules import version_key
 from memserve.engines.rules.judge import offered, subject
 from memserve.hardware.machine import Machine
 from memserve.model.spec import ModelSpec, told_away
@@ -18,7 +19,7 @@ from memserve.plan.search import pricing
 from memserve.plan.search.checkpoints import loaded
 from memserve.plan.search.choice import Rank, ranked
 from memserve.plan.search.judging import conceded
-from memserve.plan.search.offers import CARDS_OF_A_NODE, consider, unoffered
+from memserve.plan.search.offers import consider, unoffered
 from memserve.speed.result import Range
 
 
@@ -35,10 +36,6 @@ def reasons_for(plan: Plan, rank: Rank, found: Sequence[Candidate]) -> tuple[str
 
 def _assumed(plan: Plan) -> Iterator[str]:
     yield from (*plan.model.notes, *plan.machine.notes)
-    cards, card = plan.machine.cards_per_node, plan.machine.card.name
-    if cards > CARDS_OF_A_NODE and cards % CARDS_OF_A_NODE == 0 and not plan.remote:
-        spec = f"{plan.machine.cards // CARDS_OF_A_NODE}x{CARDS_OF_A_NODE}x{card}"
-        yield f"taken as {cards} cards in one node, which few machines have: say {spec} for nodes"
 
 
 def _in_time(plan: Plan, rank: Rank) -> Iterator[str]:
@@ -102,7 +99,9 @@ def _likeness(candidate: Candidate, plan: Plan) -> tuple[bool, bool, bool, int]:
 
 def _release(plan: Plan, rejected: Sequence[Candidate]) -> Iterator[str]:
     newest = str(offered(installed.named(plan.backend).rules)[0]["version"])
-    if newest == plan.engine_version:
+    if version_key(plan.engine_version) >= version_key(newest):
+        if plan.engine_version != newest:
+            yield f"{plan.backend} {plan.engine_version} is newer than any known here: judged as {newest}"
         return
     for candidate in rejected:
         if candidate.backend == plan.backend and candidate.engine_version == newest:
@@ -207,15 +206,16 @@ def remedies(model: ModelSpec, machine: Machine, query: Query, closest: Candidat
 
 def instead(model: ModelSpec, machine: Machine, query: Query) -> Iterator[str]:
     """For a command that does not start: what the planner takes on these cards, or on the fewest more."""
-    for place in (machine, *_larger(machine)):
+    for place in (machine, *larger(machine)):
         best = _best(model, place, query)
         if best is not None:
-            words = f"memserve plan {model.id} --gpus {_spec(place)} --context {query.context}"
+            words = f"memserve plan {model.id} --gpus {spelled(place)} --context {query.context}"
             yield f"{words}: {_named(best)} fits"
             return
 
 
-def _spec(machine: Machine) -> str:
+def spelled(machine: Machine) -> str:
+    """A machine as `--gpus` reads it."""
     return f"{machine.nodes}x" * (machine.nodes > 1) + f"{machine.cards_per_node}x{machine.card.name}"
 
 
@@ -293,15 +293,15 @@ def _changes(model: ModelSpec, machine: Machine, query: Query, closest: Candidat
     base = _unquantized(model)
     if base is not None:
         yield f"plan {base.id} instead: {{}} fits", base, machine, query
-    for larger in _larger(machine):
-        yield f"--gpus {_spec(larger)}: {{}} fits", model, larger, query
+    for more in larger(machine):
+        yield f"--gpus {spelled(more)}: {{}} fits", model, more, query
 
 
-def _larger(machine: Machine) -> Iterator[Machine]:
+def larger(machine: Machine) -> Iterator[Machine]:
     """Twice the cards and so on: in one node while there are such nodes, then in more of them."""
     machine = replace(machine, free_memory=None)
     while machine.cards * 2 <= MOST_CARDS:
-        if machine.nodes == 1 and machine.cards_per_node * 2 <= CARDS_OF_A_NODE:
+        if machine.nodes == 1 and machine.cards_per_node * 2 <= machine.card.per_node:
             machine = replace(machine, cards_per_node=machine.cards_per_node * 2)
         else:
             machine = replace(machine, nodes=machine.nodes * 2)

@@ -17,7 +17,8 @@ from memserve.plan.page import Section, Shown, show
 from memserve.plan.plan import machine_object
 from memserve.plan.query import MOST, PlanOptions, Query
 from memserve.plan.search.choice import FP8_HARDWARE
-from memserve.plan.search.offers import context_of, of_backend, versions
+from memserve.plan.search.offers import of_backend, versions
+from memserve.plan.search.pricing import context_of
 from memserve.plan.sections import part
 from memserve.plan.tasks.options import asked
 
@@ -170,7 +171,7 @@ class Search:
         from memserve.hardware.machine import Machine
 
         for count in COUNTS:
-            if least > count * self.card.memory:
+            if least > count * self.card.memory or count > self.card.per_node:
                 continue
             machine = Machine(card=self.card, cards_per_node=count)
             for quantization in quantizations:

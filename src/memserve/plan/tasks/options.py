@@ -41,8 +41,9 @@ def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
         options.model, options.verify = options.verify, ""
     if options.model is None and options.train:
         options.model = _last(options.train)
-    if not any(getattr(options, name) for name in OTHERS):
-        raise InvalidInput("no model named: memserve plan llama-70b --gpus 4xV100")
+    if all(getattr(options, name) is None for name in OTHERS):
+        hint = f"memserve models --gpus {options.gpus or '1xRTX3060'} lists those that fit"
+        raise InvalidInput("no model named: memserve plan llama-70b --gpus 4xV100", hint=hint)
     return options
 
 

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, TypedDict, cast
 
 from memserve.errors import InvalidInput
 from memserve.hardware.machine import GIB
-from memserve.memory.training import TrainingNeed
+from memserve.memory.training import TrainingNeed, for_machine
 from memserve.model.spec import ModelSpec
 from memserve.plan.page import Section, Shown, bar
 from memserve.plan.plan import machine_object, model_object
 from memserve.plan.query import known_name
+from memserve.plan.search.reasons import larger, spelled
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -36,6 +38,8 @@ LEGEND = tuple(part.replace("_", " ") for part in PARTS[:-1])
 
 COUNTS = (1, 2, 4, 8, 16)
 """Cards that `--gpus any` tries."""
+MFU = 0.3
+"""Share of a card's rate that a step is taken to reach: an assumption, said beside what follows from it."""
 HEADER = ("machine", "GiB needed", "of", "sharding", "$/h")
 
 
@@ -69,11 +73,26 @@ class Training(Shown):
     model: ModelSpec
     machine: Machine
     need: TrainingNeed
+    asked: TrainOptions = field(default_factory=TrainOptions)
 
     @property
     def fits(self) -> bool:
         """Every card holds its share."""
         return self.need.total <= self.machine.card.memory
+
+    @property
+    def remedies(self) -> tuple[str, ...]:
+        """Changes of the question that were tried and fit, the least first."""
+        return () if self.fits else tuple(remedies(self.model, self.machine, self.asked))
+
+    @property
+    def tokens_per_s(self) -> float | None:
+        """Of all cards, where the rate for this precision is known: a matrix takes 2 operations each way."""
+        rates, need = self.machine.card.flops, self.need
+        name = "bfloat16" if need.precision == "mixed" else need.precision
+        passes = 6 - 2 * (need.method != "full") + 2 * need.checkpointing
+        rate = rates.get(name, rates.get("float32")) if need.precision != "float32" else rates.get("float32")
+        return rate and self.machine.cards * rate * MFU / (passes * self.model.active_parameters)
 
     def to_dict(self) -> dict[str, Any]:
         """The answer in the shape of a plan's."""
@@ -81,13 +100,25 @@ class Training(Shown):
         return {
             "schema": 1, "model": model_object(self.model), "machine": machine_object(self.machine),
             "fits": self.fits, "plan": need if self.fits else None, "closest": None if self.fits else need,
-            "alternatives": [], "rejected": [],
+            "tokens_per_s": self.tokens_per_s, "usd_per_mtok": self.usd_per_mtok,
+            "alternatives": [], "rejected": [], "remedies": list(self.remedies),
         }  # fmt: skip
+
+    @property
+    def usd_per_mtok(self) -> float | None:
+        """Dollars for a million tokens that are trained on, where an hour's price is known."""
+        rate, price = self.tokens_per_s, _rent(self)
+        return price / 3600 / rate * 1e6 if rate and price is not None else None
 
     def sections(self, *, why: bool = False, everything: bool = False) -> Iterator[Section]:
         """The need for a person."""
-        where = f"{self.machine.cards}x{self.machine.card.name}"
-        return sections(f"{self.model.id} on {where}", self.need, self.machine.card.memory)
+        where, speed = f"{self.machine.cards}x{self.machine.card.name}", ""
+        if self.fits and self.tokens_per_s:
+            price = "" if self.usd_per_mtok is None else f", {self.usd_per_mtok:.3g} $ per million"
+            speed = f"{self.tokens_per_s:,.0f} tokens/s{price} (assumed: {MFU:.0%} of the cards' rate)"
+        yield from sections(f"{self.model.id} on {where}", self.need, self.machine.card.memory, speed)
+        if self.remedies:
+            yield Section("what would fit", lines=self.remedies, style="good")
 
 
 @dataclass(frozen=True, repr=False)
@@ -139,13 +170,66 @@ def run(options: Namespace) -> int:
 def train(model: str | PathLike[str] | ModelSpec, gpus: str | Machine | None = None,
           **options: Unpack[TrainOptions]) -> Training:  # fmt: skip
     """What training a model needs of each card of a machine."""
-    from memserve.memory import training
     from memserve.plan.library import machine_of, model_of
 
     spec, machine = model_of(model), machine_of(gpus)
     for name in options:
         known_name("option", name, TrainOptions.__annotations__)
-    return Training(spec, machine, training.for_machine(spec, machine, **options))
+    need = for_machine(spec, machine, **options)
+    return Training(spec, machine, replace(need, notes=(*machine.notes, *need.notes)), options)
+
+
+def remedies(model: ModelSpec, machine: Machine, asked: TrainOptions) -> Iterator[str]:
+    """Less that is kept, fewer sequences, a lighter method, shorter sequences; or more cards."""
+    for changed in _lighter(model, machine, asked):
+        yield f"--train {spoken(changed)}: {_held(model, machine, changed)}"
+    for more in larger(machine):
+        if for_machine(model, more, **asked).total <= more.card.memory:
+            yield f"--gpus {spelled(more)}: {_held(model, more, asked)}"
+            return
+
+
+def _held(model: ModelSpec, machine: Machine, asked: TrainOptions) -> str:
+    need = for_machine(model, machine, **asked)
+    return f"{need.total / GIB:.1f} of {machine.card.memory / GIB:.2f} GiB a card"
+
+
+def _lighter(model: ModelSpec, machine: Machine, asked: TrainOptions) -> Iterator[TrainOptions]:
+    """The largest batch as asked and with activations computed again; else by the next lighter method."""
+    batch, sequence = asked.get("batch", 1), asked.get("sequence", 2048)
+    tried = asked
+    for method in METHODS[METHODS.index(asked.get("method", "full")) :]:
+        most = 0
+        for again in dict.fromkeys((asked.get("checkpointing", False), True)):
+            tried = {**asked, "method": method, "checkpointing": again}
+            fewer = _most(model, machine, tried, "batch", batch)
+            if fewer > most:
+                most = fewer
+                yield {**tried, "batch": most} if most < batch else tried
+        if most:
+            return
+    shorter = _most(model, machine, {**tried, "batch": 1}, "sequence", sequence)
+    if shorter:
+        yield {**tried, "batch": 1, "sequence": shorter}
+
+
+def _most(model: ModelSpec, machine: Machine, asked: TrainOptions, name: str, most: int) -> int:
+    """The largest value up to `most` with which it fits; 0: none does."""
+
+    def over(value: int) -> bool:
+        changed: dict[str, Any] = {**asked, name: value}
+        return for_machine(model, machine, **changed).total > machine.card.memory
+
+    return bisect_left(range(1, most + 1), True, key=over)
+
+
+def spoken(asked: TrainOptions) -> str:
+    """The words that `read` understands so."""
+    words = [asked.get("method", "full")]
+    for name, value in asked.items():
+        if name not in ("method", "checkpointing") and value is not None:
+            words.append(f"{name}={','.join(value) if isinstance(value, tuple) else value}")
+    return " ".join((*words, "checkpointing") if asked.get("checkpointing") else words)
 
 
 def anywhere(model: str | PathLike[str] | ModelSpec, **options: Unpack[TrainOptions]) -> Machines:
@@ -162,7 +246,11 @@ def anywhere(model: str | PathLike[str] | ModelSpec, **options: Unpack[TrainOpti
 def _smallest(model: ModelSpec, card: Card, options: TrainOptions) -> Training | None:
     from memserve.hardware.machine import Machine
 
-    tried = (train(model, Machine(card=card, cards_per_node=count), **options) for count in COUNTS)
+    tried = (
+        train(model, Machine(card=card, cards_per_node=count), **options)
+        for count in COUNTS
+        if count <= card.per_node
+    )
     return next((one for one in tried if one.fits), None)
 
 
@@ -224,7 +312,7 @@ def need_object(need: TrainingNeed, memory: int) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def sections(title: str, need: TrainingNeed, memory: int) -> Iterator[Section]:
+def sections(title: str, need: TrainingNeed, memory: int, speed: str = "") -> Iterator[Section]:
     """The need for a person."""
     fits = need.total <= memory
     verdict = "fits" if fits else "does not fit"
@@ -235,6 +323,7 @@ def sections(title: str, need: TrainingNeed, memory: int) -> Iterator[Section]:
         ("batch", f"{need.batch} x {need.sequence} tokens per card"),
         ("recompute activations", "yes" if need.checkpointing else "no"),
         ("trained", f"{need.trainable / 1e6:,.1f} M parameters"),
+        *([("speed", speed)] if speed else ()),
     ))  # fmt: skip
     sizes = {part: getattr(need, part) for part in PARTS}
     named = ", ".join(f"{part.replace('_', ' ')} {size / GIB:.2f}" for part, size in sizes.items())
