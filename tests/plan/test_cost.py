@@ -10,6 +10,7 @@ import pytest
 from counting import calls
 
 import memserve
+import memserve.plan
 
 CALL = ["llama-70b", "--gpus", "4xV100", "--json"]
 LOADED = f"""
@@ -92,3 +93,14 @@ def test_a_plan_takes_the_cpu_of_few_empty_processes(tmp_path):
 def test_a_warm_plan_is_little_work(model, gpus):
     memserve.plan.best(model, gpus)
     assert calls(lambda: memserve.plan.best(model, gpus)) < MOST_CALLS
+
+
+@pytest.mark.parametrize(("model", "gpus"), [
+    ("deepseek-v4", "8xH200"), ("deepseek-v4-flash", "4xH100"), ("gpt-oss-120b", "2xH100"),
+    ("kimi-k2.6", "8xB200"),
+])  # fmt: skip
+def test_cards_that_hold_many_requests_are_priced_with_many(model: str, gpus: str) -> None:
+    """Experts in 4 bits beside 8-bit layers leave the room that memory counts."""
+    plan = memserve.plan.best(model, gpus)
+    one, busy = plan.speed["output_tokens_per_s"]["likely"], plan.cost["tokens_per_s_at_full_load"]
+    assert plan.max_concurrency > 8 and busy > 2 * one

@@ -64,6 +64,12 @@ def test_any_card_for_what_few_engines_know(capsys: pytest.CaptureFixture[str]) 
     assert {"hf", "sglang"} == {row["backend"] for row in machines.values()}
 
 
+def test_any_card_holds_to_the_time_that_is_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
+    answer = answered(capsys, "llama-8b", "--gpus", "any", "--ttft", "200", "--tpot", "20")
+    slow = [row["card"] for row in answer["machines"] if row["plan"]["speed"]["ttft_ms"]["likely"] > 200]  # type: ignore[attr-defined]
+    assert answer["fits"] is True and answer["machines"] and slow == []
+
+
 def test_8_bit_on_cards_without_fp8_is_int8(capsys: pytest.CaptureFixture[str]) -> None:
     answer = answered(capsys, "llama-8b", "--gpus", "any")
     eight = {row["card"]: row["quantization"] for row in answer["machines"]}  # type: ignore[attr-defined]

@@ -48,7 +48,7 @@ def quantizations(model: ModelSpec, machine: Machine, backend: str, *, names: tu
                   input_tokens: float = 1024, output_tokens: float = 256, concurrency: float | None = 16,
                   **layout_words: Any) -> list[Effect]:  # fmt: skip
     """Size, memory and speed of a model in each quantization, the uncompressed one first."""
-    bare = shape.of(model)._replace(stored=None, experts_only=False)
+    bare = shape.of(model)._replace(stored=None, experts_only=False, experts_stored=None)
     load = queueing.Load(input_tokens, output_tokens)
 
     def effect(name: str) -> Effect:
@@ -92,7 +92,7 @@ def prune(model: ModelSpec, machine: Machine, backend: str, pattern: str, *, inp
           output_tokens: float = 256, concurrency: float | None = 16,
           **layout_words: Any) -> Effect:  # fmt: skip
     """`unstructured:0.5`, `2:4`, `channel:0.25` (of each layer's width) or `layer:8` (whole layers)."""
-    bare = shape.of(model)._replace(stored=None, experts_only=False)
+    bare = shape.of(model)._replace(stored=None, experts_only=False, experts_stored=None)
     load = queueing.Load(input_tokens, output_tokens)
     whole = situate(bare, machine, backend, load, concurrency, **layout_words)
     base = _effect("none", bare, whole.setup.format, judge(whole),

@@ -17,7 +17,7 @@ from memserve.plan.page import Section, Shown, show
 from memserve.plan.plan import machine_object
 from memserve.plan.query import MOST, PlanOptions, Query
 from memserve.plan.search.choice import FP8_HARDWARE
-from memserve.plan.search.offers import of_backend, versions
+from memserve.plan.search.offers import of_backend, on_time, versions
 from memserve.plan.search.pricing import context_of
 from memserve.plan.sections import part
 from memserve.plan.tasks.options import asked
@@ -79,7 +79,7 @@ class Machines(Shown):
     def sections(self, *, why: bool = False, everything: bool = False) -> Iterator[Section]:
         """The table for a person; without one, the answer at a provider or the closest miss."""
         if self.rows:
-            yield from _table(self.model, self.rows)
+            yield from _table(self.model, self.rows, self.answer.query)
         elif self.answer.fits:
             yield from self.answer.sections(why=why, everything=everything)
         else:
@@ -195,7 +195,8 @@ class Search:
         query = replace(self.query, quantization=quantization)
         for narrowed in (pinned(query, machine, backend), query):
             judged = []
-            for one in of_backend(name, backend, self.model, machine, narrowed):
+            for found in of_backend(name, backend, self.model, machine, narrowed):
+                one = on_time(found, self.model, machine, query)
                 if one.fits:
                     return one
                 judged.append(one)
@@ -238,19 +239,28 @@ def row_object(row: Row, query: Query) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _table(model: ModelSpec, rows: Sequence[Row]) -> Iterator[Section]:
+def _table(model: ModelSpec, rows: Sequence[Row], query: Query) -> Iterator[Section]:
     levels = tuple(rows[0].counts)
     yield Section(f"the smallest machine of each card that holds {model.id}", style="good")
-    header = ("card", *(f"cards at {level}" for level in levels), "smallest runs", "$/h", "of")
+    job = ("hours", "$") if query.job else ()
+    header = ("card", *(f"cards at {level}" for level in levels), "smallest runs", *job, "$/h", "of")
     cells = tuple(
         (
             row.card.name, *(str(row.counts[level] or "-") for level in levels),
             f"{row.smallest.backend} {row.smallest.engine_version} {row.smallest.quantization}",
+            *(_of_job(row, query) if job else ()),
             "-" if row.usd_per_hour is None else f"{row.usd_per_hour:.2f}", part(row.rent),
         )
         for row in rows
     )  # fmt: skip
     yield Section(header=header, rows=cells)
+
+
+def _of_job(row: Row, query: Query) -> tuple[str, str]:
+    """Hours and dollars of the workload on a card's smallest machine."""
+    told = Maker(row.model, row.machine, query, ()).plan(row.smallest, brief=True).workload or {}
+    hours, usd = told.get("hours"), told.get("usd")
+    return f"{hours['likely']:.3g}" if hours else "-", f"{usd['likely']:.2f}" if usd else "-"
 
 
 def _missed(found: Answer) -> Iterator[Section]:

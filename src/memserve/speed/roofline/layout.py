@@ -279,8 +279,7 @@ def fits(shape: Shape, machine: Machine, form: Format, cards: int) -> bool:
 
 def stored_bytes(shape: Shape, form: Format) -> float:
     """Bytes of all weights."""
-    rest = max(form.bits, 16.0) if form.experts_only else form.bits
-    quantized = (shape.mixing + shape.dense) * rest + shape.expert * shape.experts * form.bits
+    quantized = (shape.mixing + shape.dense) * form.others + shape.expert * shape.experts * form.bits
     return (quantized + (shape.plain + shape.resident) * max(16.0, form.bits)) / 8
 
 

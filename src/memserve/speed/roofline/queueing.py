@@ -107,12 +107,18 @@ def _settled(setup: Setup, load: Load, limits: SchedulerLimits, inside: float, a
         waits += _outside(asked, inside) / rate
     if running == inside:
         waits *= 1 + _burst(asked) * (k.unequal - 1)
-    ttft = k.first_s + k.polls * tpot + first + waits
+    ttft = max(k.first_s + k.polls * tpot + first + waits, _alone(setup, load, limits))
     stall, held = _stall(k, load, inside, prompt, longest), (inside - running) / rate / later
     stall = max(stall, BURST * _spread(k, load) * held)
     at_once = own + stall - k.overlap * min(own, stall)
     tpot += held + _burst(asked) * max(0.0, at_once - tpot - held)
     return Timing(ttft, tpot, rate, decoding, bound)
+
+
+def _alone(setup: Setup, load: Load, limits: SchedulerLimits) -> float:
+    """Seconds until a lone request's first token: company makes it no faster."""
+    k, (first, _) = setup.constants, _first_prompts(setup, load, limits, 1.0)
+    return k.first_s + k.polls * decode(setup, 1.0, load.mean) + first
 
 
 def _outside(asked: float, inside: float) -> float:

@@ -72,6 +72,8 @@ class Shape(NamedTuple):
     """The quantization that the checkpoint is stored in."""
     experts_only: bool = False
     """The stored quantization covers the routed experts alone."""
+    experts_stored: str | None = None
+    """The quantization of the routed experts, where the checkpoint holds them in another than the rest."""
 
     @property
     def active(self) -> float:
@@ -103,6 +105,8 @@ def _summed(spec: ModelSpec) -> Shape:
     heads = [] if spec.embeds else heads
     unread = sum(w.parameters for w in (*spec.stem, *spec.towers) if not _is_head(w, spec))
     stored = spec.quantization
+    parts = stored.others if stored and sums.experts else ()
+    apart = next((one.method for one in parts if any("experts" in target for target in one.targets)), None)
     return Shape(
         id=spec.id, layers=len(blocks), hidden=spec.hidden, mixing=sums.mixing, dense=sums.dense,
         expert=sums.expert, experts=sums.experts, experts_per_token=sums.experts_per_token,
@@ -110,6 +114,7 @@ def _summed(spec: ModelSpec) -> Shape:
         attentions=tuple(_attention(block, count) for block, count in _alike(blocks)),
         vocabulary=spec.vocabulary, stored=stored.method if stored else None,
         experts_only=bool(stored and sums.experts and any("attn" in rule for rule in stored.ignored)),
+        experts_stored=apart,
     )  # fmt: skip
 
 
@@ -187,6 +192,13 @@ class Format(NamedTuple):
     dtype: str = "float16"
     """The card's arithmetic, where it has it."""
     experts_only: bool = False
+    rest: float | None = None
+    """Bits per weight of what is no routed expert, where they differ."""
+
+    @property
+    def others(self) -> float:
+        """Bits per weight of what is quantized beside the routed experts."""
+        return max(self.bits, 16.0) if self.experts_only else self.rest or self.bits
 
     @property
     def weight_only(self) -> bool:
@@ -246,6 +258,8 @@ def _named(name: str) -> Format:
 
 def _scoped(chosen: Format, asked: str | None, shape: Shape) -> Format:
     """4-bit floats and the stored 4-bit formats of MoE models cover the experts alone."""
+    if shape.experts_stored and (asked is None or asked == shape.stored):
+        return chosen._replace(bits=_named(shape.experts_stored).bits, rest=chosen.bits)
     four = chosen.bits < 5 and bool(shape.experts)
     if asked and asked.lower() == "fp4":
         chosen = _rows()["mxfp4" if shape.stored == "mxfp4" else "nvfp4"]

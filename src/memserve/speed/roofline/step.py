@@ -60,8 +60,7 @@ def soft_max(*times: float) -> float:
 
 def weight_bytes(setup: Setup, tokens: float | None) -> float:
     """Bytes of weights that a step over so many tokens reads on one card; None: all that are resident."""
-    shape, bits = setup.shape, setup.format.bits
-    rest = 16.0 if setup.format.experts_only else bits
+    shape, bits, rest = setup.shape, setup.format.bits, setup.format.others
     experts = shape.experts if tokens is None else shape.touched(tokens * setup.sharing)
     quantized = (shape.mixing + shape.dense) * rest + shape.expert * experts * bits / setup.sharing
     plain = shape.plain + (shape.resident if tokens is None else 0)
