@@ -41,6 +41,8 @@ TRANSCRIPTS = [
     ("minimax-m2", '<minimax:tool_call>\n<invoke name="get_weather">\n<parameter name="city">Paris</parameter>\n'
      '</invoke>\n<invoke name="get_weather">\n<parameter name="days">1</parameter>\n</invoke>\n</minimax:tool_call>',
      "", [CITY, {"days": 1}]),
+    ("dots", '<dots_function_call>\n<invoke name="get_weather">\n<parameter name="city">Paris</parameter>\n</invoke>\n'
+     "</dots_function_call>", "", [CITY]),
     ("seed-oss", "<seed:tool_call>\n<function=get_weather>\n<parameter=city>Paris</parameter>\n"
      "<parameter=more>{'a': True}</parameter>\n</function>\n</seed:tool_call>", "", [{"city": "Paris", "more": {"a": True}}]),
     ("kimi", "Hm.<|tool_calls_section_begin|><|tool_call_begin|>functions.get_weather:0<|tool_call_argument_begin|>"
@@ -65,6 +67,9 @@ TRANSCRIPTS = [
      "<|END_ACTION|>", "", [CITY]),
     ("gemma-4", 'So.<|tool_call>call:get_weather{city:<|"|>Pa"ris, {x: 1}<|"|>,days:2,tags:[<|"|>a<|"|>,true]}<tool_call|>',
      "So.", [{"city": 'Pa"ris, {x: 1}', "days": 2, "tags": ["a", True]}]),
+    ("functiongemma", "<start_function_call>call:get_weather{city:<escape>Paris<escape>}<end_function_call>", "", [CITY]),
+    ("gigachat-3.1", '<|function_call|>{"name": "get_weather", "arguments": {"city": "Paris"}}', "", [CITY]),
+    ("gigachat-3", 'function call<|role_sep|>\n{"name": "get_weather", "arguments": {"city": "Paris"}}', "", [CITY]),
     ("lfm2", """<|tool_call_start|>[get_weather(city="a) 'b'", days=-2, more={"a": true}), get_weather()]<|tool_call_end|>""",
      "", [{"city": "a) 'b'", "days": -2, "more": {"a": True}}, {}]),
     ("lfm2", "<|tool_call_start|>[get_weather('Paris')]<|tool_call_end|>",
@@ -74,8 +79,15 @@ TRANSCRIPTS = [
     ("llama-4", '[get_weather(city="Paris"), get_weather(days=1)]', "", [CITY, {"days": 1}]),
     ("llama-4", "[no_such_tool(city='Paris')]", "[no_such_tool(city='Paris')]", []),
     ("llama-4", "See [get_weather(city='Paris')]", "See [get_weather(city='Paris')]", []),
+    ("longcat", '<longcat_tool_call>\n{"name": "get_weather", "arguments": {"city": "Paris"}}\n</longcat_tool_call>', "", [CITY]),
+    ("minicpm-5", '<function name="get_weather"><param name="city"><![CDATA[<b>]]></param><param name="days">2</param></function>',
+     "", [{"city": "<b>", "days": 2}]),
+    ("step-3", '<｜tool_calls_begin｜><｜tool_call_begin｜>function<｜tool_sep｜><steptml:invoke name="get_weather">'
+     '<steptml:parameter name="city">Paris</steptml:parameter></steptml:invoke><｜tool_call_end｜><｜tool_calls_end｜>', "", [CITY]),
     ("deepseek-v4", '<｜DSML｜tool_calls>\n<｜DSML｜invoke name="get_weather">\n<｜DSML｜parameter name="city" '
      'string="true">Paris</｜DSML｜parameter>\n</｜DSML｜invoke>\n</｜DSML｜tool_calls>', "", [CITY]),
+    ("minimax-m1", '<tool_calls>\n{"name": "get_weather", "arguments": {"city": "Paris"}}\n{"name": "get_weather", '
+     '"arguments": {}}\n</tool_calls>', "", [CITY, {}]),
     ("hermes", 'I write <tool_call> first. <tool_call>\n{"name": "get_weather", "arguments": {"city": "Paris"}}\n</tool_call>',
      "I write <tool_call> first.", [CITY]),
     ("mistral", '[TOOL_CALLS] [{"name": "get_weather", "arguments": {"city": "Paris"}, "id": "abcdef123"}, '
@@ -142,6 +154,8 @@ TEMPLATES = {
     + "</arg_value>{% endfor %}\n</tool_call>" + END,
     "minimax-m2": "<minimax:tool_call>\n" + LOOP + '<invoke name="{{ c.name }}">\n' + XML
     + '<parameter name="{{ k }}">' + TEXT + "</parameter>\n{% endfor %}</invoke>\n" + END + "</minimax:tool_call>",
+    "dots": "<dots_function_call>\n" + LOOP + '<invoke name="{{ c.name }}">\n' + XML
+    + '<parameter name="{{ k }}">' + TEXT + "</parameter>\n{% endfor %}</invoke>\n" + END + "</dots_function_call>",
     "deepseek-v3.2": "\n\n<｜DSML｜function_calls>" + LOOP + '\n<｜DSML｜invoke name="{{ c.name }}">\n' + XML
     + """<｜DSML｜parameter name="{{ k }}" string="{{ 'true' if v is string else 'false' }}">""" + TEXT
     + "</｜DSML｜parameter>\n{% endfor %}</｜DSML｜invoke>" + END + "\n</｜DSML｜function_calls>",
@@ -150,12 +164,21 @@ TEMPLATES = {
     "cohere": "<|START_ACTION|>[" + LOOP + '\n{"tool_call_id": "{{ loop.index0 }}", "tool_name": "{{ c.name }}", "parameters": '
     "{{ c.arguments | tojson }}}{{ '' if loop.last else ',' }}" + END + "\n]<|END_ACTION|>",
     "gemma-4": LOOP + "<|tool_call>call:{{ c.name }}{{ c.arguments | bare('<|\"|>') }}<tool_call|>" + END,
+    "functiongemma": LOOP + "<start_function_call>call:{{ c.name }}{{ c.arguments | bare('<escape>') }}<end_function_call>" + END,
+    "gigachat-3.1": LOOP + "<|function_call|>" + NAMED % "arguments" + END,
+    "gigachat-3": LOOP + "function call<|role_sep|>\n" + NAMED % "arguments" + END,
     "lfm2": "{# List of tools: #}<|tool_call_start|>[" + PYTHON.replace("@", ", ") + "]<|tool_call_end|>",
     "olmo-3": "<function_calls>\n" + PYTHON.replace("@", "\\n") + "\n</function_calls>",
     "llama-4": "[" + PYTHON.replace("@", ", ") + "]{# func_name1( #}",
+    "longcat": LOOP + "<longcat_tool_call>\n" + NAMED % "arguments" + "\n</longcat_tool_call>\n" + END,
+    "minicpm-5": LOOP + '<function name="{{ c.name }}">' + XML + '<param name="{{ k }}">' + TEXT + "</param>{% endfor %}</function>" + END,
+    "step-3": "<｜tool_calls_begin｜>" + LOOP + '<｜tool_call_begin｜>function<｜tool_sep｜><steptml:invoke name="{{ c.name }}">'
+    + XML + '<steptml:parameter name="{{ k }}">' + TEXT + "</steptml:parameter>{% endfor %}</steptml:invoke><｜tool_call_end｜>"
+    + END + "<｜tool_calls_end｜>",
     "deepseek-v4": "<｜DSML｜tool_calls>" + LOOP + '\n<｜DSML｜invoke name="{{ c.name }}">\n' + XML
     + """<｜DSML｜parameter name="{{ k }}" string="{{ 'true' if v is string else 'false' }}">""" + TEXT
     + "</｜DSML｜parameter>\n{% endfor %}</｜DSML｜invoke>" + END + "\n</｜DSML｜tool_calls>",
+    "minimax-m1": "{# <end_of_sentence> #}<tool_calls>\n" + LOOP + NAMED % "arguments" + "\n" + END + "</tool_calls>",
     "kimi": "<|tool_calls_section_begin|>" + LOOP + "<|tool_call_begin|>{{ t.id }}<|tool_call_argument_begin|>"
     "{{ c.arguments | tojson }}<|tool_call_end|>" + END + "<|tool_calls_section_end|>",
     "deepseek-v3.1": "<｜tool▁calls▁begin｜>" + LOOP + "<｜tool▁call▁begin｜>{{ c.name }}<｜tool▁sep｜>"

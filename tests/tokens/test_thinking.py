@@ -36,6 +36,8 @@ TRANSCRIPTS = [
     ("cohere", "<|START_TEXT|>Paris<|END_TEXT|>", False, None, "Paris"),
     ("apertus", "<|inner_prefix|>Easy.<|inner_suffix|>Paris", False, "Easy.", "Paris"),
     ("minimax-m3", "<mm:think>Easy.</mm:think>Paris", False, "Easy.", "Paris"),
+    ("apriel", "Here are my reasoning steps:\nEasy.\n[BEGIN FINAL RESPONSE]\nParis\n[END FINAL RESPONSE]",
+     False, "Easy.", "Paris"),
     ("hunyuan", "<think>\nEasy.\n</think>\n<answer>\nParis\n</answer>", False, "Easy.", "Paris"),
 ]  # fmt: skip
 

@@ -1,4 +1,8 @@
-"""Draws that company does not change: each token has noise of its own, whatever the others round to."""
+"""Draws that company does not change: every token has a random number of its own, and the highest sum wins.
+
+A point on the running sum of all chances would choose as fairly, but the rounding of any logit, which company
+changes, would move it.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +18,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 COLDEST = 1e-5
+"""A temperature below is taken as this."""
 BITS = 63
+"""Of a key."""
 _STEP, _FIRST, _SECOND = (
     constant - (1 << 64) for constant in (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB)
 )
@@ -26,7 +32,10 @@ def keys(request: Request, index: int) -> Random:
 
 
 def noise(tokens: Any, key: Any, log: Callable[[Any], Any], log1p: Callable[[Any], Any]) -> Any:
-    """Gumbel noise of tokens under a key that broadcasts with them: splitmix64, in numpy or torch."""
+    """Gumbel noise of tokens (64-bit integers) under a key that broadcasts with them, of numpy or of torch.
+
+    A hash (splitmix64), so that a device makes it for all rows at once. What overflows is meant to.
+    """
     mixed = tokens * _STEP + key
     mixed = (mixed ^ ((mixed >> 30) & (1 << 34) - 1)) * _FIRST
     mixed = (mixed ^ ((mixed >> 27) & (1 << 37) - 1)) * _SECOND
@@ -70,7 +79,7 @@ def log_softmax(logits: NDArray[Any]) -> NDArray[np.float64]:
 
 
 def told(token: int, logits: NDArray[Any], count: int, tokenizer: Any) -> TokenLogprob:
-    """A generated token's log-probability, and its `count` strongest rivals."""
+    """What is known of one generated token: its log-probability, and its `count` strongest rivals."""
     scores = log_softmax(logits)
     best = np.argsort(-scores, kind="stable")[:count]
 
