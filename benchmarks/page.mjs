@@ -1,7 +1,7 @@
 // Asks the planner's page in a headless Chromium: node page.mjs NODE_MODULES ADDRESS < questions.json
 // The last line of stdout is JSON: milliseconds of the first answer, and each question's answer and milliseconds.
 import { createRequire } from "node:module";
-import { readFileSync } from "node:fs";
+import { readdirSync, readFileSync } from "node:fs";
 import { pathToFileURL } from "node:url";
 
 const [modules, address] = process.argv.slice(2);
@@ -16,6 +16,7 @@ const started = performance.now();
 await page.goto(address);
 await page.waitForFunction(() => window.last, null, { timeout: 300_000 });
 const first = performance.now() - started;
+const cpu = browsersCpu();
 const answers = [];
 for (const asked of JSON.parse(readFileSync(0, "utf8"))) {
   await page.evaluate(() => { window.last = undefined });
@@ -25,5 +26,20 @@ for (const asked of JSON.parse(readFileSync(0, "utf8"))) {
   await page.waitForFunction(() => window.last, null, { timeout: 60_000 });
   answers.push(await page.evaluate(() => ({ ms: window.last.ms, ...window.last.found, html: undefined, why: undefined })));
 }
-console.log(JSON.stringify({ first, answers, elsewhere, version: browser.version() }));
+console.log(JSON.stringify({ first, cpu, answers, elsewhere, version: browser.version() }));
 await browser.close();
+
+// CPU seconds of the browser's processes since they began: what others do meanwhile does not count. 0 where /proc is not.
+function browsersCpu() {
+  let ticks = 0;
+  try {
+    for (const id of readdirSync("/proc").filter((name) => Number(name))) {
+      try {
+        if (!readFileSync(`/proc/${id}/cmdline`, "latin1").includes("playwright_chromiumdev_profile")) continue;
+        const words = readFileSync(`/proc/${id}/stat`, "latin1").split(") ").pop().split(" ");
+        ticks += Number(words[11]) + Number(words[12]);
+      } catch {} // it has ended
+    }
+  } catch {}
+  return ticks / 100;
+}

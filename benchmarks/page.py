@@ -79,7 +79,8 @@ def main() -> int:
     print(
         f"Chromium {found['version']}: {len(asked) - len(differ)} of {len(asked)} questions answered the same"
     )
-    print(f"first answer after {found['first'] / 1000:.1f} s, then {statistics.median(each):.0f} ms (median)")
+    seconds = f"{found['first'] / 1000:.1f} s ({found['cpu']:.1f} s of CPU in all of the browser's processes)"
+    print(f"first answer after {seconds}, then {statistics.median(each):.0f} ms (median)")
     print(f"addresses asked beside the folder's own: {len(found['elsewhere'])}")
     for row in differ:
         print(*row, sep="\n  ")

@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -92,7 +93,9 @@ class Report:
 
 
 def _said(value: object) -> str:
-    return "-" if value is None else f"{value:,.4g}" if isinstance(value, float) else f"{value}"
+    if not isinstance(value, float):
+        return "-" if value is None else f"{value}"
+    return f"{value:,.0f}" if value >= 1000 else f"{value:.4g}"
 
 
 def _table(head: Sequence[str], rows: Any) -> str:
@@ -110,22 +113,28 @@ def costs(
     of a run; all the time means that one begins when the last has ended.
     """
     prompt, answer, count = (max(1, number) for number in tokens)
-    found = compare(model, specs, workload=f"{prompt}:{answer}:{count}").to_dict()["compare"]
-    return [row for one in found for row in _sizes(one, cny_per_usd)]
+    found = compare(model, specs, workload=f"{prompt}:{answer}:{count}").to_dict()
+    return [row for one in found["compare"] for row in _sizes(one, found["model"], cny_per_usd)]
 
 
-def _sizes(one: Mapping[str, Any], rate: float) -> list[dict[str, Any]]:
-    job = one["workload"]
-    if not job or not job["usd"]:
-        return []
-    each, hours = job["usd"]["likely"], max(job["hours"]["likely"], 1e-9)
-    sizes = {**RUNS, ALL: HOURS / hours}
+def _sizes(one: Mapping[str, Any], model: str, rate: float) -> list[dict[str, Any]]:
+    """A row of each size; or one that says why there is none."""
+    job, rented = one["workload"], (one["cost"] or {}).get("usd_per_hour")
+    priced = bool(job and job["usd"])
+    each, hours = (job["usd"]["likely"], max(job["hours"]["likely"], 1e-9)) if priced else (None, None)
+    sizes: dict[str, float | None] = {**RUNS, ALL: HOURS / hours} if hours else {"-": None}
+    what = f"{model}: {one['what']}" if rented else one["what"]
     return [
-        {"size": size, "where": one["name"], "what": one["what"], "runs a month": runs, "hours a run": hours,
-         "$ a run": each, "CNY a run": each * rate, "$ a month": each * runs,
-         "CNY a month": each * runs * rate}
+        {"size": size, "where": one["name"], "what": what if priced else one["reason"] or "no price is known",
+         "runs a month": runs, "hours a run": hours, "$ a run": each, "CNY a run": _times(each, rate),
+         "$ a month": _times(each, runs), "CNY a month": _times(each, runs, rate)}
         for size, runs in sizes.items()
     ]  # fmt: skip
+
+
+def _times(*numbers: float | None) -> float | None:
+    known = [one for one in numbers if one is not None]
+    return prod(known) if len(known) == len(numbers) else None
 
 
 def version() -> str:

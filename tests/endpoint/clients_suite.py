@@ -12,6 +12,8 @@ import pytest
 from extras import need
 
 URL, KEY = os.environ.get("ENDPOINT", ""), os.environ.get("ENDPOINT_KEY", "")
+TOOLS = os.environ.get("ENDPOINT_TOOLS", "m")
+"""The model whose template takes tools."""
 if not URL:
     pytest.skip("ENDPOINT names none: test_upstreams.py does", allow_module_level=True)
 HI: list[Any] = [{"role": "user", "content": "What colour is the sky? One word."}]
@@ -52,7 +54,7 @@ def test_openai() -> None:
         assert len(several.choices) == 2
         parsed = sdk.chat.completions.parse(model="m", messages=HI, response_format=answer())
         assert parsed.choices[0].message.parsed.colour in COLOURS["enum"]
-        called = sdk.chat.completions.create(model="m", messages=HI, tools=[TOOL], tool_choice=CHOSEN)
+        called = sdk.chat.completions.create(model=TOOLS, messages=HI, tools=[TOOL], tool_choice=CHOSEN)
         assert called.choices[0].message.tool_calls[0].function.name == "paint"
         assert sdk.responses.create(model="m", input="hi", max_output_tokens=8).output_text
 
@@ -65,10 +67,13 @@ def test_litellm(monkeypatch: pytest.MonkeyPatch) -> None:
     said = litellm.completion(**where).choices[0].message.content
     chunks = list(litellm.completion(stream=True, **where))
     assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks) == said
+    where.update(model=f"openai/{TOOLS}", max_tokens=200)
     called = litellm.completion(tools=[TOOL], tool_choice=CHOSEN, **where)
     assert called.choices[0].message.tool_calls[0].function.name == "paint"
     with pytest.raises(litellm.ContextWindowExceededError):
-        litellm.completion(**{**where, "messages": [{"role": "user", "content": "word " * 20_000}]})
+        litellm.completion(
+            **{**where, "model": "openai/m", "messages": [{"role": "user", "content": "word " * 20_000}]}
+        )
 
 
 async def test_pydantic_ai() -> None:
@@ -80,8 +85,9 @@ async def test_pydantic_ai() -> None:
     model = OpenAIChatModel("m", provider=provider)
     settings: Any = {"max_tokens": 16}
     assert (await ai.Agent(model, model_settings=settings).run("hi")).output
-    for kind in (answer(), ai.NativeOutput(answer())):  # by a tool, and by a schema
-        told = await ai.Agent(model, output_type=kind).run("What colour is the sky?")
+    tools = OpenAIChatModel(TOOLS, provider=provider)
+    for asked, kind in ((tools, answer()), (model, ai.NativeOutput(answer()))):
+        told = await ai.Agent(asked, output_type=kind).run("What colour is the sky?")
         assert told.output.colour in COLOURS["enum"]
     await provider.client.close()
 
@@ -91,7 +97,8 @@ def test_instructor(mode: str) -> None:
     instructor = need("instructor", "oracles")
     with need("openai", "oracles").OpenAI(base_url=URL, api_key=KEY, max_retries=0) as sdk:
         client = instructor.from_openai(sdk, mode=getattr(instructor.Mode, mode))
-        assert client.create(model="m", messages=HI, response_model=answer()).colour in COLOURS["enum"]
+        model = TOOLS if mode == "TOOLS" else "m"
+        assert client.create(model=model, messages=HI, response_model=answer()).colour in COLOURS["enum"]
 
 
 class TestLangChain(integration.ChatModelIntegrationTests):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -86,14 +87,25 @@ def test_the_embedded_model(start):
 @pytest.mark.parametrize(
     "backend", [pytest.param(name, marks=pytest.mark.engine(name)) for name in ("hf", "embedded")]
 )
-def test_other_peoples_clients(start, backend, weights):
+def test_other_peoples_clients(start, backend, weights, tmp_path):
     """They run where they are installed: in the environment of MEMSERVE_ORACLES, or in this one."""
     python = os.environ.get("MEMSERVE_ORACLES")
     if python is None:
         need("litellm", "oracles")
-    model = ("--model", str(weights / "smollm2"), "--options", "dtype=float32") if backend == "hf" else ()
-    _, url, where = start("--backend", backend, "--task", "generate", "--name", "m", *model)
-    world = {**os.environ, "ENDPOINT": url, "ENDPOINT_KEY": Path(where).read_text().strip()}
+    plain = {"backend": backend, "task": "generate"}
+    rows = [{"id": "m", **plain}]
+    if backend == "hf":  # the template of a real model that is small enough takes no tools
+        models = (("m", "smollm2"), ("tools", "tiny-tools"))
+        exact = {**plain, "options": {"dtype": "float32"}}
+        rows = [{"id": name, "model": str(weights / folder), **exact} for name, folder in models]
+    (tmp_path / "models.json").write_text(json.dumps({"models": rows}))
+    _, url, where = start("--config", str(tmp_path / "models.json"))
+    named = {
+        "ENDPOINT": url,
+        "ENDPOINT_KEY": Path(where).read_text().strip(),
+        "ENDPOINT_TOOLS": rows[-1]["id"],
+    }
+    world = {**os.environ, **named}
     words = [python or sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-o"]
     suite = Path(__file__).with_name("clients_suite.py")
     done = subprocess.run(

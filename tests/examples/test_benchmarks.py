@@ -276,6 +276,8 @@ def test_the_report_has_intervals_and_three_sizes_in_both_currencies(example):
     for row in sheet:
         assert row["CNY a month"] == pytest.approx(7 * row["$ a month"])
         assert row["$ a month"] == pytest.approx(row["$ a run"] * row["runs a month"])
+    [row] = found.costs("llama-405b", ["1xL4"], (1000, 100, 500), 7.0)
+    assert ("weights exceed" in row["what"], row["$ a month"]) == (True, None)
 
 
 def test_bm25_prefers_rare_words_and_short_documents(example):
