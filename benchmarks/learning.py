@@ -77,7 +77,7 @@ def compared(given: argparse.Namespace, found: dict[str, dict[str, Any]], place:
     from memserve.plan.__main__ import main as plan
 
     for load in given.taught:
-        plan(["--calibrate", str(place / f"{load.replace(':', '-')}.json"), "--model", given.spec])
+        plan([given.spec, "--calibrate", str(place / f"{load.replace(':', '-')}.json")])
     off = []
     for load in given.others:
         row = found[load]

@@ -56,6 +56,7 @@ class LlamacppLauncher:
                 "model": checkpoint if local else f"*{level}*.gguf",
                 "n_gpu_layers": -1 if layers is None else layers, "n_ctx": deployment.context,
                 "embedding": "true" if embeds else None,
+                "interrupt_requests": "false",  # else whoever asks next cuts off the answer before
             }  # fmt: skip
         env = visible_cards(machine, deployment.layout.cards)
         return Launch(install=install, command=(*start, *words(options)), env=env, notes=notes)

@@ -89,7 +89,7 @@ def measured(engine: Lawful, load: str, *levels: Level, target: dict[str, Any] |
              workload: Workload | None = None, **how: Any) -> Report:  # fmt: skip
     with virtual() as (_, loop):
         generator = Generator(engine, for_engine(engine, 10_000))
-        found = Target(generator, {"model": "lawful"}, **(target or {}))
+        found = Target(generator, **{"facts": {"model": "lawful"}, **(target or {})})
         return loop.run_until_complete(ameasure(found, workload or find(load), levels, **{"seed": 1, **how}))
 
 
@@ -189,8 +189,11 @@ def test_a_tokenizer_counts_where_the_server_does_not(tmp_path: Path) -> None:
     words = tokenizers.Tokenizer(tokenizers.models.WordLevel({"more": 0, "[UNK]": 1}, unk_token="[UNK]"))
     words.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
     words.save(str(tmp_path / "tokenizer.json"))
-    (row,) = measured(Lawful(counts=False), "100:11:8", Level(2), tokenizer=str(tmp_path)).results
-    assert row["output_tokens"] == 11 and row["tpot_ms"]["mean"] == pytest.approx(50, rel=1e-3)
+    beside = {"facts": {"checkpoint": str(tmp_path / "model.gguf")}}
+    for how in ({"tokenizer": str(tmp_path)}, {"target": beside}):
+        (row,) = measured(Lawful(counts=False), "100:11:8", Level(2), **how).results
+        assert row["output_tokens"] == 11 and row["tpot_ms"]["mean"] == pytest.approx(50, rel=1e-3)
+        assert row["input_tokens"] == pytest.approx(100, abs=2), "so that --calibrate can learn from it"
 
 
 def test_the_prediction_is_for_what_was_really_asked() -> None:

@@ -8,6 +8,7 @@ import pytest
 from memserve.errors import InvalidInput, ModelUnreadable
 from memserve.model import load
 from memserve.model.stored import headers
+from memserve.plan import best
 
 CONFIG = {
     "model_type": "llama", "architectures": ["LlamaForCausalLM"], "hidden_size": 64, "intermediate_size": 128,
@@ -245,3 +246,10 @@ def test_files_that_are_no_gguf(tmp_path, raw):
 def test_a_home_that_nobody_has_is_an_unknown_model(name):
     with pytest.raises(InvalidInput):
         load(name)
+
+
+def test_a_plan_for_a_gguf_file_starts_that_file(tmp_path):
+    write_gguf(tmp_path / "tiny-Q4_K_M.gguf")
+    plan = best(tmp_path, "cpu", backend="llamacpp", context=256)
+    assert plan.command[plan.command.index("--model") + 1] == str(tmp_path / "tiny-Q4_K_M.gguf")
+    assert plan.command[plan.command.index("--interrupt_requests") + 1] == "false"

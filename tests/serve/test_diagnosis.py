@@ -62,6 +62,11 @@ def test_unknown_last_words_are_shown_themselves() -> None:
     assert diagnose(log).line == "StrangeError: the moon is full"
 
 
+def test_what_cannot_be_is_no_news_of_cann() -> None:
+    line = "ValueError: the name cannot start with '-'; oracle error"
+    assert diagnose(f"loading\n{line}\n").problem == "the engine stopped"
+
+
 def test_silence_is_said_to_be_silence() -> None:
     assert diagnose("\n\n").line == "it said nothing"
 

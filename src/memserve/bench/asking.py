@@ -27,6 +27,8 @@ class Asked:
     usage: Usage = NOTHING
     text: str = ""
     error: MemserveError | None = None
+    asked: str = ""
+    """The prompt, where it was a text."""
 
 
 Ask = Callable[[Request], Awaitable[Asked]]

@@ -21,6 +21,7 @@ from memserve.protocol import Request
 from memserve.speed.workloads import Workload
 
 Count = Callable[[str], int]
+TOKENIZER = "tokenizer.json"
 
 
 class Level(NamedTuple):
@@ -42,9 +43,9 @@ class _Bench:
         """Where a server can be told to, every answer is as long as the workload says."""
 
     async def one(self, request: Request) -> Asked:
-        return await asking.ask(
-            self.target.generator, replace(request, extra={**self._whole, **request.extra})
-        )
+        request = replace(request, extra={**self._whole, **request.extra})
+        asked = request.prompt if isinstance(request.prompt, str) else ""
+        return replace(await asking.ask(self.target.generator, request), asked=asked)
 
     async def warm_up(self, requests: int) -> None:
         """Two prompts that show the tokens of a word, and further ones until so many are asked."""
@@ -73,9 +74,12 @@ class _Bench:
     def _with_tokens(self, one: Asked) -> Asked:
         if one.error is not None or one.usage.completion_tokens is not None:
             return one
-        return replace(one, usage=replace(one.usage, completion_tokens=self._counted(one.text)))
+        read = one.usage.prompt_tokens or (self._counted(one.asked) if one.asked else None)
+        made = self._counted(one.text)
+        return replace(one, usage=replace(one.usage, prompt_tokens=read, completion_tokens=made))
 
     def _counted(self, text: str) -> int:
+        self._count = self._count or _beside(self.target)
         if self._count is None:
             raise InvalidInput("the server does not say how many tokens it made",
                                hint="--tokenizer FOLDER counts them")  # fmt: skip
@@ -91,12 +95,23 @@ def _raised(one: Asked) -> Asked:
 
 def _counter(target: Target, tokenizer: str | None) -> Count | None:
     if tokenizer is not None:
-        from tokenizers import Tokenizer
-
-        read = Tokenizer.from_file(str(Path(tokenizer, "tokenizer.json")))
-        return lambda text: len(read.encode(text, add_special_tokens=False).ids)
+        return _read(Path(tokenizer))
     generator = target.generator
     return (lambda text: len(generator.encode(text))) if generator.capabilities.tokenizer else None
+
+
+def _beside(target: Target) -> Count | None:
+    """The tokenizer that lies with the weights, where they are a folder's."""
+    named = Path(str(target.facts.get("checkpoint") or ""))
+    folder = named.parent if named.suffix == ".gguf" else named
+    return _read(folder) if named.name and (folder / TOKENIZER).is_file() else None
+
+
+def _read(folder: Path) -> Count:
+    from tokenizers import Tokenizer
+
+    words = Tokenizer.from_file(str(folder / TOKENIZER))
+    return lambda text: len(words.encode(text, add_special_tokens=False).ids)
 
 
 def measure(target: Target, workload: Workload, levels: Sequence[Level] = (Level(1),), **how: Any) -> Report:

@@ -24,7 +24,8 @@ def checkpoints(model: ModelSpec, quantization: str, *, online: bool, vendor: st
     if model.quantization is not None:
         known = [] if model.quantization.method == quantization else known
         bits = model.quantization.bits
-        return known or [Checkpoint(model.id, quantization, model.source, stored=True, bits=bits)]
+        file = model.source if model.source.endswith(".gguf") else model.id  # a GGUF's own name finds no file
+        return known or [Checkpoint(file, quantization, model.source, stored=True, bits=bits)]
     if quantization == "none":
         return [Checkpoint(model.id, quantization, model.source, bits=16)]
     if known:
