@@ -31,6 +31,9 @@ SHARE, OF_PARENT = 0.9, 0.95
 FEWEST = 10
 """Starts that tell a class; below, its bars are its parent's: its releases with and without pictures, then
 all releases, then the engine."""
+MOST_INSIDE, MOST_WIDE = 0.95, 0.04
+"""Bars that hold every start say little, and so do bars wider than this share of the usable memory."""
+MARGINS = tuple(1 + step / 20 for step in range(61))
 FLOOR = {"kv_gib": 0.1, "weights": 0.001}
 """Least width: what a log rounds away, and one segment of the allocator."""
 
@@ -63,14 +66,21 @@ def misses() -> dict[tuple[str, str, int], list[Miss]]:
     return found
 
 
-def width(values: Iterable[float], least: float, share: float = SHARE) -> list[float]:
-    """Below and above: the narrowest range that holds nine of ten, wider the fewer starts tell it."""
+def width(values: Iterable[float], least: float, share: float, margin: float) -> list[float]:
+    """Below and above: the narrowest range that holds nine of ten, so many times wider."""
     found = sorted(values)
-    size = min(len(found), math.ceil(share * len(found) + 0.5))
+    size = min(len(found), math.ceil(share * len(found)))
     ranges = [(found[i], found[i + size - 1]) for i in range(len(found) - size + 1)]
     low, high = min(ranges, key=lambda one: one[1] - one[0])
-    more = 1 + 3 / len(found)
-    return [round(max(high, least) * more, 3), round(max(-low, least) * more, 3)]
+    return [round(max(high, least) * margin, 3), round(max(-low, least) * margin, 3)]
+
+
+def margin(values: list[float], least: float, share: float, most: float) -> float:
+    """The one with which most nearly nine of ten lie within bars that were made without them."""
+    narrow = [one for one in MARGINS if sum(width(values, least, share, one)) / 2 <= most] or [1.0]
+    shares = {one: inside(values, least, share, one) for one in narrow}
+    useful = {one: held for one, held in shares.items() if held <= MOST_INSIDE} or shares
+    return min(useful, key=lambda one: (round(abs(useful[one] - SHARE), 6), one))
 
 
 def wider(bars: list[float], own: list[float]) -> list[float]:
@@ -80,14 +90,14 @@ def wider(bars: list[float], own: list[float]) -> list[float]:
     return [round(max(bars[0], *own), 3), round(max(bars[1], *(-miss for miss in own)), 3)]
 
 
-def inside(seen: list[Miss], share: float) -> float:
+def inside(values: list[float], least: float, share: float, wide: float) -> float:
     """The share of starts that lie within the bars of the others."""
     held = 0
-    for number, one in enumerate(seen):
-        rest = [*seen[:number], *seen[number + 1 :]] or seen
-        low, high = width((miss.kv_gib for miss in rest), FLOOR["kv_gib"], share)
-        held += -high <= one.kv_gib <= low
-    return held / len(seen)
+    for number, one in enumerate(values):
+        rest = [*values[:number], *values[number + 1 :]] or values
+        low, high = width(rest, least, share, wide)
+        held += -high <= one <= low
+    return held / len(values)
 
 
 def told(found: dict[tuple[str, str, int], list[Miss]], engine: str, table: str, number: int) -> list[Miss]:
@@ -115,14 +125,17 @@ def classes() -> Iterator[tuple[str, str, int, dict[str, list[float]]]]:
         row = ENGINES[engine].facts.tables[table][number]
         by = told(found, engine, table, number)
         of = SHARE if by is seen else OF_PARENT
-        bars = {
-            name: wider(width((getattr(m, name) for m in by), least, of), [getattr(m, name) for m in seen])
-            for name, least in FLOOR.items()
-        }
+        bars, left_out = {}, {}
+        most = {"kv_gib": MOST_WIDE * median(miss.usable for miss in seen), "weights": MOST_WIDE}
+        for name, least in FLOOR.items():
+            values = [getattr(miss, name) for miss in by]
+            wide = margin(values, least, of, most[name])
+            left_out[name] = inside(values, least, of, wide)
+            bars[name] = wider(width(values, least, of, wide), [getattr(miss, name) for miss in seen])
         half = median(sum(bars["kv_gib"]) / 2 / miss.usable for miss in seen)
         text = f"{engine} {'multimodal' if table == 'error_towers' else 'text'} {_of(row)}"
         low, high = bars["kv_gib"]
-        share = f"{half:10.1%} {inside(by, of):16.0%}"
+        share = f"{half:10.1%} {left_out['kv_gib']:16.0%}"
         print(f"{text:64} {len(seen):6} {len(by):8} {low:6.2f} {high:6.2f} {share}")
         yield engine, table, number, bars
 

@@ -22,7 +22,7 @@ from memserve.engines.deployment import Deployment
 from memserve.engines.rules import within
 from memserve.hardware import parse
 from memserve.model import load
-from memserve_vllm.memory import accountant
+from memserve_vllm.memory import OVERRIDE_CHECKED_SINCE, accountant
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -112,11 +112,29 @@ def graphs_taken_off(package: Path) -> int:
 
 def profiled_with(package: Path) -> str | None:
     """What the KV cache that graphs are profiled with has a block for; None: they are not profiled."""
-    file = package / "v1" / "worker" / "gpu_model_runner.py"
-    text = " ".join(file.read_text(encoding="utf-8").split()) if file.exists() else ""
+    text = words(package, "worker/gpu_model_runner.py")
     if "min_blocks = ( min(self.max_num_reqs," in text:
         return "sequences"
     return "captured" if "min_blocks = self.compilation_config.max_cudagraph_capture_size" in text else None
+
+
+def words(package: Path, *names: str) -> str:
+    """The release's files of those names as one line; those that it has."""
+    files = (package / "v1" / name for name in names)
+    return " ".join(" ".join(file.read_text(encoding="utf-8").split()) for file in files if file.exists())
+
+
+def cache(package: Path) -> dict[str, Any]:
+    """How the size of the cache is printed and overridden, and what an encoder's outputs are copied into."""
+    planned = words(package, "core/kv_cache_utils.py", "core/kv_cache_planning.py")
+    runner = words(package, "worker/gpu_model_runner.py")
+    ways = {"budget": "[0] < encoder_budget", "item": "[0] < max_mm_tokens_per_item"}
+    return {
+        "tokens_from_concurrency": "max_concurrency * max_model_len" in planned,
+        "override_checked": "override * bytes_per_block" in planned,
+        "null_block_kept_back": "Reserve the null block" in planned,
+        "outputs_padded": next((way for way, text in ways.items() if text in runner), None),
+    }  # fmt: skip
 
 
 def said(package: Path, release: str) -> dict[str, Any]:
@@ -125,7 +143,7 @@ def said(package: Path, release: str) -> dict[str, Any]:
                for name in CARDS if run_of(release, name).batch.v1}  # fmt: skip
     return {
         "utilization": utilization(package), "graphs_taken_off": graphs_taken_off(package),
-        "graphs_profiled_with": profiled_with(package), "batch": batches,
+        "graphs_profiled_with": profiled_with(package), **cache(package), "batch": batches,
     }  # fmt: skip
 
 
@@ -144,6 +162,10 @@ def told(release: str, cards: Iterable[str]) -> dict[str, Any]:
         "utilization": usual.row("utilization")["value"],
         "graphs_taken_off": usual.row("graph_estimate")["switch"],
         "graphs_profiled_with": profile["blocks"] if profile["v1"] else None,
+        "tokens_from_concurrency": usual.row("pages").get("tokens_from_concurrency", False),
+        "null_block_kept_back": bool(usual.row("pages").get("kept_back")),
+        "override_checked": within(release, OVERRIDE_CHECKED_SINCE, None),
+        "outputs_padded": usual.row("vision").get("padded"),
         "batch": {card: [batch.tokens, batch.sequences] for card, batch in runs.items()},
     }  # fmt: skip
 
@@ -162,8 +184,8 @@ def releases(folders: Iterable[str]) -> dict[str, Path]:
 
 def main() -> None:
     """Print what differs."""
-    words = [word for word in sys.argv[1:] if word != "--write"]
-    read = {release: said(package, release) for release, package in releases(words).items()}
+    folders = [word for word in sys.argv[1:] if word != "--write"]
+    read = {release: said(package, release) for release, package in releases(folders).items()}
     differing = 0
     for release, own in read.items():
         for name, value in told(release, own["batch"]).items():

@@ -77,6 +77,9 @@ def adapters_bytes(run: Run) -> int:
     return round(many * widths * element / run.deployment.layout.pipeline)
 
 
+OVERRIDE_CHECKED_SINCE = "0.20.1"
+"""Before, V1 asked whether a request fits what was profiled, and overrode the blocks afterwards
+(v1/core/kv_cache_utils.py get_kv_cache_configs)."""
 STORED_KV_SINCE = "0.11.0"
 """From here on `auto` takes the dtype that the checkpoint's kv_cache_scheme names (attention/layer.py)."""
 
@@ -100,8 +103,8 @@ class VllmAccountant:
         non_torch, graphs = non_torch_bytes(run), graph_bytes(run)
         inside = round(self.withheld(run) + graphs_inside(run, graphs))
         shape = self.pool(run)
-        forced = int(deployment.option("num-gpu-blocks-override") or 0) * shape.block_bytes
-        available = forced or deployment.kv_bytes or usable - weights - activation - non_torch - inside
+        left = deployment.kv_bytes or usable - weights - activation - non_torch - inside
+        available = int(deployment.option("num-gpu-blocks-override") or 0) * shape.block_bytes or left
         blocks = shape.blocks(available)
         need = shape.blocks_per_request(deployment.context, run.batch.tokens)
         footprint = Footprint(
@@ -114,7 +117,9 @@ class VllmAccountant:
         lacking = refused(run) or self.lacking(run, usable)
         if lacking:
             return footprint.fails("refused", lacking)
-        found = judged(footprint, deployment, available, shape, need)
+        late = run.batch.v1 and within(deployment.engine_version, None, OVERRIDE_CHECKED_SINCE)
+        asked = need + int(run.row("pages").get("kept_back", 0))
+        found = judged(footprint, deployment, left if late else available, shape, asked)
         profiled = graph_profile_blocks(run) * shape.block_bytes
         if found.outcome != "out_of_memory" and profiled and weights + non_torch + profiled > total:
             return footprint.fails(
@@ -273,6 +278,9 @@ def judged(footprint: Footprint, deployment: Deployment, available: int, shape: 
             "out_of_memory",
             f"{gib} and {footprint.activation / GIB:.2f} GiB of start-up peak exceed the card",
         )
+    if held + footprint.kv_cache > footprint.total:
+        asked = f"{footprint.kv_cache / GIB:.2f} GiB of KV cache as the command says"
+        return footprint.fails("out_of_memory", f"{asked} exceed the card beside {gib} and the start-up peak")
     if not shape.groups:
         return (
             footprint if available >= 0 else footprint.fails("refused", "no memory is left after the weights")

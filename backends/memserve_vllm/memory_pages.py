@@ -31,7 +31,7 @@ class PagePlan(NamedTuple):
     states: int = 1
     """Recurrent states kept per request: 2 where prefix caching aligns them."""
     tokens_from_concurrency: bool = False
-    """From 0.21 the printed tokens are max_concurrency x max_model_len."""
+    """From 0.20.1 the printed tokens are max_concurrency x max_model_len."""
     near: float = 1.5
     """Kinds of layers closer in number than this share the larger number as group size."""
     context_parallel: int = 1

@@ -26,7 +26,7 @@ class Image:
     outputs: int = 1
     """Widths of the language model that each token carries (deepstack: more than one)."""
     padded: int = 0
-    """Tokens of the largest video, to which outputs were padded up to 0.16."""
+    """Tokens that a release up to 0.12 says its largest video has, 12.5 of them for each that is encoded."""
     turned: bool = False
     """Queries and keys are turned by their position, in copies of their own."""
     singly: bool = False
@@ -86,10 +86,12 @@ def profiled(run: Run) -> bool:
 
 def vision_kept(run: Run, *, padded: bool) -> float:
     """Pixels and encoder outputs, which stay while the language model is profiled."""
-    image, row = largest(run.model), run.row("vision")
-    number = items(run, image)
-    longest = image.padded if padded and row.get("padded") and limits(run).get("video", 1) else 0
-    outputs = max(number * image.tokens, longest) * image.outputs * run.model.hidden
+    image, row = largest(run.model), run.row("vision").get("padded")
+    number, longest = items(run, image), image.tokens
+    if padded and row:
+        longest = max(longest, image.padded if limits(run).get("video", 1) else 0)
+        longest = max(longest, run.batch.tokens) if row == "budget" else longest
+    outputs = number * longest * image.outputs * run.model.hidden
     return float((outputs + number * image.patches * image.pixels) * run.element)
 
 
@@ -173,13 +175,20 @@ def peak(run: Run) -> Peak:
     return Peak(round(max(first + base, vision)), round(max(last + base, vision)))
 
 
+FEW_ROWS, FEW_BYTES = 128, 12
+"""torch sorts fewer rows all together, by pairs of index and row that lie there twice, beside a copy of what
+is sorted (aten/src/ATen/native/cuda/SortStable.cu segmented_sort_pairs_by_full_sort): 50 bytes, not 38."""
+
+
 def sampler_bytes(run: Run) -> float:
     """The dummy sampler's rows: 16-bit logits, their float32 copies and what sorting them takes."""
     if memory_run.pools(run) or (not run.batch.v1 and run.batch.chunked):
         return 0.0
     row = run.row("sampler")
-    second = "v2" in row and memory_run.runner(run).value == "V2"
-    bytes_ = row["v2"] if second else row["bytes"][memory_run.sampler(run).value]
+    second, way = "v2" in row and memory_run.runner(run).value == "V2", memory_run.sampler(run).value
+    bytes_ = row["v2"] if second else row["bytes"][way]
+    if bytes_ and way == "pytorch" and run.batch.sequences < FEW_ROWS and run.machine.card.vendor != "cpu":
+        bytes_ += FEW_BYTES
     per_entry = bytes_ + run.element if bytes_ or second else row["logits"]
     return float(run.batch.sequences * run.model.vocabulary * per_entry)
 

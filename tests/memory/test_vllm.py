@@ -81,7 +81,7 @@ def test_recurrent_states_decide_the_block():
     assert 584 / formed.blocks_per_request(32_768, 2048) == pytest.approx(12.98, abs=0.01)
 
 
-def test_from_0_21_tokens_are_concurrency_times_length():
+def test_from_0_20_1_tokens_are_concurrency_times_length():
     plan = PagePlan(tokens_from_concurrency=True, states=2)
     states = [LayerCache("state", state_bytes=3_207_168)] * 48
     formed = pool([LayerCache("full", 4096)] * 16 + states, plan)
