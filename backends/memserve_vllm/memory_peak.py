@@ -12,6 +12,7 @@ from memserve.hardware.machine import GIB
 from memserve.memory.weights import storage
 from memserve.model.spec import ModelSpec, remembered
 from memserve_vllm import memory_run
+from memserve_vllm.memory_allocator import reserved_bytes
 from memserve_vllm.memory_run import Run, by_ranks
 
 
@@ -223,25 +224,12 @@ def fp4(run: Run) -> Fp4:
     )
 
 
-def reserved_width(run: Run) -> float:
-    """Widths that torch ends up holding for a dense layer; blocks are used again where they suffice."""
-    mixer = run.model.blocks[0].mixer
-    ranks, wide = run.deployment.layout.tensor, mixer.head_dim
-    queries = mixer.heads * wide / ranks
-    joined = queries + 2 * max(mixer.kv_heads / ranks, 1) * wide
-    inner = run.model.intermediate / ranks
-    return 3 * run.model.hidden + joined + queries + 2 * inner + (inner if inner > joined else 0)
-
-
 def forward_bytes(run: Run) -> float:
-    """The widest moment of one layer over the whole batch."""
+    """The widest moment of one layer over the whole batch; or all that torch has reserved by then."""
     width = run.model.hidden + widths(run.model).dense / run.deployment.layout.tensor
-    if (
-        run.row("hidden").get("reserved")
-        and not widths(run.model).experts
-        and run.model.blocks[0].mixer.heads
-    ):
-        return float(run.batch.tokens * run.element * reserved_width(run))
+    reserved, heads = run.row("hidden").get("reserved"), run.model.blocks[0].mixer.heads
+    if reserved and heads and not widths(run.model).experts:
+        return float(reserved_bytes(run))
     naive = run.row("experts").get("naive", 0)
     forward = run.batch.tokens * run.element * FORWARD_COPIES * width
     return float(forward + naive * naive_experts_bytes(run))

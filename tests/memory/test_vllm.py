@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from dataclasses import replace
-from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -20,8 +19,8 @@ from memserve.hardware import parse
 from memserve.memory.kv import LayerCache
 from memserve.model.reader import from_config
 from memserve_vllm.memory import accountant
+from memserve_vllm.memory_allocator import reserved_bytes
 from memserve_vllm.memory_pages import PagePlan, pool
-from memserve_vllm.memory_peak import reserved_width
 from memserve_vllm.memory_run import Run
 
 LLAMA = "meta-llama--Llama-3.1-8B-Instruct"
@@ -273,60 +272,35 @@ def test_deepstack_has_a_buffer_for_each_of_its_layers():
 # ---------------------------------------------------------------- before 0.6.4: what torch has reserved
 
 
-class Reserving:
-    """torch's caching allocator for large tensors: the smallest free block that holds one, split."""
-
-    def __init__(self):
-        self.segments, self.reserved = [], 0
-
-    def take(self, size):
-        size = -(-size // 512) * 512
-        free = [block for segment in self.segments for block in segment if block[1] and block[0] >= size]
-        if not free:
-            grown = -(-size // (2 << 20)) * (2 << 20)
-            self.reserved += grown
-            free = [[grown, True]]
-            self.segments.append(free[:])
-        block = min(free, key=lambda one: one[0])
-        segment = next(one for one in self.segments if any(each is block for each in one))
-        if block[0] - size > 1 << 20:
-            segment.insert([each is block for each in segment].index(True) + 1, [block[0] - size, True])
-            block[0] = size
-        block[1] = False
-        return block
-
-    def give(self, *blocks):
-        for block in blocks:
-            block[1] = True
-        for segment in self.segments:
-            for left, right in list(pairwise(segment))[::-1]:
-                if left[1] and right[1]:
-                    left[0] += right[0]
-                    del segment[[each is right for each in segment].index(True)]
+def reserved(version, ranks, groups, hidden, inner, **asked):
+    """What an attention and a dense FFN of so many heads of 128 make torch reserve over 32,768 tokens."""
+    heads = hidden // ranks
+    spec = model("Llama-3.1-8B-Instruct")
+    mixer = replace(spec.blocks[0].mixer, heads=hidden, kv_heads=max(hidden // groups, 1), head_dim=128)
+    block = replace(spec.blocks[0], mixer=mixer)
+    spec = replace(spec, hidden=hidden * 128, intermediate=inner * 128 * ranks, blocks=(block,) * 3)
+    whole = deployment(version, context=32_768, layout=Layout(ranks), **asked)
+    joined = heads + 2 * max(max(hidden // groups, 1) // ranks, 1)
+    usual = 3 * hidden + joined + heads + 2 * inner + (inner if inner > joined else 0)
+    return reserved_bytes(accountant.run(spec, h100(ranks), whole)), usual * 128 * 32_768 * 2
 
 
 @given(st.integers(1, 16), st.sampled_from((1, 2, 4, 8)), st.sampled_from((1, 4, 8)), st.floats(2.2, 4.0))
-def test_a_dense_layer_reserves_what_the_allocator_would(eighths, ranks, groups, wider):
-    """models/llama.py of 0.6.3: in, normed, joined, attended, projected, gate and up, their product."""
-    tokens, unit, hidden = 32_768, 2 * 32_768 * 128, 8 * eighths
-    heads, inner = hidden // ranks, round(hidden * wider / ranks)
-    allocator = Reserving()
-    flow, joined = hidden * unit, (heads + 2 * max(heads // groups, 1)) * unit
-    allocator.take(flow)
-    states = allocator.take(flow)
-    for _ in range(3):
-        mixed, attended, out = (allocator.take(size) for size in (joined, heads * unit, flow))
-        allocator.give(mixed, attended, states)
-        both, product, down = (allocator.take(size) for size in (2 * inner * unit, inner * unit, flow))
-        allocator.give(both, product, out)
-        states = down
-    block = replace(
-        (spec := model("Llama-3.1-8B-Instruct")).blocks[0],
-        mixer=replace(spec.blocks[0].mixer, heads=heads, kv_heads=max(heads // groups, 1), head_dim=128),
+def test_a_dense_layer_reserves_what_is_alive_at_once(eighths, ranks, groups, wider):
+    """models/llama.py of 0.6.3: in, normed, projected, joined, attended, gate and up; their product fits
+    where queries, keys and values lay, if they were wider."""
+    hidden = 8 * eighths
+    told, usual = reserved("0.6.3", ranks, groups, hidden, round(hidden * wider / ranks))
+    assert told == pytest.approx(usual, rel=0.15)
+
+
+def test_awq_made_eight_products_up_to_0_2_7_and_unpacks_a_matrix_since():
+    """The widest is gate and up; Marlin's kernels, which multiply what is packed, came in 0.5.3."""
+    eight, one, marlin = (
+        reserved(version, 1, 1, 32, 86, quantization="awq")[0] for version in ("0.2.7", "0.3.0", "0.5.4")
     )
-    spec = replace(spec, hidden=hidden * 128, intermediate=inner * 128, blocks=(block,) * 3)
-    run = accountant.run(spec, h100(), deployment("0.6.3", context=tokens))
-    assert reserved_width(run) * tokens * 2 == pytest.approx(allocator.reserved, rel=0.12)
+    assert eight - marlin > 8 * 2 * 86 * 128 * 32_768 * 2
+    assert 0 < one - marlin <= 2 * 86 * 128 * 32 * 128 * 2
 
 
 def test_what_the_second_runner_counts_in_is_no_longer_free_from_027_on():
