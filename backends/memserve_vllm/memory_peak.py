@@ -77,6 +77,8 @@ def profiled(run: Run) -> bool:
     deployment = run.deployment
     if not run.model.towers or deployment.option("skip-mm-profiling") == "true":
         return False
+    if not run.row("vision").get("profiled", True):
+        return False
     since, before = run.row("vision").get("v2_without", (None, None))
     second = since and within(deployment.engine_version, since, before)
     if second and memory_run.runner(run).value == "V2":

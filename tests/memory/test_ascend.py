@@ -68,6 +68,22 @@ def test_a_card_in_use_is_refused_before_anything_loads():
     assert (found.outcome, "free memory at start" in found.reasons[0]) == ("refused", True)
 
 
+def test_up_to_0_14_what_a_process_takes_at_start_counts_and_encoders_do_not():
+    """vllm_ascend worker_v1.py and model_runner_v1.py of 0.9.1 to 0.14.0rc1."""
+    old, new = (
+        accountant.account(model(QWEN), parse("910B2"), replace(deployment(), engine_version=version))
+        for version in ("0.14.0rc1", "0.15.0rc1")
+    )
+    assert (old.non_torch - new.non_torch) / GIB == pytest.approx(0.35, abs=0.01)
+    seen = [
+        accountant.account(
+            model("Qwen2.5-VL-7B-Instruct"), parse("910B2"), replace(deployment(), engine_version=version)
+        ).activation
+        for version in ("0.11.0", "0.13.0")
+    ]
+    assert seen[1] - seen[0] > GIB
+
+
 def test_a_310p_computes_in_float16_and_without_graphs():
     """A start with graphs died in 0.9.2rc1; a bfloat16 checkpoint is not turned into float16."""
     ask = "vllm serve Qwen/Qwen2.5-7B-Instruct --max-model-len 4096"
