@@ -127,6 +127,7 @@ def test_a_pages_python_runs(page: str, stage: Any, standing_in: Any) -> None:
         _python(block, stage.words(block.text), names)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("block", _cases("bash"))
 def test_a_pages_commands_run(block: Any, stage: Any) -> None:
     shims = stage.folder / "bin"
