@@ -18,7 +18,7 @@ from statistics import mean, median
 from typing import TYPE_CHECKING
 
 from memory_peers import PEERS
-from memory_rows import ENGINES, OTHERS, SEEN, Row, config, copy, rows, written
+from memory_rows import CHECKPOINT, ENGINES, OTHERS, SEEN, Row, config, copy, rows, written
 
 from memserve.errors import MemserveError
 from memserve.hardware import parse
@@ -138,6 +138,8 @@ def logs(judged: list[Judged]) -> None:
     for name, seen, least in (("outcome", scored, 95.0), ("refusals and out of memory", stopped, 88.0)):
         share = 100 * mean(one.right for one in seen)
         line(f"{name} ({len(seen)})", f">= {least:.0f} %", f"{share:.1f} %", share >= least)
+        own = 100 * mean(one.right and one.row.id not in CHECKPOINT for one in seen)
+        print(f"    with {', '.join(CHECKPOINT)}, whose config is of its day, counted as wrong: {own:.1f} %")
     for (engine, images), most in KINDS.items():
         seen = [
             one for one in scored if one.row.engine == engine and (images is None or one.images == images)

@@ -36,7 +36,8 @@ SEEN = {
 of a request, which are pages of 784 tokens and so 16 bit."""
 
 CHECKPOINT = {"gt-165": {"num_key_value_heads": 16}}
-"""What a checkpoint's config said when it was started: it was replaced since."""
+"""What a checkpoint's config said when it was started: vLLM's pull 7139 and ollama's issue 6303 of August
+2024 tell of 16 heads before and 8 after."""
 
 
 @dataclass(frozen=True)
