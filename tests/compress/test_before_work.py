@@ -174,6 +174,24 @@ def test_every_command_that_the_planner_prints_is_read_back(tmp_path: Path) -> N
     assert made >= 500
 
 
+def test_the_planner_counts_the_groups_that_are_made() -> None:
+    """128 does not divide every row: a model of 576 gets groups of 64, and fits."""
+    seen = set()
+    for row in [*catalogue.rows()][::5]:
+        spec = memserve.model.load(row.id)
+        for kind in ("gptq", "awq", "w4a16", "nvfp4"):
+            planned, method = to_make(spec, kind, "nvidia"), making.one(kind)
+            assert planned is not None
+            try:
+                group = method.group(spec)
+            except DoesNotFit:
+                continue
+            assert (planned.group_size or method.row["multiple"][0]) == group
+            seen.add(group)
+    assert seen >= {16, 64, 128}
+    assert memserve.plan.best("HuggingFaceTB/SmolLM2-135M-Instruct", "1xV100", quantization="gptq").fits
+
+
 def test_on_ascend_the_maker_s_own_tool_is_named() -> None:
     spec = memserve.model.load("llama-8b")
     made = to_make(spec, "w8a8", "ascend")

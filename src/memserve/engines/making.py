@@ -48,19 +48,21 @@ class Method:
         return bool(self.row.get("prunes"))
 
     def group(self, model: ModelSpec) -> int | None:
-        """Inputs that share a scale: the first of the row's that divides every row; None: none is needed."""
-        wanted = self.row.get("multiple", ())
-        linear = [one for one in model.weights if one.linear and one.part not in _LEFT_ALONE]
-        rows = {one.shape[-1]: one.name for one in linear if not is_left_alone(f"x.{one.name}")}
-        for group in wanted:
-            if all(length % group == 0 for length in rows):
-                return int(group)
-        for length, name in rows.items():
-            if wanted and length % wanted[-1]:
-                raise DoesNotFit(
-                    f"{self.name} needs rows of a multiple of {wanted[-1]}, and {name} has {length}"
-                )
-        return None
+        """Inputs that share a scale; None: none is needed."""
+        return group(self.name, self.row.get("multiple", ()), model)
+
+
+def group(name: str, wanted: Sequence[int], model: ModelSpec) -> int | None:
+    """The first of these sizes that divides every row of the layers that the method touches."""
+    linear = [one for one in model.weights if one.linear and one.part not in _LEFT_ALONE]
+    if not wanted or not any(length % wanted[0] for length in {one.shape[-1] for one in linear}):
+        return next(iter(wanted), None)
+    rows = {one.shape[-1]: one.name for one in linear if not is_left_alone(f"x.{one.name}")}
+    for size in wanted:
+        if all(length % size == 0 for length in rows):
+            return size
+    odd = next(length for length in rows if length % wanted[-1])
+    raise DoesNotFit(f"{name} needs rows of a multiple of {wanted[-1]}, and {rows[odd]} has {odd}")
 
 
 @cache

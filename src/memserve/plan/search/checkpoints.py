@@ -7,10 +7,14 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from memserve.engines import making
+from memserve.errors import DoesNotFit
 from memserve.model.spec import ModelSpec, remembered
 from memserve.plan.candidate import Checkpoint
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
+
     from memserve.model import catalogue
 
 _PLAIN = re.compile(r"[\w./@:+-]+", re.ASCII).fullmatch
@@ -62,7 +66,8 @@ def _rows_of(model: ModelSpec) -> tuple[catalogue.Checkpoint, ...]:
 
 def loaded(model: ModelSpec, checkpoint: Checkpoint) -> ModelSpec:
     """The shapes that are really loaded: a known checkpoint's own, where the catalogue has them."""
-    if checkpoint.id == model.id or checkpoint.make or checkpoint.online:
+    usual = checkpoint.make and checkpoint.group_size is None
+    if checkpoint.id == model.id or checkpoint.online or usual:
         return model
     return remembered(model, checkpoint, lambda: _loaded(model, checkpoint))
 
@@ -71,7 +76,7 @@ def _loaded(model: ModelSpec, checkpoint: Checkpoint) -> ModelSpec:
     from memserve.model import catalogue, load
     from memserve.model.spec import Quantization
 
-    if catalogue.find(checkpoint.id) is not None:
+    if not checkpoint.make and catalogue.find(checkpoint.id) is not None:
         return replace(load(checkpoint.id), pooling=model.pooling)
     own = (checkpoint.group_size, checkpoint.block) == (None, None)
     if own and checkpoint.bits == _usual_bits(checkpoint) and model.quantization is None:
@@ -102,7 +107,18 @@ def to_make(model: ModelSpec, quantization: str, vendor: str) -> Checkpoint | No
     for name, word in words.items():
         make = make.replace(name, word if _PLAIN(word) else _quoted(word))
     place = f"{folder}/{short}-{quantization}.gguf" if level else folder
-    return Checkpoint(place, quantization, f"to be made first: {row['source']}", make=make)
+    made = f"to be made first: {row['source']}"
+    return Checkpoint(place, quantization, made, make=make, group_size=_group(quantization, row, model))
+
+
+def _group(quantization: str, row: Mapping[str, Any], model: ModelSpec) -> int | None:
+    """Where the usual one does not divide; what no size divides is refused by the engines' rules."""
+    sizes = row.get("multiple", ())
+    try:
+        found = making.group(quantization, sizes, model)
+    except DoesNotFit:
+        return None
+    return None if found in sizes[:1] else found
 
 
 def _quoted(word: str) -> str:
