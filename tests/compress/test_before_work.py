@@ -158,7 +158,7 @@ def test_every_command_that_the_planner_prints_is_read_back(tmp_path: Path) -> N
     """Its checks pass, or say why, before any work."""
     made = 0
     kinds = [method.name for method in making.quantizations()]
-    for row in [*catalogue.rows()][::3]:
+    for row in [*catalogue.rows()][::12]:
         spec = memserve.model.load(row.id)
         for kind in kinds:
             checkpoint = to_make(spec, kind, "nvidia")

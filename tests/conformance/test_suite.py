@@ -110,6 +110,7 @@ def pytest_collection_modifyitems(items):
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("conftest", "done_to_them"), [(TAKES_OUT, "taken out"), (EXCUSES, "excused")])
 def test_no_conftest_takes_a_test_out_or_excuses_it(tmp_path: Path, conftest: str, done_to_them: str) -> None:
     (tmp_path / "conftest.py").write_text(conftest)
@@ -125,6 +126,7 @@ def pytest_runtest_setup(item):
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("ending", "complete"), [("ValueError", True), ("KeyboardInterrupt", False)])
 def test_the_report_is_written_however_the_run_ends(tmp_path: Path, ending: str, complete: bool) -> None:
     (tmp_path / "ends.py").write_text(FAILS.replace("ENDING", ending))

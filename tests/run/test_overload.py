@@ -16,6 +16,7 @@ def prompts(count):
     return [f"p{number}" for number in range(count)]
 
 
+SLOW = pytest.mark.slow
 FOUND = 8
 """Requests asked twice where even the first four in flight are more than one slot answers in time."""
 
@@ -28,7 +29,7 @@ def goodput(server, results, ideal, found=0):
 
 
 @pytest.mark.parametrize("finishes", [True, False])
-@pytest.mark.parametrize("slots", [4, 16, 64, 256])
+@pytest.mark.parametrize("slots", [4, pytest.param(16, marks=SLOW), pytest.param(64, marks=SLOW), 256])
 def test_goodput_of_a_server_with_so_many_slots(slots, finishes):
     server, count = Server(slots, 1.0, finishes=finishes), 44 * slots
     results, _ = run(server, prompts(count), timeout=20)
@@ -106,7 +107,14 @@ HINTS = {
 
 
 @pytest.mark.parametrize("hint", HINTS)
-@pytest.mark.parametrize(("a_second", "at_once", "count"), [(10, 10, 900), (5, 25, 600), (50, 50, 3000)])
+@pytest.mark.parametrize(
+    ("a_second", "at_once", "count"),
+    [
+        (10, 10, 900),
+        (5, 25, 600),
+        pytest.param(50, 50, 3000, marks=SLOW),
+    ],
+)
 def test_a_rate_that_refuses_what_exceeds_it_is_found_and_kept_to(a_second, at_once, count, hint):
     server = Server(seconds=0.5, refuse=Bucket(a_second, at_once, HINTS[hint]))
     results, _ = run(server, prompts(count))

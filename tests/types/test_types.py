@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slow
 HERE = Path(__file__).parent
 FILES = [str(HERE / "right.py"), str(HERE / "wrong.py")]
 NUMBERED = re.compile(r"#\s*(\d+)$")
