@@ -1,5 +1,6 @@
 """memserve models [--gpus SPEC]: the models that fit a machine, the best first, or all that are known."""
 
+import sys
 from collections.abc import Sequence
 
 from memserve import cli
@@ -36,7 +37,14 @@ def _run(words: Sequence[str] | None) -> int:
     options = parser().read(words)
     if options.refresh:
         return _refreshed(tuple(options.refresh), options.json)
-    return show(models(options.gpus, task=options.task, **asked(options)), options)
+    return show(models(options.gpus, task=options.task, report=_report, **asked(options)), options)
+
+
+def _report(done: int, of: int) -> None:
+    """How far the search is, in one line that a terminal writes over; seconds pass before there is more."""
+    if sys.stderr.isatty():
+        line = "\r\033[K" if done + 1 == of else f"\r{done} of {of} models"
+        print(line, end="", file=sys.stderr, flush=True)
 
 
 def _refreshed(names: tuple[str, ...], as_json: bool) -> int:

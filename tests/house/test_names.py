@@ -30,6 +30,7 @@ DOCUMENTATION = frozenset({"note", "notes", "source", "sources", "says", "printe
 PACKAGES = "packages of others that importing memserve must not load, by the names that the contract has"
 PROVIDERS = "prices are what a provider asks, by the provider's name"
 MAKER = "a maker of cards is called as its backend is; only tables and readers of drivers know makers"
+IDS = "a model is called by its id on the hub, with its maker's name"
 HEAVY = ("vllm", "sglang", "lmdeploy", "openai")
 PROVIDERS_NAMED = ("maas", "pangu", "anthropic", "openai", "gemini", "bedrock")
 ALLOWED = {
@@ -50,6 +51,8 @@ ALLOWED = {
             "serve/diagnoses.json",
         )
     },
+    "model/data/quality.json: hf": IDS,
+    "model/data/quality.json: openai": IDS,
     "model/stored/quantization.py: ascend": "a config.json's own word for a format",
 }
 """FILE: NAME -> why it must stand there."""

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import io
 import json
 
 import pytest
 
 import memserve
-from memserve import plan
+from memserve import files, model, plan
 from memserve.errors import DoesNotFit, InvalidInput, UnknownName
+from memserve.model import catalogue
+from memserve.models import _report
 from memserve.plan.__main__ import main
+from memserve.plan.candidate import weight_loss
+from memserve.plan.page import text
+from memserve.plan.tasks.models import FOUR_BITS, quality
 from memserve.plan.tasks.options import ASKED, parser
 
 
@@ -74,6 +80,57 @@ def test_models_are_a_value() -> None:
     found = plan.models("1xL4", task="embed", context=512)
     assert found.fits and found.plans[0].fits and "embed" in json.dumps(found.to_dict())
     assert {one.model.id for one in found.plans} == {spec.id for spec in found.specs}
+
+
+def test_published_figures_are_of_models_that_are_known() -> None:
+    table = json.loads(files.beside(model.__file__, "data/quality.json"))
+    specs = {name: model.load(name) for name in table["models"]}
+    assert set(specs) <= {row.id for row in catalogue.rows()}
+    assert {key for _, key in table["models"].values()} == set(table["sources"])
+    assert [one for one, _ in table["sources"].values() if one not in table["benchmarks"]] == []
+    kinds = [(spec.embeds, quality(name)) for name, spec in specs.items()]
+    assert [told for embeds, told in kinds if told and embeds != told.benchmark.startswith("MTEB")] == []
+    assert sum(told is not None and told.benchmark == "MMLU-Pro" for _, told in kinds) >= 120
+    assert sum(embeds for embeds, _ in kinds) >= 30
+
+
+@pytest.mark.parametrize(("gpus", "task"), [("1xRTX4090", "embed"), ("1xT4", "generate")])
+def test_the_best_model_has_the_highest_published_figure(gpus: str, task: str) -> None:
+    done: list[tuple[int, int]] = []
+    found = plan.models(gpus, task=task, report=lambda *far: done.append(far))
+    assert [far for far, _ in done] == list(range(done[0][1]))
+    told = [row["quality"] for row in found.to_dict()["models"]]
+    assert any(told) and not all(told)
+    order = json.loads(files.beside(model.__file__, "data/quality.json"))["benchmarks"]
+    rows = [
+        (
+            one.checkpoint.bits < 4 or weight_loss(one.checkpoint) > FOUR_BITS,
+            order.index(row["benchmark"]) if row else len(order),
+            -row["value"] if row else -one.model.parameters,
+        )
+        for row, one in zip(told, found.plans, strict=True)
+    ]
+    assert rows == sorted(rows), "by figures of one benchmark; then without; below 4 bits last"
+    shown = text(found.sections())
+    assert all(f"{row['value']:g} {row['benchmark']}" in shown for row in told if row)
+    assert all(row["source"] in shown for row in told if row)
+
+
+def test_a_terminal_says_how_far_the_search_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    for stream in (io.StringIO(), Terminal()):
+        monkeypatch.setattr("sys.stderr", stream)
+        for done in range(3):
+            _report(done, 3)
+        lines = "\r0 of 3 models\r1 of 3 models\r\033[K"
+        assert stream.getvalue() == (lines if stream.isatty() else "")
+
+
+def test_a_fine_tune_has_no_figure_of_its_base() -> None:
+    assert quality("Qwen/Qwen2.5-7B-Instruct") and quality("unsloth/Qwen2.5-7B-Instruct-bnb-4bit") is None
 
 
 @pytest.mark.parametrize(

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from functools import cache
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+from memserve import files, model
 from memserve.hardware.machine import Machine
 from memserve.model.spec import ModelSpec
 from memserve.plan.answer import Maker, smaller
@@ -26,13 +28,42 @@ LEAST_BYTES = 0.25
 FOUR_BITS = 36
 """The loss of the worst 4-bit weights (losses.json)."""
 RANKED_BY = {
-    "quality": "total parameters, the largest first, and weights below 4 bits last: a rule of thumb, for no"
-    " published quality is in the catalogue; newer models are better than older ones of their size",
+    "quality": "published quality, the highest first; figures of one benchmark are compared with each other"
+    " alone: MMLU-Pro, then MMLU-Pro by likelihood, then MTEB; models without a figure follow by total"
+    " parameters, a rule of thumb, and weights below 4 bits come after all others",
     "throughput": "predicted output tokens a second of the whole machine",
     "latency": "predicted time per output token",
     "cost": "predicted dollars per million output tokens",
 }
 """What `best first` means for each objective."""
+
+
+class Quality(NamedTuple):
+    """A figure that was published of a model, in percent."""
+
+    benchmark: str
+    value: float
+    source: str
+
+
+class _Published(NamedTuple):
+    """The table of published figures."""
+
+    benchmarks: list[str]
+    sources: dict[str, tuple[str, str]]
+    models: dict[str, tuple[float, str]]
+
+
+@cache
+def _published() -> _Published:
+    found = files.table(model.__file__, "data/quality.json")
+    return _Published(found["benchmarks"], found["sources"], found["models"])
+
+
+def quality(name: str) -> Quality | None:
+    """What was published of this very model; a fine-tune has nothing from what it was made of."""
+    known, table = _published().models.get(name), _published()
+    return Quality(table.sources[known[1]][0], known[0], table.sources[known[1]][1]) if known else None
 
 
 @dataclass(frozen=True, repr=False)
@@ -58,7 +89,7 @@ class Models(Shown):
             "ranked_by": self.ranked_by,
             "models": [
                 {"model": {**model_object(spec), "task": task_of(spec), "max_context": spec.max_context},
-                 "plan": plan}
+                 "quality": found._asdict() if (found := quality(spec.id)) else None, "plan": plan}
                 for spec, plan in zip(self.specs, plans, strict=True)
             ],
         }  # fmt: skip
@@ -80,14 +111,22 @@ class Models(Shown):
         least = f"; models made for fewer than {self.context} tokens are left out" if self.context else ""
         yield Section(lines=(f"ranked by {self.ranked_by}{least}",), bullets=False)
         rows = tuple(
-            (plan.model.id, _billions(plan.model.parameters), *plan_row(plan)) for plan in self.plans
+            (plan.model.id, _billions(plan.model.parameters), *_told(plan.model.id), *plan_row(plan))
+            for plan in self.plans
         )
-        yield Section(header=("model", "parameters", *PLANS), rows=rows)
+        yield Section(header=("model", "parameters", "quality", "source", *PLANS), rows=rows)
+        named = {row[3] for row in rows}
+        told = (f"{key}: {source}" for key, (_, source) in _published().sources.items() if key in named)
+        yield Section("sources of quality", lines=tuple(told))
 
 
 def models(gpus: str | Machine | None = None, *, task: str | None = None,
+           report: Callable[[int, int], None] = lambda _done, _all: None,
            **options: Unpack[PlanOptions]) -> Models:  # fmt: skip
-    """The models that a machine holds, the best first; without a machine, every model that is known."""
+    """The models that a machine holds, the best first; without a machine, every model that is known.
+
+    `report` is told how many of how many models are done.
+    """
     from memserve.plan.library import machine_of
 
     if task is not None:
@@ -98,7 +137,10 @@ def models(gpus: str | Machine | None = None, *, task: str | None = None,
         return Models(None, tuple(specs), (), "name")
     machine = machine_of(gpus)
     machine = replace(machine, card=smaller(machine.card, query.headroom))
-    plans = [plan for spec in specs if (plan := plan_of(spec, machine, query)) is not None]
+    plans: list[Plan] = []
+    for done, spec in enumerate(specs):
+        report(done, len(specs))
+        plans += filter(None, (plan_of(spec, machine, query),))
     plans.sort(key=_key(query.objective))
     least = None if task == "embed" else query.context or DEFAULT_CONTEXT
     found = tuple(plan.model for plan in plans)
@@ -137,7 +179,9 @@ def _key(objective: str) -> Any:
     def size(plan: Plan) -> tuple[Any, ...]:
         loss = weight_loss(plan.checkpoint)
         small = loss > FOUR_BITS or plan.checkpoint.bits < 4
-        return small, -plan.model.parameters, loss, plan.model.id
+        found, order = quality(plan.model.id), _published().benchmarks
+        figure = (order.index(found.benchmark), -found.value) if found else (len(order), 0.0)
+        return small, *figure, -plan.model.parameters, loss, plan.model.id
 
     def figure(plan: Plan) -> tuple[Any, ...]:
         speed, cost = plan.speed or {}, plan.cost or {}
@@ -155,6 +199,12 @@ def _key(objective: str) -> Any:
 def _known(spec: ModelSpec) -> tuple[str, ...]:
     context = "-" if spec.max_context is None else str(spec.max_context)
     return spec.id, task_of(spec), _billions(spec.parameters), _billions(spec.active_parameters), context
+
+
+def _told(name: str) -> tuple[str, str]:
+    """A figure with its benchmark, and the key of its source."""
+    found = quality(name)
+    return (f"{found.value:g} {found.benchmark}", _published().models[name][1]) if found else ("-", "-")
 
 
 def _billions(number: int) -> str:
