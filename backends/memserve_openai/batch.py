@@ -2,7 +2,7 @@
 
 import json
 import secrets
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any
 
 from memserve.errors import BadRequest, MemserveError, Unsupported
@@ -30,15 +30,8 @@ class Batches:
 
     async def submit_batch(self, name: str, requests: Mapping[str, Request]) -> str:
         """Upload the lines and create the batch; its id."""
-        routes = {_route(self._engine.write(request, stream=False).url) for request in requests.values()}
-        if len(routes) != 1:
-            raise Unsupported("openai", "a batch of chat and of raw prompts")
-        about = {"method": "POST", "url": (route := routes.pop())}
-        lines = [
-            encode({"custom_id": own, **about, "body": body_of(self._engine, request)})
-            for own, request in requests.items()
-        ]
-        uploaded = await self._post("files", *_form(b"\n".join(lines) + b"\n"), retried=True)
+        route, lines = self.written(requests)
+        uploaded = await self._post("files", *_form(lines), retried=True)
         wanted = {"input_file_id": uploaded["id"], "endpoint": route, "completion_window": "24h",
                   "metadata": {_MARK: name}}  # fmt: skip
         created = await self._post("batches", encode(wanted), {"Idempotency-Key": name}, retried=False)
@@ -72,11 +65,24 @@ class Batches:
         answers: dict[str, Completion | MemserveError] = {}
         for file in filter(None, (found.get("output_file_id"), found.get("error_file_id"))):
             call = self._client.call(self._client.address.url(f"files/{file}/content"), None, method="GET")
-            answers.update(self._read(await self._client.fetch(call, rows), requests))
+            answers.update(self.read(await self._client.fetch(call, rows), requests))
         return answers
 
-    def _read(self, lines: list[dict[str, Any]], requests: Mapping[str, Request],
-              ) -> Iterator[tuple[str, Completion | MemserveError]]:  # fmt: skip
+    def written(self, requests: Mapping[str, Request]) -> tuple[str, bytes]:
+        """The route of these requests, and their lines."""
+        routes = {_route(self._engine.write(request, stream=False).url) for request in requests.values()}
+        if len(routes) != 1:
+            raise Unsupported("openai", "a batch of chat and of raw prompts")
+        about = {"method": "POST", "url": (route := routes.pop())}
+        lines = [
+            encode({"custom_id": own, **about, "body": body_of(self._engine, request)})
+            for own, request in requests.items()
+        ]
+        return route, b"\n".join(lines) + b"\n"
+
+    def read(self, lines: Iterable[Mapping[str, Any]], requests: Mapping[str, Request],
+             ) -> Iterator[tuple[str, Completion | MemserveError]]:  # fmt: skip
+        """What lines of answers and of errors say of these requests."""
         for line in lines:
             own, response = str(line.get("custom_id")), line.get("response") or {}
             if own not in requests:
@@ -86,7 +92,9 @@ class Batches:
             if status == 200:
                 yield own, answer_of(self._engine, requests[own], json.dumps(said))
             else:
-                yield own, error_of(self._client, status, said or {"error": line.get("error")})
+                error: Any = line.get("error")  # vLLM puts what its server would have answered there
+                whole = isinstance(error, dict) and "error" in error
+                yield own, error_of(self._client, status, said or (error if whole else {"error": error}))
 
     async def _get(self, path: str) -> dict[str, Any]:
         call = self._client.call(self._client.address.url(path), None, method="GET")

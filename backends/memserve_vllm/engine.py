@@ -21,14 +21,19 @@ capabilities = Capabilities(
 
 
 def open_engine(model: str | None = None, *, task: Task = "generate", server: bool = False,
-                **options: Any) -> Any:  # fmt: skip
+                batch: bool = False, **options: Any) -> Any:  # fmt: skip
     """An engine for one task; options are vLLM's own engine arguments, as keywords or strings.
 
     `server=True` starts `vllm serve` as a process of its own and drives it over HTTP; `python=` names the
-    interpreter of another environment for it.
+    interpreter of another environment for it. `batch=True` opens it for a run with `batch`, which
+    `vllm run-batch` answers.
     """
     if model is None:
         raise InvalidInput("backend 'vllm' needs a model: a folder or a hub id")
+    if batch and task == "generate":
+        from memserve_vllm.batch import BatchOnly
+
+        return BatchOnly(str(model), options)
     if server:
         return serve(str(model), task, options)
     need("vllm", "vllm")
@@ -46,19 +51,26 @@ def open_engine(model: str | None = None, *, task: Task = "generate", server: bo
 def serve(model: str, task: Task, options: Mapping[str, Any], *, backend: str = "vllm",
           env: Mapping[str, str] | None = None) -> Any:  # fmt: skip
     """Start `vllm serve` with engine arguments as flags, and drive it over HTTP."""
-    from memserve.serve.served import apart, open_served
+    from memserve.serve.served import open_served
+
+    how, own, name = started(model, options)
+    how["env"] = {**(env or {}), **how.get("env", {})}
+    if task == "embed":
+        own = {"runner": "pooling", "convert": "embed", **own}
+    return open_served(["vllm", "serve", model, *flags(own)], name, task, backend, **how)
+
+
+def started(model: str, options: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any], str]:
+    """How its process is started, its engine arguments, and the name to ask for."""
+    from memserve.serve.served import apart
     from memserve_vllm import starting
 
     how, own = apart(options)
-    how["env"] = {**(env or {}), **how.get("env", {})}
     adapted = own.pop("adapter", None)
-    if adapted:
-        own = {**starting.limits(str(adapted)), **own, "lora_modules": f"{starting.NAME}={adapted}"}
-    if task == "embed":
-        own = {"runner": "pooling", "convert": "embed", **own}
-    return open_served(
-        ["vllm", "serve", model, *flags(own)], starting.NAME if adapted else model, task, backend, **how
-    )
+    if not adapted:
+        return how, own, model
+    own = {**starting.limits(str(adapted)), **own, "lora_modules": f"{starting.NAME}={adapted}"}
+    return how, own, starting.NAME
 
 
 def flags(options: Mapping[str, Any]) -> list[str]:

@@ -127,9 +127,10 @@ class Package(Plannable):
         `env` is given to its server; in this process it fills in what is not set.
         """
         served = self.served if server is None else str(server).lower() in ("true", "1", "yes")
-        if served and env:
+        apart = served or bool(options.get("batch"))  # in a process of its own
+        if apart and env:
             options["env"] = env
-        for name, text in ({} if served else env or {}).items():
+        for name, text in ({} if apart else env or {}).items():
             os.environ.setdefault(name, text)
         if served or server is not None:
             options["server"] = served

@@ -223,6 +223,15 @@ class BatchService(Protocol):
 
 
 @runtime_checkable
+class SupportsBatchDone(Protocol):
+    """A batch service that keeps something of a batch on this machine."""
+
+    def batch_done(self, identity: str) -> None:
+        """Its answers are written down: what was kept may go."""
+        ...
+
+
+@runtime_checkable
 class SupportsBatches(Protocol):
     """An engine whose provider has a batch service."""
 

@@ -17,7 +17,7 @@ from typing import Any
 from memserve.errors import MemserveError, Overloaded, RemoteError, Throttled
 from memserve.files import parsed
 from memserve.http.transport import Refused
-from memserve.protocol import BatchService, Request
+from memserve.protocol import BatchService, Request, SupportsBatchDone
 from memserve.run import ask
 from memserve.run.limits.budget import Estimate, Spending
 from memserve.run.requests import Item, chosen
@@ -146,7 +146,7 @@ class BatchLoop:
             self.error = broken
         waiting = len(self._ledger.batches)
         if waiting and (self._stopping or self.error):
-            _log.warning("%d batches are with the provider: run again to fetch their answers", waiting)
+            _log.warning("%d batches were handed over: run again to fetch their answers", waiting)
 
     def _sorted(self, items: Iterator[Item]) -> list[Item]:
         """The items that no batch holds; the others are given back to theirs."""
@@ -272,6 +272,8 @@ class BatchLoop:
         settled = [self._settle(batch, name, answers.get(name)) for name in list(batch.items)]
         again = [item for item in settled if item is not None]
         self._results.sync()
+        if isinstance(self._service, SupportsBatchDone):
+            self._service.batch_done(batch.id)
         self._ledger.done(batch)
         return again
 

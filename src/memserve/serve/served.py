@@ -1,18 +1,21 @@
 """An engine in a server process of its own, behind the same protocol as one in this process."""
 
+import secrets
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from importlib.util import find_spec
+from pathlib import Path
 from shutil import which
 from typing import Any
 
 from memserve import registry
 from memserve.engines import installed
+from memserve.engines.backend import server_of
 from memserve.errors import BackendMissing
 from memserve.missing import install_line
 from memserve.protocol import Capabilities, Completion, Request, SupportsAsyncClose, SupportsClose, Task
-from memserve.serve.server import Server, start
+from memserve.serve.server import LOOPBACK, Process, Server, run_by, start, surroundings
 
 _SWITCH = {"true": True, "false": False}
 _OPTIONAL = (
@@ -80,6 +83,30 @@ def open_served(command: Sequence[str], model: str, task: Task, backend: str, *,
         server.stop()
         raise
     return Served(server, engine, backend)
+
+
+class Errand:
+    """A program of an engine that ends by itself, in the environment that its server has."""
+
+    def __init__(self, command: Sequence[str], backend: str, log: Path, *, python: str | None = None,
+                 env: Mapping[str, str] | None = None) -> None:  # fmt: skip
+        facts = server_of(installed.named(backend))
+        assert facts is not None
+        program = facts.program
+        python = python or _interpreter([*program.starts[0]], backend)
+        words = run_by(command, program, python)
+        self._process = Process(words, surroundings(backend, command, env), log)
+        self._told = Server(self._process, backend, program, (LOOPBACK, 0), secrets.token_hex())
+
+    def running(self) -> bool:
+        """False once it has ended well; raises in plain words where it died."""
+        if self._process.exit_code != 0:
+            self._told.check()
+        return self._process.exit_code is None
+
+    def stop(self) -> None:
+        """End it and its children; twice is once."""
+        self._process.stop()
 
 
 def _interpreter(command: Sequence[str], backend: str) -> str | None:

@@ -318,13 +318,11 @@ def start(command: Sequence[str], *, env: Mapping[str, str] | None = None, host:
                            hint="leave --host out, and put a proxy that asks for one before it")  # fmt: skip
     where, secret = _port(near, host, port), key or secrets.token_urlsafe(32)
     log = log or _new_log(backend)
-    words = [*program.listening(_run_by(command, program, python), host, where),
+    words = [*program.listening(run_by(command, program, python), host, where),
              *_key_words(program, command, secret, log.parent)]  # fmt: skip
-    facts = server_of(installed.named(backend))
-    world = {
-        **inherited(facts.inherits if facts else (), downloads=fetches(command), also=inherit), **(env or {}),
-        **({program.key_env: secret} if program.key_env else {}),
-    }  # fmt: skip
+    world = surroundings(backend, command, env, inherit)
+    if program.key_env:
+        world[program.key_env] = secret
     with held(host, where):
         server = Server(Process(words, world, log), backend, program, (near, where), secret, advise)
         try:
@@ -375,7 +373,16 @@ def private(path: Path, text: str) -> None:
         file.write(text.encode())
 
 
-def _run_by(command: Sequence[str], program: Program, python: str | None) -> list[str]:
+def surroundings(backend: str, command: Sequence[str], env: Mapping[str, str] | None = None,
+                 inherit: Collection[str] = ()) -> dict[str, str]:  # fmt: skip
+    """The variables that an engine gets: those of ours that it needs, and those of `env`."""
+    facts = server_of(installed.named(backend))
+    ours = inherited(facts.inherits if facts else (), downloads=fetches(command), also=inherit)
+    return {**ours, **(env or {})}
+
+
+def run_by(command: Sequence[str], program: Program, python: str | None) -> list[str]:
+    """The command, by that interpreter."""
     if python is None:
         return list(command)
     if command[0] == "python":
