@@ -3,7 +3,7 @@
 import re
 
 from memserve.engines.deployment import Deployment
-from memserve.engines.install import UNSTATED, install_line, requirements, visible_cards, words
+from memserve.engines.install import UNBOUNDED, UNSTATED, install_line, requirements, visible_cards, words
 from memserve.engines.launch import Launch
 from memserve.errors import InvalidInput
 from memserve.hardware.machine import Machine
@@ -67,9 +67,7 @@ class LlamacppLauncher:
 
         said = backend.words(command)
         if said is None:
-            if command[0] == "ollama":
-                raise InvalidInput(OLLAMA, hint="check what it runs: llama-server -m FILE.gguf -c N -ngl N")
-            return None
+            return of_ollama(command) if command[0] == "ollama" else None
         file, repository = said.text("model") or said.text("hf-file") or "", said.text("hf-model-repo-id")
         if not repository and not file:
             raise InvalidInput("the command names no model", hint="write llama-server --model FILE.gguf")
@@ -80,6 +78,26 @@ class LlamacppLauncher:
             context=(said.integer("n-ctx") or 0) // said.count("parallel") or UNSTATED,
             options=said.given(),
         )  # fmt: skip
+
+
+def of_ollama(command: tuple[str, ...]) -> tuple[str, Deployment]:
+    """`ollama run FAMILY:SIZE-LEVEL`, all on the card; in Q4_K_M where no level is said."""
+    words = [word for word in command[1:] if not word.startswith("-")]
+    pulled = re.fullmatch(r"(hf\.co/|huggingface\.co/|library/)?([\w./-]+):([\w.-]+)", " ".join(words[1:2]))
+    if pulled is None or words[0] not in ("run", "pull") or pulled[3] == "latest":
+        raise InvalidInput(
+            OLLAMA, hint="name a size, as llama3.1:8b, or check llama-server -m FILE.gguf -c N"
+        )
+    family, tag = pulled[2], pulled[3].lower().replace("fp16", "f16").replace("-qat", "-q4_0")
+    said = LEVEL.search(tag)
+    size = (tag[: said.start()] if said else tag).removesuffix("-text")
+    level = quantization(tag) if said else "gguf-mxfp4" if family == "gpt-oss" else "gguf-q4_k_m"
+    named = (
+        f"{family}:{pulled[3]}" if "/" in family else f"{family}-{size}-{level[5:]}.gguf".replace("--", "-")
+    )
+    return named, Deployment(
+        backend="llamacpp", engine_version="", dtype="float16", quantization=level, context=UNBOUNDED,
+    )  # fmt: skip
 
 
 def quantization(written: str) -> str:

@@ -120,3 +120,15 @@ def test_a_remark_in_brackets_is_no_second_card():
 def test_counts_without_a_sign(spec: str, cards: int, name: str) -> None:
     found = parse(spec)
     assert (found.cards, found.card.name) == (cards, name)
+
+
+@pytest.mark.parametrize(("name", "devices"), [
+    ("Atlas 300I Duo", 2), ("MI250X-128GB", 2), ("MI250X", 1), ("K80", 1), ("910C", 1), ("M2", 1),
+    ("M3-Max", 1),
+])  # fmt: skip
+@pytest.mark.parametrize("count", [1, 4])
+def test_a_name_that_leaves_something_open_says_what_is_taken(name: str, devices: int, count: int) -> None:
+    machine = parse(f"{count}x{name}")
+    assert machine.cards == count * devices
+    assert f"{machine.card.nominal_gb:.0f} GB" in " ".join(machine.notes)
+    assert not parse(f"{count}x310P").notes

@@ -109,6 +109,36 @@ def test_what_no_release_has_is_malformed(command: str, said: str) -> None:
         memserve.plan.check(command, "1xH100")
 
 
+@pytest.mark.parametrize(("named", "model", "level"), [
+    ("llama3.1:70b-instruct-q4_K_M", "llama-3.1-70b", "gguf-q4_k_m"),
+    ("llama3.1:8b", "llama-8b", "gguf-q4_k_m"),
+    ("qwen2.5:7b-instruct-q8_0", "qwen2.5-7b", "gguf-q8_0"),
+    ("gemma3:27b-it-qat", "gemma-3-27b", "gguf-q4_0"),
+    ("llama3.1:8b-instruct-fp16", "llama-8b", "gguf-f16"), ("gpt-oss:20b", "gpt-oss-20b", "gguf-mxfp4"),
+    ("deepseek-r1:14b", "qwen2.5-14b", "gguf-q4_k_m"),
+    ("hf.co/bartowski/Meta-Llama-3.1-8B-Instruct-GGUF:IQ4_XS", "llama-8b", "gguf-iq4_xs"),
+])  # fmt: skip
+@pytest.mark.parametrize("verb", ["ollama run", "ollama pull", "docker run --gpus=all ollama/ollama run"])
+def test_an_ollama_command_with_a_tag_says_model_and_level(
+    verb: str, named: str, model: str, level: str
+) -> None:
+    plan = memserve.plan.check(f"{verb} {named}", "1xH100")
+    assert (plan.backend, plan.quantization) == ("llamacpp", level)
+    assert plan.model.parameters == memserve.plan.best(model, "8xH100").model.parameters
+    assert plan.command == memserve.plan.check(plan.command, "1xH100").command
+
+
+@pytest.mark.parametrize(
+    "level", ["IQ4_XS", "IQ3_M", "IQ2_XXS", "UD-Q4_K_XL", "Q6_K_L", "Q5_K_S", "BF16", "Q8_0"]
+)
+def test_a_gguf_file_is_read_by_name_at_every_level(level: str) -> None:
+    file = memserve.plan.best(f"Qwen3-8B-{level}.gguf", "1xH100")
+    repository = memserve.plan.best(f"unsloth/Qwen3-8B-GGUF:{level}", "1xH100")
+    assert file.quantization == repository.quantization
+    assert file.quantization.split("-")[1][:3] in level.lower()
+    assert file.memory_gib_per_card["weights"] == repository.memory_gib_per_card["weights"]  # type: ignore[index]
+
+
 @pytest.mark.parametrize(
     ("flag", "version", "said"),
     [

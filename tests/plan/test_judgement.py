@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import memserve
-from memserve.errors import DoesNotFit
+from memserve.errors import DoesNotFit, UnknownName
 
 
 def missed(model: str, gpus: str, **wishes: object) -> memserve.plan.Plan:
@@ -118,10 +118,12 @@ MODELS = ["THUDM/glm-4-9b-chat", "moonshotai/Kimi-K2-Thinking", "MiniMaxAI/MiniM
 
 @pytest.mark.parametrize("model", MODELS)
 def test_code_of_a_repository_is_never_run_unasked(model: str) -> None:
-    """Also not for the classes that the engine has itself."""
+    """With consent for a tokenizer alone, where the engine has the model's class itself."""
     for consent in (None, True):
         plan = memserve.plan.best(model, "8xB200", trust_remote_code=consent)
-        assert "--trust-remote-code" not in plan.command
+        needed = plan.model.tokenizer_code
+        assert ("--trust-remote-code" in plan.command) == (needed and consent is True)
+        assert any("code from the model's repository" in said for said in plan.reasons) == needed
 
 
 @pytest.mark.parametrize("backend", ["vllm", "sglang", "hf"])
@@ -138,6 +140,29 @@ def test_a_plan_that_needs_a_repositorys_code_says_so(tmp_path: Path, backend: s
         needed = name.startswith("Nobody")
         assert ("--trust-remote-code" in plan.command) == (needed and consent is True)
         assert any("code from the model's repository" in said for said in plan.reasons) == needed
+
+
+@pytest.mark.parametrize(
+    "mapped", [{"AutoTokenizer": ["own.Slow", "own.Fast"]}, ["own.Slow", None], {}, None]
+)
+def test_a_folder_says_whether_its_tokenizer_is_code(tmp_path: Path, mapped: object) -> None:
+    config = {
+        "architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": 1024,
+        "vocab_size": 32000, "intermediate_size": 4096, "num_hidden_layers": 16, "num_attention_heads": 16,
+    }  # fmt: skip
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"auto_map": mapped}))
+    assert memserve.plan.best(tmp_path, "1xL4").model.tokenizer_code == bool(mapped)
+
+
+@pytest.mark.parametrize("model", ["gte-qwen2-7b", "internlm2-chat-7b"])
+def test_a_tokenizer_of_a_repository_is_told_but_not_for_a_gguf_file(model: str) -> None:
+    told = "the right tokenizer needs code from the model's repository"
+    assert told in " ".join(memserve.plan.best(model, "16xB200", backend="vllm").reasons)
+    level = {"backend": "llamacpp", "quantization": "gguf-q8_0", "trust_remote_code": True}
+    plan = memserve.plan.best(model, "16xB200", **level)
+    assert told not in " ".join(plan.reasons)
+    assert "--trust-remote-code" not in plan.command
 
 
 @pytest.mark.parametrize(("gpus", "release"), [("cpu", "7.6.0"), ("1xMI300X", "7.6.0"), ("1xT4", "7.7.0")])
@@ -193,3 +218,27 @@ def test_several_nodes_are_used_before_one_is_squeezed() -> None:
     assert memserve.plan.best("Qwen/Qwen3-235B-A22B", "2x8xH100").pipeline_parallel == 1
     small = memserve.plan.best("llama-70b", "4x4xL4", quantization="none")
     assert (small.tensor_parallel, small.pipeline_parallel) == (4, 4)
+
+
+@pytest.mark.parametrize(("word", "near"), [
+    ("q4", "gguf-q4_k_m"), ("4bit", "awq"), ("4-bit", "awq"), ("int4", "gptq"), ("w4", "awq"),
+    ("exl2", "nf4"), ("q8", "gguf-q8_0"), ("8bit", "fp8"), ("iq4_xs", "gguf-q4_k_m"), ("q3", "gguf-q3_k_m"),
+])  # fmt: skip
+def test_a_number_of_bits_is_answered_with_formats_of_so_many(word: str, near: str) -> None:
+    with pytest.raises(UnknownName, match="did you mean") as caught:
+        memserve.plan.best("llama-8b", "1xL4", quantization=word)
+    assert near in caught.value.suggestions
+    assert all(
+        memserve.plan.best("llama-8b", "1xL4", quantization=one).fits for one in caught.value.suggestions
+    )
+
+
+@pytest.mark.parametrize(
+    ("gpus", "first"), [("1xP40", "llamacpp"), ("1xM2-Max", "llamacpp"), ("8x910A", "hf")]
+)
+def test_of_last_resorts_eight_bits_twice_as_fast_go_before_sixteen(gpus: str, first: str) -> None:
+    plan = memserve.plan.best("llama-8b", gpus)
+    whole = memserve.plan.best("llama-8b", gpus, backend="hf", quantization="none")
+    assert plan.backend == first
+    assert (plan.speed["output_tokens_per_s"]["likely"]  # type: ignore[index]
+            >= whole.speed["output_tokens_per_s"]["likely"])  # type: ignore[index]  # fmt: skip

@@ -108,6 +108,17 @@ def _respelled(name: str) -> str:
     return next((one for one in meant if one in _index()), bare)
 
 
+def dies(name: str) -> int:
+    """Devices of the board of that name, which the driver shows apart; 1 for most."""
+    number = _number(name)
+    return 1 if number is None else _boards(number).get(key(name), 1)
+
+
+@registry.remembered
+def _boards(number: int) -> dict[str, int]:
+    return {key(board): count for board, count in rows()[number].get("boards", {}).items()}
+
+
 def knows(name: str) -> bool:
     """Whether `card` would find it."""
     if _number(name) is not None:
@@ -154,12 +165,19 @@ def _network(gb_s: float | None) -> Link | None:
 
 
 def _assumed(name: str, number: int) -> tuple[str, ...]:
-    row = rows()[number]
+    row, said = rows()[number], name.strip()
+    board = _boards(number).get(key(name))
+    if board == 1:
+        return (f"{said} is one of the two devices of a board, {row['nominal_gb']} GB: count each",)
+    if board:
+        return (f"one {said} is {board} devices, each {row['name']} with {row['nominal_gb']} GB",)
+    if "sizes" in row and key(name) != "cpu":
+        return (f"{said} is taken with {row['nominal_gb']} GB of memory: say {row['name']}-16GB for another",)
     if key(name) not in {key(family) for family in row.get("default_for", ())}:
         return ()
     others = [other for other in _sizes(name) if other != row["name"]]
     tail = f" (say {' or '.join(others)} for the other)" if others else ""
-    return (f"{name.strip()} means {row['name']}{tail}",)
+    return (f"{said} means {row['name']}{tail}",)
 
 
 def _sizes(family: str) -> list[str]:

@@ -130,7 +130,7 @@ def _of_cards(name: str, per_node: int, nodes: int) -> Machine:
             raise instances.unknown(name) from error
         raise
     network = found.network if nodes > 1 else None
-    return Machine(found, per_node, nodes, network=network, notes=notes)
+    return Machine(found, per_node * catalogue.dies(name), nodes, network=network, notes=notes)
 
 
 def _host(per_node: int, nodes: int) -> Machine:

@@ -14,8 +14,13 @@ GROUPED = frozenset({"gptq", "awq", "w4a16", "w4a8"})
 USUAL_BITS = {
     "fp8": 8, "w8a8": 8, "int8": 8, "gguf-q8_0": 8.5, "gguf-q6_k": 6.56, "gguf-q5_k_m": 5.7,
     "gguf-q4_k_m": 4.85, "gguf-mxfp4": 4.25, "gguf-q3_k_m": 3.91, "gguf-q2_k": 2.63,
+    "gguf-f16": 16, "gguf-q5_0": 5.5, "gguf-q5_1": 6, "gguf-q5_k_s": 5.57, "gguf-q4_0": 4.5, "gguf-q4_1": 5,
+    "gguf-q4_k_s": 4.67, "gguf-q3_k_l": 4.3, "gguf-q3_k_s": 3.64, "gguf-q2_k_s": 2.97, "gguf-iq4_nl": 4.68,
+    "gguf-iq4_xs": 4.46, "gguf-iq3_m": 3.76, "gguf-iq3_s": 3.66, "gguf-iq3_xs": 3.5, "gguf-iq3_xxs": 3.25,
+    "gguf-iq2_m": 2.93, "gguf-iq2_s": 2.74, "gguf-iq2_xs": 2.59, "gguf-iq2_xxs": 2.38, "gguf-iq1_m": 2.15,
+    "gguf-iq1_s": 2,
 }  # fmt: skip
-"""Bits a weight where a row says none; 4 of all others."""
+"""Bits a weight where a row says none; 4 of all others. Levels of GGUF: llama.cpp's README of quantize."""
 _HEAD = re.compile(r'\{"id":"([^"]+)","aliases":\[([^\]]*)\]')
 _VARIED = re.compile(r"[^a-z0-9./@]")
 
@@ -48,6 +53,8 @@ class Row(NamedTuple):
     """For a quantized checkpoint: the model it was made from."""
     pooling: str | None = None
     """For an embedder whose config.json reads like a generator's: how it pools."""
+    tokenizer_code: str = ""
+    """Who says that its tokenizer is code of the repository."""
 
 
 def usual_group(method: str) -> int | None:
@@ -143,7 +150,8 @@ def names() -> tuple[str, ...]:
 
 def find(name: str) -> Row | None:
     """The row of an id or alias; None where the catalogue has no such model."""
-    number = _index().get(key(name))
+    wanted = key(name)
+    number = _index().get(wanted, _index().get(wanted.replace("metallama3", "llama3")))
     return None if number is None else _row(number)
 
 
@@ -161,7 +169,7 @@ def _row(number: int) -> Row:
     return Row(
         raw["id"], tuple(raw["aliases"]), config, _source(raw["source"]),
         tuple(one for written in raw.get("checkpoints", ()) for one in _checkpoints(written)),
-        raw.get("base"), raw.get("pooling"),
+        raw.get("base"), raw.get("pooling"), _source(raw.get("tokenizer_code", "")),
     )  # fmt: skip
 
 

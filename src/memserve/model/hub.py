@@ -24,7 +24,7 @@ ID = re.compile(r"^[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}$")
 KNOCK_SECONDS = 1.5
 ANSWER_SECONDS = 5.0
 LIMIT_SECONDS = 9.0
-FILES = ("config.json", "hf_quant_config.json")
+FILES = ("config.json", "hf_quant_config.json", "tokenizer_config.json")
 HEADER_SECONDS = 30.0
 LARGEST_SIDE = 1 << 40
 

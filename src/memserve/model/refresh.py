@@ -71,8 +71,8 @@ def _row(name: str, known: catalogue.Row | None) -> dict[str, Any]:
         "checkpoints": [{key: value for key, value in one.items() if value} for one in (*listed, *found)],
         "config": least(config),
     }  # fmt: skip
-    pooling = known.pooling if known else None
-    return {**row, "pooling": pooling} if pooling else row
+    kept = ("pooling", "tokenizer_code") if known else ()
+    return {**row, **{name: value for name in kept if (value := getattr(known, name))}}
 
 
 def _quantized(name: str, listed: set[str]) -> Iterator[dict[str, str]]:

@@ -30,7 +30,9 @@ POOLING = {
 
 GGUF = "gguf-q4_k_m"
 """What a repository of GGUF files is opened with unless told otherwise."""
-FILE = re.compile(r"(?P<stem>.+?)[-_.](UD-)?(?P<tag>Q\d\w*|MXFP4)(-\d+-of-\d+)?\.gguf", re.IGNORECASE)
+FILE = re.compile(
+    r"(?P<stem>.+?)[-_.](UD-)?(?P<tag>I?Q\d\w*|BF16|F16|MXFP4)(-\d+-of-\d+)?\.gguf", re.IGNORECASE
+)
 STORED_AS = {"nf4": "bitsandbytes", "int8": "bitsandbytes", "w4a16": "compressed-tensors",
              "w8a8": "compressed-tensors", "fp8": "compressed-tensors"}  # fmt: skip
 """`quant_method` that a checkpoint of this kind usually writes."""
@@ -78,7 +80,10 @@ def _folder(folder: Path, name: str = "", remote: Headers | None = None) -> Mode
             f"{folder}: holds no config.json", path=str(folder), field="config.json", hint=hint
         )
     found = reader.from_folder(folder, read_json(config), str(config), name or str(folder), remote)
-    return replace(found, pooling=_pooling(folder) or found.pooling)
+    tokenizer = folder / "tokenizer_config.json"
+    mapped = read_json(tokenizer).get("auto_map") if tokenizer.is_file() else None
+    code = "AutoTokenizer" in mapped if isinstance(mapped, dict) else bool(mapped)
+    return replace(found, pooling=_pooling(folder) or found.pooling, tokenizer_code=code)
 
 
 def _pooling(folder: Path) -> str | None:
@@ -113,7 +118,7 @@ def _known(name: str) -> ModelSpec | None:
         row.config, path=f"catalogue row {row.id}", name=row.id, notes=notes,
         source=f"catalogue {catalogue.dated()}: {row.source}",
     )  # fmt: skip
-    return replace(found, pooling=row.pooling or found.pooling)
+    return replace(found, pooling=row.pooling or found.pooling, tokenizer_code=bool(row.tokenizer_code))
 
 
 def _quantized(text: str) -> ModelSpec | None:
@@ -143,8 +148,7 @@ def _gguf_of(text: str) -> ModelSpec | None:
         repository, bare, tag = text, file["stem"], file["tag"]
     elif bare == repository.partition("/")[2]:
         return None
-    level = f"gguf-{tag.lower()}" if tag else GGUF
-    bits = catalogue.USUAL_BITS.get(level)
+    level, bits = _level(tag)
     for known in (bare, bare.partition("_")[2], bare.replace("_", "/", 1)) if bits else ():
         row = catalogue.find(known) if known else None
         if row is not None and bits is not None:
@@ -153,6 +157,16 @@ def _gguf_of(text: str) -> ModelSpec | None:
             stored = Quantization(level, level, bits)
             return replace(find(row.id), id=repository, quantization=stored, source=row.source, notes=(note,))
     return None
+
+
+def _level(tag: str) -> tuple[str, float | None]:
+    """memserve's name of a GGUF level and its bits; the L and XL of a level hold little more than its M."""
+    word = tag.lower().removeprefix("ud-").replace("bf16", "f16")
+    written = [f"gguf-{one}" for one in (word, re.sub("_x?l$", "_m", word), re.sub("_x?l$", "", word))]
+    for level in written if tag else [GGUF]:
+        if level in catalogue.USUAL_BITS:
+            return level, catalogue.USUAL_BITS[level]
+    return written[0], None
 
 
 def _remote(name: str) -> ModelSpec:

@@ -147,6 +147,8 @@ class ModelSpec:
     pooling: str | None = None
     mtp_layers: int = 0
     remote_code: bool = False
+    tokenizer_code: bool = False
+    """Its tokenizer is code of the repository: without consent engines load another one, or none."""
     source: str = ""
     """Where the shapes came from: a path, a hub id, the catalogue and its date."""
     notes: tuple[str, ...] = ()

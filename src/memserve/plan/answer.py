@@ -140,13 +140,16 @@ class Maker:
     def _launch(self, backend: Plannable, held: ModelSpec, candidate: Candidate) -> Launch:
         """How it is started; with a repository's code only where that is needed and consented to."""
         deployment, known = candidate.deployment, installed.knows(backend, held.architecture)
+        file = candidate.quantization.startswith("gguf")
         needed = held.remote_code and not known
-        if needed and self.query.trust_remote_code:
+        tokenizer = held.tokenizer_code and not needed and not file
+        if (needed or tokenizer) and self.query.trust_remote_code:
             deployment = replace(deployment, options=(*deployment.options, ("trust-remote-code", "true")))
         launch = backend.launch.launch(held, candidate.checkpoint.id, self.machine, deployment)
-        if not needed:
+        if not needed and not tokenizer:
             return launch
-        note = "needs code from the model's repository: read it, then plan with --trust-remote-code"
+        what = "the right tokenizer needs" if tokenizer else "needs"
+        note = f"{what} code from the model's repository: read it, then plan with --trust-remote-code"
         if self.query.trust_remote_code:
             note = "runs code from the model's repository"
         return replace(launch, notes=(*launch.notes, note))

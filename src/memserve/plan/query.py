@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypedDict
@@ -24,6 +25,8 @@ QUANTIZATION_WORDS = {
     "gptq_marlin": "gptq", "awq_marlin": "awq", "gptq-int4": "gptq", "awq-int4": "awq", "modelslim": "w8a8",
     "gguf": "gguf-q4_k_m",
 }  # fmt: skip
+BITS = {"exl2": "4bit", "exl3": "4bit", "hqq": "4bit", "mlx": "4bit"}
+"""Formats that no backend reads, by the bits that they usually have."""
 SHORT = {"tp": "tensor_parallel", "pp": "pipeline_parallel", "dp": "data_parallel"}
 """The command line's names of what the answer calls by the long one."""
 JOB = ("workload", "deadline", "budget", "rpm", "tpm", "batch")
@@ -185,7 +188,14 @@ def quantization_name(word: str) -> str:
         return name
     if f"gguf-{name}" in WEIGHTS:
         return f"gguf-{name}"
-    return known_name("quantization", name, WEIGHTS)
+    said = re.match(r"(?P<file>i?q)?[a-z-]*(?P<bits>[2-8])", BITS.get(name, name))
+    near = {"4": ["awq", "gptq", "nf4"], "8": ["fp8", "w8a8", "int8"]}.get(said["bits"], []) if said else []
+    levels = [known for known in WEIGHTS if said and known.startswith(f"gguf-q{said['bits']}")][:1]
+    near = [*levels, *near] if said and said["file"] else [*near, *levels]
+    if not near:
+        return known_name("quantization", name, WEIGHTS)
+    words = f"unknown quantization {word[:40]!r}: did you mean {', '.join(near)}?"
+    raise UnknownName(words, suggestions=tuple(near))
 
 
 def _positive(name: str, count: object) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 from memserve.engines import installed
@@ -29,6 +30,7 @@ from memserve.speed.result import Speed
 ROOMY = 1 / 3
 """Weights below this share of a card need no further shards: copies of the model then serve better."""
 FP8_HARDWARE = 89
+TWICE = 2
 UNPACKED = 3
 """What FP8 weights that are unpacked lose to 8-bit integers, as losses.json counts: no faster arithmetic."""
 
@@ -38,7 +40,7 @@ def ranked(candidates: Iterable[Candidate], model: ModelSpec, machine: Machine,
     """Those that fit, the best first."""
     rank = Rank(model, machine, query)
     fitting = [candidate for candidate in candidates if candidate.fits]
-    return fitting if all(one.remote for one in fitting) else sorted(fitting, key=rank)
+    return fitting if all(one.remote for one in fitting) else rank.swifter_first(sorted(fitting, key=rank))
 
 
 class Rank:
@@ -57,6 +59,25 @@ class Rank:
         stages, *layout = self.layout(candidate)
         return (*self.last_resort(candidate), *self.quality(candidate, effort), stages, *taste, *layout)
 
+    def swifter_first(self, best: list[Candidate]) -> list[Candidate]:
+        """Of engines that are last resorts, 8 bits that exist go before 16 where they are twice as fast."""
+        first = best[0] if best else None
+        if first is None or self.model.embeds or self.query.objective != "quality":
+            return best
+        whole = weight_loss(first.checkpoint) == 0 and self._last_resort(first)
+        one = next(filter(partial(self.swifter, first), best[1:]), None) if whole else None
+        return [one, *(other for other in best if other is not one)] if one else best
+
+    def swifter(self, slow: Judged, candidate: Judged) -> bool:
+        """Whether its weights in 8 bits, which exist, answer twice as fast as what ranks before them."""
+        alike = self.last_resort(candidate) == self.last_resort(slow) and candidate.backend != slow.backend
+        if not alike or candidate.checkpoint.make or self.quality(candidate, 0)[0] != 1:
+            return False
+        rates = (tokens_per_s(pricing.speed(loaded(self.model, one.checkpoint), self.machine, one,
+                                            self.query.concurrency, self.query.job))
+                 for one in (candidate, slow))  # fmt: skip
+        return next(rates) >= TWICE * next(rates)
+
     def quality(self, candidate: Judged, effort: int) -> tuple[int, ...]:
         """Steps below 16 bits, barely running as one; of equals what exists, runs well, loses least."""
         loss, barely = weight_loss(candidate.checkpoint), cramped(candidate, self.machine)
@@ -73,6 +94,10 @@ class Rank:
             return f"{candidate.backend} in {candidate.dtype} is a last resort"
         if self.query.objective != "quality":
             return f"{self.query.objective} is asked for"
+        if weight_loss(candidate.checkpoint) < weight_loss(chosen.checkpoint) and self(candidate) < self(
+            chosen
+        ):
+            return f"{chosen.backend} answers at least twice as fast in 8 bits"
         if cramped(candidate, self.machine):
             return "it barely runs (stages, no graphs, float32, or hardly more than one request)"
         if KV.get(candidate.kv_dtype) and not KV.get(chosen.kv_dtype):

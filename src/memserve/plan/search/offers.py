@@ -212,10 +212,10 @@ class Offer:
 
     def nothing_to_load(self, quantization: str) -> Iterator[Candidate]:
         """An asked-for quantization of which no checkpoint and no recipe is known."""
-        refusal = Refusal(
-            "no-checkpoint", f"no {quantization} checkpoint of {self.model.id} is known, nor how to make one",
-            "memserve's catalogue",
-        )  # fmt: skip
+        reason = f"no {quantization} checkpoint of {self.model.id} is known, nor how to make one"
+        near = [known for known in WEIGHTS if known.endswith(quantization) and known != quantization]
+        reason += f": did you mean {' or '.join(near)}?" if near else ""
+        refusal = Refusal("no-checkpoint", reason, "memserve's catalogue")
         asked = Checkpoint(self.model.id, quantization)
         return self.all_refused(asked, self.model.dtype, self.card or refusal)
 

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from memserve import files
 from memserve.errors import UnknownName
 from memserve.hardware.machine import Card
+from memserve.memory import formats
 from memserve.model.spec import Block, ModelSpec, Weight, remembered
 
 
@@ -245,6 +246,8 @@ def _named(name: str) -> Format:
     found = _rows().get(word)
     if found:
         return found
+    if word.startswith("gguf-") and (level := formats.named(word)):
+        return Format(word, level.bits)
     weights = re.search(r"(\d+(?:\.\d+)?)\s*(?:bpw|bit|-bit)", word)
     if weights and 1 <= float(weights.group(1)) <= 32:
         return Format(word, float(weights.group(1)))
