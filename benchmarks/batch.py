@@ -18,20 +18,22 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "support"))
 from batch_server import killed
 
 QUESTIONS = 12
+BACKENDS = ("openai", "anthropic", "gemini", "bedrock")
 
 
 def main() -> None:
     words = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     words.add_argument("--kills", type=int, default=30)
-    words.add_argument("--backend", action="append", choices=("openai", "anthropic", "gemini"))
+    words.add_argument("--backend", action="append", choices=BACKENDS)
     chosen = words.parse_args()
-    for backend in chosen.backend or ("openai", "anthropic", "gemini"):
+    for backend in chosen.backend or BACKENDS:
+        questions = 100 if backend == "bedrock" else QUESTIONS
         kills = twice = lost = runs = 0
         while kills < chosen.kills:
             with tempfile.TemporaryDirectory() as folder:
-                found = killed(Path(folder), min(6, chosen.kills - kills), QUESTIONS, backend, seed=runs)
+                found = killed(Path(folder), min(6, chosen.kills - kills), questions, backend, seed=runs)
             kills, twice, lost, runs = kills + found[0], twice + found[1], lost + found[2], runs + 1
-        print(f"{backend}: {kills} kills in {runs} runs of {QUESTIONS}: {twice} submitted twice, {lost} lost")
+        print(f"{backend}: {kills} kills in {runs} runs of {questions}: {twice} submitted twice, {lost} lost")
 
 
 if __name__ == "__main__":

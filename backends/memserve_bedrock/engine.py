@@ -12,9 +12,10 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from configparser import ConfigParser, Error
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
+from functools import cached_property
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, quote, urlsplit
 
 from memserve.errors import AuthenticationFailed, InvalidInput, Unsupported
@@ -47,7 +48,11 @@ from memserve_bedrock.ask import Model
 from memserve_bedrock.ask import capabilities as capabilities_of
 from memserve_bedrock.ask import model as model_of
 
-OPTIONS = ("region", "profile", "aws_access_key_id", "aws_secret_access_key", "aws_session_token")
+if TYPE_CHECKING:
+    from memserve_bedrock.batch import Batches
+
+OPTIONS = ("region", "profile", "aws_access_key_id", "aws_secret_access_key", "aws_session_token",
+           "batch_uri", "batch_role")  # fmt: skip
 _HINT = (
     "pass aws_access_key_id= and aws_secret_access_key=, or api_key=, or set AWS_PROFILE or"
     " AWS_BEARER_TOKEN_BEDROCK; for roles and single sign-on also: pip install botocore"
@@ -173,13 +178,15 @@ def _borrowed(profile: str | None) -> Callable[[], Keys]:
 
 ALGORITHM = "AWS4-HMAC-SHA256"
 SERVICE = "bedrock"
+_STORE = "s3"
 _FRESH_SECONDS = 60.0
 
 
 class Signature:
     """Signs every call; reads the keys anew when they are refused, and the server's clock."""
 
-    def __init__(self, read: Callable[[], Keys], region: str, mask: Mask) -> None:
+    def __init__(self, read: Callable[[], Keys], region: str, mask: Mask, service: str = SERVICE) -> None:
+        self._service = service
         self._read = read
         self._region = region
         self._mask = mask
@@ -197,7 +204,10 @@ class Signature:
         }
         if keys.session is not None:
             signed["X-Amz-Security-Token"] = keys.session.reveal()
-        words = authorization(call.method, call.url, signed, call.body or b"", keys, self._region)
+        if self._service == _STORE:
+            signed["X-Amz-Content-Sha256"] = hashlib.sha256(call.body or b"").hexdigest()
+        body = call.body or b""
+        words = authorization(call.method, call.url, signed, body, keys, self._region, self._service)
         return Call(call.method, call.url, {**call.headers, **signed, "Authorization": words}, call.body)
 
     async def renew(self, error: AuthenticationFailed) -> bool:
@@ -221,12 +231,12 @@ class Signature:
 
 
 def authorization(method: str, url: str, headers: Mapping[str, str], body: bytes, keys: Keys,
-                  region: str) -> str:  # fmt: skip
+                  region: str, service: str = SERVICE) -> str:  # fmt: skip
     """The Authorization header of a request whose headers hold Host and X-Amz-Date."""
     stamp = headers["X-Amz-Date"]
-    scope = f"{stamp[:8]}/{region}/{SERVICE}/aws4_request"
+    scope = f"{stamp[:8]}/{region}/{service}/aws4_request"
     names = ";".join(sorted(name.lower() for name in headers))
-    request = canonical(method, url, headers, body)
+    request = canonical(method, url, headers, body, twice=service != _STORE)
     to_sign = f"{ALGORITHM}\n{stamp}\n{scope}\n{hashlib.sha256(request.encode()).hexdigest()}"
     key = b"AWS4" + keys.secret.reveal().encode()
     for word in scope.split("/"):
@@ -235,10 +245,11 @@ def authorization(method: str, url: str, headers: Mapping[str, str], body: bytes
     return f"{ALGORITHM} Credential={keys.access}/{scope}, SignedHeaders={names}, Signature={made}"
 
 
-def canonical(method: str, url: str, headers: Mapping[str, str], body: bytes) -> str:
-    """The one spelling of a request that both sides sign; the path is encoded a second time."""
+def canonical(method: str, url: str, headers: Mapping[str, str], body: bytes, *,
+              twice: bool = True) -> str:  # fmt: skip
+    """The one spelling of a request that both sides sign; the path is encoded a second time, but for S3."""
     parts = urlsplit(url)
-    path = quote(parts.path or "/", safe="/~")
+    path = quote(parts.path or "/", safe="/~" if twice else "/~%")
     pairs = sorted(
         (quote(n, safe="-_.~"), quote(v, safe="-_.~"))
         for n, v in parse_qsl(parts.query, keep_blank_values=True)
@@ -253,8 +264,11 @@ def canonical(method: str, url: str, headers: Mapping[str, str], body: bytes) ->
 class ConverseEngine(HttpEngine):
     """Asks {base_url}/model/{id}/converse; the id is a model's, an inference profile's or an ARN."""
 
-    def __init__(self, client: HttpClient, model: Model) -> None:
+    def __init__(
+        self, client: HttpClient, model: Model, options: Mapping[str, Any], region: str | None
+    ) -> None:
         super().__init__(client, capabilities_of(model))
+        self._options, self._region = options, region
         self._model = model
         place = f"model/{quote(model.name or '', safe='')}"
         self._url = client.address.url(f"{place}/converse")
@@ -280,6 +294,19 @@ class ConverseEngine(HttpEngine):
             for frame in frames.feed(chunk):
                 yield _event(frame)
         frames.finish()
+
+    @cached_property
+    def batch_service(self) -> Batches:
+        """Batch inference, by way of S3."""
+        from memserve_bedrock.batch import opened
+
+        return opened(self, self._options, self._region, self._client.mask)
+
+    def close(self) -> None:
+        """Close the connections."""
+        super().close()
+        if "batch_service" in vars(self):
+            self.batch_service.close()
 
     async def acount_tokens(self, prompt: Prompt) -> int:
         """Tokens of a prompt, as the provider counts them; costs a request, and no money."""
@@ -328,7 +355,7 @@ def open_engine(model: str | None = None, *, task: Task = "generate", base_url: 
         from memserve_bedrock.embedding import EmbedEngine
 
         return EmbedEngine(client, model)
-    return ConverseEngine(client, model_of(model))
+    return ConverseEngine(client, model_of(model), options, place)
 
 
 def _endpoint(region: str | None) -> str:

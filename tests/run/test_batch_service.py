@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 
 import pytest
-from batch_server import BatchServer, killed
+from batch_server import ACCESS, PLACE, REGION, SECRET, BatchServer, killed
+from extras import need
 
 import memserve
 from memserve import errors
@@ -76,6 +77,75 @@ def test_a_batch_whose_creation_nobody_answered_is_found(backend, out):
     assert set(server.asked.values()) == {1}
 
 
+@pytest.fixture
+def amazon(monkeypatch):
+    """A server, and a generator on it; AWS's own code proves each signature."""
+    need("botocore.auth", "oracles")
+    with BatchServer(fail=("p3",), expire=2) as server:
+        for name, value in {
+            "ACCESS_KEY_ID": ACCESS,
+            "SECRET_ACCESS_KEY": SECRET,
+            "ENDPOINT_URL": server.url,
+        }.items():
+            monkeypatch.setenv(f"AWS_{name}", value)
+        place = {"region": REGION, "base_url": server.url, **PLACE}
+        with memserve.generator("m", backend="bedrock", max_retries=0, **place) as generator:
+            yield server, generator
+
+
+def test_bedrock_answers_by_way_of_its_store_and_the_rest_one_by_one(amazon, out, rows, failed):
+    server, generator = amazon
+    prompts = [{"id": number, "prompt": f"p{number}"} for number in range(120)]
+    summary = run(prompts, out, generator=generator, batch=True, progress=False)
+    assert (summary.done, summary.failed, len(server.batches)) == (119, 1, 1)
+    assert {row["id"]: row["text"] for row in rows(out)} == {n: f"P{n}" for n in range(120) if n != 3}
+    assert sorted(server.single) == ["p0", "p1"]
+    assert [row["id"] for row in failed()] == [3]
+
+
+def test_a_job_on_bedrock_that_no_list_shows_is_created_once(amazon, out, monkeypatch):
+    """Its creation was not answered, and the list is late: the same token is the same job."""
+    server, generator = amazon
+    service = generator.batch_service()
+    shown = service._control.fetch
+
+    async def lost(call, read, *, retried=True):
+        found = await shown(call, read, retried=retried)
+        if call.method == "POST" and not lost.told:
+            lost.told = True
+            raise errors.ConnectionFailed("the answer was lost")
+        return {} if "nameContains" in call.url else found
+
+    lost.told = False
+    monkeypatch.setattr(service._control, "fetch", lost)
+    prompts = [f"q{number}" for number in range(101)]
+    with pytest.raises(errors.ConnectionFailed):
+        run(prompts, out, generator=generator, batch=True, progress=False)
+    assert run(prompts, out, generator=generator, batch=True, progress=False).done == 101
+    assert (len(server.batches), len(server.single)) == (1, 2)
+
+
+def test_a_request_that_cannot_be_asked_leaves_too_few_for_a_job(amazon, out):
+    server, generator = amazon
+    prompts = [*({"prompt": f"q{n}"} for n in range(99)), {"prompt": "x", "extra": {"bedrock_nothing": 1}}]
+    summary = run(prompts, out, generator=generator, batch=True, progress=False)
+    assert (summary.done, summary.failed, len(server.batches), len(server.single)) == (99, 1, 0, 99)
+
+
+def test_fewer_than_bedrock_takes_are_refused_before_anything_is_sent(amazon, out):
+    server, generator = amazon
+    with pytest.raises(errors.InvalidInput, match="99 requests are too few"):
+        run([f"p{n}" for n in range(99)], out, generator=generator, batch=True, progress=False)
+    assert not server.objects
+    assert not out.with_name("answers.batches.jsonl").exists()
+
+
+def test_a_batch_on_bedrock_needs_its_place(out):
+    opened = memserve.generator("m", backend="bedrock", region="us-east-1", api_key="k")
+    with opened as generator, pytest.raises(errors.InvalidInput, match="batch_uri"):
+        run(["a"], out, generator=generator, batch=True, progress=False)
+
+
 def test_half_the_price_is_counted(out, rows):
     with BatchServer() as server, opened(server, "openai") as generator:
         run(["a"], out, generator=generator, batch=True, price=(2.0, 4.0), progress=False)
@@ -97,9 +167,11 @@ def test_a_list_of_batches_that_is_not_ours_stays(out, tmp_path):
     assert mine.read_text() == '{"my": "own"}\n'
 
 
-@pytest.mark.parametrize("backend", ["anthropic", "openai"])
-def test_killed_at_random_moments(backend, tmp_path):
-    _, twice, lost = killed(tmp_path, kills=4, count=6, backend=backend, seed=7)
+@pytest.mark.parametrize(("backend", "count"), [("anthropic", 6), ("openai", 6), ("bedrock", 100)])
+def test_killed_at_random_moments(backend, count, tmp_path):
+    if backend == "bedrock":
+        need("botocore.auth", "oracles")
+    _, twice, lost = killed(tmp_path, kills=4, count=count, backend=backend, seed=7)
     assert (twice, lost) == (0, 0)
 
 

@@ -12,10 +12,12 @@ import sys
 import threading
 import time
 from collections import Counter
+from collections.abc import Mapping
+from hashlib import sha256
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs, unquote, urlsplit
 
 ROOT = Path(__file__).parents[2]
 
@@ -34,6 +36,8 @@ class BatchServer(ThreadingHTTPServer):
         """Requests that a batch leaves unanswered, once each."""
         self.files: dict[str, list[dict[str, Any]]] = {}
         self.batches: dict[str, dict[str, Any]] = {}
+        self.objects: dict[str, bytes] = {}
+        self.single: list[str] = []
         self.guard = threading.Lock()
         self.url = f"http://127.0.0.1:{self.server_port}"
         threading.Thread(target=self.serve_forever, daemon=True).start()
@@ -195,6 +199,84 @@ def _inline(own: str, prompt: str, how: str) -> dict[str, Any]:
     return {"metadata": {"key": own}, "error": {"code": code, "message": "no", "status": words}}
 
 
+ACCESS, SECRET, REGION = "AKIDEXAMPLE", "wJalrXUtnFEMI/K7MDENG", "us-east-1"
+
+
+def aws(server: BatchServer, method: str, path: str, query: dict[str, list[str]], body: bytes) -> Any:
+    """S3, the control plane of Bedrock, and Converse."""
+    if path.endswith("/converse"):
+        server.single.append(text := json.loads(body)["messages"][0]["content"][0]["text"])
+        return _converse(text)
+    if method == "PUT":
+        server.objects[unquote(path)] = body
+        return {}
+    if path == "/model-invocation-job":
+        wanted = json.loads(body)
+        name = wanted["clientRequestToken"]
+        found = next((one for one in server.batches.values() if one["token"] == name), None)
+        if found is None:
+            place = wanted["inputDataConfig"]["s3InputDataConfig"]["s3Uri"].removeprefix("s3:/")
+            lines = [json.loads(line) for line in server.objects[place].splitlines()]
+            rows = [
+                (one["recordId"], one["modelInput"]["messages"][0]["content"][0]["text"]) for one in lines
+            ]
+            assert wanted["modelInvocationType"] == "Converse"
+            found = server.create(rows, token=name, name=wanted["jobName"])
+        return {"jobArn": _arn(found)}
+    if path == "/model-invocation-jobs":
+        rows = [
+            _job(server, one) for one in server.batches.values() if query["nameContains"][0] in one["name"]
+        ]
+        return {"invocationJobSummaries": rows}
+    if path.startswith("/model-invocation-job/"):
+        return _job(server, server.batches[path.rpartition("%2F")[2]])
+    batch = server.batches[path.split("/")[-2]]
+    assert path.endswith(f"/{batch['id']}/{batch['token']}.jsonl.out")
+    return [_record(*row) for row in server.results(batch) if row[2] != "expired"]
+
+
+def _arn(batch: dict[str, Any]) -> str:
+    return f"arn:aws:bedrock:{REGION}:1234:model-invocation-job/{batch['id']}"
+
+
+def _job(server: BatchServer, batch: dict[str, Any]) -> dict[str, Any]:
+    done = "PartiallyCompleted" if batch["left"] else "Completed"
+    status = done if server.ended(batch) else "InProgress"
+    return {"jobArn": _arn(batch), "jobName": batch["name"], "status": status}
+
+
+def _converse(text: str) -> dict[str, Any]:
+    usage = {"inputTokens": 10, "outputTokens": 5, "totalTokens": 15}
+    message = {"role": "assistant", "content": [{"text": text.upper()}]}
+    return {"output": {"message": message}, "stopReason": "end_turn", "usage": usage}
+
+
+def _record(own: str, prompt: str, how: str) -> dict[str, Any]:
+    if how == "done":
+        return {"recordId": own, "modelInput": {}, "modelOutput": _converse(prompt)}
+    return {"recordId": own, "modelInput": {}, "error": {"errorCode": 400, "errorMessage": "no"}}
+
+
+def signed(method: str, url: str, headers: Mapping[str, str], body: bytes) -> bool:
+    """Whether AWS's own code makes the same signature."""
+    from botocore.auth import S3SigV4Auth, SigV4Auth
+    from botocore.awsrequest import AWSRequest
+    from botocore.credentials import Credentials
+
+    shown = headers["Authorization"]
+    scope, names = shown.split("Credential=")[1].split(",")[0], shown.split("SignedHeaders=")[1].split(",")[0]
+    service = scope.split("/")[3]
+    kept = {name: headers[name] for name in names.split(";")}
+    request = AWSRequest(method, url, headers=kept, data=body)
+    request.context["timestamp"] = headers["X-Amz-Date"]
+    kind = S3SigV4Auth if service == "s3" else SigV4Auth
+    proof = kind(Credentials(ACCESS, SECRET), service, REGION)
+    told = proof.string_to_sign(request, proof.canonical_request(request))
+    whole = service != "s3" or headers["X-Amz-Content-Sha256"] == sha256(body).hexdigest()
+    right = "s3" if "model" not in url else "bedrock"
+    return whole and service == right and shown.endswith(proof.signature(told, request))
+
+
 class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     server: BatchServer
@@ -205,10 +287,25 @@ class Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         self._answer("POST")
 
+    def do_PUT(self) -> None:
+        self._answer("PUT")
+
     def _answer(self, method: str) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         url = urlsplit(self.path)
-        dialect = gemini if "v1beta" in url.path else anthropic if "messages" in url.path else openai
+        amazon = self.headers.get("Authorization", "").startswith("AWS4")
+        if amazon and not signed(method, f"{self.server.url}{self.path}", self.headers, body):  # type: ignore[arg-type]
+            self.send_error(403)
+            return
+        dialect = (
+            aws
+            if amazon
+            else gemini
+            if "v1beta" in url.path
+            else anthropic
+            if "messages" in url.path
+            else openai
+        )
         found = dialect(self.server, method, url.path, parse_qs(url.query), body)
         rows = found if isinstance(found, list) else [found]
         data = "".join(json.dumps(row) + "\n" for row in rows).encode() if found is not None else b"{}"
@@ -222,6 +319,7 @@ class Handler(BaseHTTPRequestHandler):
         """Quiet."""
 
 
+PLACE = {"batch_uri": "s3://bucket/some where", "batch_role": "arn:aws:iam::1234:role/batch"}
 FAST = (
     "import sys; from memserve.run import batch_service as b; b.FIRST_POLL = b.LOOK_SECONDS = 0.05;"
     "from memserve.run.__main__ import main; sys.exit(main(sys.argv[1:]))"
@@ -232,7 +330,7 @@ def run(
     server: BatchServer, requests: Path, output: Path, backend: str = "openai", *more: str
 ) -> subprocess.Popen[str]:
     """The command, on this server."""
-    base = server.url + {"openai": "/v1", "anthropic": "", "gemini": "/v1beta"}[backend]
+    base = server.url + {"openai": "/v1", "gemini": "/v1beta"}.get(backend, "")
     words = [
         str(requests),
         "-o",
@@ -247,6 +345,10 @@ def run(
     ]
     path = os.pathsep.join([str(ROOT / "src"), str(ROOT / "backends")])
     env = {**os.environ, "OPENAI_API_KEY": "k", "PYTHONPATH": path}
+    if backend == "bedrock":
+        env |= {"AWS_ENDPOINT_URL": server.url, "AWS_ACCESS_KEY_ID": ACCESS, "AWS_SECRET_ACCESS_KEY": SECRET,
+                "AWS_REGION": REGION}  # fmt: skip
+        words += ["--options", *(f"{name}={value}" for name, value in PLACE.items())]
     return subprocess.Popen([sys.executable, "-c", FAST, *words, "--quiet", *more], text=True, env=env,
                             stdout=subprocess.PIPE, stderr=subprocess.PIPE)  # fmt: skip
 

@@ -14,7 +14,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from memserve.errors import MemserveError, Overloaded, RemoteError, Throttled
+from memserve.errors import InvalidInput, MemserveError, Overloaded, RemoteError, Throttled
 from memserve.files import parsed
 from memserve.http.transport import Refused
 from memserve.protocol import BatchService, Request, SupportsBatchDone
@@ -177,6 +177,11 @@ class BatchLoop:
         for batch in list(self._ledger.batches.values()):
             if batch.id is None:
                 await self._adopt(batch)
+        least = getattr(self._service, "batch_least", 1)
+        begun = self._ledger.batches or self._results.counts.resumed or self._results.counts.failed
+        if 0 < len(fresh) < least and not begun:
+            raise InvalidInput(f"{len(fresh)} requests are too few: the batch service takes {least} or more",
+                               hint="leave --batch out")  # fmt: skip
         await self._submit(fresh)
         seconds = FIRST_POLL
         while self._ledger.batches and not self._stopping:
@@ -216,6 +221,7 @@ class BatchLoop:
 
     async def _submit(self, items: list[Item]) -> None:
         most, largest = self._service.batch_limits
+        least = getattr(self._service, "batch_least", 1)
         group: list[Item] = []
         size = 0
         for item in items:
@@ -224,8 +230,28 @@ class BatchLoop:
                 group, size = [], 0
             group.append(item)
             size += item.characters
-        if group and not self._stopping:
+        if group and len(group) < least:
+            await self._one_by_one(group)
+        elif group and not self._stopping:
             await self._send(self._ledger.plan(group))
+
+    async def _one_by_one(self, items: list[Item]) -> None:
+        """The rest of a batch, fewer than the service takes: each is asked for by itself, at full price."""
+        batch = Batch("", [], time.time(), items={str(place): item for place, item in enumerate(items)})
+        waiting, self._spending.batch = list(batch.items), False
+        while waiting and not self._stopping:
+            item, batch.at = batch.items[name := waiting.pop()], time.time()
+            try:
+                settings = chosen(item.request)
+                answer: Any = await asyncio.to_thread(
+                    self._generator.generate, item.request.prompt, **settings
+                )
+            except MemserveError as error:
+                answer = error
+            if self._settle(batch, name, answer) is not None:
+                batch.items[name] = item
+                waiting.append(name)
+        self._spending.batch = True
 
     async def _send(self, batch: Batch) -> None:
         """Submit it; where nobody answers, it is looked for, and never blindly sent again."""
@@ -233,8 +259,9 @@ class BatchLoop:
         requests = {name: one for name, one in prepared.items() if isinstance(one, Request)}
         for name in prepared.keys() - requests.keys():
             self._settle(batch, name, prepared[name])
-        if not requests:
+        if len(requests) < getattr(self._service, "batch_least", 1):
             self._ledger.done(batch)
+            await self._one_by_one(list(batch.items.values()))
             return
         for tries in count(1):
             try:

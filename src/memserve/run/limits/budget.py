@@ -195,7 +195,8 @@ class Spending:
             )
         self._price = price
         self._each = each or {}
-        self._batch = batch
+        self.batch = batch
+        """Whether what is asked now costs a batch's price."""
         self._limit = limit
         self._spent = 0.0
         self._promised = 0.0
@@ -211,7 +212,7 @@ class Spending:
         if price is None or usage.prompt_tokens is None:
             return None
         cached = min(usage.cached_tokens or 0, usage.prompt_tokens)
-        batch = self._batch and price.batch_input is not None
+        batch = self.batch and price.batch_input is not None
         return price.of_tokens(
             usage.prompt_tokens, usage.completion_tokens or 0, cached_tokens=cached,
             written_tokens=min(usage.written_tokens or 0, usage.prompt_tokens - cached), batch=batch,
@@ -256,5 +257,5 @@ class Spending:
             return 0.0
         if self._limit.unit == "tokens" or self._price is None:
             return tokens.worst_prompt + tokens.most
-        batch = self._batch and self._price.batch_input is not None
+        batch = self.batch and self._price.batch_input is not None
         return self._price.of_tokens(tokens.worst_prompt, tokens.most, batch=batch)
