@@ -147,6 +147,7 @@ def test_models_without_a_machine_are_the_catalogue(capsys: pytest.CaptureFixtur
     assert all(row["plan"] is None for row in told["models"])
 
 
+@pytest.mark.slow
 def test_models_that_fit_come_with_their_plans_the_best_first(capsys: pytest.CaptureFixture[str]) -> None:
     code, out, _ = said(capsys, "models", "--gpus", "1xL4", "--task", "generate", "--json")
     told = json.loads(out)
