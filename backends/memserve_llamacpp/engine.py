@@ -26,6 +26,8 @@ __all__ = ["capabilities", "open_engine"]
 SPELLINGS = {"max_model_len": "n_ctx", "context": "n_ctx", "threads": "n_threads"}
 REPOSITORY = "hf_model_repo_id"
 """llama_cpp.server's option for a repository on the hub; the model is then a pattern of its files."""
+SERVERS = {REPOSITORY, "interrupt_requests"}
+"""What a plan's command says to llama_cpp.server alone: in this process no request cuts off another."""
 WHOLE_MODEL = -1
 """llama.cpp's words for: every layer on the card, where the build has one."""
 
@@ -114,7 +116,7 @@ def _adapted(llama: Any) -> Any:
 
 def _arguments(loader: Any, options: Mapping[str, Any]) -> dict[str, Any]:
     known = set(inspect.signature(loader.__init__).parameters) - {"self", "kwargs", "model_path", "verbose"}
-    own = {name: word for name, word in options.items() if name != REPOSITORY}
+    own = {name: word for name, word in options.items() if name not in SERVERS}
     found = named("llamacpp", own, known, spellings=SPELLINGS)
     return {name: value(word) for name, word in found.items()}
 
