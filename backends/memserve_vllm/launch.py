@@ -23,6 +23,8 @@ from memserve.model.spec import ModelSpec
 
 VOLTA = 75
 """Below this capability GPTQ runs on exllama, and vLLM is told so by name."""
+RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
+"""Those that `max_lora_rank` may be (vllm 0.19.1 to 0.33.0 vllm/config/lora.py)."""
 NUMBERS = ("cpu-offload-gb", "decode-context-parallel-size", "num-gpu-blocks-override")
 """Options that the account of memory reads as numbers."""
 
@@ -132,6 +134,9 @@ def deployment_of(words: Words) -> Deployment:
     """What decides memory; every flag as it stands among the options."""
     length = words.text("max-model-len")
     context = LARGEST if length in ("auto", "-1") else words.integer("max-model-len") or UNSTATED
+    rank = words.integer("max-lora-rank")
+    if rank not in (None, *RANKS):
+        raise InvalidInput(f"--max-lora-rank must be one of {', '.join(map(str, RANKS))}, not {rank}")
     return Deployment(
         backend="vllm", engine_version="", quantization=method(words.text("quantization")),
         dtype=words.text("dtype") or "auto", kv_dtype=words.text("kv-cache-dtype") or "auto",

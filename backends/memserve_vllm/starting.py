@@ -14,6 +14,7 @@ from typing import Any, cast
 from memserve.errors import EngineFailed, InvalidInput, ModelUnreadable
 from memserve.missing import missing
 from memserve.options import named, value
+from memserve_vllm.launch import RANKS
 
 
 @cache
@@ -36,8 +37,6 @@ def spelling(kind: str, version: str) -> dict[str, Any]:
 
 NAME = "adapter"
 """What the adapter is called, in vLLM and as a model of its server."""
-RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
-"""Those that `max_lora_rank` may be (vllm 0.19.1 to 0.33.0 vllm/config/lora.py)."""
 
 
 def limits(path: str) -> dict[str, Any]:

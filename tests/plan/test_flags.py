@@ -97,6 +97,7 @@ def test_a_misspelt_flag_is_refused_with_the_flag_that_was_meant(backend: str) -
         (f"lmdeploy serve api_server {LLAMA} --sesion-len 4096", "--session-len"),
         (f"transformers serve {LLAMA} --qantization bnb-4bit", "--quantization"),
         (f"llama-server -hf {LLAMA} --parralel 4", "--parallel"),
+        (f"vllm serve {LLAMA} --enable-lora --max-lora-rank 1000", "512, not 1000"),
         ("ollama run llama3", "settles both"),
         ("docker run --gpus=all ollama/ollama run llama3", "settles both"),
         ("mindieservice_daemon", "config.json"),

@@ -9,6 +9,7 @@ import pytest
 
 import memserve
 from memserve.errors import DoesNotFit, UnknownName
+from memserve.hardware import parse
 
 
 def missed(model: str, gpus: str, **wishes: object) -> memserve.plan.Plan:
@@ -242,3 +243,15 @@ def test_of_last_resorts_eight_bits_twice_as_fast_go_before_sixteen(gpus: str, f
     assert plan.backend == first
     assert (plan.speed["output_tokens_per_s"]["likely"]  # type: ignore[index]
             >= whole.speed["output_tokens_per_s"]["likely"])  # type: ignore[index]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "gpus", ["1xMI50-32GB", "1xMI60", "2xRX6800", "1xRX7900XT", "2xRX7800XT", "1xRX6700XT"]
+)
+@pytest.mark.parametrize("backend", ["vllm", "hf", "llamacpp"])
+def test_amds_home_cards_compute_in_what_they_have(gpus: str, backend: str) -> None:
+    found = memserve.plan.candidates("llama-3.2-3b", gpus, backend=backend)
+    card = parse(gpus).card
+    assert all(one.dtype in card.flops for one in found if one.fits)
+    left_out = {"gfx906": ("vllm",), "gfx1030": ("vllm",), "gfx1031": ("vllm", "hf")}.get(str(card.soc), ())
+    assert any(one.fits for one in found) == (backend not in left_out)

@@ -73,6 +73,7 @@ def test_any_card_holds_to_the_time_that_is_asked_for(capsys: pytest.CaptureFixt
 def test_8_bit_on_cards_without_fp8_is_int8(capsys: pytest.CaptureFixture[str]) -> None:
     answer = answered(capsys, "llama-8b", "--gpus", "any")
     eight = {row["card"]: row["quantization"] for row in answer["machines"]}  # type: ignore[attr-defined]
+    assert eight["M2"] == eight["GTX1060-6GB"] == "gguf-q8_0"
     assert eight["T4"] == "w8a8" and eight["A4000"] == "w8a8" and eight["RTX4070Ti"] == "fp8"
 
 

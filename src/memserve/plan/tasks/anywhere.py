@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
 COUNTS = (1, 2, 4, 8, 16)
 LEVELS = {"16 bit": ("none",), "8 bit": ("fp8", "w8a8", "int8"), "4 bit": ("gptq", "awq", "w4a16", "nf4")}
+FILES = {"8 bit": ("gguf-q8_0",), "4 bit": ("gguf-q4_k_m",)}
+"""What goes first on cards that no engine with continuous batching drives."""
 EMULATED = ("w8a8", "int8", "fp8")
 """8 bits on cards that cannot multiply in FP8."""
 LEAST_BYTES = {"16 bit": 2.0, "8 bit": 1.0, "4 bit": 0.5}
@@ -126,7 +128,10 @@ def row_of(model: ModelSpec, card: Card, query: Query, asked: Sequence[str]) -> 
         levels = {query.quantization: (query.quantization,)}
     if "8 bit" in levels and not has_fp8(card):
         levels = {**levels, "8 bit": EMULATED}
-    search = Search(model, card, query, engines(model, card, query, asked))
+    able = engines(model, card, query, asked)
+    if not any(installed.named(name).rules["serves"].get("continuous_batching") for name in able):
+        levels = {level: (*FILES.get(level, ()), *words) for level, words in levels.items()}
+    search = Search(model, card, query, able)
     found = {
         level: search.smallest(words, model.parameters * LEAST_BYTES.get(level, 0.0))
         for level, words in levels.items()
