@@ -74,7 +74,7 @@ def requirements(rules: Mapping[str, Any], deployment: Deployment, card: Card) -
 def visible_cards(machine: Machine, taken: int) -> dict[str, str]:
     """The variable that keeps the engine on the planned cards, where it takes fewer than a node has."""
     name = VISIBLE.get(machine.card.vendor)
-    if name is None or machine.nodes > 1 or taken >= machine.cards_per_node:
+    if name is None or taken >= machine.cards_per_node:
         return {}
     return {name: ",".join(str(index) for index in range(taken))}
 
