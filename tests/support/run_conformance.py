@@ -24,7 +24,7 @@ def conformance(folder: Path, backend: str, model: str, *words: str, **options: 
         [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--pyargs", "memserve.conformance",
          "--backend", backend, "--model", model, *words, "--conformance-report", "report.json",
          "--options", *given],
-        cwd=folder, capture_output=True, text=True, timeout=240, check=False,
+        cwd=folder, capture_output=True, text=True, timeout=540, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
     results = json.loads((folder / "report.json").read_text())["results"]
