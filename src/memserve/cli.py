@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import gc
 import io
+import math
 import os
 import re
 import sys
@@ -143,12 +144,28 @@ def target(text: str) -> str:
     return text
 
 
+def number(text: str) -> float:
+    """A number that can be written down: neither nan nor infinite."""
+    try:
+        found = float(text)
+    except ValueError:
+        found = math.nan
+    if not math.isfinite(found):
+        raise argparse.ArgumentTypeError(f"a finite number is needed, not {text[:40]!r}")
+    return found
+
+
 def amount(text: str) -> float:
     """A number above 0."""
     try:
-        number = float(text)
-    except ValueError:
-        number = 0.0
-    if not 0 < number < MOST:
+        found = number(text)
+    except argparse.ArgumentTypeError:
+        found = 0.0
+    if not 0 < found < MOST:
         raise argparse.ArgumentTypeError(f"a number above 0 is needed, not {text[:40]!r}")
-    return number
+    return found
+
+
+def counted(many: int, noun: str) -> str:
+    """`1 line`, `2 lines`."""
+    return f"{many} {noun}{'' if many == 1 else 's'}"

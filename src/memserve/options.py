@@ -1,11 +1,12 @@
 """An engine's own options, given as keywords or as words (`--options k=v`): unknown names are refused."""
 
 import ast
+import math
 from collections.abc import Collection, Mapping
 from difflib import get_close_matches
 from typing import Any
 
-from memserve.errors import Unsupported
+from memserve.errors import InvalidInput, Unsupported
 
 _WORDS = {"true": True, "false": False, "none": None}
 
@@ -31,6 +32,19 @@ def value(given: Any) -> Any:
     if given.lower() in _WORDS:
         return _WORDS[given.lower()]
     try:
-        return ast.literal_eval(given)
+        found = ast.literal_eval(given)
     except (ValueError, SyntaxError):
         return given
+    return finite("an option", found)
+
+
+def finite(name: str, given: Any) -> Any:
+    """The value, unless a number in it is nan or infinite."""
+    if isinstance(given, float) and not math.isfinite(given):
+        raise InvalidInput(f"{name} holds {given}: a finite number is needed")
+    inside = (
+        given.values() if isinstance(given, Mapping) else given if isinstance(given, list | tuple) else ()
+    )
+    for one in inside:
+        finite(name, one)
+    return given

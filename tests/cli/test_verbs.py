@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import argparse
 import json
+import math
 import os
 import shutil
 import subprocess
@@ -11,7 +13,9 @@ from pathlib import Path
 
 import pytest
 
+from memserve import options
 from memserve.__main__ import VERBS, main, module
+from memserve.errors import InvalidInput
 
 LONGEST = 301
 
@@ -83,6 +87,29 @@ def test_help_says_each_value_once(verb: str) -> None:
         line = module(verb).parser()._get_formatter()._format_action_invocation(action)
         names = line.split(" ")
         assert len(names) == len(set(names)), line
+
+
+@pytest.mark.parametrize("word", ["nan", "-inf", "1e400"])
+@pytest.mark.parametrize("verb", VERBS)
+def test_no_option_takes_a_number_that_is_not_finite(verb: str, word: str) -> None:
+    waiting = [module(verb).parser()]
+    for parser in waiting:
+        for action in parser._actions:
+            if action.nargs == argparse.PARSER:
+                waiting += dict(action.choices or {}).values()
+            elif callable(action.type):
+                try:
+                    found = action.type(word)
+                except (ValueError, argparse.ArgumentTypeError):
+                    continue
+                assert not isinstance(found, float) or math.isfinite(found), action.option_strings
+
+
+@pytest.mark.parametrize("word", ["1e400", "[1, 1e400]", "{'a': -1e400}"])
+def test_no_option_of_an_engine_holds_one_either(word: str) -> None:
+    with pytest.raises(InvalidInput, match="finite"):
+        options.value(word)
+    assert options.value("[1, 2.5]") == [1, 2.5] and options.value("nan") == "nan"
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh"])

@@ -134,7 +134,7 @@ def test_a_request_that_cannot_be_asked_leaves_too_few_for_a_job(amazon, out):
 
 def test_fewer_than_bedrock_takes_are_refused_before_anything_is_sent(amazon, out):
     server, generator = amazon
-    with pytest.raises(errors.InvalidInput, match="99 requests are too few"):
+    with pytest.raises(errors.InvalidInput, match="99 requests: too few"):
         run([f"p{n}" for n in range(99)], out, generator=generator, batch=True, progress=False)
     assert not server.objects
     assert not out.with_name("answers.batches.jsonl").exists()

@@ -87,16 +87,39 @@ def test_retry_failed(serve, command, call, out, rows, failed):
     assert (len(rows(out)), failed()) == (30, [])
 
 
-MALFORMED = ["--concurrency 0", "--concurrency x", "--budget lots", "--nonsense", "--price 3", "--options x"]
+INFINITE = [f"{name} {word}" for name in ("--rpm", "--tpm", "--patience", "--timeout", "--temperature")
+            for word in ("nan", "inf", "1e400")]  # fmt: skip
+MALFORMED = [
+    "--concurrency 0", "--concurrency x", "--nonsense", "--options x", "--options seed=NaN",
+    "--options a=[1e400]", "--budget lots", f"--budget {'9' * 400}usd", "--price 3", "--price=-1:2",
+    "--price nan:inf", "--price 1:1e400", "--price 1:2:3", *INFINITE,
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("more", MALFORMED)
-def test_malformed_words_are_two_and_one_line(serve, command, call, out, more):
-    code, told = call(command(serve(), *more.split()))
-    assert code == 2
+def test_malformed_words_are_two_and_one_line(requests, out, capsys, more):
+    assert main([str(requests), "-o", str(out), "--model", "m", "--backend", "openai", *more.split()]) == 2
+    told = capsys.readouterr().err
     assert len(told.splitlines()) == 1
-    assert len(told) <= 300
+    assert len(told) <= 301
     assert not out.exists()
+
+
+def test_a_folder_that_is_made_for_the_output_is_told(tmp_path, caplog, fake):
+    for _ in range(2):
+        memserve.run.run(["a"], tmp_path / "mistyped" / "a.jsonl", generator=fake(), progress=False)
+    told = [record.getMessage() for record in caplog.records]
+    assert told == [f"the folder {tmp_path / 'mistyped'} was not there: it is made"]
+
+
+@pytest.mark.parametrize(("line", "name"), [
+    ('{"id": "q", "prompt": "a", "prompt": "b"}', "q"), ('{"id": 1, "id": 2, "prompt": "a"}', None),
+    ('[["id", 3]', None), ('{"custom_id": "c", "body": {"n": 1, "n": 2}}', "c"),
+])  # fmt: skip
+def test_a_line_that_says_a_thing_twice_fails_under_its_id(tmp_path, fake, failed, out, line, name):
+    (tmp_path / "r.jsonl").write_text(line + "\n", encoding="utf-8")
+    memserve.run.run(tmp_path / "r.jsonl", out, generator=fake(), progress=False)
+    assert [row["id"] for row in failed()] == [name]
 
 
 def test_a_missing_file_and_an_unknown_backend_are_two(command, call, serve, requests):
@@ -178,7 +201,7 @@ def test_damaged_lines_are_told_and_set_aside(tmp_path, capsys, fake):
     lines = out.read_bytes().splitlines(keepends=True)
     out.write_bytes(b"".join([*lines[:2], lines[2].replace(b"P2", b"PX"), *lines[3:]]))
     assert main(["--verify", str(out)]) == 1
-    assert "4 answers" in (said := capsys.readouterr().err) and "lines 3" in said
+    assert "4 answers" in (said := capsys.readouterr().err) and "1 is not: line 3" in said
     assert main(["--repair", str(out)]) == 0
     summary = memserve.run.run([f"p{number}" for number in range(5)], out, generator=fake(), progress=False)
     assert (summary.resumed, summary.done) == (4, 1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from contextlib import nullcontext
 from itertools import count
@@ -167,17 +168,70 @@ BROKEN = [
         ({"promt": "x"}, "did you mean prompt"), ({"name": "A B"}, "name"),
         ({"keep": "("}, "regular expression"), ({"n": 0}, "n is"), ({"judges": True}, "a judge needs"),
         ({"n": 2}, "nobody is asked"),
-        ({"rpm": -1}, "rpm"),
-        ({"prompt": "{nothing}", "backend": "openai"}, "{nothing} is not in line"),
+        *((row, f"stage 1: {next(iter(row))} ") for row in (
+            {"rpm": -1}, {"rpm": math.inf}, {"tpm": "x"}, {"concurrency": True}, {"options": "abc"},
+            {"options": [1]}, {"options": {"a": [math.nan]}}, {"distinct": "no"}, {"judges": 1},
+            {"batch": "abc"}, {"batch": {"a": 1}}, {"batch": math.nan}, {"n": True}, {"model": 3},
+            {"base_url": 3}, {"gpus": []}, {"max_tokens": "many"}, {"temperature": math.nan},
+            {"budget": [1]}, {"patience": math.inf},
+        )),
+        *(({"price": price}, "stage 1: a price is IN:OUT") for price in (
+            3, True, [1], [True, 1], ["1", 2], "0.15", "1:2:3", "nan:1", [1, math.inf], {"a": 1}, "-1:2",
+        )),
+        ({"backend": "nobody"}, "stage 1: unknown backend"),
+        ({"prompt": "{nothing}"}, "{nothing} is not in line"),
     )),
 ]  # fmt: skip
 
 
+@pytest.mark.parametrize("more", [[], ["--dry-run"]])
 @pytest.mark.parametrize(("change", "says"), BROKEN)
-def test_a_malformed_job_ends_with_2_and_one_line(tmp_path, capsys, change, says):
+def test_a_malformed_job_ends_with_2_and_one_line(tmp_path, capsys, change, says, more):
     job = written(tmp_path, {**JOB, **change})
-    assert main([str(job), "-o", str(tmp_path / "out")]) == 2
-    assert says in capsys.readouterr().err.splitlines()[-1]
+    assert main([str(job), "-o", str(tmp_path / "out"), *more]) == 2
+    (said,) = capsys.readouterr().err.splitlines()
+    assert says in said and not (tmp_path / "out").exists()
+
+
+def test_a_field_is_looked_for_where_a_line_can_come(tmp_path):
+    """A judge's verdict and an answer are fields of what follows; a seed that a filter drops is not asked."""
+    listed = [
+        {"name": "form", "drop": "thing 0"}, {"name": "write", "prompt": "{text} {more}"},
+        {"name": "judge", "prompt": "{write}", "judges": True, "keep": "x"},
+        {"name": "last", "prompt": "{judge} {write} {text}"},
+    ]  # fmt: skip
+    path = written(tmp_path, {**JOB, "gold": 0, "stage": listed})
+    seeds = [{"id": f"s{n}", "text": f"thing {n}", **({"more": 1} if n else {})} for n in range(3)]
+    (tmp_path / "seeds.jsonl").write_text("".join(json.dumps(row) + "\n" for row in seeds))
+    job = stages.Pipeline(stages.read(path), tmp_path / "out", lambda _: nullcontext(None), print)
+    assert [line.split(" of ")[0] for line in quote.told(job)][2::2] == [
+        "write: 2 requests",
+        "last: 2 requests",
+    ]
+
+
+@given(
+    texts=st.lists(st.text("abc \u00e9\u4e2d", min_size=1, max_size=300), min_size=1, max_size=8),
+    n=st.integers(1, 4),
+    most=st.integers(1, 400),
+)
+@settings(max_examples=40, deadline=None)
+def test_what_is_foreseen_is_what_a_run_of_such_answers_asks(tmp_path_factory, texts, n, most):
+    """The mean of the prompts that are sent, with the template, where each answer is as long as it may be."""
+    folder = tmp_path_factory.mktemp("job")
+    write = {"name": "write", "prompt": "say {text} as {id}", "n": n, "max_tokens": most}
+    judge = {"name": "judge", "prompt": "is {text} like {write}?", "judges": True, "keep": "x"}
+    path = written(folder, {"seeds": "seeds.jsonl", "stage": [write, judge]})
+    (folder / "seeds.jsonl").write_text("".join(json.dumps(text) + "\n" for text in texts))
+    job = stages.Pipeline(stages.read(path), folder / "out", lambda _: nullcontext(None), print)
+    answer = "x" * int(most * quote.CHARACTERS)
+    lines, found = job.seeds, list(quote._foreseen(job))
+    for stage, asked, read in found:
+        sent = list(stages._requests(stage, lines))
+        sizes = [len(request["prompt"]) / quote.CHARACTERS + quote.TEMPLATE for _, request in sent]
+        assert asked == len(sent) and read == pytest.approx(sum(sizes) / len(sizes))
+        lines = [stages._after(stage, line, {"id": r["id"], "text": answer}) for line, r in sent]
+    assert not any("at most" in line for line in quote.told(job))
 
 
 def test_an_option_of_a_plain_run_is_refused_beside_a_job(tmp_path, capsys):
@@ -195,14 +249,14 @@ def test_the_break_even_is_told_before_anything_starts(tmp_path, capsys):
     assert "requests an hour" in said and "the cards pay from" in said and not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("given", [{"price": [3, 6]}, {}, {"batch": True}])
+@pytest.mark.parametrize("given", [{"price": [3, 6]}, {"price": "3:6"}, {}, {"batch": True}])
 def test_a_stage_is_quoted_at_the_price_of_its_run(tmp_path, given):
     stage = {"name": "write", "prompt": "{text}" * 200, "n": 2, "backend": "openai", "model": "gpt-4o-mini",
              "max_tokens": 1_000_000, **given}  # fmt: skip
     made = stages.read(written(tmp_path, {**JOB, "gold": 0, "stage": [stage]}, seeds=1))
     _, line, growth = quote.told(stages.Pipeline(made, tmp_path / "out", lambda _: nullcontext(None), print))
     price = prices.of("openai:gpt-4o-mini")
-    output = given["price"][1] if "price" in given else price.batch_output if given else price.output
+    output = 6 if "price" in given else price.batch_output if given else price.output
     assert float(line.rpartition("$")[2]) == pytest.approx(2 * output, rel=0.01)
     assert "2 times as many" in growth
 

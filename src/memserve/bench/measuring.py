@@ -15,6 +15,7 @@ from memserve.bench import asking, report
 from memserve.bench.asking import Asked, Prompts
 from memserve.bench.report import Report
 from memserve.bench.target import Target
+from memserve.cli import counted
 from memserve.errors import InvalidInput
 from memserve.hardware.detection import nvidia
 from memserve.protocol import Request
@@ -139,7 +140,7 @@ async def ameasure(target: Target, workload: Workload, levels: Sequence[Level] =
     await bench.warm_up(warm_up)
     rows, before = [], nvidia.energy()
     for level in levels:
-        tell(f"{_named(level)}: {workload.requests} requests")
+        tell(f"{_named(level)}: {counted(workload.requests, 'request')}")
         asked = await bench.level(level, even, random)
         rows.append(_row(target, workload, level, report.row(asked, ttft=ttft, tpot=tpot)))
     after = nvidia.energy()

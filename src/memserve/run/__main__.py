@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-from argparse import ArgumentTypeError
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from functools import partial
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from memserve import cli, registry
 from memserve.errors import InvalidInput, MemserveError
+from memserve.options import finite
 from memserve.run.summary import Summary
 from memserve.run.tasks import TASKS
 
@@ -67,7 +67,7 @@ def _add_generator(group: argparse._ArgumentGroup) -> None:
         default=[],
         help="answers where the first is out or refuses: B:M, or B:M@URL",
     )
-    add("--timeout", metavar="S", type=float, help="seconds for one attempt")
+    add("--timeout", metavar="S", type=cli.number, help="seconds for one attempt")
     add("--max-retries", metavar="N", type=int, help="attempts after the first")
     add("--options", nargs="*", default=[], metavar="K=V", help="any other option of the backend")
 
@@ -75,8 +75,8 @@ def _add_generator(group: argparse._ArgumentGroup) -> None:
 def _add_settings(group: argparse._ArgumentGroup) -> None:
     add = group.add_argument
     add("--max-tokens", metavar="N", type=int)
-    add("--temperature", metavar="T", type=float)
-    add("--top-p", metavar="P", type=float)
+    add("--temperature", metavar="T", type=cli.number)
+    add("--top-p", metavar="P", type=cli.number)
     add("--seed", metavar="N", type=int)
     add("--stop", metavar="TEXT", action="append")
     add("--n", metavar="N", type=int)
@@ -87,11 +87,11 @@ def _add_settings(group: argparse._ArgumentGroup) -> None:
 def _add_limits(group: argparse._ArgumentGroup) -> None:
     add = group.add_argument
     add("--concurrency", metavar="N", type=int, help="the most in flight; found out by trying if not given")
-    add("--rpm", metavar="N", type=float, help="requests a minute")
-    add("--tpm", metavar="N", type=float, help="tokens a minute")
+    add("--rpm", metavar="N", type=cli.number, help="requests a minute")
+    add("--tpm", metavar="N", type=cli.number, help="tokens a minute")
     add("--budget", metavar="B", help="stop before more is spent on this output: 20usd, 5mtok")
-    add("--price", type=_price, metavar="IN:OUT", help="dollars per million tokens")
-    add("--patience", metavar="S", type=float, default=600.0, help="seconds to wait for a dead server")
+    add("--price", metavar="IN:OUT", help="dollars per million tokens")
+    add("--patience", metavar="S", type=cli.number, default=600.0, help="seconds to wait for a dead server")
 
 
 def _add_run(group: argparse._ArgumentGroup) -> None:
@@ -121,15 +121,7 @@ def _add_ray(group: argparse._ArgumentGroup) -> None:
     add = group.add_argument
     add("--ray", nargs="?", const="", metavar="ADDRESS", help="spread over a Ray cluster")
     add("--workers", metavar="N", type=int, help="generators, one to an actor; as many as nodes if not given")
-    add("--worker-gpus", type=float, metavar="N", help="cards that each worker holds")
-
-
-def _price(text: str) -> tuple[float, float]:
-    before, _, after = text.partition(":")
-    try:
-        return float(before), float(after)
-    except ValueError:
-        raise ArgumentTypeError(f"two prices as 0.15:0.60 are needed, not {text[:40]!r}") from None
+    add("--worker-gpus", type=cli.number, metavar="N", help="cards that each worker holds")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -187,14 +179,15 @@ def _staged(chosen: argparse.Namespace) -> int:
         raise InvalidInput(f"--{extra.replace('_', '-')} belongs into the job, to the stage that it is for")
     made = stages.read(Path(chosen.requests))
     job = stages.Pipeline(made, Path(chosen.output), opener, cli.say, progress=not chosen.quiet)
-    for line in quote.told(job):
+    for line in list(quote.told(job)):  # all of it, or the one line of what is wrong
         cli.say(line)
     if chosen.dry_run:
         return cli.DONE
     count = job.execute()
     if job.stopped:
         return _code(*job.stopped)
-    cli.say(f"{count} lines in {job.folder / 'data.jsonl'}, {len(job.gold)} in {job.folder / 'gold.jsonl'}")
+    data = f"{cli.counted(count, 'line')} in {job.folder / 'data.jsonl'}"
+    cli.say(f"{data}, {len(job.gold)} in {job.folder / 'gold.jsonl'}")
     return cli.FAILED if job.failed or not count else cli.DONE
 
 
@@ -202,8 +195,11 @@ def _verify(path: Path, *, mend: bool) -> int:
     from memserve.run.store.journal import repair, verify
 
     whole, damaged = verify(path)
-    where = f"; {len(damaged)} are not: lines {', '.join(map(str, damaged[:20]))}" if damaged else ""
-    cli.say(f"{whole} answers of {path} are as they were written{where}")
+    numbers, one = ", ".join(map(str, damaged[:20])), len(damaged) == 1
+    are = "1 is not: line" if one else f"{len(damaged)} are not: lines"
+    where = f"; {are} {numbers}" if damaged else ""
+    as_written = "is as it was" if whole == 1 else "are as they were"
+    cli.say(f"{cli.counted(whole, 'answer')} of {path} {as_written} written{where}")
     if mend and damaged:
         cli.say(f"set aside in {repair(path)}; run again: what is missing is asked again")
     return cli.FAILED if damaged and not mend else cli.DONE
@@ -256,7 +252,7 @@ def _backend_options(chosen: argparse.Namespace) -> dict[str, Any]:
         name, sign, value = pair.partition("=")
         if not sign or not name:
             raise InvalidInput(f"--options takes K=V, not {pair[:60]!r}")
-        options[name.replace("-", "_")] = _value(value)
+        options[name.replace("-", "_")] = finite(f"--options {name}", _value(value))
     if chosen.batch and chosen.backend and registry.find(chosen.backend).capabilities.batches:
         options["batch"] = True  # a local engine that answers files is opened for them
     return {name: value for name, value in options.items() if value is not None}

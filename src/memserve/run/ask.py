@@ -83,9 +83,9 @@ class Asker:
         return await loop.run_in_executor(self._pool, lambda: self._generator.generate(prompt, **settings))
 
 
-FIRST, MOST, LEAST = 64, 1024, 8
+FIRST, USUAL, MOST, LEAST = 8, 64, 1024, 8
 """Requests to a call: as many as make it last a minute or so. More keep an engine fuller, but what was
-not written down yet is lost in a crash."""
+not written down yet is lost in a crash. The first list soon shows that there are answers, and how fast."""
 SHORT_SECONDS, LONG_SECONDS = 30.0, 90.0
 WINDOW_CHARACTERS = 32 << 20
 
@@ -93,14 +93,17 @@ WINDOW_CHARACTERS = 32 << 20
 class LocalLoop:
     """Hands windows of requests to an engine until there are none, or something stops it."""
 
-    def __init__(self, generator: Any, results: Results, spending: Spending, options: Options) -> None:
+    def __init__(self, generator: Any, results: Results, spending: Spending, options: Options, *,
+                 first: int | None = None) -> None:  # fmt: skip
         self.error: BaseException | None = None
         self._generator = generator
         self._results = results
         self._spending = spending
         self._order = options.order
         self._most = options.concurrency or MOST
-        self._size = 1 if spending.limited else min(FIRST, self._most)  # costs are learned first
+        self._size = 1 if spending.limited else min(first or FIRST, self._most)  # costs are learned first
+        self._next = 1 if spending.limited else USUAL
+        """What follows the first list that was short."""
         self._estimate = Estimate()
         self._promised: dict[int, float] = {}
         self._stopping = False
@@ -125,7 +128,8 @@ class LocalLoop:
 
     def _resize(self, seconds: float) -> None:
         if seconds < SHORT_SECONDS:
-            self._size = min(self._most, self._size * 2)
+            self._size = min(self._most, max(self._size * 2, self._next))
+            self._next = 1
         elif seconds > LONG_SECONDS:
             self._size = max(min(LEAST, self._most), self._size // 2)
 

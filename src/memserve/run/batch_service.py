@@ -14,6 +14,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+from memserve.cli import counted
 from memserve.errors import InvalidInput, MemserveError, Overloaded, RemoteError, Throttled
 from memserve.files import parsed
 from memserve.http.transport import Refused
@@ -146,7 +147,8 @@ class BatchLoop:
             self.error = broken
         waiting = len(self._ledger.batches)
         if waiting and (self._stopping or self.error):
-            _log.warning("%d batches were handed over: run again to fetch their answers", waiting)
+            were = "batch was" if waiting == 1 else "batches were"
+            _log.warning("%d %s handed over: run again to fetch the answers", waiting, were)
 
     def _sorted(self, items: Iterator[Item]) -> list[Item]:
         """The items that no batch holds; the others are given back to theirs."""
@@ -180,8 +182,8 @@ class BatchLoop:
         least = getattr(self._service, "batch_least", 1)
         begun = self._ledger.batches or self._results.counts.resumed or self._results.counts.failed
         if 0 < len(fresh) < least and not begun:
-            raise InvalidInput(f"{len(fresh)} requests are too few: the batch service takes {least} or more",
-                               hint="leave --batch out")  # fmt: skip
+            few = f"{counted(len(fresh), 'request')}: too few"
+            raise InvalidInput(f"{few}, the batch service takes {least} or more", hint="leave --batch out")
         await self._submit(fresh)
         seconds = FIRST_POLL
         while self._ledger.batches and not self._stopping:

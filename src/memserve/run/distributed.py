@@ -330,7 +330,8 @@ class Lists:
         pairs = zip(batch["index"].tolist(), requests, strict=True)
         items = [Item(index, index, request, digest(request)) for index, request in pairs]
         kept = Kept()
-        batches = LocalLoop(self._generator, kept, Spending(None, None), Options())  # type: ignore[arg-type]
+        free, whole = Spending(None, None), len(items)
+        batches = LocalLoop(self._generator, kept, free, Options(), first=whole)  # type: ignore[arg-type]
         batches.run(iter(items))
         left = batches.error or EngineFailed("the engine left this request out")
         rows = [kept.rows.get(item.index) or _row(item.index, left, 0.0) for item in items]

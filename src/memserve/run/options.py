@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from memserve.errors import InvalidInput
-from memserve.run.limits.budget import Budget, budget
+from memserve.run.limits.budget import Budget, budget, price
 from memserve.run.requests import SETTINGS, checked
 from memserve.run.tasks import TASKS, Task
 
@@ -16,6 +17,7 @@ Log = Callable[..., Any]
 """Called as log({name: figure}, step=settled): wandb.log and mlflow.log_metrics are such."""
 Order = Literal["prefix", "given"]
 PATIENCE_SECONDS = 600.0
+MOST = sys.float_info.max
 WORKER = ("num_cpus", "num_gpus", "memory", "resources")
 
 
@@ -82,6 +84,8 @@ class Options:
         _spread(chosen)
         if chosen.get("budget") is not None:
             chosen["budget"] = budget(chosen["budget"])
+        if chosen.get("price") is not None:
+            chosen["price"] = price(chosen["price"])
         for name in ("cache", "page"):
             if chosen.get(name) is not None:
                 chosen[name] = Path(chosen[name])
@@ -96,7 +100,7 @@ def _positive(name: str, value: Any) -> None:
     kind = int if whole else (int, float)
     if value is None:
         return
-    if isinstance(value, bool) or not isinstance(value, kind) or not value > 0:
+    if isinstance(value, bool) or not isinstance(value, kind) or not 0 < value <= MOST:
         raise InvalidInput(f"{name} must be a positive {'integer' if whole else 'number'}, not {value!r}")
 
 

@@ -6,37 +6,58 @@ from collections.abc import Iterator
 from math import prod
 from typing import Any
 
+from memserve.cli import counted
 from memserve.errors import MemserveError
 from memserve.run.limits.budget import price_of
-from memserve.run.stages import Pipeline, Stage
+from memserve.run.stages import FIELD, Pipeline, Stage, filled, unasked
 from memserve.speed.workloads import CHARACTERS, DEFAULT_OUTPUT
 
 START_HOURS = 0.25
 """Renting, downloading and loading, before the first answer."""
+TEMPLATE = 30
+"""Tokens of a chat template with its usual system prompt, as SmolLM2's and Qwen2.5's are."""
 MANY = 10_000
 """Requests that a rate is worked out for: so many that starting does not show."""
 
 
 def told(job: Pipeline) -> Iterator[str]:
-    """A line for each stage, and one for each break-even."""
-    lines, before = len(job.seeds), _mean([len(str(line.get("text", ""))) for line in job.seeds])
-    yield f"{lines} seeds, {len(job.gold)} set apart as gold, {job.plan.rounds} rounds; the first at most:"
-    for stage in job.plan.stages:
+    """A line for each stage, and one for each break-even; what no stage could ask is refused."""
+    first = f"{counted(len(job.seeds), 'seed')}, {len(job.gold)} set apart as gold"
+    yield f"{first}, {counted(job.plan.rounds, 'round')}; the first, if every answer goes on:"
+    for stage, asked, read in _foreseen(job):
         if not stage.prompt:
             yield f"{stage.name}: a filter, nobody is asked"
             continue
-        asked, read = lines * stage.n, (len(stage.prompt) + before) / CHARACTERS
-        made = int(stage.settings.get("max_tokens") or DEFAULT_OUTPUT)
+        made = _made(stage)
         who = ":".join(filter(None, (stage.backend, stage.model))) or "the embedded default"
-        size = f"{asked} requests of {read:.0f} + {made} tokens"
+        size = f"{counted(asked, 'request')} of about {read:.0f} + {made} tokens"
         yield f"{stage.name}: {size}, {who}, {_price(stage, asked, read, made)}"
         if stage.gpus and stage.model:
             yield f"{stage.name}: {_cards(stage, read, made)}"
-        if not stage.judges:
-            lines, before = asked, made * CHARACTERS
     growth = prod(stage.n for stage in job.plan.stages if not stage.judges)
     if job.plan.rounds > 1 and growth > 1:
-        yield f"each further round: at most {growth} times as many as the one before"
+        yield f"each further round: up to {growth} times as many as the one before"
+
+
+def _foreseen(job: Pipeline) -> Iterator[tuple[Stage, int, float]]:
+    """Each stage with its requests in the first round and the mean tokens that each reads."""
+    lines, each, said = job.seeds, 1, dict[str, float]()
+    for stage in job.plan.stages:
+        if not stage.prompt:
+            lines = lines if said else job.kept(stage, unasked(lines))  # no answer is known before it is made
+            yield stage, 0, 0.0
+            continue
+        answers = sum(said.get(name, 0.0) for name in FIELD.findall(stage.prompt))
+        read = (_mean([len(filled(stage, line)) for line in lines]) + answers) / CHARACTERS + TEMPLATE
+        yield stage, len(lines) * each * stage.n, read
+        new = [stage.name] if stage.judges else [stage.name, "text"]
+        said.update(dict.fromkeys(new, _made(stage) * CHARACTERS))
+        lines = [{**line, **dict.fromkeys(new, "")} for line in lines]
+        each *= 1 if stage.judges else stage.n
+
+
+def _made(stage: Stage) -> int:
+    return int(stage.settings.get("max_tokens") or DEFAULT_OUTPUT)
 
 
 def _price(stage: Stage, asked: int, read: float, made: int) -> str:
@@ -44,7 +65,7 @@ def _price(stage: Stage, asked: int, read: float, made: int) -> str:
     if price is None:
         return "no price by the token"
     batch = bool(stage.run.get("batch")) and price.batch_input is not None
-    return f"${asked * price.of_tokens(read, made, batch=batch):.4f}"
+    return f"about ${asked * price.of_tokens(read, made, batch=batch):.4f}"
 
 
 def _cards(stage: Stage, read: float, made: int) -> str:

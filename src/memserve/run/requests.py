@@ -294,12 +294,24 @@ def _lines(file: IO[bytes]) -> Iterator[Entry]:
             index += 1
 
 
+def _own_name(line: bytes) -> Identity | None:
+    """The id in a line that says something else twice; of two ids neither is meant."""
+    try:
+        pairs = json.loads(line, object_pairs_hook=tuple)
+    except (ValueError, RecursionError):
+        return None
+    ids = [pair[1] for pair in pairs if pair[0] in ("id", "custom_id")] if isinstance(pairs, tuple) else []
+    return name_in({"id": ids[0]}) if len(ids) == 1 else None
+
+
 def _parsed(line: bytes, number: int) -> Any:
     try:
         value = files.parsed(line)
     except ValueError as broken:
         what = "not UTF-8" if isinstance(broken, UnicodeError) else getattr(broken, "msg", broken)
-        return InvalidInput(f"line {number} is not JSON: {what}")
+        error = InvalidInput(f"line {number} is not JSON: {what}")
+        vars(error)["id"] = _own_name(line)  # as name_in looks for it
+        return error
     if isinstance(value, (dict, str, list)):
         return value
     return InvalidInput(f"line {number} is neither a request nor a bare prompt, but a {type(value).__name__}")

@@ -13,13 +13,16 @@ from dataclasses import dataclass, field, fields
 from difflib import get_close_matches
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
+from memserve import registry
 from memserve.errors import InvalidInput, UnknownName
 from memserve.files import parsed
+from memserve.options import finite
 from memserve.run.job import Job
 from memserve.run.options import Options
 from memserve.run.requests import SETTINGS
+from memserve.run.store.files import make_folder
 from memserve.run.summary import Summary, answers
 
 Line = dict[str, Any]
@@ -77,6 +80,10 @@ class Plan:
 
 
 OWN = {one.name for one in fields(Stage)} - {"settings", "run"}
+KINDS: dict[Any, tuple[type, str]] = {
+    str: (str, "text"), str | None: (str, "text"), int: (int, "a whole number"),
+    bool: (bool, "true or false"), Mapping[str, Any]: (Mapping, "a table of keys"),
+}  # fmt: skip
 WHOLE = ("seeds", "gold", "rounds", "stage")
 
 
@@ -87,7 +94,7 @@ def read(path: Path) -> Plan:
     seeds, rounds = found.get("seeds"), found.get("rounds", 1)
     if not isinstance(seeds, str) or not isinstance(found.get("stage"), list) or not found["stage"]:
         raise InvalidInput(f'{path}: a job has seeds = "FILE.jsonl" and at least one [[stage]]')
-    if not isinstance(rounds, int) or not 1 <= rounds <= MOST_ROUNDS:
+    if isinstance(rounds, bool) or not isinstance(rounds, int) or not 1 <= rounds <= MOST_ROUNDS:
         raise InvalidInput(f"{path}: rounds is a whole number from 1 to {MOST_ROUNDS}")
     stages = tuple(_stage(f"{path}, stage {at}", row) for at, row in enumerate(found["stage"], 1))
     names = [one.name for one in stages]
@@ -143,14 +150,27 @@ def _stage(where: str, row: Any) -> Stage:
     if not isinstance(name, str) or not NAME.fullmatch(name):
         raise InvalidInput(f"{where}: a stage has a short name of small letters")
     own = {key: value for key, value in row.items() if key in OWN}
-    for key in ("prompt", "keep", "drop", "backend", "model", "base_url", "gpus", "instead"):
-        if not isinstance(own.get(key, ""), str):
-            raise InvalidInput(f"{where}: {key} is text")
+    _typed(where, row)
     _sound(where, own)
-    run = {key: tuple(row[key]) if isinstance(row[key], list) else row[key] for key in RUN if key in row}
+    run = {key: row[key] for key in RUN if key in row}
     settings = {key: row[key] for key in SETTINGS if key in row and key not in OWN}
-    Options.of(**run, settings=settings)  # refuses here what it would refuse in the middle of the night
+    try:  # refuses here what it would refuse in the middle of the night
+        Options.of(**run, settings=settings)
+        finite("options", own.get("options"))
+        if "backend" in own:
+            registry.find(own["backend"])
+    except InvalidInput as error:
+        raise InvalidInput(f"{where}: {error}") from None
     return Stage(**own, settings=settings, run=run)
+
+
+def _typed(where: str, row: Mapping[str, Any]) -> None:
+    """Refuses a value that its key's field cannot hold; what Options.of reads is left to it."""
+    hints = {**get_type_hints(Stage), "batch": bool}
+    for key, value in row.items():
+        kind, says = KINDS.get(hints.get(key), (object, ""))
+        if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+            raise InvalidInput(f"{where}: {key} is {says}, not {repr(value)[:40]}")
 
 
 def _sound(where: str, own: Mapping[str, Any]) -> None:
@@ -184,7 +204,8 @@ class Pipeline:
 
     def execute(self) -> int:
         """Lines of the finished data set; -1 where a stage was stopped: the same call goes on."""
-        self.folder.mkdir(parents=True, exist_ok=True)
+        make_folder(self.folder.parent)
+        self.folder.mkdir(exist_ok=True)
         _write(self.folder / "gold.jsonl", self.gold)
         lines, kept = self.seeds, list[Line]()
         for number in range(1, self.plan.rounds + 1):
@@ -201,9 +222,15 @@ class Pipeline:
 
     def _through(self, stage: Stage, lines: list[Line], folder: Path) -> list[Line]:
         """What goes on from a stage."""
-        said = self._asked(stage, lines, folder) if stage.prompt and lines else _unasked(stage, lines)
+        said = self._asked(stage, lines, folder) if stage.prompt and lines else unasked(lines)
         if self.stopped:
             return []
+        kept = self.kept(stage, said)
+        self._tell(f"{folder.name}, {stage.name}: {len(kept)} of {len(lines) * stage.n} go on")
+        return kept
+
+    def kept(self, stage: Stage, said: list[tuple[Line, str]]) -> list[Line]:
+        """The lines whose text, or verdict, a stage lets go on."""
         seen, kept = set[str](), list[Line]()
         for line, text in said:
             fresh = not stage.distinct or (mark := " ".join(text.lower().split())) not in seen
@@ -211,7 +238,6 @@ class Pipeline:
                 kept.append(line)
                 if stage.distinct:
                     seen.add(mark)
-        self._tell(f"{folder.name}, {stage.name}: {len(kept)} of {len(lines) * stage.n} go on")
         return kept
 
     def _asked(self, stage: Stage, lines: list[Line], folder: Path) -> list[tuple[Line, str]]:
@@ -250,7 +276,8 @@ def _after(stage: Stage, line: Line, row: Mapping[str, Any]) -> Line:
     return {**line, stage.name: said, **({} if stage.judges else {"id": row["id"], "text": said})}
 
 
-def _unasked(stage: Stage, lines: list[Line]) -> list[tuple[Line, str]]:
+def unasked(lines: list[Line]) -> list[tuple[Line, str]]:
+    """The lines with their own text, where nobody is asked."""
     return [(line, str(line.get("text", ""))) for line in lines]
 
 

@@ -35,7 +35,9 @@ def parser() -> cli.Parser:
     add("--python", metavar="FILE", help="run in the environment of this interpreter; nothing is installed")
     add("--environment", metavar="FOLDER", type=Path, help="make, or reuse, the environment in this folder")
     add("--key-file", metavar="FILE", type=Path, help="where the generated key is written (mode 600)")
-    add("--timeout", metavar="S", type=float, default=server.START_SECONDS, help="seconds to wait for it")
+    add(
+        "--timeout", metavar="S", type=cli.number, default=server.START_SECONDS, help="seconds to wait for it"
+    )
     add("--allow", metavar="WORD", nargs="+", default=[],
         help="what a plan may ask for beyond what the planner writes: a variable, a flag, ...")  # fmt: skip
     add("--make", action="store_true", help="make the checkpoint that the plan says is to be made")

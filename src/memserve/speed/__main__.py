@@ -148,7 +148,7 @@ def _add_communication(sent: ArgumentParser) -> None:
     sent.set_defaults(table=communication)
     add("model", metavar="MODEL")
     add("--cards", metavar="N", type=int, default=8)
-    add("--tokens", metavar="N", type=float, default=64, help="in a step: a batch, a chunk of a prompt")
+    add("--tokens", metavar="N", type=cli.number, default=64, help="in a step: a batch, a chunk of a prompt")
     add("--train", action="store_true", help="an optimizer step instead of inference")
     add("--link", metavar="L", help="only this one, as NVLink4, PCIe5, HCCS, Ethernet-100G")
 
@@ -162,7 +162,7 @@ def _add_compression(small: ArgumentParser) -> None:
     prune = "unstructured:0.5, 2:4, channel:0.25, layer:8"
     add("--prune", nargs="+", default=[], metavar="P", help=prune)
     for name, count in (("input", 1024), ("output", 256), ("concurrency", 16)):
-        add(f"--{name}", metavar="N", type=float, default=count)
+        add(f"--{name}", metavar="N", type=cli.number, default=count)
 
 
 def _add_economics(quoted: ArgumentParser) -> None:
@@ -172,7 +172,7 @@ def _add_economics(quoted: ArgumentParser) -> None:
         ("server", "dollars an hour of all its cards (39.33)"), ("cards", "of the server (8)"),
         ("peak-tflops", "of one card, dense (989)"), ("samples", "that are wanted, as of a month's runs"),
     ):  # fmt: skip
-        quoted.add_argument(f"--{name}", metavar="N", type=float, help=text)
+        quoted.add_argument(f"--{name}", metavar="N", type=cli.number, help=text)
     quoted.add_argument("--api", metavar="IN/OUT", help="3/15 ($ per Mtok) or a model: markup and break-even")
     quoted.add_argument("--sample", metavar="IN:OUT", help="tokens of a sample (833:1667)")
     for name, value, text in (
@@ -182,7 +182,7 @@ def _add_economics(quoted: ArgumentParser) -> None:
         ("busy-share", 0.5, "of these years"), ("watts", 5600.0, "eight H100 SXM: 5,600"),
         ("usd-per-kwh", 0.0, "of power"),
     ):  # fmt: skip
-        quoted.add_argument(f"--{name}", metavar="N", type=float, default=value, help=text)
+        quoted.add_argument(f"--{name}", metavar="N", type=cli.number, default=value, help=text)
 
 
 def main(words: Sequence[str] | None = None) -> int:

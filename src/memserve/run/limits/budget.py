@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -17,6 +18,8 @@ CHARACTERS_PER_TOKEN = 3.0
 """Where a run begins: English has about four, Chinese below two."""
 TEMPLATE, PART = 8.0, 1500.0
 """Tokens of a chat template and of an image, before any was counted."""
+DEAREST = 1e9
+"""No million tokens costs more dollars."""
 WEIGHT = 0.1
 UNSEEN, SEEN = 1.25, 1.1
 """Before money is promised, a guess is taken so many times as large; so is the worst that was seen."""
@@ -158,23 +161,36 @@ class Budget:
 def budget(text: str | float) -> Budget:
     """Read "20usd", "$20", 20 or "5mtok"."""
     match = _BUDGET.fullmatch(str(text).strip())
-    if not match or float(match[1]) <= 0:
+    unit = ((match and match[2]) or "usd").lower()
+    money = unit in ("usd", "$")
+    amount = float(match[1]) * (1.0 if money else _UNITS[unit[0]]) if match else 0.0
+    if not 0 < amount < math.inf:
         raise InvalidInput(f"budget {str(text)[:40]!r} is not an amount", hint="write 20usd or 5mtok")
-    unit = (match[2] or "usd").lower()
-    if unit in ("usd", "$"):
-        return Budget(float(match[1]), "usd")
-    return Budget(float(match[1]) * _UNITS[unit[0]], "tokens")
+    return Budget(amount, "usd" if money else "tokens")
+
+
+def price(given: Any) -> tuple[float, float]:
+    """Read "0.15:0.60", or two numbers: dollars per million tokens in and out."""
+    try:
+        both = [float(word) for word in given.split(":")] if isinstance(given, str) else given
+    except ValueError:
+        both = ()
+    two = isinstance(both, list | tuple) and len(both) == 2
+    if not two or any(
+        isinstance(one, bool) or not isinstance(one, int | float) or not 0 <= one < DEAREST for one in both
+    ):
+        raise InvalidInput(f"a price is IN:OUT, two numbers from 0, not {repr(given)[:40]}",
+                           hint="0.15:0.60 is $0.15 and $0.60 per million tokens")  # fmt: skip
+    return float(both[0]), float(both[1])
 
 
 def price_of(model: str | None, backend: str | None,
-             given: tuple[float, float] | None = None) -> Price | None:  # fmt: skip
+             given: Any = None) -> Price | None:  # fmt: skip
     """The caller's own dollars per million (input, output), or the shipped table's; None: nobody knows."""
     from memserve.speed import prices
 
     if given is not None:
-        if min(given) < 0:
-            raise InvalidInput(f"a price cannot be negative: {given[0]:g}:{given[1]:g}")
-        return prices.Price(model or "", backend or "", given[0], given[1], source="given by the caller")
+        return prices.Price(model or "", backend or "", *price(given), source="given by the caller")
     return prices.of(model, backend) if model else None
 
 

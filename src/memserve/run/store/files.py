@@ -25,6 +25,7 @@ _EXCLUSIVELY = os.O_RDWR | os.O_CREAT | os.O_EXCL | BINARY | getattr(os, "O_NOFO
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
 _NO_SYNC = frozenset({errno.EINVAL, errno.ENOTSUP, errno.EACCES, errno.EISDIR})
 """What file systems say that cannot sync a folder."""
+_log = logging.getLogger("memserve.run")
 
 
 def failed_beside(output: Path) -> Path:
@@ -97,6 +98,13 @@ def scratch(path: Path, is_ours: Callable[[Path], bool]) -> int:
     return create(path)
 
 
+def make_folder(path: Path) -> None:
+    """A folder for answers; one that is made is told, since its name may be mistyped."""
+    if not path.is_dir():
+        path.mkdir(parents=True, exist_ok=True)
+        _log.warning("the folder %s was not there: it is made", path)
+
+
 def sync_folder(path: Path) -> None:
     """So that a name that was just made or changed outlives a power cut."""
     try:
@@ -114,7 +122,6 @@ def sync_folder(path: Path) -> None:
 
 STORES = ("s3", "obs", "gs")
 PART_SECONDS = 30.0
-_log = logging.getLogger("memserve.run")
 
 
 def is_stored(output: object) -> TypeGuard[str]:

@@ -246,7 +246,7 @@ def is_reserve(path: Path) -> bool:
 
 def _opened(path: Path) -> int:
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        files.make_folder(path.parent)
         fresh = not path.exists()
         flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | files.BINARY
         descriptor = os.open(path, flags, files.PRIVATE)
