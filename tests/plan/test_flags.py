@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+import io
 import json
 import runpy
+import shlex
+import tempfile
+from contextlib import redirect_stderr, redirect_stdout
 from importlib.util import find_spec
 from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 import memserve
 from memserve.engines import installed
-from memserve.engines.command import read
+from memserve.engines.command import masked_text, read, shown
 from memserve.engines.flags import UNKNOWN, flags_of
 from memserve.errors import InvalidInput, UnknownName
+from memserve.plan.__main__ import main as planning
+from memserve.serve.__main__ import main as serving
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -234,6 +242,36 @@ def test_keys_are_not_shown() -> None:
     plan = memserve.plan.check(f"docker run -e HF_TOKEN=secret4 vllm/vllm-openai {line}", "1xH100")
     assert "secret" not in json.dumps(plan.to_dict()) + str(plan)
     assert plan.command[-2:] == ["--seed", "1"]
+
+
+KEY = st.from_regex(r"sk-[A-Za-z0-9+._]{12,30}", fullmatch=True)
+NAMES = ("api-key", "api_key", "hf-token", "ssl-keyfile-password", "client-secret", "token", "api-ke")
+CARRIERS = (
+    "--{0}\0{1}", "--{0}={1}", "-{0}\0{1}", "--{0}\0{1}\0{1}", "-e\0{2}={1}", "--env={2}={1}", "{2}={1}",
+    "--extra\0{{\"{3}\": \"{1}\"}}", "bash\0-c\0{2}='{1}' lsx --{0} {1} --seed 1", "https://me:{1}@host.example/x",
+)  # fmt: skip
+
+
+@given(st.lists(st.tuples(st.sampled_from(CARRIERS), st.sampled_from(NAMES)), min_size=1, max_size=4), KEY,
+       st.sampled_from(["vllm serve tiny", "lsx", "docker run i lsx", "vllm", "KEY={} vllm serve", ""]),
+       st.booleans())  # fmt: skip
+def test_no_key_is_printed_whatever_the_command(carriers: list[tuple[str, str]], key: str, start: str,
+                                                serve: bool) -> None:  # fmt: skip
+    """Read or not, in an error or in a dry run."""
+    parts = [way.format(name, key, name.upper().replace("-", "_"), name.replace("-", "_"))
+             for way, name in carriers]  # fmt: skip
+    words = [*start.format(key).split(), *(word for part in parts for word in part.split("\0")), "--seed", "1"]
+    said, out = io.StringIO(), io.StringIO()
+    with tempfile.TemporaryDirectory() as folder, redirect_stdout(out), redirect_stderr(said):
+        file = Path(folder) / "plan.json"
+        file.write_text(json.dumps({"command": words, "env": {"HF_TOKEN": key}, "backend": "vllm"}))
+        if serve:
+            serving([str(file), "--dry-run", "--allow", *words, "HF_TOKEN"])
+        else:
+            planning(["--check", shlex.join(words), "--gpus", "1xL4"])
+    assert key not in said.getvalue() + out.getvalue()
+    assert key not in shown(words) + masked_text(" ".join(words))
+    assert shown([*words, "--max-model-len", "8192"]).endswith("--seed 1 --max-model-len 8192")
 
 
 @pytest.mark.parametrize("backend", PACKAGES)

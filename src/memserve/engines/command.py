@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 from memserve import files
-from memserve.errors import InvalidInput, UnknownName
+from memserve.errors import InvalidInput, UnknownName, printable
 
 LONGEST = 20_000
 SHORTEST = 4
@@ -15,8 +15,17 @@ ALIKE = 0.66
 """How like a flag a word must be spelled to be taken for it, as difflib counts."""
 MOST_COUNT = 4096
 _ASSIGNMENT = re.compile(r"^[A-Za-z_][A-Za-z0-9_]*=")
-_SECRET = re.compile(r"(api[-_]?keys?|[-_](key|token|secret)|password)$", re.IGNORECASE)
+_NAME = r"(?:[\w-]{0,60}[-_])?(?:key|tok(?:en?)?|secret|passwd)|[\w-]{0,60}(?:api[-_]?k\w*|password|credentials?)"
+_SECRET = re.compile(rf"(?:^|.*[^\w-])[-\u2013\u2014]*(?:{_NAME})$", re.IGNORECASE | re.DOTALL)
 MASK = "***"
+_DASHES = "-\u2013\u2014"
+_VALUE = r"""(?:"(?:[^"\\]|\\.)*"?|'[^']*'?|\[[^\]]*\]?|[^\s,;&}"'\[]+)"""
+_WRITTEN = (
+    re.compile(rf"""((?<![\w-])(?:-*(?:{_NAME}))(?:["']?\s*=|["']\s*:)\s*){_VALUE}""", re.IGNORECASE),
+    re.compile(rf"""((?<![\w-])-+(?:{_NAME})(?=\s))(?:\s+(?!-\D){_VALUE})+""", re.IGNORECASE),
+    re.compile(r"(://)[^/\s@]+(?=@)"),
+)
+"""Keys in a text: `NAME=KEY` and JSON, `--name KEY ...`, and the user of an address."""
 _HUMAN = re.compile(r"^(\d+(?:\.\d+)?)([kKmMgGtT])$")
 _DECIMAL = {"k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
 _BINARY = {"K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
@@ -165,9 +174,26 @@ def masked(words: Sequence[str], variables: Mapping[str, str]) -> tuple[tuple[st
     for word in words:
         name, equals, _ = word.partition("=")
         hide = hide and not _is_option(word)
-        shown.append(MASK if hide else f"{name}={MASK}" if equals and _SECRET.search(name) else word)
-        hide = hide or (_is_option(word) and not equals and bool(_SECRET.search(name)))
-    return tuple(shown), {name: MASK if _SECRET.search(name) else value for name, value in variables.items()}
+        secret = bool(_SECRET.match(name))
+        shown.append(MASK if hide else f"{name}={MASK}" if equals and secret else masked_text(word))
+        hide = hide or (secret and not equals and word[0] in _DASHES)
+    safe = {name: MASK if _SECRET.match(name) else masked_text(value) for name, value in variables.items()}
+    return tuple(shown), safe
+
+
+def masked_text(text: str) -> str:
+    """A text of somebody else's that may hold a command: keys and tokens are not shown."""
+    for kind, put in zip(_WRITTEN, (rf"\1{MASK}", rf"\1 {MASK}", rf"\1{MASK}"), strict=True):
+        text = kind.sub(put, text)
+    return text
+
+
+def shown(words: Sequence[str], variables: Mapping[str, str] | None = None) -> str:
+    """A command on one line, without keys: every command that is printed goes through here."""
+    import shlex
+
+    safe, env = masked(words, variables or {})
+    return printable(shlex.join([*(f"{name}={value}" for name, value in env.items()), *safe]))
 
 
 def read(words: Iterable[str], grammar: Grammar) -> Words:

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 
+from memserve.engines.command import shown
 from memserve.errors import EngineFailed, InvalidInput
 
 _DONE = ".memserve-complete"
@@ -51,7 +52,7 @@ def make(install: str, *, folder: Path | None = None, python: str | None = None,
         shutil.rmtree(place)  # a run before this one was interrupted
     place.parent.mkdir(parents=True, exist_ok=True)
     for command in _steps(place, wanted, python):
-        report("$ " + shlex.join(command))
+        report("$ " + shown(command))
         _run(command, variables)
     (place / _DONE).write_text(install + "\n", encoding="utf-8")
     return interpreter
@@ -83,7 +84,7 @@ def _run(command: Sequence[str], variables: Mapping[str, str]) -> None:
     """Show the installer's own progress; it may take many minutes, and says so itself."""
     done = subprocess.run(list(command), check=False, env={**inherited(INSTALLING), **variables})
     if done.returncode != 0:
-        raise EngineFailed(f"{shlex.join(command)[:200]} failed with exit code {done.returncode}")
+        raise EngineFailed(f"{shown(command)[:200]} failed with exit code {done.returncode}")
 
 
 NAMES = frozenset(

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, cast
 
 from memserve import registry
 from memserve.engines.backend import Plannable, is_plannable, server_of
+from memserve.engines.command import shown
 from memserve.engines.log import LogFormat, Logged
 from memserve.engines.speed import EngineSpeed, Timed
 from memserve.errors import InvalidInput
@@ -95,7 +96,7 @@ def program_of(command: Sequence[str], backend: str | None = None) -> tuple[str,
         if program is not None:
             return name, program
         known += [" ".join(start) for one in (server.programs if server else ()) for start in one.starts[:1]]
-    said = " ".join(command)[:120]
+    said = shown(command)[:120]
     raise InvalidInput(f"no server is started by {said!r}", hint=f"known: {', '.join(dict.fromkeys(known))}")
 
 

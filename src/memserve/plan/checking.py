@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from memserve.engines import container, installed
 from memserve.engines.backend import server_of
-from memserve.engines.command import masked, taken_apart
+from memserve.engines.command import masked, shown, taken_apart
 from memserve.engines.deployment import Deployment
 from memserve.engines.flags import UNKNOWN, FlagTable, NotCounted, flags_of
 from memserve.engines.install import LARGEST, VISIBLE, completed
@@ -36,7 +36,7 @@ def check(command: str | Sequence[str], gpus: str | Machine | None = None, *,
 
     machine = _machine(gpus, memory_gib_per_card)
     started = container.opened(*taken_apart(command))
-    variables, words = started.variables, started.words
+    words, variables = masked(started.words, started.variables)  # what no reader sees, no error tells
     name, asked = _asked(words, machine)
     asked = replace(asked, engine_version=engine_version or started.release or _latest(asked.backend))
     not_counted = tuple(_not_counted(asked, machine))
@@ -56,7 +56,7 @@ def check(command: str | Sequence[str], gpus: str | Machine | None = None, *,
     return Plan(
         model=model, machine=machine, deployment=deployment, verdict=verdict,
         checkpoint=Checkpoint(name, deployment.quantization, online=bool(deployment.option("online"))),
-        launch=Launch("", *masked(words, variables)), assumed=assumed, not_counted=not_counted,
+        launch=Launch("", words, variables), assumed=assumed, not_counted=not_counted,
         reasons=(*told, *machine.notes) if verdict.fits else told,
     )  # fmt: skip
 
@@ -126,7 +126,7 @@ def _asked(words: tuple[str, ...], machine: Machine) -> tuple[str, Deployment]:
             read.append((found[0], replace(found[1], backend=backend)))
     if not read:
         raise InvalidInput(
-            f"not a launch command that memserve can read: {' '.join(words[:3])[:80]!r}",
+            f"not a launch command that memserve can read: {shown(words[:3])[:80]!r}",
             hint=f"known: {', '.join(_starts())}",
         )
     return next((one for one in read if drives(installed.named(one[1].backend).rules, machine)), read[0])

@@ -5,7 +5,6 @@ memserve serve --backend B: any backend, in this process, on OpenAI's routes.
 
 from __future__ import annotations
 
-import shlex
 import signal
 import sys
 import time
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from memserve import cli
 from memserve.engines import environment
+from memserve.engines.command import masked_text, shown
 from memserve.errors import EngineFailed, InvalidInput, printable
 from memserve.serve import advice, planned, server
 
@@ -97,8 +97,8 @@ def _serve(args: argparse.Namespace) -> int:
     answer = planned.read(args.plan, args.allow, make=args.make)
     plan = answer["plan"]
     if args.dry_run:
-        variables = [f"{name}={value}" for name, value in (plan.get("env") or {}).items()]
-        print(plan.get("install", ""), printable(shlex.join([*variables, *plan["command"]])), sep="\n")
+        print(printable(masked_text(plan.get("install") or "")))
+        print(shown(plan["command"], plan.get("env")))
         return 0
     if args.key_file:
         server.private(args.key_file, "")

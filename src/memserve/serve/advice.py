@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from memserve.engines import installed
+from memserve.engines.command import masked
 from memserve.errors import DoesNotFit, MemserveError
 from memserve.hardware.machine import Machine
 
@@ -79,7 +80,7 @@ def instead(answer: Mapping[str, Any], short: str) -> str | None:
     if not short:
         return None
     try:
-        old = list(answer["plan"]["command"])
+        old = list(masked(answer["plan"]["command"], {})[0])
         new = _claiming_less(answer, old) if short == "card" else _planned_smaller(answer, old)
     except (MemserveError, KeyError, TypeError, ValueError):
         return None

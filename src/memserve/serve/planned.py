@@ -11,6 +11,7 @@ from typing import Any
 from memserve import files
 from memserve.engines import installed
 from memserve.engines.backend import server_of
+from memserve.engines.command import masked_text
 from memserve.engines.environment import requirements
 from memserve.engines.install import VISIBLE
 from memserve.errors import EngineFailed, InvalidInput
@@ -83,20 +84,21 @@ def _made(name: str, plan: dict[str, Any], *, make: bool) -> None:
     verb, words = shlex.split(making)[:2], shlex.split(making)[2:]
     ours = verb == ["memserve", "compress"] and words[1::2] == ["--to", "-o"] and len(words) == 5
     if not make or not ours:
-        hint = f"--make does it, or run: {making}" if ours else f"run: {making}"
+        hint = f"{'--make does it, or ' if ours else ''}run: {masked_text(making)}"
         raise InvalidInput(f"{name} needs {place}, which is not made yet", hint=hint)
     done = subprocess.run([sys.executable, "-m", "memserve.compress", *words], check=False, stdout=sys.stderr)
     if done.returncode:
-        raise EngineFailed(f"{place} could not be made", hint=f"exit code {done.returncode} of {making}")
+        raise EngineFailed(f"{place} could not be made", hint=f"exit code {done.returncode} of {masked_text(making)}")
 
 
 def check(plan: Mapping[str, Any], consent: Sequence[str] = ()) -> None:
     """Refuse the first thing that goes beyond, unless `consent` names it."""
     for what, word in _beyond(plan):
-        if word not in consent:
+        told = masked_text(word)  # consent to a key is consent to what was told of it
+        if word not in consent and told not in consent:
             raise InvalidInput(
-                f"the plan asks for {what} {word[:80]!r}, which the planner would not write",
-                hint=f"if you trust whoever wrote it: --allow {shlex.quote(word[:80])}",
+                f"the plan asks for {what} {told[:80]!r}, which the planner would not write",
+                hint=f"if you trust whoever wrote it: --allow {shlex.quote(told[:80])}",
             )
 
 

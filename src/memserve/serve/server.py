@@ -22,6 +22,7 @@ from typing_extensions import Self
 
 from memserve.engines import installed
 from memserve.engines.backend import server_of
+from memserve.engines.command import masked_text
 from memserve.engines.environment import fetches, inherited
 from memserve.engines.server import Program
 from memserve.errors import BackendMissing, EngineFailed, InvalidInput, TimedOut
@@ -267,7 +268,7 @@ class Server:
                                hint=f"start it again (log: {self.log})")  # fmt: skip
         how = f"with exit code {code}" if code >= 0 else f"of signal {-code}"
         raise EngineFailed(
-            f"{self.backend} died {how}: {found.problem}: {found.line} (log: {self.log})",
+            f"{self.backend} died {how}: {found.problem}: {masked_text(found.line)} (log: {self.log})",
             hint=(self._advise(found) if self._advise else None) or found.remedy,
         )
 
@@ -396,4 +397,4 @@ def _new_log(name: str) -> Path:
 
 def _last_line(log: str) -> str:
     lines = [line.strip() for line in log.replace("\r", "\n").splitlines() if line.strip()]
-    return lines[-1][:160] if lines else ""
+    return masked_text(lines[-1])[:160] if lines else ""
