@@ -38,6 +38,8 @@ class EmbeddedBackend:
     name = "embedded"
     default = True
     """It answers when no backend is named."""
+    own_names = ("default", "smollm2", "minilm")
+    """What its own models are called here, whatever else has such a name."""
 
     @property
     def capabilities(self) -> Capabilities:

@@ -5,26 +5,23 @@ from typing import Any
 
 from memserve.errors import BackendMissing, InvalidInput, Unsupported
 from memserve.missing import missing
+from memserve.options import named
 from memserve.protocol import Task
-
-OWN_NAMES = ("default", "smollm2", "minilm")
+from memserve_embedded import backend
 
 
 def open_engine(model: str | None = None, *, task: Task = "generate", **options: Any) -> Any:
     """The embedded model for a task. Any other model is opened by the backend of transformers."""
-    if model is not None and model.lower() not in OWN_NAMES:
+    if model is not None and model.lower() not in backend.own_names:
         from memserve.registry import find
 
         try:
             return find("hf").open(model, task=task, **options)
         except BackendMissing as error:
-            needs = f"{error.needs} to open {model!r} (embedded are only {', '.join(OWN_NAMES[1:])})"
+            needs = f"{error.needs} to open {model!r} (embedded are only {', '.join(backend.own_names[1:])})"
             raise BackendMissing(error.backend, needs=needs, install=error.install) from error
+    options = named("embedded", options, ("threads", "context"))
     threads, context = _whole(options, "threads"), _whole(options, "context")
-    if options:
-        raise Unsupported(
-            "embedded", f"the option {next(iter(options))!r}", hint="name a backend and a model"
-        )
     if find_spec("openvino") is None:
         raise missing("embedded", "openvino-genai")
     if task == "generate":

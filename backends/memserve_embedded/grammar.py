@@ -37,8 +37,8 @@ class Grammars:
             return None
         state = self._library.LLMatcher(self._tokenizer, source)
         if state.is_error():
-            words = state.get_error().strip().splitlines()
-            raise InvalidInput(f"what the answer must keep cannot be enforced: {words[0] if words else ''}")
+            words = " ".join(state.get_error().split())[:200]
+            raise InvalidInput(f"what the answer must keep cannot be enforced: {words}")
         return Matcher(state)
 
     @cached_property

@@ -1,6 +1,7 @@
 """The command that starts llama.cpp's server: llama-cpp-python's, or its own."""
 
 import re
+from pathlib import Path
 
 from memserve.engines.deployment import Deployment
 from memserve.engines.install import UNBOUNDED, UNSTATED, install_line, requirements, visible_cards, words
@@ -74,7 +75,7 @@ class LlamacppLauncher:
         named, _, level = (repository or file).partition(":")
         return named, Deployment(
             backend="llamacpp", engine_version="", dtype="float16",
-            quantization=quantization(level or file.rpartition("/")[2]),
+            quantization=level_of(file) if Path(file).is_file() else quantization(level or Path(file).name),
             context=(said.integer("n-ctx") or 0) // said.count("parallel") or UNSTATED,
             options=said.given(),
         )  # fmt: skip
@@ -98,6 +99,14 @@ def of_ollama(command: tuple[str, ...]) -> tuple[str, Deployment]:
     return named, Deployment(
         backend="llamacpp", engine_version="", dtype="float16", quantization=level, context=UNBOUNDED,
     )  # fmt: skip
+
+
+def level_of(file: str) -> str:
+    """What the name of a file that lies here says; whatever it is called, it can be started."""
+    try:
+        return quantization(file.rpartition("/")[2])
+    except InvalidInput:
+        return "none"
 
 
 def quantization(written: str) -> str:

@@ -43,7 +43,8 @@ def listed(client: HttpClient, task: Task) -> dict[str, dict[str, Any]]:
         loop.stop()
     try:
         rows = json.loads(text)["data"] if status == 200 else []
-        return {str(row["id"]): dict(row) for row in rows if row.get("task", task) == task}
+        rows = [{**row, **row.get("tasks", {}).get(task, {})} for row in rows]  # an endpoint of memserve's
+        return {str(row["id"]): row for row in rows if row.get("task", task) == task}
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return {}
 

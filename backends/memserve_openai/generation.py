@@ -204,7 +204,7 @@ class ChatEngine(HttpEngine):
         if context is None or asked is None or prompt is None or made is None or request.n > 1:
             return
         if answer.finish_reason == "length" and made < asked and prompt + made >= context:
-            raise ContextOverflow(tokens=prompt + asked, limit=context)
+            raise ContextOverflow(tokens=prompt + asked, limit=context, prompt=prompt)
 
     def _lengths(self, payload: dict[str, Any], request: Request) -> None:
         length = self._length(request)
@@ -289,7 +289,7 @@ async def fit(request: Request, tokens: Tokens) -> Request:
     if count <= space:
         return request
     if space <= 0:
-        raise ContextOverflow(tokens=count + limit - space, limit=limit)
+        raise ContextOverflow(tokens=count + limit - space, limit=limit, prompt=count)
     prompt = request.prompt
     if isinstance(prompt, Raw):
         ids = await tokens.encode(prompt.text, special=True)
@@ -321,4 +321,4 @@ async def _fit_chat(request: Request, tokens: Tokens, count: int, space: int, li
         count, _ = await tokens.count(talk)
         if count <= space:
             return replace(request, prompt=talk)
-    raise ContextOverflow(tokens=count + limit - space, limit=limit)
+    raise ContextOverflow(tokens=count + limit - space, limit=limit, prompt=count)

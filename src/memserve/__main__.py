@@ -61,7 +61,8 @@ def _general(words: Sequence[str]) -> int:
 
 def usage() -> str:
     """The verbs, each with a sentence."""
-    rows = (f"  {verb:8}{sentence}" for verb, sentence in VERBS.items())
+    wide = max(map(len, VERBS)) + 2
+    rows = (f"  {verb:{wide}}{sentence}" for verb, sentence in VERBS.items())
     return "\n".join((
         "usage: memserve VERB ...   (memserve VERB --help lists a verb's options)", "", *rows, "",
         f"  --version             the release\n  {COMPLETION} S  completes verbs and options in the shell S",

@@ -7,7 +7,7 @@ MemserveError                    .retryable, .hint
 ├── DoesNotFit                   rules or memory forbid every candidate; .closest
 ├── ModelUnreadable              a checkpoint, config or tokenizer is broken; .path, .field
 ├── BackendMissing               the engine behind a backend is not installed; .install
-├── ContextOverflow              prompt + answer exceed the context; .tokens, .limit
+├── ContextOverflow              prompt + answer exceed the context; .tokens, .limit, .prompt
 ├── Closed                       the generator or embedder was closed before this call
 ├── EngineFailed                 a local engine or its server process broke
 ├── Cancelled                    the caller gave the request up
@@ -121,13 +121,16 @@ class ContextOverflow(MemserveError):
     status: int | None = None
     """The HTTP status, where a server found out."""
 
-    def __init__(self, *, tokens: int | None, limit: int | None, message: str = "") -> None:
+    def __init__(self, *, tokens: int | None, limit: int | None, message: str = "",
+                 prompt: int | None = None) -> None:  # fmt: skip
         text = message or f"{tokens} tokens exceed the context of {limit}"
         super().__init__(
             text, hint="shorten the prompt, lower max_tokens, or pass truncate='left' or 'middle'"
         )
         self.tokens = tokens
         self.limit = limit
+        self.prompt = prompt
+        """The prompt's share of the tokens, where that is known."""
 
 
 class Closed(MemserveError):

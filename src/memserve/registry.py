@@ -140,6 +140,13 @@ def find(name: str) -> Backend:
     return cast("Backend", entry.load())
 
 
+def is_own_name(backend: str | None, model: object) -> bool:
+    """Whether a backend gives a model of its own this name, which may be another's in the catalogue."""
+    with suppress(UnknownName):
+        return str(model).lower() in getattr(find(backend or ""), "own_names", ())
+    return False
+
+
 def forget() -> None:
     """Look again, after a package was installed in this process."""
     for answers in _REMEMBERED:

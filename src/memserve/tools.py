@@ -34,6 +34,9 @@ def loop(generator: Generator, messages: str | Iterable[Message], functions: Seq
 
     What a function raises goes to the model as its result. After so many rounds no more calls are allowed.
     """
+    if isinstance(rounds, bool) or not isinstance(rounds, int) or rounds < 1:
+        raise InvalidInput(f"rounds is a whole number from 1, not {rounds!r}",
+                           hint="generator.generate(messages) asks without tools")  # fmt: skip
     tools = [describe(one) for one in functions]
     known = {tool["function"]["name"]: one for tool, one in zip(tools, functions, strict=True)}
     if len(known) < len(tools):

@@ -16,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from simulated import virtual
 
+from memserve import registry
 from memserve.__main__ import main
 from memserve.bench import Level, Report, Target, report
 from memserve.bench.asking import Asked, Prompts
@@ -255,6 +256,23 @@ def test_a_real_server_on_loopback(counting_server: Any, capsys: pytest.CaptureF
     assert all(row["predicted"]["ttft_ms"]["likely"] > 0 for row in found["results"])
     assert found["memory"]["process_gib"] > 0  # whoever listens on that port of this machine
     assert counting_server.most == 3 and all(body["ignore_eos"] for body in counting_server.bodies)
+
+
+@pytest.mark.parametrize("model", [None, "smollm2", "other"])
+def test_a_backends_own_model_is_told_by_what_really_runs(
+    model: str | None, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """And what nobody predicts is no column."""
+    toy = type(registry.find("toy"))
+    opening = toy.open
+    monkeypatch.setattr(toy, "own_names", ("smollm2",), raising=False)
+    monkeypatch.setattr(toy, "open", lambda self, model=None, **options: opening(self, None, **options))
+    words = ["bench", "--backend", "toy", *(["--model", model] if model else []), "--workload", "20:4:2"]
+    assert main([*words, "--quiet", "-o", str(tmp_path / "bench.json")]) == 0
+    out = capsys.readouterr().out
+    told = json.loads((tmp_path / "bench.json").read_text())["target"]["model"]
+    assert told == ("other" if model == "other" else "toy") and out.startswith(f"{told}:")
+    assert "TTFT ms" in out and "(predicted)" not in out
 
 
 def test_gaps_are_those_between_pieces() -> None:

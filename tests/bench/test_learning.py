@@ -149,6 +149,8 @@ def test_a_start_up_log_in_the_report_teaches_memory(place: Path, capsys: pytest
         {}, {"results": []}, {"speeds": 3}, {"speeds": [{"backend": "b"}]}, {"results": [3], "target": {}},
         {"speeds": [{"backend": "b", "card": "c", "factors": {"prompts": 0}}]},
         {"results": [{"ttft_ms": None}], "target": {"backend": "vllm", "gpus": "1xL4", "model": MODEL}},
+        *({"results": [{"input_tokens": 32, "output_tokens": 8, "concurrency": 1, "ttft_ms": {"mean": 5}}],
+           "target": {"backend": "embedded", "gpus": "cpu", "model": own}} for own in ("smollm2", "MiniLM")),
     ],
 )  # fmt: skip
 def test_what_teaches_nothing_is_one_line(

@@ -49,7 +49,7 @@ def test_the_console_command_is_installed() -> None:
 
 def test_without_a_verb_the_verbs_are_told(capsys: pytest.CaptureFixture[str]) -> None:
     code, out, _ = said(capsys, "--help")
-    assert code == 0 and all(f"  {verb}" in out for verb in VERBS)
+    assert code == 0 and all(f"\n  {verb}  " in out for verb in VERBS)
     assert said(capsys)[0] == 2
 
 

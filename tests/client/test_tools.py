@@ -9,6 +9,7 @@ import pytest
 from memserve import tools
 from memserve.client.generation import Generator
 from memserve.client.handle import for_engine
+from memserve.client.settings import check
 from memserve.errors import InvalidInput, Unsupported
 from memserve.protocol import Capabilities, Completion, ToolCall
 
@@ -91,6 +92,21 @@ def test_after_so_many_rounds_no_call_is_allowed() -> None:
     done = tools.loop(_open(engine), [{"role": "user", "content": "Hi"}], [weather], rounds=2)
     assert done.answer.text == "Enough."
     assert [one.tool_choice for one in engine.asked] == [None, None, "none"]
+
+
+@pytest.mark.parametrize("rounds", [0, -1, True, 1.5, None])
+def test_no_rounds_are_refused_before_anything_is_asked(rounds: Any) -> None:
+    engine = Scripted([Completion("Oh.", "stop")])
+    with pytest.raises(InvalidInput, match="rounds is a whole number from 1"):
+        tools.loop(_open(engine), "Hi", [weather], rounds=rounds)
+    assert engine.asked == []
+
+
+def test_a_bare_function_is_refused_with_what_makes_a_tool_of_it() -> None:
+    with pytest.raises(InvalidInput, match=r"tools\[0\] is a mapping, not a function .*tools.describe"):
+        _open(Scripted([])).generate("Hi", tools=[weather])
+    with pytest.raises(InvalidInput, match="True, False or a whole number of tokens, not 'yes'"):
+        check("thinking", "yes")
 
 
 def test_thoughts_go_along_where_a_template_reads_them() -> None:

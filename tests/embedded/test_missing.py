@@ -75,8 +75,10 @@ def test_threads_are_a_whole_number(threads: object) -> None:
 
 
 def test_other_options_are_refused_by_name() -> None:
-    with pytest.raises(Unsupported, match="device_map"):
+    with pytest.raises(Unsupported, match=r"device_map.*known: context, threads"):
         memserve.generator(backend="embedded", device_map="auto")
+    with pytest.raises(Unsupported, match=r"contxt.*did you mean context\?"):
+        memserve.embedder(backend="embedded", contxt=3)
 
 
 def test_weights_of_another_content_are_refused_and_nothing_is_kept(

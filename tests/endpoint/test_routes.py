@@ -242,8 +242,8 @@ def test_models_are_listed_and_others_refused(ask):
         ("talker-1", "generate", "memserve"),
         ("also/this", "generate", "memserve"),
         ("lengths", "embed", "memserve"),
-        ("lengths", "rerank", "memserve"),
     ]
+    assert [[*row["tasks"]] for row in rows] == [["generate"], ["generate"], ["embed", "rerank"]]
     assert ask("/v1/models/also/this").json()["max_model_len"] == 4096
     for response in (
         ask(CHAT, {**HI, "model": "gpt-9"}),
@@ -275,4 +275,9 @@ def test_an_answer_whose_length_nobody_said_fits_the_context(start, stream):
         assert (told.status_code, "error" in told.text) == (200, False)
         for more in ({"max_tokens": 512}, {"messages": [{"role": "user", "content": "a" * 600}]}):
             told = client.post(f"{url}/chat/completions", json={**asked, "stream": stream, **more})
-            assert told.json()["error"]["code"] == "context_length_exceeded"
+            error = told.json()["error"]
+            assert (error["code"], error["n_ctx"]) == ("context_length_exceeded", 512)
+            if "max_tokens" in more:  # what is told of the prompt does not grow with the answer
+                assert error["n_prompt_tokens"] < 100
+            else:
+                assert error["n_prompt_tokens"] >= 600

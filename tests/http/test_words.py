@@ -164,6 +164,6 @@ def test_a_backends_own_rows_go_before_the_shared_ones(status, body, kind, tmp_p
     found = error_of(status, {"x-shelf": "id-1"}, json.dumps({"error": body}), mask=Mask(), known=known)
     assert type(found) is kind
     if kind is errors.ContextOverflow:
-        assert (found.tokens, found.limit) == (25, 16)
+        assert (found.tokens, found.limit, found.prompt) == (25, 16, 20)
     else:
         assert found.request_id == "id-1"

@@ -260,7 +260,12 @@ def test_no_key_is_printed_whatever_the_command(carriers: list[tuple[str, str]],
     """Read or not, in an error or in a dry run."""
     parts = [way.format(name, key, name.upper().replace("-", "_"), name.replace("-", "_"))
              for way, name in carriers]  # fmt: skip
-    words = [*start.format(key).split(), *(word for part in parts for word in part.split("\0")), "--seed", "1"]
+    words = [
+        *start.format(key).split(),
+        *(word for part in parts for word in part.split("\0")),
+        "--seed",
+        "1",
+    ]
     said, out = io.StringIO(), io.StringIO()
     with tempfile.TemporaryDirectory() as folder, redirect_stdout(out), redirect_stderr(said):
         file = Path(folder) / "plan.json"

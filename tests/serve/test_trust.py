@@ -97,7 +97,13 @@ MALFORMED: list[Any] = [
     *({"command": command} for command in ([*GOOD, "a\0b"], [*GOOD, 5], "vllm serve", {})),
     *({"command": GOOD, "install": line} for line in (5, "pip install 'x", ["x"])),
     *({"command": GOOD, "nodes": nodes} for nodes in ([1], 5, [{"node": []}])),
-    *({"command": GOOD, "backend": name} for name in (5, "no\nsuch")),
+    *({"command": GOOD, "backend": name} for name in (5, "no\nsuch", "foo", "openai", "sglang")),
+    *({"command": GOOD, **field} for field in ({"fits": False}, {"fits": 1}, {"schema": 99}, {"schema": []})),
+    *({"command": GOOD, name: value} for name, value in
+      (("engine_version", 7), ("context", -5), ("tensor_parallel", True), ("concurrency", "many"))),
+    *({"command": [*GOOD, *words]} for words in
+      (["--max-modle-len", "5"], ["--max-model-len", "-5"], ["-tp", "0"], ["twice"])),
+    {"command": [*GOOD, "--swap-space", "4"], "engine_version": "0.33.0"},
     {"command": GOOD, "make_checkpoint": {}}, {"command": GOOD, "checkpoint": 7, "make_checkpoint": "x"},
 ]  # fmt: skip
 
@@ -110,10 +116,7 @@ def test_a_malformed_plan_is_one_line_and_exit_2(
 
     code = main([_file(tmp_path, **plan), "--dry-run"])
     said = capsys.readouterr().err
-    if plan.get("backend") == "no\nsuch":
-        assert code == 0  # only a hint, and the command says whose it is
-    else:
-        assert (code, said.count("\n"), "Traceback" in said) == (2, 1, False), said
+    assert (code, said.count("\n"), "Traceback" in said) == (2, 1, False), said
 
 
 @pytest.mark.parametrize("text", ["[" * 100_000, '{"a":' * 50_000, "\ufeff{}", "nul", '"\\ud800"'])
@@ -131,10 +134,19 @@ def test_a_dry_run_shows_the_environment(tmp_path: Path, capsys: pytest.CaptureF
     from memserve.serve.__main__ import main
 
     env = {"CUDA_VISIBLE_DEVICES": "0,1"}
-    assert main([_file(tmp_path, command=[*GOOD, "a b\x1b[31m"], env=env), "--dry-run"]) == 0
+    assert (
+        main([_file(tmp_path, command=[*GOOD, "--served-model-name", "a b\x1b[31m"], env=env), "--dry-run"])
+        == 0
+    )
     shown = capsys.readouterr().out
     assert "CUDA_VISIBLE_DEVICES=0,1 vllm serve tiny" in shown
     assert "\x1b" not in shown
+
+
+def test_a_file_that_lies_here_is_started_whatever_it_is_called(tmp_path: Path) -> None:
+    (tmp_path / "x-q4.gguf").write_text("")
+    command = ["python", "-m", "llama_cpp.server", "--model", str(tmp_path / "x-q4.gguf")]
+    assert planned.read(_file(tmp_path, command=command))["plan"]["command"] == command
 
 
 SECRETS = (

@@ -165,7 +165,7 @@ def _fit(tokens: list[int], limit: int, policy: str) -> list[int]:
     if over <= 0:
         return tokens
     if policy == "refuse" or limit >= model.CONTEXT:
-        raise ContextOverflow(tokens=len(tokens) + limit, limit=model.CONTEXT)
+        raise ContextOverflow(tokens=len(tokens) + limit, limit=model.CONTEXT, prompt=len(tokens))
     if policy == "left":
         return tokens[over:]
     keep = len(tokens) - over
@@ -250,7 +250,7 @@ def _score(context: Prompt, continuation: str | Sequence[int]) -> Score:
 
 def _of_ids(tokens: list[int], more: Sequence[int]) -> Score:
     if len(tokens) + len(more) > model.CONTEXT:
-        raise ContextOverflow(tokens=len(tokens) + len(more), limit=model.CONTEXT)
+        raise ContextOverflow(tokens=len(tokens) + len(more), limit=model.CONTEXT, prompt=len(tokens))
     logprob, greedy = _sum(tokens, more)
     return Score(logprob, len(more), greedy)
 

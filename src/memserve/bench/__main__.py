@@ -30,7 +30,7 @@ def parser() -> cli.Parser:
     add = words.add_argument_group("what is measured").add_argument
     words.add_argument("plan", nargs="?", metavar="PLAN.json", help="as memserve plan --json printed it")
     add("--base-url", metavar="URL", help="a server that runs; its key comes from the usual variable")
-    add("--model", metavar="M", help="a name, a folder")
+    add("--model", metavar="M", help="a name, a folder; default: the backend's own")
     add("--backend", metavar="B", help="opened here; with --base-url: which engine answers there")
     add("--options", nargs="*", default=[], metavar="K=V", help="any other option of the backend")
     add("--python", metavar="FILE", help="with PLAN.json: the interpreter of the engine's environment")
@@ -113,8 +113,9 @@ def _target(given: Namespace, most: int) -> AbstractContextManager[Target]:
     from memserve import options
     from memserve.bench import target
 
-    if (given.plan is None) == (given.model is None):
-        raise InvalidInput("say one: PLAN.json, --base-url URL --model M, --backend B --model M")
+    own = given.backend is not None and given.base_url is None  # a backend has a model of its own
+    if (given.plan is None) == (given.model is None and not (own and given.plan is None)):
+        raise InvalidInput("say one: PLAN.json, --base-url URL --model M, --backend B [--model M]")
     if given.plan is not None:
         return target.started(
             given.plan, python=given.python, allow=tuple(given.allow), most=most, report=_told(given)

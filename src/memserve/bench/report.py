@@ -45,7 +45,8 @@ class Report(Shown):
 
     def sections(self, *, why: bool = False, everything: bool = False) -> Iterable[Section]:
         """A table: what was measured, and behind it what was predicted."""
-        head = ("load", "failed", *(f"{name} (predicted)" for name in FIGURES.values()))
+        told = " (predicted)" if any(row["predicted"] for row in self.results) else ""
+        head = ("load", "failed", *(f"{name}{told}" for name in FIGURES.values()))
         asked = "{input_tokens:g} tokens in, {output_tokens:g} out, {requests} requests".format(
             **self.workload
         )

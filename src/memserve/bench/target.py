@@ -112,9 +112,11 @@ def _facts(answer: Mapping[str, Any], plan: Mapping[str, Any]) -> dict[str, Any]
 
 
 @contextmanager
-def opened(model: str, *, backend: str | None = None, base_url: str | None = None, most: int = 256,
+def opened(model: str | None, *, backend: str | None = None, base_url: str | None = None, most: int = 256,
            options: Mapping[str, Any] | None = None, **known: Any) -> Iterator[Target]:  # fmt: skip
     """A server at an address, or a backend; beside an address, `backend` says which engine answers there.
+
+    Without a model it is the backend's own, which is told by the name of what really runs.
 
     `known`: gpus, engine_version, quantization, tensor_parallel: what a prediction needs to know.
     """
@@ -129,6 +131,8 @@ def opened(model: str, *, backend: str | None = None, base_url: str | None = Non
     with memserve.generator(model, backend=backend, concurrency=most, **given) as generator:
         can = generator.capabilities
         facts["backend"] = facts["backend"] or (can.backend if own else installed.speaking(can.engine or ""))
+        if model is None or (own and registry.is_own_name(can.backend, model)):
+            facts["model"] = can.model or can.backend
         forecast, notes = _forecast(facts)
         remote = generator.identity.get("base_url")
         yield Target(generator, facts, forecast, _process(remote) if remote else os.getpid(), notes=notes)

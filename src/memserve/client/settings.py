@@ -116,6 +116,9 @@ def _tools(name: str, value: object) -> tuple[Mapping[str, Any], ...]:
 
 def _tool(name: str, value: object) -> Mapping[str, Any]:
     """A tool; one of the type function has a name, and parameters that can be meant."""
+    if callable(value):
+        raise InvalidInput(f"{name} is a mapping, not a {type(value).__name__}",
+                           hint="memserve.tools.describe makes one of a function")  # fmt: skip
     tool = _mapping(name, value)
     if tool.get("type") == "function":
         function = _mapping(f"{name}.function", tool.get("function"))
@@ -142,6 +145,8 @@ def _policy(name: str, value: object) -> str:
 def _thinking(name: str, value: object) -> bool | int:
     if isinstance(value, bool):
         return value
+    if not hasattr(value, "__index__"):
+        raise InvalidInput(f"{name} is True, False or a whole number of tokens, not {value!r}")
     tokens = _whole(0)(name, value)
     return tokens or False
 

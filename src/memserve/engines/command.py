@@ -15,7 +15,9 @@ ALIKE = 0.66
 """How like a flag a word must be spelled to be taken for it, as difflib counts."""
 MOST_COUNT = 4096
 _ASSIGNMENT = re.compile(r"^[A-Za-z_][A-Za-z0-9_]*=")
-_NAME = r"(?:[\w-]{0,60}[-_])?(?:key|tok(?:en?)?|secret|passwd)|[\w-]{0,60}(?:api[-_]?k\w*|password|credentials?)"
+_NAME = (
+    r"(?:[\w-]{0,60}[-_])?(?:key|tok(?:en?)?|secret|passwd)|[\w-]{0,60}(?:api[-_]?k\w*|password|credentials?)"
+)
 _SECRET = re.compile(rf"(?:^|.*[^\w-])[-\u2013\u2014]*(?:{_NAME})$", re.IGNORECASE | re.DOTALL)
 MASK = "***"
 _DASHES = "-\u2013\u2014"
@@ -82,7 +84,10 @@ class Words:
         value = self.options.get(name)
         if value is None or value.lower() in ("none", "null", ""):
             return None
-        return integer(value, f"--{name}")
+        found = integer(value, f"--{name}")
+        if found < 0:
+            raise InvalidInput(f"--{name} must be 0 or more, not {found}")
+        return found
 
     def number(self, name: str) -> float | None:
         """A fraction."""

@@ -142,11 +142,13 @@ def _overflow(known: KnownErrors, message: str, fields: Mapping[str, Any], statu
     if hit is None and not certain:
         return None
     named = {group: fields[name] for name, group in known.overflow_fields.items() if name in fields}
-    tokens, limit = _numbers(hit.groupdict() if hit else {})
+    groups = hit.groupdict() if hit else {}
+    tokens, limit = _numbers(groups)
     error = ContextOverflow(
         tokens=tokens if tokens is not None else _whole(named.get("tokens")),
         limit=limit if limit is not None else _whole(named.get("limit")),
         message=message or "the prompt exceeds the context",
+        prompt=int(groups["prompt"].replace(",", "")) if groups.get("prompt") else None,
     )
     error.status = status
     return error

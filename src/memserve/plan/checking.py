@@ -61,6 +61,16 @@ def check(command: str | Sequence[str], gpus: str | Machine | None = None, *,
     )  # fmt: skip
 
 
+def read_by(backend: str, command: Sequence[str], version: str | None = None) -> None:
+    """Raises what the engine's own parser would not take: flags that none, or not this release, has."""
+    found = installed.named(backend).launch.parse(masked(command, {})[0])
+    table = flags_of(installed.named(backend))
+    if found and table and version:
+        asked = replace(found[1], engine_version=version)
+        if told := [said for name, _ in asked.options if (said := _lacks(table, name, asked))]:
+            raise InvalidInput("; ".join(told))
+
+
 def cures(plan: Plan, launched: Sequence[str]) -> Iterator[str]:
     """Changes of the command, one at a time, with which it starts; `launched` is how memserve writes it."""
     from memserve.plan.search.judging import held

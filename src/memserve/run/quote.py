@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from math import prod
 from typing import Any
 
+from memserve import registry
 from memserve.cli import counted
 from memserve.errors import MemserveError
 from memserve.run.limits.budget import price_of
@@ -32,7 +33,7 @@ def told(job: Pipeline) -> Iterator[str]:
         who = ":".join(filter(None, (stage.backend, stage.model))) or "the embedded default"
         size = f"{counted(asked, 'request')} of about {read:.0f} + {made} tokens"
         yield f"{stage.name}: {size}, {who}, {_price(stage, asked, read, made)}"
-        if stage.gpus and stage.model:
+        if stage.gpus and stage.model and not registry.is_own_name(stage.backend, stage.model):
             yield f"{stage.name}: {_cards(stage, read, made)}"
     growth = prod(stage.n for stage in job.plan.stages if not stage.judges)
     if job.plan.rounds > 1 and growth > 1:

@@ -15,10 +15,13 @@ from memserve.engines.command import masked_text
 from memserve.engines.environment import requirements
 from memserve.engines.install import VISIBLE
 from memserve.errors import EngineFailed, InvalidInput
+from memserve.plan.checking import read_by
 
 _PINNED = re.compile(r"([A-Za-z0-9][\w.-]*)(\[[\w,.-]+\])?==[\w.+!]+")
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-_WORDS = ("backend", "install", "checkpoint", "make_checkpoint")
+_WORDS = ("backend", "engine_version", "quantization", "install", "checkpoint", "make_checkpoint")
+_COUNTS = ("context", "concurrency", "tensor_parallel", "pipeline_parallel", "data_parallel")
+_SCHEMA = 1
 
 
 def read(name: str, consent: Sequence[str] = (), *, make: bool = False) -> dict[str, Any]:
@@ -37,8 +40,11 @@ def read(name: str, consent: Sequence[str] = (), *, make: bool = False) -> dict[
         raise InvalidInput(f"{name} holds no plan that fits", hint="memserve.plan --why says why")
     _well_formed(name, plan)
     _startable(name, plan)
+    _current(name, {**answer, **plan})
     check(plan, consent)
     _made(name, plan, make=make)
+    backend = installed.program_of(plan["command"], plan.get("backend"))[0]
+    read_by(backend, plan["command"], plan.get("engine_version"))
     return {"model": plan.get("model"), "machine": plan.get("machine"), **answer, "plan": plan}
 
 
@@ -50,11 +56,28 @@ def _well_formed(name: str, plan: dict[str, Any]) -> None:
         "nodes": isinstance(nodes, list) and all(map(_is_node, nodes)),
         "command": isinstance(command, list) and all(map(_is_word, command)),
         **{part: plan.get(part) is None or _is_word(plan[part]) for part in _WORDS},
+        **{part: plan.get(part) is None or _is_count(plan[part]) for part in _COUNTS},
     }  # fmt: skip
     wrong = next((part for part, is_sound in sound.items() if not is_sound), None)
     if wrong:
         raise InvalidInput(f"{name} is no plan: its {wrong!r} is malformed",
                            hint="save the output of memserve.plan --json")  # fmt: skip
+
+
+def _current(name: str, told: Mapping[str, Any]) -> None:
+    """Whether it is of this form, of a backend that can be started, and one that fits."""
+    if told.get("schema", _SCHEMA) != _SCHEMA:
+        said = str(told["schema"])[:40]
+        raise InvalidInput(f"{name} has schema {said}, this release reads {_SCHEMA}", hint="plan it again")
+    if told.get("fits", True) is not True:
+        raise InvalidInput(f"{name} holds a plan that does not fit", hint="memserve plan --why says why")
+    if told.get("backend") is not None and not installed.can_plan(told["backend"]):
+        raise InvalidInput(f"{name}: no server is planned for the backend {told['backend']!r}",
+                           hint=f"known: {', '.join(installed.plannable())}")  # fmt: skip
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0
 
 
 def _is_word(value: object) -> bool:
@@ -81,14 +104,14 @@ def _made(name: str, plan: dict[str, Any], *, make: bool) -> None:
     making, place = plan.get("make_checkpoint"), Path(str(plan.get("checkpoint")))
     if not making or place.exists():
         return
-    verb, words = shlex.split(making)[:2], shlex.split(making)[2:]
+    verb, words, shown = shlex.split(making)[:2], shlex.split(making)[2:], masked_text(making)
     ours = verb == ["memserve", "compress"] and words[1::2] == ["--to", "-o"] and len(words) == 5
     if not make or not ours:
-        hint = f"{'--make does it, or ' if ours else ''}run: {masked_text(making)}"
+        hint = f"{'--make does it, or ' if ours else ''}run: {shown}"
         raise InvalidInput(f"{name} needs {place}, which is not made yet", hint=hint)
     done = subprocess.run([sys.executable, "-m", "memserve.compress", *words], check=False, stdout=sys.stderr)
     if done.returncode:
-        raise EngineFailed(f"{place} could not be made", hint=f"exit code {done.returncode} of {masked_text(making)}")
+        raise EngineFailed(f"{place} could not be made", hint=f"exit code {done.returncode} of {shown}")
 
 
 def check(plan: Mapping[str, Any], consent: Sequence[str] = ()) -> None:

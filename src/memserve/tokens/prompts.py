@@ -179,7 +179,7 @@ class Prompts:
         if len(ids) + least > self.context:
             space = self.context - (asked or min(DEFAULT_MAX_TOKENS, self.context // 2))
             if request.truncate == "refuse" or space < 1:
-                raise ContextOverflow(tokens=len(ids) + least, limit=self.context)
+                raise ContextOverflow(tokens=len(ids) + least, limit=self.context, prompt=len(ids))
             ids = self._shorten(ids, space, request.truncate)
         return ids, asked or min(DEFAULT_MAX_TOKENS, self.context - len(ids))
 
@@ -318,7 +318,7 @@ def tokenize_pair(prompts: Prompts, context: Prompt, continuation: str | Sequenc
     if start >= len(whole):
         raise InvalidInput("a continuation has no tokens of its own")
     if most is not None and len(whole) - 1 > most:
-        raise ContextOverflow(tokens=len(whole), limit=most)
+        raise ContextOverflow(tokens=len(whole), limit=most, prompt=len(whole))
     return ScorePair(tuple(whole), start)
 
 

@@ -50,6 +50,8 @@ def of_report(report: Mapping[str, Any], options: Namespace) -> tuple[dict[str, 
         log = learning.started(report)
         memory, about = kept(log, options) if log else ({}, [])
         speed, said = learning.kept(report, options)
+    except MemserveError:
+        raise
     except files.STUMBLES as broken:
         reason = f"{options.calibrate} is no report of memserve bench: {type(broken).__name__}: {broken}"
         raise InvalidInput(reason[:200], hint="memserve bench -o FILE writes one") from None

@@ -341,5 +341,5 @@ def failure(error: errors.MemserveError,
     body = refusal(status, str(error), code, param)
     if isinstance(error, errors.ContextOverflow):  # in the words and fields that clients look for
         said = f"This model's maximum context length is {error.limit} tokens: {error}"
-        body["error"].update(message=said, n_prompt_tokens=error.tokens, n_ctx=error.limit)
+        body["error"].update(message=said, n_prompt_tokens=error.prompt, n_ctx=error.limit)
     return status, headers, body

@@ -77,9 +77,13 @@ class Models:
 
     @cached_property
     def rows(self) -> list[dict[str, Any]]:
-        """What /v1/models lists: besides OpenAI's fields the context, the task and all capabilities."""
-        return [_row(name, task, handle) for task, named in self.handles.items()
-                for name, handle in named.items()]  # fmt: skip
+        """What /v1/models lists, each name once: OpenAI's fields, and what its first task and each can do."""
+        head, found = {"object": "model", "created": 0, "owned_by": "memserve"}, dict[str, dict[str, Any]]()
+        for task, named in self.handles.items():
+            for name, handle in named.items():
+                told = _told(task, handle)
+                found.setdefault(name, {"id": name, **head, **told, "tasks": {}})["tasks"][task] = told
+        return list(found.values())
 
     def close(self) -> None:
         """Close every handle once."""
@@ -88,11 +92,10 @@ class Models:
                 handle.close()
 
 
-def _row(name: str, task: Task, handle: Handle) -> dict[str, Any]:
+def _told(task: Task, handle: Handle) -> dict[str, Any]:
     known = handle.capabilities
     told = {key: sorted(v) if isinstance(v, frozenset) else v for key, v in asdict(known).items()}
-    row = {"id": name, "object": "model", "created": 0, "owned_by": "memserve", "task": task}
-    return {**row, "max_model_len": known.context, "capabilities": told}
+    return {"task": task, "max_model_len": known.context, "capabilities": told}
 
 
 class Endpoint:
@@ -197,10 +200,10 @@ class Endpoint:
 
     async def _one(self, request: web.Request) -> web.Response:
         name = request.match_info["id"]
-        rows = [row for row in self._models.rows if row["id"] == name]
-        if not rows:
+        row = next((row for row in self._models.rows if row["id"] == name), None)
+        if row is None:
             raise NotFound(f"no model {name!r}")
-        return web.json_response(rows[0])
+        return web.json_response(row)
 
     async def _embed(self, request: web.Request) -> web.Response:
         body = await self._body(request)

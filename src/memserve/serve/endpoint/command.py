@@ -70,7 +70,7 @@ async def _run(args: argparse.Namespace, models: Models) -> None:
         _on_signal(loop, stop)
         host, port = taking.sockets[0].getsockname()[:2]
         shown = f"[{host}]" if ":" in host else host
-        names = ", ".join(dict.fromkeys(row["id"] for row in models.rows))
+        names = ", ".join(row["id"] for row in models.rows)
         print(f"ready: http://{shown}:{port}/v1  key: {where}  models: {names}", flush=True)
         await stop.wait()
         endpoint.ending = True
