@@ -1,9 +1,11 @@
 """llama.cpp: the GGUF file, one KV cache of the whole context, and a compute buffer."""
 
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
 from memserve import files
+from memserve.engines.command import integer
 from memserve.engines.deployment import Deployment
 from memserve.engines.memory import Assumption, Footprint
 from memserve.hardware.machine import GIB, Machine
@@ -27,7 +29,7 @@ class LlamacppAccountant:
 
     def account(self, model: ModelSpec, machine: Machine, deployment: Deployment) -> Footprint:
         """Divide the fullest card."""
-        on_cpu = machine.card.vendor == "cpu"
+        on_cpu, deployment = machine.card.vendor == "cpu", set_aside(deployment)
         weights, sequence, step = self._fullest(model, deployment, on_cpu)
         fixed = int(facts()["backend_gib"]["cpu" if on_cpu else "gpu"] * GIB)
         compute = self._compute(model, deployment)
@@ -39,7 +41,7 @@ class LlamacppAccountant:
         footprint = Footprint(
             total=total, usable=usable, weights=weights, activation=compute, non_torch=fixed, graphs=0,
             kv_cache=max(0, min(left, wanted)), kv_tokens=deployment.concurrency * step if sequence else 0,
-            max_concurrency=max(0.0, held), error=ERROR,
+            max_concurrency=max(0.0, min(held, deployment.concurrency)), error=ERROR,
         )  # fmt: skip
         if host_layers(model, deployment)[0]:
             taken, there = self.host(model, deployment), host_memory(machine)
@@ -53,7 +55,7 @@ class LlamacppAccountant:
         """The host's memory, where layers stay there and nobody said how much it has."""
         if not host_layers(model, deployment)[0]:
             return ()
-        taken = self.host(model, deployment)
+        taken = self.host(model, set_aside(deployment))
         found = [Assumption("host_memory_gib", round(taken / GIB, 1), "what must be free of the host's RAM")]
         if machine.host_memory is None:
             found.append(
@@ -120,6 +122,13 @@ class LlamacppAccountant:
         widest = max(model.vocabulary, 3 * model.intermediate + 2 * model.hidden)
         mask: int = rows["mask_bytes"]["value"] * deployment.context * deployment.concurrency * batch
         return 4 * batch * widest + mask
+
+
+def set_aside(deployment: Deployment) -> Deployment:
+    """The deployment with the sequences that a command sets aside; a plan's are those that are wanted."""
+    if not deployment.option("n-ctx"):
+        return deployment
+    return replace(deployment, concurrency=integer(deployment.option("parallel") or "1", "--parallel"))
 
 
 def host_layers(model: ModelSpec, deployment: Deployment) -> tuple[int, bool]:

@@ -47,7 +47,11 @@ class Parser(argparse.ArgumentParser):
         super().__init__(description=description, allow_abbrev=False, formatter_class=Help, **more)
 
     def error(self, message: str) -> NoReturn:
-        raise InvalidInput(message, hint=f"{self.prog} --help lists the options")
+        named = re.match(r"argument ([^\s/:]+)\S*: expected", message)
+        action = self._option_string_actions.get(named[1]) if named else None
+        takes = action and f"{message.partition(':')[0][9:]} takes {action.metavar}: {action.help}"
+        hint = (takes or "").replace("%%", "%") or f"{self.prog} --help lists the options"
+        raise InvalidInput(message, hint=hint)
 
     def read(self, words: Sequence[str] | None = None) -> argparse.Namespace:
         """The options of one call; a word that no option takes is refused with the nearest option."""
@@ -130,7 +134,8 @@ def count(text: str) -> int:
     found = _COUNT.fullmatch(text.strip())
     number = int(found[1]) * _UNITS[found[2].lower()] if found else 0
     if not 0 < number <= MOST:
-        raise argparse.ArgumentTypeError(f"a whole number above 0 is needed, not {text[:40]!r}")
+        bounds = f"a whole number from 1 to {MOST:,} is needed, as 8192 or 32k"
+        raise argparse.ArgumentTypeError(f"{bounds}, not {text[:40]!r}")
     return number
 
 

@@ -10,7 +10,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from memserve import cli, registry
 from memserve.errors import MemserveError
-from memserve.missing import release_of
+from memserve.missing import install_line, release_of
 from memserve.plan.page import Section, Shown
 
 HEADER = ("", "state", "keys", "here", "missing")
@@ -156,7 +156,7 @@ def part(name: str, needs: Mapping[str, Sequence[str]]) -> Part:
     wanted = needs.get(name) or packages
     here = {package: found for package in wanted if (found := release_of(package)) is not None}
     missing = tuple(package for package in wanted if package not in here)
-    line = f'pip install "memserve[{name}]"' if name in needs else f"pip install {' '.join(missing)}"
+    line = install_line(name) if name in needs else f"pip install {' '.join(missing)}"
     keys = backend.keys if isinstance(backend, Keyed) else ()
     return Part(name, backend is not None, here, missing, line if missing else "",
                 {key: bool(os.environ.get(key)) for key in keys}, bool(release) and not wanted)  # fmt: skip

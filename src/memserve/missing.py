@@ -7,8 +7,27 @@ from memserve.errors import BackendMissing
 
 
 def install_line(extra: str) -> str:
-    """The command that installs an extra."""
-    return f'pip install "memserve[{extra}]"'
+    """The command that installs an extra, from where this memserve came from: a checkout, or the index."""
+    edits, name, address = origin()
+    return f'pip install {edits}"{name}[{extra}]{address}"'
+
+
+def origin() -> tuple[str, str, str]:
+    """What pip installed memserve from: `-e ` for a checkout in work, folder or name, and ` @ URL`."""
+    import json
+    from importlib.metadata import PackageNotFoundError, distribution
+    from urllib.parse import unquote
+
+    try:
+        said = json.loads(distribution("memserve").read_text("direct_url.json") or "{}")
+    except (PackageNotFoundError, ValueError):
+        return "", "memserve", ""
+    url = str(said.get("url", ""))
+    if url.startswith("file://"):
+        edits = "-e " if said.get("dir_info", {}).get("editable") else ""
+        return edits, unquote(url.removeprefix("file://")), ""
+    kind = said.get("vcs_info", {}).get("vcs")
+    return "", "memserve", f" @ {kind}+{url}" if kind else f" @ {url}" if url else ""
 
 
 def release_of(package: str) -> str | None:

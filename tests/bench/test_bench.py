@@ -226,7 +226,7 @@ def test_prompts_of_a_file_are_asked_as_they_stand(tmp_path: Path) -> None:
         ((), "say one: PLAN.json"),
         (("plan.json", "--model", "m"), "say one: PLAN.json"),
         (("--model", "m", "--concurrency", "1", "--rate", "2"), "say one"),
-        (("--model", "m", "--concurrency", "1,x"), "a whole number above 0 is needed"),
+        (("--model", "m", "--concurrency", "1,x"), "from 1 to 1,000,000,000 is needed"),
         (("--model", "m", "--workload", "12"), "unknown workload"),
         (("--modle", "m"), "did you mean --model?"),
     ],

@@ -16,6 +16,7 @@ import pytest
 from memserve import options
 from memserve.__main__ import VERBS, main, module
 from memserve.errors import InvalidInput
+from memserve.missing import install_line
 
 LONGEST = 301
 
@@ -61,6 +62,12 @@ def test_without_a_verb_the_verbs_are_told(capsys: pytest.CaptureFixture[str]) -
         (("plan", "llama-8b", "--gpu", "1xL4"), "did you mean --gpus?"),
         (("plan", "llama-8b", "--quantisation", "awq"), "did you mean --quantization?"),
         (("plan", "llama-8b", "--gpus", "4", "V100"), "quote"),
+        (("plan", "llama-8b", "--gpus", "-1xV100"), "--gpus takes SPEC: 4xV100"),
+        (("plan", "llama-8b", "--context", "1e3"), "from 1 to 1,000,000,000 is needed, as 8192 or 32k"),
+        (("plan", "llama-8b", "--engine-version", "abc"), "such as 0.19.1"),
+        (("plan", "--check", "vllm serve X && rm -rf /"), "the shell's '&&'"),
+        (("plan", "--check", "ls -la"), "llama-server"),
+        (("plan", "--check", "vllm serve X", "--gpus", "any"), "leave --gpus any out"),
         (("plan", "llama-8b", "4xV999"), "unknown card 'V999'"),
         (("plan", "llama", "8b"), "one word too many: '8b'"),
         (("models", "--gpu", "1xL4"), "did you mean --gpus?"),
@@ -150,7 +157,7 @@ def test_doctor_tells_whether_a_key_is_set_and_never_the_key(
     assert code == 0 and told["python"]["python"] and told["machine"]["cores"] >= 1
     assert parts["openai"]["keys"]["OPENAI_API_KEY"] is True
     assert parts["gemini"]["keys"]["GEMINI_API_KEY"] is False
-    assert parts["vllm"]["installed"] or parts["vllm"]["install"] == 'pip install "memserve[vllm]"'
+    assert parts["vllm"]["installed"] or parts["vllm"]["install"] == install_line("vllm")
     page = said(capsys, "doctor")[1]
     assert "OPENAI_API_KEY set" in page and "do-not-print" not in out + page
 

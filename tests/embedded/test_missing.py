@@ -11,14 +11,14 @@ import pytest
 import memserve
 from memserve import registry
 from memserve.errors import BackendMissing, ConnectionFailed, InvalidInput, ModelUnreadable, Unsupported
-from memserve.missing import need
+from memserve.missing import install_line, need
 from memserve_embedded import fetch
 from memserve_embedded.engine import open_engine
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-INSTALL = 'pip install "memserve[embedded]"'
+INSTALL = install_line("embedded")
 
 
 @pytest.mark.parametrize("make", [memserve.generator, memserve.embedder])

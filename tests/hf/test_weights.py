@@ -9,6 +9,7 @@ from tiny_hf import causal, greedy
 
 import memserve
 from memserve import errors
+from memserve.missing import install_line
 
 pytestmark = pytest.mark.engine("hf")
 PROMPTS = [[7, 8, 9, 10], [30] * 12, [5]]
@@ -40,7 +41,7 @@ def test_a_missing_library_is_named_with_its_install_line(tmp_path, monkeypatch)
     monkeypatch.setattr("memserve_hf.opening.checkpoint.release_of", lambda package: None)
     with pytest.raises(errors.BackendMissing, match="gptqmodel") as caught:
         answers(folder)
-    assert caught.value.install == 'pip install "memserve[hf,gptq]"'
+    assert caught.value.install == install_line("hf,gptq")
 
 
 def test_a_quantization_that_is_not_there_is_refused(tmp_path):

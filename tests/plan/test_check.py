@@ -265,6 +265,26 @@ def test_an_automatic_length_takes_what_fits(llama):
     assert 8192 < plan.context < 131072
 
 
+@pytest.mark.parametrize(
+    ("flags", "at_once", "tokens"),
+    [("-c 8192", 1, 8192), ("-c 8192 -np 4", 4, 8192), ("-c 16384 -np 2", 2, 16384)],
+)
+def test_a_server_answers_as_many_as_its_command_sets_aside(flags, at_once, tokens):
+    plan = memserve.plan.check(
+        f"llama-server -m qwen3-8b-q4_k_m.gguf -ngl 99 {flags}", "1xRTX4090", concurrency=8
+    )
+    assert (plan.max_concurrency, plan.kv_cache_tokens) == (at_once, tokens)
+
+
+def test_a_context_that_the_pool_does_not_hold_is_said():
+    line = "python -m sglang.launch_server --model-path Qwen/Qwen3-8B --mem-fraction-static 0.9"
+    plan = memserve.plan.check(line, "1xRTX4090")
+    assert plan.fits and plan.max_concurrency < 1
+    assert plan.reasons[0].startswith(
+        "it starts, but a request of the full context of 40,960 tokens does not fit"
+    )
+
+
 def test_more_cards_than_there_are(llama):
     assert memserve.plan.check(f"vllm serve {llama} -tp 4", "2xH100").outcome == "refused"
 

@@ -209,7 +209,7 @@ def test_the_alternatives_never_repeat_the_plan() -> None:
 
 @pytest.mark.parametrize("wishes", [
     {"engine_version": 3}, {"quantization": 4}, {"backend": 5}, {"kv_dtype": 8}, {"objective": 1},
-    {"context": "8k"},
+    {"context": [8]},
 ])  # fmt: skip
 def test_wishes_of_another_type_are_refused(wishes: dict[str, Any]) -> None:
     with pytest.raises(InvalidInput):

@@ -69,6 +69,17 @@ def test_a_provider_takes_no_longer_prompts_than_its_model(capsys: pytest.Captur
     assert "128,000 tokens at most" in capsys.readouterr().out
 
 
+def test_no_provider_keeps_to_a_time_and_no_bound_contradicts_its_range(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    words = ["--compare", "4xV100", "openai:gpt-4o-mini", "--workload", "locomo", "--ttft", "60000"]
+    assert main(["llama-70b", *words]) == 0
+    out = capsys.readouterr().out
+    assert "never timed on such a card" in out and "at most" not in out and "no provider states" in out
+    assert main(["llama-70b", "--gpus", "4xV100"]) == 0
+    assert "; never timed on such a card) at 1 at once" in capsys.readouterr().out
+
+
 def test_a_moment_is_a_deadline(capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*WORDS, "--deadline", "tomorrow 9:00", "--budget", "200"]) == 0
     assert "in time: " in capsys.readouterr().out

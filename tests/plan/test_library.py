@@ -15,6 +15,7 @@ from memserve.models import _report
 from memserve.plan.__main__ import main
 from memserve.plan.candidate import weight_loss
 from memserve.plan.page import text
+from memserve.plan.query import Query
 from memserve.plan.tasks.models import FOUR_BITS, quality
 from memserve.plan.tasks.options import ASKED, parser
 
@@ -158,13 +159,18 @@ def test_an_unknown_keyword_is_refused_with_the_nearest(call: object, meant: str
         {"workload": 5},
         {"workload": "locomo", "budget": -1},
         {"workload": "locomo", "deadline": float("nan")},
-        {"context": "8k"},
+        {"context": "1e3"},
         {"concurrency": True},
     ],
 )
 def test_what_contradicts_or_is_no_value_is_refused(options: dict[str, object]) -> None:
     with pytest.raises(InvalidInput):
         plan.best("llama-8b", "2xL4", **options)  # type: ignore[arg-type]
+
+
+def test_numbers_are_taken_as_the_command_line_takes_them() -> None:
+    assert Query.of(context="8k", tp="2", ttft="1.5") == Query.of(context=8192, tp=2, ttft=1.5)
+    assert memserve.plan.check("transformers serve gpt2", "1xL4", context="1k").context == 1024
 
 
 def test_what_does_not_fit_has_the_closest_as_a_page() -> None:

@@ -6,11 +6,13 @@ import contextlib
 import io
 import json
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from memserve.engines.rules import version_key, within
 from memserve.plan.__main__ import main
+from memserve.plan.tasks.options import TAKES, parser
 
 MODELS = (
     "llama-8b",
@@ -89,6 +91,55 @@ def test_well_formed_calls_answer_with_one_object(model: str, card: str, nodes: 
         held = memory["weights"] + memory["activation"] + memory["non_torch"] + memory["kv_cache"]
         assert held <= memory["usable"] + 1e-3
         assert plan["max_concurrency"] * plan["data_parallel"] >= plan["concurrency"] - 0.01
+
+
+COMMAND = ("--check", "vllm serve Qwen/Qwen3-8B --max-model-len 8192", "--gpus", "1xL4")
+CALLS: dict[str, tuple[str, ...]] = {
+    "": ("gpt2",), "page": ("--page", "x"), "beside": ("gpt2", "--beside", "gpt2"),
+    "emit": ("gpt2", "--emit", "compose"), "compare": ("--compare", "1xL4", "--workload", "locomo"),
+    "calibrate": ("--calibrate", "x"), "calibrations": ("--calibrations",), "forget": ("--forget", "1"),
+    "check": COMMAND, "train": ("gpt2", "--train", "qlora"), "verify": ("gpt2", "--verify", "x"),
+    "embedder": ("gpt2", "--embedder", "gpt2"), "any": ("gpt2", "--gpus", "any"),
+}  # fmt: skip
+HEEDED = {
+    "gpus": ["--gpus", "1xA100"], "memory": ["--memory", "20"],
+    "engine_version": ["--engine-version", "0.19.1"],
+    "context": ["--context", "16k"], "concurrency": ["--concurrency", "300"],
+    "workload": ["--workload", "1000:200:50"], "deadline": ["--workload", "1000:200:50", "--deadline", "1s"],
+    "budget": ["--workload", "1000:200:50", "--budget", "0.01"], "headroom": ["--headroom", "50%"],
+    "ttft": ["--ttft", "1"], "tpot": ["--tpot", "1"],
+}  # fmt: skip
+"""Each with a value that changes the verdict on COMMAND."""
+SHOWN = ("why", "json", "plot")
+OPTIONS = {action.dest: action for action in parser()._actions if action.dest != "help"}
+
+
+def given_as(name: str) -> list[str]:
+    action = OPTIONS[name]
+    flag = [*action.option_strings]
+    return flag if flag and action.nargs == 0 else [*flag, "0.0.0.0" if name == "bind" else "2"]
+
+
+def test_what_a_check_heeds_changes_its_answer() -> None:
+    assert {*HEEDED, *SHOWN} == {*TAKES["check"]}
+    before = spoken([*COMMAND, "--json"])
+    for name, words in HEEDED.items():
+        after = spoken([*COMMAND, *words, "--json"])
+        assert after[0] in (0, 1) and after[1] != before[1], (name, after[2])
+
+
+@pytest.mark.parametrize("task", CALLS)
+def test_each_task_heeds_an_option_or_refuses_it(task: str) -> None:
+    assert {*CALLS} == {*TAKES}
+    for name in OPTIONS:
+        if (
+            name in {task, "gpus", *TAKES[task]}
+            or task in TAKES.get(name, ())
+            or (not task and name in TAKES)
+        ):
+            continue
+        code, out, err = spoken([*CALLS[task], *given_as(name)])
+        assert (code, out) == (2, "") and ("leave " in err or "too many" in err), (name, err)
 
 
 @settings(max_examples=120, deadline=None, derandomize=True)

@@ -144,12 +144,13 @@ def test_malformed_times_are_refused(word):
 @pytest.mark.parametrize(
     "line",
     ['{"prompt": "x", "max_tokens": "many"}', '{"prompt": "x", "max_tokens": -5}', '{"prompt": null}', "{}",
-     '{"prompt": "x", "input_tokens": NaN}', '{"prompt": "x", "input_tokens": 1e999}', '{"prompt": 5}'],
+     '{"prompt": "x", "input_tokens": NaN}', '{"prompt": "x", "input_tokens": 1e999}', '{"prompt": 5}',
+     '{"prompt":'],
 )  # fmt: skip
 def test_a_file_with_an_impossible_request_says_which(tmp_path, line):
     path = tmp_path / "mine.jsonl"
-    path.write_text('{"prompt": "fine"}\n' + line + "\n", encoding="utf-8")
-    with pytest.raises(InvalidInput, match=r"mine\.jsonl, request 2"):
+    path.write_text('{"prompt": "fine"}\n\n' + line + "\n", encoding="utf-8")
+    with pytest.raises(InvalidInput, match=r"mine\.jsonl, line 3"):
         workloads.find(str(path))
 
 

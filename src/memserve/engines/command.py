@@ -28,6 +28,8 @@ _WRITTEN = (
     re.compile(r"(://)[^/\s@]+(?=@)"),
 )
 """Keys in a text: `NAME=KEY` and JSON, `--name KEY ...`, and the user of an address."""
+SHELL = ";&|<>"
+"""What a shell reads as the end of a command, unless it is quoted."""
 _HUMAN = re.compile(r"^(\d+(?:\.\d+)?)([kKmMgGtT])$")
 _DECIMAL = {"k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
 _BINARY = {"K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
@@ -165,12 +167,19 @@ def _words(command: str | Sequence[str]) -> list[str]:
         raise InvalidInput(f"a command is a line or a list of words, not {type(command).__name__}")
     if len(command) > LONGEST:
         raise InvalidInput(f"the command is {len(command):,} characters long; at most {LONGEST:,}")
-    try:
-        import shlex  # only a check needs it; a plan loads this module, too
+    import shlex  # only a check needs it; a plan loads this module, too
 
-        return shlex.split(command.replace("\\\n", " "))
+    line = command.replace("\\\n", " ")
+    signs = shlex.shlex(line, posix=True, punctuation_chars=SHELL)
+    signs.whitespace_split, signs.commenters = True, ""
+    try:
+        sign = next((word for word in signs if word and not word.strip(SHELL)), None)
+        words = shlex.split(line)
     except ValueError as error:
         raise InvalidInput(f"the command cannot be read: {error}", hint="close every quote") from None
+    if sign is not None:
+        raise InvalidInput(f"the command holds the shell's {sign!r}", hint="give the engine's command alone")
+    return words
 
 
 def masked(words: Sequence[str], variables: Mapping[str, str]) -> tuple[tuple[str, ...], dict[str, str]]:

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from memserve import files
 from memserve.errors import InvalidInput, MemserveError, UnknownName
+from memserve.missing import install_line
 from memserve.model import catalogue, hub, reader
 from memserve.model.config import read_json
 from memserve.model.spec import ModelSpec
@@ -42,7 +43,7 @@ def refresh(names: tuple[str, ...]) -> Iterator[Change]:
     """Ask the hub for each model (`all`: each of the catalogue), keep what it says, and tell what is new."""
     if not hub.available():
         raise InvalidInput(
-            "the hub may not be asked", hint="pip install 'memserve[hub]', and leave HF_HUB_OFFLINE unset"
+            "the hub may not be asked", hint=f"{install_line('hub')}, and leave HF_HUB_OFFLINE unset"
         )
     asked = [row.id for row in catalogue.rows() if "@" not in row.id] if names == ("all",) else list(names)
     for name in asked:

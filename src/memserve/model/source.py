@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from memserve import files
 from memserve.errors import InvalidInput, ModelUnreadable, UnknownName
+from memserve.missing import install_line
 from memserve.model import catalogue, reader
 from memserve.model.config import read_json
 from memserve.model.recipes.index import Headers
@@ -184,7 +185,7 @@ def _remote(name: str) -> ModelSpec:
     if folder is None:
         raise UnknownName(
             f"unknown model {name[:80]!r}{meant}", suggestions=near,
-            hint="for other models of the hub: pip install 'memserve[hub]', or give a folder",
+            hint=f"for other models of the hub: {install_line('hub')}, or give a folder",
         )  # fmt: skip
     remote = partial(hub.headers, name) if hub.available() else None
     return replace(_folder(folder, name, remote), id=name, source=f"hub: {name}")

@@ -20,7 +20,7 @@ from memserve.plan.search import pricing
 from memserve.plan.search.checkpoints import loaded
 from memserve.plan.search.choice import Rank, ranked
 from memserve.plan.search.judging import learnt_here
-from memserve.plan.search.offers import consider
+from memserve.plan.search.offers import consider, on_time
 from memserve.plan.search.reasons import instead, measured, nearest, reasons_for, remedies
 
 if TYPE_CHECKING:
@@ -100,8 +100,8 @@ def traded(best: Sequence[Candidate], model: ModelSpec, machine: Machine, query:
     return front(best, model, machine, query)
 
 
-def checked(plan: Plan) -> Answer:
-    """The verdict on a command, in the shape of an answer."""
+def checked(plan: Plan, asked: Query | None = None) -> Answer:
+    """The verdict on a command, and on what is asked of it, in the shape of an answer."""
     from memserve.plan.checking import cures
 
     backend = installed.named(plan.backend)
@@ -109,13 +109,46 @@ def checked(plan: Plan) -> Answer:
     largest = backend.memory.largest_context(plan.model, plan.machine, plan.deployment)
     given = replace(launch, command=tuple(plan.command), env=plan.env, notes=())
     plan = replace(plan, launch=given, largest_context=largest)
-    query = Query(plan.context, plan.concurrency, plan.backend)
+    starts, plan = plan.fits, kept_to(plan, (asked or Query()).of_model(plan.model))
+    open_query = Query(plan.context, plan.concurrency)
+    query = replace(open_query, backend=plan.backend)
     if plan.fits:
         return Answer(plan.model, plan.machine, query, plan, None, (), ())
     missed = Candidate(plan.deployment, plan.verdict, plan.checkpoint)
-    open_query = Query(plan.context, plan.concurrency)
-    told = (*cures(plan, launch.command), *instead(plan.model, plan.machine, open_query))
+    told = () if starts else (*cures(plan, launch.command), *instead(plan.model, plan.machine, open_query))
     return Answer(plan.model, plan.machine, query, None, plan, (), (missed,), told)
+
+
+def kept_to(plan: Plan, query: Query) -> Plan:
+    """A command that starts, judged by what else is asked of it: tokens, requests, memory, times, a job."""
+    model, machine, held = plan.model, plan.machine, plan.footprint
+    if not plan.fits or held is None:
+        return plan
+    made = Candidate(plan.deployment, plan.verdict, plan.checkpoint)
+    verdict = on_time(made, model, machine, query).verdict
+    free, copies, job = held.free / machine.card.memory, plan.data_parallel, query.job
+    longest = max(query.context or 0, job.workload.prompt_tokens + job.workload.output_tokens if job else 0)
+    if longest > plan.context:
+        why = f"takes {plan.context} tokens of a request and {longest:.0f} are wanted"
+        verdict = replace(verdict, outcome="refused", rule="context", reason=why)
+    elif held.max_concurrency * copies < query.concurrency > 1:
+        why = f"holds {held.max_concurrency * copies:.1f} requests of {plan.context} tokens at once"
+        why += f" and {query.concurrency} are wanted"
+        verdict = replace(verdict, outcome="out_of_memory", rule="concurrency", reason=why)
+    elif free < query.headroom:
+        why = f"leaves {max(0.0, free):.0%} of each card free and {query.headroom:.0%} are wanted"
+        verdict = replace(verdict, outcome="refused", rule="headroom", reason=why)
+    if not verdict.fits:
+        return replace(plan, verdict=verdict, reasons=(verdict.reason, *plan.reasons))
+    if job is None and not query.answer_ms:
+        return plan
+    rent = instances.rent(machine)
+    return replace(
+        plan, speed=pricing.speed_object(model, machine, made, job),
+        cost=pricing.cost_object(model, machine, made, rent, job),
+        workload=job.on(model, machine, made, rent.usd_per_hour) if job else None,
+        assumed=(*plan.assumed, *pricing.assumptions(model, made, job)),
+    )  # fmt: skip
 
 
 def differing(best: Sequence[Candidate]) -> Iterator[Candidate]:

@@ -18,6 +18,7 @@ from memserve.memory import formats
 from memserve.model.spec import ModelSpec, Quantization
 from memserve.plan.candidate import KV, Checkpoint, Verdict
 from memserve.plan.plan import Plan
+from memserve.plan.query import Query
 
 NEWEST = "newest"
 AMPERE = 80
@@ -25,7 +26,7 @@ AMPERE = 80
 
 def check(command: str | Sequence[str], gpus: str | Machine | None = None, *,
           engine_version: str | None = None, memory_gib_per_card: float | None = None,
-          context: int | None = None, concurrency: int | None = None) -> Plan:  # fmt: skip
+          context: int | str | None = None, concurrency: int | str | None = None) -> Plan:  # fmt: skip
     """The verdict on a launch command, with its memory even where it does not fit.
 
     `context` and `concurrency` say what is meant to run there, for engines whose commands bound neither.
@@ -34,16 +35,16 @@ def check(command: str | Sequence[str], gpus: str | Machine | None = None, *,
     from memserve.model import load
     from memserve.plan.search.judging import assess, learnt_here
 
-    machine = _machine(gpus, memory_gib_per_card)
+    machine, wanted = _machine(gpus, memory_gib_per_card), Query.of(context=context, concurrency=concurrency)
     started = container.opened(*taken_apart(command))
     words, variables = masked(started.words, started.variables)  # what no reader sees, no error tells
     name, asked = _asked(words, machine)
     asked = replace(asked, engine_version=engine_version or started.release or _latest(asked.backend))
     not_counted = tuple(_not_counted(asked, machine))
     model = load(name)
-    asked = replace(asked, concurrency=concurrency or 1, env=tuple(variables.items()), image=started.image)
+    asked = replace(asked, concurrency=wanted.concurrency, env=tuple(variables.items()), image=started.image)
     asked = _over_layers(asked, machine, variables)
-    deployment = _settled(asked, model, machine, context)
+    deployment = _settled(asked, model, machine, wanted.context)
     if model.quantization and model.quantization.method != deployment.quantization:
         model = replace(model, quantization=_other_file(deployment.quantization))
     backend = installed.named(deployment.backend)
@@ -52,7 +53,9 @@ def check(command: str | Sequence[str], gpus: str | Machine | None = None, *,
     assumed = (*assumptions(backend.memory, model, machine, deployment),
                *learnt_here(model, machine, deployment))  # fmt: skip
     deployment = replace(deployment, dtype=computed_in(deployment.dtype, model, machine))
-    told = (*((verdict.reason,) if verdict.reason else ()), *(() if model.exact else model.notes))
+    told = tuple(
+        filter(None, (verdict.reason, _short(verdict, deployment), *(() if model.exact else model.notes)))
+    )
     return Plan(
         model=model, machine=machine, deployment=deployment, verdict=verdict,
         checkpoint=Checkpoint(name, deployment.quantization, online=bool(deployment.option("online"))),
@@ -69,6 +72,15 @@ def read_by(backend: str, command: Sequence[str], version: str | None = None) ->
         asked = replace(found[1], engine_version=version)
         if told := [said for name, _ in asked.options if (said := _lacks(table, name, asked))]:
             raise InvalidInput("; ".join(told))
+
+
+def _short(verdict: Verdict, deployment: Deployment) -> str:
+    """What an engine that starts nonetheless does not hold: one request of the full context."""
+    held = verdict.footprint
+    if not verdict.fits or held is None or not held.kv_tokens or held.max_concurrency >= 1:
+        return ""
+    return (f"it starts, but a request of the full context of {deployment.context:,} tokens does not fit: "
+            f"the KV cache has {held.kv_tokens:,}")  # fmt: skip
 
 
 def cures(plan: Plan, launched: Sequence[str]) -> Iterator[str]:
@@ -205,6 +217,8 @@ def computed_in(dtype: str, model: ModelSpec, machine: Machine) -> str:
 def _machine(gpus: str | Machine | None, memory_gib: float | None) -> Machine:
     from memserve.hardware import detect, parse
 
+    if isinstance(gpus, str) and gpus.strip().lower() == "any":
+        raise InvalidInput("a command is judged on one machine: name it, as --gpus 4xV100")
     machine = detect() if gpus is None else parse(gpus) if isinstance(gpus, str) else gpus
     if memory_gib is None:
         return machine
@@ -216,7 +230,9 @@ def _machine(gpus: str | Machine | None, memory_gib: float | None) -> Machine:
 def _starts() -> Iterator[str]:
     """How the commands begin that can be read."""
     servers = (server_of(installed.named(name)) for name in installed.plannable())
-    yield from dict.fromkeys(" ".join(server.program.starts[0]) for server in servers if server)
+    yield from dict.fromkeys(
+        " ".join(one.starts[0]) for server in servers if server for one in server.programs
+    )
     yield "each in docker run IMAGE, too"
 
 

@@ -64,7 +64,7 @@ class Plan(Judged, Shown):
         if self.speed:
             rows = installed.speeds().get(self.backend, {})
             told = "published", f"{rows.get('rows', 0)} rows: {rows.get('source', '')}"
-            never = "assumed", "never timed on such a card: what the hardware allows at most"
+            never = "assumed", "never timed on such a card: reckoned from what the hardware allows"
             found["speed"] = never if self.speed["at_most"] else told
         for name in ("memory", "speed"):
             if f"{name}_calibration" in learnt:

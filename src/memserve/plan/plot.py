@@ -9,6 +9,7 @@ from typing import Any
 from memserve.engines import installed
 from memserve.errors import InvalidInput
 from memserve.hardware.machine import GIB
+from memserve.missing import install_line
 from memserve.plan.answer import Answer
 from memserve.plan.plan import Plan
 from memserve.plan.search.checkpoints import loaded
@@ -47,7 +48,7 @@ def figure() -> Any:
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise InvalidInput("--plot needs matplotlib", hint="run: pip install 'memserve[plot]'") from error
+        raise InvalidInput("--plot needs matplotlib", hint=f"run: {install_line('plot')}") from error
     return Figure(figsize=(11, 4.5), dpi=120)
 
 

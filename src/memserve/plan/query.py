@@ -31,16 +31,21 @@ SHORT = {"tp": "tensor_parallel", "pp": "pipeline_parallel", "dp": "data_paralle
 """The command line's names of what the answer calls by the long one."""
 JOB = ("workload", "deadline", "budget", "rpm", "tpm", "batch")
 """What makes a `Job` of a query."""
+COUNTS = ("context", "concurrency", *SHORT.values())
+AMOUNTS = ("budget", "rpm", "tpm", "ttft", "tpot")
+"""Numbers that may be given as the command line takes them: 32k, 2.5."""
 DEFAULT_CONTEXT = 8192
 MOST = 10**9
+_VERSION = re.compile(r"\d|^\s*(main|master|nightly|newest|latest)\s*$", re.IGNORECASE)
+"""A release has a number; a checkout of the newest may be called by its branch."""
 
 
 class PlanOptions(TypedDict, total=False):
     """What can be asked of the planner; what is left out, or None, is the planner's choice."""
 
-    context: int | None
+    context: int | str | None
     """Tokens of one request, prompt and answer; by default the smaller of the model's maximum and 8192."""
-    concurrency: int | None
+    concurrency: int | str | None
     """Requests of that context that must be held at once; by default 1."""
     backend: str | None
     """The backend to plan with: `vllm`, `sglang`, `hf`, ..."""
@@ -48,17 +53,17 @@ class PlanOptions(TypedDict, total=False):
     """The engine's release, as `0.19.1`."""
     quantization: str | None
     """How the weights are held: `none` (16 bit), `gptq`, `awq`, `fp8`, `w8a8`, `gguf-q4_k_m`, ..."""
-    tensor_parallel: int | None
+    tensor_parallel: int | str | None
     """Cards that share every layer; `tp` for short."""
-    pipeline_parallel: int | None
+    pipeline_parallel: int | str | None
     """Groups of layers, each on cards of its own; `pp` for short."""
-    data_parallel: int | None
+    data_parallel: int | str | None
     """Copies of the model; `dp` for short."""
-    tp: int | None
+    tp: int | str | None
     """`tensor_parallel`, as the command line calls it."""
-    pp: int | None
+    pp: int | str | None
     """`pipeline_parallel`, as the command line calls it."""
-    dp: int | None
+    dp: int | str | None
     """`data_parallel`, as the command line calls it."""
     kv_dtype: str | None
     """What the KV cache holds: `auto`, `fp8`, `int8`, ..."""
@@ -70,19 +75,19 @@ class PlanOptions(TypedDict, total=False):
     """A job to time and price: `longmemeval-s`, `locomo`, `IN:OUT:N` or a .jsonl file of requests."""
     deadline: str | float | None
     """When the workload must be done: `12h`, `3d`, `tomorrow 9:00`, or seconds."""
-    budget: float | None
+    budget: float | str | None
     """Dollars that the workload may cost."""
     headroom: str | float | None
     """What of each card stays free: `10%`."""
-    rpm: float | None
+    rpm: float | str | None
     """Requests a minute that a provider takes: a workload's hours follow from it."""
-    tpm: float | None
+    tpm: float | str | None
     """Tokens a minute that a provider takes, prompts and answers together."""
     batch: bool | None
     """Price the workload at the provider's batch service."""
-    ttft: float | None
+    ttft: float | str | None
     """Milliseconds that the first token may take; what is predicted to take longer is no plan."""
-    tpot: float | None
+    tpot: float | str | None
     """Milliseconds that each further token may take."""
     offload: bool | None
     """Layers that the cards do not hold may stay with the host's processor, where an engine can do that."""
@@ -124,6 +129,8 @@ class Query:
         for name, value in options.items():
             known_name("option", name, PlanOptions.__annotations__)
             full = SHORT.get(name, name)
+            if isinstance(value, str) and full in (*COUNTS, *AMOUNTS):
+                value = _read(full, value)
             if value is not None and given.setdefault(full, value) != value:
                 raise InvalidInput(f"{name}={value!r} and {full}={given[full]!r} contradict each other")
         job = {name: given.pop(name) for name in JOB if name in given}
@@ -158,8 +165,9 @@ class Query:
                 raise InvalidInput(f"{name} must be milliseconds above 0, not {str(ms)[:40]!r}")
         if self.backend is not None:
             object.__setattr__(self, "backend", self.backend.strip().lower())
-        if self.engine_version is not None and not 0 < len(self.engine_version.strip()) <= 80:
-            raise InvalidInput("an engine version is a short word such as 0.19.1")
+        said = self.engine_version
+        if said is not None and not (_VERSION.search(said) and len(said.strip()) <= 80):
+            raise InvalidInput(f"an engine version is one such as 0.19.1, or main, not {said[:40]!r}")
         known_name("objective", self.objective, OBJECTIVES)
         object.__setattr__(self, "headroom", share_of(self.headroom))
         if self.kv_dtype is not None:
@@ -198,10 +206,22 @@ def quantization_name(word: str) -> str:
     raise UnknownName(words, suggestions=tuple(near))
 
 
+def _read(name: str, text: str) -> float:
+    """A number as the command line reads it."""
+    from argparse import ArgumentTypeError
+
+    from memserve.cli import amount, count
+
+    try:
+        return count(text) if name in COUNTS else amount(text)
+    except ArgumentTypeError as wrong:
+        raise InvalidInput(f"{name}: {wrong}") from None
+
+
 def _positive(name: str, count: object) -> None:
     whole = isinstance(count, int) and not isinstance(count, bool) and 0 < count <= MOST
     if count is not None and not whole:
-        raise InvalidInput(f"{name} must be a whole number above 0, not {str(count)[:40]!r}")
+        raise InvalidInput(f"{name} must be a whole number from 1 to {MOST:,}, not {str(count)[:40]!r}")
 
 
 def _word(name: str, word: object) -> None:

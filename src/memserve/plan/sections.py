@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 PARTS = ("weights", "kv_cache", "activation", "non_torch", "graphs")
 LEGEND = tuple(part.replace("_", " ") for part in PARTS)
+UNTIMED = "never timed on such a card"
 MOST_NODES = 2
 """Nodes whose commands a screen shows."""
 
@@ -92,7 +93,7 @@ def _verdict(plan: Plan) -> str:
         return "takes no card" if plan.remote else "fits"
     if plan.verdict.missed:
         return "too slow; the closest:"
-    refused = plan.rule not in ("", "memory")
+    refused = plan.rule not in ("", "memory", "concurrency", "context", "headroom")
     return "a rule forbids it; the closest:" if refused else "does not fit; the closest:"
 
 
@@ -151,10 +152,10 @@ def pace(speed: Mapping[str, Any]) -> str:
         spread = f"{texts['likely']:.3g} texts/s ({texts['low']:.3g} to {texts['high']:.3g})"
         return f"{spread} of {speed['input_tokens']:.0f} tokens"
     rate, first = speed["output_tokens_per_s"], speed["ttft_ms"]
-    spread = f"{rate['likely']:.0f} tokens/s ({rate['low']:.0f} to {rate['high']:.0f})"
-    bound = "at most " if speed["at_most"] else ""
+    never = f"; {UNTIMED}" if speed["at_most"] else ""
+    spread = f"{rate['likely']:.0f} tokens/s ({rate['low']:.0f} to {rate['high']:.0f}{never})"
     later = f"at {speed['concurrency']} at once, first token after {first['likely'] / 1000:.2f} s"
-    return f"{bound}{spread} {later}"
+    return f"{spread} {later}"
 
 
 def whose(cost: Mapping[str, Any]) -> str:

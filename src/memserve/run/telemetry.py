@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from memserve.errors import InvalidInput
+from memserve.missing import install_line
 from memserve.protocol import Completion
 from memserve.run.requests import Item
 
@@ -24,9 +25,7 @@ class Telemetry:
         try:
             from opentelemetry import metrics, trace
         except ImportError:
-            raise InvalidInput(
-                "telemetry needs OpenTelemetry", hint="pip install 'memserve[telemetry]'"
-            ) from None
+            raise InvalidInput("telemetry needs OpenTelemetry", hint=install_line("telemetry")) from None
         _provide(trace, metrics)
         self._sent = trace.get_tracer_provider(), metrics.get_meter_provider()
         self._tracer = trace.get_tracer("memserve")
@@ -92,7 +91,7 @@ def _provide(trace: Any, metrics: Any) -> None:
     except ImportError:
         raise InvalidInput(
             "no OpenTelemetry provider is set up, and there is none to set up",
-            hint="pip install 'memserve[telemetry]'",
+            hint=install_line("telemetry"),
         ) from None
     spans = TracerProvider()
     spans.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))

@@ -172,13 +172,14 @@ def find(word: str) -> Workload:
 def from_file(path: Path) -> Workload:
     """The mean request of a file: one object a line with a prompt, perhaps token counts and max_tokens."""
     try:
-        lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-        rows = [files.parsed(line) for line in lines]
+        lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, ValueError) as error:
         raise InvalidInput(f"cannot read the workload {path}: {error}") from error
-    if not rows or not all(isinstance(row, dict) for row in rows):
+    places = {f"{path.name}, line {place}": line for place, line in enumerate(lines, 1) if line.strip()}
+    rows = {place: _row(line, place) for place, line in places.items()}
+    if not rows or not all(isinstance(row, dict) for row in rows.values()):
         raise InvalidInput(f"{path} holds no requests: one JSON object with a prompt a line is needed")
-    sizes = [_sizes(row, f"{path.name}, request {place}") for place, row in enumerate(rows, 1)]
+    sizes = [_sizes(row, place) for place, row in rows.items()]
     prompt, output = sum(size for size, _ in sizes) / len(rows), sum(answer for _, answer in sizes)
     note = f"{path.name}: counts in the file, or {CHARACTERS:g} characters a token"
     return Workload(path.stem, len(rows), prompt, output / len(rows), source=note)
@@ -334,6 +335,14 @@ def _sized(word: str) -> Workload:
     for name, tokens in (("input", size), ("output", answer)):
         number(f"the workload's {name}", tokens, most=MOST_TOKENS)
     return Workload(word, int(count), size, answer, source="as asked")
+
+
+def _row(line: str, where: str) -> Any:
+    try:
+        return files.parsed(line)
+    except ValueError as error:
+        why = f"{error.msg} at column {error.colno}" if isinstance(error, json.JSONDecodeError) else error
+        raise InvalidInput(f"cannot read the workload {where}: {why}") from error
 
 
 def _sizes(row: dict[str, Any], where: str) -> tuple[float, float]:

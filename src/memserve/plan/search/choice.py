@@ -264,5 +264,5 @@ def _row(one: Trade, chosen: bool) -> tuple[str, ...]:
         one.candidate.quantization, f"tp {layout.tensor} pp {layout.pipeline} dp {layout.data}",
         f"{one.tokens_per_s:.0f}", f"{one.first_s:.2f}", f"{one.answer_s:.2f}",
         "-" if one.usd_per_mtok is None else f"{one.usd_per_mtok:.2f}",
-        "at most: never measured there" if one.at_most else "",
+        "never timed on such a card" if one.at_most else "",
     )  # fmt: skip

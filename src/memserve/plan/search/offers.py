@@ -108,13 +108,15 @@ def consider(model: ModelSpec, machine: Machine, query: Query, *, thorough: bool
     return [on_time(one, model, machine, query) for one in found] if query.answer_ms else found
 
 
+UNTIMED = "no provider states how fast it answers: --ttft and --tpot hold on cards of one's own"
+
+
 def on_time(one: Candidate, model: ModelSpec, machine: Machine, query: Query) -> Candidate:
     """A candidate that fits, refused where it is predicted to answer too late."""
     if not one.fits or not query.answer_ms:
         return one
     if one.remote:
-        why = "no provider states how fast it answers: --ttft and --tpot hold on cards of one's own"
-        verdict = Verdict("refused", "untimed", why, "memserve's list of prices", missed=inf)
+        verdict = Verdict("refused", "untimed", UNTIMED, "memserve's list of prices", missed=inf)
         return replace(one, verdict=verdict)
     told = pricing.speed(loaded(model, one.checkpoint), machine, one, one.concurrency, query.job)
     for name, wanted in query.answer_ms.items():

@@ -11,7 +11,7 @@ from memserve.engines.backend import server_of
 from memserve.engines.install import VISIBLE
 from memserve.errors import DoesNotFit, InvalidInput
 from memserve.hardware.machine import Machine
-from memserve.plan.answer import Answer, answer
+from memserve.plan.answer import Answer
 from memserve.plan.page import Section, Shown, show
 from memserve.plan.plan import Plan
 from memserve.plan.query import PlanOptions, Query
@@ -90,13 +90,13 @@ def beside(
     gpus: str | Machine | None = None, **options: Unpack[PlanOptions],
 ) -> Halves:  # fmt: skip
     """Two generators on one machine, planned as the options say."""
-    from memserve.plan.library import machine_of, model_of
+    from memserve.plan.library import answered, machine_of, model_of
 
     query, machine = Query.of(**options), machine_of(gpus)
     if machine.nodes > 1 or machine.cards_per_node < 2 or machine.card.vendor not in VISIBLE:
         raise InvalidInput("--beside shares the cards of one machine: it needs two or more, as --gpus 8xA100")
     half = replace(machine, cards_per_node=machine.cards_per_node // 2)
-    each = [answer(model_of(one, query.backend, query.like), half, query) for one in (first, second)]
+    each = [answered(model_of(one, query.backend, query.like), half, query) for one in (first, second)]
     return Halves(each[0], each[1], half.cards_per_node)
 
 

@@ -90,10 +90,11 @@ def answer(asked: str) -> str:
 
 def _answer(words: list[str]) -> dict[str, Any]:
     from memserve.plan.page import html
-    from memserve.plan.tasks.options import parse, plan
+    from memserve.plan.tasks.options import heeded, parse, plan
 
     try:
-        found = plan(parse(words))
+        heeded("", options := parse(words))
+        found = plan(options)
     except MemserveError as error:
         return {"error": str(error)}
     first = list(found.sections())

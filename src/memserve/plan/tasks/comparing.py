@@ -11,7 +11,7 @@ from memserve.model.spec import ModelSpec
 from memserve.plan.job import Job
 from memserve.plan.page import Section, Shown, show
 from memserve.plan.query import PlanOptions, Query
-from memserve.plan.sections import assumed, whose
+from memserve.plan.sections import UNTIMED, assumed, whose
 from memserve.plan.tasks.options import asked
 
 if TYPE_CHECKING:
@@ -104,7 +104,11 @@ def compare(model: str | PathLike[str] | ModelSpec | None, specs: Sequence[str],
 
 def entry(word: str, model: str | PathLike[str] | ModelSpec, query: Query, job: Job) -> Entry:
     """`provider:model` by its token price, anything else as a machine; `@` gives one's own price."""
+    from memserve.plan.search import offers
+
     name, sign, own = word.partition("@")
+    if ":" in name and query.answer_ms:
+        return Entry(name, "nothing fits", None, offers.UNTIMED)
     if ":" in name:
         return _provider(name, _rates(word, own) if sign else [], job)
     return _machine(word, model, query)
@@ -226,7 +230,7 @@ def _spread(values: dict[str, float]) -> str:
 
 def _told(job: Mapping[str, Any], cost: Mapping[str, Any]) -> str:
     words = {True: "yes", False: "no", None: "perhaps"}
-    parts = ["at most"] if job["at_most"] else []
+    parts = [UNTIMED] if job["at_most"] else []
     parts += [whose(cost)] if cost.get("usd_per_hour") is not None else []
     parts += [assumed(job)] if not cost.get("usd_per_hour") and job["assumptions"] else []
     parts += job["notes"][1:] if "usd_per_mtok_input" in cost else []

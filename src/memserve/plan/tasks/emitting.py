@@ -11,22 +11,15 @@ from memserve.plan import emit
 if TYPE_CHECKING:
     from argparse import Namespace
 
-OTHERS = ("check", "train", "calibrate", "embedder", "plot")
-
 
 def run(options: Namespace) -> int:
     """Print the file alone, so that it can be piped; with --json, the answer and the file in it."""
     from memserve.plan.library import answered, miss
     from memserve.plan.query import Query
-    from memserve.plan.tasks.options import any_machine, asked
+    from memserve.plan.tasks.options import asked
 
     emit.check(options.emit)
     _check_address(options.bind)
-    other = next((name for name in OTHERS if getattr(options, name)), None)
-    if other or any_machine(options):
-        raise InvalidInput(
-            f"--emit writes the file of one plan: leave {f'--{other}' if other else '--gpus any'} out"
-        )
     found = answered(options.model, options.gpus, Query.of(**asked(options)), everything=options.all)
     if found.plan is None and not options.json:
         raise DoesNotFit(miss(found), closest=found.closest)

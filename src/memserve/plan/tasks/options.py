@@ -11,7 +11,7 @@ from memserve.cli import Parser, amount, count
 from memserve.errors import InvalidInput
 from memserve.plan.answer import Answer
 from memserve.plan.page import show
-from memserve.plan.query import PlanOptions
+from memserve.plan.query import JOB, PlanOptions
 
 if TYPE_CHECKING:
     import argparse
@@ -158,6 +158,25 @@ TASKS = {
     "train": "training", "verify": "verifying", "embedder": "pair", "any": "anywhere",
 }  # fmt: skip
 """The option that asks for each task, the first that is given wins, and the module that answers it."""
+_PLANNED = ("model", "gpus", *ASKED)
+TAKES: dict[str, tuple[str, ...]] = {
+    "": (*_PLANNED, "all", "why", "json", "plot"), "page": (),
+    "beside": (*_PLANNED, "emit", "bind", "why", "json"), "emit": (*_PLANNED, "bind", "all", "json"),
+    "compare": (*_PLANNED, "plot", "json"), "calibrate": ("model", "gpus", "json"),
+    "calibrations": ("forget", "json"), "forget": ("json",),
+    "check": ("gpus", "memory", "engine_version", "context", "concurrency", "workload", "deadline", "budget",
+              "headroom", "ttft", "tpot", "why", "json", "plot"),
+    "train": ("model", "gpus", "any", "like", "json"),
+    "verify": (*(one for one in _PLANNED if one not in JOB[1:]), "python", "why", "json"),
+    "embedder": (*_PLANNED, "why", "json"), "any": (*_PLANNED, "json"),
+}  # fmt: skip
+"""What each task heeds besides the option that asks for it; whatever else is given is refused."""
+_DOES = {
+    "": "--memory goes with --check, --python with --verify, --bind with --emit",
+    "emit": "--emit writes the file of one plan",
+    "check": "--check judges the command as it stands", "any": "--gpus any shows one row a card",
+    "train": "--train heeds its own words alone",
+}  # fmt: skip
 
 
 def run(words: Sequence[str] | None = None) -> int:
@@ -165,6 +184,7 @@ def run(words: Sequence[str] | None = None) -> int:
     options = parse(words)
     asked = {**vars(options), "any": any_machine(options) or None}
     name = next((name for name in TASKS if asked[name] is not None), "")
+    heeded(name, options)
     if name and TASKS[name]:
         return int(import_module(f"memserve.plan.tasks.{TASKS[name]}").run(options))
     found = check(options) if name == "check" else plan(options)
@@ -173,6 +193,18 @@ def run(words: Sequence[str] | None = None) -> int:
 
         draw(found, options.plot)
     return show(found, options)
+
+
+def heeded(name: str, options: Namespace) -> None:
+    """Refuses what was given and the task does not heed: nothing is dropped silently."""
+    made, takes = parser(), {name, *TAKES[name]}
+    left = [one for one, value in vars(options).items()
+            if value not in (None, False, made.get_default(one)) and one not in takes]  # fmt: skip
+    said = ["MODEL" if one == "model" else f"--{one.replace('_', '-')}" for one in left]
+    if any_machine(options) and "any" not in takes and "gpus" in takes:
+        said.append("--gpus any")
+    if said:
+        raise InvalidInput(f"{_DOES.get(name, f'not with --{name}')}: leave {', '.join(said)} out")
 
 
 def plan(options: Namespace) -> Answer:
@@ -185,14 +217,16 @@ def plan(options: Namespace) -> Answer:
 
 
 def check(options: Namespace) -> Answer:
-    """The verdict on a command that one already has."""
+    """The verdict on a command that one already has, and on what is asked of it."""
     from memserve.plan.answer import checked
     from memserve.plan.checking import check as judged
+    from memserve.plan.query import Query
 
-    if options.model is not None:
-        raise InvalidInput("--check reads the model from the command: leave MODEL out")
+    wanted = asked(options)
+    wanted["engine_version"] = None  # a check reads any word as some release
+    query = Query.of(**wanted)
     plan = judged(
         options.check, options.gpus, engine_version=options.engine_version,
         memory_gib_per_card=options.memory, context=options.context, concurrency=options.concurrency,
     )  # fmt: skip
-    return checked(plan)
+    return checked(plan, query)

@@ -87,16 +87,18 @@ def pair(
 
 def planned(generator: ModelSpec, embedder: ModelSpec, machine: Machine, query: Query) -> Pair:
     """The better of a card apart and a card shared."""
+    from memserve.plan.library import answered
+
     beside = embedding_plan(embedder, machine)
-    if beside is None:
+    share = query.headroom + (needed(beside) / machine.card.memory if beside else 0.0)
+    if beside is None or share >= 1:
         return Pair(answer(generator, machine, query), None, shared=False)
-    share = needed(beside) / machine.card.memory
     left = answer_in_part(generator, machine, query, share, others=True)
     shared = Pair(left, on_card(beside, machine, 0), shared=True)
     if machine.nodes > 1 or machine.cards_per_node < 2:
         return shared
     last = machine.cards_per_node - 1
-    alone = answer(generator, replace(machine, cards_per_node=last), query)
+    alone = answered(generator, replace(machine, cards_per_node=last), query)
     apart = Pair(alone, on_card(beside, machine, last), shared=False)
     return apart if apart.fits and (not shared.fits or _worth(apart) >= _worth(shared)) else shared
 
