@@ -22,8 +22,8 @@ COMMAND = ("llama-70b", "--gpus", "4xV100")
 WIDTH, HEIGHT = 124, 50
 ALONE = """
 from memserve import registry
-everybody = registry._metadata_folders
-registry._metadata_folders = lambda: (one for one in everybody() if "/memserve-" in one)
+everybody = registry.metadata_folders
+registry.metadata_folders = lambda: (one for one in everybody() if "/memserve-" in one)
 from memserve.plan.__main__ import main
 raise SystemExit(main())
 """

@@ -1,12 +1,12 @@
 """The command that starts llama.cpp's server: llama-cpp-python's, or its own."""
 
 import re
-from pathlib import Path
 
 from memserve.engines.deployment import Deployment
 from memserve.engines.install import UNBOUNDED, UNSTATED, install_line, requirements, visible_cards, words
 from memserve.engines.launch import Launch
 from memserve.errors import InvalidInput
+from memserve.files import lies
 from memserve.hardware.machine import Machine
 from memserve.memory import formats
 from memserve.memory.weights import Split, stage_bytes, storage
@@ -75,7 +75,7 @@ class LlamacppLauncher:
         named, _, level = (repository or file).partition(":")
         return named, Deployment(
             backend="llamacpp", engine_version="", dtype="float16",
-            quantization=level_of(file) if Path(file).is_file() else quantization(level or Path(file).name),
+            quantization=level_of(file) if lies(file) else quantization(level or file.rpartition("/")[2]),
             context=(said.integer("n-ctx") or 0) // said.count("parallel") or UNSTATED,
             options=said.given(),
         )  # fmt: skip

@@ -1,8 +1,10 @@
 """What an extra of memserve installs: imported, or else the error that says which command installs it."""
 
+from contextlib import suppress
 from importlib import import_module
 from typing import Any
 
+from memserve import files, registry
 from memserve.errors import BackendMissing
 
 
@@ -13,21 +15,32 @@ def install_line(extra: str) -> str:
 
 
 def origin() -> tuple[str, str, str]:
-    """What pip installed memserve from: `-e ` for a checkout in work, folder or name, and ` @ URL`."""
-    import json
-    from importlib.metadata import PackageNotFoundError, distribution
-    from urllib.parse import unquote
+    """What pip installed memserve from: `-e ` for a checkout in work, folder or name, and ` @ URL`.
 
-    try:
-        said = json.loads(distribution("memserve").read_text("direct_url.json") or "{}")
-    except (PackageNotFoundError, ValueError):
-        return "", "memserve", ""
+    Not through importlib.metadata: plans print such lines, and its import costs an eighth of one.
+    """
+    import json
+
+    said: dict[str, Any] = {}
+    for folder in registry.metadata_folders():
+        if folder.rpartition("/")[2].startswith("memserve-"):
+            with suppress(OSError, ValueError):
+                said = json.loads(files.text(f"{folder}/direct_url.json"))
+            break
     url = str(said.get("url", ""))
     if url.startswith("file://"):
         edits = "-e " if said.get("dir_info", {}).get("editable") else ""
-        return edits, unquote(url.removeprefix("file://")), ""
+        return edits, _plain(url.removeprefix("file://")), ""
     kind = said.get("vcs_info", {}).get("vcs")
     return "", "memserve", f" @ {kind}+{url}" if kind else f" @ {url}" if url else ""
+
+
+def _plain(path: str) -> str:
+    if "%" not in path:
+        return path
+    from urllib.parse import unquote
+
+    return unquote(path)
 
 
 def release_of(package: str) -> str | None:

@@ -69,12 +69,13 @@ def _declarations() -> Iterator[str]:
     Read here and not through importlib.metadata, whose import alone (email, zipfile, csv) would take an
     eighth of the planner's start-up.
     """
-    for folder in _metadata_folders():
+    for folder in metadata_folders():
         with suppress(OSError, UnicodeDecodeError):
             yield files.text(f"{folder}/entry_points.txt")
 
 
-def _metadata_folders() -> Iterator[str]:
+def metadata_folders() -> Iterator[str]:
+    """Where installed distributions say what they are, the first on the path winning."""
     seen: set[str] = set()
     for place in dict.fromkeys(sys.path):
         with suppress(OSError), scandir(place or ".") as items:

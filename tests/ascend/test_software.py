@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-INSTALL = r"memserve\[ascend\]"
+INSTALL = r"\[ascend\]"
 
 
 @pytest.fixture

@@ -104,11 +104,12 @@ if __name__ == "__main__":
 """
 
 
+@LONGER
 @pytest.mark.parametrize("to", ["w8a8", "w4a16"])
 def test_vllm_on_a_cpu_loads_it(tiny: Path, kept: Path, to: str) -> None:
     python = os.environ.get("MEMSERVE_VLLM")
     if not python:
-        pytest.skip("MEMSERVE_VLLM names no interpreter with vLLM: tests/engines/run compress")
+        pytest.skip("MEMSERVE_VLLM names no interpreter with vLLM: tests/engines/run compress-all")
     if not (kept / to).exists():
         compress(tiny, kept / to, "--to", to)
     assert "tokens 4" in loads(python, VLLM, kept / to)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def test_a_missing_engine_names_the_install_line() -> None:
-    with pytest.raises(BackendMissing, match=r"memserve\[lmdeploy\]"):
+    with pytest.raises(BackendMissing, match=r"\[lmdeploy\]"):
         memserve.generator("some/model", backend="lmdeploy")
 
 
