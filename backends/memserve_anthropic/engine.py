@@ -114,6 +114,7 @@ class Batches:
     """Batches of one model."""
 
     batch_limits = (5000, 32 << 20)
+    batch_least = 1
 
     def __init__(self, client: HttpClient, engine: HttpEngine, headers: Mapping[str, str]) -> None:
         self._client = client

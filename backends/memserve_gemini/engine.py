@@ -186,6 +186,7 @@ class Batches:
 
     batch_limits = (1000, 16 << 20)
     """Requests inline are 20 MB at most."""
+    batch_least = 1
 
     def __init__(self, client: HttpClient, engine: HttpEngine, model: str) -> None:
         self._client = client

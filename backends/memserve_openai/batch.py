@@ -23,6 +23,7 @@ class Batches:
 
     batch_limits = (5000, 32 << 20)
     """Requests and characters: the service takes ten times as many, but answers are held in memory."""
+    batch_least = 1
 
     def __init__(self, client: HttpClient, engine: HttpEngine) -> None:
         self._client = client

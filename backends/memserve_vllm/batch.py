@@ -58,6 +58,7 @@ class RunBatch:
 
     batch_limits = (50_000, 256 << 20)
     """Large, since each batch loads the weights again."""
+    batch_least = 1
 
     def __init__(self, lines: Any, words: list[str], how: Mapping[str, Any]) -> None:
         self._lines, self._words, self._how = lines, words, how

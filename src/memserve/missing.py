@@ -14,6 +14,7 @@ def install_line(extra: str) -> str:
     return f'pip install {edits}"{name}[{extra}]{address}"'
 
 
+@registry.remembered
 def origin() -> tuple[str, str, str]:
     """What pip installed memserve from: `-e ` for a checkout in work, folder or name, and ` @ URL`.
 

@@ -114,7 +114,8 @@ def _target(given: Namespace, most: int) -> AbstractContextManager[Target]:
     from memserve.bench import target
 
     own = given.backend is not None and given.base_url is None  # a backend has a model of its own
-    if (given.plan is None) == (given.model is None and not (own and given.plan is None)):
+    named = given.model is not None
+    if (given.plan is not None and named) or not (given.plan is not None or named or own):
         raise InvalidInput("say one: PLAN.json, --base-url URL --model M, --backend B [--model M]")
     if given.plan is not None:
         return target.started(

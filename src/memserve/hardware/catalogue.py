@@ -172,7 +172,9 @@ def _assumed(name: str, number: int) -> tuple[str, ...]:
     if board:
         return (f"one {said} is {board} devices, each {row['name']} with {row['nominal_gb']} GB",)
     if "sizes" in row and key(name) != "cpu":
-        return (f"{said} is taken with {row['nominal_gb']} GB of memory: say {row['name']}-16GB for another",)
+        return (
+            f"{said} is taken with {row['nominal_gb']} GB of memory: say {row['name']}-<GB>GB for another",
+        )
     if key(name) not in {key(family) for family in row.get("default_for", ())}:
         return ()
     others = [other for other in _sizes(name) if other != row["name"]]

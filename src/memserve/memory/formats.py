@@ -1,9 +1,9 @@
 """How weights lie in memory under each quantization, as data, and the bytes of one tensor in it."""
 
 from functools import cache
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from memserve import files
+from memserve.model.catalogue import formats
 from memserve.model.spec import ModelSpec, Quantization, Weight
 
 DTYPE_BYTES = {"float32": 4, "float": 4, "float16": 2, "half": 2, "bfloat16": 2}
@@ -46,15 +46,9 @@ class Format(NamedTuple):
 
 
 @cache
-def _rows() -> dict[str, dict[str, Any]]:
-    rows: dict[str, dict[str, Any]] = files.table(__file__, "data/formats.json")["formats"]
-    return rows
-
-
-@cache
 def named(method: str) -> Format | None:
     """The usual layout of a method (as `gptq`: 4 bits, groups of 128); None: 16 bit or unknown."""
-    row = _rows().get(method)
+    row = formats().get(method)
     if row is None:
         return None
     return Format(

@@ -11,16 +11,6 @@ from memserve.errors import InvalidInput
 
 GROUPED = frozenset({"gptq", "awq", "w4a16", "w4a8"})
 """Methods whose tools make groups of 128 unless told otherwise, at 8 bits, too."""
-USUAL_BITS = {
-    "fp8": 8, "w8a8": 8, "int8": 8, "gguf-q8_0": 8.5, "gguf-q6_k": 6.56, "gguf-q5_k_m": 5.7,
-    "gguf-q4_k_m": 4.85, "gguf-mxfp4": 4.25, "gguf-q3_k_m": 3.91, "gguf-q2_k": 2.63,
-    "gguf-f16": 16, "gguf-q5_0": 5.5, "gguf-q5_1": 6, "gguf-q5_k_s": 5.57, "gguf-q4_0": 4.5, "gguf-q4_1": 5,
-    "gguf-q4_k_s": 4.67, "gguf-q3_k_l": 4.3, "gguf-q3_k_s": 3.64, "gguf-q2_k_s": 2.97, "gguf-iq4_nl": 4.68,
-    "gguf-iq4_xs": 4.46, "gguf-iq3_m": 3.76, "gguf-iq3_s": 3.66, "gguf-iq3_xs": 3.5, "gguf-iq3_xxs": 3.25,
-    "gguf-iq2_m": 2.93, "gguf-iq2_s": 2.74, "gguf-iq2_xs": 2.59, "gguf-iq2_xxs": 2.38, "gguf-iq1_m": 2.15,
-    "gguf-iq1_s": 2,
-}  # fmt: skip
-"""Bits a weight where a row says none; 4 of all others. Levels of GGUF: llama.cpp's README of quantize."""
 _HEAD = re.compile(r'\{"id":"([^"]+)","aliases":\[([^\]]*)\]')
 _VARIED = re.compile(r"[^a-z0-9./@]")
 
@@ -138,6 +128,13 @@ def _index() -> dict[str, int]:
 
 
 @cache
+@cache
+def formats() -> dict[str, dict[str, Any]]:
+    """How each quantization holds weights: the rows of data/formats.json."""
+    found: dict[str, dict[str, Any]] = files.table(__file__, "data/formats.json")["formats"]
+    return found
+
+
 def names() -> tuple[str, ...]:
     """Every id and alias."""
     found: list[str] = []
@@ -150,7 +147,7 @@ def names() -> tuple[str, ...]:
 
 def find(name: str) -> Row | None:
     """The row of an id or alias; None where the catalogue has no such model."""
-    wanted = key(name)
+    wanted = key(name)  # Meta renamed its models on the hub; files made of them keep the old name
     number = _index().get(wanted, _index().get(wanted.replace("metallama3", "llama3")))
     return None if number is None else _row(number)
 
@@ -184,7 +181,7 @@ def _checkpoints(written: dict[str, Any]) -> Iterator[Checkpoint]:
     """A repository's checkpoints: one of each method that it holds."""
     source = _source(written["source"])
     for method in written["method"].split():
-        bits = written.get("bits", USUAL_BITS.get(method, 4))
+        bits = written.get("bits", formats()[method]["bits"] if method in formats() else 4)
         yield Checkpoint(**{**written, "method": method, "bits": bits, "source": source})
 
 

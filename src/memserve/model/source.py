@@ -165,8 +165,8 @@ def _level(tag: str) -> tuple[str, float | None]:
     word = tag.lower().removeprefix("ud-").replace("bf16", "f16")
     written = [f"gguf-{one}" for one in (word, re.sub("_x?l$", "_m", word), re.sub("_x?l$", "", word))]
     for level in written if tag else [GGUF]:
-        if level in catalogue.USUAL_BITS:
-            return level, catalogue.USUAL_BITS[level]
+        if level in catalogue.formats():
+            return level, float(catalogue.formats()[level]["bits"])
     return written[0], None
 
 

@@ -15,6 +15,10 @@ from memserve.hardware.machine import GIB
 MEMORY_FIELDS = ("usable", "weights", "activation", "non_torch", "graphs", "kv_cache", "free")
 
 
+UNTIMED = "never timed on such a card"
+"""Beside a predicted speed of an engine that no published row times there."""
+
+
 @dataclass(frozen=True)
 class Checkpoint:
     """The weights that a deployment loads."""

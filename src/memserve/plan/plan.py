@@ -11,7 +11,7 @@ from memserve.engines.launch import Launch
 from memserve.engines.memory import Assumption
 from memserve.hardware.machine import GIB, Machine
 from memserve.model.spec import ModelSpec
-from memserve.plan.candidate import Candidate, Judged
+from memserve.plan.candidate import UNTIMED, Candidate, Judged
 from memserve.plan.page import Shown
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ class Plan(Judged, Shown):
         if self.speed:
             rows = installed.speeds().get(self.backend, {})
             told = "published", f"{rows.get('rows', 0)} rows: {rows.get('source', '')}"
-            never = "assumed", "never timed on such a card: reckoned from what the hardware allows"
+            never = "assumed", f"{UNTIMED}: reckoned from what the hardware allows"
             found["speed"] = never if self.speed["at_most"] else told
         for name in ("memory", "speed"):
             if f"{name}_calibration" in learnt:

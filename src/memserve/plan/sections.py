@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from memserve.hardware.machine import GIB
 from memserve.model.spec import told_away
 from memserve.plan import storage
+from memserve.plan.candidate import UNTIMED
 from memserve.plan.page import Section, bar
 
 if TYPE_CHECKING:
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
 
 PARTS = ("weights", "kv_cache", "activation", "non_torch", "graphs")
 LEGEND = tuple(part.replace("_", " ") for part in PARTS)
-UNTIMED = "never timed on such a card"
 MOST_NODES = 2
 """Nodes whose commands a screen shows."""
 

@@ -203,6 +203,8 @@ class BatchService(Protocol):
 
     batch_limits: tuple[int, int]
     """The most requests, and characters, that one batch should hold."""
+    batch_least: int
+    """The fewest requests that one batch may hold."""
 
     async def submit_batch(self, name: str, requests: Mapping[str, Request]) -> str:
         """Hand over requests by their names; what the provider calls the batch. Never tried twice."""

@@ -179,7 +179,7 @@ class BatchLoop:
         for batch in list(self._ledger.batches.values()):
             if batch.id is None:
                 await self._adopt(batch)
-        least = getattr(self._service, "batch_least", 1)
+        least = self._service.batch_least
         begun = self._ledger.batches or self._results.counts.resumed or self._results.counts.failed
         if 0 < len(fresh) < least and not begun:
             few = f"{counted(len(fresh), 'request')}: too few"
@@ -223,7 +223,7 @@ class BatchLoop:
 
     async def _submit(self, items: list[Item]) -> None:
         most, largest = self._service.batch_limits
-        least = getattr(self._service, "batch_least", 1)
+        least = self._service.batch_least
         group: list[Item] = []
         size = 0
         for item in items:
@@ -261,7 +261,7 @@ class BatchLoop:
         requests = {name: one for name, one in prepared.items() if isinstance(one, Request)}
         for name in prepared.keys() - requests.keys():
             self._settle(batch, name, prepared[name])
-        if len(requests) < getattr(self._service, "batch_least", 1):
+        if len(requests) < self._service.batch_least:
             self._ledger.done(batch)
             await self._one_by_one(list(batch.items.values()))
             return

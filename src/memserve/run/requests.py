@@ -294,6 +294,14 @@ def _lines(file: IO[bytes]) -> Iterator[Entry]:
             index += 1
 
 
+class Unreadable(InvalidInput):
+    """A line that is no JSON, with the id that it names all the same."""
+
+    def __init__(self, message: str, name: Identity | None) -> None:
+        super().__init__(message)
+        self.id = name
+
+
 def _own_name(line: bytes) -> Identity | None:
     """The id in a line that says something else twice; of two ids neither is meant."""
     try:
@@ -309,9 +317,7 @@ def _parsed(line: bytes, number: int) -> Any:
         value = files.parsed(line)
     except ValueError as broken:
         what = "not UTF-8" if isinstance(broken, UnicodeError) else getattr(broken, "msg", broken)
-        error = InvalidInput(f"line {number} is not JSON: {what}")
-        vars(error)["id"] = _own_name(line)  # as name_in looks for it
-        return error
+        return Unreadable(f"line {number} is not JSON: {what}", _own_name(line))
     if isinstance(value, (dict, str, list)):
         return value
     return InvalidInput(f"line {number} is neither a request nor a bare prompt, but a {type(value).__name__}")

@@ -14,6 +14,7 @@ from memserve.model.spec import ModelSpec
 from memserve.plan.candidate import (
     KV,
     OVERFLOWS,
+    UNTIMED,
     Candidate,
     Checkpoint,
     Judged,
@@ -264,5 +265,5 @@ def _row(one: Trade, chosen: bool) -> tuple[str, ...]:
         one.candidate.quantization, f"tp {layout.tensor} pp {layout.pipeline} dp {layout.data}",
         f"{one.tokens_per_s:.0f}", f"{one.first_s:.2f}", f"{one.answer_s:.2f}",
         "-" if one.usd_per_mtok is None else f"{one.usd_per_mtok:.2f}",
-        "never timed on such a card" if one.at_most else "",
+        UNTIMED if one.at_most else "",
     )  # fmt: skip

@@ -108,7 +108,7 @@ def consider(model: ModelSpec, machine: Machine, query: Query, *, thorough: bool
     return [on_time(one, model, machine, query) for one in found] if query.answer_ms else found
 
 
-UNTIMED = "no provider states how fast it answers: --ttft and --tpot hold on cards of one's own"
+NO_PROVIDER_SAYS = "no provider states how fast it answers: --ttft and --tpot hold on cards of one's own"
 
 
 def on_time(one: Candidate, model: ModelSpec, machine: Machine, query: Query) -> Candidate:
@@ -116,7 +116,7 @@ def on_time(one: Candidate, model: ModelSpec, machine: Machine, query: Query) ->
     if not one.fits or not query.answer_ms:
         return one
     if one.remote:
-        verdict = Verdict("refused", "untimed", UNTIMED, "memserve's list of prices", missed=inf)
+        verdict = Verdict("refused", "untimed", NO_PROVIDER_SAYS, "memserve's list of prices", missed=inf)
         return replace(one, verdict=verdict)
     told = pricing.speed(loaded(model, one.checkpoint), machine, one, one.concurrency, query.job)
     for name, wanted in query.answer_ms.items():

@@ -14,14 +14,13 @@ from memserve.hardware.machine import Machine, Rent
 from memserve.model.spec import ModelSpec
 from memserve.plan.candidate import Candidate, Checkpoint, Judged, Verdict
 from memserve.plan.plan import Plan
+from memserve.plan.query import DEFAULT_CONTEXT
 from memserve.speed.result import Range, Speed
 
 if TYPE_CHECKING:
     from memserve.plan.job import Job
     from memserve.plan.query import Query
     from memserve.speed.prices import Price
-
-DEFAULT_CONTEXT = 8192
 
 
 def context_of(model: ModelSpec, query: Query) -> int:

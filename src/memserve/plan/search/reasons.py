@@ -12,7 +12,7 @@ from memserve.engines.rules import version_key
 from memserve.engines.rules.judge import offered, subject
 from memserve.hardware.machine import Machine
 from memserve.model.spec import ModelSpec, told_away
-from memserve.plan.candidate import BELOW_4_BIT, WEIGHTS, Candidate, steps, weight_loss
+from memserve.plan.candidate import BELOW_4_BIT, UNTIMED, WEIGHTS, Candidate, steps, weight_loss
 from memserve.plan.plan import Plan
 from memserve.plan.query import Query
 from memserve.plan.search import pricing
@@ -43,7 +43,7 @@ def _in_time(plan: Plan, rank: Rank) -> Iterator[str]:
     if plan.fits and rank.query.answer_ms:
         held = loaded(rank.model, plan.checkpoint)
         told = pricing.speed(held, rank.machine, plan, plan.concurrency, rank.query.job)
-        unsure = ", and never timed on such a card" if told.at_most else ""
+        unsure = f", and {UNTIMED}" if told.at_most else ""
         for name, wanted in rank.query.answer_ms.items():
             spread: Range = getattr(told, f"{name}_ms")
             yield f"--{name} {wanted:g}: {spread.likely:.4g} ms likely, {spread.high:.4g} at worst{unsure}"

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 from memserve.errors import InvalidInput, UnknownName
 from memserve.model.spec import ModelSpec
+from memserve.plan.candidate import UNTIMED
 from memserve.plan.job import Job
 from memserve.plan.page import Section, Shown, show
 from memserve.plan.query import PlanOptions, Query
-from memserve.plan.sections import UNTIMED, assumed, whose
+from memserve.plan.sections import assumed, whose
 from memserve.plan.tasks.options import asked
 
 if TYPE_CHECKING:
@@ -108,7 +109,7 @@ def entry(word: str, model: str | PathLike[str] | ModelSpec, query: Query, job: 
 
     name, sign, own = word.partition("@")
     if ":" in name and query.answer_ms:
-        return Entry(name, "nothing fits", None, offers.UNTIMED)
+        return Entry(name, "nothing fits", None, offers.NO_PROVIDER_SAYS)
     if ":" in name:
         return _provider(name, _rates(word, own) if sign else [], job)
     return _machine(word, model, query)

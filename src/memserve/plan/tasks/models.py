@@ -116,8 +116,9 @@ class Models(Shown):
         )
         yield Section(header=("model", "parameters", "quality", "source", *PLANS), rows=rows)
         named = {row[3] for row in rows}
-        told = (f"{key}: {source}" for key, (_, source) in _published().sources.items() if key in named)
-        yield Section("sources of quality", lines=tuple(told))
+        told = [f"{key}: {source}" for key, (_, source) in _published().sources.items() if key in named]
+        if told:
+            yield Section("sources of quality", lines=tuple(told))
 
 
 def models(gpus: str | Machine | None = None, *, task: str | None = None,

@@ -117,8 +117,8 @@ class Training(Shown):
             price = "" if self.usd_per_mtok is None else f", {self.usd_per_mtok:.3g} $ per million"
             speed = f"{self.tokens_per_s:,.0f} tokens/s{price} (assumed: {MFU:.0%} of the cards' rate)"
         yield from sections(f"{self.model.id} on {where}", self.need, self.machine.card.memory, speed)
-        if self.remedies:
-            yield Section("what would fit", lines=self.remedies, style="good")
+        if told := self.remedies:
+            yield Section("what would fit", lines=told, style="good")
 
 
 @dataclass(frozen=True, repr=False)
