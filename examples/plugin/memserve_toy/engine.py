@@ -51,9 +51,9 @@ class ToyEngine:
     """Satisfies memserve.protocol.BatchEngine."""
 
     prefix_token = model.BOS
-    score_window = model.CONTEXT - 1
 
     def __init__(self) -> None:
+        self.score_window = model.CONTEXT - 1
         self.capabilities = Capabilities(
             backend="toy", engine="toy 1.0", device="cpu", context=model.CONTEXT, chat=True,
             temperature=True, top_p=True, max_tokens=True, stop=True, usage=True, raw=True, token_ids=True,
