@@ -29,7 +29,8 @@ from statistics import fmean, median
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from memserve.serve.server import LOOPBACK, free_port, is_free
+from memserve.serve.ports import free_port, is_free
+from memserve.serve.server import LOOPBACK
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

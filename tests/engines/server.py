@@ -15,7 +15,8 @@ from pathlib import Path
 
 from make import home
 
-from memserve.serve.server import answers, free_port
+from memserve.serve.ports import free_port
+from memserve.serve.server import answers
 
 STATE = home() / "http-server.pid"
 SECONDS = 300

@@ -15,7 +15,8 @@ from waiting import HANG_SECONDS, until
 
 from memserve.errors import BackendMissing, EngineFailed, InvalidInput, TimedOut
 from memserve.serve import start
-from memserve.serve.server import Process, answers, free_port, held, is_free, listener, private
+from memserve.serve.ports import free_port, held, is_free, listener
+from memserve.serve.server import Process, answers, private
 
 
 def _alive(pid: int) -> bool:

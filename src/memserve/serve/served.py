@@ -1,6 +1,5 @@
 """An engine in a server process of its own, behind the same protocol as one in this process."""
 
-import secrets
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -15,7 +14,7 @@ from memserve.engines.backend import server_of
 from memserve.errors import BackendMissing
 from memserve.missing import install_line
 from memserve.protocol import Capabilities, Completion, Request, SupportsAsyncClose, SupportsClose, Task
-from memserve.serve.server import LOOPBACK, Process, Server, run_by, start, surroundings
+from memserve.serve.server import Process, Server, check, run_by, start, surroundings
 
 _SWITCH = {"true": True, "false": False}
 _OPTIONAL = (
@@ -95,13 +94,12 @@ class Errand:
         program = facts.program
         python = python or _interpreter([*program.starts[0]], backend)
         words = run_by(command, program, python)
-        self._process = Process(words, surroundings(backend, command, env), log)
-        self._told = Server(self._process, backend, program, (LOOPBACK, 0), secrets.token_hex())
+        self._process, self._backend = Process(words, surroundings(backend, command, env), log), backend
 
     def running(self) -> bool:
         """False once it has ended well; raises in plain words where it died."""
         if self._process.exit_code != 0:
-            self._told.check()
+            check(self._process, self._backend)
         return self._process.exit_code is None
 
     def stop(self) -> None:
