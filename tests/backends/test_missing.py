@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 import memserve
+from memserve import registry
 from memserve.errors import BackendMissing, Unsupported
 from memserve.missing import install_line
 
 LOCAL = ("ascend", "hf", "llamacpp", "lmdeploy", "mindie", "sglang", "vllm", "embedded")
+
+
+@pytest.fixture
+def forgetful() -> Iterator[None]:
+    """What is installed is read again in this test, and again after it."""
+    registry.forget()
+    yield
+    registry.forget()
 
 
 @pytest.mark.parametrize("backend", LOCAL)
@@ -19,6 +29,7 @@ def test_capabilities_need_no_engine(backend: str) -> None:
     assert memserve.registry.find(backend).capabilities.backend == backend
 
 
+@pytest.mark.usefixtures("forgetful")
 @pytest.mark.parametrize(
     ("origin", "line"),
     [
