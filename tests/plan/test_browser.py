@@ -26,6 +26,7 @@ def folder(tmp_path_factory):
     (place / "pyodide").mkdir()
     for name in browser.NEEDED:
         (place / "pyodide" / name).write_text("")
+    (place / browser.MEMORY).write_text("of another planner")
     assert main(["--page", str(place)]) == 0
     return place
 
@@ -63,6 +64,11 @@ def test_what_is_malformed_is_one_line(words, said):
     (found,) = json.loads(browser.answer(json.dumps(words))).values()
     assert said in found
     assert "\n" not in found
+
+
+def test_a_memory_of_another_planner_does_not_stay(folder):
+    """This Python is empty, so node cannot write the memory anew."""
+    assert not (folder / browser.MEMORY).exists()
 
 
 def test_the_page_asks_nobody_else(folder):

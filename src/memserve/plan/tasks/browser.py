@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 PYODIDE = "pyodide@^314"
 NEEDED = ("pyodide.mjs", "pyodide.asm.mjs", "pyodide.asm.wasm", "python_stdlib.zip", "pyodide-lock.json")
 """Of npm's package: CPython for browsers, and its standard library."""
+MEMORY = "memory.gz"
+"""Python's memory after a first answer: starting and importing anew would be four fifths of one."""
 SHOWN = "index.html"
 
 
@@ -31,6 +33,7 @@ def run(options: Namespace) -> int:
         (folder / "pyodide").mkdir(parents=True, exist_ok=True)
         _python(folder / "pyodide")
         _pack(folder / "memserve.zip")
+        _remember(folder)
         shutil.copyfile(Path(__file__).with_name("browser.html"), folder / SHOWN)
     except OSError as error:
         raise InvalidInput(f"--page cannot write {str(folder)[:80]!r}: {error.strerror or error}") from error
@@ -54,6 +57,16 @@ def _python(folder: Path) -> None:
             raise InvalidInput(f"npm could not fetch {PYODIDE}: {(done.stderr or done.stdout)[-200:]}")
         for name in NEEDED:
             shutil.copyfile(Path(work, "node_modules", "pyodide", name), folder / name)
+
+
+def _remember(folder: Path) -> None:
+    """Python's memory after a first answer, where node is installed: of this very Python and planner."""
+    (folder / MEMORY).unlink(missing_ok=True)
+    if node := shutil.which("node"):
+        words = [node, str(Path(__file__).with_suffix(".mjs")), str(folder.resolve())]
+        subprocess.run(words, capture_output=True, check=False)
+    if not (folder / MEMORY).exists():
+        print(f"without {MEMORY}, which node writes: the page's first answer takes some seconds longer")
 
 
 def _pack(file: Path) -> None:
