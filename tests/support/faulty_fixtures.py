@@ -28,13 +28,15 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class Clock:
-    """Stands in for the clock of the pause that requests share: sleeping moves it at once."""
+    """Stands in for the clock of the pause that requests share: only sleeping moves it, and at once."""
 
     def __init__(self) -> None:
-        self.now = 0.0
+        self.now = self.begun = 0.0
         self.slept: list[float] = []
 
-    time = staticmethod(time.time)
+    def time(self) -> float:
+        self.begun = self.begun or time.time()
+        return self.begun + self.now
 
     def monotonic(self) -> float:
         return self.now
@@ -49,6 +51,7 @@ class Clock:
 def slept(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """The pauses that were made because a server asked for them, in seconds; none takes any time."""
     clock = Clock()
+    monkeypatch.setattr("memserve.http.failure.time", clock)
     monkeypatch.setattr("memserve.http.retry.time", clock)
     monkeypatch.setattr("memserve.http.retry.asyncio", clock)
     return clock.slept
