@@ -23,6 +23,7 @@ from memserve.engines.rules import within
 from memserve.hardware import parse
 from memserve.model import load
 from memserve_vllm.memory import OVERRIDE_CHECKED_SINCE, accountant
+from memserve_vllm.memory_run import LAST_V0
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -137,6 +138,29 @@ def cache(package: Path) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def v0_only(package: Path, known: Iterable[str]) -> dict[str, bool]:
+    """Whether V0 alone takes an architecture (SupportsV0Only, itself or by a base), of those that are known
+    for it in some release or have it here."""
+    models, bases = package / "model_executor" / "models", {}
+    for file in models.glob("*.py"):
+        for node in ast.parse(file.read_text(encoding="utf-8")).body:
+            if isinstance(node, ast.ClassDef):
+                bases[node.name] = [ast.unparse(base).split("[")[0] for base in node.bases]
+
+    def old(name: str) -> bool:
+        return name == "SupportsV0Only" or any(map(old, bases.get(name, ())))
+
+    text = (models / "registry.py").read_text(encoding="utf-8")
+    pairs = re.findall(r'"(\w+)":\s*\(\s*"\w+",\s*"(\w+)"', text)
+    return {one: old(name) for one, name in sorted(pairs) if old(name) or one in known}
+
+
+def spans_of_v0(release: str) -> dict[str, list[str]]:
+    """The releases in which V0 alone takes an architecture."""
+    found: dict[str, list[str]] = run_of(release, "H100").row("v0_only")["spans"]
+    return found
+
+
 def said(package: Path, release: str) -> dict[str, Any]:
     """What one release says."""
     batches = {name: list(asked(package / "engine" / "arg_utils.py", parse(f"1x{name}").card))
@@ -144,6 +168,7 @@ def said(package: Path, release: str) -> dict[str, Any]:
     return {
         "utilization": utilization(package), "graphs_taken_off": graphs_taken_off(package),
         "graphs_profiled_with": profiled_with(package), **cache(package), "batch": batches,
+        "v0_only": v0_only(package, spans_of_v0(release)) if within(release, None, LAST_V0) else {},
     }  # fmt: skip
 
 
@@ -153,11 +178,12 @@ def run_of(release: str, card: str) -> Any:
     return accountant.run(load("llama-8b"), parse(f"1x{card}"), deployment)
 
 
-def told(release: str, cards: Iterable[str]) -> dict[str, Any]:
-    """The same from memserve's table."""
+def told(release: str, own: dict[str, Any]) -> dict[str, Any]:
+    """The same from memserve's table; of the architectures those that the release has."""
     usual = run_of(release, "H100")
     profile = usual.row("graph_profile")
-    runs = {card: run_of(release, card).batch for card in cards}
+    runs = {card: run_of(release, card).batch for card in own["batch"]}
+    spans = spans_of_v0(release)
     return {
         "utilization": usual.row("utilization")["value"],
         "graphs_taken_off": usual.row("graph_estimate")["switch"],
@@ -167,6 +193,7 @@ def told(release: str, cards: Iterable[str]) -> dict[str, Any]:
         "override_checked": within(release, OVERRIDE_CHECKED_SINCE, None),
         "outputs_padded": usual.row("vision").get("padded"),
         "batch": {card: [batch.tokens, batch.sequences] for card, batch in runs.items()},
+        "v0_only": {name: within(release, *spans.get(name, (None, "0"))) for name in own["v0_only"]},
     }  # fmt: skip
 
 
@@ -188,7 +215,7 @@ def main() -> None:
     read = {release: said(package, release) for release, package in releases(folders).items()}
     differing = 0
     for release, own in read.items():
-        for name, value in told(release, own["batch"]).items():
+        for name, value in told(release, own).items():
             if value != own[name]:
                 differing += 1
                 print(f"{release} {name}: the release {own[name]}, memserve {value}")

@@ -27,6 +27,7 @@ from memserve_vllm.memory_peak import (
     graph_bytes,
     graph_profile_blocks,
     graphs_inside,
+    largest,
     non_torch_bytes,
     peak,
 )
@@ -192,12 +193,15 @@ class VllmAccountant:
     def pool(self, run: Run) -> Pool:
         """The KV pool of the stage with the most layers."""
         deployment, plan = run.deployment, self.page_plan(run)
-        key = ("pool", plan, deployment.kv_dtype, deployment.dtype, deployment.layout)
+        key = ("pool", plan, deployment.kv_dtype, deployment.dtype, deployment.layout, run.batch.v1)
         return remembered(run.model, key, lambda: self._pool(run, plan))
 
     @staticmethod
     def _pool(run: Run, plan: PagePlan) -> Pool:
         caches = cached_layers(run.model, run.deployment)
+        if run.model.encoder and run.batch.v1:
+            length = largest(run.model).tokens
+            caches += tuple(one and one._replace(kind="cross", window=length) for one in caches)
         stages = run.deployment.layout.pipeline
         if stages > 1:
             caches = caches[: max(partition(len(caches), stages))]

@@ -51,6 +51,8 @@ class Group(NamedTuple):
             return plan.states
         if self.kind == "window":
             return cdiv(min(self.window - 1 + batched, length), self.block) + 1
+        if self.kind == "cross":
+            return cdiv(self.window, self.block)
         if self.kind == "chunk":
             return cdiv(min(self.window + batched, length), self.block)
         return cdiv(cdiv(length, plan.context_parallel), self.block)
@@ -102,7 +104,8 @@ def pool(caches: Iterable[LayerCache | None], plan: PagePlan) -> Pool:
 def _specification(cache: LayerCache, plan: PagePlan) -> LayerCache:
     if cache.kind in ("window", "chunk") and not plan.grouped:
         return cache._replace(kind="full", window=0)
-    return cache._replace(kind="full") if cache.kind in ("latent", "cross") else cache
+    own = cache.kind == "latent" or (cache.kind == "cross" and not cache.window)
+    return cache._replace(kind="full") if own else cache
 
 
 def _type(cache: LayerCache) -> tuple[str, int]:

@@ -25,7 +25,8 @@ class Image:
     pixels: int
     """Numbers per patch."""
     outputs: int = 1
-    """Widths of the language model that each token carries (deepstack: more than one)."""
+    """Widths of the language model that each token carries: more than one with deepstack, 0 where a decoder
+    looks back at them."""
     padded: int = 0
     """Tokens that a release up to 0.12 says its largest video has, 12.5 of them for each that is encoded."""
     turned: bool = False
@@ -42,6 +43,7 @@ IMAGES = {
     "qwen2_vl": LARGE, "qwen2_5_vl": LARGE, "qwen3_5": LARGER, "qwen3_5_moe": LARGER, "qwen3_vl": DEEP,
     "qwen3_vl_moe": DEEP, "gemma3": Image(4096, 256, 588), "gemma4": Image(2520, 280, 768, singly=True),
     "mistral3": Image(12100, 3025, 588), "pixtral": Image(4096, 4096, 768),
+    "whisper": Image(1500, 1500, 512, outputs=0), "mllama": Image(6432, 6404, 588, outputs=0),
     "llava": Image(576, 576, 588), "llava_next": Image(2880, 2880, 588), "llama4": Image(9792, 2448, 588),
     "internvl": Image(13312, 3328, 588), "internvl_chat": Image(13312, 3328, 588),
 }  # fmt: skip
@@ -66,8 +68,11 @@ def limits(run: Run) -> dict[str, int]:
 
 
 def items(run: Run, image: Image) -> int:
-    """Images in one profiling batch: what the encoder's budget and all prompts hold (encoder_budget.py)."""
+    """Images in one profiling batch: what the encoder's budget and all prompts hold (encoder_budget.py); V0
+    gave each sequence of a model with a decoder behind its encoder one (worker/enc_dec_model_runner.py)."""
     batch, fitting = run.batch, run.deployment.context // image.tokens
+    if not batch.v1 and not image.outputs:
+        return batch.sequences
     a_prompt = max(1, min(limits(run).get("image", fitting), fitting))
     return max(1, min(max(batch.tokens, image.tokens) // image.tokens, a_prompt * batch.sequences))
 
@@ -75,7 +80,7 @@ def items(run: Run, image: Image) -> int:
 def profiled(run: Run) -> bool:
     """Whether vLLM runs the encoders at start: not if no image may be sent, or if it is told not to."""
     deployment = run.deployment
-    if not run.model.towers or deployment.option("skip-mm-profiling") == "true":
+    if not (run.model.towers or run.model.encoder) or deployment.option("skip-mm-profiling") == "true":
         return False
     if not run.row("vision").get("profiled", True):
         return False
@@ -134,7 +139,8 @@ def tower(model: ModelSpec) -> Tower:
 
 
 def _tower(model: ModelSpec) -> Tower:
-    matrices = Counter(weight.shape for weight in model.towers if len(weight.shape) == 2)
+    weights = model.towers or [weight for block in model.encoder for weight in block.weights]
+    matrices = Counter(weight.shape for weight in weights if len(weight.shape) == 2)
     widths: Counter[int] = Counter()
     for shape, number in matrices.items():
         widths[shape[-1]] += number
@@ -185,14 +191,14 @@ is sorted (aten/src/ATen/native/cuda/SortStable.cu segmented_sort_pairs_by_full_
 
 def sampler_bytes(run: Run) -> float:
     """The dummy sampler's rows: 16-bit logits, their float32 copies and what sorting them takes."""
-    if memory_run.pools(run) or (not run.batch.v1 and run.batch.chunked):
+    if memory_run.pools(run):
         return 0.0
     row = run.row("sampler")
     second, way = "v2" in row and memory_run.runner(run).value == "V2", memory_run.sampler(run).value
     bytes_ = row["v2"] if second else row["bytes"][way]
     if bytes_ and way == "pytorch" and run.batch.sequences < FEW_ROWS and run.machine.card.vendor != "cpu":
         bytes_ += FEW_BYTES
-    per_entry = bytes_ + run.element if bytes_ or second else row["logits"]
+    per_entry = row.get("logits", bytes_ + run.element)
     return float(run.batch.sequences * run.model.vocabulary * per_entry)
 
 

@@ -164,8 +164,15 @@ def engine(run: Run) -> Choice:
     row, said = run.row("engine"), run.deployment.variable("VLLM_USE_V1")
     if said in ("0", "1") and within(run.deployment.engine_version, None, LAST_V0):
         return Choice(f"V{said}", f"VLLM_USE_V1={said} before the command")
-    value = 0 if any_of(run, row.get("not", ())) else row["value"]
-    return Choice(f"V{value}", row["source"])
+    old, option = run.row("v0_only"), run.deployment.option
+    span = old["spans"].get(run.model.architecture)
+    drafts, kernels = option("speculative-config"), run.deployment.variable("VLLM_ATTENTION_BACKEND")
+    fallback = any_of(run, (*row.get("not", ()), *old["flags"]))
+    fallback |= bool(drafts) and not any(name in (drafts or "") for name in row.get("drafts", ("",)))
+    fallback |= kernels in row.get("attention", ())
+    if span and within(run.deployment.engine_version, *span):
+        return Choice("V0", old["source"])
+    return Choice("V0" if fallback else f"V{row['value']}", row["source"])
 
 
 def runner(run: Run) -> Choice:
@@ -285,14 +292,15 @@ def _v0(run: Run) -> Batch:
     tokens = deployment.max_batched_tokens
     if tokens is None:
         tokens = run.row("chunk")["value"] if chunked else max(deployment.context, V0_LEAST)
-        tokens = max(tokens, V0_POOLING * pools(run), V0_MULTIMODAL * bool(model.towers))
+        tokens = max(tokens, V0_POOLING * pools(run), V0_MULTIMODAL * bool(model.towers or model.encoder))
     return Batch(deployment.max_sequences or min(V0_SEQUENCES, tokens), tokens, False, chunked)
 
 
 def _long(run: Run) -> bool:
     """Whether V0 chunks a long context by itself."""
     deployment, model = run.deployment, run.model
-    if deployment.option("enable-chunked-prefill") or deployment.context <= V0_CHUNKED_FROM:
+    without = ("enable-chunked-prefill", "enable-lora", "speculative-config")
+    if any(map(deployment.option, without)) or deployment.context <= V0_CHUNKED_FROM:
         return False
     kept = {"sliding", "mla"} if within(deployment.engine_version, "0.8.0", None) else {"sliding"}
     whole = kept & {block.mixer.kind for block in model.blocks}

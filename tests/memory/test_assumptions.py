@@ -100,6 +100,21 @@ def test_the_engine_by_release_and_card(taken, version, card, engine):
     assert taken("1xH100", "0.9.2", variables="VLLM_USE_V1=0")["engine"] == "V0"
 
 
+V0_BY = [
+    ("0.8.2", "--enable-lora", "", "0.8.3"), ("0.10.0", "--num-scheduler-steps 8", "", ""),
+    ("0.10.2", "--kv-cache-dtype fp8", "", "0.11.0"),
+    ("0.8.4", "", "VLLM_ATTENTION_BACKEND=FLASHINFER", "0.8.5"),
+    ("0.8.5", """--speculative-config '{"method": "medusa", "model": "m"}'""", "", "0.9.0"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("last", "words", "variables", "since"), V0_BY)
+def test_what_v1_could_not_do_kept_v0(taken, last, words, variables, since):
+    assert taken("1xL4", last, words, variables)["engine"] == "V0"
+    assert taken("1xL4", last)["engine"] == "V1"
+    assert not since or taken("1xL4", since, words, variables)["engine"] == "V1"
+
+
 def test_a_flag_is_what_is_taken(taken):
     found = taken("1xL4", "0.19.0", "--max-num-seqs 8 --max-num-batched-tokens 512 --block-size 32")
     assert (found["max_num_seqs"], found["max_num_batched_tokens"], found["block_size"]) == (8, 512, 32)

@@ -123,11 +123,21 @@ def test_batch_defaults_by_card(version, gpus, sequences, tokens):
 
 def test_long_contexts_turned_chunked_prefill_on_in_v0():
     spec, card = model(LLAMA), parse("RTX3090")
-    peaks = [
-        accountant.account(spec, card, deployment("0.6.4", context=n)).activation for n in (29_000, 35_000)
-    ]
-    assert peaks[0] / GIB == pytest.approx(2.99, abs=0.02)
-    assert peaks[1] / GIB == pytest.approx(0.06, abs=0.02)
+    asked = ((29_000, None), (35_000, 8), (35_000, None))
+    starts = (deployment("0.6.4", context=n, max_sequences=s) for n, s in asked)
+    peaks = [accountant.account(spec, card, start).activation / GIB for start in starts]
+    assert peaks == pytest.approx([2.99, 0.06, 1.19], abs=0.02)  # the last: 256 sequences are sorted
+
+
+def test_v0_encoded_one_item_for_every_sequence_and_v1_groups_what_the_decoder_looks_back_at():
+    spec, card = model("whisper-large-v3"), parse("RTX4090")
+    starts = (deployment(v, context=448, max_sequences=64) for v in ("0.10.1", "0.10.2", "0.20.1"))
+    old, new, newest = (accountant.account(spec, card, start) for start in starts)
+    assert old.activation / GIB == pytest.approx(2.62, abs=0.02)
+    assert new.activation < old.activation / 4
+    token = old.kv_cache / old.kv_tokens
+    assert new.kv_cache / new.kv_tokens == pytest.approx(2 * token, rel=0.001)
+    assert newest.kv_cache / newest.kv_tokens == pytest.approx((28 + 94) / 28 * token, rel=0.001)
 
 
 def test_the_default_share_of_the_card_rose_in_0_20():
