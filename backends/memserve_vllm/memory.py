@@ -28,6 +28,7 @@ from memserve_vllm.memory_peak import (
     graph_profile_blocks,
     graphs_inside,
     largest,
+    latents,
     non_torch_bytes,
     peak,
 )
@@ -165,7 +166,7 @@ class VllmAccountant:
         spent = peak(run)
         stages = stage_bytes(run.model, split, held_in, layout.pipeline)
         last = len(stages) - 1
-        beside += adapters_bytes(run) + deepstack_bytes(run)
+        beside += adapters_bytes(run) + deepstack_bytes(run) + round(latents(run).reserved)
         beside -= round(float(run.deployment.option("cpu-offload-gb") or 0) * GIB)
         factor = run.row("loading")["factor"]
         return [

@@ -178,10 +178,53 @@ def peak(run: Run) -> Peak:
         kept += vision_kept(run, padded=True)
         vision = vision_bytes(run)
     pipelined = run.deployment.layout.pipeline > 1
-    forward = max(forward, kept + fp4(run).rows)
+    latent = latents(run)
+    kept = max(kept, latent.gathered) - min(latent.reserved, max(kept, latent.gathered))
+    forward = max(forward, kept + fp4(run).rows, kept + latent.moment)
     first = max(forward + 2 * flow * pipelined, kept)
     last = max(sampler_bytes(run) + hidden["factor"] * flow + kept, forward)
     return Peak(round(max(first + base, vision)), round(max(last + base, vision)))
+
+
+class Latents(NamedTuple):
+    """What latent attention (MLA) takes of the profile."""
+
+    moment: float = 0.0
+    """In a layer: its rows, and keys and values unpacked from a context, or the logits of a sparse index."""
+    reserved: float = 0.0
+    """When the model is loaded, in the workspace that the experts use, too: what a sparse prefill gathers."""
+    gathered: float = 0.0
+    """In that workspace, while it is profiled: the index keys of a prefill."""
+
+
+UNPACKED = 64 * 1024
+"""Tokens of context that are unpacked at once at most."""
+LATENT_BYTES, INDEX_BYTES = 576 * 2, 132
+
+
+def latents(run: Run) -> Latents:
+    """layers/attention/mla_attention.py, backends/mla/flashmla_sparse.py, layers/sparse_attn_indexer.py."""
+    mixer = next((block.mixer for block in run.model.blocks if block.mixer.kind == "mla"), None)
+    row, batch, context = run.row("latents"), run.batch, run.deployment.context
+    if mixer is None or not batch.v1:
+        return Latents()
+    heads = -(-mixer.heads // run.deployment.layout.tensor)
+    rows = (
+        2 * run.model.hidden
+        + heads * (mixer.head_dim + mixer.value_dim)
+        + mixer.kv_lora_rank
+        + mixer.rope_dim
+    )
+    alive = batch.tokens * rows * run.element
+    if mixer.index_dim:
+        held = 5 * context * LATENT_BYTES * row["gathers"] * run.deployment.kv_dtype.startswith("fp8")
+        joined = batch.tokens * heads * LATENT_BYTES * row["joins"]
+        return Latents(alive + row["logits_mib"] * 2**20, held + joined, row["keys"] * context * INDEX_BYTES)
+    block = int(memory_run.block(run).value)
+    unpacked = min(max(8 * context, 4 * batch.sequences * block), UNPACKED)
+    unpacked = max(unpacked, batch.sequences * block) * row["unpacks"]
+    width = heads * (mixer.head_dim - mixer.rope_dim + mixer.value_dim)
+    return Latents(alive + unpacked * width * run.element)
 
 
 FEW_ROWS, FEW_BYTES = 128, 12
@@ -291,11 +334,13 @@ def naive_experts_bytes(run: Run) -> float:
 
 
 def non_torch_bytes(run: Run) -> int:
-    """Communication buffers and what libraries allocate past torch."""
+    """Communication buffers and what libraries allocate past torch; experts are spread over data parallel
+    ranks, too, which other layers do not speak over."""
     row = run.row("non_torch")
     layout = run.deployment.layout
-    piped = layout.tensor == 1 and layout.pipeline > 1 and "pipeline" in row
-    libraries = row["pipeline"] if piped else by_ranks(row["tensor"], layout.tensor)
+    ranks = layout.tensor * (layout.data if widths(run.model).experts else 1)
+    piped = ranks == 1 and layout.pipeline > 1 and "pipeline" in row
+    libraries = row["pipeline"] if piped else by_ranks(row["tensor"], ranks)
     return int(libraries * GIB) + counts_bytes(run)
 
 

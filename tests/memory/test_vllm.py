@@ -140,6 +140,26 @@ def test_v0_encoded_one_item_for_every_sequence_and_v1_groups_what_the_decoder_l
     assert newest.kv_cache / newest.kv_tokens == pytest.approx((28 + 94) / 28 * token, rel=0.001)
 
 
+def test_data_parallel_ranks_of_latent_attention_unpack_all_heads_and_speak_over_their_experts():
+    """64 Ki tokens of context x 16 heads x 256 numbers in 16 bit are 0.5 GiB."""
+    spec = model("DeepSeek-V2-Lite-Chat")
+    at = {"max_sequences": 16, "max_batched_tokens": 2048, "context": 16384}
+    old, new = (accountant.account(spec, h100(), deployment(v, **at)) for v in ("0.10.2", "0.12.0"))
+    assert old.activation < GIB // 4 < GIB // 2 < new.activation
+    whole, eighth = (
+        accountant.account(spec, h100(8), deployment("0.19.0", layout=layout, **at))
+        for layout in (Layout(data=8, expert=True), Layout(tensor=8))
+    )
+    assert whole.activation > eighth.activation + 0.4 * GIB
+    assert whole.non_torch == eighth.non_torch
+
+
+def test_sparse_latents_reserve_their_workspace_when_they_load():
+    spec, at = model("GLM-5.2-W4A16"), {"context": 400_000, "kv_dtype": "fp8", "layout": Layout(tensor=8)}
+    old, new = (accountant.account(spec, h100(8), deployment(v, **at)) for v in ("0.12.0", "0.16.0"))
+    assert new.weights - old.weights == 5 * 400_000 * 576 * 2
+
+
 def test_the_default_share_of_the_card_rose_in_0_20():
     old, new = (accountant.account(model(LLAMA), h100(), deployment(v)) for v in ("0.19.1", "0.20.0"))
     assert (old.usable / old.total, new.usable / new.total) == pytest.approx((0.90, 0.92))
