@@ -26,6 +26,9 @@ from memserve.hardware import parse
         ("2xp4d.24xlarge", 2, 8, "A100-40GB"),
         ("Standard_ND40rs_v2", 1, 8, "V100-32GB"),
         ("1xL4,1xL4", 1, 2, "L4"),
+        ("1xA100-80GB-MIG-3g.40gb", 1, 1, "A100-80GB-MIG-3g.40gb"),
+        ("NVIDIA A100-SXM4-80GB MIG 1g.10gb", 1, 1, "A100-80GB-MIG-1g.10gb"),
+        ("c7i.4xlarge", 1, 1, "CPU"),
     ],
 )
 def test_specs(spec, nodes, per_node, name):
@@ -77,6 +80,8 @@ def test_cpu_is_the_machine_at_hand():
         ("2x2xp4d.24xlarge", "one count, the nodes"),
         ("p4d.24xlarg", "did you mean p4d.24xlarge"),
         ("pi2.32xlarge.8", "cannot be planned"),
+        ("2xA100-MIG-3g.40gb", "one MIG slice"),
+        ("H100-MIG-3g.90gb", "no H100-80GB has a slice of 90 GB"),
         ("a" * 5000, "not a machine's spec"),
     ],
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 
 import pytest
 from hypothesis import given
@@ -12,6 +13,9 @@ import memserve
 from memserve.engines.command import Grammar, integer, read, split
 from memserve.engines.install import method
 from memserve.errors import InvalidInput, MemserveError
+from memserve.plan.__main__ import main
+from memserve.plan.answer import checked
+from memserve.plan.query import Query
 from memserve_sglang.launch import parse as sglang
 from memserve_vllm.launch import parse as vllm
 
@@ -306,11 +310,20 @@ MISSES = {
 
 @pytest.mark.parametrize(("command", "gpus"), MISSES.items())
 def test_each_change_that_a_check_names_was_judged(command: str, gpus: str) -> None:
-    from memserve.plan.answer import checked
-
     named = [one.partition(":")[0] for one in checked(memserve.plan.check(command, gpus)).remedies]
     assert named and named[-1].startswith("memserve plan ")
     for change in named[:-1]:
         version = change.removeprefix("--engine-version ") if change.startswith("--engine-version") else None
         words = command if version else f"{command} {change}"
         assert memserve.plan.check(words, gpus, engine_version=version).fits, change
+
+
+@pytest.mark.parametrize(
+    "wanted",
+    [{"tpot": 10}, {"ttft": 100}, {"concurrency": 200}, {"context": 32768}, {"tpot": 15, "concurrency": 4}],
+)
+def test_a_command_that_starts_and_falls_short_names_a_plan_that_does_not(wanted: dict[str, int]) -> None:
+    command, gpus = "vllm serve Qwen/Qwen3-32B -tp 2 --max-model-len 8192", "2xA100-80GB"
+    told = checked(memserve.plan.check(command, gpus), Query.of(**wanted))
+    words = shlex.split(told.remedies[-1].rpartition(": ")[0])
+    assert not told.fits and words[:2] == ["memserve", "plan"] and main(words[2:]) == 0

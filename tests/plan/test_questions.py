@@ -9,6 +9,10 @@ from tests.support.questions import Question, false_reasons, false_remedies, fix
 
 import memserve
 from memserve.hardware.spec import in_nodes
+from memserve.plan.library import machine_of, model_of
+from memserve.plan.query import Query
+from memserve.plan.search.choice import first, ranked
+from memserve.plan.search.offers import consider
 
 EACH = 50
 """Questions of one test, each with one option of every kind fixed."""
@@ -27,6 +31,18 @@ def test_no_reason_is_false_when_its_subject_is_asked_for(seed: int) -> None:
     counts = [(question, *false_reasons(question)) for question in questions(EACH, seed)]
     assert [(question, wrong) for question, _, wrong in counts if wrong] == []
     assert sum(told for _, told, _ in counts) > EACH / 4
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_what_is_found_first_is_the_best_of_all(seed: int) -> None:
+    chance, objectives = random.Random(seed), ("quality", "quality", "throughput", "latency")
+    for question in questions(EACH, seed):
+        query = Query.of(
+            **question.options, objective=chance.choice(objectives), offload=not chance.randrange(4)
+        )
+        model, machine = model_of(question.model, None, None), machine_of(question.gpus)
+        every = ranked(consider(model, machine, query), model, machine, query)
+        assert first(model, machine, query) == next(iter(every), None), (question, query)
 
 
 def test_what_is_rejected_says_what_it_speaks_of() -> None:

@@ -1,6 +1,6 @@
 """What each flag of an engine's command changes, and which releases have it: the rows of a `flags.json`."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Protocol, runtime_checkable
@@ -52,6 +52,8 @@ class FlagTable:
     """Values of a flag that is not counted which say what the figures take anyway."""
     instead: Mapping[str, str] = field(default_factory=dict)
     """The flag that took a removed one's place."""
+    needs: Mapping[str, str] = field(default_factory=dict)
+    """The flag without which the engine does not start with this one."""
     spans: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     """Of `releases`, the first that has a flag and the first after it that does not, by their places."""
     source: str = ""
@@ -79,6 +81,13 @@ class FlagTable:
         known = f"{self.engine} {version}" if version[:1].isdigit() else f"the newest {self.engine}"
         instead = f"; now --{other}" if other and end < len(self.releases) else ""
         return f"{known} has no --{name}; {' to '.join(those)} have it{instead}"
+
+    def alone(self, given: Mapping[str, str], version: str) -> Iterator[str]:
+        """Flags that a release refuses for want of another."""
+        on = {name for name, value in given.items() if value != "false"}
+        for name, other in self.needs.items():
+            if name in on and other not in on and self.has(other, version):
+                yield f"{self.engine} refuses --{name} without --{other}"
 
     def left_out(self, name: str, value: str) -> str:
         """Why a flag's bytes are not in the figures; empty where they are, or where it has none."""
@@ -120,7 +129,7 @@ def read(rows: Mapping[str, Any]) -> FlagTable:
         grammar=Grammar(rows["aliases"], switches, lists, values, rows["engine"]),
         counted=counted, no_bytes=no_bytes,
         not_counted={name: REASONS.get(fate, fate) for fate, names in of.items() for name in names},
-        assumed=rows["assumed"], instead=rows["instead"],
+        assumed=rows["assumed"], instead=rows["instead"], needs=rows.get("needs", {}),
         spans={name.rstrip(KINDS): _span(span, releases) for _, name, span in listed},
     )  # fmt: skip
 

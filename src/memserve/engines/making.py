@@ -54,7 +54,7 @@ class Method:
 
 def group(name: str, wanted: Sequence[int], model: ModelSpec) -> int | None:
     """The first of these sizes that divides every row of the layers that the method touches."""
-    linear = [one for one in model.weights if one.linear and one.part not in _LEFT_ALONE]
+    linear = [one for one in model.kinds if one.linear and one.part not in _LEFT_ALONE]
     if not wanted or not any(length % wanted[0] for length in {one.shape[-1] for one in linear}):
         return next(iter(wanted), None)
     rows = {one.shape[-1]: one.name for one in linear if not is_left_alone(f"x.{one.name}")}

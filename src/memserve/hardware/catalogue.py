@@ -17,6 +17,12 @@ _ASIDE = re.compile(r"(?P<base>[^(,]*[^(,\s])\s*(?P<aside>[(,].*)$", re.DOTALL)
 _GIGABYTES = re.compile(r"([0-9]+) ?GB")
 _UNITLESS = re.compile(r"[-_ ][0-9]{2,3}$")
 _SIZE_THEN_FORM = re.compile(r"(?P<stem>.+[0-9])gi?b(?P<form>sxm[0-9]?|pcie|nvl)")
+_SLICE = re.compile(
+    r"(?P<card>.*\w)[\s_-]+mig[\s_-]+(?P<compute>[1-7])g\.(?P<gb>[0-9]{1,3})gb", re.IGNORECASE
+)
+"""`A100-80GB-MIG-3g.40gb`, and as drivers say it: `NVIDIA A100-SXM4-80GB MIG 3g.40gb`."""
+OF_PROFILE = 0.95
+"""What a slice's driver shows of the gigabytes in its name."""
 MOST_RAM_GB = 16384
 
 
@@ -83,10 +89,25 @@ def resolve(name: str) -> tuple[Card, tuple[str, ...]]:
     number = _number(name)
     if number is not None:
         return _card(number), _assumed(name, number)
-    plain = _without_aside(name)
+    plain, part = _without_aside(name), _SLICE.fullmatch(name.strip())
+    if part is not None:
+        return cut(card(part["card"]), int(part["compute"]), int(part["gb"])), ()
     if plain != name:
         return resolve(plain)
     return _sized(name), ()
+
+
+def cut(whole: Card, compute: int, gigabytes: int, total: int | None = None) -> Card:
+    """A MIG slice: its own memory, and its part of the card's rates."""
+    if gigabytes > whole.nominal_gb:
+        raise InvalidInput(f"no {whole.name} has a slice of {gigabytes} GB: it has {whole.nominal_gb:g}")
+    size = total or int(gigabytes * 1024 * OF_PROFILE) * MIB
+    return replace(
+        whole, name=f"{whole.name}-MIG-{compute}g.{gigabytes}gb", memory=size, driver_memory=size,
+        nominal_gb=float(gigabytes), memory_measured=False, link=None, per_node=1,
+        bandwidth=whole.bandwidth * min(1.0, gigabytes / whole.nominal_gb),
+        flops={dtype: rate * compute / 7 for dtype, rate in whole.flops.items()},
+    )  # fmt: skip
 
 
 def _number(name: str) -> int | None:
@@ -123,9 +144,9 @@ def knows(name: str) -> bool:
     """Whether `card` would find it."""
     if _number(name) is not None:
         return True
-    plain = _without_aside(name)
-    if plain != name:
-        return knows(plain)
+    plain, part = _without_aside(name), _SLICE.fullmatch(name.strip())
+    if part is not None or plain != name:
+        return knows(part["card"] if part else plain)
     number, _ = _split_size(name)
     return number is not None and "sizes" in rows()[number]
 

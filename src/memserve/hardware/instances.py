@@ -1,5 +1,6 @@
 """Instance types that clouds rent, with dated prices: data/instances.json."""
 
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import cache
 from typing import Any, NamedTuple
@@ -37,10 +38,22 @@ def _rows() -> dict[str, list[dict[str, Any]]]:
     """Rows of data/instances.json by lower-case name."""
     read = files.table(__file__, "data/instances.json")
     found: dict[str, list[dict[str, Any]]] = {}
-    for row in read["instances"]:
+    for row in (*read["instances"], *_sizes(read["families"])):
         row["source"] = read["sources"].get(row.get("source"), "")
         found.setdefault(row["instance"].lower(), []).append(row)
     return found
+
+
+def _sizes(families: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """Each size of the families of CPU instances, as a row."""
+    for family in families:
+        for vcpus in family["vcpus"]:
+            size = "large" if vcpus == 2 else f"{vcpus // 4 if vcpus > 4 else ''}xlarge"
+            yield {
+                **family, "instance": f"{family['family']}.{size}", "kind": "on-demand", "card": CPU,
+                "count": 1, "vcpus": vcpus, "host_gib": vcpus * family["gib_per_vcpu"],
+                "usd_per_hour": round(vcpus * family["usd_per_vcpu_hour"], 6),
+            }  # fmt: skip
 
 
 def names() -> tuple[str, ...]:

@@ -130,6 +130,9 @@ def _of_cards(name: str, per_node: int, nodes: int) -> Machine:
             raise instances.unknown(name) from error
         raise
     network = found.network if nodes > 1 else None
+    if "-MIG-" in found.name and per_node * nodes > 1:
+        hint = f"plan 1x{found.name}, and start a copy on each"
+        raise InvalidInput("an engine sees one MIG slice, and slices do not work together", hint=hint)
     return Machine(found, per_node * catalogue.dies(name), nodes, network=network, notes=notes)
 
 

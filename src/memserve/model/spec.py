@@ -167,6 +167,13 @@ class ModelSpec:
         return (*self.stem, *layers, *self.top, *self.towers)
 
     @cached_property
+    def kinds(self) -> tuple[Weight, ...]:
+        """Every weight, layers of one kind once."""
+        blocks = {id(block): block for block in (*self.encoder, *self.blocks)}
+        layers = (w for block in blocks.values() for w in block.weights)
+        return (*self.stem, *layers, *self.top, *self.towers)
+
+    @cached_property
     def parameters(self) -> int:
         """The exact number that transformers builds: tied weights once, no buffers, no MTP layers."""
         return sum(weight.parameters for weight in self.weights)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import partial
+from math import ceil
 from typing import TYPE_CHECKING, Any
 
 from memserve.engines import installed
@@ -102,20 +103,26 @@ def traded(best: Sequence[Candidate], model: ModelSpec, machine: Machine, query:
 
 def checked(plan: Plan, asked: Query | None = None) -> Answer:
     """The verdict on a command, and on what is asked of it, in the shape of an answer."""
-    from memserve.plan.checking import cures
+    from memserve.plan.checking import alike, cures
 
     backend = installed.named(plan.backend)
     launch = backend.launch.launch(plan.model, plan.checkpoint.id, plan.machine, plan.deployment)
     largest = backend.memory.largest_context(plan.model, plan.machine, plan.deployment)
-    given = replace(launch, command=tuple(plan.command), env=plan.env, notes=())
+    install = launch.install if alike(plan, launch.command) else ""
+    given = replace(launch, command=tuple(plan.command), env=plan.env, notes=(), install=install)
     plan = replace(plan, launch=given, largest_context=largest)
-    starts, plan = plan.fits, kept_to(plan, (asked or Query()).of_model(plan.model))
-    open_query = Query(plan.context, plan.concurrency)
+    wanted = (asked or Query()).of_model(plan.model)
+    starts, plan = plan.fits, kept_to(plan, wanted)
+    open_query = Query(wanted.context or plan.context, max(plan.concurrency, wanted.concurrency),
+                       ttft=wanted.ttft, tpot=wanted.tpot)  # fmt: skip
     query = replace(open_query, backend=plan.backend)
     if plan.fits:
         return Answer(plan.model, plan.machine, query, plan, None, (), ())
     missed = Candidate(plan.deployment, plan.verdict, plan.checkpoint)
-    told = () if starts else (*cures(plan, launch.command), *instead(plan.model, plan.machine, open_query))
+    late = ceil(wanted.answer_ms.get(plan.rule, 0) * plan.verdict.missed)
+    changes = [f"--{plan.rule} {late}: it answers so fast"] if late else []
+    changes += () if starts else cures(plan, launch.command)
+    told = (*changes, *(() if plan.rule == "headroom" else instead(plan.model, plan.machine, open_query)))
     return Answer(plan.model, plan.machine, query, None, plan, (), (missed,), told)
 
 

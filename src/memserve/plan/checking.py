@@ -53,9 +53,7 @@ def check(command: str | Sequence[str], gpus: str | Machine | None = None, *,
     assumed = (*assumptions(backend.memory, model, machine, deployment),
                *learnt_here(model, machine, deployment))  # fmt: skip
     deployment = replace(deployment, dtype=computed_in(deployment.dtype, model, machine))
-    told = tuple(
-        filter(None, (verdict.reason, _short(verdict, deployment), *(() if model.exact else model.notes)))
-    )
+    told = tuple(filter(None, (verdict.reason, _short(verdict, deployment), *model.notes)))
     return Plan(
         model=model, machine=machine, deployment=deployment, verdict=verdict,
         checkpoint=Checkpoint(name, deployment.quantization, online=bool(deployment.option("online"))),
@@ -70,8 +68,8 @@ def read_by(backend: str, command: Sequence[str], version: str | None = None) ->
     table = flags_of(installed.named(backend))
     if found and table and version:
         asked = replace(found[1], engine_version=version)
-        if told := [said for name, _ in asked.options if (said := _lacks(table, name, asked))]:
-            raise InvalidInput("; ".join(told))
+        if told := "; ".join(_not_taken(table, asked)):
+            raise InvalidInput(told)
 
 
 def _short(verdict: Verdict, deployment: Deployment) -> str:
@@ -87,10 +85,8 @@ def cures(plan: Plan, launched: Sequence[str]) -> Iterator[str]:
     """Changes of the command, one at a time, with which it starts; `launched` is how memserve writes it."""
     from memserve.plan.search.judging import held
 
-    backend = installed.named(plan.backend)
-    server, before = server_of(backend), _flags(launched)
-    same = server is not None and server.started_by(launched) is server.started_by(plan.command)
-    for form in _forms(plan) if same and plan.rule != "flag" else ():
+    backend, before = installed.named(plan.backend), _flags(launched)
+    for form in _forms(plan) if alike(plan, launched) and plan.rule != "flag" else ():
         judge = Judge(backend.rules, form.engine_version, plan.model, plan.machine)
         if judge(form) is None and held(backend, plan.model, plan.machine, form).fits:
             after = _flags(backend.launch.launch(plan.model, plan.checkpoint.id, plan.machine, form).command)
@@ -101,6 +97,12 @@ def cures(plan: Plan, launched: Sequence[str]) -> Iterator[str]:
                 changed.insert(0, f"--engine-version {form.engine_version}")
             if changed:
                 yield f"{' '.join(changed)}: it runs"
+
+
+def alike(plan: Plan, launched: Sequence[str]) -> bool:
+    """Whether both commands start the same program."""
+    server = server_of(installed.named(plan.backend))
+    return server is not None and server.started_by(launched) is server.started_by(plan.command)
 
 
 AWAY = ("n-gpu-layers", "n-cpu-moe", "cpu-moe")
@@ -187,13 +189,19 @@ def _lacks(table: FlagTable, name: str, asked: Deployment) -> str:
     return table.lacking(bare, asked.engine_version) if bare in table.names else ""
 
 
+def _not_taken(table: FlagTable, asked: Deployment) -> Iterator[str]:
+    """Flags that this release does not have, or not without another."""
+    yield from filter(None, (_lacks(table, name, asked) for name, _ in asked.options))
+    yield from table.alone(dict(asked.options), asked.engine_version)
+
+
 def _lacking(asked: Deployment, verdict: Verdict) -> Verdict | None:
-    """The refusal of the flags that this release does not have."""
+    """The refusal of such flags."""
     table = flags_of(installed.named(asked.backend))
-    told = [said for name, _ in asked.options if table and (said := _lacks(table, name, asked))]
+    told = "; ".join(_not_taken(table, asked)) if table else ""
     if table is None or not told:
         return None
-    return replace(verdict, outcome="refused", rule="flag", reason="; ".join(told), source=table.source)
+    return replace(verdict, outcome="refused", rule="flag", reason=told, source=table.source)
 
 
 def _settled(asked: Deployment, model: ModelSpec, machine: Machine, context: int | None) -> Deployment:

@@ -176,6 +176,5 @@ def _listed_slices(text: str, cards: list[Seen]) -> dict[int, list[Seen]]:
 
 def _listed_slice(owner: Seen, part: re.Match[str]) -> Seen:
     compute, gigabytes = int(part[1]), int(part[2])
-    size = int(gigabytes * 1024 * 0.95) * MIB
-    return Seen(owner.index, owner.name, "nvidia", size, None, owner.capability, uuid=part[3],
+    return Seen(owner.index, owner.name, "nvidia", None, None, owner.capability, uuid=part[3],
                 slice=(compute, gigabytes))  # fmt: skip

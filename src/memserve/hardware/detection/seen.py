@@ -101,7 +101,7 @@ def card_of(seen: Seen) -> tuple[Card, tuple[str, ...]]:
             f"{name} is not in the catalogue: rates are those of {near.name}, the nearest",
         )
     if seen.slice is not None:
-        return _cut(known, seen.slice, seen.total), ()
+        return catalogue.cut(known, *seen.slice, seen.total), ()
     card, notes = _sized(known, seen.total)
     return _framework(card, seen), notes
 
@@ -140,18 +140,6 @@ def _sized(card: Card, total: int | None) -> tuple[Card, tuple[str, ...]]:
     own = replace(card, driver_memory=total, memory=int(total * share) - fixed, memory_measured=False)
     shown, usual = total / GIB, card.driver_memory / GIB
     return own, (f"the driver shows {shown:.1f} GiB where a {card.name} usually has {usual:.1f}",)
-
-
-def _cut(card: Card, cut: tuple[int, int], total: int | None) -> Card:
-    """A MIG slice: its own memory, and its part of the card's rates."""
-    compute, gigabytes = cut
-    size = total or gigabytes * GIB
-    return replace(
-        card, name=f"{card.name}-MIG-{compute}g.{gigabytes}gb", memory=size, driver_memory=size,
-        nominal_gb=float(gigabytes), memory_measured=False, link=None,
-        bandwidth=card.bandwidth * min(1.0, gigabytes / card.nominal_gb),
-        flops={dtype: rate * compute / 7 for dtype, rate in card.flops.items()},
-    )  # fmt: skip
 
 
 def _nearest(seen: Seen) -> Card:

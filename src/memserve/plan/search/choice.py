@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from functools import partial
+from math import inf
 from typing import Any, NamedTuple
 
 from memserve.engines import installed
 from memserve.engines.rules.judge import release
 from memserve.hardware import instances
 from memserve.hardware.machine import Machine
+from memserve.memory import formats
 from memserve.model.spec import ModelSpec
 from memserve.plan.candidate import (
     KV,
@@ -25,7 +27,7 @@ from memserve.plan.candidate import (
 from memserve.plan.query import Query
 from memserve.plan.search import pricing
 from memserve.plan.search.checkpoints import loaded
-from memserve.plan.search.offers import cramped, squeezed
+from memserve.plan.search.offers import consider, cramped, of_backend, on_time, squeezed
 from memserve.speed.result import Speed
 
 ROOMY = 1 / 3
@@ -36,6 +38,10 @@ UNPACKED = 3
 """What FP8 weights that are unpacked lose to 8-bit integers, as losses.json counts: no faster arithmetic."""
 
 
+SURE = 2 / 3
+"""Of a model's weights at their nominal bits: what is loaded even where an engine leaves its encoder out."""
+
+
 def ranked(candidates: Iterable[Candidate], model: ModelSpec, machine: Machine,
            query: Query) -> list[Candidate]:  # fmt: skip
     """Those that fit, the best first."""
@@ -44,21 +50,67 @@ def ranked(candidates: Iterable[Candidate], model: ModelSpec, machine: Machine,
     return fitting if all(one.remote for one in fitting) else rank.swifter_first(sorted(fitting, key=rank))
 
 
+def first(model: ModelSpec, machine: Machine, query: Query) -> Candidate | None:
+    """The best, as `ranked` has it; what could not be better is not judged."""
+    rank, found = Rank(model, machine, query), list[Candidate]()
+    if not model.blocks or not installed.plans_locally(query.backend):
+        return next(iter(ranked(consider(model, machine, query), model, machine, query)), None)
+    for name in installed.asked(query.backend, query.engine_version):
+        backend, every = installed.named(name), Checkpoint("", "none")
+        if not rank.behind(name, every):
+            for one in of_backend(name, backend, model, machine, query, behind=rank.behind):
+                if (timed := on_time(one, model, machine, query)).fits:
+                    found.append(timed)
+                    rank.least = min(rank.least, rank.outlook(timed))
+    return next(iter(ranked(found, model, machine, query)), None)
+
+
 class Rank:
     """The sort key of one objective on one machine: smaller is better."""
 
     def __init__(self, model: ModelSpec, machine: Machine, query: Query) -> None:
         self.model, self.machine, self.query = model, machine, query
+        self.least: tuple[float, ...] = (inf,)
+        """The outlook of the best that was judged so far."""
+
+    def outlook(self, candidate: Judged) -> tuple[float, ...]:
+        """What decides first, as far as `behind` can foretell it."""
+        resort = self.last_resort(candidate)
+        if self.query.objective != "quality" or resort != (0, 0):
+            return resort
+        engine, stages = installed.named(candidate.backend).rules.get("rank", 9), self.layout(candidate)[0]
+        return (*resort, *self.quality(candidate, self.effort(candidate)), stages,
+                int(candidate.deployment.eager), engine)  # fmt: skip
+
+    def behind(self, backend: str, checkpoint: Checkpoint) -> bool:
+        """Whether nothing that an engine makes of a checkpoint could rank before what was judged."""
+        rules, loss = installed.named(backend).rules, weight_loss(checkpoint)
+        there = self.machine.cards * self.machine.card.memory
+        if checkpoint.id and not self.query.offload and self.least_bytes(checkpoint) > there:
+            return True
+        slow = int(not rules["serves"].get("continuous_batching") and self.query.backend != backend)
+        made = int(checkpoint.make is not None)
+        hoped = (0, slow, steps(loss, "auto"), made, 0, 0, loss, 0, 0, rules.get("rank", 9))
+        return self.least[:2] == (0, 0) and self.least < hoped[: len(self.least)]
+
+    def least_bytes(self, checkpoint: Checkpoint) -> float:
+        """What no engine's copy of the weights falls below."""
+        usual = formats.named(checkpoint.quantization) if checkpoint.make or checkpoint.online else None
+        return self.model.parameters * (usual.bits if usual else checkpoint.bits) / 8 * SURE
 
     def __call__(self, candidate: Judged) -> tuple[Any, ...]:
         """Last resorts last; then quality, or what the objective asks; then what is easiest to start."""
-        effort = int(candidate.checkpoint.make is not None) + int(self.built(candidate))
+        effort = self.effort(candidate)
         engine = installed.named(candidate.backend).rules.get("rank", 9)
         taste = (candidate.deployment.eager, engine, preference(candidate.quantization))
         if self.query.objective != "quality":
             return (*self.last_resort(candidate), effort, self.pace(candidate), *taste)
         stages, *layout = self.layout(candidate)
         return (*self.last_resort(candidate), *self.quality(candidate, effort), stages, *taste, *layout)
+
+    def effort(self, candidate: Judged) -> int:
+        """What must be made before it starts: the checkpoint, the engine."""
+        return int(candidate.checkpoint.make is not None) + int(self.built(candidate))
 
     def swifter_first(self, best: list[Candidate]) -> list[Candidate]:
         """Of engines that are last resorts, 8 bits that exist go before 16 where they are twice as fast."""

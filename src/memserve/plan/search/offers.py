@@ -1,6 +1,6 @@
 """Every combination of engine, release, quantization and layout, judged by rules and then by memory."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from math import inf
 from typing import Any
@@ -140,11 +140,15 @@ def unoffered(model: ModelSpec, machine: Machine, query: Query, quantization: st
 
 
 def of_backend(name: str, backend: Plannable, model: ModelSpec, machine: Machine, query: Query, *,
-            thorough: bool = False) -> Iterator[Candidate]:  # fmt: skip
-    """One engine's candidates: its newest release that knows the card, and what was refused on the way."""
+            thorough: bool = False, behind: Callable[[str, Checkpoint], bool] | None = None,
+            ) -> Iterator[Candidate]:  # fmt: skip
+    """One engine's candidates: its newest release that knows the card, and what was refused on the way.
+
+    Checkpoints that are `behind` are not judged: the caller has better.
+    """
     for version in versions(backend.rules, query):
         offer = Offer(name, backend, version, model, machine, query, thorough=thorough)
-        yield from offer.candidates()
+        yield from offer.candidates(behind)
         if offer.card is None:
             return
 
@@ -203,12 +207,15 @@ class Offer:
         reason = f"{rules['engine']} on {card.name} is planned when asked for: --backend {self.name}"
         return Refusal("on-request", reason, "memserve's order of engines")
 
-    def candidates(self) -> Iterator[Candidate]:
+    def candidates(self, behind: Callable[[str, Checkpoint], bool] | None = None) -> Iterator[Candidate]:
         """Each quantization over each layout."""
         for quantization in self.quantizations():
+            if behind and behind(self.name, Checkpoint("", quantization, bits=8)):
+                continue
             found = self.checkpoints(quantization)
             for checkpoint in found:
-                yield from self.spread(checkpoint)
+                if behind is None or not behind(self.name, checkpoint):
+                    yield from self.spread(checkpoint)
             if not found and self.query.quantization:
                 yield from self.nothing_to_load(quantization)
 

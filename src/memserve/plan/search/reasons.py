@@ -17,9 +17,9 @@ from memserve.plan.plan import Plan
 from memserve.plan.query import Query
 from memserve.plan.search import pricing
 from memserve.plan.search.checkpoints import loaded
-from memserve.plan.search.choice import Rank, ranked
+from memserve.plan.search.choice import Rank, first
 from memserve.plan.search.judging import conceded
-from memserve.plan.search.offers import consider, unoffered
+from memserve.plan.search.offers import unoffered
 from memserve.speed.result import Range
 
 
@@ -155,8 +155,20 @@ REFUSED_AT = {"request": 1.0, "model": 2.0, "card": 3.0, "vendor": 4.0}
 
 
 def nearest(rejected: Sequence[Candidate]) -> Candidate | None:
-    """The candidate that came furthest: memory before layout before card; then the smallest shortfall."""
-    return min(rejected, key=_distance, default=None)
+    """The candidate that came furthest: memory before layout before card; then the smallest shortfall.
+
+    A layout's refusal tells nothing where every other layout is refused for its weights or its card.
+    """
+    held = {_alike(one) for one in rejected if one.footprint is not None or one.remote}
+    rules = dict.fromkeys((one.backend, one.rule) for one in rejected if _alike(one) not in held)
+    asked = {rule for rule in rules if _refused_at(*rule) == REFUSED_AT["request"]}
+    shut = {_alike(one) for one in rejected if (one.backend, one.rule) not in asked} - held
+    told = (one for one in rejected if _alike(one) not in shut or (one.backend, one.rule) not in asked)
+    return min(told, key=_distance, default=None)
+
+
+def _alike(one: Candidate) -> tuple[str, str, str]:
+    return one.backend, one.engine_version, one.quantization
 
 
 def measured(candidate: Candidate, model: ModelSpec, machine: Machine) -> Candidate:
@@ -176,15 +188,14 @@ def _distance(candidate: Candidate) -> tuple[float, ...]:
     footprint = candidate.footprint
     engine = installed.named(candidate.backend).rules.get("rank", 9)
     if footprint is None:
-        return (_refused_at(candidate), engine, weight_loss(candidate.checkpoint))
+        return (_refused_at(candidate.backend, candidate.rule), engine, weight_loss(candidate.checkpoint))
     over = (footprint.weights + footprint.activation + footprint.non_torch) / max(1, footprint.usable)
     return (0.0, over - footprint.max_concurrency, engine)
 
 
-def _refused_at(candidate: Candidate) -> float:
+def _refused_at(backend: str, rule: str) -> float:
     """A request, then what the weights or the dtype need, then the release and its card, then the maker."""
-    own = candidate.rule in REQUESTED
-    return REFUSED_AT["request" if own else subject(installed.named(candidate.backend).rules, candidate.rule)]
+    return REFUSED_AT["request" if rule in REQUESTED else subject(installed.named(backend).rules, rule)]
 
 
 def remedies(model: ModelSpec, machine: Machine, query: Query, closest: Candidate) -> Iterator[str]:
@@ -192,24 +203,26 @@ def remedies(model: ModelSpec, machine: Machine, query: Query, closest: Candidat
     yield from _offloaded(model, machine, query)
     yield from (_slower if closest.verdict.missed else _less)(model, machine, query, closest)
     for words, spec, place, asked in _changes(model, machine, query, closest):
-        best = _best(spec, place, asked)
+        best = first(spec, place, asked)
         if best is not None:
             yield words.format(_named(best))
             break
     for level in WEIGHTS if query.quantization is None else ():
         if steps(WEIGHTS[level], "auto") >= BELOW_4_BIT:
-            best = _best(model, machine, replace(query, quantization=level))
+            best = first(model, machine, replace(query, quantization=level))
             if best is not None:
                 yield f"--quantization {level}: {_named(best)} fits, far behind 4 bits"
                 return
 
 
 def instead(model: ModelSpec, machine: Machine, query: Query) -> Iterator[str]:
-    """For a command that does not start: what the planner takes on these cards, or on the fewest more."""
+    """For a command that does not do: what the planner takes on these cards, or on the fewest more."""
+    times = "".join(f" --{name} {ms:g}" for name, ms in query.answer_ms.items())
+    more = f" --concurrency {query.concurrency}" * (query.concurrency > 1) + times
     for place in (machine, *larger(machine)):
-        best = _best(model, place, query)
+        best = first(model, place, query)
         if best is not None:
-            words = f"memserve plan {model.id} --gpus {spelled(place)} --context {query.context}"
+            words = f"memserve plan {model.id} --gpus {spelled(place)} --context {query.context}{more}"
             yield f"{words}: {_named(best)} fits"
             return
 
@@ -219,17 +232,13 @@ def spelled(machine: Machine) -> str:
     return f"{machine.nodes}x" * (machine.nodes > 1) + f"{machine.cards_per_node}x{machine.card.name}"
 
 
-def _best(model: ModelSpec, machine: Machine, query: Query) -> Candidate | None:
-    return next(iter(ranked(consider(model, machine, query), model, machine, query)), None)
-
-
 def _offloaded(model: ModelSpec, machine: Machine, query: Query) -> Iterator[str]:
     """Layers on the host, where an engine can do that, and how slow it is."""
     vendor, asked = machine.card.vendor, installed.asked(query.backend, query.engine_version)
     rules = ((name, installed.named(name).rules or {"serves": {}}) for name in asked)
     able = (name for name, its in rules if vendor in its["serves"].get("host_layers", ()))
     for name in () if query.offload else able:
-        best = _best(model, machine, replace(query, backend=name, offload=True))
+        best = first(model, machine, replace(query, backend=name, offload=True))
         if best is not None and best.deployment.host_layers:
             rate = pricing.speed(loaded(model, best.checkpoint), machine, best, query.concurrency, query.job)
             away = best.deployment.host_layers
@@ -244,12 +253,12 @@ def _slower(model: ModelSpec, machine: Machine, query: Query, closest: Candidate
         return
     least = ceil(wanted * closest.verdict.missed)
     changed: dict[str, Any] = {closest.rule: least}
-    best = _best(model, machine, replace(query, **changed))
+    best = first(model, machine, replace(query, **changed))
     if best is not None:
         yield f"--{closest.rule} {least}: {_named(best)} answers so fast"
     for share in (2, 4, query.concurrency):
         fewer = query.concurrency // share
-        best = _best(model, machine, replace(query, concurrency=fewer)) if fewer else None
+        best = first(model, machine, replace(query, concurrency=fewer)) if fewer else None
         if best is not None and fewer < query.concurrency:
             yield f"--concurrency {fewer}: {_named(best)} answers in time"
             return
@@ -267,12 +276,12 @@ def _less(model: ModelSpec, machine: Machine, query: Query, closest: Candidate) 
     held = footprint.max_concurrency * closest.data_parallel
     share = int(held * closest.context / query.concurrency) // STEP * STEP
     for tokens in dict.fromkeys((largest, share, share // 2)):
-        best = _best(model, machine, replace(same, context=tokens)) if 0 < tokens < closest.context else None
+        best = first(model, machine, replace(same, context=tokens)) if 0 < tokens < closest.context else None
         if best is not None:
             yield f"--context {tokens}: {_named(best)} holds that many tokens"
             break
     best = (
-        _best(model, machine, replace(same, concurrency=int(held))) if 1 <= held < query.concurrency else None
+        first(model, machine, replace(same, concurrency=int(held))) if 1 <= held < query.concurrency else None
     )
     if best is not None:
         yield f"--concurrency {int(held)}: {_named(best)} holds that many requests"
@@ -285,7 +294,7 @@ def _changes(model: ModelSpec, machine: Machine, query: Query, closest: Candidat
         yield words, model, machine, replace(query, context=model.max_context)
     for name, freed in _freed(query).items():
         if freed != query and name == "--kv-dtype":
-            best = _best(model, machine, freed)
+            best = first(model, machine, freed)
             if best is not None:
                 yield f"--kv-dtype {best.kv_dtype}: {{}} fits", model, machine, freed
         elif freed != query:

@@ -16,7 +16,7 @@ from memserve.plan.candidate import Candidate
 from memserve.plan.page import Section, Shown, show
 from memserve.plan.plan import machine_object
 from memserve.plan.query import MOST, PlanOptions, Query
-from memserve.plan.search.choice import FP8_HARDWARE
+from memserve.plan.search.choice import FP8_HARDWARE, ranked
 from memserve.plan.search.offers import of_backend, on_time, versions
 from memserve.plan.search.pricing import context_of
 from memserve.plan.sections import part
@@ -139,7 +139,8 @@ def row_of(model: ModelSpec, card: Card, query: Query, asked: Sequence[str]) -> 
     fitting = [one for one in found.values() if one is not None]
     if not fitting:
         return None
-    machine, candidate = min(fitting, key=lambda one: one[0].cards)
+    machine = min((one[0] for one in fitting), key=lambda one: one.cards)
+    candidate = ranked((one[1] for one in fitting if one[0] == machine), model, machine, query)[0]
     counts = {level: one[0].cards if one else None for level, one in found.items()}
     return Row(model, card, counts, candidate, machine, instances.rent(machine))
 

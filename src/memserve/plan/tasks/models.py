@@ -15,8 +15,7 @@ from memserve.plan.candidate import weight_loss
 from memserve.plan.page import Section, Shown
 from memserve.plan.plan import Plan, machine_object, model_object
 from memserve.plan.query import DEFAULT_CONTEXT, PlanOptions, Query, known_name
-from memserve.plan.search.choice import ranked
-from memserve.plan.search.offers import consider
+from memserve.plan.search.choice import first
 from memserve.plan.sections import PLANS, plan_row
 
 if TYPE_CHECKING:
@@ -170,8 +169,8 @@ def plan_of(model: ModelSpec, machine: Machine, query: Query) -> Plan | None:
         return None
     if query.context is None and query.job is None and task_of(model) == "generate":
         query = replace(query, context=DEFAULT_CONTEXT)
-    best = ranked(consider(model, machine, query), model, machine, query)
-    return Maker(model, machine, query, ()).plan(best[0], brief=True) if best else None
+    best = first(model, machine, query)
+    return Maker(model, machine, query, ()).plan(best, brief=True) if best else None
 
 
 def _key(objective: str) -> Any:
