@@ -132,6 +132,18 @@ def test_what_no_constant_explains_is_a_residual():
     assert learn(other, card="H100-80GB", footprint=ours).residual is None
 
 
+@pytest.mark.parametrize("share", [0.12, 0.34, 2.7])
+def test_an_excerpt_of_another_batch_teaches_neither_its_peak_nor_what_is_left(share):
+    """One sequence's peak, or another sampler's, would be taken off every later start's."""
+    ours = footprint()
+    peak = round(share * ours.activation)
+    log = StartupLog(
+        "vllm", total=ours.total, activation=peak, kv_bytes=ours.kv_cache + ours.activation - peak
+    )
+    learnt = learn(log, card="H100-80GB", footprint=ours)
+    assert (learnt.activation, learnt.residual, learnt.total) == (None, None, ours.total)
+
+
 def test_tokens_tell_a_residual_where_bytes_are_not_printed():
     ours = footprint()
     log = StartupLog("sglang", kv_tokens=ours.kv_tokens - 100_000)

@@ -12,6 +12,7 @@ from memserve.memory.calibration import parse_log, read_log
 GIB = 1024**3
 SHARED = Path(os.environ.get("MEMSERVE_SHARED", Path(__file__).parents[3] / "shared"))
 
+LOADED = "Model loading took 3.1 GiB and 2 seconds"
 LOGS = Path(__file__).parents[1] / "data" / "startup"
 
 
@@ -70,6 +71,16 @@ def test_sglang_adds_the_pools_of_a_rank():
     assert (log.backend, log.model, log.tensor, log.utilization) == ("sglang", "Qwen/Qwen2.5-3B", 2, 0.85)
     assert (gib(log.weights), gib(log.kv_bytes), gib(log.graphs)) == (5.88, 59.86, 0.56)
     assert (log.kv_tokens, log.context, log.max_sequences) == (1743556, 32768, 4096)
+
+
+@pytest.mark.parametrize(
+    ("text", "tensor"),
+    [("[2026-01-04 07:46:35 TP7] Load weight end. mem usage=8.01 GB", 8), ("(Worker_TP1 pid=9) " + LOADED, 2),
+     ("(Worker_TP3_EP3 pid=9) tensor_parallel_size=2 " + LOADED, 2), (LOADED, None), ("TP0 " + LOADED, None),
+     ("TP99999999999999999999 " + LOADED, None)],
+)  # fmt: skip
+def test_the_ranks_of_an_excerpt_tell_how_many_there_were(text, tensor):
+    assert parse_log(text).tensor == tensor
 
 
 def test_several_ranks_the_fullest_decides():

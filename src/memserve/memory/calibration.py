@@ -22,8 +22,9 @@ from memserve.hardware.machine import GIB
 from memserve.memory import calibration_file
 
 SCHEMA = 1
-PLAUSIBLE_FACTOR = (0.1, 10.0)
-"""An activation further from our own than this belongs to another model or batch size."""
+PLAUSIBLE_FACTOR = (0.4, 2.5)
+"""An activation further from our own than this belongs to another model, sampler or batch size, which
+an excerpt of a log does not tell; and so does then what is left."""
 LEAST_RESIDUAL = GIB // 50
 """What a log rounds away."""
 
@@ -101,7 +102,7 @@ def learn(log: StartupLog, *, card: str, footprint: Footprint | None = None, nam
 
 def _residual(log: StartupLog, learnt: Calibration, footprint: Footprint | None) -> int | None:
     """What no constant explains; a tenth of the card belongs to another model or command."""
-    if footprint is None or not footprint.kv_cache:
+    if footprint is None or not footprint.kv_cache or (log.activation and learnt.activation is None):
         return None
     each = footprint.kv_cache / footprint.kv_tokens if footprint.kv_tokens else 0.0
     measured = log.kv_bytes or (log.kv_tokens or 0) * each
@@ -213,6 +214,7 @@ MOST_BYTES = 2 * 1024**2
 """A start tells all of this within its first few thousand lines."""
 _COLOUR = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 _RANK = re.compile(r"\b(?:TP|rank=|Worker_TP|DP)([0-9]+)")
+_TENSOR_RANK = re.compile(r"(?:\b|_)TP([0-9]{1,3})(?![0-9])")
 _FIGURES = (
     "weights", "activation", "non_torch", "graphs", "kv_bytes", "kv_tokens", "blocks", "consumed",
     "requested",
@@ -268,7 +270,9 @@ def parse_log(text: str, *, name: str = "the log") -> StartupLog:
     if not likely:
         raise _unread(name, list(logs.values()))
     backend = max(likely, key=lambda one: (logs[one]["recognised_by"] is not None, len(found[one])))
-    return _log(backend, found[backend], logs[backend]["block_size"])
+    last = max(map(int, _TENSOR_RANK.findall(text)), default=0)
+    figures = {"tensor": last + 1, **found[backend]} if last else found[backend]
+    return _log(backend, figures, logs[backend]["block_size"])
 
 
 def _unread(name: str, logs: list[LogFormat]) -> InvalidInput:
