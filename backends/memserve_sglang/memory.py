@@ -12,7 +12,7 @@ from typing import Any
 
 from memserve import files
 from memserve.engines.deployment import Deployment
-from memserve.engines.memory import Assumption, Footprint
+from memserve.engines.memory import Assumption, Bars, Footprint
 from memserve.engines.rules import within
 from memserve.hardware.machine import GIB, Card, Machine
 from memserve.memory import additions
@@ -215,7 +215,7 @@ class SglangAccountant:
             graphs=0 if deployment.eager else graph_bytes(model, deployment),
             kv_cache=max(0, available) if held.token_bytes else 0,
             kv_tokens=held.tokens, max_concurrency=requests,
-            error=fact("error", deployment.engine_version, machine.card)["value"],
+            bars=_bars(machine.card, deployment, (usable, weights, available), held.token_bytes),
         )  # fmt: skip
         empty = available <= 0 or (held.token_bytes > 0 and held.tokens <= 0)
         return judged(footprint, total - outside, empty, share)
@@ -261,6 +261,14 @@ class SglangAccountant:
         if found.outcome != "runs":
             return 0
         return min(longest, found.kv_tokens) if found.kv_cache else longest  # an encoder keeps no cache
+
+
+def _bars(card: Card, deployment: Deployment, sizes: tuple[int, int, int], token_bytes: float) -> Bars:
+    """How far real starts lie from the figures: what is usable, weights, and what they leave."""
+    row, (usable, weights, left) = fact("error", deployment.engine_version, card), sizes
+    below, above = (round(usable * share) for share in row["kv"])
+    around = (round(weights * row["weights"][0]), round(weights * row["weights"][1]))
+    return Bars(around, (below, max(0, left + above) - max(0, left)), token_bytes)
 
 
 def _drafting(model: ModelSpec, deployment: Deployment) -> ModelSpec:

@@ -57,3 +57,23 @@ def test_a_check_follows_a_calibration_and_names_it(monkeypatch: pytest.MonkeyPa
     learnt = told()
     assert plain[0] and learnt[0] == pytest.approx(plain[0] - (200 << 20) // 131072, abs=16)
     assert plain[1] == [] and learnt[1] == ["--calibrate start.log"]
+
+
+def test_a_start_is_tight_where_its_bar_crosses_what_a_request_takes() -> None:
+    """As the share of the card grows a start is refused, tight in either way, and runs."""
+    command = "vllm serve meta-llama/Llama-3.1-8B-Instruct --max-model-len 8192 --gpu-memory-utilization"
+    shares = (0.70, 0.71, 0.72, 0.73, 0.74, 0.75, 0.76, 0.78, 0.80)
+    plans = [memserve.plan.check(f"{command} {share}", "1xL4", engine_version="0.25.0") for share in shares]
+    for plan in plans:
+        assert plan.error_bars is not None
+        tokens = plan.error_bars["kv_cache_tokens"]
+        assert bool(plan.tight) == (tokens["low"] < 8192 <= tokens["high"])
+        assert plan.to_dict()["tight"] == (plan.tight or None)
+        assert plan.tight in str(plan)
+    said = [(plan.outcome, bool(plan.tight)) for plan in plans]
+    assert list(dict.fromkeys(said)) == [
+        ("refused", False),
+        ("refused", True),
+        ("runs", True),
+        ("runs", False),
+    ]

@@ -170,6 +170,22 @@ class Judged:
         }
 
     @property
+    def tight(self) -> str:
+        """Why nine of ten such starts may end otherwise: the KV cache holds a request, or does not."""
+        held = self.footprint
+        if held is None or self.verdict.rule not in ("", "memory"):
+            return ""
+        below, above = held.error_bars.kv_cache
+        need = held.kv_cache / (held.max_concurrency or 1) or self.context * held.error_bars.token_bytes
+        parts = (held.weights, held.activation, held.non_torch, held.graphs, held.kv_cache)
+        most = held.kv_cache + max(0, held.usable - sum(parts))
+        holds = held.max_concurrency >= 1
+        near = most - below < need if holds else most + above >= need > 0
+        if not near or not held.kv_tokens + above or holds != self.fits:
+            return ""
+        return f"tight: a request of {self.context:,} tokens takes {need / GIB:.2f} GiB of KV cache"
+
+    @property
     def memory_gib_per_card(self) -> dict[str, float] | None:
         """The fullest card's memory in GiB; None for HTTP providers."""
         return None if self.footprint is None else gib(self.footprint)

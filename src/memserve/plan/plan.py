@@ -133,7 +133,7 @@ class Plan(Judged, Shown):
             "nodes": [step.to_dict() for step in steps(self)],
             "fits": self.fits, "outcome": self.outcome,
             "memory_gib_per_card": self.memory_gib_per_card,
-            "error_bars": self.error_bars,
+            "error_bars": self.error_bars, "tight": self.tight or None,
             "kv_cache_tokens": self.kv_cache_tokens, "max_concurrency": self.max_concurrency,
             "speed": self.speed, "cost": self.cost, "workload": self.workload, "reasons": list(self.reasons),
             "not_counted": [{"name": one.name, "reason": one.reason} for one in self.not_counted],

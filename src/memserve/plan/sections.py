@@ -212,6 +212,8 @@ def memory(plan: Plan) -> Iterator[str]:
         kv, tokens = bounds["kv_cache"], bounds["kv_cache_tokens"]
         said = f"{kv['low']:.2f} to {kv['high']:.2f} GiB, {tokens['low']} to {tokens['high']} tokens"
         yield f"nine of ten starts of this kind keep a KV cache of {said}"
+    if plan.tight:
+        yield plan.tight
     if plan.assumed:
         taken = (f"{one.name} {str(one.value).lower()}" for one in plan.assumed)
         yield "taken for it (plan.assumptions has each source): " + ", ".join(taken)

@@ -194,14 +194,14 @@ class Rank:
         return candidate.quantization == "fp8" and sm is not None and sm < FP8_HARDWARE
 
     def layout(self, candidate: Judged) -> tuple[Any, ...]:
-        """No stages, no idle cards; then few shards if the weights leave room, else as many as there are."""
+        """No stages, no idle cards, not tight; then few shards if the weights leave room, else the most."""
         spread, footprint = candidate.deployment.layout, candidate.footprint
         share = footprint.weights / max(1, footprint.usable) if footprint else 0.0
         size = spread.tensor * spread.pipeline
         roomy = share <= ROOMY
         return (
-            spread.pipeline > 1 or squeezed(candidate, self.machine), self.idle(candidate), not roomy,
-            size if roomy else -size, spread.pipeline,
+            spread.pipeline > 1 or squeezed(candidate, self.machine), self.idle(candidate),
+            bool(candidate.tight), not roomy, size if roomy else -size, spread.pipeline,
         )  # fmt: skip
 
     def idle(self, candidate: Judged) -> int:
