@@ -44,6 +44,12 @@ def alone(options: Mapping[str, Any]) -> dict[str, Any]:
     return own
 
 
+def pattern(level: str) -> str:
+    """A repository's file of a level, whole or in parts, in whatever case it is written."""
+    letters = (f"[{one.lower()}{one.upper()}]" if one.isalpha() else one for one in level)
+    return f"*{''.join(letters)}[-.]*gguf"
+
+
 def locate(model: str, repository: str | None = None) -> Path:
     """The file itself; a folder must hold exactly one (the first of a split counts)."""
     if repository:
@@ -205,7 +211,7 @@ def open_engine(model: str | None = None, *, task: Task = "generate", server: bo
         return _served(str(model), task, options)
     need("llamacpp", "llama_cpp", "llama-cpp-python")
     level = str(options.get("hf_repo", "")).partition(":")[2]
-    model, options = f"*{level}*.gguf" if level else model, alone(options)
+    model, options = pattern(level) if level else model, alone(options)
     if task == "generate":
         from memserve_llamacpp.generating import Generating
 

@@ -31,6 +31,9 @@ PROJECTOR = "mmproj-F16.gguf"
 """What reads pictures, beside the model's file; `llama-server -hf` finds its own."""
 SPLIT = 45e9
 """Bytes above which repositories hold a file in parts (the hub takes 50 GB); `llama_cpp.server` fails."""
+WHOLE = frozenset({"unsloth", "TheBloke", "bartowski", "lmstudio-community", "QuantFactory", "MaziyarPanahi",
+                   "ggml-org", "second-state"})  # fmt: skip
+"""Who writes levels in capitals, and no smaller file in parts: `llama_cpp.server` knows no other spelling."""
 
 
 class LlamacppLauncher:
@@ -44,7 +47,8 @@ class LlamacppLauncher:
         local, folder = checkpoint.endswith(".gguf"), checkpoint.rpartition("/")[0] or "."
         on_cpu, embeds = machine.card.vendor == "cpu", bool(model.encoder_only or model.pooling)
         held = storage(model, deployment.quantization, deployment.dtype)
-        parts = not local and stage_bytes(model, Split(), held, 1)[0] > SPLIT
+        whole = local or checkpoint.partition("/")[0] in WHOLE
+        parts = not whole or (not local and stage_bytes(model, Split(), held, 1)[0] > SPLIT)
         install = install_line(backend.rules, deployment, machine.card)
         notes = requirements(backend.rules, deployment, machine.card)
         away = deployment.host_layers
@@ -66,7 +70,7 @@ class LlamacppLauncher:
             start = ("python", "-m", "llama_cpp.server")
             options = {
                 "hf_model_repo_id": None if local else checkpoint,
-                "model": checkpoint if local else f"*{level}*.gguf",
+                "model": checkpoint if local else f"*{level}.gguf",
                 "n_gpu_layers": -1 if layers is None else layers, "n_ctx": deployment.context,
                 "embedding": "true" if embeds else None,
                 "interrupt_requests": "false",  # else whoever asks next cuts off the answer before

@@ -161,9 +161,10 @@ def number(text: str) -> float:
 
 
 def amount(text: str) -> float:
-    """A number above 0."""
+    """A number above 0; 200k and 2M are thousands and millions."""
     try:
-        found = number(text)
+        times = {"k": 1e3, "M": 1e6}.get(text[-1:], 1)
+        found = number(text[:-1] if times > 1 else text) * times
     except argparse.ArgumentTypeError:
         found = 0.0
     if not 0 < found < MOST:

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from memserve.errors import ModelUnreadable
-from memserve.model import reader
+from memserve.model import load, reader
 from memserve.model.recipes import generic
 
 SIZES = st.integers(1, 1 << 20)
@@ -72,3 +72,10 @@ def test_a_model_that_sees_is_its_words_and_an_estimated_tower():
     assert not spec.exact
     assert spec.parameters == pytest.approx(16.4e9, rel=0.03)
     assert spec.blocks[0].mixer.kind == "mla"
+
+
+@pytest.mark.parametrize(
+    ("name", "billions"), [("moonshotai/Kimi-K3", 2779.93), ("moonshotai/Kimi-K2.6", 1026)]
+)
+def test_estimated_models_of_the_catalogue_have_the_published_total(name, billions):
+    assert load(name).parameters == pytest.approx(billions * 1e9, rel=0.01)

@@ -327,3 +327,21 @@ def test_a_command_that_starts_and_falls_short_names_a_plan_that_does_not(wanted
     told = checked(memserve.plan.check(command, gpus), Query.of(**wanted))
     words = shlex.split(told.remedies[-1].rpartition(": ")[0])
     assert not told.fits and words[:2] == ["memserve", "plan"] and main(words[2:]) == 0
+
+
+QWEN, LONG = "vllm serve Qwen/Qwen3-8B", "--max-model-len 131072"
+YARN = '{"rope_type":"yarn","factor":4.0,"original_max_position_embeddings":32768}'
+
+
+@pytest.mark.parametrize(("command", "rule"), [
+    (f"{QWEN} {LONG}", "context"), (f"{QWEN} {LONG} --hf-overrides '{YARN}'", ""),
+    (f"VLLM_ALLOW_LONG_MAX_MODEL_LEN=1 {QWEN} {LONG}", ""),
+    (f"VLLM_ALLOW_LONG_MAX_MODEL_LEN=0 {QWEN} {LONG}", "context"),
+    ("python -m sglang.launch_server --model-path Qwen/Qwen3-8B --context-length 131072", "context"),
+    ("python -m sglang.launch_server --model-path Qwen/Qwen3-8B --context-length 131072"
+     f" --json-model-override-args '{YARN}'", ""),
+    (f"{QWEN} --max-model-len 8192 --max-num-batched-tokens 1024 --max-num-seqs 2048", "batch"),
+    (f"{QWEN} --max-model-len 8192 --max-num-batched-tokens 2048 --max-num-seqs 2048", ""),
+])  # fmt: skip
+def test_a_stretched_context_is_not_refused_and_a_step_too_small_is(command: str, rule: str) -> None:
+    assert memserve.plan.check(command, "1xH100").rule == rule

@@ -129,7 +129,7 @@ def test_hours_of_a_provider_are_derived_or_called_assumed(capsys: pytest.Captur
     assert {one["name"] for one in plan["assumptions"]} >= {"seconds_per_request", "concurrency"}
     assert main(words) == 0
     assert "assumed: seconds per request 10" in capsys.readouterr().out
-    assert main([*words, "--tpm", "200000", "--json"]) == 0
+    assert main([*words, "--tpm", "200k", "--json"]) == 0
     plan = json.loads(capsys.readouterr().out)["plan"]
     assert plan["workload"]["hours"]["likely"] == pytest.approx(57.75e6 / 200000 / 60, rel=1e-3)
     assert plan["assumptions"] == []

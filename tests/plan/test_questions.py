@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from fnmatch import fnmatchcase as fnmatch
 
 import pytest
 from tests.support.questions import Question, false_reasons, false_remedies, fixings, questions, worse
@@ -13,6 +14,7 @@ from memserve.plan.library import machine_of, model_of
 from memserve.plan.query import Query
 from memserve.plan.search.choice import first, ranked
 from memserve.plan.search.offers import consider
+from memserve_llamacpp.engine import pattern
 
 EACH = 50
 """Questions of one test, each with one option of every kind fixed."""
@@ -88,6 +90,26 @@ def test_llama_cpp_serves_several_at_once_and_files_in_parts() -> None:
     assert several.command[0] == large.command[0] == "llama-server"
     assert (words["--parallel"], words["--ctx-size"]) == ("4", "32768")
     assert any(word.endswith(":Q8_0") for word in large.command)
+
+
+@pytest.mark.parametrize(("model", "program"), [
+    ("qwen2.5-7b", "llama-server"), ("qwen3-14b", "python"), ("llama-8b", "python"),
+    ("falcon3-7b", "llama-server"),
+])  # fmt: skip
+def test_a_file_of_a_repository_is_asked_for_by_who_finds_it(model: str, program: str) -> None:
+    """Some write levels in small letters, or in parts: `llama_cpp.server` knows a name as it stands alone."""
+    plan = Question(model, "1xP40", {}).best(backend="llamacpp", quantization="gguf-q8_0")
+    assert plan is not None and plan.command[0] == program and not plan.checkpoint.make
+    names = ("model-q6_k-00001-of-00002.gguf", "M-Q6_K.gguf", "M.Q6_K.gguf")
+    assert all(fnmatch(name, pattern("Q6_K")) for name in names)
+    assert not fnmatch("M-Q6_K_L.gguf", pattern("Q6_K"))
+
+
+@pytest.mark.parametrize("gpus", ["1xL4", "1xRTX3090", "2xRTX3060", "1xA10"])
+def test_what_an_encoder_needs_beside_the_pool_is_not_given_away(gpus: str) -> None:
+    for model in ("Qwen/Qwen2.5-VL-7B-Instruct", "qwen3-vl-8b", "gemma-3-27b"):
+        found = memserve.plan.candidates(model, gpus, backend="sglang")
+        assert {one.deployment.utilization for one in found if one.fits} <= {None}
 
 
 @pytest.mark.parametrize(("gpus", "nodes", "said"), [

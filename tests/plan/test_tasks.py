@@ -102,6 +102,12 @@ def test_bounds_need_a_workload(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().err.count("\n") == 2
 
 
+def test_a_machine_that_trains_by_computing_again_is_not_left_out(capsys: pytest.CaptureFixture[str]) -> None:
+    rows = answered(capsys, "llama-70b", "--gpus", "any", "--train", "qlora")["machines"]
+    found = {(row["machine"]["card"], row["machine"]["cards_per_node"]): row["plan"] for row in rows}
+    assert found["A100-80GB", 1]["checkpointing"] is True and found["H200", 1]["checkpointing"] is False
+
+
 def test_training(capsys: pytest.CaptureFixture[str]) -> None:
     small = answered(capsys, "llama-8b", "--gpus", "1xA100", "--train", "qlora", "batch=1", "sequence=1024",
                      "checkpointing")  # fmt: skip

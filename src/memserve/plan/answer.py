@@ -110,7 +110,7 @@ def checked(plan: Plan, asked: Query | None = None) -> Answer:
     largest = backend.memory.largest_context(plan.model, plan.machine, plan.deployment)
     install = launch.install if alike(plan, launch.command) else ""
     given = replace(launch, command=tuple(plan.command), env=plan.env, notes=(), install=install)
-    plan = replace(plan, launch=given, largest_context=largest)
+    plan = replace(plan, launch=given, largest_context=max(largest, plan.context * plan.fits))
     wanted = (asked or Query()).of_model(plan.model)
     starts, plan = plan.fits, kept_to(plan, wanted)
     open_query = Query(wanted.context or plan.context, max(plan.concurrency, wanted.concurrency),

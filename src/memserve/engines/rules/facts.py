@@ -97,9 +97,16 @@ def deployment_facts(deployment: Deployment) -> dict[str, Any]:
         "dtype": DTYPE_WORDS.get(deployment.dtype, deployment.dtype), "kv_dtype": deployment.kv_dtype,
         "tp": layout.tensor, "pp": layout.pipeline, "dp": layout.data, "expert_parallel": layout.expert,
         "attention_data": layout.attention_data, "world": layout.cards, "context": deployment.context,
+        "max_sequences": deployment.max_sequences, "max_batched_tokens": deployment.max_batched_tokens,
         "eager": deployment.eager, "options": dict(deployment.options),
-        "kernel": deployment.option("quantization"),
+        "kernel": deployment.option("quantization"), "given": _given(deployment),
     }  # fmt: skip
+
+
+def _given(deployment: Deployment) -> frozenset[str]:
+    """The command's own flags, and the variables before it, that are not turned off."""
+    pairs = (*deployment.options, *deployment.env)
+    return frozenset(name.partition(".")[0] for name, value in pairs if value not in ("", "0", "false"))
 
 
 Check: TypeAlias = Callable[[Mapping[str, Any]], dict[str, Any] | None]
@@ -160,6 +167,12 @@ def one_node(known: Mapping[str, Any]) -> dict[str, Any] | None:
     return {} if known["world"] > known["cards_per_node"] else None
 
 
+def batch(known: Mapping[str, Any]) -> dict[str, Any] | None:
+    """A step holds a token of every sequence."""
+    tokens, sequences = known["max_batched_tokens"], known["max_sequences"]
+    return {} if tokens and sequences and tokens < sequences else None
+
+
 def attention_data(known: Mapping[str, Any]) -> dict[str, Any] | None:
     """Groups of replicated attention must divide the tensor ranks."""
     return {} if known["tp"] % known["attention_data"] else None
@@ -202,7 +215,8 @@ def architecture_removed(known: Mapping[str, Any]) -> dict[str, Any] | None:
 
 CHECKS: dict[str, Check] = {
     "heads": heads, "kv_heads": kv_heads, "groups": groups, "blocks": blocks, "layers": layers,
-    "world": world, "one_node": one_node, "context": context, "attention_data": attention_data,
+    "world": world, "one_node": one_node, "context": context, "batch": batch,
+    "attention_data": attention_data,
     "architecture_missing": architecture_missing, "architecture_since": architecture_since,
     "architecture_since_base": architecture_since_base, "architecture_removed": architecture_removed,
 }  # fmt: skip

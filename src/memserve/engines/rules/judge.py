@@ -3,9 +3,9 @@
 A backend's `rules` is a mapping. `versions`: the releases that the planner may pin, newest first.
 `architectures`: which releases know which model classes. `rows`: refusals, each with `id`, `when`, `check`,
 `since`, `before`, `says`, `source` and `read` (the date).
-`when` maps facts to conditions: a value, a list of values, {"not": [...]}, {"below": n} or {"at_least": n};
-all must hold. `check` names an arithmetic test of `checks.py`. A row refuses if its versions, its
-conditions and its check all apply. The first row that refuses is the answer.
+`when` maps facts to conditions: a value, a list of values, {"not": [...]}, {"none_of": [...]}, {"below": n}
+or {"at_least": n}; all must hold. `check` names an arithmetic test of `checks.py`. A row refuses if its
+versions, its conditions and its check all apply. The first row that refuses is the answer.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -179,6 +179,8 @@ def _holds(condition: Any, value: Any) -> bool:
 def _compares(how: str, value: Any, bound: Any) -> bool:
     if how == "not":
         return value not in bound
+    if how == "none_of":
+        return not value or value.isdisjoint(bound)
     if value is None:
         return False
     return bool(value < bound) if how == "below" else bool(value >= bound)

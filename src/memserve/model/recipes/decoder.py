@@ -194,10 +194,16 @@ def is_sparse(config: Config, moe: Moe, index: int) -> bool:
 def experts(config: Config, moe: Moe, bias: bool = False) -> Weights:
     """Router, routed and shared experts of one layer."""
     hidden, count, width = config.size("hidden_size"), config.size(moe.experts), config.size(moe.width)
+    latent = config.maybe("routed_expert_hidden_size")
     found = [
         *modules.linear("mlp.gate", count, hidden, bias=moe.router_bias, part="router"),
-        *modules.experts("mlp.experts", count, hidden, width, gated=moe.gated, bias=moe.expert_bias),
+        *modules.experts(
+            "mlp.experts", count, latent or hidden, width, gated=moe.gated, bias=moe.expert_bias
+        ),
     ]
+    if latent:
+        found += modules.linear("mlp.routed_expert_down_proj", latent, hidden, part="mlp")
+        found += modules.linear("mlp.routed_expert_up_proj", hidden, latent, part="mlp")
     if on(config, moe.correction):
         found += modules.vector("mlp.gate.e_score_correction_bias", count, part="router")
     shared = 0

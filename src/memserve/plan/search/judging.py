@@ -23,10 +23,11 @@ def fitted(backend: Plannable, model: ModelSpec, machine: Machine,
            deployment: Deployment) -> tuple[Deployment, Verdict]:  # fmt: skip
     """The least conceded form that holds; if none does, the last one tried and why not."""
     verdict = Verdict("out_of_memory", "memory")
-    for form in forms(conceded(backend.rules, machine), deployment):
+    concessions = conceded(backend.rules, model, machine)
+    for form in forms(concessions, deployment):
         verdict = held(backend, model, machine, form)
         deployment = form
-        if verdict.fits or hopeless(verdict, conceded(backend.rules, machine)):
+        if verdict.fits or hopeless(verdict, concessions):
             break
     return deployment, verdict
 
@@ -44,9 +45,13 @@ def offloaded(backend: Plannable, model: ModelSpec, machine: Machine,
     return form, held(backend, model, machine, form)
 
 
-def conceded(rules: Mapping[str, Any], machine: Machine) -> Sequence[Mapping[str, Any]]:
+ABOUT = frozenset({"note", "vendor", "blind"})
+"""What a concession's row says of itself, not of the deployment; `blind`: not for models with encoders."""
+
+
+def conceded(rules: Mapping[str, Any], model: ModelSpec, machine: Machine) -> Sequence[Mapping[str, Any]]:
     """What the engine may be asked for instead on these cards, the least first."""
-    rows = rules.get("concessions", ({},))
+    rows = [row for row in rules.get("concessions", ({},)) if not (row.get("blind") and model.towers)]
     own = [row for row in rows if row.get("vendor") == machine.card.vendor]
     return own or [row for row in rows if "vendor" not in row]
 
@@ -54,7 +59,7 @@ def conceded(rules: Mapping[str, Any], machine: Machine) -> Sequence[Mapping[str
 def forms(concessions: Sequence[Mapping[str, Any]], deployment: Deployment) -> Iterator[Deployment]:
     """The deployment with each concession; the first is often none."""
     for concession in concessions:
-        form = {name: value for name, value in concession.items() if name not in ("note", "vendor")}
+        form = {name: value for name, value in concession.items() if name not in ABOUT}
         if form.get("max_sequences"):
             form["max_sequences"] = max(form["max_sequences"], deployment.concurrency)
         yield replace(deployment, **form)

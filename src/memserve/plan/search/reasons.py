@@ -18,7 +18,7 @@ from memserve.plan.query import Query
 from memserve.plan.search import pricing
 from memserve.plan.search.checkpoints import loaded
 from memserve.plan.search.choice import Rank, first
-from memserve.plan.search.judging import conceded
+from memserve.plan.search.judging import ABOUT, conceded
 from memserve.plan.search.offers import unoffered
 from memserve.speed.result import Range
 
@@ -121,8 +121,8 @@ def _checkpoint(plan: Plan) -> Iterator[str]:
 
 def _concessions(plan: Plan) -> Iterator[str]:
     deployment = plan.deployment
-    for concession in conceded(installed.named(plan.backend).rules, plan.machine):
-        words = {name: value for name, value in concession.items() if name not in ("note", "vendor")}
+    for concession in conceded(installed.named(plan.backend).rules, plan.model, plan.machine):
+        words = {name: value for name, value in concession.items() if name not in ABOUT}
         if words and all(_same(getattr(deployment, name), value) for name, value in words.items()):
             yield f"to fit: {concession['note']}"
             return
@@ -202,6 +202,11 @@ def remedies(model: ModelSpec, machine: Machine, query: Query, closest: Candidat
     """Changes of the call that were tried and hold all else that was asked."""
     yield from _offloaded(model, machine, query)
     yield from (_slower if closest.verdict.missed else _less)(model, machine, query, closest)
+    if closest.rule == "context" and query.job:
+        yield (
+            f"memserve models --gpus {spelled(machine)} --context {closest.context} lists models made for so"
+            f" much; or send at most {model.max_context} tokens: fewer sessions, or the best hits of a search"
+        )
     for words, spec, place, asked in _changes(model, machine, query, closest):
         best = first(spec, place, asked)
         if best is not None:

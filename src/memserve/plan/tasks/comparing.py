@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
     from typing_extensions import Unpack
 
+    from memserve.speed.prices import Price
+
 DEFAULT_MODEL = "meta-llama/Llama-3.1-8B-Instruct"
 """What the cards run where no MODEL is named; the answer says so."""
 UNPRICED = "no price is known"
@@ -104,14 +106,18 @@ def compare(model: str | PathLike[str] | ModelSpec | None, specs: Sequence[str],
 
 
 def entry(word: str, model: str | PathLike[str] | ModelSpec, query: Query, job: Job) -> Entry:
-    """`provider:model` by its token price, anything else as a machine; `@` gives one's own price."""
+    """A model by its token price (`provider:model`), else a machine; `@` gives one's own price."""
     from memserve.plan.search import offers
+    from memserve.speed import prices
 
     name, sign, own = word.partition("@")
+    price = prices.of(name)
+    if price and ":" not in name:
+        name = f"{price.provider}:{name}"
     if ":" in name and query.answer_ms:
         return Entry(name, "nothing fits", None, offers.NO_PROVIDER_SAYS)
     if ":" in name:
-        return _provider(name, _rates(word, own) if sign else [], job)
+        return _provider(name, price, _rates(word, own) if sign else [], job)
     return _machine(word, model, query)
 
 
@@ -126,12 +132,11 @@ def _rates(word: str, own: str) -> list[float]:
     return rates
 
 
-def _provider(name: str, rates: list[float], job: Job) -> Entry:
+def _provider(name: str, price: Price | None, rates: list[float], job: Job) -> Entry:
     from memserve.plan.search.pricing import provider_cost
     from memserve.speed import prices
 
     backend, _, model = name.partition(":")
-    price = prices.of(name)
     if rates:
         price = prices.Price(model, backend, rates[0], rates[1], source="the price given")
     if price is None:

@@ -175,7 +175,7 @@ _DOES = {
     "": "--memory goes with --check, --python with --verify, --bind with --emit",
     "emit": "--emit writes the file of one plan",
     "check": "--check judges the command as it stands", "any": "--gpus any shows one row a card",
-    "train": "--train heeds its own words alone",
+    "train": "--train heeds its own words alone (sequence=2048, batch=4, ...)",
 }  # fmt: skip
 
 

@@ -40,7 +40,7 @@ COUNTS = (1, 2, 4, 8, 16)
 """Cards that `--gpus any` tries."""
 MFU = 0.3
 """Share of a card's rate that a step is taken to reach: an assumption, said beside what follows from it."""
-HEADER = ("machine", "GiB needed", "of", "sharding", "$/h")
+HEADER = ("machine", "GiB needed", "of", "sharding", "recompute", "$/h")
 
 
 class TrainOptions(TypedDict, total=False):
@@ -244,12 +244,15 @@ def anywhere(model: str | PathLike[str] | ModelSpec, **options: Unpack[TrainOpti
 
 
 def _smallest(model: ModelSpec, card: Card, options: TrainOptions) -> Training | None:
+    """The fewest cards; with activations computed again where that was left open and takes fewer."""
     from memserve.hardware.machine import Machine
 
+    lighter: TrainOptions = {**options, "checkpointing": True}
     tried = (
-        train(model, Machine(card=card, cards_per_node=count), **options)
+        train(model, Machine(card=card, cards_per_node=count), **asked)
         for count in COUNTS
         if count <= card.per_node
+        for asked in ((options,) if "checkpointing" in options else (options, lighter))
     )
     return next((one for one in tried if one.fits), None)
 
@@ -265,7 +268,8 @@ def _cells(row: Training) -> tuple[str, ...]:
     memory = row.machine.card.memory
     return (
         f"{row.machine.cards}x{row.machine.card.name}", f"{row.need.total / GIB:.2f}", f"{memory / GIB:.2f}",
-        f"ZeRO {row.need.zero}", "-" if price is None else f"{price:.2f}",
+        f"ZeRO {row.need.zero}", "yes" if row.need.checkpointing else "no",
+        "-" if price is None else f"{price:.2f}",
     )  # fmt: skip
 
 
