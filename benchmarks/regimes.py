@@ -1,4 +1,4 @@
-"""What each release of vLLM does at start, asked of its own source, beside memserve's table.
+"""What each release of vLLM and vLLM-Ascend does at start, asked of its own source, beside our table.
 
 python benchmarks/regimes.py FOLDER ... [--write]    unpacked: FOLDER/RELEASE/.../vllm/engine/arg_utils.py
     pip download --no-deps --no-binary :all: --no-build-isolation --no-clean vllm==RELEASE
@@ -22,6 +22,7 @@ from memserve.engines.deployment import Deployment
 from memserve.engines.rules import within
 from memserve.hardware import parse
 from memserve.model import load
+from memserve_ascend.memory import accountant as npu
 from memserve_vllm.memory import OVERRIDE_CHECKED_SINCE, accountant
 from memserve_vllm.memory_run import LAST_V0
 
@@ -204,14 +205,56 @@ def releases(folders: Iterable[str]) -> dict[str, Path]:
         for place in sorted(Path(folder).iterdir()):
             file = next(place.glob("**/vllm/engine/arg_utils.py"), None)
             version = re.search(r"\d+\.\d+\.\d+(\.\d+)?", place.name)
-            if file is not None and version is not None and within(version[0], FIRST, None):
+            if (
+                file is not None
+                and version is not None
+                and "ascend" not in place.name
+                and within(version[0], FIRST, None)
+            ):
                 found[version[0]] = file.parents[1]
     return found
+
+
+ON_NPU = KEPT.with_name("regimes_ascend.json")
+
+
+def on_npus(folders: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """What each release of vLLM-Ascend says: FOLDER/vllm-ascend-RELEASE/.../vllm_ascend/worker/worker.py."""
+    found = {}
+    for place in sorted(one for folder in folders for one in Path(folder).glob("vllm-ascend-*")):
+        package = next(place.glob("**/vllm_ascend/platform.py")).parent
+        worker, runner, platform = (
+            "".join(file.read_text(encoding="utf-8") for file in package.glob(name))
+            for name in ("worker/worker*.py", "worker/model_runner_v1.py", "*.py")
+        )
+        found[place.name.removeprefix("vllm-ascend-")] = {
+            "graphs_taken_off": "npugraph_memory_estimate_applied" in worker,
+            "encoders_profiled": any(word in runner for word in ("super().profile_run", "mm_budget")),
+            "block": 128 if re.search(r"block_size *= *128", platform) else None,
+        }
+    return found
+
+
+def told_on_npus(release: str) -> dict[str, Any]:
+    """The same from memserve's table."""
+    rows = {
+        name: npu.facts.row(name, release, parse("1x910B2").card)
+        for name in ("graph_estimate", "vision", "block")
+    }
+    return {
+        "graphs_taken_off": bool(rows["graph_estimate"]["value"]),
+        "encoders_profiled": rows["vision"].get("profiled", True),
+        "block": rows["block"]["value"],
+    }
 
 
 def main() -> None:
     """Print what differs."""
     folders = [word for word in sys.argv[1:] if word != "--write"]
+    npus = on_npus(folders)
+    other = [f"{release}: {own}, memserve {told_on_npus(release)}" for release, own in npus.items()
+             if told_on_npus(release) != own]  # fmt: skip
+    print("\n".join([*other, f"{len(npus)} releases of vLLM-Ascend; {len(other)} differ"]))
     read = {release: said(package, release) for release, package in releases(folders).items()}
     differing = 0
     for release, own in read.items():
@@ -224,8 +267,9 @@ def main() -> None:
     )
     if "--write" in sys.argv:
         order = sorted(read, key=lambda release: [int(part) for part in release.split(".")])
-        rows = ",\n".join(f"{json.dumps(release)}: {json.dumps(read[release])}" for release in order)
-        KEPT.write_text(f"{{\n{rows}\n}}\n", encoding="utf-8")
+        for file, kept in ((KEPT, {release: read[release] for release in order}), (ON_NPU, npus)):
+            rows = ",\n".join(f"{json.dumps(release)}: {json.dumps(own)}" for release, own in kept.items())
+            file.write_text(f"{{\n{rows}\n}}\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

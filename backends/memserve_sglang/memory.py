@@ -112,10 +112,12 @@ def fraction(model: ModelSpec, machine: Machine, deployment: Deployment) -> floa
 
 def _large(row: Mapping[str, Any], card: Card, share: float) -> float:
     """The share of a card that ranks alone do not decide."""
-    large, memory = row.get("large"), card.driver_memory / MIB
+    large, wide, memory = row.get("large"), row.get("wide"), card.driver_memory / MIB
+    if wide and memory > wide["above_mib"]:
+        share = float(wide.get("share") or (memory - wide["reserved"]) / memory)
     if large is None or memory <= large["above_mib"]:
         return share
-    if memory > large["top_mib"] and card.vendor == "nvidia":
+    if memory > large.get("top_mib", memory) and card.vendor == "nvidia":
         return float(large["top"])
     return min(share + 48 * 1024 * (1 - share) / memory, 1 - float(large["reserved"]) / memory)
 

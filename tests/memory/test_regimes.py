@@ -10,18 +10,30 @@ from pathlib import Path
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
-from regimes import KEPT, said, told
+from regimes import KEPT, ON_NPU, said, told, told_on_npus
+from regimes_sglang import KEPT as ON_SGLANG
+from regimes_sglang import differing
 from released import released
 
 from memserve_vllm import backend
 
-READ = json.loads(KEPT.read_text(encoding="utf-8"))
+READ, SGLANG, NPU = (json.loads(file.read_text(encoding="utf-8")) for file in (KEPT, ON_SGLANG, ON_NPU))
 LEAST = 20
 
 
 @pytest.mark.parametrize("release", READ)
 def test_the_table_says_what_the_release_says(release: str) -> None:
     assert told(release, READ[release]) == READ[release]
+
+
+@pytest.mark.parametrize("release", SGLANG)
+def test_sglangs_shares_chunks_and_batches_are_the_releases_own(release: str) -> None:
+    assert list(differing(release, SGLANG[release])) == []
+
+
+@pytest.mark.parametrize("release", NPU)
+def test_the_table_says_what_the_release_for_npus_says(release: str) -> None:
+    assert told_on_npus(release) == NPU[release]
 
 
 def test_enough_releases_were_read_and_the_newest_is_one_of_them() -> None:
