@@ -12,6 +12,10 @@ SWITCHES = {"load-in-4bit": "nf4", "load-in-8bit": "int8"}
 """How releases before 5.0 said it."""
 
 
+NO_VECTORS = "transformers serve has no route for vectors, memserve serve --backend hf --model {} has"
+"""Of transformers 5.24.0 cli/serving/server.py: chat, completions, responses and transcriptions alone."""
+
+
 class HfLauncher:
     """Starts `transformers serve`; memserve's own runs use backend "hf" without a server."""
 
@@ -19,6 +23,9 @@ class HfLauncher:
         """The install line, the command and its environment."""
         from memserve_hf import backend
 
+        notes = requirements(backend.rules, deployment, machine.card)
+        if model.embeds:
+            notes = (NO_VECTORS.format(checkpoint), *notes)
         command = serve_command(
             checkpoint, quantization=deployment.quantization if deployment.option("online") else None,
             dtype=deployment.dtype, device="cpu" if machine.card.vendor == "cpu" else None,
@@ -28,7 +35,7 @@ class HfLauncher:
             install=install_line(backend.rules, deployment, machine.card),
             command=command,
             env=visible_cards(machine, deployment.layout.cards),
-            notes=requirements(backend.rules, deployment, machine.card),
+            notes=notes,
         )
 
     def parse(self, command: tuple[str, ...]) -> tuple[str, Deployment] | None:

@@ -103,7 +103,8 @@ def of_ollama(command: tuple[str, ...]) -> tuple[str, Deployment]:
     pulled = re.fullmatch(
         r"(hf\.co/|huggingface\.co/|library/)?([\w./-]+?)(?::latest|:([\w.-]+))?", " ".join(words[1:2])
     )
-    pinned = pulled and (pulled[3] or LATEST.get(pulled[2].lower()))
+    usual = "Q4_K_M" if pulled and pulled[1] and "/" in pulled[2] else None  # docs: hub/ollama
+    pinned = pulled and (pulled[3] or LATEST.get(pulled[2].lower(), usual))
     if pulled is None or words[0] not in ("run", "pull") or not pinned:
         raise InvalidInput(
             OLLAMA, hint="name a size, as llama3.1:8b, or check llama-server -m FILE.gguf -c N"

@@ -131,6 +131,7 @@ def test_what_no_release_has_is_malformed(command: str, said: str) -> None:
     ("llama3.1:8b-instruct-fp16", "llama-8b", "gguf-f16"), ("gpt-oss:20b", "gpt-oss-20b", "gguf-mxfp4"),
     ("deepseek-r1:14b", "qwen2.5-14b", "gguf-q4_k_m"),
     ("hf.co/bartowski/Meta-Llama-3.1-8B-Instruct-GGUF:IQ4_XS", "llama-8b", "gguf-iq4_xs"),
+    ("hf.co/bartowski/Meta-Llama-3.1-8B-Instruct-GGUF", "llama-8b", "gguf-q4_k_m"),
 ])  # fmt: skip
 @pytest.mark.parametrize("verb", ["ollama run", "ollama pull", "docker run --gpus=all ollama/ollama run"])
 def test_an_ollama_command_with_a_tag_says_model_and_level(

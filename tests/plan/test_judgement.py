@@ -234,6 +234,18 @@ def test_a_number_of_bits_is_answered_with_formats_of_so_many(word: str, near: s
     )
 
 
+def test_of_as_many_bits_the_last_resort_that_is_twice_as_fast_goes_first() -> None:
+    plan = memserve.plan.best("Qwen/Qwen3.5-35B-A3B", "CPU-24GB")
+    assert (plan.backend, plan.quantization) == ("llamacpp", "gguf-q4_k_m") and not plan.checkpoint.make
+    assert memserve.plan.best("Qwen/Qwen3.5-35B-A3B", "CPU-24GB", backend="hf").quantization == "gptq"
+
+
+@pytest.mark.parametrize("gpus", ["CPU-64GB", "1xM2-Max"])
+def test_an_embedder_is_not_left_to_a_server_without_vectors(gpus: str) -> None:
+    plan = memserve.plan.best("google/embeddinggemma-300m", gpus, backend="hf")
+    assert any("memserve serve --backend hf" in reason for reason in plan.reasons)
+
+
 @pytest.mark.parametrize(
     ("gpus", "first"), [("1xP40", "llamacpp"), ("1xM2-Max", "llamacpp"), ("8x910A", "hf")]
 )

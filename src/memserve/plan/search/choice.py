@@ -113,22 +113,24 @@ class Rank:
         return int(candidate.checkpoint.make is not None) + int(self.built(candidate))
 
     def swifter_first(self, best: list[Candidate]) -> list[Candidate]:
-        """Of engines that are last resorts, 8 bits that exist go before 16 where they are twice as fast."""
+        """Of last resorts what exists and is twice as fast goes first: 8 bits before 16, else as many."""
         first = best[0] if best else None
         if first is None or self.model.embeds or self.query.objective != "quality":
             return best
-        whole = weight_loss(first.checkpoint) == 0 and self._last_resort(first)
-        one = next(filter(partial(self.swifter, first), best[1:]), None) if whole else None
+        slow = self._last_resort(first)
+        one = next(filter(partial(self.swifter, first), best[1:]), None) if slow else None
         return [one, *(other for other in best if other is not one)] if one else best
 
     def swifter(self, slow: Judged, candidate: Judged) -> bool:
-        """Whether its weights in 8 bits, which exist, answer twice as fast as what ranks before them."""
+        """Whether its weights, which exist, answer twice as fast as what ranks before them."""
         alike = self.last_resort(candidate) == self.last_resort(slow) and candidate.backend != slow.backend
-        if not alike or candidate.checkpoint.make or self.quality(candidate, 0)[0] != 1:
+        own = steps(weight_loss(slow.checkpoint), "auto")
+        if not alike or candidate.checkpoint.make or self.quality(candidate, 0)[0] != max(1, own):
             return False
-        rates = (tokens_per_s(pricing.speed(loaded(self.model, one.checkpoint), self.machine, one,
-                                            self.query.concurrency, self.query.job))
-                 for one in (candidate, slow))  # fmt: skip
+        at_once, job = self.query.concurrency, self.query.job
+        held = ((loaded(self.model, one.checkpoint), one) for one in (candidate, slow))
+        speeds = (pricing.speed(model, self.machine, one, at_once, job) for model, one in held)
+        rates = (one.output_tokens_per_s.likely if own else tokens_per_s(one) for one in speeds)
         return next(rates) >= TWICE * next(rates)
 
     def quality(self, candidate: Judged, effort: int) -> tuple[int, ...]:
@@ -150,7 +152,7 @@ class Rank:
         if weight_loss(candidate.checkpoint) < weight_loss(chosen.checkpoint) and self(candidate) < self(
             chosen
         ):
-            return f"{chosen.backend} answers at least twice as fast in 8 bits"
+            return f"{chosen.backend} answers at least twice as fast"
         if cramped(candidate, self.machine):
             return "it barely runs (stages, no graphs, float32, or hardly more than one request)"
         if KV.get(candidate.kv_dtype) and not KV.get(chosen.kv_dtype):

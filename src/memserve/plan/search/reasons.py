@@ -247,8 +247,8 @@ def _offloaded(model: ModelSpec, machine: Machine, query: Query) -> Iterator[str
         if best is not None and best.deployment.host_layers:
             rate = pricing.speed(loaded(model, best.checkpoint), machine, best, query.concurrency, query.job)
             away = best.deployment.host_layers
-            yield (f"--offload: {_named(best)} fits with {told_away(model, away)}, "
-                   f"about {rate.output_tokens_per_s.likely:.2g} tokens/s")  # fmt: skip
+            pace = float(f"{rate.output_tokens_per_s.likely:.2g}")
+            yield f"--offload: {_named(best)} fits with {told_away(model, away)}, about {pace:g} tokens/s"
 
 
 def _slower(model: ModelSpec, machine: Machine, query: Query, closest: Candidate) -> Iterator[str]:
