@@ -43,12 +43,13 @@ LEFT_OUT = Path(__file__).with_name("speed_left_out.json")
 DATE = "2026-11-30"
 
 SHARED_PRIORS = {
-    "weights": (0.82, 0.1, (0.6, 0.92)),
+    "weights": (0.9, 0.03, (0.6, 0.95)),
     "cache": (0.75, 0.2, (0.3, 0.92)),
     "gemm": (0.55, 0.25, (0.2, 0.9)),
     "prefill": (0.6, 0.25, (0.2, 0.85)),
     "attention": (0.4, 0.4, (0.1, 0.8)),
     "experts": (0.4, 0.5, (0.1, 1.0)),
+    "evenness": (1.0, 0.5),
     "unpack": (0.85, 0.15, (0.5, 1.0)),
     "unpack_gemm": (0.75, 0.2, (0.3, 1.0)),
     "link": (0.6, 0.4, (0.2, 0.95)),
@@ -115,7 +116,7 @@ FIRST_OWN = {
 HOST_PRIORS = {
     "layer_s": (0.05, 0.7),
     "quantized_layer_s": (0.05, 0.7),
-    "weights": (1.0, 0.3),
+    "weights": (1.0, 0.3, (0.5, 1.0)),
     "cache": (10.0, 0.5),
 }
 CARD_PRIORS = dict.fromkeys(("weights", "gemm", "prefill", "layer_s"), (1.0, 0.12, (0.6, 1.6)))
@@ -206,7 +207,7 @@ def _servers(rows: Record, rounds: int, near: Values) -> Values:
 
 
 def left_out(rows: Record, label: Callable[[Row], str], near: Values, workers: int | None,
-             rounds: int = 8) -> dict[str, float]:  # fmt: skip
+             rounds: int = 40) -> dict[str, float]:  # fmt: skip
     """Predictions of every row from calibrations that saw none of its label.
 
     The search begins at the full calibration, whose optimum is near, and runs until it moves no more.

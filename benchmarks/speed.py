@@ -31,9 +31,9 @@ if TYPE_CHECKING:
 LEFT_OUT = Path(__file__).with_name("speed_left_out.json")
 ASKED = {"card": "<= 15 %", "model": "<= 16 %", "source": "<= 18 %"}
 IDEAL = layout.Constants(
-    weights=1, cache=1, gemm=1, prefill=1, attention=1, experts=1, unpack=1, unpack_gemm=1, link=1, layer_s=0,
-    expert_s=0, latent_s=0, prompt_s=0, expert_prompt_s=0, reduce_s=0, step_s=0, sequence_s=0, overlap=1,
-    first_s=0, queue=0, crowd=1, short=1, tail=1,
+    weights=1, cache=1, gemm=1, prefill=1, attention=1, experts=1, evenness=1e6, unpack=1, unpack_gemm=1,
+    link=1, layer_s=0, expert_s=0, latent_s=0, prompt_s=0, expert_prompt_s=0, reduce_s=0, step_s=0,
+    sequence_s=0, overlap=1, first_s=0, queue=0, crowd=1, short=1, tail=1,
 )  # fmt: skip
 """Peak bandwidth and arithmetic, nothing else: what a textbook roofline says."""
 

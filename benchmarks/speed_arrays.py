@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import speed_rows
+from scipy.special import gammaln
 
 from memserve.speed.roofline import layout, queueing, step
 
@@ -124,13 +125,18 @@ def soft_max(*times: Any) -> Any:
     return largest * sum((one / largest) ** step.SHARP for one in times) ** (1 / step.SHARP)
 
 
-def _weights(d: Record, tokens: Any) -> Any:
+def _weights(d: Record, k: Record, tokens: Any) -> Any:
     rest = np.where(d.experts_only, 16.0, d.bits)
-    share = d.experts_per_token / np.maximum(d.experts, 1)
-    read = d.experts if tokens is None else d.experts * (1 - (1 - share) ** (tokens * d.sharing))
+    read = d.experts if tokens is None else _touched(d, k.evenness, tokens * d.sharing)
     quantized = (d.mixing + d.dense) * rest + d.expert * read * d.bits / d.sharing
     plain = d.plain + (d.resident if tokens is None else 0)
     return (quantized + plain * np.maximum(d.bits, 16.0)) / 8 / d.tensor
+
+
+def _touched(d: Record, even: Any, tokens: Any) -> Any:
+    rest = np.maximum(even * (d.experts / np.maximum(d.experts_per_token, 1) - 1), 1e-9)
+    missed = gammaln(rest + tokens) + gammaln(even + rest) - gammaln(rest) - gammaln(even + rest + tokens)
+    return d.experts * (1 - np.exp(missed))
 
 
 def _cache(d: Record, tokens: Any) -> Any:
@@ -141,7 +147,7 @@ def _cache(d: Record, tokens: Any) -> Any:
 
 
 def _linear(d: Record, k: Record, tokens: Any, efficiency: Any) -> Any:
-    read = _weights(d, tokens) / (d.bandwidth * k.weights * np.where(d.weight_only, k.unpack, 1))
+    read = _weights(d, k, tokens) / (d.bandwidth * k.weights * np.where(d.weight_only, k.unpack, 1))
     fast = d.flops * efficiency * np.where(d.weight_only, k.unpack_gemm, 1)
     slow = np.where(d.experts_only, d.plain_flops * efficiency, fast)
     dense = (d.mixing + d.dense + d.plain) * tokens / slow
@@ -274,7 +280,7 @@ def predict(d: Record, values: Mapping[tuple[str, str], float]) -> Any:
     """Each row's figure by these values."""
     k = constants(d, values)
     holds = d.prompt + np.where(k.reserves, d.answer, d.answer / 2)
-    free = queueing.UTILIZATION * d.memory - _weights(d, None) / d.pipeline - queueing.RESERVE
+    free = queueing.UTILIZATION * d.memory - _weights(d, k, None) / d.pipeline - queueing.RESERVE
     free = np.maximum(0, free - d.sampler * d.sequences * d.vocabulary)
     held = np.maximum(1, free / np.maximum(1, _cache(d, holds)))
     inside = np.maximum(1, np.fmin(np.minimum(d.sequences * d.pipeline, held), d.asked))

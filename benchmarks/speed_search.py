@@ -29,10 +29,15 @@ STEP = 1e-4
 
 
 def weight(row: Row) -> float:
-    """Sources whose tests are described less well count less; so do answers that were speculated."""
+    """Sources whose tests are described less well count less; so do answers that were speculated.
+
+    Few rows tell what a full machine does, so each counts more.
+    """
     if row.group == "gpustack-perflab" or speed_rows.speculated(row):
         return 0.5
-    return 0.8 if row.figure == "throughput" or row.alike else 1.0
+    if row.figure == "throughput":
+        return 1.5 if row.concurrency is None else 0.8
+    return 0.8 if row.alike else 1.0
 
 
 @dataclass(frozen=True)
@@ -96,11 +101,19 @@ def fit(rows: Record, priors: Mapping[Key, tuple[Any, ...]], fixed: Values, roun
             found[count:, column] = (problem.held(moved) - before[count:]) / STEP
         return found
 
+    def loss(squares: Any) -> Any:
+        """A row far off hardly counts (Cauchy); priors hold as firmly as they are."""
+        part, held = squares[:count], np.ones(len(squares) - count)
+        return np.array([
+            np.concatenate([np.log1p(part), squares[count:]]), np.concatenate([1 / (1 + part), held]),
+            np.concatenate([-1 / (1 + part) ** 2, 0 * held]),
+        ])  # fmt: skip
+
     edges = [prior[2] if len(prior) > 2 else (1e-12, 1e3) for prior in priors.values()]
     bounds = tuple(np.log([edge[side] for edge in edges]) for side in (0, 1))
     begin = np.log([near.get(key, prior[0]) for key, prior in priors.items()])
     best = least_squares(
-        residuals, np.clip(begin, bounds[0] + 1e-6, bounds[1] - 1e-6), jac=slopes, loss="soft_l1",
+        residuals, np.clip(begin, bounds[0] + 1e-6, bounds[1] - 1e-6), jac=slopes, loss=loss,
         max_nfev=rounds, bounds=bounds, x_scale=[prior[1] for prior in priors.values()], ftol=1e-4,
     )  # fmt: skip
     return fixed | dict(zip(problem.keys, np.exp(best.x).tolist(), strict=True))

@@ -11,7 +11,9 @@ import pytest
 
 from memserve.hardware import GIB, Machine, card, cards
 from memserve.hardware.catalogue import processor
+from memserve.model import load
 from memserve.speed import Speed, predict
+from memserve.speed.roofline import shape
 
 DENSE = (
     "qwen3-8b",
@@ -168,3 +170,15 @@ def test_drafts_help_a_batch_that_waits_for_memory_and_less_a_large_one(seed: in
         gains.append(plain.tpot_ms.likely / drafted.tpot_ms.likely)
     assert 1 <= gains[0] <= 2.6
     assert gains[1] <= gains[0] * 1.05, (gains, words)
+
+
+@pytest.mark.parametrize("model", SPARSE)
+def test_more_tokens_call_for_more_experts_and_popular_ones_for_fewer(model: str) -> None:
+    found = shape.of(load(model))
+    for tokens in (1, 2, 7.5, 64, 1000):
+        few, some, even = (found.touched(tokens, evenness) for evenness in (0.3, 1.0, 1e6))
+        independent = found.experts * (1 - (1 - found.experts_per_token / found.experts) ** tokens)
+        assert even == pytest.approx(independent, rel=1e-3)
+        assert found.experts_per_token <= few * SLACK <= some * SLACK**2 <= even * SLACK**3
+        assert some <= found.touched(tokens + 1, 1.0) <= found.experts
+    assert found.touched(1, 1.0) == pytest.approx(found.experts_per_token)

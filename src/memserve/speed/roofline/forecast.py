@@ -233,11 +233,22 @@ def judge(situation: Situation) -> Speed:
     timing = queueing.time(situation.setup, situation.load, situation.limits, situation.each)
     rate = _requests_per_s(situation, timing) * situation.load.output_tokens * situation.busy
     band = band_of(situation, timing)
+    tpot = band.tpot(timing.tpot * 1e3)
     return Speed(
-        ttft_ms=band.ttft(timing.ttft * 1e3), tpot_ms=band.tpot(timing.tpot * 1e3),
+        ttft_ms=band.ttft(timing.ttft * 1e3),
+        tpot_ms=replace(tpot, low=min(tpot.likely, max(tpot.low, _least(situation) * 1e3))),
         output_tokens_per_s=band.throughput(rate), at_most=band.at_most, batch=timing.batch,
         bound=timing.bound, notes=situation.spread.notes,
     )  # fmt: skip
+
+
+def _least(situation: Situation) -> float:
+    """Seconds in which a card reads what one token needs of the weights, if nothing else took time.
+
+    A CPU's bandwidth is assumed, and its caches hold a small model.
+    """
+    setup = situation.setup
+    return 0.0 if setup.card.vendor == "cpu" else step.weight_bytes(setup, 1.0) / setup.card.bandwidth
 
 
 def _requests_per_s(situation: Situation, timing: Timing) -> float:

@@ -125,6 +125,8 @@ class Constants:
     """Share of the 16-bit peak in a prompt's attention."""
     experts: float = 0.6
     """Routed experts' share of that: rows spread thinly and unevenly over experts."""
+    evenness: float = 1.0
+    """How evenly tokens spread over experts: the smaller, the fewer experts many tokens call for."""
     unpack: float = 0.9
     """Weight-only formats: share of the bandwidth that is left while unpacking."""
     unpack_gemm: float = 0.7

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from functools import cache
+from math import exp, lgamma
 from typing import Any, NamedTuple
 
 from memserve import files
@@ -81,12 +82,17 @@ class Shape(NamedTuple):
         """Parameters that one token is multiplied with."""
         return self.mixing + self.dense + self.plain + self.expert * self.experts_per_token
 
-    def touched(self, tokens: float) -> float:
-        """Experts per layer that so many tokens call for, if routing is even."""
+    def touched(self, tokens: float, evenness: float) -> float:
+        """Experts per layer that so many tokens call for: some are more popular, by a beta distribution."""
         if not self.experts:
             return 0.0
-        missed = (1 - self.experts_per_token / self.experts) ** tokens
-        return float(self.experts * (1 - missed))
+        rest = evenness * (self.experts / self.experts_per_token - 1)
+        if rest <= 0:
+            return float(self.experts)
+        missed = (
+            lgamma(rest + tokens) + lgamma(evenness + rest) - lgamma(rest) - lgamma(evenness + rest + tokens)
+        )
+        return float(self.experts * (1 - exp(missed)))
 
 
 READ_PLAIN = {"router", "norm", "position"}

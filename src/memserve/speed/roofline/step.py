@@ -61,7 +61,9 @@ def soft_max(*times: float) -> float:
 def weight_bytes(setup: Setup, tokens: float | None) -> float:
     """Bytes of weights that a step over so many tokens reads on one card; None: all that are resident."""
     shape, bits, rest = setup.shape, setup.format.bits, setup.format.others
-    experts = shape.experts if tokens is None else shape.touched(tokens * setup.sharing)
+    experts = (
+        shape.experts if tokens is None else shape.touched(tokens * setup.sharing, setup.constants.evenness)
+    )
     quantized = (shape.mixing + shape.dense) * rest + shape.expert * experts * bits / setup.sharing
     plain = shape.plain + (shape.resident if tokens is None else 0)
     return (quantized + plain * max(bits, 16.0)) / 8 / setup.tensor
