@@ -1,4 +1,7 @@
-"""What a plain `pytest` leaves out and says so: slow tests (--slow), and an engine's (--engine NAME)."""
+"""What a plain `pytest` leaves out and says so: slow tests (--slow), and an engine's (--engine NAME).
+
+`sampled(N)`: a plain `pytest` takes N of a test's cases, evenly spread; the others are slow.
+"""
 
 from __future__ import annotations
 
@@ -43,7 +46,22 @@ def _engine_of(item: pytest.Item) -> str | None:
     return mark.args[0] if mark else None
 
 
+def _sample(items: list[pytest.Item]) -> None:
+    cases: dict[str, list[pytest.Item]] = {}
+    for item in items:
+        if item.get_closest_marker("sampled"):
+            cases.setdefault(item.nodeid.partition("[")[0], []).append(item)
+    for every in cases.values():
+        (count,) = every[0].get_closest_marker("sampled").args  # type: ignore[union-attr]
+        taken = {len(every) * number // count for number in range(count)}
+        for place, item in enumerate(every):
+            if place not in taken:
+                item.add_marker("slow")
+
+
+@pytest.hookimpl(tryfirst=True)  # before -m chooses
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    _sample(items)
     wanted = config.getoption("--engine")
     if wanted:
         _keep(config, items, [item for item in items if _engine_of(item) == wanted])

@@ -76,9 +76,8 @@ def misses(row: dict[str, Any]) -> list[float]:
     return [abs(told[name]["likely"] / value - 1) for name, value in zip(FIGURES, real, strict=True)]
 
 
-@pytest.mark.parametrize(
-    "engine", [SLOW, *(pytest.param(one, marks=pytest.mark.slow) for one in LIKE_OTHERS)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("engine", [SLOW, *LIKE_OTHERS])
 def test_other_workloads_are_predicted(place: Path, engine: Batching) -> None:
     rows = [row for load in OTHERS for row in measured(engine, load, 2, 8, 32)["results"]]
     before = [median(column) for column in zip(*map(misses, rows), strict=True)]
@@ -100,6 +99,7 @@ def test_what_taught_is_predicted_and_named_in_answers(place: Path) -> None:
     assert not speed.at_most and speed.tpot_ms.high / speed.tpot_ms.low < 1.5
 
 
+@pytest.mark.slow
 def test_another_card_or_engine_is_as_it_was(place: Path) -> None:
     def told(gpus: str, backend: str) -> Any:
         return predict(MODEL, gpus, backend=backend, input_tokens=500, output_tokens=100, concurrency=4)

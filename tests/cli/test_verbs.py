@@ -27,6 +27,7 @@ def said(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, str
     return code, out, err
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("verb", VERBS)
 def test_the_command_and_the_module_are_one(verb: str) -> None:
     def asked(*start: str) -> tuple[int, str]:
@@ -196,6 +197,7 @@ def test_models_that_fit_come_with_their_plans_the_best_first(capsys: pytest.Cap
     assert rates == sorted(rates, reverse=True)
 
 
+@pytest.mark.slow
 def test_no_model_fits_a_card_that_is_too_small(capsys: pytest.CaptureFixture[str]) -> None:
     code, out, _ = said(capsys, "models", "--gpus", "1xL4", "--task", "embed", "--context", "100M")
     assert code == 1 and "no model of the catalogue fits" in out

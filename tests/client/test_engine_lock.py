@@ -126,6 +126,7 @@ def test_closing_interrupts_what_runs(generator):
     assert told
 
 
+@pytest.mark.slow
 def test_a_stream_keeps_its_generator_alive(engine, monkeypatch):
     room = type("Room", (), {"capabilities": KNOWN, "open": staticmethod(lambda *_, **__: engine)})
     monkeypatch.setattr(memserve.registry, "find", lambda name: room)

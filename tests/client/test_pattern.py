@@ -71,6 +71,7 @@ def test_it_answers_as_the_library_does() -> None:
     assert compared == 9000
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("text", EVIL)
 def test_a_hostile_expression_ends(text: str) -> None:
     """Counted, not timed: calls and lines of Python are what a bound is about."""

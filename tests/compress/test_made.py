@@ -53,20 +53,13 @@ def perplexity(folder: Path, like: Path) -> float:
     return math.exp(sum(losses) / len(losses))
 
 
-LONGER = pytest.mark.slow
-"""`tests/engines/run compress` leaves these out, `tests/engines/run compress-all` does not."""
-
-
 @pytest.fixture(scope="session")
 def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Where checkpoints stay that a second test loads."""
     return tmp_path_factory.mktemp("kept")
 
 
-@pytest.mark.parametrize("to", [
-    "fp8", "w8a8", "w4a16",
-    *(pytest.param(to, marks=LONGER) for to in ("nf4", "int8", "layers:1", "width:0.5")),
-])  # fmt: skip
+@pytest.mark.parametrize("to", ["fp8", "w8a8", "w4a16", "nf4", "int8", "layers:1", "width:0.5"])
 def test_made_loaded_and_judged_as_plain_code_does(
     tiny: Path, kept: Path, tmp_path: Path, to: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -119,12 +112,11 @@ def test_vllm_on_a_cpu_loads_it(tiny: Path, kept: Path, to: str) -> None:
     assert "tokens 4" in loads(python, VLLM, kept / to)
 
 
-@LONGER
 def test_a_gguf_file_by_llama_cpp_s_own_tools(tmp_path: Path) -> None:
     """The borrowed environment lies behind this one, so that one interpreter has torch and llama.cpp."""
     borrowed = os.environ.get("MEMSERVE_LLAMACPP")
     if not borrowed:
-        pytest.skip("MEMSERVE_LLAMACPP names no interpreter with llama.cpp: tests/engines/run compress-all")
+        pytest.skip("MEMSERVE_LLAMACPP names no interpreter with llama.cpp: tests/engines/run compress")
     site = "import site; print(*site.getsitepackages())"
     places = [subprocess.run([one, "-c", site], capture_output=True, text=True, check=True).stdout.strip()
               for one in (sys.executable, borrowed)]  # fmt: skip
@@ -140,7 +132,6 @@ def test_a_gguf_file_by_llama_cpp_s_own_tools(tmp_path: Path) -> None:
     assert report["ratio"] > 2 and report["greedy_agreement"] > 0.5
 
 
-@LONGER
 def test_pruned_and_quantized(tiny: Path, tmp_path: Path) -> None:
     report = compress(tiny, tmp_path / "made", "--to", "w4a16", "--to", "layers:1")
     config = json.loads((tmp_path / "made" / "config.json").read_text())
@@ -186,7 +177,6 @@ def test_a_library_that_is_not_there_is_named(tiny: Path, tmp_path: Path, capsys
     assert not (tmp_path / "made").exists()
 
 
-@LONGER
 def test_without_a_network_a_hub_s_model_is_refused_in_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Said
 ) -> None:
@@ -198,7 +188,6 @@ def test_without_a_network_a_hub_s_model_is_refused_in_one_line(
     assert not (tmp_path / "made").exists()
 
 
-@LONGER
 def test_a_dry_run_looks_inside(tiny: Path, capsys: Said) -> None:
     assert main([str(tiny), "--to", "fp8", "--dry-run", "--json", "--python", sys.executable]) == 0
     found = json.loads(capsys.readouterr().out)
@@ -210,7 +199,6 @@ def test_a_dry_run_looks_inside(tiny: Path, capsys: Said) -> None:
     assert "| layer |" in capsys.readouterr().out
 
 
-@LONGER
 def test_a_task_of_one_s_own_is_judged(tiny: Path, tmp_path: Path) -> None:
     task = tmp_path / "task.jsonl"
     task.write_text(json.dumps({"prompt": "the river", "expected": "", "max_tokens": 2}) + "\n")

@@ -47,6 +47,7 @@ def _named(report: Path) -> list[str]:
     return skipped
 
 
+@pytest.mark.slow
 def test_the_toy_passes_and_skips_name_capabilities(tmp_path: Path) -> None:
     done = _suite("--model", str(CHECKPOINT), *ALL, "--conformance-report", "r.json", cwd=tmp_path)
     assert done.returncode == 0, done.stdout[-3000:]
@@ -75,6 +76,7 @@ def test_the_suite_is_large_enough() -> None:
     assert len({name.partition("::")[0] for name in known_tests()}) >= 18
 
 
+@pytest.mark.slow
 def test_nothing_is_registered_in_other_peoples_suites(tmp_path: Path) -> None:
     (tmp_path / "conftest.py").write_text("def pytest_addoption(parser): parser.addoption('--model')\n")
     (tmp_path / "test_own.py").write_text(
@@ -85,6 +87,7 @@ def test_nothing_is_registered_in_other_peoples_suites(tmp_path: Path) -> None:
     assert "memserve conformance" not in done.stdout
 
 
+@pytest.mark.slow
 def test_a_run_without_a_backend_says_what_is_installed(tmp_path: Path) -> None:
     done = _pytest("--pyargs", "memserve.conformance", "-x", cwd=tmp_path)
     assert done.returncode != 0
@@ -138,12 +141,14 @@ def test_the_report_is_written_however_the_run_ends(tmp_path: Path, ending: str,
     assert report["missing"]
 
 
+@pytest.mark.slow
 def test_a_whole_package_is_collected_without_the_suite(tmp_path: Path) -> None:
     done = _pytest("--pyargs", "memserve", "--collect-only", "-q", cwd=tmp_path)
     assert "no tests collected" in done.stdout
     assert "rror" not in done.stdout
 
 
+@pytest.mark.slow
 def test_leaving_the_suite_out_is_not_asking_for_it(tmp_path: Path) -> None:
     (tmp_path / "test_own.py").write_text("def test_own(): pass\n")
     suite = ROOT / "src" / "memserve" / "conformance"
@@ -152,11 +157,13 @@ def test_leaving_the_suite_out_is_not_asking_for_it(tmp_path: Path) -> None:
     assert "memserve conformance" not in done.stdout
 
 
+@pytest.mark.slow
 def test_malformed_options_are_refused(tmp_path: Path) -> None:
     done = _suite("--options", "dtype", cwd=tmp_path)
     assert "--options takes K=V, not 'dtype'" in done.stdout + done.stderr
 
 
+@pytest.mark.slow
 def test_a_part_of_the_suite_is_called_a_part(tmp_path: Path) -> None:
     done = _suite("-k", "test_greedy_repeats", cwd=tmp_path)
     assert done.returncode == 0
@@ -169,6 +176,7 @@ def _with_expectations(folder: Path, rows: list[dict[str, str]]) -> None:
     (folder / "memserve_toy" / "conformance.json").write_text(json.dumps({"rows": rows}))
 
 
+@pytest.mark.slow
 def test_an_expected_failure_that_passes_turns_red(tmp_path: Path) -> None:
     row = {"test": "test_sampling.py::test_greedy_repeats", "status": "notyet", "reason": "a claim"}
     _with_expectations(tmp_path, [row])
@@ -177,6 +185,7 @@ def test_an_expected_failure_that_passes_turns_red(tmp_path: Path) -> None:
     assert "[XPASS(strict)] notyet: a claim" in done.stdout
 
 
+@pytest.mark.slow
 def test_an_expectation_for_no_test_is_refused(tmp_path: Path) -> None:
     row = {"test": "test_sampling.py::test_gone", "status": "never", "reason": "none"}
     _with_expectations(tmp_path, [row])
@@ -184,6 +193,7 @@ def test_an_expectation_for_no_test_is_refused(tmp_path: Path) -> None:
     assert "names a test that does not exist" in done.stdout + done.stderr
 
 
+@pytest.mark.slow
 def test_an_expectation_needs_a_reason(tmp_path: Path) -> None:
     row = {"test": "test_sampling.py::test_greedy_repeats", "status": "later"}
     _with_expectations(tmp_path, [row])

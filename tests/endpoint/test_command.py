@@ -30,6 +30,7 @@ def test_a_file_that_holds_something_else_is_not_made_a_key(tmp_path, text):
     assert file.read_text() == text
 
 
+@pytest.mark.slow
 def test_a_key_is_made_and_kept_to_its_owner(start, tmp_path):
     file = tmp_path / "mine"
     file.write_text("old and open to all")
@@ -49,6 +50,7 @@ def test_a_key_is_made_and_kept_to_its_owner(start, tmp_path):
     assert file.read_text().strip() == key, "a key of one's own is kept, so that callers go on"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sign", [signal.SIGTERM, signal.SIGINT])
 def test_a_polite_end_lets_answers_finish(start, sign):
     process, url, where = start("--backend", "toy")

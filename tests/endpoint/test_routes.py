@@ -170,6 +170,7 @@ def test_a_stream_that_breaks_says_so_and_does_not_look_whole(ask):
     assert (last["error"]["code"], "[DONE]" in response.text) == ("upstream", False)
 
 
+@pytest.mark.sampled(6)
 @pytest.mark.parametrize(
     ("change", "param"),
     [

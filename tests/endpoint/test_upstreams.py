@@ -29,6 +29,7 @@ def client(url: str, where: str) -> Any:
     return need("openai", "dev").OpenAI(base_url=url, api_key=key, max_retries=0, timeout=120)
 
 
+@pytest.mark.slow
 def test_an_endpoint_over_an_endpoint(start, endpoint):
     """What the inner one can do is asked of it, and passed on: samples, tools, schemas, thoughts."""
     words = (

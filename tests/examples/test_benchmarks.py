@@ -74,6 +74,7 @@ def test_longmemeval_end_to_end(tmp_path, words, call):
     assert "<table>" in (tmp_path / "report.html").read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("words", [("--unit", "dialog"), ("--unit", "observation", "--retriever", "embedder"),
                                    ("--unit", "summary", "--judge")], ids=lambda words: words[1])  # fmt: skip
 def test_locomo_end_to_end(tmp_path, words, nltk, call):
@@ -85,6 +86,7 @@ def test_locomo_end_to_end(tmp_path, words, nltk, call):
     assert ("judge" in told) == ("--judge" in words)
 
 
+@pytest.mark.slow
 def test_a_sweep_has_a_table_a_size(tmp_path, nltk, call):
     call("locomo", tmp_path, "--top", "1", "5", "--costs")
     tables = report(tmp_path)["measures"]

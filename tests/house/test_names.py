@@ -114,6 +114,7 @@ def in_data(value: Any) -> Iterator[str]:
         yield from named(value)
 
 
+@cache
 def found() -> dict[str, int]:
     """FILE: NAME -> how often."""
     count: dict[str, int] = {}

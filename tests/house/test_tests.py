@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,8 @@ ROOT = Path(__file__).parents[2]
 FOLDERS = ("tests", "examples", "src/memserve/conformance")
 FILES = sorted(path for folder in FOLDERS for path in (ROOT / folder).rglob("*.py"))
 CLOCKS = {"monotonic", "perf_counter", "process_time", "thread_time", "time"}
+parse = cache(ast.parse)
+"""Three tests walk the same files."""
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 
@@ -82,7 +85,7 @@ def refutable(compared: ast.Compare, known: set[str]) -> bool:
 def decided_by_a_clock(source: str) -> list[int]:
     """Lines of the assertions that a busy machine can turn false."""
     lines = []
-    for function in functions(ast.parse(source)):
+    for function in functions(parse(source)):
         known = durations(function)
         for node in own(function):
             inside = ast.walk(node.test) if isinstance(node, ast.Assert) else ()
@@ -93,7 +96,7 @@ def decided_by_a_clock(source: str) -> list[int]:
 
 def silent_ends(source: str) -> list[int]:
     """Lines where a test function leaves without a word."""
-    tests = (function for function in functions(ast.parse(source)) if function.name.startswith("test_"))
+    tests = (function for function in functions(parse(source)) if function.name.startswith("test_"))
     return [
         node.lineno for test in tests for node in own(test) if isinstance(node, ast.Return) and not node.value
     ]
@@ -101,7 +104,7 @@ def silent_ends(source: str) -> list[int]:
 
 def skips_without_a_cause(source: str) -> list[int]:
     """Lines that skip where a library is missing and do not say what installs it: support/missing.py does."""
-    calls = (node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call))
+    calls = (node for node in ast.walk(parse(source)) if isinstance(node, ast.Call))
     missing = (call for call in calls if getattr(call.func, "attr", "") == "importorskip")
     return [call.lineno for call in missing if "reason" not in {word.arg for word in call.keywords}]
 

@@ -36,6 +36,7 @@ def test_split_at_every_byte(end, bom):
     assert parse([data[i : i + 1] for i in range(len(data))]) == WANTED
 
 
+@pytest.mark.slow
 @settings(max_examples=300, deadline=None)
 @given(
     texts=st.lists(

@@ -194,6 +194,7 @@ def test_the_number_in_flight_is_bounded(server, open_generator):
     assert most <= 4
 
 
+@pytest.mark.slow
 def test_a_server_that_takes_nothing_leaves_no_connection_behind(open_generator):
     with socket.socket() as deaf:
         deaf.bind(("127.0.0.1", 0))

@@ -121,6 +121,7 @@ def moved(before: Plan, after: Plan, ways: dict[Figure, int]) -> None:
         assert way * (figure(after) - figure(before)) >= -1e-6, figure.__name__
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("name", RAISED)
 @given(data=st.data())
 @settings(max_examples=25)
@@ -139,6 +140,7 @@ def test_a_longer_context_never_holds_more_sequences(start: Start, data: st.Data
     assert few <= many + 0.1  # a block of a hybrid model
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("words", ADDED, ids=lambda words: " ".join(words))
 @given(data=st.data())
 @settings(max_examples=20)

@@ -154,6 +154,7 @@ def test_the_public_logs():
     assert right > 250 and wrong == 0
 
 
+@pytest.mark.slow
 def test_only_the_beginning_of_an_endless_log_is_read(tmp_path):
     start = "Model loading took 14.9889 GiB and 3.2 seconds\nAvailable KV cache memory: 39.28 GiB\n"
     log = tmp_path / "serving.log"

@@ -66,6 +66,7 @@ def test_the_cache_serves_without_the_hub(ask):
     assert again["parameters"] == first["parameters"]
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize(
     ("name", "error", "word"),
     [
@@ -119,6 +120,7 @@ def test_the_newest_snapshot_is_taken(tmp_path, monkeypatch):
     assert hub.cached("a/c") is None
 
 
+@pytest.mark.slow
 def test_a_family_without_a_recipe_is_counted_by_range_requests(ask):
     answer = ask("owner/fresh")
     assert answer["exact"]

@@ -38,6 +38,7 @@ def compare(configs, counts):
     return wrong
 
 
+@pytest.mark.sampled(13)
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_layout_counts_as_transformers_did(kind):
     assert compare(layout_configs.configs(kind), COUNTS[kind]) == []

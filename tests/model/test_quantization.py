@@ -90,6 +90,7 @@ def test_an_unknown_dialect_is_named():
         quantization.read({"quant_method": "sorcery"})
 
 
+@pytest.mark.sampled(7)
 @pytest.mark.parametrize("name", sorted(quantization.READERS))
 @settings(max_examples=30, deadline=None, derandomize=True)
 @given(values=st.data())

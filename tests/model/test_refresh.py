@@ -42,6 +42,7 @@ def changes(answer):
     return {(one["what"], one["after"]) for one in json.loads(answer[1])["changes"]}
 
 
+@pytest.mark.slow
 def test_what_is_new_is_told_once_and_kept(memserve, tmp_path):
     first = changes(memserve("models", "--refresh", "someone/there", "--json"))
     assert {after for what, after in first if what == "checkpoint"} == {
@@ -55,6 +56,7 @@ def test_what_is_new_is_told_once_and_kept(memserve, tmp_path):
     assert json.loads(said)["model"]["id"] == "someone/there"
 
 
+@pytest.mark.slow
 def test_what_is_otherwise_at_the_hub_is_told(memserve):
     told = changes(memserve("models", "--refresh", "meta-llama/Llama-3.1-8B-Instruct", "--json"))
     assert {"parameters", "layers", "hidden", "vocabulary"} <= {what for what, _ in told}

@@ -55,6 +55,7 @@ def plans() -> list[Plan]:
     return [plan for plan in found if plan is not None]
 
 
+@pytest.mark.slow
 def test_every_option_exists_in_its_release() -> None:
     seen = set()
     for plan in plans():

@@ -12,6 +12,7 @@ from memserve.plan.__main__ import main
 WORDS = ("--compare", "4xV100", "1xH100", "8x910B4", "openai:gpt-4o-mini", "--workload", "locomo")
 
 
+@pytest.mark.slow
 def test_the_table_and_the_chart(capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*WORDS, "--deadline", "12h", "--budget", "200"]) == 0
     text = capsys.readouterr().out
@@ -85,6 +86,7 @@ def test_a_moment_is_a_deadline(capsys: pytest.CaptureFixture[str]) -> None:
     assert "in time: " in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_the_picture(tmp_path, capsys: pytest.CaptureFixture[str]) -> None:
     need("matplotlib", "plot")
     file = tmp_path / "chart.svg"

@@ -110,6 +110,7 @@ def test_what_no_memory_holds_exits_1_with_what_would_fit() -> None:
     assert any("xT4" in remedy for remedy in answer["remedies"])
 
 
+@pytest.mark.sampled(11)
 @pytest.mark.parametrize(
     "words",
     [
@@ -177,6 +178,7 @@ def test_help_exits_0() -> None:
     assert planned("--help").returncode == 0
 
 
+@pytest.mark.slow
 def test_a_quantized_plan_names_a_checkpoint_or_the_way_to_one() -> None:
     known = answered("llama-70b", "--gpus", "4xV100")["plan"]
     assert known["checkpoint"] == known["command"][2] and known["checkpoint_source"]
@@ -187,6 +189,7 @@ def test_a_quantized_plan_names_a_checkpoint_or_the_way_to_one() -> None:
     )
 
 
+@pytest.mark.slow
 def test_stored_quantization_is_reported_and_binding() -> None:
     plan = answered("Qwen/Qwen2.5-7B-Instruct-AWQ", "--gpus", "1xL4")["plan"]
     assert plan["quantization"] == "awq"

@@ -88,6 +88,7 @@ def misspellings(flags: FlagTable) -> Iterator[tuple[str, str]]:
             yield name, word
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", DRAWN)
 def test_a_misspelt_flag_is_refused_with_the_flag_that_was_meant(backend: str) -> None:
     flags, tried = table(backend), 0
@@ -262,6 +263,7 @@ CARRIERS = (
 )  # fmt: skip
 
 
+@pytest.mark.slow
 @given(st.lists(st.tuples(st.sampled_from(CARRIERS), st.sampled_from(NAMES)), min_size=1, max_size=4), KEY,
        st.sampled_from(["vllm serve tiny", "lsx", "docker run i lsx", "vllm", "KEY={} vllm serve", ""]),
        st.booleans())  # fmt: skip

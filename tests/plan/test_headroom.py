@@ -38,6 +38,7 @@ def test_what_needs_the_whole_card_does_not_fit():
         best("qwen3-8b", "1xL4", quantization="none", headroom="50%")
 
 
+@pytest.mark.slow
 def test_lists_keep_it_too():
     all_of_it, half = (len(models("1xT4", task="embed", headroom=share).plans) for share in (None, "90%"))
     assert half < all_of_it

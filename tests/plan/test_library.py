@@ -47,6 +47,7 @@ def test_best_is_the_plan_that_is_printed(capsys: pytest.CaptureFixture[str]) ->
     assert long.tensor_parallel == 2
 
 
+@pytest.mark.slow
 def test_each_answer_of_the_command_is_a_value(capsys: pytest.CaptureFixture[str]) -> None:
     trained = plan.train("llama-8b", "1xA100", method="qlora", batch=1, checkpointing=True)
     words = ("llama-8b", "--gpus", "1xA100", "--train", "qlora", "batch=1", "checkpointing")
@@ -64,6 +65,7 @@ def test_each_answer_of_the_command_is_a_value(capsys: pytest.CaptureFixture[str
         assert str(value) and "\n" not in repr(value) and value._repr_html_().startswith("<div>")
 
 
+@pytest.mark.slow
 def test_any_machine_has_a_machine_and_a_plan_a_row(capsys: pytest.CaptureFixture[str]) -> None:
     told = printed(capsys, "llama-8b", "--gpus", "any")
     for row in told["machines"]:  # type: ignore[attr-defined]
@@ -77,6 +79,7 @@ def test_any_machine_has_a_machine_and_a_plan_a_row(capsys: pytest.CaptureFixtur
     )
 
 
+@pytest.mark.slow
 def test_models_are_a_value() -> None:
     found = plan.models("1xL4", task="embed", context=512)
     assert found.fits and found.plans[0].fits and "embed" in json.dumps(found.to_dict())
@@ -95,9 +98,8 @@ def test_published_figures_are_of_models_that_are_known() -> None:
     assert sum(embeds for embeds, _ in kinds) >= 30
 
 
-@pytest.mark.parametrize(("gpus", "task"), [
-    ("1xRTX4090", "embed"), pytest.param("1xT4", "generate", marks=pytest.mark.slow),
-])  # fmt: skip
+@pytest.mark.slow
+@pytest.mark.parametrize(("gpus", "task"), [("1xRTX4090", "embed"), ("1xT4", "generate")])
 def test_the_best_model_has_the_highest_published_figure(gpus: str, task: str) -> None:
     done: list[tuple[int, int]] = []
     found = plan.models(gpus, task=task, report=lambda *far: done.append(far))

@@ -39,6 +39,7 @@ def test_as_few_layers_as_need_be_stay_with_the_processor(model: str, gpus: str)
     assert assumed["host_ram_gib"] >= 64
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize(("model", "gpus"), QUESTIONS)
 def test_the_command_reads_back_to_the_same_figures(model: str, gpus: str) -> None:
     for requests in (1, 2):

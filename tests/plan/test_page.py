@@ -68,6 +68,7 @@ def commands(answer: dict[str, Any]) -> list[tuple[str, list[str]]]:
     return found
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("words", CALLS, ids=lambda words: words[0])
 @pytest.mark.parametrize("width", [80, 110, None])
 def test_printed_commands_are_the_plans(words: tuple[str, ...], width: int | None) -> None:

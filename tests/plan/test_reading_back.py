@@ -30,6 +30,7 @@ def readable(candidate: Candidate) -> bool:
     return candidate.checkpoint.make is None or candidate.quantization.startswith("gguf")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_every_command_reads_back(backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
     read_back = 0

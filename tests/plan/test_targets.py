@@ -27,6 +27,7 @@ def drawn(seed: int) -> tuple[str, str, dict[str, float]]:
     return draw.choice(MODELS), draw.choice(MACHINES), options
 
 
+@pytest.mark.sampled(8)
 @pytest.mark.parametrize("seed", range(30))
 def test_a_plan_meets_its_targets_and_a_miss_says_what_would(seed: int) -> None:
     model, gpus, options = drawn(seed)

@@ -64,6 +64,7 @@ def test_any_card_for_what_few_engines_know(capsys: pytest.CaptureFixture[str]) 
     assert {"hf", "sglang"} == {row["backend"] for row in machines.values()}
 
 
+@pytest.mark.slow
 def test_any_card_holds_to_the_time_that_is_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
     answer = answered(capsys, "llama-8b", "--gpus", "any", "--ttft", "200", "--tpot", "20")
     slow = [row["card"] for row in answer["machines"] if row["plan"]["speed"]["ttft_ms"]["likely"] > 200]  # type: ignore[attr-defined]
@@ -117,6 +118,7 @@ def test_training(capsys: pytest.CaptureFixture[str]) -> None:
     assert need["needed"] > need["total"] and need["optimizer_states"] > need["weights"]
 
 
+@pytest.mark.sampled(15)
 @pytest.mark.parametrize("seed", range(60))
 def test_what_would_train_does_when_asked(seed: int) -> None:
     draw = random.Random(seed)
@@ -164,6 +166,7 @@ def test_a_picture_needs_a_folder(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert "no such folder" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ending", ["svg", "png"])
 def test_plots(ending: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     need("matplotlib", "plot")

@@ -64,6 +64,7 @@ asked = st.tuples(
 )  # fmt: skip
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True)
 @given(
     model=st.sampled_from(MODELS), card=st.sampled_from(CARDS), nodes=st.sampled_from(["", "2x"]),

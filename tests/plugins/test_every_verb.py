@@ -96,6 +96,7 @@ def test_its_commands_are_checked(place: dict[str, str], other: Other) -> None:
     assert {name: judged[name] for name in figures} == {name: plan[name] for name in figures}
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("form", ["compose", "slurm"])
 def test_it_is_packed(place: dict[str, str], other: Other, form: str) -> None:
     text = said(place, MODEL, "--gpus", f"2x{other.card}", "--backend", other.name, "--emit", form)
@@ -114,6 +115,7 @@ def test_kuberay_is_for_engines_on_ray(place: dict[str, str]) -> None:
     assert 'kind: "RayJob"' in said(place, *line)
 
 
+@pytest.mark.slow
 def test_cards_of_a_maker_that_nobody_knows_are_counted_and_handed_in(place: dict[str, str]) -> None:
     line = (MODEL, "--gpus", f"2x{ABACUS.card}", "--backend", "abacus", "--tp", "2", "--emit")
     said_in = {form: said(place, *line, form) for form in ("compose", "slurm", "kubernetes", "kuberay")}
@@ -126,6 +128,7 @@ def test_cards_of_a_maker_that_nobody_knows_are_counted_and_handed_in(place: dic
     assert [(form, one) for form, all_ in expected.items() for one in all_ if one not in said_in[form]] == []
 
 
+@pytest.mark.slow
 def test_it_serves_and_its_log_is_learnt_from(place: dict[str, str], other: Other, tmp_path: Path) -> None:
     file = tmp_path / "plan.json"
     file.write_text(json.dumps(planned(place, other, f"1x{other.card}")))
@@ -143,6 +146,7 @@ def test_it_serves_and_its_log_is_learnt_from(place: dict[str, str], other: Othe
     assert learnt["calibration"]["non_torch"] in (0.3, 0.75)
 
 
+@pytest.mark.slow
 def test_it_is_measured_beside_its_plan(place: dict[str, str], other: Other, tmp_path: Path) -> None:
     file = tmp_path / "plan.json"
     file.write_text(json.dumps(planned(place, other, f"1x{other.card}")))

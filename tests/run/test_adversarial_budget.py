@@ -51,6 +51,7 @@ SERVERS = {
 }
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("concurrency", [None, 256])
 @pytest.mark.parametrize("name", SERVERS)
 def test_a_budget_is_never_exceeded_by_more_than_one_request(name, concurrency):

@@ -167,6 +167,7 @@ def test_a_list_of_batches_that_is_not_ours_stays(out, tmp_path):
     assert mine.read_text() == '{"my": "own"}\n'
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("backend", "count"), [("anthropic", 6), ("openai", 6), ("bedrock", 100)])
 def test_killed_at_random_moments(backend, count, tmp_path):
     if backend == "bedrock":

@@ -65,6 +65,7 @@ def test_the_paid_price_is_the_quoted_price(out):
     assert summary.usd == pytest.approx(ask(wanted, price).usd[1], rel=0.02)
 
 
+@pytest.mark.slow
 def test_the_words_stay_and_marks_can_be_left_out(out):
     provider = Provider()
     run(questions(), out, generator=provider, progress=False)

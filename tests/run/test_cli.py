@@ -57,6 +57,7 @@ def test_everything_answered_is_zero(serve, command, call, out, rows):
     assert "30 answered before" in told
 
 
+@pytest.mark.slow
 def test_some_failed_is_one(serve, command, call, requests, failed):
     requests.write_text('{"id": 1, "prompt": "a"}\n{"id": 2}\n', encoding="utf-8")
     code, told = call(command(serve()))
@@ -65,6 +66,7 @@ def test_some_failed_is_one(serve, command, call, requests, failed):
     assert failed()[0]["line"] == 2
 
 
+@pytest.mark.slow
 def test_a_refused_key_stops_at_once(serve, command, call, rows, out):
     server = serve()
     server.status = 401
@@ -75,6 +77,7 @@ def test_a_refused_key_stops_at_once(serve, command, call, rows, out):
     assert rows(out) == []
 
 
+@pytest.mark.slow
 def test_retry_failed(serve, command, call, out, rows, failed):
     server = serve()
     server.status = 400
@@ -138,6 +141,7 @@ def test_a_budget_ends_with_one(serve, command, call, rows, out):
     assert 0 < len(rows(out)) < 15
 
 
+@pytest.mark.slow
 def test_standard_input(serve, command, requests, rows, out):
     words = command(serve())
     words[words.index(str(requests))] = "-"
@@ -146,6 +150,7 @@ def test_standard_input(serve, command, requests, rows, out):
     assert sorted(row["text"] for row in rows(out)) == ["A", "B"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_interrupted_is_130(serve, command, out, rows, number):
     server = serve(seconds=0.5)

@@ -84,6 +84,7 @@ def check_killed(serve, requests, out, count, kills):
     assert repeated == []
 
 
+@pytest.mark.slow
 def test_killed_three_times(serve, requests, out):
     check_killed(serve, requests, out, 300, 3)
 
@@ -114,6 +115,7 @@ def test_two_runs_on_one_output_in_one_process(fake, out):
     thread.join()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_lets_what_is_in_flight_finish(serve, requests, out, number):
     server = serve(seconds=0.3)
@@ -130,6 +132,7 @@ def test_a_signal_lets_what_is_in_flight_finish(serve, requests, out, number):
     assert len(server.posts) == len(set(server.posts)) == 100
 
 
+@pytest.mark.slow
 def test_a_signal_breaks_off_a_reader_that_waits(serve, requests, out):
     process = start(requests(5), out, serve(), pause=3600)
     until(lambda: out.exists())
@@ -139,6 +142,7 @@ def test_a_signal_breaks_off_a_reader_that_waits(serve, requests, out):
     assert process.returncode == -signal.SIGINT
 
 
+@pytest.mark.slow
 def test_a_file_size_limit_stops_the_run_cleanly(serve, requests, out):
     server, path = serve(), requests(200)
 

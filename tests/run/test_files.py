@@ -239,6 +239,7 @@ run([str(n) for n in range(int(sys.argv[3]))], sys.argv[1], generator=Slow(), co
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("handler", "count", "code"), [("SIG_DFL", 4000, -1), ("SIG_IGN", 120, 0)])
 def test_a_closed_session_stops_a_run_cleanly_unless_it_is_to_be_ignored(out, handler, count, code):
     words = [sys.executable, "-c", HANGS_UP, str(out), handler, str(count)]

@@ -143,6 +143,7 @@ def test_a_night_makes_the_page_no_larger(monkeypatch):
     assert tally.marks == sorted(tally.marks)
 
 
+@pytest.mark.slow
 def test_spans_and_histograms_of_opentelemetry(tmp_path):
     """With the program's own provider, in a process of its own: providers are set once."""
     import subprocess

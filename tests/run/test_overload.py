@@ -29,7 +29,7 @@ def goodput(server, results, ideal, found=0):
 
 
 @pytest.mark.parametrize("finishes", [True, False])
-@pytest.mark.parametrize("slots", [4, pytest.param(16, marks=SLOW), pytest.param(64, marks=SLOW), 256])
+@pytest.mark.parametrize("slots", [4, *(pytest.param(slots, marks=SLOW) for slots in (16, 64, 256))])
 def test_goodput_of_a_server_with_so_many_slots(slots, finishes):
     server, count = Server(slots, 1.0, finishes=finishes), 44 * slots
     results, _ = run(server, prompts(count), timeout=20)
@@ -40,6 +40,7 @@ def test_goodput_of_a_server_with_so_many_slots(slots, finishes):
 FEW = settings(max_examples=8, deadline=None, phases=[Phase.generate])
 
 
+@pytest.mark.slow
 @FEW
 @given(slots=st.integers(1, 24), ratio=st.floats(3, 600), finishes=st.booleans())
 def test_goodput_whatever_the_slots_and_the_time_limit(slots, ratio, finishes):
@@ -49,6 +50,7 @@ def test_goodput_whatever_the_slots_and_the_time_limit(slots, ratio, finishes):
     assert goodput(server, results, 80, FOUND if slots == 1 else 0) >= 0.8
 
 
+@pytest.mark.slow
 @FEW
 @given(few=st.integers(2, 8), many=st.integers(8, 20))
 def test_capacity_is_followed_both_ways(few, many):
@@ -66,6 +68,7 @@ def test_hundreds_at_once_that_take_long_are_fine():
     assert goodput(server, results, 300) >= 1
 
 
+@pytest.mark.slow
 def test_an_engine_that_shares_itself_out_is_filled():
     """What a batch of n takes grows with n, and so does what it gets done: long answers are no queue."""
     server = Server()
@@ -106,6 +109,7 @@ HINTS = {
 }
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("hint", HINTS)
 @pytest.mark.parametrize(
     ("a_second", "at_once", "count"),

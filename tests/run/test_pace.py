@@ -147,6 +147,7 @@ def test_an_outage_in_the_middle_is_waited_out_and_fails_nobody(fake, out):
     assert len(generator.asked) < 400 + 100
 
 
+@pytest.mark.slow
 def test_an_outage_that_does_not_end_ends_the_run(fake, out, failed):
     answers = [None] * 20
     generator = fake({"*": [*answers, *(errors.ConnectionFailed("refused") for _ in range(9999))]})

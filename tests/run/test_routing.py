@@ -161,6 +161,7 @@ def test_one_server_of_two_may_die(serve):
     assert len(second.answered) == 60
 
 
+@pytest.mark.slow
 def test_a_run_falls_back_and_says_who_answered(serve, tmp_path):
     first, second = serve(), serve()
     first.status = 503

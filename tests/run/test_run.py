@@ -137,6 +137,7 @@ def test_transient_failures_are_told_too(fake, out, failed):
     assert failed()[0]["retryable"] is True
 
 
+@pytest.mark.slow
 def test_a_server_that_never_worked_ends_the_run_soon(fake, out):
     generator = fake({"*": [ConnectionFailed("refused") for _ in range(100_000)]})
     with pytest.raises(memserve.errors.RunError, match="every request fails"):

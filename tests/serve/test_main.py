@@ -114,6 +114,7 @@ def test_every_engine_that_the_planner_starts_can_be_started() -> None:
     assert program_of(["vllm", "serve", "x"])[0] == "vllm"
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize(
     ("content", "meaning"),
     [("{", "is not JSON"), ('{"fits": false, "plan": null}', "holds no plan"),

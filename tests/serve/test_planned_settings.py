@@ -64,6 +64,7 @@ def _expected(command: list[str]) -> list[str]:
     return command[3:] if command[0] == "python" else command[1:]
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize(("backend", "model", "gpus", "asked"), QUESTIONS)
 def test_a_server_has_the_plans_own_words(
     engine: Path, backend: str, model: str, gpus: str, asked: dict[str, Any]

@@ -204,6 +204,7 @@ def test_whoever_else_holds_the_port_is_not_told_the_key(vllm: list[str], monkey
             thief.accept()
 
 
+@pytest.mark.slow
 @linux
 def test_who_listens_is_known_while_files_come_and_go(tmp_path: Path) -> None:
     """An engine opens and closes files while it loads; that makes nobody of it."""

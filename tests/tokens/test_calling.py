@@ -221,6 +221,7 @@ def _bare(value: object, quote: str, *, nested: bool = False) -> str:
     return json.dumps(value)
 
 
+@pytest.mark.sampled(8)
 @pytest.mark.parametrize("name", FAMILIES)
 @settings(max_examples=20)
 @given(st.lists(ARGUMENTS, min_size=1, max_size=3))

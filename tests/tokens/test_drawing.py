@@ -36,6 +36,7 @@ def test_tokens_come_as_often_as_the_settings_say(settings, chances) -> None:
     assert not found[np.array(chances) == 0].any()
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("settings", [{}, {"top_p": 0.95}, {"top_k": 5000}, {"min_p": 1e-4}])
 def test_rounding_does_not_change_a_sample(settings) -> None:
     """With many unlikely tokens, as at a high temperature; neighbours move a logit by 5e-5."""

@@ -105,6 +105,7 @@ def test_several_files_are_answered_one_after_the_other(home: Path, monkeypatch:
     assert len(_starts(home)) == 3
 
 
+@pytest.mark.slow
 def test_what_a_killed_run_wrote_counts_and_the_rest_is_asked_again(home: Path) -> None:
     """kill -9 of the run while the answers are being written."""
     (home / "r.jsonl").write_text("".join(json.dumps({"id": n, "prompt": f"p{n}"}) + "\n" for n in range(6)))
