@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import random
+from collections.abc import Iterator
 
 import pytest
 from extras import need
@@ -25,10 +26,12 @@ MUTANTS = 40
 
 
 @pytest.fixture(autouse=True)
-def _offline(monkeypatch: pytest.MonkeyPatch, tmp_path) -> None:
+def _offline(monkeypatch: pytest.MonkeyPatch, tmp_path) -> Iterator[None]:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setenv("MEMSERVE_CONFIG_DIR", str(tmp_path))
-    monkeypatch.setattr(logging.root.manager, "disable", logging.CRITICAL)
+    logging.disable(logging.CRITICAL)
+    yield
+    logging.disable(logging.NOTSET)  # which also lets loggers forget that they were silent
 
 
 def stumble(reader: Reader, data: bytes) -> str:
