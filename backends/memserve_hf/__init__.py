@@ -18,7 +18,12 @@ class HfPackage(Package):
         options = {"dtype": plan["dtype"], "context": plan["context"]}
         if plan["pipeline_parallel"] > 1:
             options["device_map"] = "auto"
-        said = super().plan_options(facts)
+        from memserve_hf.launch import of_endpoint
+
+        said, own = super().plan_options(facts), of_endpoint(plan.get("command") or ("",))
+        if own is not None:
+            env = {"env": said["env"]} if "env" in said else {}
+            return {**options, "model": own[0], **own[1].said(), **env}
         if "quantization" in said:
             options["quantization"] = _WHILE_LOADING[said["quantization"]]
         return {**options, **{name: said[name] for name in _KEPT if name in said}}

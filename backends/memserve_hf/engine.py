@@ -1,13 +1,12 @@
 """Opens a model for one task."""
 
 from collections.abc import Mapping
-from dataclasses import fields
 from typing import Any
 
 from memserve.errors import InvalidInput, Unsupported
 from memserve.missing import need
 from memserve.protocol import Task
-from memserve_hf.options import AT_BEST, Options, read
+from memserve_hf.options import AT_BEST, read
 
 capabilities = AT_BEST
 _TAKEN = ("dtype", "device", "quantization", "trust_remote_code", "context", "device_map")
@@ -18,7 +17,7 @@ def open_engine(model: str | None = None, *, task: Task = "generate", server: bo
                 **given: Any) -> Any:  # fmt: skip
     """An engine for a task, from a folder or a hub id; options are `memserve_hf.options.Options`.
 
-    `server=True` starts `transformers serve` as a process of its own; `python=` names its interpreter.
+    `server=True` starts the plan's server as a process of its own; `python=` names its interpreter.
     """
     if model is None:
         raise InvalidInput("backend 'hf' needs a model: a folder or a hub id")
@@ -45,16 +44,17 @@ def open_engine(model: str | None = None, *, task: Task = "generate", server: bo
 
 
 def _served(model: str, task: Task, options: Mapping[str, Any]) -> Any:
-    """Start `transformers serve` and drive it over HTTP."""
+    """Start `transformers serve`, for other tasks memserve's endpoint, and drive it over HTTP."""
     from memserve.serve.served import apart, open_served
-    from memserve_hf.launch import serve_command
+    from memserve_hf.launch import endpoint_command, serve_command
 
     how, own = apart(options)
     asked = read(own)
-    lost = [one.name for one in fields(Options)
-            if one.name not in _TAKEN and getattr(asked, one.name) != one.default]  # fmt: skip
-    if lost or task != "generate":
-        raise Unsupported("hf", f"{lost[0] if lost else f'task={task!r}'} with server=True")
+    if task != "generate":
+        return open_served(endpoint_command(model, task, asked.said()), model, task, "hf", **how)
+    lost = [name for name in asked.said() if name not in _TAKEN]
+    if lost:
+        raise Unsupported("hf", f"{lost[0]} with server=True")
     command = serve_command(model, quantization=asked.quantization, dtype=asked.dtype, device=asked.device,
                             trust=asked.trust_remote_code)  # fmt: skip
     return open_served(command, model, task, "hf", **how)

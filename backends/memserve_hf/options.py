@@ -74,6 +74,11 @@ class Options:
     max_length: int | None = None
     batch_tokens: int | None = None
 
+    def said(self) -> dict[str, Any]:
+        """What is not as it is by default."""
+        told = {one.name: (getattr(self, one.name), one.default) for one in fields(self)}
+        return {name: value for name, (value, usual) in told.items() if value != usual}
+
 
 def read(given: Mapping[str, Any]) -> Options:
     """Options from keywords; strings are read as the field's type, unknown names are refused."""

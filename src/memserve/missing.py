@@ -10,8 +10,13 @@ from memserve.errors import BackendMissing
 
 def install_line(extra: str) -> str:
     """The command that installs an extra, from where this memserve came from: a checkout, or the index."""
+    return f"pip install {requirement(extra)}"
+
+
+def requirement(extra: str) -> str:
+    """This memserve with an extra, as such a command names it."""
     edits, name, address = origin()
-    return f'pip install {edits}"{name}[{extra}]{address}"'
+    return f'{edits}"{name}[{extra}]{address}"'
 
 
 @registry.remembered

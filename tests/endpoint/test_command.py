@@ -51,6 +51,17 @@ def test_a_key_is_made_and_kept_to_its_owner(start, tmp_path):
 
 
 @pytest.mark.slow
+def test_the_environments_key_is_asked_for_and_written_nowhere(start, tmp_path, monkeypatch):
+    monkeypatch.setenv("MEMSERVE_API_KEY", "from-the-environment")
+    process, url, where = start("--backend", "toy", "--key-file", str(tmp_path / "key"))
+    assert where == "$MEMSERVE_API_KEY" and not (tmp_path / "key").exists()
+    codes = [httpx.get(f"{url}/models", headers={"authorization": f"Bearer {key}"}).status_code
+             for key in ("from-the-environment", "another")]  # fmt: skip
+    process.terminate()
+    assert codes == [200, 401] and "from-the-environment" not in "".join(process.communicate(timeout=60))
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("sign", [signal.SIGTERM, signal.SIGINT])
 def test_a_polite_end_lets_answers_finish(start, sign):
     process, url, where = start("--backend", "toy")

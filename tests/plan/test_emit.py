@@ -30,6 +30,7 @@ PLANS = {
     "V100s": ("llama-70b", "4xV100", {}),
     "no cards": ("Qwen/Qwen2.5-0.5B-Instruct", "cpu", {}),
     "transformers": ("llama-8b", "1xT4", {"backend": "hf"}),
+    "vectors": ("BAAI/bge-m3", "2xL4", {"backend": "hf"}),
     "AMD": ("llama-8b", "2xMI300X", {"backend": "vllm"}),
     "NPUs": ("Qwen/Qwen3-32B", "8x910B4", {"backend": "ascend"}),
     "two nodes": ("llama-405b", "2x8xH100", {"backend": "vllm", "quantization": "none"}),

@@ -243,7 +243,8 @@ def test_of_as_many_bits_the_last_resort_that_is_twice_as_fast_goes_first() -> N
 @pytest.mark.parametrize("gpus", ["CPU-64GB", "1xM2-Max"])
 def test_an_embedder_is_not_left_to_a_server_without_vectors(gpus: str) -> None:
     plan = memserve.plan.best("google/embeddinggemma-300m", gpus, backend="hf")
-    assert any("memserve serve --backend hf" in reason for reason in plan.reasons)
+    assert plan.command[:6] == [*["memserve", "serve", "--backend", "hf", "--model"], plan.checkpoint.id]
+    assert plan.command[6:8] == ["--task", "embed"] and not any("no route" in why for why in plan.reasons)
 
 
 @pytest.mark.parametrize(

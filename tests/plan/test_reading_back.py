@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from memserve.plan import Candidate
 
 MODELS = ("llama-8b", "llama-70b", "Qwen/Qwen3-30B-A3B-Instruct-2507", "BAAI/bge-large-en-v1.5",
-          "deepseek-v3", "google/gemma-2-9b-it", "Qwen/Qwen2.5-VL-7B-Instruct",
+          "BAAI/bge-reranker-v2-m3", "deepseek-v3", "google/gemma-2-9b-it", "Qwen/Qwen2.5-VL-7B-Instruct",
           "openai/gpt-oss-20b")  # fmt: skip
 MACHINES = ("1xT4", "4xV100", "2xL4", "8xH100", "2x8xH100", "8x910B4", "2xMI300X", "cpu")
 LEAST = {"mindie": 5, "ascend": 30}

@@ -32,7 +32,7 @@ def _file(folder: Path, **plan: Any) -> str:
 
 def _plans(backend: str, gpus: str) -> Iterator[memserve.plan.Plan]:
     """Everything that fits of one engine on one machine, in whatever bits."""
-    for model in ("llama-8b", "qwen3-32b"):
+    for model in ("llama-8b", "qwen3-32b", "BAAI/bge-m3"):
         for quantization in (None, "awq", "nf4", "gptq", "fp8"):
             with suppress(memserve.errors.DoesNotFit):
                 yield memserve.plan.best(model, gpus, backend=backend, quantization=quantization)
@@ -47,6 +47,7 @@ def test_whatever_the_planner_writes_needs_no_consent(tmp_path: Path, backend: s
 
 
 GOOD = ["vllm", "serve", "tiny"]
+OURS = ["memserve", "serve", "--backend", "hf", "--model", "tiny"]
 BEYOND = [
     ({"command": ["bash", "-c", "touch EXEC1; echo $0", "vllm", "serve"]}, "bash"),
     ({"command": ["./vllm", "serve", "tiny"]}, "./vllm"),
@@ -56,6 +57,11 @@ BEYOND = [
     ({"command": [*GOOD, "--trust_remote_code=true"]}, "--trust_remote_code"),
     ({"command": [*GOOD, "--trust-rem"]}, "--trust-rem"),
     ({"command": [*GOOD, "--middleware", "evil.hook"]}, "--middleware"),
+    ({"command": [*OURS, "--options", "dtype=float16", "trust_remote_code=true"]}, "trust_remote_code"),
+    ({"command": [*OURS, "--options=allow_pickle=True"]}, "allow_pickle"),
+    ({"command": [*OURS, "--no-key"]}, "--no-key"),
+    ({"command": [*OURS, "--key-file", "/tmp/evil"]}, "--key-file"),
+    ({"command": ["memserve", "serve", "--backend", "openai", "--model", "tiny"]}, "no server is started"),
     ({"command": GOOD, "env": {"PATH": "/tmp/evil"}}, "PATH"),
     ({"command": GOOD, "env": {"LD_PRELOAD": "/tmp/evil.so"}}, "LD_PRELOAD"),
     ({"command": GOOD, "env": {"PYTHONPATH": "/tmp/evil"}}, "PYTHONPATH"),
@@ -75,6 +81,7 @@ BEYOND = [
         "PIP_INDEX_URL",
     ),
     ({"command": GOOD, "install": "rm -rf x"}, "rm -rf"),
+    ({"command": GOOD, "install": "pip install -e /tmp/evil[hf]"}, "/tmp/evil[hf]"),
 ]
 
 

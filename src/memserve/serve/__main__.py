@@ -128,7 +128,7 @@ def main(argv: list[str] | None = None) -> int:
     return cli.answer(lambda: _answer(parser().read(argv)), failed=cli.FAILED)
 
 
-def _one_way(args: argparse.Namespace) -> bool:
+def one_way(args: argparse.Namespace) -> bool:
     """Whether a backend is served in this process; two ways at once are refused."""
     ways = {"PLAN": args.plan, "--backend": args.backend, "--config": args.config}
     named = [name for name, given in ways.items() if given is not None]
@@ -144,7 +144,7 @@ def _one_way(args: argparse.Namespace) -> bool:
 
 def _answer(args: argparse.Namespace) -> int:
     try:
-        if _one_way(args):
+        if one_way(args):
             from memserve.serve.endpoint import command
 
             return command.serve(args)

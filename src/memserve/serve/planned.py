@@ -15,6 +15,7 @@ from memserve.engines.command import masked_text
 from memserve.engines.environment import requirements
 from memserve.engines.install import VISIBLE
 from memserve.errors import EngineFailed, InvalidInput
+from memserve.missing import requirement
 from memserve.plan.checking import read_by
 
 _PINNED = re.compile(r"([A-Za-z0-9][\w.-]*)(\[[\w,.-]+\])?==[\w.+!]+")
@@ -132,18 +133,21 @@ def _beyond(plan: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     if not any(tuple(command[: len(start)]) == start for start in program.starts):
         yield "the program", command[0]
     server = server_of(backend)
-    code = server.loads_code if server else ()
+    code = [f"--{one}".replace("_", "-") for one in (server.loads_code if server else ())]
     for word in command:
-        flag = word.partition("=")[0].replace("_", "-")
-        if flag.startswith("--") and any(one.replace("_", "-").startswith(flag[2:]) for one in code):
-            yield "code that is loaded by", word.partition("=")[0]
+        *names, last = word.split("=")
+        for said in names or [last]:
+            flag = said.replace("_", "-")
+            begun = flag.startswith("--") and any(one.startswith(flag) for one in code)
+            if begun or (names and f"--{flag}" in code):  # `--options NAME=VALUE`, too
+                yield "code that is loaded by", said
     variables = {*VISIBLE.values(), *(server.variables if server else ())}
     yield from (("the variable", one) for one in plan.get("env") or {} if one not in variables)
     if plan.get("install"):
-        yield from _installing(plan["install"], backend.rules.get("versions", ()))
+        yield from _installing(plan["install"], (*backend.rules.get("versions", ()), requirement(name)))
 
 
-def _installing(line: str, releases: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, str]]:
+def _installing(line: str, releases: Sequence[Any]) -> Iterator[tuple[str, str]]:
     """Words of an install line that no release of the backend knows; packages of ours only at one version."""
     texts = [*_texts(releases), "pip install"]
     known = {word for text in texts for word in shlex.split(text)}

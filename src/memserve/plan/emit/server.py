@@ -77,7 +77,7 @@ class Server:
     @property
     def program(self) -> Program:
         """The one that the plan's command starts."""
-        return self.facts.program
+        return self.facts.started_by(self.plan.command) or self.facts.program
 
     @property
     def access(self) -> Access:

@@ -29,6 +29,8 @@ from memserve.serve.endpoint.app import Endpoint, Limits, Models, log
 from memserve.serve.server import private
 
 _SPARE_THREADS = 16
+KEY = "MEMSERVE_API_KEY"
+"""The variable whose key is asked for, where it is set."""
 
 
 def serve(args: argparse.Namespace) -> int:
@@ -131,9 +133,12 @@ def _on_signal(loop: asyncio.AbstractEventLoop, stop: asyncio.Event) -> None:
 
 
 def _key(args: argparse.Namespace) -> tuple[str | None, Any]:
-    """The key that is asked for, and where it lies. A file of one's own that holds a key is kept."""
+    """The key that is asked for, and where it lies: the environment's, or a file's, kept if it holds one."""
     if args.no_key:
         return None, "none, none is asked for: this machine's users can call it"
+    given = os.environ.get(KEY, "").strip()
+    if given:
+        return given, f"${KEY}"
     path = args.key_file or Path(tempfile.mkdtemp(prefix="memserve-")) / "key"
     kept = _kept(path)
     key = kept or secrets.token_urlsafe(32)
