@@ -230,7 +230,7 @@ def remembered(model: ModelSpec, key: Hashable, make: Callable[[], T]) -> T:
     known = _memos.get(id(model))
     if known is None or known[0] is not model:
         if len(_memos) >= KEPT:
-            _memos.clear()
+            _memos.pop(next(iter(_memos)), None)  # the oldest alone: a plan in work keeps what it has found
         known = _memos[id(model)] = (model, {})
     memo = known[1]
     if key not in memo:
