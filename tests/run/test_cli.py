@@ -232,6 +232,26 @@ def test_where_batch_lines_cannot_go_is_told_before_the_run(tmp_path, capsys):
     assert [*tmp_path.iterdir()] == [file]
 
 
+@pytest.mark.parametrize("option", ["--batch-lines", "--page"])
+def test_what_is_written_beside_takes_no_other_files_place(tmp_path, capsys, option):
+    (file := tmp_path / "requests.jsonl").write_text('"a"\n')
+    (notes := tmp_path / "notes.md").write_text("mine")
+    out, before = tmp_path / "a.jsonl", sorted(tmp_path.iterdir())
+    for target in (file, out, notes, tmp_path / "a.failed.jsonl"):
+        assert main([str(file), "-o", str(out), "--backend", "toy", option, str(target)]) == 2
+        assert str(target) in capsys.readouterr().err
+    assert (sorted(tmp_path.iterdir()), file.read_text(), notes.read_text()) == (before, '"a"\n', "mine")
+
+
+@pytest.mark.parametrize(
+    "more", [["r.jsonl"], ["-o", "a.jsonl"], ["--budget", "5usd"], ["--repair", "b.jsonl"]]
+)
+def test_verify_stands_alone(tmp_path, capsys, more):
+    (file := tmp_path / "b.jsonl").write_text("")
+    assert main(["--verify", str(file), *more]) == 2
+    assert "--verify" in capsys.readouterr().err
+
+
 def test_a_run_without_its_files_is_malformed(capsys):
     assert main([]) == 2
     assert "REQUESTS and -o" in capsys.readouterr().err

@@ -7,7 +7,9 @@ import pytest
 from memserve.errors import BudgetSpent, InvalidInput
 from memserve.protocol import Completion, Usage
 from memserve.run import run
+from memserve.run.job import Job
 from memserve.run.limits import budget
+from memserve.run.options import Options
 
 
 def paid(count, prompt=1000, answer=100, cached=None):
@@ -62,6 +64,29 @@ def test_a_budget_holds_for_all_runs_on_an_output(fake, out):
             generator = fake(paid(10_000))
             run(asked, out, generator=generator, budget="50ktok", concurrency=4)
     assert len(generator.asked) <= 1
+
+
+@pytest.mark.parametrize("order", ["given", "prefix"])
+def test_a_run_knows_what_earlier_ones_were_told(fake, tmp_path, out, order):
+    """Also where the first request's like has not been read again: short prompts under a long template."""
+    (requests := tmp_path / "r.jsonl").write_text(
+        "\n\n".join(f'{{"id": {n}, "prompt": "What is {n} plus 1?", "max_tokens": 24}}' for n in range(40))
+    )
+    asked = []
+    for _ in range(3):
+        generator = fake(paid(40, prompt=38, answer=24))
+        with pytest.raises(BudgetSpent):
+            run(requests, out, generator=generator, budget="200tok", order=order)
+        asked.append(len(generator.asked))
+    assert asked == [3, 0, 0]
+
+
+def test_what_was_not_read_was_not_asked(fake, tmp_path, out):
+    (requests := tmp_path / "r.jsonl").write_text("\n\n".join(f'"p{n}"' for n in range(40)))
+    options = Options.of(budget="200tok", settings={"max_tokens": 24})
+    summary = Job(requests, out, fake(paid(40, prompt=38, answer=24)), options).execute()
+    assert (summary.total, summary.pending) == (40, 40 - summary.done)
+    assert summary.done < 5
 
 
 def test_answers_that_nobody_counted_are_taken_at_their_worst(fake, out):

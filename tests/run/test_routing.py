@@ -31,6 +31,12 @@ def test_the_next_answers_where_the_first_is_out(serve):
     assert {answer.by for answer in answers} == {"openai:n"}
 
 
+@pytest.mark.parametrize("most_usd", [-1, float("nan"), float("inf")])
+def test_what_is_no_amount_bounds_nothing(most_usd):
+    with opened(REFUSED) as one, pytest.raises(errors.InvalidInput, match="most_usd"):
+        memserve.route([one], most_usd=most_usd)
+
+
 @pytest.mark.parametrize("status", [500, 401, 403, 404, 400])
 def test_whatever_keeps_the_first_from_answering(serve, status):
     first, second = serve(), serve()

@@ -78,6 +78,7 @@ def test_bad_lines_are_failed_items_with_their_line_number(fake, out, tmp_path, 
     assert sorted(told) == [2, 3, 4, 5, 6]
     assert "max_token" in told[4]
     assert "line 2 is not JSON" in told[2]
+    assert told[3].endswith("but a number")
     assert "line 6 is not JSON: 'prompt' stands there twice" in told[6]
 
 

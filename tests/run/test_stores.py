@@ -27,6 +27,16 @@ def store(monkeypatch, tmp_path):
     MemoryFileSystem.store.clear()
 
 
+@pytest.mark.parametrize(("url", "package"), [("s3://b/a.jsonl", "s3fs"), ("gs://b/a.jsonl", "gcsfs")])
+def test_a_missing_store_is_named_by_its_package(monkeypatch, url, package):
+    def absent(scheme, **options):
+        raise ImportError(f"Install {package} to access {scheme}")
+
+    monkeypatch.setattr(fsspec, "filesystem", absent)
+    with pytest.raises(errors.BackendMissing, match=f"needs {package}, which"):
+        StoredOutput(url)
+
+
 def ids(store, name="/bucket/night/answers.jsonl"):
     return sorted(json.loads(line)["id"] for line in store.cat_file(name).splitlines())
 

@@ -84,10 +84,12 @@ class Ranks:
 def test_documents_are_ranked(out, rows, failed):
     engine = Ranks()
     with Reranker(engine, for_engine(engine, 4)) as opened:
-        requests = [{"id": 1, "query": "q", "documents": ["a", "bb"]}, {"id": 2, "query": "q"}]
+        requests = [{"id": 1, "query": "q", "documents": ["a", "bb"]}, {"id": 2, "query": "q"},
+                    {"id": 3, "query": "q", "documents": []}]  # fmt: skip
         run(requests, out, generator=opened, progress=False)
     assert [(row["id"], row["scores"]) for row in rows(out)] == [(1, [1.0, 2.0])]
-    assert failed()[0]["id"] == 2
+    assert [row["id"] for row in failed()] == [2, 3]
+    assert "empty list" in failed()[1]["message"]
 
 
 class Scores:
@@ -153,6 +155,7 @@ def test_the_command_writes_vectors_and_batch_lines(serve, tmp_path, rows, monke
     server, requests, out = serve(), tmp_path / "r.jsonl", tmp_path / "a.jsonl"
     requests.write_text(json.dumps({**LINE, "body": {**LINE["body"], "model": "m"}}) + "\n")
     words = ["--backend", "openai", "--model", "m", "--base-url", server.url, "--quiet"]
+    assert main([str(requests), "-o", str(out), *words, "--batch-lines", str(tmp_path / "b.jsonl")]) == 0
     assert main([str(requests), "-o", str(out), *words, "--batch-lines", str(tmp_path / "b.jsonl")]) == 0
     [line] = rows(tmp_path / "b.jsonl")
     assert line["response"]["body"]["choices"][0]["message"]["content"] == "HI"

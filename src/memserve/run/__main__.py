@@ -136,6 +136,11 @@ def _run(chosen: argparse.Namespace) -> int:
     from memserve.run.summary import write as write_lines
 
     if chosen.verify or chosen.repair:
+        _alone(
+            chosen, parser().parse_args([]), ("verify", "repair", "quiet"), "is not for --verify and --repair"
+        )
+        if chosen.verify and chosen.repair:
+            raise InvalidInput("--verify asks and --repair mends: name one")
         return _verify(Path(chosen.verify or chosen.repair), mend=bool(chosen.repair))
     if chosen.requests is None or chosen.output is None:
         raise InvalidInput(
@@ -151,7 +156,7 @@ def _run(chosen: argparse.Namespace) -> int:
         progress=not chosen.quiet,
         **_spread(chosen),
     )
-    check(chosen.requests, chosen.output, options)
+    check(chosen.requests, chosen.output, options, chosen.batch_lines and Path(chosen.batch_lines))
     opener = _opener(chosen)
     with nullcontext(opener) if options.distributed else opener() as generator:
         job = Job(chosen.requests, chosen.output, generator, options)
@@ -172,11 +177,8 @@ def _staged(chosen: argparse.Namespace) -> int:
         where: dict[str, Any] = {"base_url": stage.base_url} if stage.base_url else {}
         return generator(stage.model, backend=stage.backend, **where, **stage.options)
 
-    plain = vars(parser().parse_args([chosen.requests, "-o", chosen.output]))
-    extra = next((name for name, value in vars(chosen).items() if value != plain[name]
-                  and name not in ("quiet", "dry_run")), None)  # fmt: skip
-    if extra:
-        raise InvalidInput(f"--{extra.replace('_', '-')} belongs into the job, to the stage that it is for")
+    plain = parser().parse_args([chosen.requests, "-o", chosen.output])
+    _alone(chosen, plain, ("quiet", "dry_run"), "belongs into the job, to the stage that it is for")
     made = stages.read(Path(chosen.requests))
     job = stages.Pipeline(made, Path(chosen.output), opener, cli.say, progress=not chosen.quiet)
     for line in list(quote.told(job)):  # all of it, or the one line of what is wrong
@@ -189,6 +191,15 @@ def _staged(chosen: argparse.Namespace) -> int:
     data = f"{cli.counted(count, 'line')} in {job.folder / 'data.jsonl'}"
     cli.say(f"{data}, {len(job.gold)} in {job.folder / 'gold.jsonl'}")
     return cli.FAILED if job.failed or not count else cli.DONE
+
+
+def _alone(chosen: argparse.Namespace, plain: argparse.Namespace, may: tuple[str, ...], why: str) -> None:
+    """Refuse what is chosen beside the few options that may be."""
+    extra = next((name for name, value in vars(chosen).items()
+                  if value != getattr(plain, name) and name not in may), None)  # fmt: skip
+    if extra:
+        name = "REQUESTS" if extra == "requests" else f"--{extra.replace('_', '-')}"
+        raise InvalidInput(f"{name} {why}")
 
 
 def _verify(path: Path, *, mend: bool) -> int:

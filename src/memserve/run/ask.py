@@ -12,7 +12,7 @@ from typing import Any
 from memserve.errors import BadAnswer, EngineFailed, InvalidInput, TimedOut
 from memserve.http.chat.answer import count
 from memserve.protocol import Completion, Request, Usage
-from memserve.run.limits.budget import Estimate, Spending
+from memserve.run.limits.budget import Spending
 from memserve.run.limits.regulator import ABORT
 from memserve.run.options import Options
 from memserve.run.requests import Item, arrange, chosen
@@ -104,7 +104,7 @@ class LocalLoop:
         self._size = 1 if spending.limited else min(first or FIRST, self._most)  # costs are learned first
         self._next = 1 if spending.limited else USUAL
         """What follows the first list that was short."""
-        self._estimate = Estimate()
+        self._estimate = spending.estimate
         self._promised: dict[int, float] = {}
         self._stopping = False
 

@@ -20,7 +20,7 @@ from memserve.files import parsed
 from memserve.http.transport import Refused
 from memserve.protocol import BatchService, Request, SupportsBatchDone
 from memserve.run import ask
-from memserve.run.limits.budget import Estimate, Spending
+from memserve.run.limits.budget import Spending
 from memserve.run.requests import Item, chosen
 from memserve.run.store import files, record
 from memserve.run.store.results import Results
@@ -129,7 +129,7 @@ class BatchLoop:
         self._results = results
         self._spending = spending
         self._ledger = ledger
-        self._estimate = Estimate()
+        self._estimate = spending.estimate
         self._tries: dict[int, int] = {}
         self._promised: dict[int, float] = {}
         self._stopping = False

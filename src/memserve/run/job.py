@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 
 from memserve.client.generation import Generator
 from memserve.errors import InvalidInput, MemserveError, Unsupported
-from memserve.run import ask, summary
+from memserve.run import ask, report, summary
 from memserve.run.ask import LocalLoop
 from memserve.run.async_loop import AsyncLoop
 from memserve.run.batch_service import BatchLoop, Ledger
@@ -153,7 +153,7 @@ class Intake:
         """Whether the item is to be asked."""
         counts = self._results.counts
         if action is Action.ANSWERED:
-            counts.resumed += 1
+            self._results.answered_before(item)
         elif action is Action.REPEATED:
             counts.repeated += 1
         elif action is Action.FAILED:
@@ -239,7 +239,7 @@ class Job:
             else:
                 self._over_the_wire(intake, results, spending)
             self.error = self.error or journal.finish()
-            summary = results.summary(self._why())
+            summary = results.summary(self._why(), total)
         return replace(summary, output=self._stored.url) if self._stored else summary
 
     @property
@@ -315,15 +315,18 @@ class Job:
         return str(self.error) if self.error else None
 
 
-def check(requests: Any, output: Any, options: Options) -> Path:
+def check(requests: Any, output: Any, options: Options, lines: Path | None = None) -> Path:
     """The output's path; whatever the files do not allow is refused before an engine is opened."""
     if not isinstance(output, (str, Path)) or not str(output) or Path(output).is_dir():
         raise InvalidInput(f"the output must be the path of a .jsonl file, not {str(output)[:80]!r}")
     path = StoredOutput(output).path if is_stored(output) else files.local(output, "the output")
-    files.distinct(requests, path, options.cache)
+    files.distinct(requests, path, cache=options.cache, page=options.page, lines=lines)
     check_requests(requests)
     files.refuse_foreign(files.failed_beside(path), results.is_ours)
     files.refuse_foreign(files.reserve_beside(path), is_reserve)
+    for beside, is_ours in ((options.page, report.is_ours), (lines, summary.is_ours)):
+        if beside is not None:
+            files.refuse_foreign(beside, is_ours)
     return path
 
 

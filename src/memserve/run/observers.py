@@ -199,11 +199,11 @@ def observers(options: Options, counts: Counts, total: int | None, title: str, n
 
 def page(tally: Tally, path: Path, title: str) -> Every:
     """Writes the run's page: at the beginning, every quarter of a minute, and at the end."""
-    from memserve.run.report import BEGIN, html
+    from memserve.run.report import html, is_ours
 
     spare = path.with_name(path.name + ".new")
     for one in (path, spare):
-        files.refuse_foreign(one, lambda found: BEGIN.encode().startswith(found.read_bytes()[: len(BEGIN)]))
+        files.refuse_foreign(one, is_ours)
 
     def write() -> None:
         spare.write_text(html(tally, title), encoding="utf-8")

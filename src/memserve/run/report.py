@@ -9,6 +9,8 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from memserve.run.observers import Tally
 
 BEGIN = "<!doctype html><!-- memserve run -->"
@@ -22,6 +24,12 @@ td,th{padding:.2rem .8rem .2rem 0;text-align:left;border-bottom:1px solid var(--
 td+td{font-variant-numeric:tabular-nums}progress{width:100%}svg{width:100%;height:auto;background:var(--line)}
 rect{fill:var(--a)}polyline{fill:none;stroke:var(--a);stroke-width:2}text{fill:currentColor;font-size:11px}
 """
+
+
+def is_ours(path: Path) -> bool:
+    """Whether a file is empty or begins as a page does."""
+    with path.open("rb") as file:
+        return BEGIN.encode().startswith(file.read(len(BEGIN)))
 
 
 def html(tally: Tally, title: str) -> str:

@@ -270,12 +270,8 @@ def count_requests(requests: Any) -> int | None:
 
 
 def _count_lines(path: Path) -> int:
-    lines, last = 0, b"\n"
     with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            lines += block.count(b"\n")
-            last = block
-    return lines + (not last.endswith(b"\n"))
+        return sum(not line.isspace() for line in file)
 
 
 def _opened(path: Path) -> IO[bytes]:
@@ -320,4 +316,5 @@ def _parsed(line: bytes, number: int) -> Any:
         return Unreadable(f"line {number} is not JSON: {what}", _own_name(line))
     if isinstance(value, (dict, str, list)):
         return value
-    return InvalidInput(f"line {number} is neither a request nor a bare prompt, but a {type(value).__name__}")
+    kind = "null" if value is None else "true or false" if isinstance(value, bool) else "a number"
+    return InvalidInput(f"line {number} is neither a request nor a bare prompt, but {kind}")

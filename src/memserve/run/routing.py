@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequenc
 from contextlib import ExitStack, aclosing, contextmanager
 from dataclasses import fields, replace
 from functools import cached_property
+from math import inf
 from typing import Any, Literal
 from warnings import warn
 
@@ -55,6 +56,8 @@ def route(generators: Iterable[Generator], policy: Policy = "fallback", *, most_
         raise InvalidInput(f"policy is 'fallback' or 'balance', not {policy!r}")
     if not members or not all(callable(getattr(one, "agenerate", None)) for one in members):
         raise InvalidInput("route takes a list of open generators", hint="memserve.generator(...) opens one")
+    if most_usd is not None and not 0 <= most_usd < inf:
+        raise InvalidInput(f"most_usd is an amount of dollars, not {most_usd!r}")
     named_members = [*map(Member, _names(members), members)]
     unpriced = [one.name for one in named_members if one.price is None and one.is_remote]
     if most_usd is not None and unpriced:

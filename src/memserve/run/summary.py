@@ -19,12 +19,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Summary:
-    """Counts of requests, tokens and dollars. Every request read is in exactly one of the counts."""
+    """Counts of requests, tokens and dollars. Each of these requests is in exactly one of the counts."""
 
     output: str
     failed_output: str
     total: int = 0
-    """Requests read from the input."""
+    """Requests read from the input; of a run that was stopped, all of them where that is known."""
     done: int = 0
     """Asked and answered by this run."""
     cached: int = 0
@@ -36,7 +36,7 @@ class Summary:
     failed: int = 0
     """In the file of failures, with a reason each."""
     pending: int = 0
-    """Read but not answered, because the run was stopped."""
+    """Not answered, because the run was stopped."""
     prompt_tokens: int = 0
     completion_tokens: int = 0
     cached_tokens: int = 0
@@ -105,6 +105,7 @@ def vectors(output: str | Path) -> tuple[list[str | int], NDArray[np.float32]]:
     return understood(matrix, [*answers(output)])
 
 
+OURS = "memserve-"
 _SAME = (
     "messages", "max_tokens", "temperature", "top_p", "n", "stop", "seed", "tools", "tool_choice",
     "dimensions",
@@ -160,7 +161,14 @@ def lines(output: str | Path) -> Iterator[dict[str, Any]]:
 
 
 def _name(row: Mapping[str, Any]) -> dict[str, Any]:
-    return {"id": f"memserve-{row.get('key') or row.get('index')}", "custom_id": str(row["id"])}
+    return {"id": f"{OURS}{row.get('key') or row.get('index')}", "custom_id": str(row["id"])}
+
+
+def is_ours(path: Path) -> bool:
+    """Whether a file is empty or begins as such lines do."""
+    begin = f'{{"id": "{OURS}'.encode()
+    with path.open("rb") as file:
+        return file.read(len(begin)) in (b"", begin)
 
 
 def write(output: Path, target: Path) -> None:

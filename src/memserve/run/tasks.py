@@ -42,7 +42,9 @@ def entry(value: Any, task: Task) -> Any:
     rest = {name: part for name, part in value.items() if name not in _PARTS[task]}
     first, second = (value[name] for name in _PARTS[task])
     parts = list(second) if task == "rerank" and isinstance(second, (list, tuple)) else [second]
-    if not all(isinstance(part, str) for part in (first, *parts)) or not parts:
+    if not parts:
+        raise InvalidInput("documents is an empty list: there is nothing to rank")
+    if not all(isinstance(part, str) for part in (first, *parts)):
         raise InvalidInput(f"{' and '.join(_PARTS[task])} are text")
     return {
         **rest,

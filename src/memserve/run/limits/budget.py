@@ -21,6 +21,8 @@ TEMPLATE, PART = 8.0, 1500.0
 DEAREST = 1e9
 """No million tokens costs more dollars."""
 WEIGHT = 0.1
+MOST_EARLIER = 10_000
+"""Answers of earlier runs that teach what such requests cost."""
 UNSEEN, SEEN = 1.25, 1.1
 """Before money is promised, a guess is taken so many times as large; so is the worst that was seen."""
 _log = logging.getLogger("memserve.run")
@@ -72,6 +74,8 @@ class Estimate:
     _answer: float | None = None
     _longest: float = 0.0
     """The longest answer of a server that does not keep to max_tokens."""
+    least: float = 0.0
+    """Prompt tokens of the cheapest answer of earlier runs."""
 
     def of(self, item: Item) -> Tokens:
         """The estimate for one item."""
@@ -82,7 +86,7 @@ class Estimate:
         answer = most if self._answer is None else min(most, self._answer * max(1, item.request.n))
         guess = characters * self._per_character + TEMPLATE + parts * PART
         if seen is None or seen.usual is None:
-            worst = UNSEEN * max(guess, guess - TEMPLATE + self._overhead)
+            worst = UNSEEN * max(guess, guess - TEMPLATE + self._overhead, self.least)
             return Tokens(guess, answer, worst, most, kind)
         worst = SEEN * max(seen.most, seen.worst * characters)
         return Tokens(seen.usual * max(1, characters), answer, worst, most, kind)
@@ -216,6 +220,9 @@ class Spending:
         self._limit = limit
         self._spent = 0.0
         self._promised = 0.0
+        self.estimate = Estimate()
+        """What requests have cost, in earlier runs on this output too."""
+        self._earlier: dict[Any, Usage] = {}
 
     @property
     def limited(self) -> bool:
@@ -236,10 +243,22 @@ class Spending:
 
     def before(self, line: Mapping[str, Any]) -> None:
         """What an answer of an earlier run on this output cost counts too."""
-        if self._limit and not line.get("cached"):
-            usage = line.get("usage") or {}
-            tokens = (usage.get("prompt_tokens") or 0) + (usage.get("completion_tokens") or 0)
+        if not self._limit:
+            return
+        usage = line.get("usage") or {}
+        prompt, answer = usage.get("prompt_tokens"), usage.get("completion_tokens")
+        if not line.get("cached"):
+            tokens = (prompt or 0) + (answer or 0)
             self._spent += (line.get("usd") or 0.0) if self._limit.unit == "usd" else tokens
+        if prompt and len(self._earlier) < MOST_EARLIER:
+            self._earlier[line["id"]] = Usage(prompt, answer)
+            self.estimate.least = min(self.estimate.least or prompt, prompt)
+
+    def answered_before(self, item: Item) -> None:
+        """The request of such an answer was read: what its like will cost is known."""
+        usage = self._earlier.pop(item.id, None)
+        if usage:
+            self.estimate.learn(item, usage)
 
     def promise(self, tokens: Tokens) -> float:
         """Set aside the most that a request can cost; what to hand to `settle`."""

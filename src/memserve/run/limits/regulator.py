@@ -27,7 +27,7 @@ from memserve.errors import (
 )
 from memserve.http.transport import ProxyRefused, Refused, Stale, Untrusted
 from memserve.protocol import Usage
-from memserve.run.limits.budget import Estimate, Kind, Spending, Tokens
+from memserve.run.limits.budget import Kind, Spending, Tokens
 from memserve.run.limits.concurrency import Concurrency
 from memserve.run.limits.pace import AcceptedRate, InFlight, Pause, Rate, Ticket
 from memserve.run.requests import Item
@@ -132,7 +132,7 @@ class Regulator:
         self._requests, self._tokens = Rate(rpm), Rate(tpm)
         self._accepted, self._let_through = AcceptedRate(), Rate(None)
         self._pause, self._breaker = Pause(), CircuitBreaker(patience)
-        self._estimate, self._of_kind = Estimate(), Counter[Kind]()
+        self._estimate, self._of_kind = spending.estimate, Counter[Kind]()
         self._asked: dict[int, int] = {}
         self._answered_at: float | None = None
         self._throttled_since: float | None = None

@@ -51,14 +51,16 @@ def local(name: object, what: str) -> Path:
     return Path(str(name))
 
 
-def distinct(requests: Any, output: Path, cache: Path | None) -> None:
+def distinct(requests: Any, output: Path, *, cache: Path | None, page: Path | None,
+             lines: Path | None) -> None:  # fmt: skip
     """Refuse two names of one file, whatever links stand between, and another run's file of failures."""
     used = {"the output": output, "the file of failures": failed_beside(output),
             "the reserve": reserve_beside(output), "the list of batches": batches_beside(output)}  # fmt: skip
     if isinstance(requests, (str, Path)) and requests != "-":
         used = {"the requests": local(requests, "the file of requests"), **used}
-    if cache is not None:
-        used["the answer cache"] = local(cache, "the answer cache")
+    for what, named in (("the answer cache", cache), ("the page", page), ("the batch lines", lines)):
+        if named is not None:
+            used[what] = local(named, what)
     seen: dict[object, str] = {}
     for what, path in used.items():
         before = seen.setdefault(_identity(path), what)
@@ -242,4 +244,4 @@ def _opened(url: str) -> tuple[Any, str]:
     try:
         return fsspec.filesystem("s3" if scheme == "obs" else scheme, **options), name
     except ImportError as broken:
-        raise missing("stores", str(broken)) from broken
+        raise missing("stores", "gcsfs" if scheme == "gs" else "s3fs") from broken

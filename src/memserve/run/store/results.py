@@ -247,9 +247,16 @@ class Results:
         self.counts.failed += 1
         self.tell("failed", error)
 
-    def summary(self, stopped: str | None) -> Summary:
-        """The counts so far."""
+    def answered_before(self, item: Item) -> None:
+        """An earlier run wrote the answer down."""
+        self.counts.resumed += 1
+        self._spending.answered_before(item)
+
+    def summary(self, stopped: str | None, total: int | None) -> Summary:
+        """The counts so far; of a run that was stopped, what it did not come to read is pending too."""
         counts = self.counts
+        if stopped:
+            counts.total = max(counts.total, total or 0)
         return Summary(
             output=str(self._journal.path), failed_output=str(self._failures.path),
             pending=max(0, counts.total - counts.settled), seconds=time.monotonic() - self._began,
