@@ -30,10 +30,19 @@ def test_a_file_that_holds_something_else_is_not_made_a_key(tmp_path, text):
     assert file.read_text() == text
 
 
+def test_a_key_that_others_can_read_is_refused_and_kept(tmp_path):
+    (file := tmp_path / "key").write_text("a-key-of-ones-own\n")
+    for mode in (0o644, 0o640, 0o602):
+        file.chmod(mode)
+        with pytest.raises(InvalidInput, match="others can read.*chmod 600"):
+            private(file, "another")
+        assert (file.read_text(), stat.S_IMODE(file.stat().st_mode)) == ("a-key-of-ones-own\n", mode)
+
+
 @pytest.mark.slow
 def test_a_key_is_made_and_kept_to_its_owner(start, tmp_path):
     file = tmp_path / "mine"
-    file.write_text("old and open to all")
+    file.write_text("")
     file.chmod(0o644)
     process, url, where = start("--backend", "toy", "--name", "a", "--name", "b", "--key-file", str(file))
     key = file.read_text().strip()

@@ -118,7 +118,7 @@ def test_every_engine_that_the_planner_starts_can_be_started() -> None:
 @pytest.mark.parametrize(
     ("content", "meaning"),
     [("{", "is not JSON"), ('{"fits": false, "plan": null}', "holds no plan"),
-     ('{"plan": {"command": null}}', "names no command"), ('[1]', "holds no plan"),
+     ('{"plan": {"command": null}}', "names no command"), ('[1]', "is no plan"), ('[]', "is no plan"),
      ('{"plan": {"command": ["rm", "-rf", "x"]}}', "no server is started by")],
 )  # fmt: skip
 def test_plans_that_cannot_be_served_are_exit_2(tmp_path: Path, content: str, meaning: str) -> None:

@@ -46,6 +46,17 @@ def test_whatever_the_planner_writes_needs_no_consent(tmp_path: Path, backend: s
         assert planned.read(_file(tmp_path, **plan))["plan"] == plan
 
 
+EDITS = [("1", "8"), ("8192", "120000"), ("meta-llama/Llama-3.1-8B-Instruct", "meta-llama/Llama-3.3-70B-Instruct")]
+
+
+@pytest.mark.parametrize(("was", "now"), EDITS)
+def test_an_edited_plan_that_does_not_fit_is_refused(tmp_path: Path, was: str, now: str) -> None:
+    plan = memserve.plan.best("llama-8b", "1xL4", backend="vllm").to_dict()
+    plan["command"] = [now if word == was else word for word in plan["command"]]
+    with pytest.raises(InvalidInput, match="does not fit"):
+        planned.read(_file(tmp_path, **plan))
+
+
 GOOD = ["vllm", "serve", "tiny"]
 OURS = ["memserve", "serve", "--backend", "hf", "--model", "tiny"]
 BEYOND = [

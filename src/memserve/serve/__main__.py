@@ -29,7 +29,7 @@ def parser() -> cli.Parser:
     """Every option of the command."""
     parser = cli.Parser("serve", __doc__)
     add = parser.add_argument
-    add("plan", metavar="PLAN", nargs="?", help="what memserve.plan --json printed; - for standard input")
+    add("plan", metavar="PLAN", nargs="?", help="what memserve plan --json printed; - for standard input")
     add("--host", metavar="H", default=server.LOOPBACK, help="default: loopback only")
     add("--port", metavar="P", type=int, help="default: a free one")
     add("--python", metavar="FILE", help="run in the environment of this interpreter; nothing is installed")

@@ -121,7 +121,7 @@ def _claiming_less(answer: Mapping[str, Any], old: list[str]) -> list[str] | Non
     """The same start with a smaller share of each card, judged to fit; with less context if need be."""
     from memserve.plan import check
 
-    plan, machine = answer["plan"], _machine(answer)
+    plan, machine = answer["plan"], machine_of(answer)
     how = {"engine_version": plan["engine_version"], "concurrency": plan["concurrency"]}
     began = check(old, machine, context=plan["context"], **how)
     held, launch = began.footprint, installed.named(plan["backend"]).launch
@@ -159,13 +159,14 @@ def _planned_smaller(answer: Mapping[str, Any], old: list[str]) -> list[str] | N
 def _attempts(answer: Mapping[str, Any]) -> Iterator[tuple[Machine, int]]:
     from memserve.hardware.catalogue import with_memory
 
-    machine, memory = _machine(answer), float(answer["machine"]["memory_gib_per_card"])
+    machine, memory = machine_of(answer), float(answer["machine"]["memory_gib_per_card"])
     for part in _PARTS:
         for share in _SHARES:
             yield with_memory(machine, memory * share), int(answer["plan"]["context"]) // part
 
 
-def _machine(answer: Mapping[str, Any]) -> Machine:
+def machine_of(answer: Mapping[str, Any]) -> Machine:
+    """The machine that it was planned for."""
     from memserve.hardware import parse
 
     told = answer["machine"]

@@ -14,15 +14,18 @@ from memserve.engines.backend import server_of
 from memserve.engines.command import masked_text
 from memserve.engines.environment import requirements
 from memserve.engines.install import VISIBLE
-from memserve.errors import EngineFailed, InvalidInput
+from memserve.errors import EngineFailed, InvalidInput, MemserveError
 from memserve.missing import requirement
 from memserve.plan.checking import read_by
+from memserve.serve.advice import machine_of
 
 _PINNED = re.compile(r"([A-Za-z0-9][\w.-]*)(\[[\w,.-]+\])?==[\w.+!]+")
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _WORDS = ("backend", "engine_version", "quantization", "install", "checkpoint", "make_checkpoint")
 _COUNTS = ("context", "concurrency", "tensor_parallel", "pipeline_parallel", "data_parallel")
 _SCHEMA = 1
+_ROUNDED = 0.005
+"""GiB of a card that a plan's two decimals may leave out."""
 
 
 def read(name: str, consent: Sequence[str] = (), *, make: bool = False) -> dict[str, Any]:
@@ -34,11 +37,13 @@ def read(name: str, consent: Sequence[str] = (), *, make: bool = False) -> dict[
         raise InvalidInput(f"cannot read {name}: {error.strerror}") from error
     except ValueError as error:
         raise InvalidInput(
-            f"{name} is not JSON: {error}", hint="save the output of memserve.plan --json"
+            f"{name} is not JSON: {error}", hint="save the output of memserve plan --json"
         ) from error
     plan = answer.get("plan", answer) if isinstance(answer, dict) else None
     if not isinstance(plan, dict):
-        raise InvalidInput(f"{name} holds no plan that fits", hint="memserve.plan --why says why")
+        if isinstance(answer, dict) and "plan" in answer:
+            raise InvalidInput(f"{name} holds no plan that fits", hint="memserve plan --why says why")
+        raise InvalidInput(f"{name} is no plan", hint="save the output of memserve plan --json")
     _well_formed(name, plan)
     _startable(name, plan)
     _current(name, {**answer, **plan})
@@ -46,7 +51,9 @@ def read(name: str, consent: Sequence[str] = (), *, make: bool = False) -> dict[
     _made(name, plan, make=make)
     backend = installed.program_of(plan["command"], plan.get("backend"))[0]
     read_by(backend, plan["command"], plan.get("engine_version"))
-    return {"model": plan.get("model"), "machine": plan.get("machine"), **answer, "plan": plan}
+    found = {"model": plan.get("model"), "machine": plan.get("machine"), **answer, "plan": plan}
+    _fits(name, found)
+    return found
 
 
 def _well_formed(name: str, plan: dict[str, Any]) -> None:
@@ -62,7 +69,7 @@ def _well_formed(name: str, plan: dict[str, Any]) -> None:
     wrong = next((part for part, is_sound in sound.items() if not is_sound), None)
     if wrong:
         raise InvalidInput(f"{name} is no plan: its {wrong!r} is malformed",
-                           hint="save the output of memserve.plan --json")  # fmt: skip
+                           hint="save the output of memserve plan --json")  # fmt: skip
 
 
 def _current(name: str, told: Mapping[str, Any]) -> None:
@@ -75,6 +82,25 @@ def _current(name: str, told: Mapping[str, Any]) -> None:
     if told.get("backend") is not None and not installed.can_plan(told["backend"]):
         raise InvalidInput(f"{name}: no server is planned for the backend {told['backend']!r}",
                            hint=f"known: {', '.join(installed.plannable())}")  # fmt: skip
+
+
+def _fits(name: str, answer: Mapping[str, Any]) -> None:
+    """Whether its command as it now stands fits its machine, where both can be read."""
+    from memserve.plan import check
+
+    plan = answer["plan"]
+    words = [*(f"{key}={value}" for key, value in (plan.get("env") or {}).items()), *plan["command"]]
+    try:
+        judged = check(
+            words, machine_of(answer), engine_version=plan.get("engine_version"), context=plan.get("context"),
+            memory_gib_per_card=answer["machine"]["memory_gib_per_card"] + _ROUNDED,
+            concurrency=plan.get("concurrency"),
+        )  # fmt: skip
+    except (MemserveError, KeyError, TypeError, ValueError):
+        return
+    if not judged.fits:
+        raise InvalidInput(f"{name} holds a plan that does not fit: {judged.reasons[0]}",
+                           hint="memserve plan --check COMMAND says what would; or plan it again")  # fmt: skip
 
 
 def _is_count(value: object) -> bool:
@@ -96,7 +122,7 @@ def _startable(name: str, plan: dict[str, Any]) -> None:
     if len(nodes) > 1:
         raise InvalidInput(
             f"{name} is for {len(nodes)} nodes and this is one",
-            hint="memserve.plan --emit slurm or kuberay writes what starts on each",
+            hint="memserve plan --emit slurm or kuberay writes what starts on each",
         )
 
 

@@ -288,9 +288,13 @@ def private(path: Path, text: str) -> None:
     with os.fdopen(handle, "r+b", buffering=0) as file:
         about = os.fstat(handle)
         if stat.S_ISREG(about.st_mode):
-            if about.st_nlink > 1 or not _KEY.fullmatch(file.read(1000)):
+            held = file.read(1000)
+            if about.st_nlink > 1 or not _KEY.fullmatch(held):
                 raise InvalidInput(f"{path} holds something else than a key", hint="name another file")
-            os.fchmod(handle, 0o600)  # one that was there before may have been anybody's to read
+            if held.strip() and about.st_mode & 0o077:
+                raise InvalidInput(f"{path} holds a key that others can read",
+                                   hint="chmod 600 it, empty it, or name another file")  # fmt: skip
+            os.fchmod(handle, 0o600)
             file.seek(0)
             file.truncate()
         file.write(text.encode())
