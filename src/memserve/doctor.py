@@ -14,7 +14,7 @@ from memserve.missing import install_line, release_of
 from memserve.plan.page import Section, Shown
 
 HEADER = ("", "state", "keys", "here", "missing")
-DEVELOPERS = frozenset({"test", "dev", "docs", "oracles"})
+DEVELOPERS = frozenset({"test", "dev", "docs", "oracles", "fuzz", "release"})
 """Extras that only people who change memserve need."""
 _REQUIREMENT = re.compile(r"([A-Za-z0-9][\w.-]*)[^;]*;.*\bextra == ['\"]([\w-]+)['\"]")
 _NAME = re.compile(r"[A-Za-z0-9][\w.-]*")
@@ -153,7 +153,7 @@ def part(name: str, needs: Mapping[str, Sequence[str]]) -> Part:
     backend: Any = registry.find(name) if name in registry.names() else None
     release = _newest(backend)
     packages = [match[0] for one in release.get("packages", ()) if (match := _NAME.match(one))]
-    wanted = needs.get(name) or packages
+    wanted = tuple(dict.fromkeys(needs.get(name) or packages))
     here = {package: found for package in wanted if (found := release_of(package)) is not None}
     missing = tuple(package for package in wanted if package not in here)
     line = install_line(name) if name in needs else f"pip install {' '.join(missing)}"

@@ -23,7 +23,7 @@ from memserve.bench.asking import Asked, Prompts
 from memserve.bench.measuring import ameasure
 from memserve.client.generation import Generator
 from memserve.client.handle import for_engine
-from memserve.errors import EngineFailed, InvalidInput, MemserveError, RemoteError
+from memserve.errors import ContextOverflow, EngineFailed, InvalidInput, MemserveError, RemoteError
 from memserve.protocol import Capabilities, Completion, Delta, Request, Usage
 from memserve.speed import Range, Speed
 from memserve.speed.workloads import Workload, find
@@ -51,6 +51,7 @@ class Lawful:
     counts: bool = True
     fails: int = 0
     """Every so many requests one fails, after the warm-up."""
+    failure: MemserveError = field(default_factory=lambda: EngineFailed("out of memory"))
     asked: list[Request] = field(default_factory=list)
     any_loop = True
 
@@ -76,7 +77,7 @@ class Lawful:
         number = len(self.asked)
         await asyncio.sleep(self.first + self.a_prompt_token * self.tokens(request))
         if self.fails and number % self.fails == 0:
-            raise EngineFailed("out of memory")
+            raise self.failure
         most = request.max_tokens or 1
         yield Delta("one ")
         for begin in range(1, most, self.in_a_piece):
@@ -162,6 +163,12 @@ def test_failures_are_counted_with_their_reason() -> None:
 def test_what_fails_at_once_is_an_error_and_no_measurement() -> None:
     with pytest.raises(MemserveError, match="out of memory"):
         measured(Lawful(fails=1), "50:4:4", Level(1))
+
+
+def test_a_load_beyond_the_context_is_told_with_the_option_that_bench_has() -> None:
+    with pytest.raises(ContextOverflow, match="--workload") as caught:
+        measured(Lawful(fails=1, failure=ContextOverflow(tokens=4033, limit=2048)), "4000:4:1", Level(1))
+    assert "truncate" not in str(caught.value)
 
 
 def test_goodput_counts_what_meets_the_targets() -> None:

@@ -150,7 +150,8 @@ def test_a_start_up_log_in_the_report_teaches_memory(place: Path, capsys: pytest
         {"speeds": [{"backend": "b", "card": "c", "factors": {"prompts": 0}}]},
         {"results": [{"ttft_ms": None}], "target": {"backend": "vllm", "gpus": "1xL4", "model": MODEL}},
         *({"results": [{"input_tokens": 32, "output_tokens": 8, "concurrency": 1, "ttft_ms": {"mean": 5}}],
-           "target": {"backend": "embedded", "gpus": "cpu", "model": own}} for own in ("smollm2", "MiniLM")),
+           "target": {"backend": "embedded", "gpus": "cpu", "model": own}}
+          for own in ("smollm2", "SmolLM2-135M-Instruct-Q4_1")),
     ],
 )  # fmt: skip
 def test_what_teaches_nothing_is_one_line(
@@ -160,3 +161,4 @@ def test_what_teaches_nothing_is_one_line(
     assert main(["plan", "--calibrate", str(place / "bench.json")]) == 2
     out, err = capsys.readouterr()
     assert out == "" and err.count("\n") == 1 and "memserve failed" not in err
+    assert ("the speed of embedded is not planned" in err) == ("embedded" in json.dumps(content))

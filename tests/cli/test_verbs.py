@@ -159,6 +159,8 @@ def test_doctor_tells_whether_a_key_is_set_and_never_the_key(
     assert parts["openai"]["keys"]["OPENAI_API_KEY"] is True
     assert parts["gemini"]["keys"]["GEMINI_API_KEY"] is False
     assert parts["vllm"]["installed"] or parts["vllm"]["install"] == install_line("vllm")
+    packages = [one for part in told["parts"] for one in (*part["installed"], *part["missing"])]
+    assert not {"twine", "atheris", "ruff", "zensical", "pytest-xdist", "litellm"} & {*packages}
     page = said(capsys, "doctor")[1]
     assert "OPENAI_API_KEY set" in page and "do-not-print" not in out + page
 

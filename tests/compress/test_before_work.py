@@ -49,7 +49,8 @@ def failed(found: dict[str, Any]) -> list[str]:
 MALFORMED = (
     "--to fp9", "--to layers", "--to layers:0", "--to layers:1.5", "--to width:1", "--to width:0",
     "--to fp8:2", "--to gguf-q9", "--to gguf", "--to fp8 --to awq", "--to layers:1 --to layers:2", "",
-    "--for 7xNOTHING", "--to fp8 --max-loss x", "--to fp8 --memory 16", "--to fp8 --python /no/python",
+    "--for 7xNOTHING", "--to fp8 --max-loss x", "--to fp8 --max-loss 2",
+    "--to fp8 --max-loss 1", "--to fp8 --memory 16", "--to fp8 --python /no/python",
 )  # fmt: skip
 
 

@@ -30,11 +30,18 @@ def test_a_file_that_holds_something_else_is_not_made_a_key(tmp_path, text):
     assert file.read_text() == text
 
 
+@pytest.mark.parametrize("text", ['{"models": []}', '{"models": {}}', "[]"])
+def test_a_configuration_without_a_model_is_refused(tmp_path, capsys, text):
+    (file := tmp_path / "served.json").write_text(text)
+    assert main(["--config", str(file)]) == 2
+    assert str(file) in capsys.readouterr().err
+
+
 def test_a_key_that_others_can_read_is_refused_and_kept(tmp_path):
     (file := tmp_path / "key").write_text("a-key-of-ones-own\n")
     for mode in (0o644, 0o640, 0o602):
         file.chmod(mode)
-        with pytest.raises(InvalidInput, match="others can read.*chmod 600"):
+        with pytest.raises(InvalidInput, match=r"others can read.*chmod 600"):
             private(file, "another")
         assert (file.read_text(), stat.S_IMODE(file.stat().st_mode)) == ("a-key-of-ones-own\n", mode)
 

@@ -46,7 +46,10 @@ def test_whatever_the_planner_writes_needs_no_consent(tmp_path: Path, backend: s
         assert planned.read(_file(tmp_path, **plan))["plan"] == plan
 
 
-EDITS = [("1", "8"), ("8192", "120000"), ("meta-llama/Llama-3.1-8B-Instruct", "meta-llama/Llama-3.3-70B-Instruct")]
+EDITS = [
+    ("1", "8"), ("8192", "120000"),
+    ("meta-llama/Llama-3.1-8B-Instruct", "meta-llama/Llama-3.3-70B-Instruct"),
+]  # fmt: skip
 
 
 @pytest.mark.parametrize(("was", "now"), EDITS)

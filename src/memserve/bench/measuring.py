@@ -16,7 +16,7 @@ from memserve.bench.asking import Asked, Prompts
 from memserve.bench.report import Report
 from memserve.bench.target import Target
 from memserve.cli import counted
-from memserve.errors import InvalidInput
+from memserve.errors import ContextOverflow, InvalidInput
 from memserve.hardware.detection import nvidia
 from memserve.protocol import Request
 from memserve.speed.workloads import Workload
@@ -89,6 +89,8 @@ class _Bench:
 
 def _raised(one: Asked) -> Asked:
     """What fails while nothing is measured yet ends the measurement."""
+    if isinstance(one.error, ContextOverflow):
+        one.error.hint = "say a --workload IN:OUT:N with a smaller IN or OUT"
     if one.error is not None:
         raise one.error
     return one

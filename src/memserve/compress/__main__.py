@@ -123,7 +123,10 @@ def _share(text: str) -> float:
     found = _SHARE.fullmatch(text.strip())
     if not found:
         raise argparse.ArgumentTypeError(f"a share such as 2% is needed, not {text[:40]!r}")
-    return float(found[1]) / (100 if found[2] else 1)
+    share = float(found[1]) / (100 if found[2] else 1)
+    if share >= 1 and not found[2]:
+        raise argparse.ArgumentTypeError(f"{found[1]} may mean {found[1]}% or {share * 100:g}%: say which")
+    return share
 
 
 def _bytes(text: str) -> int:

@@ -140,7 +140,7 @@ def page(said: Mapping[str, Any]) -> str:
     rows = [(one["method"], _gib(one["bytes"]), one["potential"], one["backend"] or "", one["speedup"] or "",
              one["borrowed_loss"] or _share(one["loss"]), one["refused"] or one["risk"])
             for one in said["strategies"]]  # fmt: skip
-    names = ["method", "GiB", "potential", "backend", "speed", "loss", "why not, or its risk"]
+    names = ["method", "GiB", "potential", "backend", "times as fast", "loss", "why not, or its risk"]
     lines += ["", *table(names, rows)]
     if said["layers"]:
         rows = [(one["layer"], one["influence"], _share(one["rise_4_bits"]), one["weight_max"],

@@ -100,7 +100,7 @@ def _fits(name: str, answer: Mapping[str, Any]) -> None:
         return
     if not judged.fits:
         raise InvalidInput(f"{name} holds a plan that does not fit: {judged.reasons[0]}",
-                           hint="memserve plan --check COMMAND says what would; or plan it again")  # fmt: skip
+                           hint="memserve plan --check says what would")  # fmt: skip
 
 
 def _is_count(value: object) -> bool:

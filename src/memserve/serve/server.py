@@ -80,7 +80,7 @@ class Process:
         if word.isdigit():
             return int(word)
         self.stop()
-        install = "python -m memserve.serve PLAN.json makes an environment with the plan's install line"
+        install = "memserve serve PLAN.json makes an environment with the plan's install line"
         raise BackendMissing(program, needs=f"the program {program} ({word})", install=install)
 
 

@@ -9,7 +9,8 @@ from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from memserve import files, registry
+from memserve import files
+from memserve.engines import installed
 from memserve.errors import InvalidInput
 from memserve.plan.page import Section, write
 from memserve.speed import learnt
@@ -139,11 +140,11 @@ def _taught(found: Mapping[str, Any], options: Namespace) -> Learnt:
     if not backend or not gpus:
         raise InvalidInput("the report does not say which engine answered on which cards",
                            hint="memserve bench --backend B --gpus SPEC")  # fmt: skip
+    if not installed.can_plan(backend):
+        raise InvalidInput(f"the speed of {backend} is not planned: nothing can be learnt for it",
+                           hint=f"planned: {', '.join(installed.plannable())}")  # fmt: skip
     machine = machine_of(None if gpus == "cpu" else gpus)
     name = options.model or target.get("checkpoint") or target.get("model")
-    if not options.model and registry.is_own_name(backend, name):
-        raise InvalidInput(f"{name!r} is {backend}'s own name for a model, and another's in the catalogue",
-                           hint="memserve plan MODEL --calibrate FILE names the one that ran")  # fmt: skip
     model = load(str(name))
     placing = {name: target.get(name) for name in (
         "engine_version", "quantization", "tensor_parallel", "pipeline_parallel", "data_parallel", "kv_dtype"

@@ -190,6 +190,8 @@ def configured(path: Path, concurrency: int) -> Models:
         raise InvalidInput(f"cannot read {path}: {error.strerror}") from error
     except (ValueError, KeyError, TypeError, RecursionError):
         raise InvalidInput(f'{path} is not of the form {{"models": [...]}}') from None
+    if not rows:
+        raise InvalidInput(f"{path} names no model", hint="docs/endpoint.md shows a file")
     found = Models()
     try:
         for row in rows:
