@@ -64,7 +64,8 @@ def _row(card: Card) -> tuple[str, ...]:
     price = _rent(card).usd_per_hour
     return (
         card.name, card.vendor, f"{card.memory / 2**30:.2f}", f"{card.bandwidth / 1e9:.0f}",
-        f"{rate / 1e12:.0f}" if rate else "-", capability, "-" if price is None else f"{price:.2f}",
+        f"{rate / 1e12:{'.0f' if rate >= 1e13 else '.2g'}}" if rate else "-", capability,
+        "-" if price is None else f"{price:.2f}",
     )  # fmt: skip
 
 

@@ -8,15 +8,15 @@ from memserve import files, registry
 from memserve.errors import BackendMissing
 
 
-def install_line(extra: str) -> str:
-    """The command that installs an extra, from where this memserve came from: a checkout, or the index."""
+def install_line(extra: str = "") -> str:
+    """The command that installs memserve, with an extra, from where it came: a checkout, or the index."""
     return f"pip install {requirement(extra)}"
 
 
 def requirement(extra: str) -> str:
-    """This memserve with an extra, as such a command names it."""
+    """This memserve, with an extra if any, as such a command names it."""
     edits, name, address = origin()
-    return f'{edits}"{name}[{extra}]{address}"'
+    return f'{edits}"{name}{f"[{extra}]" if extra else ""}{address}"'
 
 
 @registry.remembered

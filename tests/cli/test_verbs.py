@@ -144,6 +144,12 @@ def test_cards(capsys: pytest.CaptureFixture[str]) -> None:
     assert code == 0 and found["V100-32GB"]["capability"] == [7, 0] and "CPU" not in found
     code, out, _ = said(capsys, "cards")
     assert code == 0 and all(name in out for name in found)
+    rates = {
+        line.split()[0]: line.split()[4]
+        for line in out.splitlines()
+        if line.split()[:1] and line.split()[0] in found
+    }
+    assert rates["P40"] == "0.18" and len(rates) == len(found) and "0" not in rates.values()
 
 
 def test_doctor_tells_whether_a_key_is_set_and_never_the_key(

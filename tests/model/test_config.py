@@ -119,6 +119,16 @@ def test_a_typing_error_is_met_with_names():
     assert "llama-70b" in caught.value.suggestions
 
 
+@pytest.mark.parametrize(("name", "said"), [
+    ("/nonexistent/folder", "no such file or folder"), ("~/x", "no such file or folder"),
+    ("./x", "no such file or folder"), ("x.gguf", "no such file or folder"), ("foo bar", "memserve models"),
+])  # fmt: skip
+def test_what_is_not_there_says_what_to_do(name, said):
+    with pytest.raises(UnknownName, match=said) as caught:
+        load(name)
+    assert "did you mean" not in str(caught.value)
+
+
 def test_nested_configs_may_rely_on_their_class():
     config = {
         "model_type": "llava",

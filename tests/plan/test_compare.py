@@ -7,7 +7,9 @@ import json
 import pytest
 from extras import need
 
+from memserve.errors import InvalidInput
 from memserve.plan.__main__ import main
+from memserve.plan.tasks.comparing import compare
 
 WORDS = ("--compare", "4xV100", "1xH100", "8x910B4", "openai:gpt-4o-mini", "--workload", "locomo")
 
@@ -63,6 +65,11 @@ def test_prices_of_ones_own(capsys: pytest.CaptureFixture[str]) -> None:
     machine, provider = json.loads(capsys.readouterr().out)["compare"]
     hours, usd = machine["workload"]["hours"]["likely"], machine["workload"]["usd"]["likely"]
     assert usd == pytest.approx(hours * 12.5, rel=1e-2) and provider["workload"]["usd"]["likely"] > 0
+
+
+def test_nothing_is_compared_with_nothing() -> None:
+    with pytest.raises(InvalidInput, match="a machine or a provider"):
+        compare("llama-8b", [], workload="locomo")
 
 
 def test_a_provider_takes_no_longer_prompts_than_its_model(capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 import memserve
 from memserve.engines import installed
-from memserve.plan.search.checkpoints import loaded
+from memserve.plan.candidate import loaded
 
 if TYPE_CHECKING:
     from memserve.plan import Candidate

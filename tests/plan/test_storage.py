@@ -32,6 +32,16 @@ def test_a_download_is_the_checkpoint_that_is_loaded() -> None:
     assert storage.told(loaded)["download_gib"] == told(small, "1xL4", quantization="none")["download_gib"]
 
 
+@pytest.mark.parametrize("quantization", ["gptq", "awq", "fp8", "none"])
+@pytest.mark.parametrize("model", ["qwen3-32b", "qwen3-8b"])
+def test_a_download_has_the_bits_of_its_checkpoint(model: str, quantization: str) -> None:
+    """Some checkpoints of a method have 8 bits, and others 4: JunHowie/Qwen3-32B-GPTQ-Int8 takes 32.7 GiB."""
+    plan = best(model, "1xA100-80GB", quantization=quantization)
+    assert plan.footprint is not None and not plan.checkpoint.online
+    found = plan.to_dict()["storage"]
+    assert found["weights_gib"] == pytest.approx(plan.footprint.weights / GIB, rel=0.02)
+
+
 def test_a_checkpoint_that_is_made_stands_beside_what_it_is_made_of() -> None:
     plan = best("llama-8b", "1xL4", backend="vllm", quantization="w8a8")
     sizes = plan.to_dict()["storage"]

@@ -9,6 +9,7 @@ import pytest
 
 import memserve
 from memserve.errors import DoesNotFit, InvalidInput
+from memserve.missing import install_line
 from memserve.plan.library import answered
 from memserve.plan.query import Query
 from memserve.plan.tasks.comparing import compare
@@ -79,6 +80,34 @@ def test_a_fine_tune_is_planned_by_the_shapes_of_another() -> None:
 def test_a_known_model_is_planned_as_itself() -> None:
     with pytest.raises(InvalidInput, match="known as meta-llama"):
         memserve.plan.best("llama-8b", "1xL4", like="qwen3-8b")
+    with pytest.raises(InvalidInput, match="its provider's"):
+        memserve.plan.best("gpt-4o-mini", "1xL4", like="qwen3-8b")
+
+
+@pytest.mark.parametrize(("option", "value"), [
+    ("engine_version", "5"), ("quantization", "awq"), ("tp", 4), ("pp", 3), ("dp", 2), ("kv_dtype", "fp8"),
+    ("trust_remote_code", True), ("headroom", "10%"), ("offload", True),
+])  # fmt: skip
+@pytest.mark.parametrize(("model", "backend"), [("gpt-4o-mini", None), ("llama-8b", "openai")])
+def test_a_provider_heeds_nothing_that_is_of_cards(
+    model: str, backend: str | None, option: str, value: object
+) -> None:
+    with pytest.raises(InvalidInput, match=f"leave --{option.replace('_', '-')} out"):
+        memserve.plan.best(model, "1xL4", backend=backend, **{option: value})
+
+
+def test_a_provider_takes_no_longer_prompt_than_it_lists() -> None:
+    assert memserve.plan.best("gpt-4o-mini", context=128_000).fits
+    for wish in ({"context": 500_000}, {"workload": "500000:10:3"}):
+        with pytest.raises(DoesNotFit, match="takes 128000 tokens of a prompt and 500000"):
+            memserve.plan.best("gpt-4o-mini", "1xL4", **wish)
+    with pytest.raises(DoesNotFit, match="leave --backend open"):  # what is of cards is no remedy
+        memserve.plan.best("llama-8b", "1xL4", backend="anthropic")
+
+
+def test_a_provider_needs_this_memserve_alone() -> None:
+    assert memserve.plan.best("gpt-4o-mini").install == install_line()
+    assert "[" not in install_line().rpartition("/")[2]
 
 
 def test_batches_are_priced_as_such() -> None:

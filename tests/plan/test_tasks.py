@@ -41,6 +41,12 @@ def test_an_embedder_at_a_provider_takes_no_card(capsys: pytest.CaptureFixture[s
     assert (beside["command"], beside["env"], beside["placement"]) == ([], {}, "at its provider")
 
 
+@pytest.mark.parametrize("generator", ["llama-70b", "smollm2", "gpt-4o-mini"])
+def test_what_makes_no_vectors_is_no_embedder(generator: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["llama-8b", "--gpus", "2xA100", "--embedder", generator]) == 2
+    assert "makes no vectors" in capsys.readouterr().err
+
+
 def test_a_pair_that_does_not_fit(capsys: pytest.CaptureFixture[str]) -> None:
     words = ("llama-70b", "--gpus", "1xL4", "--embedder", "BAAI/bge-m3", "--backend", "vllm")
     assert answered(capsys, *words, code=1)["plan"] is None

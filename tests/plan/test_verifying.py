@@ -70,7 +70,7 @@ def test_the_model_stands_where_one_likes(words: list[str]) -> None:
 
 def test_cards_that_are_not_here_are_not_measured(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["llama-8b", "--gpus", "8x910B4", "--backend", "ascend", "--verify"]) == 1
-    assert "run it where those cards are" in capsys.readouterr().err
+    assert "the plan is for 8x910B4: run it where those cards are" in capsys.readouterr().err
     assert main(["gpt-4o-mini", "--backend", "openai", "--verify"]) == 2
     assert "memserve bench" in capsys.readouterr().err
 

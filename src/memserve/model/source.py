@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 LONGEST_NAME = 4096
+_PATH = re.compile(r"^[./~\\]|^[A-Za-z]:\\|^[^/]+\.(gguf|json|safetensors)$", re.IGNORECASE)
+"""What names a file or a folder, and nothing on a hub."""
 PAGE = re.compile(
     r"https?://(?:www\.)?(?:huggingface\.co|hf\.co|modelscope\.cn/models)/([\w.-]+/[\w.-]+)(?:[/?#].*)?"
 )
@@ -173,8 +175,12 @@ def _level(tag: str) -> tuple[str, float | None]:
 def _remote(name: str) -> ModelSpec:
     near = catalogue.suggestions(name)
     meant = f": did you mean {', '.join(near)}?" if near else ""
+    if _PATH.search(name):
+        raise UnknownName(f"no such file or folder: {name[:80]!r}", hint="or name the model: memserve models")
     if "/" not in name:
-        raise UnknownName(f"unknown model {name[:80]!r}{meant}", suggestions=near)
+        others = "memserve models lists what is known by name; others go by hub id, OWNER/NAME, or folder"
+        words = f"unknown model {name[:80]!r}{meant}"
+        raise UnknownName(words, suggestions=near, hint=None if near else others)
     from memserve.model import hub
 
     if not hub.is_id(name):

@@ -13,12 +13,11 @@ from memserve.engines.memory import assumptions
 from memserve.hardware import instances
 from memserve.hardware.machine import Card, Machine
 from memserve.model.spec import ModelSpec
-from memserve.plan.candidate import Candidate
+from memserve.plan.candidate import Candidate, loaded
 from memserve.plan.page import Shown
 from memserve.plan.plan import Plan, machine_object, model_object
 from memserve.plan.query import Query
 from memserve.plan.search import pricing
-from memserve.plan.search.checkpoints import loaded
 from memserve.plan.search.choice import Rank, ranked
 from memserve.plan.search.judging import learnt_here
 from memserve.plan.search.offers import consider, on_time

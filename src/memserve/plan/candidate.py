@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from memserve import files
 from memserve.engines.deployment import Deployment
 from memserve.engines.memory import Footprint, Outcome
 from memserve.hardware.machine import GIB
+from memserve.model.spec import ModelSpec, Quantization, remembered
 
 MEMORY_FIELDS = ("usable", "weights", "activation", "non_torch", "graphs", "kv_cache", "free")
 
@@ -36,6 +37,35 @@ class Checkpoint:
     group_size: int | None = None
     block: int | None = None
     """FP8: rows and columns that share a scale."""
+
+
+def loaded(model: ModelSpec, checkpoint: Checkpoint) -> ModelSpec:
+    """The shapes that are really loaded: a known checkpoint's own, where the catalogue has them."""
+    usual = checkpoint.make and checkpoint.group_size is None
+    if checkpoint.id == model.id or checkpoint.online or usual:
+        return model
+    return remembered(model, checkpoint, lambda: _loaded(model, checkpoint))
+
+
+def _loaded(model: ModelSpec, checkpoint: Checkpoint) -> ModelSpec:
+    from memserve.model import catalogue, load
+
+    if not checkpoint.make and catalogue.find(checkpoint.id) is not None:
+        return replace(load(checkpoint.id), pooling=model.pooling)
+    own = (checkpoint.group_size, checkpoint.block) == (None, None)
+    if own and checkpoint.bits == _usual_bits(checkpoint) and model.quantization is None:
+        return model
+    method, block = checkpoint.quantization, checkpoint.block
+    stored = Quantization(
+        method=method, checkpoint_method=method, bits=checkpoint.bits,
+        group_size=checkpoint.group_size or catalogue.usual_group(method),
+        block=(block, block) if block else None,
+    )  # fmt: skip
+    return replace(model, quantization=stored)
+
+
+def _usual_bits(checkpoint: Checkpoint) -> int:
+    return 8 if checkpoint.quantization in ("fp8", "w8a8", "int8", "w8a16") else 4
 
 
 @dataclass(frozen=True)

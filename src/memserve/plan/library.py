@@ -63,6 +63,10 @@ def model_of(model: str | PathLike[str] | ModelSpec, backend: str | None = None,
     if like is not None:
         if isinstance(model, str) and (row := find(model)) is not None:
             raise InvalidInput(f"{model} is known as {row.id}: --like is for a model that is not")
+        from memserve.speed import prices
+
+        if str(model) in {name for one in prices.names() for name in (one, one.partition(":")[2])}:
+            raise InvalidInput(f"{model} is its provider's: --like is for weights that one has")
         known, name = load(like), model.id if isinstance(model, ModelSpec) else str(model)
         note = f"taken to have the shapes of {known.id}, as --like says"
         return replace(known, id=name, exact=False, source=f"--like {like}", notes=(*known.notes, note))

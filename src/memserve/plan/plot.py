@@ -11,8 +11,8 @@ from memserve.errors import InvalidInput
 from memserve.hardware.machine import GIB
 from memserve.missing import install_line
 from memserve.plan.answer import Answer
+from memserve.plan.candidate import loaded
 from memserve.plan.plan import Plan
-from memserve.plan.search.checkpoints import loaded
 from memserve.plan.sections import PARTS
 
 FORMATS = (".png", ".svg")

@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 from memserve.hardware.machine import GIB
 from memserve.memory.weights import Split, stage_bytes, storage
+from memserve.plan.candidate import loaded
 from memserve.speed import prices
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from memserve.model.spec import ModelSpec
     from memserve.plan.plan import Plan
 
 _ROOM = 1.1
@@ -85,15 +87,14 @@ def _costs(row: Mapping[str, Any], name: str, size: int | None) -> dict[str, flo
 def _weights(plan: Plan) -> tuple[int, int]:
     """Bytes to download, and those of a checkpoint that is made of them."""
     point, model = plan.checkpoint, plan.model
-    own = _bytes(plan, plan.quantization)
+    own = _bytes(loaded(model, point), plan.quantization)
     if point.make or point.online:
         stored = model.quantization.method if model.quantization else "none"
-        return _bytes(plan, stored), own if point.make else 0
+        return _bytes(model, stored), own if point.make else 0
     return own, 0
 
 
-def _bytes(plan: Plan, quantization: str) -> int:
-    model = plan.model
+def _bytes(model: ModelSpec, quantization: str) -> int:
     return sum(stage_bytes(model, Split(), storage(model, quantization, model.dtype)))
 
 

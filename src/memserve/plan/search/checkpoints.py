@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import re
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from memserve.engines import making
 from memserve.errors import DoesNotFit
-from memserve.model.spec import ModelSpec, remembered
+from memserve.model.spec import ModelSpec
 from memserve.plan.candidate import Checkpoint
 
 if TYPE_CHECKING:
@@ -62,36 +61,6 @@ def _rows_of(model: ModelSpec) -> tuple[catalogue.Checkpoint, ...]:
 
     row = catalogue.find(model.id)
     return row.checkpoints if row is not None else ()
-
-
-def loaded(model: ModelSpec, checkpoint: Checkpoint) -> ModelSpec:
-    """The shapes that are really loaded: a known checkpoint's own, where the catalogue has them."""
-    usual = checkpoint.make and checkpoint.group_size is None
-    if checkpoint.id == model.id or checkpoint.online or usual:
-        return model
-    return remembered(model, checkpoint, lambda: _loaded(model, checkpoint))
-
-
-def _loaded(model: ModelSpec, checkpoint: Checkpoint) -> ModelSpec:
-    from memserve.model import catalogue, load
-    from memserve.model.spec import Quantization
-
-    if not checkpoint.make and catalogue.find(checkpoint.id) is not None:
-        return replace(load(checkpoint.id), pooling=model.pooling)
-    own = (checkpoint.group_size, checkpoint.block) == (None, None)
-    if own and checkpoint.bits == _usual_bits(checkpoint) and model.quantization is None:
-        return model
-    method, block = checkpoint.quantization, checkpoint.block
-    stored = Quantization(
-        method=method, checkpoint_method=method, bits=checkpoint.bits,
-        group_size=checkpoint.group_size or catalogue.usual_group(method),
-        block=(block, block) if block else None,
-    )  # fmt: skip
-    return replace(model, quantization=stored)
-
-
-def _usual_bits(checkpoint: Checkpoint) -> int:
-    return 8 if checkpoint.quantization in ("fp8", "w8a8", "int8", "w8a16") else 4
 
 
 def to_make(model: ModelSpec, quantization: str, vendor: str) -> Checkpoint | None:

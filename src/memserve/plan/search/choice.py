@@ -20,13 +20,13 @@ from memserve.plan.candidate import (
     Candidate,
     Checkpoint,
     Judged,
+    loaded,
     preference,
     steps,
     weight_loss,
 )
 from memserve.plan.query import Query
 from memserve.plan.search import pricing
-from memserve.plan.search.checkpoints import loaded
 from memserve.plan.search.offers import consider, cramped, of_backend, on_time, squeezed
 from memserve.speed.result import Speed
 

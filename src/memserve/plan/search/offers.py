@@ -19,12 +19,13 @@ from memserve.plan.candidate import (
     Checkpoint,
     Judged,
     Verdict,
+    loaded,
     steps,
     weight_loss,
 )
 from memserve.plan.query import Query
 from memserve.plan.search import pricing
-from memserve.plan.search.checkpoints import checkpoints, known_methods, loaded
+from memserve.plan.search.checkpoints import checkpoints, known_methods
 from memserve.plan.search.judging import fitted, offloaded, refused
 
 MOST_TENSOR = 64

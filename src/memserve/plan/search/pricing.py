@@ -10,16 +10,16 @@ from memserve.engines import installed
 from memserve.engines.backend import Provider
 from memserve.engines.deployment import Deployment
 from memserve.engines.memory import Assumption
+from memserve.errors import InvalidInput
 from memserve.hardware.machine import Machine, Rent
 from memserve.model.spec import ModelSpec
 from memserve.plan.candidate import Candidate, Checkpoint, Judged, Verdict
 from memserve.plan.plan import Plan
-from memserve.plan.query import DEFAULT_CONTEXT
+from memserve.plan.query import DEFAULT_CONTEXT, SHORT, Query
 from memserve.speed.result import Range, Speed
 
 if TYPE_CHECKING:
     from memserve.plan.job import Job
-    from memserve.plan.query import Query
     from memserve.speed.prices import Price
 
 
@@ -39,7 +39,8 @@ def hosted(name: str, backend: str | None) -> ModelSpec | None:
     if found is None and local:
         return None
     source = found.source if found else f"whatever {backend} serves"
-    return ModelSpec(name, "", "", (), (), (), source=source)
+    most = found.most_input if found else None
+    return ModelSpec(name, "", "", (), (), (), max_context=most, source=source)
 
 
 def price(model: str, backend: str | None) -> Price | None:
@@ -49,8 +50,18 @@ def price(model: str, backend: str | None) -> Price | None:
     return prices.of(model, backend)
 
 
+OF_CARDS = ("engine_version", "quantization", *SHORT.values(), "kv_dtype", "trust_remote_code", "headroom",
+            "offload")  # fmt: skip
+"""Options of a query that say how cards hold a model."""
+
+
 def candidates(model: ModelSpec, query: Query) -> Iterator[Candidate]:
-    """The provider that was asked for, or those that list the model."""
+    """The provider that was asked for, or those that list the model; it heeds nothing that is of cards."""
+    short = {full: name for name, full in SHORT.items()}
+    asked = [short.get(name, name) for name in OF_CARDS if getattr(query, name) != getattr(Query, name)]
+    if asked:
+        said = ", ".join(f"--{name.replace('_', '-')}" for name in asked)
+        raise InvalidInput(f"{model.id} is a provider's to run, and takes no card: leave {said} out")
     if not installed.plans_locally(query.backend):
         yield candidate(str(query.backend), model, query)
     elif not model.blocks:
@@ -69,18 +80,23 @@ def candidate(backend: str, model: ModelSpec, query: Query) -> Candidate:
         concurrency=query.concurrency,
     )  # fmt: skip
     found, verdict = registry.find(backend), Verdict("runs")
+    wanted = query.context or (query.job.workload.prompt_tokens if query.job else 0)
     if model.blocks and isinstance(found, Provider) and found.closed and price(model.id, backend) is None:
         reason = f"{backend} serves its maker's models only, and {model.id} is none that it lists"
         verdict = Verdict("refused", "closed-provider", reason, "memserve's list of prices")
+    elif not model.blocks and model.max_context and wanted > model.max_context:
+        reason = f"{model.id} takes {model.max_context} tokens of a prompt and {wanted:.0f} are wanted"
+        verdict = Verdict("refused", "context", reason, "memserve's list of prices")
     return Candidate(deployment, verdict, Checkpoint(model.id, "none", "the provider's"), remote=True)
 
 
 def plan(chosen: Candidate, model: ModelSpec, machine: Machine, job: Job | None = None) -> Plan:
     """The provider's plan: nothing to install or start, and what it costs."""
     from memserve.engines.launch import Launch
+    from memserve.missing import install_line
 
     found = price(model.id, chosen.backend) or price(model.id, None)
-    launch = Launch("pip install memserve", ())
+    launch = Launch(install_line(), ())
     told = "no price of it is listed: give your own" if found is None else f"priced by {found.source}"
     served = f"{chosen.backend} serves {model.id} over HTTP"
     if found is not None and found.provider not in registry.names():

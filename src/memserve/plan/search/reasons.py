@@ -12,11 +12,10 @@ from memserve.engines.rules import version_key
 from memserve.engines.rules.judge import offered, subject
 from memserve.hardware.machine import Machine
 from memserve.model.spec import ModelSpec, told_away
-from memserve.plan.candidate import BELOW_4_BIT, UNTIMED, WEIGHTS, Candidate, steps, weight_loss
+from memserve.plan.candidate import BELOW_4_BIT, UNTIMED, WEIGHTS, Candidate, loaded, steps, weight_loss
 from memserve.plan.plan import Plan
 from memserve.plan.query import Query
 from memserve.plan.search import pricing
-from memserve.plan.search.checkpoints import loaded
 from memserve.plan.search.choice import Rank, first
 from memserve.plan.search.judging import ABOUT, conceded
 from memserve.plan.search.offers import unoffered
@@ -200,9 +199,10 @@ def _refused_at(backend: str, rule: str) -> float:
 
 def remedies(model: ModelSpec, machine: Machine, query: Query, closest: Candidate) -> Iterator[str]:
     """Changes of the call that were tried and hold all else that was asked."""
-    yield from _offloaded(model, machine, query)
+    if not closest.remote:
+        yield from _offloaded(model, machine, query)
     yield from (_slower if closest.verdict.missed else _less)(model, machine, query, closest)
-    if closest.rule == "context" and query.job:
+    if closest.rule == "context" and query.job and not closest.remote:
         yield (
             f"memserve models --gpus {spelled(machine)} --context {closest.context} lists models made for so"
             f" much; or send at most {model.max_context} tokens: fewer sessions, or the best hits of a search"
@@ -212,7 +212,7 @@ def remedies(model: ModelSpec, machine: Machine, query: Query, closest: Candidat
         if best is not None:
             yield words.format(_named(best))
             break
-    for level in WEIGHTS if query.quantization is None else ():
+    for level in WEIGHTS if query.quantization is None and not closest.remote else ():
         if steps(WEIGHTS[level], "auto") >= BELOW_4_BIT:
             best = first(model, machine, replace(query, quantization=level))
             if best is not None:
@@ -349,6 +349,8 @@ def _freed(query: Query) -> dict[str, Query]:
 
 
 def _named(candidate: Candidate) -> str:
+    if candidate.remote:
+        return candidate.backend
     layout = candidate.deployment.layout
     return (
         f"{candidate.backend} {candidate.engine_version} {candidate.quantization}"

@@ -82,7 +82,7 @@ class Machines(Shown):
         """The table for a person; without one, the answer at a provider or the closest miss."""
         if self.rows:
             yield from _table(self.model, self.rows, self.answer.query)
-        elif self.answer.fits:
+        elif self.answer.fits or (self.answer.closest and self.answer.closest.remote):
             yield from self.answer.sections(why=why, everything=everything)
         else:
             yield from _missed(self.answer)

@@ -97,8 +97,10 @@ def compare(model: str | PathLike[str] | ModelSpec | None, specs: Sequence[str],
     query = Query.of(**options)
     if query.job is None:
         raise InvalidInput("--compare needs a --workload, as locomo or 1000:200:5000")
+    if not specs:
+        raise InvalidInput("--compare needs a machine or a provider, as 4xV100 or PROVIDER:MODEL")
     entries = tuple(entry(word, model or DEFAULT_MODEL, query, query.job) for word in specs)
-    if entries and all(found.what == UNPRICED for found in entries):
+    if all(found.what == UNPRICED for found in entries):
         raise UnknownName(f"no price of {entries[0].name[:60]!r} is known", hint=entries[0].reason)
     name = model if isinstance(model, str | None) else str(getattr(model, "id", model))
     workload = query.job.workload

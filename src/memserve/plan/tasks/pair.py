@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from memserve.engines import installed
 from memserve.engines.backend import server_of
 from memserve.engines.install import VISIBLE
+from memserve.errors import InvalidInput
 from memserve.hardware.machine import GIB, Machine
 from memserve.model.spec import ModelSpec
 from memserve.plan.answer import Answer, answer, answer_in_part, with_deployment
@@ -20,6 +21,7 @@ from memserve.plan.candidate import weight_loss
 from memserve.plan.page import Section, Shown, show
 from memserve.plan.plan import Plan
 from memserve.plan.query import PlanOptions, Query
+from memserve.plan.search.pricing import price
 from memserve.plan.tasks.options import asked
 
 if TYPE_CHECKING:
@@ -82,7 +84,11 @@ def pair(
 
     query = Query.of(**options)
     spec = model_of(generator, query.backend, query.like)
-    return planned(spec, model_of(embedder), machine_of(gpus), query)
+    beside = model_of(embedder)
+    listed = None if beside.blocks else price(beside.id, None)
+    if not beside.embeds if beside.blocks else listed and listed.output:
+        raise InvalidInput(f"{beside.id} generates, and makes no vectors: --beside plans a second generator")
+    return planned(spec, beside, machine_of(gpus), query)
 
 
 def planned(generator: ModelSpec, embedder: ModelSpec, machine: Machine, query: Query) -> Pair:
@@ -107,7 +113,9 @@ def embedding_plan(model: ModelSpec, machine: Machine) -> Plan | None:
     """The embedder alone on one card, with no more memory than a batch of texts needs."""
     one = replace(machine, cards_per_node=1, nodes=1)
     context = min(model.max_context or TEXT, TEXT)
-    query = Query(context=context, concurrency=BATCH, tensor_parallel=1, data_parallel=1)
+    query = Query(context=context, concurrency=BATCH)
+    if model.blocks:
+        query = replace(query, tensor_parallel=1, data_parallel=1)
     found = answer(model, one, query).plan
     if found is None or found.footprint is None:
         return found

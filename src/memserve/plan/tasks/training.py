@@ -323,7 +323,7 @@ def sections(title: str, need: TrainingNeed, memory: int, speed: str = "") -> It
     yield Section(f"training {title}: {verdict}", style="good" if fits else "bad")
     yield Section(rows=(
         ("method", f"{need.method}, {need.optimizer}, {need.precision}"),
-        ("sharding", f"ZeRO {need.zero} over {need.cards} cards"),
+        ("sharding", f"ZeRO {need.zero} over {need.cards} cards" if need.cards > 1 else "none: one card"),
         ("batch", f"{need.batch} x {need.sequence} tokens per card"),
         ("recompute activations", "yes" if need.checkpointing else "no"),
         ("trained", f"{need.trainable / 1e6:,.1f} M parameters"),

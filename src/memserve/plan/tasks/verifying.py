@@ -116,7 +116,8 @@ def check(plan: Plan) -> None:
         raise InvalidInput(f"{plan.backend} is a provider's service: memserve bench measures it")
     here = hardware.detect()
     if plan.machine.nodes > 1 or not _holds(here, plan.machine):
-        asked = f"{plan.machine.nodes}x{plan.machine.cards_per_node}x{plan.machine.card.name}"
+        nodes = f"{plan.machine.nodes}x" if plan.machine.nodes > 1 else ""
+        asked = f"{nodes}{plan.machine.cards_per_node}x{plan.machine.card.name}"
         raise DoesNotFit(f"this machine is {here.cards_per_node}x{here.card.name}, the plan is for {asked}: "
                          "run it where those cards are")  # fmt: skip
 
