@@ -96,6 +96,14 @@ def test_a_provider_heeds_nothing_that_is_of_cards(
         memserve.plan.best(model, "1xL4", backend=backend, **{option: value})
 
 
+@pytest.mark.parametrize(("option", "value"), [("rpm", 5), ("tpm", 1000), ("batch", True)])
+def test_cards_heed_nothing_that_is_of_a_provider(option: str, value: object) -> None:
+    with pytest.raises(InvalidInput, match=f"leave --{option} out"):
+        memserve.plan.best("llama-8b", "1xL4", workload="locomo", **{option: value})
+    both = compare("llama-8b", ["1xL4", "openai:gpt-4o-mini"], workload="locomo", **{option: value})
+    assert all(one.job for one in both.entries)
+
+
 def test_a_provider_takes_no_longer_prompt_than_it_lists() -> None:
     assert memserve.plan.best("gpt-4o-mini", context=128_000).fits
     for wish in ({"context": 500_000}, {"workload": "500000:10:3"}):

@@ -43,6 +43,11 @@ class Job:
         return self
 
     @property
+    def at_provider(self) -> list[str]:
+        """What was said that only a provider heeds."""
+        return [name for name in ("rpm", "tpm", "batch") if getattr(self, name)]
+
+    @property
     def context(self) -> int:
         """Tokens that one request of the workload needs."""
         tokens = self.workload.prompt_tokens + self.workload.output_tokens

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypedDict
 
+from memserve.engines import installed
 from memserve.errors import InvalidInput, UnknownName
 from memserve.plan.candidate import WEIGHTS
 
@@ -144,6 +145,9 @@ class Query:
         """The query for a model: its job as the model does it."""
         if model.embeds and self.answer_ms:
             raise InvalidInput(f"{model.id} writes no tokens: leave --ttft and --tpot out")
+        if self.job and self.job.at_provider and model.blocks and installed.plans_locally(self.backend):
+            said = ", ".join(f"--{name}" for name in self.job.at_provider)
+            raise InvalidInput(f"{model.id} is planned on cards, not at a provider: leave {said} out")
         return self if self.job is None else replace(self, job=self.job.of(model))
 
     @property

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from memserve.errors import InvalidInput, UnknownName
@@ -155,7 +155,8 @@ def _provider(name: str, price: Price | None, rates: list[float], job: Job) -> E
 def _machine(spec: str, model: str | PathLike[str] | ModelSpec, query: Query) -> Entry:
     from memserve.plan.library import answered
 
-    found = answered(model, spec, query)
+    job = query.job and replace(query.job, rpm=None, tpm=None, batch=False)
+    found = answered(model, spec, replace(query, job=job))
     name = spec.partition("@")[0]
     plan = found.plan
     if plan is None:
