@@ -150,8 +150,8 @@ def _asked(words: tuple[str, ...], machine: Machine) -> tuple[str, Deployment]:
             read.append((found[0], replace(found[1], backend=backend)))
     if not read:
         raise InvalidInput(
-            f"not a launch command that memserve can read: {shown(words[:3])[:80]!r}",
-            hint=f"known: {', '.join(_starts())}",
+            f"not a launch command that memserve can read: {shown(words[:3])[:60]!r}",
+            hint=f"known, in docker run IMAGE, too: {_starts()}",
         )
     return next((one for one in read if drives(installed.named(one[1].backend).rules, machine)), read[0])
 
@@ -235,13 +235,15 @@ def _machine(gpus: str | Machine | None, memory_gib: float | None) -> Machine:
     return replace(machine, card=replace(machine.card, memory=round(memory_gib * GIB)))
 
 
-def _starts() -> Iterator[str]:
-    """How the commands begin that can be read."""
+def _starts() -> str:
+    """How the commands begin that can be read, in a line of any number of engines."""
+    from textwrap import shorten
+
     servers = (server_of(installed.named(name)) for name in installed.plannable())
-    yield from dict.fromkeys(
-        " ".join(one.starts[0]) for server in servers if server for one in server.programs
+    programs = (one for server in servers if server for one in server.programs)
+    return shorten(
+        ", ".join(dict.fromkeys(" ".join(one.starts[0]) for one in programs)), 160, placeholder=" ..."
     )
-    yield "each in docker run IMAGE, too"
 
 
 def _latest(backend: str) -> str:
