@@ -178,8 +178,12 @@ def words(messages: Sequence[Mapping[str, Any]]) -> str:
 
 def load(url: str) -> Any:
     """The picture of a data URL, as transformers' own reader would give it: upright, three colours."""
-    from PIL import Image, ImageOps
-
+    try:
+        from PIL import Image, ImageOps
+    except ModuleNotFoundError as error:
+        raise InvalidInput(
+            "a picture needs Pillow, which is not installed", hint="pip install pillow"
+        ) from error
     try:
         opened = Image.open(BytesIO(b64decode(url.partition(",")[2])), formats=tuple(FORMATS))
         _bounded(opened)
