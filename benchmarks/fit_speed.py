@@ -342,7 +342,8 @@ def _scope(values: Values, scope: str) -> dict[str, float]:
 def summary(
     rows: Sequence[Row], guesses: dict[str, float], label: Callable[[Row], str], table: dict[str, Any]
 ) -> dict[str, Any]:
-    """Median and 90th percentile of the relative error, and what of all figures the ranges hold."""
+    """Median and 90th percentile of the relative error, also of each engine's decoding by all figures, and
+    what of all figures the ranges hold."""
     found: dict[str, Any] = {"inside": round(inside(rows, guesses, label, table), 4)}
     for figure in ("tpot", "throughput"):
         wanted = [row for row in rows if row.figure == figure and not row.alike]
@@ -351,6 +352,14 @@ def summary(
         errors = [abs(guesses[row.id] / row.value - 1) for row in wanted]
         median, p90 = np.quantile(errors, [0.5, 0.9])
         found[figure] = {"rows": len(errors), "median": round(float(median), 4), "p90": round(float(p90), 4)}
+    engines: dict[str, list[float]] = defaultdict(list)
+    for row in rows:
+        if row.figure in ("tpot", "throughput") and not row.alike:
+            engines[speed_rows.situation(row).engine].append(abs(guesses[row.id] / row.value - 1))
+    found["decode"] = {
+        name: {"rows": len(errors), "median": round(float(np.median(errors)), 4)}
+        for name, errors in sorted(engines.items())
+    }
     return found
 
 

@@ -13,10 +13,11 @@ import ast
 import json
 import re
 import sys
-import textwrap
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
+
+from sources import run
 
 from memserve.engines.deployment import Deployment
 from memserve.engines.rules import within
@@ -50,37 +51,32 @@ class Unset(SimpleNamespace):
         return None
 
 
-def function(file: Path) -> tuple[str, str]:
-    """The release's own function, by name, and its source."""
+def function(file: Path) -> ast.FunctionDef:
+    """The release's own function."""
     text = file.read_text(encoding="utf-8")
     for name in NAMES:
         for node in ast.walk(ast.parse(text)):
             if isinstance(node, ast.FunctionDef) and node.name == name:
-                node.decorator_list = []
-                return name, "from __future__ import annotations\n" + ast.unparse(node)
+                return node
     raise LookupError(f"{file} has none of {NAMES}")
 
 
 def asked(file: Path, card: Any) -> tuple[int, int]:
     """Tokens and sequences of the API server on a card."""
-    name, text = function(file)
+    own = function(file)
     platform = SimpleNamespace(
         get_device_total_memory=lambda: card.memory, is_tpu=lambda: False, is_cpu=lambda: False,
         get_device_name=lambda: f"NVIDIA {card.name}", is_xpu=lambda: False,
         is_device_capability=lambda wanted: tuple(card.capability) == tuple(wanted),
         get_max_output_tokens=lambda *_: None, is_rocm=lambda: False,
     )  # fmt: skip
-    for module, value in (("vllm.platforms", {"current_platform": platform}),
-                          ("vllm.usage.usage_lib", {"UsageContext": Words()})):  # fmt: skip
-        made = ModuleType(module)
-        vars(made).update(value)
-        sys.modules[module] = made
     quiet = SimpleNamespace(**dict.fromkeys(("info", "debug", "warning"), lambda *_: None))
     place: dict[str, Any] = {
         "current_platform": platform, "UsageContext": Words(), "GiB_bytes": 2**30, "sys": sys,
         "logger": quiet, "EngineArgs": Words(),
     }  # fmt: skip
-    exec(compile(textwrap.dedent(text), str(file), "exec"), place)
+    run([own], place, str(file))
+    name = own.name
     if name == "get_batch_defaults":
         tokens, sequences = place[name](None, 1)
         return tokens["OPENAI_API_SERVER"], sequences["OPENAI_API_SERVER"]

@@ -20,13 +20,15 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
+from sources import run
+
 from memserve.engines.deployment import Deployment, Layout
 from memserve.hardware import parse
 from memserve.model import load
 from memserve_sglang.memory import MIB, chunk_of, fraction, graphs_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterator
 
 KEPT = Path(__file__).parents[1] / "tests" / "data" / "memory" / "regimes_sglang.json"
 CARDS = ("T4", "RTX4090", "RTX5090", "A100-40GB", "L40S", "H100", "A100-80GB", "H20", "H200", "B200")
@@ -67,31 +69,6 @@ class Place(dict[str, Any]):
         if hasattr(builtins, name):
             raise KeyError(name)
         return Absent()
-
-
-class Bare(ast.NodeTransformer):
-    """Statements without what they import and how they are typed."""
-
-    def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.AST:
-        self.generic_visit(node)
-        node.decorator_list, node.returns = [], None
-        return node
-
-    def visit_arg(self, node: ast.arg) -> ast.AST:
-        node.annotation = None
-        return node
-
-    def visit_ImportFrom(self, _: ast.ImportFrom) -> ast.AST:
-        return ast.Pass()
-
-    def visit_AnnAssign(self, node: ast.AnnAssign) -> ast.AST:
-        return ast.Assign([node.target], node.value) if node.value else ast.Pass()
-
-
-def run(nodes: Iterable[ast.stmt], place: Place) -> None:
-    """These statements of a release, alone."""
-    module = Bare().visit(ast.Module(body=copy.deepcopy(list(nodes)), type_ignores=[]))
-    exec(compile(ast.fix_missing_locations(module), "release", "exec"), place)
 
 
 @cache
@@ -138,9 +115,9 @@ def asked(package: Path, mib: float, ranks: int) -> list[Any]:
         body = methods["__post_init__"].body  # type: ignore[attr-defined]
         wanted = [f"{one} is None" for one in SET]
         run((node for node in body if isinstance(node, ast.If)
-             and any(one in ast.unparse(node.test) for one in wanted)), place)  # fmt: skip
+             and any(one in ast.unparse(node.test) for one in wanted)), place, "server_args.py")  # fmt: skip
     else:
-        run(used.values(), place)
+        run(used.values(), place, "server_args.py")
         own_methods = (one for one in used if one.startswith(("_generate", "reserve")))
         given.__dict__.update({one: place[one].__get__(given) for one in own_methods})
         place[name](*(given, mib)[: place[name].__code__.co_argcount])

@@ -104,12 +104,18 @@ def left_out() -> list[str]:
     if not LEFT_OUT.exists():
         return ["left out of the calibration: run python benchmarks/fit_speed.py --check"]
     found = json.loads(LEFT_OUT.read_text(encoding="utf-8"))
-    return [
+    engines = (
+        f"left out by {name:13} decoding on {engine}: {row['median']:.1%} ({row['rows']} rows)"
+        for name, rows in found["labels"].items() if name in ("source", "configuration")
+        for engine, row in rows["decode"].items()
+    )  # fmt: skip
+    labels = (
         f"left out by {name:13} time per token {row['tpot']['median']:6.1%} {ASKED.get(name, ''):8} "
         f"(90 %: {row['tpot']['p90']:.0%}, {row['tpot']['rows']} rows), "
         f"throughput {row['throughput']['median']:6.1%}; in range {row['inside']:.1%}, 80 to 95 %"
         for name, row in found["labels"].items()
-    ]
+    )
+    return [*labels, *engines]
 
 
 def grouped(rows: Sequence[Row], key: Callable[[Row], str]) -> list[str]:

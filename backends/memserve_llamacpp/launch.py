@@ -1,7 +1,9 @@
 """The command that starts llama.cpp's server: llama-cpp-python's, or its own."""
 
 import re
+from functools import cache
 
+from memserve import files
 from memserve.engines.deployment import Deployment
 from memserve.engines.install import UNBOUNDED, UNSTATED, install_line, requirements, visible_cards, words
 from memserve.engines.launch import Launch
@@ -15,18 +17,6 @@ from memserve.model.spec import ModelSpec
 LEVEL = re.compile(r"(?:^|[^a-z0-9])(i?q\d\w*|bf16|f16|mxfp4)(?=\W|_|$)", re.IGNORECASE)
 BUILD = "git clone https://github.com/ggml-org/llama.cpp && cd llama.cpp && cmake -B build"
 OLLAMA = "an ollama command says neither context nor offload: its server settles both by what is free"
-TAGS = (
-    "llama2:7b llama3:8b llama3.1:8b llama3.2:3b llama3.2-vision:11b llama3.3:70b llama4:scout codellama:7b "
-    "tinyllama:1.1b mistral:7b mistral-nemo:12b mistral-small:24b mistral-small3.1:24b mistral-small3.2:24b "
-    "mixtral:8x7b magistral:24b devstral:24b gemma:7b gemma2:9b gemma3:4b embeddinggemma:300m phi3:3.8b "
-    "phi3.5:3.8b phi4:14b phi4-mini:3.8b qwen2:7b qwen2.5:7b qwen2.5-coder:7b qwen2.5vl:7b qwen3:8b "
-    "qwen3-coder:30b qwen3-vl:8b qwen3-embedding:8b qwq:32b deepseek-r1:8b deepseek-v3:671b "
-    "deepseek-coder-v2:16b gpt-oss:20b smollm2:1.7b-q8_0 command-r:35b command-r-plus:104b granite3.3:8b "
-    "olmo2:7b llava:7b nomic-embed-text:v1.5-f16 mxbai-embed-large:335m-f16 bge-m3:567m-f16 "
-    "all-minilm:22m-f16"
-)
-"""What a name without a tag pulls (ollama README.md and its library's pages, as public copies have them)."""
-LATEST = dict(one.split(":") for one in TAGS.split())
 PROJECTOR = "mmproj-F16.gguf"
 """What reads pictures, beside the model's file; `llama-server -hf` finds its own."""
 SPLIT = 45e9
@@ -97,6 +87,13 @@ class LlamacppLauncher:
         )  # fmt: skip
 
 
+@cache
+def _tags() -> dict[str, str]:
+    """What a name without a tag pulls."""
+    found: dict[str, str] = files.table(__file__, "ollama.json")["tags"]
+    return found
+
+
 def of_ollama(command: tuple[str, ...]) -> tuple[str, Deployment]:
     """`ollama run FAMILY:SIZE-LEVEL`, all on the card; in Q4_K_M where no level is said."""
     words = [word for word in command[1:] if not word.startswith("-")]
@@ -104,7 +101,7 @@ def of_ollama(command: tuple[str, ...]) -> tuple[str, Deployment]:
         r"(hf\.co/|huggingface\.co/|library/)?([\w./-]+?)(?::latest|:([\w.-]+))?", " ".join(words[1:2])
     )
     usual = "Q4_K_M" if pulled and pulled[1] and "/" in pulled[2] else None  # docs: hub/ollama
-    pinned = pulled and (pulled[3] or LATEST.get(pulled[2].lower(), usual))
+    pinned = pulled and (pulled[3] or _tags().get(pulled[2].lower(), usual))
     if pulled is None or words[0] not in ("run", "pull") or not pinned:
         raise InvalidInput(
             OLLAMA, hint="name a size, as llama3.1:8b, or check llama-server -m FILE.gguf -c N"

@@ -14,6 +14,7 @@ from memserve.engines.deployment import Deployment, Layout
 from memserve.hardware import parse
 from memserve.memory.calibration import parse_log
 from memserve.memory.formats import named
+from memserve.model.catalogue import formats
 from memserve.model.spec import Quantization
 from memserve_hf.memory import accountant as hf
 from memserve_llamacpp.memory import accountant as llamacpp
@@ -161,6 +162,17 @@ def test_a_gguf_of_any_type_weighs_its_own_bits(llama):
     stored = Quantization("gguf-tq2_0", "gguf", bits=2.5, format="tq2_0")
     found = llamacpp.account(replace(llama, quantization=stored), parse("CPU-64GB"), asked("llamacpp"))
     assert found.weights == pytest.approx(llama.parameters * 2.5 / 8, rel=0.01)
+
+
+def test_a_gguf_of_more_bits_weighs_more(llama):
+    """Whatever the model: no level is larger than one of more bits, as one that left tables in 16 bit was."""
+    bits = {name: row["bits"] for name, row in formats().items() if name.startswith("gguf-")}
+    levels = sorted(bits.keys() - {"gguf-mxfp4"}, key=lambda level: bits[level])
+    assert len(levels) > 20
+    for model in (llama, models.load("qwen3-14b"), models.load("gemma-3-27b"), models.load("qwen3-30b-a3b")):
+        machine = parse("CPU-512GB")
+        sizes = [llamacpp.account(model, machine, asked("llamacpp", one)).weights for one in levels]
+        assert sizes == sorted(sizes)
 
 
 def test_llamacpp_moves_the_experts_that_a_model_has(llama):

@@ -128,13 +128,13 @@ def _index() -> dict[str, int]:
 
 
 @cache
-@cache
 def formats() -> dict[str, dict[str, Any]]:
     """How each quantization holds weights: the rows of data/formats.json."""
     found: dict[str, dict[str, Any]] = files.table(__file__, "data/formats.json")["formats"]
     return found
 
 
+@cache
 def names() -> tuple[str, ...]:
     """Every id and alias."""
     found: list[str] = []

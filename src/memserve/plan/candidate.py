@@ -53,7 +53,8 @@ def _loaded(model: ModelSpec, checkpoint: Checkpoint) -> ModelSpec:
     if not checkpoint.make and catalogue.find(checkpoint.id) is not None:
         return replace(load(checkpoint.id), pooling=model.pooling)
     own = (checkpoint.group_size, checkpoint.block) == (None, None)
-    if own and checkpoint.bits == _usual_bits(checkpoint) and model.quantization is None:
+    usual = catalogue.formats().get(checkpoint.quantization, {}).get("bits", 4)
+    if own and checkpoint.bits == usual and model.quantization is None:
         return model
     method, block = checkpoint.quantization, checkpoint.block
     stored = Quantization(
@@ -62,10 +63,6 @@ def _loaded(model: ModelSpec, checkpoint: Checkpoint) -> ModelSpec:
         block=(block, block) if block else None,
     )  # fmt: skip
     return replace(model, quantization=stored)
-
-
-def _usual_bits(checkpoint: Checkpoint) -> int:
-    return 8 if checkpoint.quantization in ("fp8", "w8a8", "int8", "w8a16") else 4
 
 
 @dataclass(frozen=True)

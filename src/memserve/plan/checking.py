@@ -150,8 +150,8 @@ def _asked(words: tuple[str, ...], machine: Machine) -> tuple[str, Deployment]:
             read.append((found[0], replace(found[1], backend=backend)))
     if not read:
         raise InvalidInput(
-            f"not a launch command that memserve can read: {shown(words[:3])[:60]!r}",
-            hint=f"known, in docker run IMAGE, too: {_starts()}",
+            f"not a command that memserve can read: {shown(words[:3])[:36]!r}",
+            hint=f"known, in docker run, too: {_starts()}",
         )
     return next((one for one in read if drives(installed.named(one[1].backend).rules, machine)), read[0])
 
@@ -242,7 +242,10 @@ def _starts() -> str:
     servers = (server_of(installed.named(name)) for name in installed.plannable())
     programs = (one for server in servers if server for one in server.programs)
     return shorten(
-        ", ".join(dict.fromkeys(" ".join(one.starts[0]) for one in programs)), 160, placeholder=" ..."
+        ", ".join(dict.fromkeys(" ".join(one.starts[0]) for one in programs)),
+        192,
+        placeholder=" ...",
+        break_on_hyphens=False,
     )
 
 

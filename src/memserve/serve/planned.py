@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from memserve import files
+from memserve import cli, files
 from memserve.engines import installed
 from memserve.engines.backend import server_of
 from memserve.engines.command import masked_text
@@ -96,7 +96,9 @@ def _fits(name: str, answer: Mapping[str, Any]) -> None:
             memory_gib_per_card=answer["machine"]["memory_gib_per_card"] + _ROUNDED,
             concurrency=plan.get("concurrency"),
         )  # fmt: skip
-    except (MemserveError, KeyError, TypeError, ValueError):
+    except (MemserveError, KeyError, TypeError, ValueError) as error:
+        why = str(error) if isinstance(error, MemserveError) else "it names no machine that can be read"
+        cli.say(f"{name}: its command is taken as it stands, whether it fits was not judged: {why}")
         return
     if not judged.fits:
         raise InvalidInput(f"{name} holds a plan that does not fit: {judged.reasons[0]}",

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from memserve import files
 from memserve.errors import UnknownName
 from memserve.hardware.machine import Card
-from memserve.memory import formats
+from memserve.model import catalogue
 from memserve.model.spec import Block, ModelSpec, Weight, remembered
 
 
@@ -229,9 +229,10 @@ def _rows() -> dict[str, Format]:
     for row in _formats()["rows"]:
         made = Format(row["name"], row["bits"], row.get("dtype", "float16"))
         found.update(dict.fromkeys((row["name"], *row.get("also", ())), made))
-    for name, bits in _formats()["gguf"].items():
-        found[f"gguf-{name}"] = Format(f"gguf-{name}", bits)
-        found.setdefault(name, found[f"gguf-{name}"])
+    for name, row in catalogue.formats().items():
+        if name.startswith("gguf-"):
+            found[name] = Format(name, row["bits"])
+            found.setdefault(name.removeprefix("gguf-"), found[name])
     return found
 
 
@@ -252,8 +253,6 @@ def _named(name: str) -> Format:
     found = _rows().get(word)
     if found:
         return found
-    if word.startswith("gguf-") and (level := formats.named(word)):
-        return Format(word, level.bits)
     weights = re.search(r"(\d+(?:\.\d+)?)\s*(?:bpw|bit|-bit)", word)
     if weights and 1 <= float(weights.group(1)) <= 32:
         return Format(word, float(weights.group(1)))
