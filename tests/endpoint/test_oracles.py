@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import subprocess
 import sys
@@ -130,8 +131,15 @@ def test_the_sdk_streams_responses(sdk):
     assert parsed.output_parsed == sum_of(x=9)
 
 
+@pytest.fixture
+def thread_loop():
+    """An event loop that is closed at the end: LiteLLM's plain calls would make one and leave it open."""
+    with asyncio.Runner() as runner:
+        yield runner.get_loop()
+
+
 @pytest.mark.filterwarnings("ignore")
-def test_litellm(endpoint, monkeypatch):
+def test_litellm(endpoint, monkeypatch, thread_loop):
     monkeypatch.setenv("LITELLM_LOCAL_MODEL_COST_MAP", "True")  # it would ask a server for prices
     litellm = need("litellm", "oracles")
     where: Any = {"api_base": endpoint.base_url, "api_key": "k"}
