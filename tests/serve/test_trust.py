@@ -60,6 +60,17 @@ def test_an_edited_plan_that_does_not_fit_is_refused(tmp_path: Path, was: str, n
         planned.read(_file(tmp_path, **plan))
 
 
+@pytest.mark.parametrize("memory", [10**400, float("inf"), float("nan"), -1, 0, "much", None])
+def test_a_memory_that_no_card_has_is_told(
+    tmp_path: Path, memory: object, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plan = memserve.plan.best("llama-8b", "1xL4", backend="vllm").to_dict()
+    plan["machine"]["memory_gib_per_card"] = memory
+    with suppress(InvalidInput):
+        planned.read(_file(tmp_path, **plan))
+        assert "whether it fits was not judged" in capsys.readouterr().err
+
+
 GOOD = ["vllm", "serve", "tiny"]
 OURS = ["memserve", "serve", "--backend", "hf", "--model", "tiny"]
 BEYOND = [

@@ -82,7 +82,7 @@ def instead(answer: Mapping[str, Any], short: str) -> str | None:
     try:
         old = list(masked(answer["plan"]["command"], {})[0])
         new = _claiming_less(answer, old) if short == "card" else _planned_smaller(answer, old)
-    except (MemserveError, KeyError, TypeError, ValueError):
+    except (MemserveError, KeyError, TypeError, ValueError, OverflowError):
         return None
     if new is None:
         return "no smaller start fits this machine: take more cards, or a smaller model"

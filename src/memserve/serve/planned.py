@@ -96,7 +96,7 @@ def _fits(name: str, answer: Mapping[str, Any]) -> None:
             memory_gib_per_card=answer["machine"]["memory_gib_per_card"] + _ROUNDED,
             concurrency=plan.get("concurrency"),
         )  # fmt: skip
-    except (MemserveError, KeyError, TypeError, ValueError) as error:
+    except (MemserveError, KeyError, TypeError, ValueError, OverflowError) as error:
         why = str(error) if isinstance(error, MemserveError) else "it names no machine that can be read"
         cli.say(f"{name}: its command is taken as it stands, whether it fits was not judged: {why}")
         return
