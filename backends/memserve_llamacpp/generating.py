@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -32,17 +33,20 @@ from memserve_llamacpp.engine import capabilities
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+_compiled = lru_cache(maxsize=4)(compiled)
+
 
 class GgufTokenizer:
     """Encodes and decodes with llama.cpp; renders the template that the file carries."""
 
     def __init__(self, llama: Any) -> None:
         self._llama = llama
-        self.chat_template = llama.metadata.get("tokenizer.chat_template")
+        named = {"default": "tokenizer.chat_template", "tool_use": "tokenizer.chat_template.tool_use"}
+        found = {name: told for name, key in named.items() if (told := llama.metadata.get(key))}
+        self.chat_template = found if "tool_use" in found else found.get("default")
         self.bos_token_id = _known(llama.token_bos())
         self.eos_token_id = _known(llama.token_eos())
         self._adds_bos = bool(llama._model.add_bos_token())  # a file may leave it to its kind of tokenizer
-        self._template: Any = None
 
     def encode(self, text: str, add_special_tokens: bool = True) -> list[int]:
         """Token ids; special tokens that the text spells out are taken as such."""
@@ -58,10 +62,11 @@ class GgufTokenizer:
                             **variables: Any) -> str:  # fmt: skip
         """The rendered template; `tokenize` is there for the shared signature and must be False."""
         words = {"bos_token": self._word(self.bos_token_id), "eos_token": self._word(self.eos_token_id)}
-        if self._template is None:
-            self._template = compiled(str(self.chat_template))
+        named = self.chat_template
+        if isinstance(named, dict):
+            named = named["tool_use"] if variables.get("tools") else named.get("default", named["tool_use"])
         return str(
-            self._template.render(
+            _compiled(str(named)).render(
                 messages=list(messages),
                 add_generation_prompt=add_generation_prompt,
                 **{**words, **variables},

@@ -15,11 +15,13 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from memserve.errors import InvalidInput
 from memserve.protocol import Request
 from memserve.tokens import calling, thinking
+from memserve.tokens.detokenizer import Detokenizer
 
 FAMILIES = {family.name: family for family in calling.families()}
 TOOL = {"type": "function", "function": {"name": "get_weather", "parameters": {
     "type": "object", "properties": {"city": {"type": "string"}, "days": {"type": "integer"},
-                                     "tags": {"type": "array"}, "more": {"type": "object"}}}}}  # fmt: skip
+                                     "tags": {"type": "array"}, "more": {"type": "object"},
+                                     "maybe": {"type": ["string", "null"]}, "either": {"anyOf": [{"type": "string"}, {"type": "integer"}]}}}}}  # fmt: skip
 CITY = {"city": "Paris"}
 # Family, what the model writes, the text before, the arguments of each call. From the sources of tools.json.
 TRANSCRIPTS = [
@@ -101,6 +103,41 @@ TRANSCRIPTS = [
     ("llama-3", '<|python_tag|>{"name": "get_weather", "parameters": {"city": "Paris"}}; '
      '{"name": "get_weather", "parameters": {}}', "", [CITY, {}]),
     ("llama-3", '{"name": "no such tool", "parameters": {}}', '{"name": "no such tool", "parameters": {}}', []),
+    ("llama-3", '{"type": "function", "name": "get_weather", "arguments": {"city": "Paris"}}', "", [CITY]),
+    ("hermes", '<tool_call>\n{"name": "get_weather", "parameters": {"city": "a\nb"}}\n</tool_call>', "", [{"city": "a\nb"}]),
+    ("hermes", '<tool_call>\n{"name": "get_weather", "arguments": null}\n</tool_call>', "", [{}]),
+    ("hermes", '<tool_call>\n[{"name": "get_weather", "arguments": {}}, {"name": "get_weather", "arguments": {"days": 1}}]\n</tool_call>',
+     "", [{}, {"days": 1}]),
+    ("hermes", '<tool_call>\n[{"name": "get_weather", "arguments": {}}, 1]\n</tool_call>',
+     '<tool_call>\n[{"name": "get_weather", "arguments": {}}, 1]\n</tool_call>', []),
+    ("hermes", 'Sure.\n<tool_call>\n{"name": "get_weather", "arguments": {"city": "Paris"}}\n</tool_call>\nDone.',
+     "Sure.\nDone.", [CITY]),
+    ("qwen3-coder", "<tool_call>\n<function=get_weather>\n<parameter=city>\nParis\n<parameter=days>\n3\n</parameter>\n</tool_call>",
+     "", [{"city": "Paris", "days": 3}]),
+    ("qwen3-coder", "<tool_call>\n<function=get_weather>\n<parameter=city>\nParis\n</parameter>\n</func", "", [CITY]),
+    ("qwen3-coder", "<tool_call>\n<function=get_weather>\n<parameter=city>\nParis\n</parameter>\n",  # others may have been to come
+     "<tool_call>\n<function=get_weather>\n<parameter=city>\nParis\n</parameter>\n", []),
+    ("qwen3-coder", "<tool_call>\n<function=get_weather>\n<parameter=maybe>\nNone\n</parameter>\n<parameter=either>\n3\n</parameter>\n"
+     "<parameter=city>\nNone\n</parameter>\n</function>\n</tool_call>", "", [{"maybe": None, "either": 3, "city": "None"}]),
+    ("qwen3-coder", "<tool_call>\n<function=get_weather>\n<parameter=maybe>\n3\n</parameter>\n<parameter=either>\n3 days\n</parameter>\n"
+     "</function>\n</tool_call>", "", [{"maybe": "3", "either": "3 days"}]),
+    ("mistral-v11", '[TOOL_CALLS]get_weather{"city": "Paris"}', "", [CITY]),
+    ("mistral-v11", '[TOOL_CALLS][{"name": "get_weather", "arguments": {"city": "Paris"}}]', "", [CITY]),
+    ("mistral", '[TOOL_CALLS]get_weather[ARGS]{"city": "Paris"}', "", [CITY]),
+    ("granite-3", '<tool_call>[{"name": "get_weather", "arguments": {"city": "Paris"}}, {"name": "get_weather", "arguments": {}}]',
+     "", [CITY, {}]),
+    ("phi-4-mini", 'functools[{"name": "get_weather", "arguments": {"city": "Paris"}}]', "", [CITY]),
+    ("kimi", "<|tool_calls_section_begin|><|tool_call_begin|>get_weather<|tool_call_argument_begin|>"
+     '{"city": "Paris"}<|tool_call_end|><|tool_calls_section_end|>', "", [CITY]),
+    ("harmony", '<|channel|>analysis to=functions.get_weather <|constrain|>json<|message|>{"city": "Paris"}<|call|>', "", [CITY]),
+    ("internlm", 'Sure.<|action_start|><|plugin|>\n{"name": "get_weather", "parameters": {"city": "Paris"}}<|action_end|>', "Sure.", [CITY]),
+    ("granite-20b", '<function_call> {"name": "get_weather", "arguments": {"city": "Paris"}}<function_call> '
+     '{"name": "get_weather", "arguments": {}}', "", [CITY, {}]),
+    ("hunyuan-3", "<tool_calls:opensource>\n<tool_call:opensource>get_weather<tool_sep:opensource>\n<arg_key:opensource>city"
+     "</arg_key:opensource>\n<arg_value:opensource>Paris</arg_value:opensource>\n</tool_call:opensource>\n</tool_calls:opensource>",
+     "", [CITY]),
+    ("xlam", '[{"name": "get_weather", "arguments": {"city": "Paris"}}, {"name": "get_weather", "arguments": {}}]', "", [CITY, {}]),
+    ("xlam", '[{"name": "no such tool", "arguments": {}}]', '[{"name": "no such tool", "arguments": {}}]', []),
     ("llama-3", 'The JSON {"name": "get_weather", "parameters": {}}',
      'The JSON {"name": "get_weather", "parameters": {}}', []),
 ]  # fmt: skip
@@ -193,6 +230,12 @@ TEMPLATES = {
     "granite-3": "<|tool_call|>[" + LIST + "]",
     "nemotron": "<TOOLCALL>[" + LIST + "]</TOOLCALL>",
     "hunyuan": "<tool_calls>[" + LIST + "]</tool_calls>",
+    "internlm": LOOP + "<|action_start|><|plugin|>\n" + NAMED % "parameters" + "<|action_end|>" + END,
+    "granite-20b": LOOP + "<function_call> " + NAMED % "arguments" + END,
+    "hunyuan-3": "<tool_calls:opensource>\n" + LOOP + "<tool_call:opensource>{{ c.name }}<tool_sep:opensource>\n" + XML
+    + "<arg_key:opensource>{{ k }}</arg_key:opensource>\n<arg_value:opensource>" + TEXT + "</arg_value:opensource>\n{% endfor %}"
+    "</tool_call:opensource>\n" + END + "</tool_calls:opensource>{# <tool_sep{}> #}",
+    "xlam": "[" + LIST + "]{# tool_call_name xLAM #}",
     "llama-3": LOOP + NAMED % "parameters" + "{{ '' if loop.last else '; ' }}" + END,
 }  # fmt: skip
 WORLD = ImmutableSandboxedEnvironment()
@@ -239,10 +282,58 @@ def test_calls_come_back_from_the_template_that_wrote_them(
     assert len({call.id for call in found}) == len(found)
 
 
-@given(st.text(alphabet='<tool_call>{}"/ \nab', max_size=60), st.lists(st.integers(0, 60), max_size=6))
-def test_pieces_never_change_what_comes_out(text: str, cuts: list[int]) -> None:
+@given(st.sampled_from(sorted(FAMILIES)), st.data(), st.lists(st.integers(0, 200), max_size=6))
+def test_pieces_never_change_what_comes_out(name: str, data: st.DataObject, cuts: list[int]) -> None:
+    family = FAMILIES[name]
+    calls = '{"name": "get_weather", "arguments": {}}', "get_weather", "{}", "[", "]", ", "
+    words = st.sampled_from([*family.words, *calls, " ", "\n", "a", "<", family.triggers[0][:-1]])
+    text = "".join(data.draw(st.lists(words, max_size=12)))
     places = sorted({0, len(text), *(cut for cut in cuts if cut < len(text))})
-    assert _pieces("hermes", [text[a:b] for a, b in pairwise(places)]) == _pieces("hermes", [text])
+    assert _pieces(name, [text[a:b] for a, b in pairwise(places)]) == _pieces(name, [text])
+
+
+def test_text_is_streamed_where_no_call_can_begin() -> None:
+    for name in FAMILIES:
+        assert calling.CallSplitter(_calling(name)).push("Just a text. ") == "Just a text.", name
+
+
+HERMES = '<tool_call>\n{"name": "get_weather", "arguments": {"city": "Paris"}}\n</tool_call>'
+DSML = ('<｜DSML｜function_calls>\n<｜DSML｜invoke name="get_weather">\n<｜DSML｜parameter name="city" string="true">Paris'
+        "</｜DSML｜parameter>\n</｜DSML｜invoke>\n</｜DSML｜function_calls>")  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "said", "thought", "text", "arguments"), [
+    ("hermes", "Need it.\n" + HERMES, "Need it.", "", [CITY]),  # a call ends a thought that nothing closes
+    ("hermes", "I think of <tool_call>.\n" + HERMES, "I think of", "<tool_call>.", [CITY]),
+    ("deepseek-v3.2", "Need it.\n\n" + DSML, "Need it.", "", [CITY]),
+    ("hermes", f"I may write {HERMES} here.\n</think>\n\nNo.", f"I may write {HERMES} here.", "No.", []),
+    ("hermes", "I think of <tool_call> here.", "I think of <tool_call> here.", "", []),
+    ("hermes", f"Need it.</think>\n\nSure.\n{HERMES}\nDone.", "Need it.", "Sure.\nDone.", [CITY]),
+])  # fmt: skip
+def test_a_call_in_a_thought(name: str, said: str, thought: str, text: str, arguments: list[object]) -> None:
+    how = thinking.Thinking(next(one for one in thinking.families() if one.name == "think"))
+    for cuts in ([], range(len(said)), *([cut] for cut in range(len(said)))):
+        places = sorted({0, len(said), *cuts})
+        told, found = Detokenizer(Pieces([said[a:b] for a, b in pairwise(places)]), (), live=True, thinking=how,
+                                  inside=True, calling=_calling(name)), ["", ""]  # fmt: skip
+        for token in range(len(places) - 1):
+            told.push(token)
+            found = [found[0] + told.fresh_thought(), found[1] + told.fresh(last=False)]
+        last = told.last("stop", None)
+        assert (found[0] + (last.reasoning or ""), found[1] + last.text) == (thought, text), cuts
+        assert [json.loads(call.arguments) for call in last.tool_calls] == arguments
+
+
+class Pieces:
+    """A tokenizer whose tokens are these texts."""
+
+    bos_token_id = eos_token_id = None
+
+    def __init__(self, pieces: list[str]) -> None:
+        self._pieces = pieces
+
+    def decode(self, ids: list[int], **_: object) -> str:
+        return "".join(self._pieces[token] for token in ids)
 
 
 def test_which_tools_may_be_called() -> None:
@@ -296,6 +387,11 @@ GPT_OSS = [
      "<|channel|>commentary<|message|>I look.<|end|><|start|>assistant<|channel|>commentary to=functions.get_weather "
      "<|constrain|>json<|message|>{}<|call|><|start|>assistant<|channel|>commentary to=functions.get_weather "
      '<|constrain|>json<|message|>{"city": "Paris"}<|call|>', "A.\nB.", "I look.", [{}, CITY]),
+    ("<|channel|>analysis<|message|>A.<|end|><|start|>assistant<|channel|>commentary<|message|>I look.<|end|><|start|>assistant"
+     "<|channel|>analysis<|message|>B.<|end|><|start|>assistant<|channel|>commentary to=functions.get_weather <|constrain|>json<|message|>"
+     '{"city": "Paris"}<|call|>', "A.\nB.", "I look.", [CITY]),
+    ("<|channel|>commentary<|message|>I look.<|end|><|start|>assistant<|channel|>analysis<|message|>B.<|end|><|start|>assistant"
+     "<|channel|>final<|message|>Paris.", "B.", "I look.\nParis.", []),
     ("<|channel|>final<|message|>Paris.", "", "Paris.", []),
     ('<|channel|>commentary to=functions.get_weather <|constrain|>json<|message|>{"city": "Paris"}<|call|>', "", "", [CITY]),
 ]  # fmt: skip

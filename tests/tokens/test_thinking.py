@@ -21,6 +21,13 @@ TRANSCRIPTS = [
      "First.\n\nSecond <b> line.", "A </think> B"),  # MiniMax-M2
     ("think", "I write about <think> and </think>.", False, None, "I write about <think> and </think>."),
     ("think", "<think>never ends", False, "never ends", ""),
+    ("think", "<think>\nOkay.\n</think>\n\nParis", True, "Okay.", "Paris"),  # the template's tag, said again
+    ("think", "Okay.\n</think>\n\n</think>\n\nParis", True, "Okay.", "Paris"),  # ended for it, and by itself
+    ("think", "</think>Paris", True, None, "Paris"),
+    ("harmony", "<|channel|>analysis<|message|>A.<|end|><|start|>assistant<|channel|>analysis<|message|>B."
+     "<|end|><|start|>assistant<|channel|>commentary<|message|>I look.<|end|><|start|>assistant"
+     "<|channel|>final<|message|>Paris", False,
+     "A.\nB.", "I look.\nParis"),
     ("harmony", "<|channel|>analysis<|message|>Simple.<|end|><|start|>assistant"
      "<|channel|>final<|message|>Paris", False, "Simple.", "Paris"),  # gpt-oss
     ("gemma", "<|channel>thought\nWhere is it?\n<channel|>Paris", False, "Where is it?", "Paris"),
@@ -35,6 +42,7 @@ TRANSCRIPTS = [
      "Easy.", "Paris"),
     ("cohere", "<|START_TEXT|>Paris<|END_TEXT|>", False, None, "Paris"),
     ("apertus", "<|inner_prefix|>Easy.<|inner_suffix|>Paris", False, "Easy.", "Paris"),
+    ("hunyuan-3", "<think:opensource>Easy.</think:opensource>Paris", False, "Easy.", "Paris"),
     ("minimax-m3", "<mm:think>Easy.</mm:think>Paris", False, "Easy.", "Paris"),
     ("apriel", "Here are my reasoning steps:\nEasy.\n[BEGIN FINAL RESPONSE]\nParis\n[END FINAL RESPONSE]",
      False, "Easy.", "Paris"),
@@ -63,13 +71,16 @@ def test_every_family_has_a_transcript() -> None:
     assert {row[0] for row in TRANSCRIPTS} == set(FAMILIES)
 
 
-@given(
-    st.text(alphabet="<think>/ \nab", max_size=60), st.lists(st.integers(0, 60), max_size=6), st.booleans()
-)
-def test_pieces_never_change_what_comes_out(text: str, cuts: list[int], inside: bool) -> None:
+@given(st.sampled_from(sorted(FAMILIES)), st.data(), st.lists(st.integers(0, 200), max_size=6), st.booleans())
+def test_pieces_never_change_what_comes_out(
+    name: str, data: st.DataObject, cuts: list[int], inside: bool
+) -> None:
+    family = FAMILIES[name]
+    words = st.sampled_from([*family.marks, " ", "\n", "a", "b.", family.open[:-1], family.closes[0][1:]])
+    text = "".join(data.draw(st.lists(words, max_size=12)))
     places = sorted({0, len(text), *(cut for cut in cuts if cut < len(text))})
     pieces = [text[a:b] for a, b in pairwise(places)]
-    assert _pieces("think", pieces, inside) == split(text, FAMILIES["think"], inside=inside)
+    assert _pieces(name, pieces, inside) == split(text, family, inside=inside)
 
 
 class Tokenizer:

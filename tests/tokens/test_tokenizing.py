@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 
 from memserve.client import prompts
 from memserve.errors import ContextOverflow, InvalidInput, ModelUnreadable
+from memserve.protocol import Request
 from memserve.tokens.prompts import Prompts, tokenize_pair
 from memserve.tokens.template import compiled, limited
 
@@ -114,6 +116,36 @@ def test_a_template_that_never_ends_or_fills_memory_is_refused(template, monkeyp
     prompts = Prompts(Words(), vocabulary=256, context=100, path="model", backend="x")
     with pytest.raises(ModelUnreadable, match="the chat template in model fails"):
         prompts.prove()
+
+
+def test_where_templates_are_named_the_one_for_tools_is_read():
+    told = "{% for m in messages %}{{ m.role }}:{{ m.content }}\n{% endfor %}"
+    tools = """{{ tools }}{% for m in messages %}{{ m.content }}{% for c in m.tool_calls %}<tool_call>
+{"name": "{{ c.function.name }}", "arguments": {{ c.function.arguments | tojson }}}
+</tool_call>{% endfor %}{% endfor %}"""
+
+    class Words:  # as transformers' tokenizers of Hermes 3 and Command R
+        bos_token_id = eos_token_id = None
+        chat_template = MappingProxyType({"default": told, "tool_use": tools})
+
+        def encode(self, text, **_):
+            return list(text.encode())
+
+        def decode(self, ids, **_):
+            return bytes(ids).decode()
+
+        def apply_chat_template(self, messages, *, tokenize, tools=None, **variables):
+            own = self.chat_template["tool_use" if tools else "default"]
+            return compiled(own).render(messages=messages, tools=tools, **variables)
+
+    prompts = Prompts(Words(), vocabulary=256, context=None, path="model", backend="x")
+    prompts.prove()
+    assert prompts.family.name == "hermes"
+    call = {"id": "a", "type": "function", "function": {"name": "f", "arguments": '{"x": 1}'}}
+    asked = Request(prompt=[{"role": "user", "content": "Hi"}, {"role": "assistant", "tool_calls": [call]}],
+                    tools=({"type": "function", "function": {"name": "f"}},))  # fmt: skip
+    assert '{"name": "f", "arguments": {"x": 1}}' in bytes(prompts.prepare(asked).ids).decode()
+    assert bytes(prompts.prepare(Request(prompt="Hi")).ids) == b"user:Hi\n"
 
 
 def test_time_limits_hold_in_threads(monkeypatch):

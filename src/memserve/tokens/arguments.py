@@ -11,6 +11,9 @@ from itertools import islice
 from typing import Any
 
 _NAMES = {"true": True, "false": False, "null": None}
+_KINDS: dict[type, str] = {
+    bool: "boolean", int: "integer", float: "number", list: "array", dict: "object", type(None): "null",
+}  # fmt: skip
 _KEY = re.compile(r"([{,]\s*)([^\s{}\[\],:\"]+)\s*:")
 _TRIES = 1000
 """Closing brackets that may stand in the strings of a call."""
@@ -21,11 +24,11 @@ def kinds_of(schema: Any) -> set[str]:
     if not isinstance(schema, Mapping):
         return {"string"}
     kind = schema.get("type")
-    own = {kind} if isinstance(kind, str) else set(kind or ())
+    own: set[str] = {kind} if isinstance(kind, str) else set(kind or ())
     for branch in (*schema.get("anyOf", ()), *schema.get("oneOf", ())):
         own |= kinds_of(branch)
     if not own and "enum" in schema:
-        own = {"string" if isinstance(value, str) else "json" for value in schema["enum"]}
+        own = {_KINDS.get(type(value), "string") for value in schema["enum"]}
     return own or {"json"}
 
 
@@ -75,15 +78,17 @@ def bare(text: str, at: int, quote: str, close: str) -> tuple[Any, int]:
 
 
 def _value(text: str, kinds: set[str]) -> Any:
-    if kinds == {"string"} or ("string" in kinds and text.strip() != "null"):
-        return text
-    return loads(text, text)
+    """Of a type that the schema allows: a string where nothing else is meant."""
+    value = text if kinds == {"string"} else loads(text, text)
+    kind = _KINDS.get(type(value))
+    allowed = {kind, "number"} if kind == "integer" else {kind}
+    return value if not kinds & {"string"} or kinds & allowed else text
 
 
 def loads(text: str, otherwise: Any = None) -> Any:
     """JSON, or what Python prints for a value: some templates write that."""
     with suppress(ValueError, RecursionError):
-        return json.loads(text.strip())
+        return json.loads(text.strip(), strict=False)
     with suppress(ValueError, SyntaxError, RecursionError, MemoryError):
         return ast.literal_eval(text.strip())
     return otherwise

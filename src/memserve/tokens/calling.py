@@ -5,21 +5,18 @@ from __future__ import annotations
 import json
 import logging
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
-from hashlib import sha256
 from typing import Any
 
 from memserve import files
 from memserve.errors import InvalidInput
 from memserve.protocol import Request, ToolCall
-from memserve.tokens import arguments as written
+from memserve.tokens.reader import Reader
 from memserve.tokens.thinking import beginning
 
 log = logging.getLogger("memserve")
-_NAME = re.compile(r"[\w.\-/]+")
-_INDEX = re.compile(r":\d+")
 _OBJECT: dict[str, Any] = {"type": "object"}
 PROBE_CALL: dict[str, Any] = {"name": "memserve_probe", "arguments": {"said": "memserve proves calls"}}
 PROBE: dict[str, Any] = {"type": "function", "function": {
@@ -59,6 +56,7 @@ class Family:
     id: str = ""
     named: str = ""
     quote: str = ""
+    also: str = ""
 
     @property
     def checked(self) -> bool:
@@ -73,8 +71,8 @@ class Family:
     @cached_property
     def triggers(self) -> tuple[str, ...]:
         """What text gives way to calls at; with `start` it means so at the beginning alone."""
-        marks = (self.section[0],) if self.section[0] else self.before
-        first = [(mark.split() or ["{"])[0].removesuffix("[") for mark in marks]
+        marks = sum(((one.section[0],) if one.section[0] else one.before for one in self.spellings), ())
+        first = [(mark.split() or ["{"])[0].removesuffix("[") or "[" for mark in marks]
         return tuple(dict.fromkeys([*first, *filter(None, [self.ignored])]))
 
     def reads(self, text: str) -> bool:
@@ -84,13 +82,19 @@ class Family:
             return True
         calling = Calling(self, {PROBE_CALL["name"]: PROBE["function"]["parameters"]})
         places = (found.start() for mark in self.triggers for found in re.finditer(re.escape(mark), text))
-        calls = (call for place in places for call in _Reader(text, place, calling, 0).calls())
+        calls = (call for place in places for call in Reader(text, place, calling, 0).calls())
         return any(json.loads(call.arguments) == said for call in calls)
+
+    @cached_property
+    def spellings(self) -> tuple[Family, ...]:
+        """This family, and another whose calls its models write as well."""
+        return (self, *(one for one in families() if one.name == self.also))
 
     @cached_property
     def words(self) -> tuple[str, ...]:
         """Every mark, for tokenizers that take some of them as special."""
-        return tuple(filter(None, (*self.section, *self.before, *self.middle, *self.after, self.ignored)))
+        marks = ((*one.section, *one.before, *one.middle, *one.after, one.ignored) for one in self.spellings)
+        return tuple(filter(None, sum(marks, ())))
 
 
 @cache
@@ -108,7 +112,7 @@ def find(template: str, render: Callable[..., str | None]) -> Family | None:
     if "tools" not in template or PROBE_CALL["name"] not in (render(offered([PROBE])) or ""):
         return None
     fitting = (one for one in families() if all(mark in template for mark in one.found_by))
-    how = {"add_generation_prompt": False}
+    how = {"add_generation_prompt": False, **offered([PROBE])}
     return next((one for one in fitting if one.reads(render(how, probed(one.id)) or "")), None)
 
 
@@ -138,6 +142,15 @@ class Calling:
     """Another prompt, other ids."""
     kept: Mapping[int, str] = field(default_factory=dict)
     """Special tokens of the marks, with their text."""
+
+    @property
+    def marks(self) -> tuple[str, ...]:
+        """What calls begin with that a thought may give way to."""
+        return () if self.family.start else self.family.triggers
+
+    def read(self, text: str) -> tuple[ToolCall, ...]:
+        """The calls in a text."""
+        return read(text, self)[1]
 
 
 def of(request: Request, family: Family, kept: Mapping[int, str]) -> Calling | None:
@@ -244,18 +257,36 @@ class CallSplitter:
 
 def read(text: str, calling: Calling) -> tuple[str, tuple[ToolCall, ...]]:
     """The text of a whole answer without its calls, and the calls; what is broken stays text."""
-    family, said, calls, after = calling.family, "", list[ToolCall](), 0
+    family, said, space, after = calling.family, "", "", 0
+    calls = list[ToolCall]()
     while (place := _place(text, after, family, begun=bool(said or calls))) is not None:
-        reader = _Reader(text, place, calling, len(calls))
-        found = list(reader.calls())
-        if found and not (family.start and text[reader.at :].strip()):
-            said, text, after = said + text[:place].rstrip(), text[reader.at :], 0
-            calls += found
+        found, end = _calls(text, place, calling, len(calls))
+        if found and not (family.start and text[end:].strip()):
+            head, rest = text[:place], text[end:]
+            said = _told(said, space, head) if calls else head.rstrip()
+            space = head[len(head.rstrip()) :] or rest[: len(rest) - len(rest.lstrip())]
+            calls, text, after = [*calls, *found], rest, 0
             continue
         if not after:
             log.warning("what begins like a call of a tool is none, and stays text: %.80r", text[place:])
         after = place + 1
-    return said + (text if text.strip() or not calls else ""), tuple(calls)
+    return _told(said, space, text) if calls else text, tuple(calls)
+
+
+def _told(said: str, space: str, more: str) -> str:
+    """Text with what comes behind a call."""
+    return said + space + more.lstrip() if more.strip() else said
+
+
+def _calls(text: str, at: int, calling: Calling, count: int) -> tuple[list[ToolCall], int]:
+    """The calls that begin there, in whichever spelling, and where they end."""
+    end = at
+    for family in calling.family.spellings:
+        reader = Reader(text, at, replace(calling, family=family), count)
+        if found := list(reader.calls()):
+            return found, reader.at
+        end = reader.at
+    return [], end
 
 
 def _place(text: str, after: int, family: Family, *, begun: bool) -> int | None:
@@ -264,120 +295,3 @@ def _place(text: str, after: int, family: Family, *, begun: bool) -> int | None:
     if family.start and (begun or after or not text.lstrip().startswith(marks)):
         marks = family.inside
     return min((at for mark in marks if (at := text.find(mark, after)) >= 0), default=None)
-
-
-class _Reader:
-    """Reads calls from a place of a text on."""
-
-    def __init__(self, text: str, at: int, calling: Calling, count: int) -> None:
-        self._text, self.at, self._calling, self._count = text, at, calling, count
-        self._family = calling.family
-
-    def calls(self) -> Iterator[ToolCall]:
-        """Calls until something else comes; `at` is behind the last whole one."""
-        first, last = self._family.section
-        if not self._take(first):
-            return
-        end = self.at
-        while (call := self._call()) is not None:
-            yield call
-            self._count += 1
-            end = self.at
-            self._take(self._family.between)
-        self.at = end
-        self._take(last)
-
-    def _take(self, mark: str) -> bool:
-        """Go behind a mark, however it is spaced."""
-        found = _loose(mark).match(self._text, self.at)
-        if found:
-            self.at = found.end()
-        return found is not None
-
-    def _any(self, marks: Sequence[str]) -> bool:
-        return any(self._take(mark) for mark in marks)
-
-    def _call(self) -> ToolCall | None:
-        if self._family.ignored:
-            self._take(self._family.ignored)
-        if not self._any(self._family.before):
-            return None
-        found = self._object() if self._family.keys else self._named()
-        if found is None or not (self._any(self._family.after) or self._cut_off()):
-            return None
-        name, arguments, own = found
-        if self._family.start and self._family.checked and name not in self._calling.tools:
-            return None
-        told = json.dumps(arguments, ensure_ascii=False)
-        return ToolCall(own or self._id(name, told), name, told)
-
-    def _cut_off(self) -> bool:
-        """Whether nothing is left but a beginning of what closes a call."""
-        rest = self._text[self.at :].strip()
-        closes = any(mark.strip().startswith(rest) for mark in self._family.after)
-        self.at = len(self._text) if closes else self.at
-        return closes
-
-    def _id(self, name: str, arguments: str) -> str:
-        """Nine letters and digits, as Mistral's templates ask for."""
-        words = f"{self._calling.salt}/{self._count}/{name}/{arguments}"
-        return sha256(words.encode("utf-8", "replace")).hexdigest()[:9]
-
-    def _object(self) -> tuple[str, Any, str] | None:
-        value = self._json()
-        if not isinstance(value, dict) or not isinstance(value.get(self._family.keys[0]), str):
-            return None
-        arguments, own = value.get(self._family.keys[1], {}), value.get("id")
-        if isinstance(arguments, str):
-            arguments = written.loads(arguments)
-        if not isinstance(arguments, dict):
-            return None
-        return value[self._family.keys[0]], arguments, own if isinstance(own, str) else ""
-
-    def _named(self) -> tuple[str, Any, str] | None:
-        found = _NAME.match(self._text, self.at)
-        if found is None:
-            return None
-        name, own, self.at = found[0], "", found.end()
-        number = _INDEX.match(self._text, self.at)
-        if self._family.id and number:
-            own, self.at = f"{self._family.id}{name}{number[0]}", number.end()
-        if self._family.named and self._take(self._family.named):
-            told = _NAME.match(self._text, self.at)
-            own, self.at = (told[0], told.end()) if told else ("", self.at)
-        if not self._any(self._family.middle):
-            return None
-        arguments = self._arguments(name)
-        return (name, arguments, own) if isinstance(arguments, dict) else None
-
-    def _arguments(self, name: str) -> Any:
-        family, found = self._family, None
-        if family.pair:
-            known = self._calling.tools.get(name, _OBJECT).get("properties") or {}
-            found = written.pairs(self._text, self.at, family.pair, known)
-        elif family.style == "python":
-            found = written.python(self._text, self.at)
-        elif family.quote:
-            found = written.bare(self._text, self.at, family.quote, family.after[0])
-        else:
-            return self._json()
-        if found is None:
-            return None
-        value, self.at = found
-        return value
-
-    def _json(self) -> Any:
-        """The JSON value from here on; None where there is none."""
-        start = re.compile(r"\s*").match(self._text, self.at)
-        try:
-            value, self.at = json.JSONDecoder().raw_decode(self._text, start.end() if start else self.at)
-        except (ValueError, RecursionError):
-            return None
-        return value
-
-
-@cache
-def _loose(mark: str) -> re.Pattern[str]:
-    """A mark with any white space where it has some, and at a list's brackets."""
-    parts = re.sub(r"(?<=[\]>|])(?=[\[<])", " ", mark).split()
-    return re.compile(r"\s*" + r"\s*".join(map(re.escape, parts)))

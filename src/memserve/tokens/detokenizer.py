@@ -51,8 +51,11 @@ class Detokenizer:
         self._sent = 0
         self.stopped = False
         self._thinking = thinking
-        self._splitter = ThoughtSplitter(thinking.family, inside=inside) if thinking else None
         self._calls = CallSplitter(calling) if calling else None
+        marks, read = (calling.marks, calling.read) if calling else ((), bool)
+        self._splitter = (
+            ThoughtSplitter(thinking.family, inside=inside, marks=marks, calls=read) if thinking else None
+        )
         self._marks = {**(thinking.kept if thinking else {}), **(calling.kept if calling else {})}
         self._thought = ""
         self._thought_sent = 0

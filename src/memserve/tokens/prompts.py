@@ -76,12 +76,15 @@ class Prompts:
     @property
     def _template(self) -> str | None:
         template = getattr(self.tokenizer, "chat_template", None)
+        if isinstance(template, Mapping):  # transformers takes this one where tools are offered
+            template = template.get("tool_use", template.get("default"))
         return template if isinstance(template, str) else None
 
     @cached_property
     def _arguments_as_text(self) -> bool:
         with suppress(InvalidInput, ModelUnreadable):
-            return calling.as_text(self._render(calling.probed(), {"add_generation_prompt": False}))
+            how = {"add_generation_prompt": False, **calling.offered([calling.PROBE])}
+            return calling.as_text(self._render(calling.probed(), how))
         return True
 
     @property
@@ -166,10 +169,7 @@ class Prompts:
         return list(self.tokenizer.encode(text, add_special_tokens=False))
 
     def fit(self, ids: list[int], request: Request, thought: int = 0) -> tuple[list[int], int]:
-        """The prompt, shortened if that was asked for, and the most tokens that may answer it.
-
-        `thought`: tokens of thought that were asked for besides the answer's.
-        """
+        """The prompt, shortened if asked for, and how many tokens may answer it, `thought` besides."""
         asked = (request.max_tokens or (DEFAULT_MAX_TOKENS if thought else 0)) + thought or None
         if not ids:
             raise InvalidInput("the prompt has no tokens")

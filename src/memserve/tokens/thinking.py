@@ -137,10 +137,15 @@ def kept(words: Sequence[str], tokenizer: Any) -> dict[int, str]:
 
 
 class ThoughtSplitter:
-    """Cuts one answer into thought and answer while it arrives, at whatever place the pieces break."""
+    """Cuts one answer into thought and answer while it arrives, at whatever place the pieces break.
 
-    def __init__(self, family: Family, *, inside: bool) -> None:
-        self._family = family
+    `marks` are what calls of tools begin with: a thought that nothing closes ends at the first from which
+    `calls` reads some.
+    """
+
+    def __init__(self, family: Family, *, inside: bool, marks: Sequence[str] = (),
+                 calls: Callable[[str], object] = bool) -> None:  # fmt: skip
+        self._family, self._marks, self._calls = family, marks, calls
         self._state = "thought" if inside else "start"
         self._rest = ""
         """What may still be white space at an edge, or the beginning of a tag."""
@@ -148,6 +153,11 @@ class ThoughtSplitter:
         self._thought_begun = inside
         self._end = ""
         """What closes the answer."""
+        self._closes = tuple(mark for mark in family.closes if not mark.endswith("="))
+        self._turns = (*family.joints, *self._closes) if family.joints else ()
+        """What goes on with another message of the answer, or of the thought."""
+        self._spoken, self._parted = set[str](), set[str]()
+        """What of thought and answer was said, and what of it goes on in another message: on a new line."""
 
     @property
     def answering(self) -> bool:
@@ -173,13 +183,15 @@ class ThoughtSplitter:
             if before == "start":
                 self._start(last=last)
             elif before == "thought":
-                thought += self._thought(last=last)
+                thought += self._joined("thought", self._thought(last=last))
             elif before == "gap":
                 self._gap(last=last)
             else:
-                answer += self._answer(last=last)
+                answer += self._joined("answer", self._answer(last=last))
             if self._state == before:
                 return thought, answer
+            if before == "answer":
+                self._parted = set(self._spoken)
 
     def _start(self, *, last: bool) -> None:
         text, family = self._rest.lstrip(), self._family
@@ -191,22 +203,40 @@ class ThoughtSplitter:
         elif last or not any(mark.startswith(text) for mark in family.begins):
             self._state = "answer"
 
+    def _joined(self, kind: str, words: str) -> str:
+        if not words:
+            return ""
+        between = "\n" if kind in self._parted else ""
+        self._parted.discard(kind)
+        self._spoken.add(kind)
+        return between + words
+
     def _thought(self, *, last: bool) -> str:
-        for joint in self._family.joints:
-            self._rest = self._rest.replace(joint, "\n")
-        text = self._rest if self._begun else self._rest.lstrip()
-        hits = [(at, -len(mark), mark) for mark in self._family.closes if (at := text.find(mark)) >= 0]
-        if hits:
-            at, _, mark = min(hits)
-            self._rest, self._state = text[at + len(mark) :], "gap"
-            return text[:at].rstrip()
-        held = 0 if last else beginning(text, (*self._family.closes, *self._family.joints))
-        kept = text[: len(text) - held].rstrip()
-        self._rest, self._begun = text[len(kept) :], self._begun or bool(kept)
+        family, text = self._family, self._rest
+        if not self._begun:  # a model may write the tag that its template has written
+            text = _without(text, (family.open, *family.joints))
+        at, close = _first(text, family.closes)
+        words, rest = text[:at], text[at + len(close) :]
+        for joint in family.joints:
+            words = words.replace(joint, "\n")
+        if close:
+            told = close if close.endswith("=") and "answer" in self._spoken else ""
+            self._rest, self._state = told + rest, "gap"
+            return words.rstrip()
+        call, _ = _first(words, self._marks)
+        if last and words[call:] and self._calls(words[call:]):
+            self._rest, self._state = words[call:], "gap"
+            return words[:call].rstrip()
+        awaited = (*family.closes, *family.joints, *self._marks, *(() if self._begun else (family.open,)))
+        held = 0 if last else max(len(words) - call, beginning(words, awaited))
+        kept = words[: len(words) - held].rstrip()
+        self._rest, self._begun = words[len(kept) :], self._begun or bool(kept)
         return kept
 
     def _gap(self, *, last: bool) -> None:
-        self._rest = self._rest.lstrip()
+        self._rest = _without(self._rest, self._closes)  # a model says it, too, whose thought was ended
+        if not last and any(close.startswith(self._rest) for close in self._closes):
+            return
         for first, end in () if self._end else self._family.brackets:
             if self._rest and self._rest.startswith(first):
                 self._rest, self._end = self._rest[len(first) :].lstrip(), end
@@ -220,15 +250,35 @@ class ThoughtSplitter:
         text, self._rest = self._rest, ""
         if self._state == "over":
             return ""
-        if not self._end:
+        ends = (self._end,) if self._end else self._turns
+        if not ends:
             return text
-        if self._end in text:
-            self._state = "over"
-            return text[: text.index(self._end)].rstrip()
-        held = 0 if last else beginning(text, (self._end,))
-        kept = text[: len(text) - held].rstrip()
+        at, mark = _first(text, ends)
+        if mark:
+            self._rest = text[at + len(mark) :]
+            self._state = "over" if self._end else "thought" if mark in self._family.joints else "gap"
+            self._begun, self._thought_begun = False, self._thought_begun or self._state == "thought"
+            return text[:at].rstrip()
+        held = 0 if last else beginning(text, ends)
+        kept = text[: len(text) - held]
+        kept = kept if last and not self._end else kept.rstrip()
         self._rest = "" if last else text[len(kept) :]
         return kept
+
+
+def _without(text: str, marks: Sequence[str]) -> str:
+    """Text without the marks that it begins with."""
+    text = text.lstrip()
+    while mark := next(filter(text.startswith, marks), ""):
+        text = text[len(mark) :].lstrip()
+    return text
+
+
+def _first(text: str, marks: Sequence[str]) -> tuple[int, str]:
+    """Where the first of some marks stands, the longest of those that begin there; the end, and none."""
+    hits = [(at, -len(mark), mark) for mark in marks if (at := text.find(mark)) >= 0]
+    at, _, mark = min(hits, default=(len(text), 0, ""))
+    return at, mark
 
 
 def beginning(text: str, marks: Sequence[str]) -> int:
