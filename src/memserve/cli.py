@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import argparse
 import gc
-import io
 import math
 import os
 import re
 import sys
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from typing import Any, NoReturn
 
 from memserve.errors import DoesNotFit, InvalidInput, MemserveError, UnknownName
@@ -85,12 +85,34 @@ def nearest(word: str, known: Iterable[str]) -> tuple[str, ...]:
     return tuple(get_close_matches(word, list(known), n=3))
 
 
+def tell(line: str) -> None:
+    """A line on stderr. A log that takes none, as on a full disk, stops nothing."""
+    with suppress(OSError, ValueError):
+        print(line, file=sys.stderr, flush=True)
+
+
 def say(text: str) -> None:
     """One line of at most 300 characters on stderr, whatever the message holds."""
     line = " ".join("".join(sign if sign.isprintable() else " " for sign in text).split())
     short = line if len(line) <= LONGEST else line[: LONGEST - 3] + "..."
     if sys.stderr is not None:
-        sys.stderr.write(short.encode("utf-8", "replace").decode("utf-8") + "\n")
+        tell(short.encode("utf-8", "replace").decode("utf-8"))
+
+
+def _open_streams() -> None:
+    """Streams that the caller closed lead nowhere, so that no file of ours gets their numbers."""
+    while (number := os.open(os.devnull, os.O_RDWR)) <= 2:
+        pass
+    os.close(number)
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_RDWR), mode, encoding="utf-8"))
+
+
+def _words(error: Exception) -> str:
+    if isinstance(error, OSError) and error.filename and error.strerror:
+        return f"{error.filename}: {error.strerror}"
+    return str(error) or type(error).__name__
 
 
 def answer(task: Callable[[], int], *, failed: int = MALFORMED) -> int:
@@ -99,8 +121,8 @@ def answer(task: Callable[[], int], *, failed: int = MALFORMED) -> int:
     0 done; 1 a well-formed call that cannot be met; 2 malformed. `failed` is for errors that are neither,
     as a server's: verbs that only read words count them as malformed.
     """
-    if sys.stdout is None:  # closed by the caller: the exit code alone answers
-        sys.stdout = io.StringIO()
+    if None in (sys.stdin, sys.stdout, sys.stderr):
+        _open_streams()
     try:
         return task()
     except DoesNotFit as error:
@@ -112,7 +134,7 @@ def answer(task: Callable[[], int], *, failed: int = MALFORMED) -> int:
     except KeyboardInterrupt:
         return INTERRUPTED
     except (MemserveError, OSError, RecursionError, UnicodeError) as error:
-        say(str(error) or type(error).__name__)
+        say(_words(error))
         return MALFORMED if isinstance(error, InvalidInput) else failed
     except Exception as error:
         if os.environ.get("MEMSERVE_DEBUG"):

@@ -2,11 +2,12 @@
 
 import ast
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from difflib import get_close_matches
-from typing import Any
+from functools import wraps
+from typing import Any, ParamSpec, TypeVar
 
-from memserve.errors import InvalidInput, Unsupported
+from memserve.errors import InvalidInput, UnknownName, Unsupported
 
 _WORDS = {"true": True, "false": False, "none": None}
 
@@ -23,6 +24,27 @@ def named(backend: str, given: Mapping[str, Any], known: Collection[str], *,
             raise Unsupported(backend, f"the option {raw!r}", hint=meant)
         found[name] = value
     return found
+
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def spelled(function: Callable[P, T]) -> Callable[P, T]:
+    """A function that says which of its keywords is meant where a caller's is not known."""
+    code = function.__code__
+    known = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
+
+    @wraps(function)
+    def called(*given: P.args, **words: P.kwargs) -> T:
+        wrong = next((name for name in words if name not in known), None)
+        if wrong is not None:
+            near = get_close_matches(wrong, known, n=1)
+            meant = f": did you mean {near[0]}?" if near else f" (known: {', '.join(known)})"
+            raise UnknownName(f"{function.__name__}() takes no {wrong!r}{meant}", suggestions=near)
+        return function(*given, **words)
+
+    return called
 
 
 def value(given: Any) -> Any:

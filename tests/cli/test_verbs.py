@@ -6,6 +6,7 @@ import argparse
 import json
 import math
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -218,3 +219,24 @@ def test_a_closed_pipe_is_no_failure() -> None:
         assert process.stdout is not None and process.stderr is not None
         process.stdout.close()
         assert process.stderr.read() == b"" and process.wait(timeout=60) == 0
+
+
+@pytest.mark.parametrize("streams", ["<&- >&- 2>&-", "2>&-", "2>/dev/full"])
+def test_a_run_needs_no_stream_and_none_of_its_files_takes_ones_place(tmp_path: Path, streams: str) -> None:
+    """Under cron, or with a log on a full disk."""
+    (tmp_path / "r.jsonl").write_text('"a"\n"b"\n')
+    words = [
+        sys.executable,
+        "-m",
+        "memserve",
+        "run",
+        "r.jsonl",
+        "-o",
+        "a.jsonl",
+        "--backend",
+        "toy",
+        "--max-tokens",
+        "5",
+    ]
+    done = subprocess.run(f"{shlex.join(words)} {streams}", shell=True, cwd=tmp_path, check=False, timeout=60)
+    assert (done.returncode, len((tmp_path / "a.jsonl").read_text().splitlines())) == (0, 2)

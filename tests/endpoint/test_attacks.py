@@ -208,6 +208,18 @@ def test_a_body_that_is_not_what_its_encoding_says_is_told(ask, encoding, body):
 
 
 @pytest.mark.parametrize(
+    "item",
+    [{"role": "user", "content": [{"type": "input_text"}]},
+     {"role": "user", "content": [{"type": "input_text", "text": 5}]},
+     {"type": "function_call_output", "call_id": "a"}],
+)  # fmt: skip
+def test_an_item_without_its_text_never_becomes_the_word_none(ask, endpoint, item):
+    before = len(endpoint.engine.asked)
+    response = ask("/v1/responses", {"input": [item]})
+    assert (response.status_code, len(endpoint.engine.asked)) == (400, before)
+
+
+@pytest.mark.parametrize(
     "change",
     [{"tools": [{"type": "function"}]}, {"tools": [{"type": "function", "function": {"name": 5}}]},
      {"tools": [{"type": "function", "function": {"name": "f", "parameters": {"type": "thing"}}}]},

@@ -11,6 +11,7 @@ from extras import need
 import memserve
 from memserve import errors
 from memserve.run import batch_service, run
+from memserve.run.requests import read_item
 
 BASES = {"openai": "/v1", "anthropic": "", "gemini": "/v1beta"}
 BACKENDS = pytest.mark.parametrize("backend", sorted(BASES))
@@ -156,6 +157,17 @@ def test_half_the_price_is_counted(out, rows):
 def test_what_has_no_service_is_refused(out, fake):
     with pytest.raises(errors.Unsupported, match="batch"):
         run(["a"], out, generator=fake(), batch=True, progress=False)
+
+
+@pytest.mark.parametrize("left", [1, 40, -1])
+def test_what_a_crash_left_of_a_line_takes_no_other_with_it(out, fake, left):
+    """A full disk or a power cut tore the plan of a batch; the next plan must be found again."""
+    items = [read_item(text, index, {}) for index, text in enumerate("ab")]
+    path = out.with_name("answers.batches.jsonl")
+    batch_service.Ledger(path).plan(items)
+    path.write_bytes(path.read_bytes()[:left])
+    made = batch_service.Ledger(path).plan(items)
+    assert list(batch_service.Ledger(path).batches) == [made.name]
 
 
 def test_a_list_of_batches_that_is_not_ours_stays(out, tmp_path):

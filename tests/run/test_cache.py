@@ -169,6 +169,18 @@ def test_a_file_that_is_no_database_is_one_line(tmp_path, fake):
     assert path.read_text().startswith("notes of mine")
 
 
+@pytest.mark.parametrize("table", ["experiments (id INT)", "answers (id INT, text TEXT)"])
+def test_somebody_elses_database_stays_as_it_is(tmp_path, fake, table):
+    path = tmp_path / "mlflow.db"
+    with closing(sqlite3.connect(path)) as base:
+        base.execute(f"CREATE TABLE {table}")
+        base.commit()
+    before = path.read_bytes()
+    with pytest.raises(InvalidInput, match="no answer cache"):
+        run(["a"], tmp_path / "out.jsonl", generator=fake(), cache=path)
+    assert path.read_bytes() == before
+
+
 def test_a_cache_without_checksums_is_asked_again(ask, tmp_path):
     path = tmp_path / "cache.sqlite"
     with closing(sqlite3.connect(path)) as base:

@@ -199,8 +199,13 @@ def test_progress_is_live_on_a_terminal_and_plain_in_a_log(monkeypatch, capsys, 
     assert ("\x1b" in told) is terminal
 
 
-def test_damaged_lines_are_told_and_set_aside(tmp_path, capsys, fake):
-    out = tmp_path / "a.jsonl"
+@pytest.mark.parametrize("linked", [False, True])
+def test_damaged_lines_are_told_and_set_aside(tmp_path, capsys, fake, linked):
+    """Through a link, too, and behind a repair that was killed."""
+    out, real = tmp_path / "a.jsonl", tmp_path / ("real.jsonl" if linked else "a.jsonl")
+    if linked:
+        out.symlink_to(real)
+    (tmp_path / f"{real.name}.repaired").touch()
     memserve.run.run([f"p{number}" for number in range(5)], out, generator=fake(), progress=False)
     assert main(["--verify", str(out)]) == 0
     lines = out.read_bytes().splitlines(keepends=True)
@@ -211,7 +216,8 @@ def test_damaged_lines_are_told_and_set_aside(tmp_path, capsys, fake):
     summary = memserve.run.run([f"p{number}" for number in range(5)], out, generator=fake(), progress=False)
     assert (summary.resumed, summary.done) == (4, 1)
     assert main(["--verify", str(out)]) == 0
-    assert b"PX" in next(tmp_path.glob("a.damaged-*.jsonl")).read_bytes()
+    assert b"PX" in next(tmp_path.glob("*.damaged-*.jsonl")).read_bytes()
+    assert (out.is_symlink(), len([*tmp_path.iterdir()])) == (linked, 2 + linked)
 
 
 @pytest.mark.parametrize("how", ["--verify", "--repair"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -188,10 +189,12 @@ def small_disk(tmp_path):
     subprocess.run(["umount", str(place)], check=True)
 
 
-@pytest.mark.parametrize("taken", [False, True], ids=["deleted", "replaced"])
+@pytest.mark.parametrize("taken", [False, True, None], ids=["deleted", "replaced", "with its folder"])
 def test_a_file_that_is_deleted_during_the_run_comes_back(fake, out, taken):
+    out = out.parent / "folder" / out.name
+
     def delete():
-        out.unlink()
+        shutil.rmtree(out.parent) if taken is None else out.unlink()
         if taken:
             out.write_text("somebody else's")
 

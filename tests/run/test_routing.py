@@ -15,6 +15,7 @@ import pytest
 import memserve
 from memserve import errors
 from memserve.protocol import Capabilities, Completion
+from memserve.run.routing import named
 
 REFUSED = "http://127.0.0.1:9/v1"
 
@@ -31,7 +32,7 @@ def test_the_next_answers_where_the_first_is_out(serve):
     assert {answer.by for answer in answers} == {"openai:n"}
 
 
-@pytest.mark.parametrize("most_usd", [-1, float("nan"), float("inf")])
+@pytest.mark.parametrize("most_usd", [-1, float("nan"), float("inf"), "1"])
 def test_what_is_no_amount_bounds_nothing(most_usd):
     with opened(REFUSED) as one, pytest.raises(errors.InvalidInput, match="most_usd"):
         memserve.route([one], most_usd=most_usd)
@@ -143,10 +144,19 @@ def test_what_can_be_asked_is_what_all_can_do():
             routed.generate("x", stop="y")
 
 
-@pytest.mark.parametrize("wrong", [[], ["name"], [Engine("a", SAID), None]])
+@pytest.mark.parametrize("wrong", [[], ["name"], [Engine("a", SAID), None], Engine("a", SAID), None])
 def test_what_is_no_list_of_generators_is_refused(wrong):
     with pytest.raises(errors.InvalidInput, match="open generators"):
         memserve.route(wrong)
+
+
+@pytest.mark.parametrize(
+    "words", ["m", "openai:", ":m", "openai:m@", "openai:m@10.0.0.1:8000/v1", "vllm:a/b@host/v1"]
+)
+def test_a_fallback_whose_address_is_none_is_no_model_elsewhere(words):
+    with pytest.raises(errors.InvalidInput, match="BACKEND:MODEL"):
+        named(words)
+    assert named("bedrock:claude@20240620")["model_or_plan"] == "claude@20240620"
 
 
 def test_servers_share_a_run_by_their_own_speed(serve):

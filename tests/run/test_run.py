@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import bz2
 import gzip
 import json
+import lzma
 import math
 import os
 import threading
@@ -13,7 +15,7 @@ import pytest
 from waiting import until
 
 import memserve
-from memserve.errors import BadRequest, ConnectionFailed, InvalidInput, ServerFailed
+from memserve.errors import BadRequest, ConnectionFailed, InvalidInput, ServerFailed, UnknownName
 from memserve.protocol import Completion, Raw, Request, Sample, TokenLogprob, ToolCall, Usage
 from memserve.run import answers, run
 
@@ -53,10 +55,18 @@ def test_requests_come_lazily_and_from_a_file(fake, out, tmp_path, rows):
     assert sorted(row["text"] for row in rows(out)) == ["ONE", "THREE", "TWO", "[7, 8]"]
 
 
-def test_compressed_requests_are_said_to_be(fake, out, tmp_path):
+NO_LINES = [
+    (gzip.compress(b'"a"\n'), r"gzip.*zcat"), (bz2.compress(b'"a"\n'), r"bzip2.*bzcat"),
+    (lzma.compress(b'"a"\n'), r"xz.*xzcat"), ('"a"\n'.encode("utf-16"), r"UTF-16.*iconv"),
+    (b'[\n {"prompt": "a"}\n]', r"list.*jq"), (b'{\r\n "prompt": "a"\r\n}', r"several lines.*jq"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("content", "said"), NO_LINES, ids=range(len(NO_LINES)))
+def test_a_file_of_another_form_is_said_to_be(fake, out, tmp_path, content, said):
     path = tmp_path / "requests.jsonl"
-    path.write_bytes(gzip.compress(b'"a"\n'))
-    with pytest.raises(InvalidInput, match=r"gzip.*zcat"):
+    path.write_bytes(content)
+    with pytest.raises(InvalidInput, match=said):
         run(path, out, generator=fake())
     assert not out.exists()
 
@@ -70,16 +80,18 @@ def test_bad_lines_are_failed_items_with_their_line_number(fake, out, tmp_path, 
         '{"prompt": "x", "max_token": 5}',
         '{"id": 1.5, "prompt": "x"}',
         '{"prompt": "x", "prompt": "y"}',
+        '[{"prompt": "x"}, {"prompt": "y"}]',
     ]
     path.write_text("\n".join(lines), encoding="utf-8")
     summary = run(path, out, generator=fake())
-    assert (summary.done, summary.failed) == (1, 5)
+    assert (summary.done, summary.failed) == (1, 6)
     told = {row["line"]: row["message"] for row in failed()}
-    assert sorted(told) == [2, 3, 4, 5, 6]
+    assert sorted(told) == [2, 3, 4, 5, 6, 7]
     assert "max_token" in told[4]
     assert "line 2 is not JSON" in told[2]
     assert told[3].endswith("but a number")
     assert "line 6 is not JSON: 'prompt' stands there twice" in told[6]
+    assert "a list of requests" in told[7]
 
 
 @pytest.mark.parametrize(
@@ -100,6 +112,12 @@ def test_what_is_no_request_fails_alone(fake, out, bad):
         {"order": "none"},
         {"settings": {"x": 1}},
         {"settings": {"max_tokens": -3}},
+        {"resume": "no"},
+        {"batch": 1},
+        {"cache": 5},
+        {"page": True},
+        {"watch": "9400"},
+        {"budgt": 3},
     ],
 )
 def test_malformed_options_are_refused_before_any_work(fake, out, options):
@@ -108,6 +126,12 @@ def test_malformed_options_are_refused_before_any_work(fake, out, options):
         run(["a"], out, generator=generator, **options)
     assert not generator.asked
     assert not out.exists()
+
+
+def test_a_keyword_that_is_not_known_names_the_nearest(fake, out):
+    for call, word, meant in ((run, "budgt", "budget"), (memserve.route, "most_eur", "most_usd")):
+        with pytest.raises(UnknownName, match=rf"{word}.*did you mean {meant}\?"):
+            call([fake()], **{word: 3})
 
 
 def test_malformed_calls(fake, out, tmp_path):

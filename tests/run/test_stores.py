@@ -6,10 +6,12 @@ import json
 
 import fsspec
 import pytest
+from batch_server import BatchServer
 from fsspec.implementations.memory import MemoryFileSystem
 
+import memserve
 from memserve import errors
-from memserve.run import run
+from memserve.run import batch_service, run
 from memserve.run.store import files
 from memserve.run.store.files import StoredOutput
 
@@ -124,3 +126,25 @@ def test_parts_are_carried_while_a_run_goes_on(store, fake, monkeypatch):
     monkeypatch.setattr(StoredOutput, "_drop_parts", lambda self: seen.extend(self._parts()))
     run(requests(*range(8)), URL, generator=fake(seconds=0.2), concurrency=2, progress=False)
     assert len(seen) >= 2
+
+
+def test_another_machine_fetches_the_batch_that_was_paid_for(store, monkeypatch, tmp_path):
+    """The list of batches is with the store before a batch is with the provider, and goes with it."""
+    monkeypatch.setattr(batch_service, "FIRST_POLL", 0.02)
+    beside = "/bucket/night/answers.batches.jsonl"
+    with BatchServer(seconds=0.3) as server:
+        for machine, left in (("one", True), ("two", False)):
+            monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / machine))
+            with (
+                memserve.generator("m", backend="openai", base_url=f"{server.url}/v1", api_key="k") as opened,
+                monkeypatch.context() as patched,
+            ):
+                if left:
+                    patched.setattr(batch_service.BatchLoop, "_sleep", _leave)
+                run(requests(1, 2), URL, generator=opened, batch=True, progress=False)
+            assert store.exists(beside) == left
+    assert (ids(store), set(server.asked.values())) == ([1, 2], {1})
+
+
+async def _leave(loop, seconds):
+    loop.stop()

@@ -82,6 +82,9 @@ BEYOND = [
     ({"command": [*GOOD, "--trust_remote_code=true"]}, "--trust_remote_code"),
     ({"command": [*GOOD, "--trust-rem"]}, "--trust-rem"),
     ({"command": [*GOOD, "--middleware", "evil.hook"]}, "--middleware"),
+    ({"command": [*GOOD, "-cc.backend=evil.compiler"]}, "--compilation-config"),
+    ({"command": [*GOOD, "-O", '{"backend": "evil.compiler"}']}, "--optimization-level"),
+    ({"command": [*GOOD, "--distributed-exec", "evil.Executor"]}, "--distributed-executor-backend"),
     ({"command": [*OURS, "--options", "dtype=float16", "trust_remote_code=true"]}, "trust_remote_code"),
     ({"command": [*OURS, "--options=allow_pickle=True"]}, "allow_pickle"),
     ({"command": [*OURS, "--no-key"]}, "--no-key"),
@@ -266,10 +269,16 @@ def test_each_of_them_is_refused_however_it_is_spelled(tmp_path: Path) -> None:
     tried = 0
     for name in installed.plannable():
         server = server_of(installed.named(name))
-        for flag in server.loads_code if server else ():
+        for row in server.loads_code if server else ():
+            flag, where, words = row.partition("=")
+            value = f'{{"x": "x{words}x"}}' if where else "x"
             for spelled in (flag.replace("_", "-"), flag.replace("-", "_")):
-                for end in ([f"--{spelled}", "x"], [f"--{spelled}=x"]):
-                    start = list(server.program.starts[0])
+                for end in (
+                    [f"--{spelled}", value],
+                    [f"--{spelled}={value}"],
+                    [f"--{spelled}.x{words}x", "x"],
+                ):
+                    start = [*server.program.starts[0], *["m"] * bool(where)]
                     with pytest.raises(InvalidInput, match="would not write"):
                         planned.read(_file(tmp_path, command=[*start, *end]))
                     tried += 1

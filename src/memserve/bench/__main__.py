@@ -129,7 +129,7 @@ def _target(given: Namespace, most: int) -> AbstractContextManager[Target]:
 
 
 def _told(given: Namespace) -> Callable[[str], None]:
-    return (lambda line: None) if given.quiet else lambda line: print(line, file=sys.stderr, flush=True)
+    return (lambda line: None) if given.quiet else lambda line: cli.tell(line)
 
 
 if __name__ == "__main__":

@@ -162,7 +162,7 @@ def _message(position: int, message: Mapping[str, Any], capabilities: Capabiliti
         raise InvalidInput(f"message {position} has no role")
     if message.get("tool_calls") or role == "tool":
         _supported(capabilities.tools, "tool calls in messages", capabilities)
-    elif content is None:
+    if content is None and not message.get("tool_calls"):
         raise InvalidInput(f"message {position} ({role}) has no content")
     if isinstance(content, str):
         encodable(content)

@@ -16,6 +16,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from memserve import cli
 from memserve.engines import environment, making
 from memserve.errors import EngineFailed, InvalidInput
 from memserve.hardware.detection import host
@@ -114,7 +115,7 @@ def _threads() -> dict[str, str]:
 
 def tell(line: str) -> None:
     """Progress goes where it does not mix with the answer."""
-    print(line, file=sys.stderr, flush=True)
+    cli.tell(line)
 
 
 def _names(library: Mapping[str, Any]) -> list[str]:

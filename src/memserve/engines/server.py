@@ -101,7 +101,8 @@ class ServerFacts:
     inherits: tuple[str, ...] = ()
     """How the names of variables begin that the server takes over from its caller."""
     loads_code: tuple[str, ...] = ()
-    """Its flags that load code that somebody else wrote: a plan needs consent for them."""
+    """Its flags that load code that somebody else wrote: a plan needs consent for them. FLAG=WORDS: where its
+    value holds these words."""
 
     @cached_property
     def program(self) -> Program:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from memserve.options import spelled
 from memserve.protocol import Embedder, Generator, Prompt, Request, Reranker, Settings
 from memserve.run.summary import Summary, answers, vectors
 from memserve.run.summary import lines as batch_lines
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["Summary", "answers", "batch_lines", "run", "vectors"]
 
 
+@spelled
 def run(requests_or_path: str | Path | Iterable[Request | Mapping[str, Any] | Prompt], output: str | Path, *,
         generator: Generator | Embedder | Reranker | Callable[[], Generator], resume: bool = True,
         concurrency: int | None = None, rpm: float | None = None, tpm: float | None = None,

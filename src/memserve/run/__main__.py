@@ -133,6 +133,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(chosen: argparse.Namespace) -> int:
     from memserve.run.job import Job, check
     from memserve.run.options import Options
+    from memserve.run.store.files import local
     from memserve.run.summary import write as write_lines
 
     if chosen.verify or chosen.repair:
@@ -141,7 +142,8 @@ def _run(chosen: argparse.Namespace) -> int:
         )
         if chosen.verify and chosen.repair:
             raise InvalidInput("--verify asks and --repair mends: name one")
-        return _verify(Path(chosen.verify or chosen.repair), mend=bool(chosen.repair))
+        path = local(chosen.verify or chosen.repair, "the file of answers")
+        return _verify(path, mend=bool(chosen.repair))
     if chosen.requests is None or chosen.output is None:
         raise InvalidInput(
             "a run needs REQUESTS and -o FILE", hint="memserve run requests.jsonl -o answers.jsonl"

@@ -8,7 +8,7 @@ import os
 import re
 import secrets
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
@@ -51,10 +51,12 @@ class Batch:
 class Ledger:
     """Which batches are with the provider: written and synced before anything is sent."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, saved: Callable[[Path], None] | None = None) -> None:
         files.refuse_foreign(path, is_ours)
         self.path = path
+        self._saved = saved or (lambda path: None)
         self.batches: dict[str, Batch] = {}
+        files.cut_torn(path)
         for row in _rows(path):
             self._apply(row)
 
@@ -82,6 +84,7 @@ class Ledger:
         self._write(batch, "done")
         if not self.batches:
             self.path.unlink(missing_ok=True)
+            self._saved(self.path)
 
     def _apply(self, row: dict[str, Any]) -> None:
         name = row["batch"]
@@ -101,6 +104,7 @@ class Ledger:
             file.write(line)
             file.flush()
             os.fsync(file.fileno())
+        self._saved(self.path)
         if state == "done":
             self.batches.pop(batch.name, None)
         else:

@@ -269,7 +269,9 @@ class Job:
         self.error = batches.error
 
     def _by_batches(self, intake: Intake, results: Results, spending: Spending) -> None:
-        service = BatchLoop(self._generator, results, spending, Ledger(files.batches_beside(self._output)))
+        saved = self._stored.save if self._stored else None
+        ledger = Ledger(files.batches_beside(self._output), saved)
+        service = BatchLoop(self._generator, results, spending, ledger)
         with Interrupts(service.stop, most=2) as self.interrupts, suppress(Stopped):
             service.run(intake.pending(self._requests, self.interrupts.next))
         self.error = self.error or service.error

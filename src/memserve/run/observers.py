@@ -212,7 +212,7 @@ def page(tally: Tally, path: Path, title: str) -> Every:
     try:
         write()
     except OSError as broken:
-        raise InvalidInput(f"the page cannot be written: {broken}") from None
+        raise InvalidInput(f"{path} cannot be written: {broken.strerror}") from None
     return Every(write)
 
 

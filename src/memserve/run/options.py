@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import NoneType
 from typing import Any, Literal
 
 from memserve.errors import InvalidInput
@@ -81,14 +82,20 @@ class Options:
             raise InvalidInput(f"order is 'prefix' or 'given', not {chosen['order']!r}")
         if chosen.get("task") not in (None, *TASKS):
             raise InvalidInput(f"task is one of {', '.join(TASKS)}, not {chosen['task']!r}")
+        for name in ("resume", "retry_failed", "cache_marks", "batch", "telemetry", "progress"):
+            if not isinstance(chosen.get(name), (bool, NoneType)):
+                raise InvalidInput(f"{name} is True or False, not {chosen[name]!r}")
+        if type(chosen.get("watch")) not in (int, NoneType):
+            raise InvalidInput(f"watch is a port's number, not {chosen['watch']!r}")
         _spread(chosen)
         if chosen.get("budget") is not None:
             chosen["budget"] = budget(chosen["budget"])
         if chosen.get("price") is not None:
             chosen["price"] = price(chosen["price"])
         for name in ("cache", "page"):
-            if chosen.get(name) is not None:
-                chosen[name] = Path(chosen[name])
+            if not isinstance(found := chosen.get(name), (str, Path, NoneType)):
+                raise InvalidInput(f"{name} is the path of a file, not {found!r}")
+            chosen[name] = found and Path(found)
         if chosen.get("log") is not None and not callable(chosen["log"]):
             raise InvalidInput("log is a function that takes ({name: figure}, step=N), as wandb.log")
         chosen["settings"] = _settings(chosen.get("settings") or {})

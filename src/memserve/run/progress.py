@@ -9,6 +9,7 @@ import time
 from collections import deque
 from html import escape
 
+from memserve.cli import tell
 from memserve.run.store.results import Counts
 
 LIVE_SECONDS, LOG_SECONDS = 0.25, 15.0
@@ -30,9 +31,8 @@ class Progress:
 
     def __enter__(self) -> Progress:
         if self._shown is not False:
-            live = (
-                self._notebook if "ipykernel" in sys.modules else self._live if sys.stderr.isatty() else None
-            )
+            terminal = sys.stderr is not None and sys.stderr.isatty()
+            live = self._notebook if "ipykernel" in sys.modules else self._live if terminal else None
             self._thread = threading.Thread(target=live or self._plain, daemon=True)
             self._thread.start()
         return self
@@ -79,7 +79,7 @@ class Progress:
         while not self._ended.wait(LOG_SECONDS):
             line = self.line(time.monotonic())
             if self._shown:
-                print(line, file=sys.stderr, flush=True)
+                tell(line)
             else:
                 _log.info("%s", line)
 

@@ -26,6 +26,8 @@ SETTINGS: dict[str, Any] = {
 """Every setting of a request with its default, which means: not chosen by the caller."""
 _values = attrgetter(*SETTINGS)
 _DEFAULTS = tuple(SETTINGS.values())
+KEYS = frozenset({"id", "prompt", "messages", "custom_id"})
+"""What a request has and a message has not."""
 KNOWN = frozenset({"id", "prompt", "messages", "meta", *SETTINGS})
 
 
@@ -246,6 +248,18 @@ def entries(requests: Any) -> Iterator[Entry]:
             yield index, None, value
 
 
+_UTF16, _JQ = ("UTF-16, not UTF-8", "iconv -f UTF-16 -t UTF-8"), "jq -c"
+_NOT_LINES = {
+    b"\x1f\x8b": ("compressed with gzip", "zcat"), b"BZh": ("compressed with bzip2", "bzcat"),
+    b"\xfd7zXZ": ("compressed with xz", "xzcat"), b"(\xb5/\xfd": ("compressed with zstd", "zstdcat"),
+    b"PK\x03\x04": ("a zip archive", "unzip -p"), b"\xff\xfe": _UTF16, b"\xfe\xff": _UTF16,
+    **dict.fromkeys((b"[\n", b"[\r\n"), ("one JSON list, not a request a line", f"{_JQ} '.[]'")),
+    **dict.fromkeys((b"{\n", b"{\r\n"), ("JSON over several lines, not a request a line", f"{_JQ} ."),
+    ),
+}  # fmt: skip
+"""How files begin that hold no requests line by line, and what makes such lines of them."""
+
+
 def check_requests(requests: Any) -> None:
     """Refuse what cannot be read, before any work."""
     if isinstance(requests, (str, Path)):
@@ -254,9 +268,10 @@ def check_requests(requests: Any) -> None:
         path = Path(requests)
         if path.is_file() or path.is_dir() or not path.exists():  # a pipe can be opened only once
             with _opened(path) as file:
-                if file.read(2) == b"\x1f\x8b":
-                    hint = f"zcat {path} | memserve run - ..."
-                    raise InvalidInput(f"{path} is compressed with gzip", hint=hint)
+                begins = file.read(6)
+                for magic, (what, tool) in _NOT_LINES.items():
+                    if begins.startswith(magic):
+                        raise InvalidInput(f"{path} is {what}", hint=f"{tool} {path} | memserve run - ...")
     elif isinstance(requests, (Mapping, bytes)) or not isinstance(requests, Iterable):
         raise InvalidInput(f"requests are a path or an iterable of requests, not {type(requests).__name__}")
 
@@ -314,6 +329,9 @@ def _parsed(line: bytes, number: int) -> Any:
     except ValueError as broken:
         what = "not UTF-8" if isinstance(broken, UnicodeError) else getattr(broken, "msg", broken)
         return Unreadable(f"line {number} is not JSON: {what}", _own_name(line))
+    if isinstance(value, list) and value and isinstance(value[0], dict) and KEYS & value[0].keys():
+        hint = "a request a line: jq -c '.[]' FILE"
+        return InvalidInput(f"line {number} is a list of requests, not one", hint=hint)
     if isinstance(value, (dict, str, list)):
         return value
     kind = "null" if value is None else "true or false" if isinstance(value, bool) else "a number"

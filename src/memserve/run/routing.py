@@ -26,6 +26,7 @@ from memserve.errors import (
     Unsupported,
 )
 from memserve.http.address import is_loopback, parse
+from memserve.options import spelled
 from memserve.protocol import Capabilities, Completion, Delta, Request, observer
 from memserve.protocol.engines import AttemptObserver
 from memserve.run.limits.budget import CHARACTERS_PER_TOKEN, PART, TEMPLATE, dearest, limit, measure, price_of
@@ -43,6 +44,7 @@ _NOT_ROUTED = {
 }  # fmt: skip
 
 
+@spelled
 def route(generators: Iterable[Generator], policy: Policy = "fallback", *, most_usd: float | None = None,
           concurrency: int = 256) -> Generator:  # fmt: skip
     """One generator out of several, all of which it closes.
@@ -51,12 +53,12 @@ def route(generators: Iterable[Generator], policy: Policy = "fallback", *, most_
     `most_usd`. `balance`: several servers of one model share the work by their own speed. `Completion.by`
     says who answered; what can be asked is what all of them can do.
     """
-    members = list(generators)
+    members = list(generators) if isinstance(generators, Iterable) else []
     if policy not in ("fallback", "balance"):
         raise InvalidInput(f"policy is 'fallback' or 'balance', not {policy!r}")
     if not members or not all(callable(getattr(one, "agenerate", None)) for one in members):
         raise InvalidInput("route takes a list of open generators", hint="memserve.generator(...) opens one")
-    if most_usd is not None and not 0 <= most_usd < inf:
+    if most_usd is not None and not (isinstance(most_usd, (int, float)) and 0 <= most_usd < inf):
         raise InvalidInput(f"most_usd is an amount of dollars, not {most_usd!r}")
     named_members = [*map(Member, _names(members), members)]
     unpriced = [one.name for one in named_members if one.price is None and one.is_remote]
@@ -96,7 +98,8 @@ def named(words: str) -> dict[str, Any]:
     """What opens BACKEND:MODEL or BACKEND:MODEL@URL."""
     backend, _, rest = words.partition(":")
     model, _, url = rest.partition("@http")
-    if not backend or not model:
+    tail = "" if url or "@" not in model else model.rpartition("@")[2]
+    if not backend or not model or model.endswith("@") or "/" in tail or ":" in tail:
         raise InvalidInput(
             f"{words[:60]!r} is not BACKEND:MODEL", hint="openai:gpt-5-mini, vllm:NAME@http://HOST/v1"
         )

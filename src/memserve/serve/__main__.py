@@ -70,7 +70,7 @@ class _Lines:
     def __call__(self, progress: server.Progress) -> None:
         due = progress.seconds - self._when >= _REFRESH_SECONDS
         if due and (progress.line != self._last or progress.seconds - self._when >= 6 * _REFRESH_SECONDS):
-            print(f"[{progress.seconds:5.0f} s] {progress.line}", file=sys.stderr, flush=True)
+            cli.tell(f"[{progress.seconds:5.0f} s] {progress.line}")
             self._last, self._when = progress.line, progress.seconds
 
 
@@ -90,7 +90,7 @@ def _python(args: argparse.Namespace, plan: dict[str, Any]) -> str | None:
 
 
 def _progress(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
+    cli.tell(line)
 
 
 def _serve(args: argparse.Namespace) -> int:
@@ -150,10 +150,10 @@ def _answer(args: argparse.Namespace) -> int:
             return command.serve(args)
         return _serve(args)
     except KeyboardInterrupt:
-        print("stopped", file=sys.stderr)
+        cli.tell("stopped")
         return cli.DONE
     except EngineFailed as error:  # the engine's own words and what to change: more than a line
-        print(f"memserve serve: {error}", file=sys.stderr)
+        cli.tell(f"memserve serve: {error}")
         return cli.FAILED
 
 

@@ -14,6 +14,7 @@ from memserve.engines.backend import server_of
 from memserve.engines.command import masked_text
 from memserve.engines.environment import requirements
 from memserve.engines.install import VISIBLE
+from memserve.engines.server import ServerFacts
 from memserve.errors import EngineFailed, InvalidInput, MemserveError
 from memserve.missing import requirement
 from memserve.plan.checking import read_by
@@ -161,18 +162,32 @@ def _beyond(plan: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     if not any(tuple(command[: len(start)]) == start for start in program.starts):
         yield "the program", command[0]
     server = server_of(backend)
-    code = [f"--{one}".replace("_", "-") for one in (server.loads_code if server else ())]
-    for word in command:
-        *names, last = word.split("=")
-        for said in names or [last]:
-            flag = said.replace("_", "-")
-            begun = flag.startswith("--") and any(one.startswith(flag) for one in code)
-            if begun or (names and f"--{flag}" in code):  # `--options NAME=VALUE`, too
-                yield "code that is loaded by", said
+    yield from (("code that is loaded by", said) for said in _loading(name, command, server))
     variables = {*VISIBLE.values(), *(server.variables if server else ())}
     yield from (("the variable", one) for one in plan.get("env") or {} if one not in variables)
     if plan.get("install"):
         yield from _installing(plan["install"], (*backend.rules.get("versions", ()), requirement(name)))
+
+
+def _loading(name: str, command: Sequence[str], server: ServerFacts | None) -> Iterator[str]:
+    """Flags that load code, as they stand and as the engine's own parser reads them: by aliases, by dots."""
+    rows = (row.replace("_", "-").partition("=") for row in (server.loads_code if server else ()))
+    held = {flag: words for flag, _, words in rows}
+    always = [f"--{flag}" for flag, words in held.items() if not words]
+    for word in command:
+        *names, last = word.split("=")
+        for said in names or [last]:
+            flag = (
+                said.replace("_", "-").partition(".")[0] if said.startswith("--") else said.replace("_", "-")
+            )
+            begun = flag.startswith("--") and any(one.startswith(flag) for one in always)
+            if begun or (names and f"--{flag}" in always):  # `--options NAME=VALUE`, too
+                yield said
+    read = installed.named(name).launch.parse(tuple(command)) if any(held.values()) else None
+    for flag, value in read[1].options if read else ():
+        own, _, key = flag.partition(".")
+        if own in held and held[own] in f"{key}={value}":
+            yield f"--{flag}"
 
 
 def _installing(line: str, releases: Sequence[Any]) -> Iterator[tuple[str, str]]:

@@ -127,6 +127,7 @@ class Cache:
                 os.close(files.create(self._path))
             base = sqlite3.connect(self._path, timeout=30, check_same_thread=False)
             stack.callback(base.close)
+            self._refuse_foreign(base)
             base.execute("PRAGMA journal_mode = WAL")
             base.execute("PRAGMA synchronous = NORMAL")
             base.execute(_TABLE)
@@ -134,8 +135,16 @@ class Cache:
                 base.execute("ALTER TABLE answers ADD COLUMN mark BLOB")
             base.commit()
         except (sqlite3.Error, OSError, UnicodeError) as broken:  # its own words may be damaged, too
-            raise InvalidInput(f"cannot open the answer cache {self._path}: {broken}") from broken
+            words = getattr(broken, "strerror", None) or broken
+            raise InvalidInput(f"cannot open the answer cache {self._path}: {words}") from broken
         return base
+
+    def _refuse_foreign(self, base: sqlite3.Connection) -> None:
+        """Somebody else's database gets no table of ours, and no column."""
+        found = {row[0] for row in base.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+        columns = {row[1] for row in base.execute("PRAGMA table_info(answers)")}
+        if found and not (found == {"answers"} and {"key", "body"} <= columns):
+            raise InvalidInput(f"{self._path} is a database, and no answer cache", hint="name another file")
 
 
 def _mark(key: bytes, body: Any) -> bytes | None:

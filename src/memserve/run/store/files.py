@@ -77,8 +77,8 @@ def _identity(path: Path) -> object:
     try:
         found = path.stat()
     except OSError:
-        return path.resolve()
-    return (found.st_dev, found.st_ino) if stat.S_ISREG(found.st_mode) else path.resolve()
+        return os.path.realpath(path)  # of links that lead in a circle, too
+    return (found.st_dev, found.st_ino) if stat.S_ISREG(found.st_mode) else os.path.realpath(path)
 
 
 def refuse_foreign(path: Path, is_ours: Callable[[Path], bool]) -> None:
@@ -98,6 +98,13 @@ def scratch(path: Path, is_ours: Callable[[Path], bool]) -> int:
     refuse_foreign(path, is_ours)
     path.unlink(missing_ok=True)
     return create(path)
+
+
+def cut_torn(path: Path) -> None:
+    """Drop what a crash or a full disk left of a last line: the next would be written behind it."""
+    if path.exists():
+        held = path.read_bytes()
+        os.truncate(path, held.rfind(b"\n") + 1)
 
 
 def make_folder(path: Path) -> None:
@@ -144,7 +151,7 @@ class StoredOutput:
         folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "memserve" / "runs"
         self.path = folder / blake2b(url.encode(), digest_size=8).hexdigest() / url.rpartition("/")[2]
         self._sent = 0
-        self._stop = threading.Event()
+        self._stop, self._guard = threading.Event(), threading.Lock()
         self._thread = threading.Thread(target=self._carry, name="memserve-store", daemon=True)
 
     def fetch(self, *, afresh: bool = False) -> None:
@@ -162,6 +169,21 @@ class StoredOutput:
         self._sent = len(held)
         if afresh:
             self._set_aside()
+        batches = batches_beside(self.path)
+        if self._store.exists(there := str(batches_beside(Path(self._name)))):
+            batches.write_bytes(self._store.cat_file(there))
+
+    def save(self, path: Path) -> None:
+        """Carry a file that says what is being paid for, at once, behind the answers that it knows of."""
+        there = str(Path(self._name).with_name(path.name))
+        try:
+            self.send()
+            if path.exists():
+                self._store.put_file(str(path), there)
+            elif self._store.exists(there):
+                self._store.rm_file(there)
+        except Exception as broken:  # each store has errors of its own
+            raise RunError(f"cannot write {there} to the store of {self.url}: {broken}") from broken
 
     def __enter__(self) -> StoredOutput:
         self._thread.start()
@@ -182,13 +204,13 @@ class StoredOutput:
 
     def send(self) -> None:
         """Carry the whole lines that are new."""
-        with self.path.open("rb") as file:
+        with self._guard, self.path.open("rb") as file:
             file.seek(self._sent)
             fresh = file.read()
-        fresh = fresh[: fresh.rfind(b"\n") + 1]
-        if fresh:
-            self._store.pipe_file(f"{self._name}.parts/{self._sent:020d}", fresh)
-            self._sent += len(fresh)
+            fresh = fresh[: fresh.rfind(b"\n") + 1]
+            if fresh:
+                self._store.pipe_file(f"{self._name}.parts/{self._sent:020d}", fresh)
+                self._sent += len(fresh)
 
     def _carry(self) -> None:
         while not self._stop.wait(PART_SECONDS):

@@ -198,6 +198,7 @@ class Journal:
     def _put_back(self) -> None:
         """The answers of a file that was deleted under the run are still there until it is closed."""
         path, number = self.path, 0
+        files.make_folder(path.parent)  # it may have gone with the file
         while os.path.lexists(path):
             path = self.path.with_name(f"{self.path.name}.rescued{f'-{number}' if number else ''}")
             number += 1
@@ -242,6 +243,12 @@ def is_reserve(path: Path) -> bool:
     """Whether a run made this file: it begins with our line, or a full disk left it empty."""
     with path.open("rb") as file:
         return _RESERVE_HEADER.startswith(file.read(len(_RESERVE_HEADER)))
+
+
+def _is_answers(path: Path) -> bool:
+    """Whether a file is empty or begins with an answer, as what a killed repair left does."""
+    with path.open("rb") as file:
+        return record.stamp(first := file.readline()) is not None or record.is_torn(first)
 
 
 def _opened(path: Path) -> int:
@@ -291,7 +298,8 @@ def verify(path: Path) -> tuple[int, list[int]]:
 
 def repair(path: Path) -> Path | None:
     """Set the lines that are not what was written aside, to be asked again; the file that has them."""
-    damaged = verify(path)[1]
+    path = Path(os.path.realpath(path))  # what takes its place must not take a link's
+    damaged = set(verify(path)[1])
     if not damaged:
         return None
     descriptor = _opened(path)
@@ -299,9 +307,9 @@ def repair(path: Path) -> Path | None:
     kept = path.with_name(f"{path.name}.repaired")
     try:
         with path.open("rb") as source, os.fdopen(files.create(aside), "wb") as bad, \
-                os.fdopen(files.create(kept), "wb") as good:  # fmt: skip
+                os.fdopen(files.scratch(kept, _is_answers), "wb") as good:  # fmt: skip
             for number, raw in enumerate(source, 1):
-                (bad if number in set(damaged) else good).write(raw)
+                (bad if number in damaged else good).write(raw)
             for file in (bad, good):
                 file.flush()
                 os.fsync(file.fileno())

@@ -221,7 +221,8 @@ def _parts(content: Any) -> Any:
         return content
     parts = [_part(mapping(part, "a part")) for part in content]
     texts = [part["text"] for part in parts if part["type"] == "text"]
-    return "".join(map(str, texts)) if len(texts) == len(parts) else parts
+    plain = len(texts) == len(parts) and all(isinstance(text, str) for text in texts)
+    return "".join(texts) if plain else parts
 
 
 def _part(part: Mapping[str, Any]) -> dict[str, Any]:

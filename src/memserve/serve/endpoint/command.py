@@ -9,7 +9,6 @@ import os
 import secrets
 import signal
 import stat
-import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -41,7 +40,7 @@ def serve(args: argparse.Namespace) -> int:
         raise InvalidInput(f"port {args.port} is not within 1..65535")
     with suppress(KeyboardInterrupt):
         asyncio.run(_run(args, _models(args)))
-    print("stopped", file=sys.stderr)
+    cli.tell("stopped")
     return cli.DONE
 
 
