@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -34,6 +35,8 @@ _EXTRAS = ("thinking", "metadata", "service_tier", "cache_control", "output_conf
 CACHES_FROM = 4096
 """Tokens of the shortest prefix that every Claude caches where it is marked; some take 1,024."""
 _SAMPLING = ("temperature", "top_p", "top_k")
+_SIGNED = ("signature", "data")
+"""What a block of thought has that Claude wants to see again with its calls."""
 
 
 @cache
@@ -125,6 +128,10 @@ def _thinking(request: Request, model: str | None) -> dict[str, Any]:
         )
     if wanted and (request.top_k or request.top_p not in (None, DEFAULT_TOP_P)):
         raise Unsupported("anthropic", "top_p and top_k with thinking")
+    if wanted and request.tool_choice not in (None, "auto", "none"):
+        raise Unsupported(
+            "anthropic", f"tool_choice={request.tool_choice!r} with thinking", "it takes auto and none"
+        )
     if isinstance(wanted, bool):
         return {"thinking": thinking(model)["on" if wanted else "off"]} if thinking(model) else {}
     if wanted < LEAST:
@@ -148,14 +155,17 @@ def _short(blocks: list[Any]) -> Any:
 
 def _turn(turn: Turn) -> tuple[str, list[dict[str, Any]]]:
     if turn.role == "tool":
-        result = {"type": "tool_result", "tool_use_id": turn.answers or "", "content": turn.text}
+        shown = any(not isinstance(piece, str) for piece in turn.pieces)
+        told = [_piece(piece) for piece in turn.pieces] if shown else turn.text
+        result = {"type": "tool_result", "tool_use_id": turn.answers or "", "content": told}
         return "user", [
             {**result, CACHE: mark} if (mark := next(iter(turn.marks.values()), None)) else result
         ]
-    blocks = _pieces(turn)
-    for call in turn.calls:
+    first, *others = [message_parts.signed(call, _SIGNED) for call in turn.calls] or [[]]
+    blocks = [*first, *_pieces(turn)]  # a message begins with its thought
+    for call, thoughts in zip(turn.calls, [[], *others], strict=False):
         known = {"id": call.id, "name": call.name, "input": message_parts.arguments(call)}
-        blocks.append({"type": "tool_use", **known})
+        blocks += [*thoughts, {"type": "tool_use", **known}]
     return turn.role, blocks
 
 
@@ -199,8 +209,8 @@ def completion(words: str, fail: Fail) -> Completion:
     return Completion(
         text=None if refused else text,
         finish_reason=reason,
-        tool_calls=tuple(_call_of(block) for block in blocks if block.get("type") == "tool_use"),
-        reasoning=_joined(blocks, "thinking", "thinking"),
+        tool_calls=tuple(_calls(blocks)),
+        reasoning=_joined(blocks, "thinking", "thinking") or None,
         refusal=(text or "") if refused else None,
         usage=usage(found.get("usage")),
         model=found["model"] if isinstance(found.get("model"), str) else None,
@@ -226,6 +236,21 @@ def _joined(blocks: list[dict[str, Any]], kind: str, key: str) -> str | None:
     return clean("".join(map(str, pieces))) if pieces else None
 
 
+def _calls(blocks: list[dict[str, Any]]) -> Iterator[ToolCall]:
+    """Calls, each with the thoughts before it."""
+    thoughts: list[dict[str, Any]] = []
+    for block in blocks:
+        if _is_signed(block):
+            thoughts.append(block)
+        elif block.get("type") == "tool_use":
+            yield replace(_call_of(block), signature=message_parts.signature(thoughts))
+            thoughts = []
+
+
+def _is_signed(block: Mapping[str, Any]) -> bool:
+    return "thinking" in str(block.get("type")) and any(map(block.get, _SIGNED))
+
+
 def _call_of(block: dict[str, Any]) -> ToolCall:
     if not isinstance(block.get("name"), str):
         raise bad("a tool call of the answer names no tool")
@@ -242,7 +267,9 @@ class MessageReader(StreamReader):
         self._finish: FinishReason | None = None
         self._finished = False
         self._usage: dict[str, Any] = {}
-        self._calls: dict[Any, dict[str, str]] = {}
+        self._calls: dict[Any, dict[str, Any]] = {}
+        self._thoughts: list[dict[str, Any]] = []
+        """Since the last call."""
 
     @property
     def done(self) -> bool:
@@ -264,7 +291,9 @@ class MessageReader(StreamReader):
     def end(self) -> list[Delta]:
         if not self._finished:
             raise ConnectionFailed("the stream ended before the answer was whole")
-        calls = (ToolCall(c["id"], c["name"], c["arguments"] or "{}") for c in self._calls.values())
+        calls = (
+            ToolCall(**{**call, "arguments": call["arguments"] or "{}"}) for call in self._calls.values()
+        )
         return [Delta("", self._finish, usage(self._usage), tool_calls=tuple(calls))]
 
     def whole(self, words: str, headers: Mapping[str, str]) -> list[Delta]:
@@ -278,16 +307,24 @@ class MessageReader(StreamReader):
 
     def _block(self, chunk: dict[str, Any]) -> list[Delta]:
         block = chunk.get("content_block") or {}
+        if "thinking" in str(block.get("type")):
+            self._thoughts.append(dict(block))
         if block.get("type") == "tool_use":
             self._calls[chunk.get("index")] = {
                 "id": str(block.get("id") or ""), "name": str(block.get("name") or ""), "arguments": "",
+                "signature": message_parts.signature(list(filter(_is_signed, self._thoughts))),
             }  # fmt: skip
+            self._thoughts = []
         return [Delta(clean(block["text"]))] if block.get("text") else []
 
     def _delta(self, chunk: dict[str, Any]) -> list[Delta]:
         delta = chunk.get("delta") or {}
         if delta.get("type") == "input_json_delta" and chunk.get("index") in self._calls:
             self._calls[chunk["index"]]["arguments"] += str(delta.get("partial_json") or "")
+        for name in ("thinking", "signature"):
+            if self._thoughts and delta.get("type") == f"{name}_delta":
+                thought = self._thoughts[-1]
+                thought[name] = (thought.get(name) or "") + str(delta.get(name) or "")
         if delta.get("thinking"):
             return [Delta(reasoning=clean(delta["thinking"]))]
         return [Delta(clean(delta["text"]))] if delta.get("text") else []

@@ -4,12 +4,13 @@ import json
 import struct
 import zlib
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from memserve.errors import ConnectionFailed, MemserveError
 from memserve.http import Event, StreamReader, failure
 from memserve.http.body import bad, parse
+from memserve.http.chat import message_parts
 from memserve.http.chat.answer import clean, count, finish
 from memserve.protocol import Completion, Delta, FinishReason, ToolCall, Usage
 from memserve_bedrock.ask import finish_reasons
@@ -115,8 +116,8 @@ def completion(words: str, headers: Mapping[str, str], model: str | None, fail: 
     return Completion(
         text=_joined([block["text"] for block in blocks if "text" in block]),
         finish_reason=finish(found.get("stopReason"), finish_reasons()),
-        tool_calls=tuple(_call(block["toolUse"]) for block in blocks if "toolUse" in block),
-        reasoning=_joined([_thought(block) for block in blocks if "reasoningContent" in block]),
+        tool_calls=tuple(_calls(blocks)),
+        reasoning=_joined([_thought(block) for block in blocks if "reasoningContent" in block]) or None,
         usage=usage(found.get("usage")),
         model=model,
         request_id=headers.get("x-amzn-requestid"),
@@ -145,11 +146,32 @@ def _thought(block: dict[str, Any]) -> Any:
     return text.get("text", "") if isinstance(text, dict) else ""
 
 
+def _calls(blocks: list[dict[str, Any]]) -> Iterator[ToolCall]:
+    """Calls, each with the thoughts before it, which Claude wants to see again with them."""
+    thoughts: list[dict[str, Any]] = []
+    for block in blocks:
+        if _is_signed(block):
+            thoughts.append(block)
+        elif "toolUse" in block:
+            yield replace(_call(block["toolUse"]), signature=message_parts.signature(thoughts))
+            thoughts = []
+
+
+def _is_signed(block: Mapping[str, Any]) -> bool:
+    said = block.get("reasoningContent") or {}
+    return "redactedContent" in said or "signature" in (said.get("reasoningText") or {})
+
+
 def _call(use: Any) -> ToolCall:
     if not isinstance(use, dict) or not isinstance(use.get("name"), str):
         raise bad("a tool call of the answer names no tool")
     words = json.dumps(use.get("input") or {}, ensure_ascii=False)
     return ToolCall(str(use.get("toolUseId") or ""), use["name"], words)
+
+
+def _whole(told: Mapping[str, str]) -> dict[str, Any]:
+    """A streamed thought as a whole answer has it."""
+    return {"reasoningContent": told if "redactedContent" in told else {"reasoningText": told}}
 
 
 class ConverseReader(StreamReader):
@@ -161,7 +183,9 @@ class ConverseReader(StreamReader):
         self._finish: FinishReason | None = None
         self._finished = False
         self._usage = Usage()
-        self._calls: dict[Any, dict[str, str]] = {}
+        self._calls: dict[Any, dict[str, Any]] = {}
+        self._thoughts: dict[Any, dict[str, str]] = {}
+        """Since the last call, by their places."""
 
     @property
     def done(self) -> bool:
@@ -183,7 +207,9 @@ class ConverseReader(StreamReader):
     def end(self) -> list[Delta]:
         if not self._finished:
             raise ConnectionFailed("the stream ended before the answer was whole")
-        calls = (ToolCall(c["id"], c["name"], c["arguments"] or "{}") for c in self._calls.values())
+        calls = (
+            ToolCall(**{**call, "arguments": call["arguments"] or "{}"}) for call in self._calls.values()
+        )
         return [Delta("", self._finish, self._usage, tool_calls=tuple(calls))]
 
     def whole(self, words: str, headers: Mapping[str, str]) -> list[Delta]:
@@ -193,9 +219,12 @@ class ConverseReader(StreamReader):
     def _start(self, chunk: dict[str, Any]) -> list[Delta]:
         use = (chunk.get("start") or {}).get("toolUse")
         if isinstance(use, dict):
+            thoughts = map(_whole, self._thoughts.values())
             self._calls[chunk.get("contentBlockIndex")] = {
                 "id": str(use.get("toolUseId") or ""), "name": str(use.get("name") or ""), "arguments": "",
+                "signature": message_parts.signature(list(filter(_is_signed, thoughts))),
             }  # fmt: skip
+            self._thoughts = {}
         return []
 
     def _delta(self, chunk: dict[str, Any]) -> list[Delta]:
@@ -204,7 +233,11 @@ class ConverseReader(StreamReader):
         call = self._calls.get(chunk.get("contentBlockIndex"))
         if isinstance(use, dict) and call is not None:
             call["arguments"] += str(use.get("input") or "")
-        thought = (delta.get("reasoningContent") or {}).get("text")
+        said = delta.get("reasoningContent") or {}
+        if said:
+            known = self._thoughts.setdefault(chunk.get("contentBlockIndex"), {})
+            known.update({name: known.get(name, "") + str(value) for name, value in said.items()})
+        thought = said.get("text")
         if thought:
             return [Delta(reasoning=clean(thought))]
         return [Delta(clean(delta["text"]))] if delta.get("text") else []

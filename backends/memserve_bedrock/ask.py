@@ -128,6 +128,10 @@ def _thinking(request: Request, model: Model) -> tuple[dict[str, Any], int]:
     drawn = (request.temperature or 1, request.top_p or 1, request.top_k)
     if drawn != (1, 1, None):
         raise Unsupported("bedrock", "temperature, top_p or top_k with thinking", "it takes temperature 1")
+    if request.tool_choice not in (None, "auto", "none"):
+        raise Unsupported(
+            "bedrock", f"tool_choice={request.tool_choice!r} with thinking", "it takes auto and none"
+        )
     if wanted is not True and wanted < LEAST:
         raise InvalidInput(f"bedrock takes thinking={LEAST:,} or more, not {wanted}")
     own = model.thinking["on"] if wanted is True else fill(model.thinking["budget"], wanted)
@@ -152,12 +156,13 @@ def _tool(described: Mapping[str, Any]) -> dict[str, Any]:
 
 def _turn(turn: Turn) -> tuple[str, list[dict[str, Any]]]:
     if turn.role == "tool":
-        result = {"toolUseId": turn.answers or "", "content": [{"text": turn.text}]}
+        result = {"toolUseId": turn.answers or "", "content": [_piece(piece) for piece in turn.pieces]}
         return "user", [{"toolResult": result}]
-    blocks = _pieces(turn)
-    for call in turn.calls:
+    first, *others = [message_parts.signed(call, ("reasoningContent",)) for call in turn.calls] or [[]]
+    blocks = [*first, *_pieces(turn)]  # a message begins with its thought
+    for call, thoughts in zip(turn.calls, [[], *others], strict=False):
         known = {"toolUseId": call.id, "name": call.name, "input": message_parts.arguments(call)}
-        blocks.append({"toolUse": known})
+        blocks += [*thoughts, {"toolUse": known}]
     return turn.role, blocks
 
 

@@ -72,7 +72,7 @@ def _word(found: dict[str, Any], name: str) -> str | None:
 
 def _sample(candidate: dict[str, Any]) -> Sample:
     parts = _parts(candidate)
-    calls = tuple(_call(i, part["functionCall"]) for i, part in enumerate(parts) if "functionCall" in part)
+    calls = tuple(_call(*each) for each in enumerate(part for part in parts if "functionCall" in part))
     reason = finish(candidate.get("finishReason"), finish_reasons())
     return Sample(
         text=_text(parts, thought=False),
@@ -98,11 +98,13 @@ def _text(parts: list[dict[str, Any]], *, thought: bool) -> str | None:
     return clean("".join(pieces)) if pieces else None
 
 
-def _call(position: int, call: Any) -> ToolCall:
+def _call(position: int, part: dict[str, Any]) -> ToolCall:
+    call, signature = part["functionCall"], part.get("thoughtSignature")
     if not isinstance(call, dict) or not isinstance(call.get("name"), str):
         raise bad("a function call of the answer names no function")
     words = json.dumps(call.get("args") or {}, ensure_ascii=False)
-    return ToolCall(str(call.get("id") or f"call_{position}"), call["name"], words)
+    own = str(call.get("id") or f"call_{position}"), call["name"], words
+    return ToolCall(*own, signature if isinstance(signature, str) else None)
 
 
 def _logprobs(found: Any) -> tuple[TokenLogprob, ...] | None:
@@ -159,7 +161,7 @@ class ContentReader(StreamReader):
         parts = _parts(candidate)
         for part in parts:
             if "functionCall" in part:
-                self._calls.append(_call(len(self._calls), part["functionCall"]))
+                self._calls.append(_call(len(self._calls), part))
         if candidate.get("finishReason"):
             self._finish = finish(candidate["finishReason"], finish_reasons())
             self._finished = True

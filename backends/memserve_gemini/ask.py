@@ -8,7 +8,7 @@ from typing import Any
 from urllib.parse import quote
 
 from memserve import files
-from memserve.errors import InvalidInput
+from memserve.errors import InvalidInput, Unsupported
 from memserve.http.chat import fill, message_parts
 from memserve.http.chat.message_parts import Image, Turn
 from memserve.protocol import DEFAULT_MAX_TOKENS, Capabilities, FinishReason, Prompt, Request, ToolCall
@@ -191,10 +191,18 @@ def _parts(turn: Turn, names: Mapping[str, str], model: Model) -> list[dict[str,
     if turn.role == "tool":
         return [_response(turn, names)]
     parts = [_piece(piece) for piece in turn.pieces if piece or not turn.calls]
-    return parts + [_call(call, model) for call in turn.calls]
+    own = any(map(_signature, turn.calls))  # of several calls Gemini signs the first alone
+    return parts + [_call(call, _signature(call) if own else model.signature) for call in turn.calls]
+
+
+def _signature(call: ToolCall) -> str | None:
+    """Gemini's own; what Claude signs is a list."""
+    return None if (call.signature or "").startswith("[") else call.signature
 
 
 def _response(turn: Turn, names: Mapping[str, str]) -> dict[str, Any]:
+    if any(not isinstance(piece, str) for piece in turn.pieces):
+        raise Unsupported("gemini", "an image as a tool's answer", "send it in a user message")
     name = turn.name or names.get(turn.answers or "")
     if not name:
         raise InvalidInput("a tool's answer names no call: give tool_call_id as in the assistant's message")
@@ -206,10 +214,9 @@ def _response(turn: Turn, names: Mapping[str, str]) -> dict[str, Any]:
     return {"functionResponse": {"id": turn.answers or "", "name": name, "response": response}}
 
 
-def _call(call: ToolCall, model: Model) -> dict[str, Any]:
+def _call(call: ToolCall, signature: str | None) -> dict[str, Any]:
     known = {"id": call.id, "name": call.name, "args": message_parts.arguments(call)}
-    signature = {"thoughtSignature": model.signature} if model.signature else {}
-    return {"functionCall": known, **signature}
+    return {"functionCall": known, **({"thoughtSignature": signature} if signature else {})}
 
 
 def _piece(piece: str | Image) -> dict[str, Any]:

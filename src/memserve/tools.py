@@ -58,11 +58,14 @@ def message(answer: Completion, *, thought: bool = False) -> dict[str, Any]:
     """An answer as the message that goes on with its conversation; `thought`: with what was thought."""
     made: dict[str, Any] = {"role": "assistant", "content": answer.text or ""}
     if answer.tool_calls:
-        made["tool_calls"] = [
-            {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
-            for call in answer.tool_calls
-        ]
+        made["tool_calls"] = [asked(call) for call in answer.tool_calls]
     return {**made, "reasoning_content": answer.reasoning} if thought and answer.reasoning else made
+
+
+def asked(call: ToolCall) -> dict[str, Any]:
+    """A call as a message holds it, with what its provider signed."""
+    told = {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
+    return {**told, "signature": call.signature} if call.signature else told
 
 
 def result(call: ToolCall, value: object) -> dict[str, Any]:

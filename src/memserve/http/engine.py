@@ -114,7 +114,9 @@ class HttpEngine(ABC):
 
     def _calls(self, calls: tuple[ToolCall, ...]) -> tuple[ToolCall, ...]:
         mask = self._client.mask
-        return tuple(ToolCall(mask(one.id), mask(one.name), mask(one.arguments)) for one in calls)
+        return tuple(
+            replace(one, id=mask(one.id), name=mask(one.name), arguments=mask(one.arguments)) for one in calls
+        )
 
     def events(self, pieces: Pieces) -> AsyncIterator[Event]:
         """The events of a streamed body: server-sent events, unless the backend frames them otherwise."""

@@ -128,6 +128,8 @@ class ToolCall(Value):
     id: str
     name: str
     arguments: str
+    signature: str | None = None
+    """What the provider wants to see again with the call: its signed thoughts, or their signature."""
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """Takes a chat prompt apart, for providers whose messages have another shape than OpenAI's."""
 
 import json
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -14,8 +14,20 @@ _ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(","
 
 
 def messages(prompt: Prompt) -> list[Any]:
-    """A prompt as chat messages; a string is one user message."""
+    """A prompt as chat messages, a string as one user message, without what another provider signed."""
+    return [_unsigned(message) for message in _listed(prompt)]
+
+
+def _listed(prompt: Prompt) -> list[Any]:
     return [{"role": "user", "content": prompt}] if isinstance(prompt, str) else list(prompt)  # type: ignore[arg-type]
+
+
+def _unsigned(message: Mapping[str, Any]) -> Mapping[str, Any]:
+    calls = message.get("tool_calls") or ()
+    if not any("signature" in call for call in calls):
+        return message
+    bare = [{name: value for name, value in call.items() if name != "signature"} for call in calls]
+    return {**message, "tool_calls": bare}
 
 
 def encode(payload: Mapping[str, Any]) -> bytes:
@@ -94,7 +106,7 @@ def read(prompt: Prompt, backend: str, *, marks: bool = False) -> Talk:
     system: list[Turn] = []
     known = _PART_KEYS | ({CACHE} if marks else set())
     turns: list[Turn] = []
-    for position, message in enumerate(messages(prompt)):
+    for position, message in enumerate(_listed(prompt)):
         _refuse(position, message, known, backend)
         turn = _turn(position, message)
         if turn.role not in _SYSTEM:
@@ -162,7 +174,23 @@ def _call(position: int, call: Mapping[str, Any]) -> ToolCall:
     function = call.get("function") or {}
     if not function.get("name"):
         raise InvalidInput(f"message {position}: a tool call names no function")
-    return ToolCall(str(call.get("id") or ""), function["name"], function.get("arguments") or "{}")
+    own = str(call.get("id") or ""), function["name"], function.get("arguments") or "{}"
+    return ToolCall(*own, call.get("signature"))
+
+
+def signed(call: ToolCall, keys: Collection[str]) -> list[dict[str, Any]]:
+    """The blocks of thought that came with a call, as they came; none of another provider's."""
+    try:
+        found = files.parsed(call.signature or "[]")
+    except ValueError:
+        return []
+    blocks = found if isinstance(found, list) else []
+    return [block for block in blocks if isinstance(block, dict) and not block.keys().isdisjoint(keys)]
+
+
+def signature(thoughts: Sequence[Mapping[str, Any]]) -> str | None:
+    """Signed blocks of thought as a call keeps them."""
+    return json.dumps(list(thoughts), ensure_ascii=False) if thoughts else None
 
 
 def arguments(call: ToolCall) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import uuid4
 
-from memserve import errors
+from memserve import errors, tools
 from memserve.protocol import Completion, Delta, Sample, TokenLogprob, ToolCall, Usage
 from memserve.serve.endpoint.asked import SPELLED, Asked
 
@@ -159,10 +159,7 @@ def _token(token: str, logprob: float | None) -> dict[str, Any]:
 
 def tool_calls(calls: Sequence[ToolCall], asked: Asked) -> list[dict[str, Any]]:
     """Calls as a message holds them."""
-    return [
-        {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
-        for call in (calls[:1] if asked.one_call else calls)
-    ]
+    return [tools.asked(call) for call in (calls[:1] if asked.one_call else calls)]
 
 
 def usage(spent: Usage) -> dict[str, Any] | None:
