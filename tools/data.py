@@ -41,11 +41,11 @@ def form(path: Path) -> str:
 
 def bare(name: str, content: bytes) -> bytes:
     """A file as the wheel has it: a table without its blanks and the note at its head."""
-    if not name.endswith(".json"):
+    if not name.endswith((".json", ".jsonl")):
         return content
-    table = json.loads(content)
-    kept = {key: value for key, value in table.items() if key != "note"}
-    return json.dumps(kept, ensure_ascii=False, separators=(",", ":")).encode()
+    head, end, rows = content.partition(b"\n") if name.endswith(".jsonl") else (content, b"", b"")
+    kept = {key: value for key, value in json.loads(head).items() if key != "note"}
+    return json.dumps(kept, ensure_ascii=False, separators=(",", ":")).encode() + end + rows
 
 
 def _text(value: Any) -> str:

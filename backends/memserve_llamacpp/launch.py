@@ -2,6 +2,7 @@
 
 import re
 from functools import cache
+from itertools import pairwise
 
 from memserve import files
 from memserve.engines.deployment import Deployment
@@ -44,13 +45,15 @@ class LlamacppLauncher:
         away = deployment.host_layers
         mixed = any(block.experts for block in model.blocks)
         layers = 0 if on_cpu else len(model.blocks) - away if away and not mixed else None
-        if deployment.concurrency > 1 or parts or (mixed and away) or model.towers:
+        ranks = "Classification" in model.architecture  # llama_cpp.server has no route for scores
+        if deployment.concurrency > 1 or ranks or parts or (mixed and away) or model.towers:
             start: tuple[str, ...] = ("llama-server",)
             options = {
                 "hf-repo": None if local else f"{checkpoint}:{level}", "model": checkpoint if local else None,
                 "n-gpu-layers": 999 if layers is None else layers, "n-cpu-moe": (mixed and away) or None,
                 "ctx-size": deployment.context * deployment.concurrency,
-                "parallel": deployment.concurrency, "embeddings": embeds or None,
+                "parallel": deployment.concurrency, "embeddings": (embeds and not ranks) or None,
+                "reranking": ranks or None,
                 "mmproj": f"{folder}/{PROJECTOR}" if local and model.towers else None,
             }  # fmt: skip
             built = re.search(r"-D\w+=on", install)
@@ -83,8 +86,14 @@ class LlamacppLauncher:
             backend="llamacpp", engine_version="", dtype="float16",
             quantization=level_of(file) if lies(file) else quantization(level or file.rpartition("/")[2]),
             context=(said.integer("n-ctx") or 0) // said.count("parallel") or UNSTATED,
-            options=said.given(),
+            options=tuple({**dict(said.given()), **moved(command)}.items()),
         )  # fmt: skip
+
+
+def moved(command: tuple[str, ...]) -> dict[str, str]:
+    """All that `--override-tensor` says: each of several adds to the others."""
+    said = [value for name, value in pairwise(command) if name in ("-ot", "--override-tensor")]
+    return {"override-tensor": ",".join(said)} if said else {}
 
 
 @cache

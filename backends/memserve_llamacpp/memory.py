@@ -8,10 +8,12 @@ from memserve import files
 from memserve.engines.command import integer
 from memserve.engines.deployment import Deployment
 from memserve.engines.memory import Assumption, Footprint
+from memserve.errors import InvalidInput
 from memserve.hardware.machine import GIB, Machine
 from memserve.memory.kv import LayerCache, largest_context, layer_caches, sequence_bytes
 from memserve.memory.weights import Split, Storage, ledger, partition, storage, weight_bytes
 from memserve.model.spec import ModelSpec, parted
+from memserve.pattern import Budget, matcher
 
 ERROR = 0.05
 """The mixtures (q4_k_m) differ by a few percent between models: an estimate."""
@@ -46,7 +48,12 @@ class LlamacppAccountant:
         if host_layers(model, deployment)[0]:
             taken, there = self.host(model, deployment), host_memory(machine)
             if taken > there:
-                reason = f"{taken / GIB:.2f} GiB stay with the processor, of {there / GIB:.2f} GiB of RAM"
+                spec = f"{machine.cards_per_node}x{machine.card.name}+{-(-taken // GIB)}GB"
+                unsaid = (
+                    "" if machine.host_memory else f" that are assumed: say --gpus {spec} where there are"
+                )
+                ram = f"{there / GIB:.2f} GiB of RAM{unsaid}"
+                reason = f"{taken / GIB:.2f} GiB stay with the processor, of {ram}"
                 return footprint.fails("out_of_memory", reason)
         return _judged(footprint, deployment, left, wanted)
 
@@ -93,7 +100,7 @@ class LlamacppAccountant:
         return -(-deployment.context // step) * step
 
     def _caches(self, model: ModelSpec, deployment: Deployment) -> tuple[LayerCache | None, ...]:
-        return layer_caches(model, 1, facts()["kv_bytes"].get(deployment.kv_dtype, 2))
+        return layer_caches(model, 1, element(deployment))
 
     def _fullest(self, model: ModelSpec, deployment: Deployment, on_cpu: bool) -> tuple[int, int, int]:
         """Weights and one sequence's cache of the fullest card, and the tokens that are set aside."""
@@ -131,10 +138,35 @@ def set_aside(deployment: Deployment) -> Deployment:
     return replace(deployment, concurrency=integer(deployment.option("parallel") or "1", "--parallel"))
 
 
+def element(deployment: Deployment) -> float:
+    """Bytes of a cached element: a command says of keys and of values what holds them."""
+    held: dict[str, float] = facts()["kv_bytes"]
+    words = [deployment.option(f"cache-type-{half}") or deployment.kv_dtype for half in "kv"]
+    for word in words:
+        if not isinstance(held.get(word.lower(), 2), int | float) or (
+            word not in held and word != "bfloat16"
+        ):
+            known = ", ".join(name for name in held if "_" in name)
+            raise InvalidInput(f"llama.cpp has no cache of {word[:20]!r}", hint=f"f16, {known}")
+    return sum(held.get(word.lower(), 2) for word in words) / len(words)
+
+
+def experts_away(said: str, layers: int) -> int:
+    """Layers whose experts `-ot PATTERN=CPU,...` all leaves with the processor; the first match decides."""
+    budget, rows = Budget(), [one.rpartition("=") for one in said.split(",")]
+    places = [(matcher(f".*(?:{pattern})", budget), where) for pattern, _, where in rows]
+
+    def away(name: str) -> bool:
+        return next((where for found, where in places if found and found(name)), "").startswith("CPU")
+
+    parts = [f"ffn_{part}_exps.weight" for part in ("up", "gate", "down")]
+    return sum(all(away(f"blk.{layer}.{part}") for part in parts) for layer in range(layers))
+
+
 def host_layers(model: ModelSpec, deployment: Deployment) -> tuple[int, bool]:
     """Layers that stay with the processor, and whether all of them does, not their experts alone.
 
-    It is the planner's choice, or what `-ngl N`, `--n-cpu-moe N` or `--cpu-moe` of a command leave.
+    It is the planner's choice, or what `-ngl N`, `--n-cpu-moe N`, `--cpu-moe`, `-ot ...` of a command leave.
     """
     layers, said = len(model.blocks), deployment.option("n-gpu-layers") or ""
     if said.isdigit() and int(said) <= layers:
@@ -145,6 +177,8 @@ def host_layers(model: ModelSpec, deployment: Deployment) -> tuple[int, bool]:
             return layers, False
         if experts.isdigit():
             return min(int(experts), layers), False
+        if moved := deployment.option("override-tensor"):
+            return experts_away(moved, layers), False
     return deployment.host_layers, False
 
 

@@ -1,5 +1,6 @@
 """The command that starts vLLM, and the reading of one."""
 
+import json
 from collections.abc import Mapping
 
 from memserve import files
@@ -68,9 +69,22 @@ def serve_options(model: ModelSpec, machine: Machine, deployment: Deployment) ->
         "max-num-batched-tokens": deployment.max_batched_tokens,
         "enforce-eager": deployment.eager,
         "runner": "pooling" if model.encoder_only or model.pooling else None,
+        "hf-overrides": as_classifier(model) if model.scoring_tokens else None,
         "trust-remote-code": deployment.option("trust-remote-code") is not None,
         "mm-encoder-attn-backend": "TORCH_SDPA" if asks_torch(model, machine, deployment) else None,
     }
+
+
+def as_classifier(model: ModelSpec) -> str:
+    """A decoder that answers yes or no, made the classifier that the routes for scores take."""
+    own = (
+        {"is_original_qwen3_reranker": True}
+        if model.model_type == "qwen3"
+        else {"method": "from_2_way_softmax"}
+    )
+    architecture = model.architecture.replace("ForCausalLM", "ForSequenceClassification")
+    said = {"architectures": [architecture], "classifier_from_token": [*model.scoring_tokens], **own}
+    return json.dumps(said, separators=(",", ":"))
 
 
 def on_volta(machine: Machine) -> bool:

@@ -124,6 +124,32 @@ def test_suggestions(name):
         assert "did you mean" in error.message
 
 
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [("mlx-community/Qwen3-8B-4bit", "MLX.*Qwen/Qwen3-8B"),
+     ("x/Llama-3.1-8B-Instruct-exl2", "EXL2.*Llama-3.1"),
+     ("onnx-community/Qwen3-0.6B-ONNX", "ONNX"), ("llama3:70b-instruct-q4_K_M", "say .* gguf-q4_k_m"),
+     ("qwen3:30b-a3b-q8_0", "say .* gguf-q8_0")],
+)  # fmt: skip
+def test_what_no_engine_loads_as_it_is_named_says_what_to_name(name, says):
+    with pytest.raises(UnknownName, match=says):
+        load(name)
+
+
+@pytest.mark.parametrize("name", ["Qwen/Qwen3-8B", "bartowski/Llama-3.2-3B-Instruct-GGUF:Q4_K_M"])
+def test_a_models_page_names_it(name):
+    for page in ("https://huggingface.co/", "huggingface.co/", "hf.co/"):
+        assert load(page + name) == load(name)
+
+
+def test_a_fine_tunes_name_tells_what_it_may_be_like():
+    assert catalogue.within("someone/Qwen2.5-14B-Instruct-Uncensored") == "Qwen/Qwen2.5-14B-Instruct"
+    assert catalogue.within("someone/Cydonia-24B-v4") is None
+    for row in catalogue.rows():
+        name = row.id.rpartition("/")[2]
+        assert catalogue.within(f"someone/{name}-finetuned") or len(catalogue.key(name)) < catalogue.DISTINCT
+
+
 def test_a_known_model_is_next_to_no_work():
     load("llama-70b")
     assert calls(lambda: load("qwen3-14b")) < 5000

@@ -90,13 +90,13 @@ def test_a_hub_that_does_not_answer(ask):
 
 def test_nobody_listens(ask):
     answer = ask("someone/there", HF_ENDPOINT="http://127.0.0.1:9")
-    assert answer["error"] == "ConnectionFailed"
+    assert answer["error"] == "ConnectionFailed" and "--like" in answer["text"]
 
 
 def test_offline_is_offline(ask):
     answer = ask("someone/there", HF_HUB_OFFLINE="1")
     assert answer["error"] == "UnknownName"
-    assert "give a folder" in answer["text"]
+    assert "give a folder" in answer["text"] and "--like" in answer["text"]
 
 
 @pytest.mark.parametrize("name", ["a/b/c", "owner/", "/name", "own er/name", "owner/na me", "../x/y"])

@@ -10,6 +10,7 @@ import pytest
 
 import memserve
 from memserve.errors import DoesNotFit
+from memserve.model import catalogue
 
 if TYPE_CHECKING:
     from memserve.plan import Plan
@@ -84,6 +85,33 @@ def test_every_option_exists_in_its_release() -> None:
 )  # fmt: skip
 def test_commands_begin_as_promised(backend: str, gpus: str, start: list[str]) -> None:
     assert memserve.plan.best("llama-8b", gpus, backend=backend).command[: len(start)] == start
+
+
+RERANKERS = [row.id for row in catalogue.rows() if row.scoring_tokens]
+
+
+@pytest.mark.parametrize("model", RERANKERS)
+@pytest.mark.parametrize("gpus", ["1xL4", "1xV100", "1x910B4", "cpu"])
+def test_a_decoder_that_reranks_is_started_as_a_classifier_or_not_at_all(model: str, gpus: str) -> None:
+    """Without the override vLLM serves its vectors; no other engine here makes scores of its answers."""
+    for one in (found for found in memserve.plan.candidates(model, gpus) if found.fits):
+        assert one.backend in ("vllm", "ascend"), (one.backend, gpus)
+    backend = {"cpu": "vllm"}.get(gpus)
+    if backend:
+        with pytest.raises(DoesNotFit, match="--backend vllm: vllm"):
+            memserve.plan.best(model, gpus)
+    plan = memserve.plan.best(model, gpus, backend=backend)
+    said = json.loads(plan.command[plan.command.index("--hf-overrides") + 1])
+    assert said["architectures"] == [plan.model.architecture.replace("CausalLM", "SequenceClassification")]
+    assert said["classifier_from_token"] in (["no", "yes"], ["0", "1"])
+    judged = memserve.plan.check(plan.command, gpus, engine_version=plan.engine_version)
+    assert judged.memory_gib_per_card == plan.memory_gib_per_card
+
+
+def test_a_classifier_ranks_on_llama_cpp() -> None:
+    plan = memserve.plan.best("BAAI/bge-reranker-v2-m3", "1xP40", backend="llamacpp")
+    assert plan.command[0] == "llama-server" and "--reranking" in plan.command
+    assert "--embeddings" not in plan.command
 
 
 def test_our_own_commands_pass_our_own_check() -> None:

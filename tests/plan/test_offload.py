@@ -88,6 +88,46 @@ def test_the_host_must_hold_what_stays() -> None:
         memserve.plan.best("llama-70b", small, offload=True)
 
 
+def test_a_machine_says_how_much_ram_it_has() -> None:
+    for spec in ("1xRTX5090+512GB", "512GB+1xRTX5090", "CPU-512GB+1xRTX5090", "RTX5090 + 512 GB RAM"):
+        machine = parse(spec)
+        assert (machine.card.name, machine.cards, machine.host_memory) == ("RTX5090", 1, 512 * GIB)
+    with pytest.raises(DoesNotFit, match="assumed: say --gpus 1xRTX5090") as missed:
+        memserve.plan.best("deepseek-r1", "1xRTX5090", offload=True)
+    spec = str(missed.value).partition("say --gpus ")[2].split()[0]
+    assert memserve.plan.best("deepseek-r1", spec, offload=True).deployment.host_layers
+    with pytest.raises(DoesNotFit, match=r"--gpus 8xRTX4090\+128GB"):
+        memserve.plan.best("qwen3-235b", "1xRTX4090+128GB")
+    found = answered("qwen3-235b", "1xRTX4090+256GB", Query.of(offload=True)).plan
+    assert found is not None and found.checkpoint.make is None  # one that exists, with two layers more there
+
+
+@pytest.mark.parametrize("model", ["Qwen3-30B-A3B-Q4_K_M.gguf", "Qwen3-235B-A22B-Q4_K_M.gguf"])
+def test_experts_that_a_pattern_moves_count_as_those_of_the_switches(model: str) -> None:
+    def held(more: str) -> tuple[dict[str, float], dict[str, float]]:
+        plan = memserve.plan.check(f"llama-server -m {model} -c 8192 -ngl 99 {more}", "1xRTX4090+512GB")
+        return plan.memory_gib_per_card, {one["name"]: one["value"] for one in plan.assumptions}
+
+    assert held("-ot exps=CPU") == held("-ot '.ffn_.*_exps.=CPU'") == held("--cpu-moe")
+    assert held("-ot 'blk\\.[0-9]\\.ffn_.*_exps\\.=CPU'") == held("--n-cpu-moe 10")
+    kept = "-ot 'blk\\.([0-4])\\.ffn_.*exps=CUDA0' -ot exps=CPU"
+    assert held("--cpu-moe")[0]["weights"] < held(kept)[0]["weights"] < held("--n-cpu-moe 10")[0]["weights"]
+    assert held("-ot exps=CUDA0") == held("-ot attn=CPU") == held("")
+
+
+@pytest.mark.parametrize(("said", "share"), [
+    ("-ctk q8_0 -ctv q8_0", 1.0625 / 2), ("-ctk q8_0", 3.0625 / 4), ("-ctk f16 -ctv q4_0", 2.5625 / 4),
+    ("--cache-type-k f32 --cache-type-v f32", 2), ("-ctk bf16", 1),
+])  # fmt: skip
+def test_a_cache_is_as_large_as_its_types(said: str, share: float) -> None:
+    plain, typed = (memserve.plan.check(f"llama-server -m llama-3.1-8b-Q8_0.gguf -c 32768 -ngl 99 {more}",
+                                        "1xRTX4090") for more in ("", said))  # fmt: skip
+    ratio = typed.memory_gib_per_card["kv_cache"] / plain.memory_gib_per_card["kv_cache"]
+    assert ratio == pytest.approx(share, rel=1e-3) and typed.not_counted == ()
+    with pytest.raises(InvalidInput, match="no cache of 'q3'"):
+        memserve.plan.check("llama-server -m llama-3.1-8b-Q8_0.gguf -c 4096 -ctk q3", "1xRTX4090")
+
+
 def test_what_is_passed_over_is_said_truly() -> None:
     found = answered("llama-70b", "1xRTX4090", Query.of(offload=True))
     assert any("not gguf-q8_0: fits, but ranks below: 54 of its" in one for one in found.plan.reasons)

@@ -3,13 +3,24 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
 from fnmatch import fnmatchcase as fnmatch
 
 import pytest
-from tests.support.questions import Question, false_reasons, false_remedies, fixings, questions, worse
+from tests.support.questions import (
+    Question,
+    false_reasons,
+    false_remedies,
+    fixings,
+    order,
+    questions,
+    worse,
+)
 
 import memserve
 from memserve.hardware.spec import in_nodes
+from memserve.memory import formats
+from memserve.model import catalogue
 from memserve.plan.library import machine_of, model_of
 from memserve.plan.query import Query
 from memserve.plan.search.choice import first, ranked
@@ -45,6 +56,30 @@ def test_what_is_found_first_is_the_best_of_all(seed: int) -> None:
         model, machine = model_of(question.model, None, None), machine_of(question.gpus)
         every = ranked(consider(model, machine, query), model, machine, query)
         assert first(model, machine, query) == next(iter(every), None), (question, query)
+
+
+REPOSITORIES = [one.id for row in catalogue.rows() for one in row.checkpoints if "gguf" in one.method]
+HELD = sorted(name for name, count in Counter(REPOSITORIES).items() if count > 1)
+MANY = ("1xRTX3060", "1xRTX3090", "2xRTX3090", "1xP40", "1xA6000", "M3-Max", "4xA100-80GB", "1xT4", "cpu")
+
+
+@pytest.mark.sampled(2)
+@pytest.mark.parametrize("seed", range(8))
+def test_a_repository_of_several_files_is_planned_with_the_best_that_fits(seed: int) -> None:
+    chance = random.Random(seed)
+    for _ in range(4):
+        question = Question(chance.choice(HELD), chance.choice(MANY), {"offload": not chance.randrange(4)})
+        levels = memserve.model.load(question.model).levels
+        plain, asked = question.best(), {level: question.best(quantization=level) for level in levels}
+        for level, plan in asked.items():
+            tagged = question._replace(model=f"{question.model}:{level.removeprefix('gguf-').upper()}").best()
+            said = [one and (one.command, one.memory_gib_per_card, one.to_dict()["storage"])
+                    for one in (plan, tagged)]  # fmt: skip
+            assert said[0] == said[1], (question, level)
+            if plan is not None and formats.named(level).bits > 4:
+                assert plain is not None, (question, level)
+                assert plain.deployment.host_layers or order(plain) <= order(plan), (question, level)
+        assert false_reasons(question)[1] == []
 
 
 def test_what_is_rejected_says_what_it_speaks_of() -> None:

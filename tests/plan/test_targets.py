@@ -6,6 +6,7 @@ import random
 import re
 
 import pytest
+from tests.support.questions import Question, false_reasons
 
 import memserve
 from memserve.errors import DoesNotFit, InvalidInput
@@ -38,8 +39,42 @@ def test_a_plan_meets_its_targets_and_a_miss_says_what_would(seed: int) -> None:
         assert all(one.speed[f"{name}_ms"]["likely"] <= ms * 1.001 for name, ms in targets.items())
     for plan in answer.plans:
         assert all(any(f"--{name} {ms:g}" in said for said in plan.reasons) for name, ms in targets.items())
-    for said in filter(None, (re.match(r"--(ttft|tpot|concurrency) (\d+):", one) for one in answer.remedies)):
-        assert memserve.plan.best(model, gpus, **{**options, said[1]: int(said[2])}).fits
+    for remedy in answer.remedies:
+        words = re.match(r"((?:--(?:ttft|tpot|concurrency) \d+ ?)+):", remedy)
+        changed = {name: int(ms) for name, ms in re.findall(r"--(\w+) (\d+)", words[1] if words else "")}
+        assert not changed or memserve.plan.best(model, gpus, **{**options, **changed}).fits
+        if "open:" in remedy:
+            kept = {name: ms for name, ms in options.items() if f"--{name}" not in remedy}
+            assert memserve.plan.best(model, gpus, **kept).fits
+    assert answer.plans or answer.remedies
+    assert false_reasons(Question(model, gpus, options))[1] == []
+
+
+@pytest.mark.parametrize(("gpus", "bound"), [
+    ("1xL4", {"deadline": "40m"}), ("1xL4", {"budget": 0.5}), ("1xA10G", {"deadline": "20m"}),
+    ("1xL4", {"deadline": "1m"}), ("1xL4", {"deadline": "3h"}),
+])  # fmt: skip
+def test_a_job_is_done_in_time_where_something_that_fits_does_it(gpus: str, bound: dict[str, object]) -> None:
+    """By the likely figures; what does it in time for a fixed option does it for none."""
+    question = Question("llama-8b", gpus, {"workload": "1000:200:5000", "concurrency": 1, **bound})
+
+    def late(plan: memserve.plan.Plan) -> bool:
+        hours, usd = plan.workload["hours"]["likely"], plan.workload["usd"]["likely"]
+        limit = {"40m": 40, "20m": 20, "1m": 1, "3h": 180}.get(str(bound.get("deadline")), 1e9)
+        return bool(hours * 60 > limit or usd > bound.get("budget", 1e9))
+
+    plain = question.best()
+    fixed = [question.best(quantization=word) for word in ("none", "fp8", "w8a8", "gptq", "awq", "nf4")]
+    assert plain is not None and late(plain) == all(late(plan) for plan in fixed if plan is not None)
+    assert false_reasons(question)[1] == []
+
+
+@pytest.mark.parametrize("option", [{"rpm": 5}, {"tpm": 1000}, {"batch": True}])
+def test_what_only_a_provider_heeds_is_left_out_with_it(option: dict[str, object]) -> None:
+    with pytest.raises(DoesNotFit, match=f"leave --backend, --{next(iter(option))} open") as missed:
+        memserve.plan.best("llama-8b", "1xL4", backend="anthropic", workload="1000:100:10", **option)
+    assert missed.value.closest is not None
+    assert memserve.plan.best("llama-8b", "1xL4", workload="1000:100:10").fits
 
 
 def test_no_refusal_for_speed_is_false() -> None:

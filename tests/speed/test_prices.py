@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
+from datetime import datetime
 
 import pytest
 
 from memserve.errors import InvalidInput
 from memserve.protocol import Usage
-from memserve.speed import prices
+from memserve.speed import prices, workloads
 
 
 @pytest.mark.parametrize(
@@ -58,6 +59,46 @@ def test_wrong_counts_and_missing_batch_prices_are_refused():
 def test_models_that_papers_name(name, usd):
     price = prices.of(name)
     assert price is not None and price.input == usd
+
+
+ORACLES = "genai-prices comes with the extra oracles"
+LONG = [name for name in prices.names() if prices.of(name).long]
+
+
+@pytest.mark.parametrize("name", LONG)
+def test_a_long_prompt_costs_more_and_all_of_it(name):
+    price, above = prices.of(name), dict(prices.of(name).long)["above"]
+    for tokens, dear in ((above, False), (above + 1, True)):
+        one = Usage(prompt_tokens=tokens, completion_tokens=1000)
+        usual = price.of_tokens(tokens, 1000)
+        assert (price.usd(one) > usual * 1.4) == dear
+        work = workloads.Workload("w", 100, tokens, 1000)
+        assert workloads.ask(work, price).usd[1] == pytest.approx(100 * price.usd(one))
+    assert len(LONG) >= 5 and price.of_prompt(above) is price
+
+
+def test_a_price_is_the_same_by_day_and_by_night(monkeypatch):
+    pytest.importorskip("genai_prices", reason=ORACLES)
+    found = []
+    for hour in (1, 12, 18, 23):
+
+        class Moment(datetime):
+            @classmethod
+            def now(cls, zone=None, hour=hour):
+                return cls(2026, 11, 30, hour, 15, tzinfo=zone)
+
+        monkeypatch.setattr("datetime.datetime", Moment)
+        found.append(prices.figures("deepseek", "deepseek-reasoner", {}))
+    assert found[0] and all(one == found[0] for one in found)
+
+
+@pytest.mark.parametrize(
+    "name", ["azure:gpt-4o", "groq:llama-3.3-70b-versatile", "openrouter:qwen/qwen3-32b"]
+)
+def test_a_provider_without_rows_is_found_where_genai_prices_is(name):
+    pytest.importorskip("genai_prices", reason=ORACLES)
+    assert prices.of(name).provider == name.partition(":")[0]
+    assert prices.of(f"nobody:{name.partition(':')[2]}") is None
 
 
 def test_every_release_is_found_by_its_everyday_name():

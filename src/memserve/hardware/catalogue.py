@@ -192,7 +192,7 @@ def _assumed(name: str, number: int) -> tuple[str, ...]:
         return (f"{said} is one of the two devices of a board, {row['nominal_gb']} GB: count each",)
     if board:
         return (f"one {said} is {board} devices, each {row['name']} with {row['nominal_gb']} GB",)
-    if "sizes" in row and key(name) != "cpu":
+    if "sizes" in row and key(name) != "cpu" and not re.search(r"\d+ ?gi?b", said.lower()):
         return (
             f"{said} is taken with {row['nominal_gb']} GB of memory: say {row['name']}-<GB>GB for another",
         )

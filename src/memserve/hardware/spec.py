@@ -14,6 +14,7 @@ GIVEN = "the price given"
 _COUNT = re.compile(r"^\s*([+-]?[0-9]+(?:\.[0-9]+)?)\s*[xX×*]\s*(.*)$", re.DOTALL)
 _UNMARKED = re.compile(r"^\s*([0-9]{1,4})\s*(\S.*)$", re.DOTALL)
 """`4 V100` and `2L4`: read as a count only where what follows is a name."""
+_RAM = re.compile(r"^\s*([0-9]+)\s*Gi?B?(?: (?:of )?RAM)?\s*$", re.IGNORECASE)
 _ASIDE = re.compile(r"\([^()]*\)")
 _GRAMMAR = "write for instance 4xV100-32GB, 2x8xH100 (nodes x cards), 8x910B4, p4d.24xlarge or cpu"
 
@@ -164,12 +165,19 @@ def _bound(nodes: int, per_node: int, text: str) -> None:
 
 
 def _sum(text: str) -> Machine:
-    """`2xL4,2xL4` is one machine of four, `n1-standard-8+1xT4` a host with a card; other sums are refused."""
-    machines = [parse(part) for part in re.split(r"[,;+&]", text)]
+    """`2xL4,2xL4` is one machine of four, `n1-standard-8+1xT4` and `1xRTX4090+256GB` are a host with a card.
+
+    Other sums are refused.
+    """
+    parts = (_RAM.sub(r"CPU-\1GB", part) for part in re.split(r"[,;+&]", text))
+    machines = sorted(map(parse, parts), key=lambda one: one.card.vendor != "cpu")
     first = machines[0]
-    if first.card.vendor == "cpu" and instances.knows(first.origin) and len(machines) == 2:
-        together = instances.attached(first, machines[1])
-        return replace(machines[1], host_memory=first.host_memory, rent=together, origin=first.origin)
+    if first.card.vendor == "cpu" and [m.card.vendor == "cpu" for m in machines] == [True, False]:
+        listed = instances.knows(first.origin)
+        told = machines[1] if not listed else replace(
+            machines[1], rent=instances.attached(first, machines[1]), origin=first.origin
+        )  # fmt: skip
+        return replace(told, host_memory=first.host_memory or first.card.memory)
     if any(m.card != first.card or m.nodes != 1 for m in machines):
         kinds = ", ".join(f"{m.cards}x{m.card.name}" for m in machines)
         raise InvalidInput(

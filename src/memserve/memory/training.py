@@ -158,7 +158,11 @@ def need(model: ModelSpec, *, method: str = "full", optimizer: str = "adamw", pr
     precision = _SHORT.get(precision, precision)
     _check(method=method, optimizer=optimizer, precision=precision, zero=zero, cards=cards, batch=batch,
            sequence=sequence, lora_rank=lora_rank)  # fmt: skip
-    adapted = None if method == "full" else _Targets(model, lora_targets)
+    adapted = (
+        None
+        if method == "full"
+        else _Targets(model, None if lora_targets == ("all-linear",) else lora_targets)
+    )
     trainable = model.parameters if adapted is None else adapted.parameters(model, lora_rank)
     element = 4 if precision == "float32" else 2
     weights, gradients, states = _states(model, method, optimizer, precision, trainable, adapted)

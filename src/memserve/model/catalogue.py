@@ -43,6 +43,8 @@ class Row(NamedTuple):
     """For a quantized checkpoint: the model it was made from."""
     pooling: str | None = None
     """For an embedder whose config.json reads like a generator's: how it pools."""
+    scoring_tokens: tuple[str, ...] = ()
+    """Of a reranker that is a decoder: the answers whose logits make a score."""
     tokenizer_code: str = ""
     """Who says that its tokenizer is code of the repository."""
 
@@ -64,6 +66,8 @@ def shipped() -> tuple[str, ...]:
     return tuple(line.replace("~", line.split('"', 4)[3].rpartition("/")[2]) for line in lines)
 
 
+DISTINCT = 6
+"""Letters that a name has at least which is looked for within others: qwq and phi stand in too many."""
 OWN = "catalogue.jsonl"
 """Rows that `memserve models --refresh` wrote among the user's settings; they stand in for those shipped."""
 
@@ -152,6 +156,14 @@ def find(name: str) -> Row | None:
     return None if number is None else _row(number)
 
 
+def within(name: str) -> str | None:
+    """The longest known name that stands in another: what a fine-tune or a conversion was made from."""
+    wanted = key(name.rpartition("/")[2])
+    found = (known for known in _index() if len(known) >= DISTINCT and known in wanted)
+    longest = max(found, key=len, default=None)
+    return None if longest is None else _row(_index()[longest]).id
+
+
 def rows() -> Iterator[Row]:
     """Every model, in the order of the file."""
     return map(_row, range(len(_lines())))
@@ -166,7 +178,8 @@ def _row(number: int) -> Row:
     return Row(
         raw["id"], tuple(raw["aliases"]), config, _source(raw["source"]),
         tuple(one for written in raw.get("checkpoints", ()) for one in _checkpoints(written)),
-        raw.get("base"), raw.get("pooling"), _source(raw.get("tokenizer_code", "")),
+        raw.get("base"), raw.get("pooling"),
+        tuple(raw.get("scoring_tokens", "").split()), _source(raw.get("tokenizer_code", "")),
     )  # fmt: skip
 
 

@@ -72,7 +72,7 @@ def _row(name: str, known: catalogue.Row | None) -> dict[str, Any]:
         "checkpoints": [{key: value for key, value in one.items() if value} for one in (*listed, *found)],
         "config": least(config),
     }  # fmt: skip
-    kept = ("pooling", "tokenizer_code") if known else ()
+    kept = ("pooling", "scoring_tokens", "tokenizer_code") if known else ()
     return {**row, **{name: value for name in kept if (value := getattr(known, name))}}
 
 

@@ -9,7 +9,7 @@ from functools import lru_cache, partial
 from typing import TYPE_CHECKING
 
 from memserve import files
-from memserve.errors import InvalidInput, ModelUnreadable, UnknownName
+from memserve.errors import ConnectionFailed, InvalidInput, ModelUnreadable, UnknownName
 from memserve.missing import install_line
 from memserve.model import catalogue, reader
 from memserve.model.config import read_json
@@ -23,9 +23,14 @@ LONGEST_NAME = 4096
 _PATH = re.compile(r"^[./~\\]|^[A-Za-z]:\\|^[^/]+\.(gguf|json|safetensors)$", re.IGNORECASE)
 """What names a file or a folder, and nothing on a hub."""
 PAGE = re.compile(
-    r"https?://(?:www\.)?(?:huggingface\.co|hf\.co|modelscope\.cn/models)/([\w.-]+/[\w.-]+)(?:[/?#].*)?"
+    r"(?:https?://)?(?:www\.)?(?:huggingface\.co|hf\.co|modelscope\.cn/models)/"
+    r"([\w.-]+/[\w.-]+(?::[\w.-]+)?)(?:[/?#].*)?"
 )
-"""A model's page on a hub, which names the model."""
+"""A model's page on a hub, or Ollama's word for it, which names the model."""
+FOREIGN = re.compile(r"(?:^|[-_./])(mlx|exl2|exl3|onnx|openvino|mlc|ct2)(?:[-_./]|$)", re.IGNORECASE)
+"""In a name: a format of weights that no engine here reads."""
+LEVEL = re.compile(r"(.+?)[-_:](I?Q\d\w*)", re.IGNORECASE)
+"""Ollama's tag with a level, as llama3:70b-instruct-q4_K_M."""
 POOLING = {
     "pooling_mode_cls_token": "cls", "pooling_mode_mean_tokens": "mean", "pooling_mode_lasttoken": "last",
     "pooling_mode_max_tokens": "max", "pooling_mode_weightedmean_tokens": "weighted_mean",
@@ -48,8 +53,18 @@ def find(name_or_path: str | os.PathLike[str]) -> ModelSpec:
         raise InvalidInput("a model is a name, a hub id, a folder or a config.json")
     page = PAGE.fullmatch(text.strip())
     text = page[1] if page else text
+    readable(text)
     found = _at(text) if files.lies(text) else None
     return found or _known(text) or _quantized(text) or _remote(text)
+
+
+def readable(name: str) -> None:
+    """Raises where a name says that its weights are in a format which no engine here reads."""
+    form = None if files.lies(name) or catalogue.find(name) else FOREIGN.search(name)
+    if form is not None:
+        words = f"{name[:80]!r} holds weights for {form[1].upper()}, which no engine here reads"
+        base = catalogue.within(name)
+        raise UnknownName(words, hint=f"name the model that it was made from{f', {base}' if base else ''}")
 
 
 def _at(text: str) -> ModelSpec | None:
@@ -121,22 +136,29 @@ def _known(name: str) -> ModelSpec | None:
         row.config, path=f"catalogue row {row.id}", name=row.id, notes=notes,
         source=f"catalogue {catalogue.dated()}: {row.source}",
     )  # fmt: skip
-    return replace(found, pooling=row.pooling or found.pooling, tokenizer_code=bool(row.tokenizer_code))
+    return replace(found, pooling=row.pooling or found.pooling, tokenizer_code=bool(row.tokenizer_code),
+                   scoring_tokens=row.scoring_tokens)  # fmt: skip
 
 
 def _quantized(text: str) -> ModelSpec | None:
     """A checkpoint that the catalogue lists under its 16-bit model: that model's shapes, held as listed."""
-    listed = catalogue.made_from(text)
+    repository, _, tag = text.partition(":")
+    listed = catalogue.made_from(repository)
     if listed is None:
         return _gguf_of(text)
     row, checkpoint = listed
-    written = checkpoint.format or STORED_AS.get(checkpoint.method, checkpoint.method)
-    group = checkpoint.group_size or catalogue.usual_group(checkpoint.method)
+    method, bits = _level(tag) if tag else (checkpoint.method, checkpoint.bits)
+    if bits is None:
+        return None
+    written = checkpoint.format or STORED_AS.get(method, method)
+    group = checkpoint.group_size or catalogue.usual_group(method)
     block = (checkpoint.block, checkpoint.block) if checkpoint.block else None
-    stored = Quantization(checkpoint.method, written, checkpoint.bits, group, block=block)
-    note = f"shapes of {row.id}, {checkpoint.bits:g} bits as {checkpoint.method}: its own config was not read"
-    base = find(row.id)
-    return replace(base, id=checkpoint.id, quantization=stored, source=checkpoint.source, notes=(note,))
+    stored = Quantization(method, written, bits, group, block=block)
+    levels = () if tag else tuple(one.method for one in row.checkpoints if one.id == checkpoint.id)
+    held = " or ".join(levels) if len(levels) > 1 else f"{bits:g} bits as {method}"
+    note = f"shapes of {row.id}, {held}: its own config was not read"
+    return replace(find(row.id), id=checkpoint.id, quantization=stored, source=checkpoint.source,
+                   levels=levels, notes=(note,))  # fmt: skip
 
 
 def _gguf_of(text: str) -> ModelSpec | None:
@@ -178,20 +200,27 @@ def _remote(name: str) -> ModelSpec:
     if _PATH.search(name):
         raise UnknownName(f"no such file or folder: {name[:80]!r}", hint="or name the model: memserve models")
     if "/" not in name:
+        tag = LEVEL.fullmatch(name)
+        if tag and (row := catalogue.find(tag[1])):
+            meant = f": say {row.id} --quantization {_level(tag[2])[0]}"
         others = "memserve models lists what is known by name; others go by hub id, OWNER/NAME, or folder"
         words = f"unknown model {name[:80]!r}{meant}"
-        raise UnknownName(words, suggestions=near, hint=None if near else others)
+        raise UnknownName(words, suggestions=near, hint=None if meant else others)
     from memserve.model import hub
 
     if not hub.is_id(name):
         raise UnknownName(f"no such file, and no hub id: {name[:80]!r}{meant}", suggestions=near)
+    like = f"--like {catalogue.within(name) or 'KNOWN'} plans it by the shapes of a model that is known"
     folder = hub.cached(name)
     if folder is None and hub.available():
-        folder = hub.fetched(name)
+        try:
+            folder = hub.fetched(name)
+        except ConnectionFailed as error:
+            raise ConnectionFailed(error.message, hint=f"give a folder or a config.json; {like}") from error
     if folder is None:
         raise UnknownName(
             f"unknown model {name[:80]!r}{meant}", suggestions=near,
-            hint=f"for other models of the hub: {install_line('hub')}, or give a folder",
+            hint=f"for other models of the hub: {install_line('hub')}, or give a folder; {like}",
         )  # fmt: skip
     remote = partial(hub.headers, name) if hub.available() else None
     return replace(_folder(folder, name, remote), id=name, source=f"hub: {name}")

@@ -141,10 +141,14 @@ class ModelSpec:
     rope_rows: int = 0
     """Positions for which engines build a cos/sin table."""
     quantization: Quantization | None = None
+    levels: tuple[str, ...] = ()
+    """Of a repository that was named without a file: the quantizations that it is known to hold."""
     exact: bool = True
     """False: `parameters` is an estimate, within a few per cent, of a family that has no recipe."""
     encoder_only: bool = False
     pooling: str | None = None
+    scoring_tokens: tuple[str, ...] = ()
+    """Of a reranker that is a decoder: the answers (no, yes) whose logits make a score."""
     mtp_layers: int = 0
     remote_code: bool = False
     tokenizer_code: bool = False

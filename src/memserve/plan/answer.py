@@ -20,7 +20,7 @@ from memserve.plan.query import Query
 from memserve.plan.search import pricing
 from memserve.plan.search.choice import Rank, ranked
 from memserve.plan.search.judging import learnt_here
-from memserve.plan.search.offers import consider, on_time
+from memserve.plan.search.offers import consider, late, on_time
 from memserve.plan.search.reasons import instead, measured, nearest, reasons_for, remedies
 
 if TYPE_CHECKING:
@@ -118,8 +118,9 @@ def checked(plan: Plan, asked: Query | None = None) -> Answer:
     if plan.fits:
         return Answer(plan.model, plan.machine, query, plan, None, (), ())
     missed = Candidate(plan.deployment, plan.verdict, plan.checkpoint)
-    late = ceil(wanted.answer_ms.get(plan.rule, 0) * plan.verdict.missed)
-    changes = [f"--{plan.rule} {late}: it answers so fast"] if late else []
+    slow = late(plan, plan.model, plan.machine, wanted) if plan.rule in wanted.answer_ms else {}
+    words = " ".join(f"--{name} {ceil(ms)}" for name, ms in slow.items())
+    changes = [f"{words}: it answers so fast"] if words else []
     changes += () if starts else cures(plan, launch.command)
     told = (*changes, *(() if plan.rule == "headroom" else instead(plan.model, plan.machine, open_query)))
     return Answer(plan.model, plan.machine, query, None, plan, (), (missed,), told)

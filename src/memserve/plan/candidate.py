@@ -42,7 +42,8 @@ class Checkpoint:
 def loaded(model: ModelSpec, checkpoint: Checkpoint) -> ModelSpec:
     """The shapes that are really loaded: a known checkpoint's own, where the catalogue has them."""
     usual = checkpoint.make and checkpoint.group_size is None
-    if checkpoint.id == model.id or checkpoint.online or usual:
+    other = checkpoint.quantization in model.levels[1:]
+    if (checkpoint.id == model.id and not other) or checkpoint.online or usual:
         return model
     return remembered(model, checkpoint, lambda: _loaded(model, checkpoint))
 

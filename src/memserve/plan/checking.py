@@ -105,7 +105,7 @@ def alike(plan: Plan, launched: Sequence[str]) -> bool:
     return server is not None and server.started_by(launched) is server.started_by(plan.command)
 
 
-AWAY = ("n-gpu-layers", "n-cpu-moe", "cpu-moe")
+AWAY = ("n-gpu-layers", "n-cpu-moe", "cpu-moe", "override-tensor")
 """Options that say what stays on the host."""
 
 

@@ -43,6 +43,11 @@ class Job:
         return self
 
     @property
+    def bounded(self) -> bool:
+        """Whether it must be done in time, or for so much."""
+        return self.deadline is not None or self.budget is not None
+
+    @property
     def at_provider(self) -> list[str]:
         """What was said that only a provider heeds."""
         return [name for name in ("rpm", "tpm", "batch") if getattr(self, name)]

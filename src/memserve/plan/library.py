@@ -58,6 +58,7 @@ def model_of(model: str | PathLike[str] | ModelSpec, backend: str | None = None,
     """A spec as it is, the one of that name or path, with the shapes `like` another's, or a provider's."""
     from memserve.model import load
     from memserve.model.catalogue import find
+    from memserve.model.source import readable
     from memserve.model.spec import ModelSpec
 
     if like is not None:
@@ -68,6 +69,7 @@ def model_of(model: str | PathLike[str] | ModelSpec, backend: str | None = None,
         if str(model) in {name for one in prices.names() for name in (one, one.partition(":")[2])}:
             raise InvalidInput(f"{model} is its provider's: --like is for weights that one has")
         known, name = load(like), model.id if isinstance(model, ModelSpec) else str(model)
+        readable(name)
         note = f"taken to have the shapes of {known.id}, as --like says"
         return replace(known, id=name, exact=False, source=f"--like {like}", notes=(*known.notes, note))
     if isinstance(model, ModelSpec):

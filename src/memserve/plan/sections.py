@@ -149,13 +149,18 @@ def pace(speed: Mapping[str, Any]) -> str:
     """Tokens that are written, or texts that are read."""
     texts = speed["texts_per_s"]
     if texts:
-        spread = f"{texts['likely']:.3g} texts/s ({texts['low']:.3g} to {texts['high']:.3g})"
+        spread = f"{few(texts['likely'])} texts/s ({few(texts['low'])} to {few(texts['high'])})"
         return f"{spread} of {speed['input_tokens']:.0f} tokens"
     rate, first = speed["output_tokens_per_s"], speed["ttft_ms"]
     never = f"; {UNTIMED}" if speed["at_most"] else ""
     spread = f"{rate['likely']:.0f} tokens/s ({rate['low']:.0f} to {rate['high']:.0f}{never})"
     later = f"at {speed['concurrency']} at once, first token after {first['likely'] / 1000:.2f} s"
     return f"{spread} {later}"
+
+
+def few(rate: float) -> str:
+    """Three figures, and no exponent of ten."""
+    return f"{rate:.3g}" if rate < 1000 else f"{float(f'{rate:.3g}'):,.0f}"
 
 
 def whose(cost: Mapping[str, Any]) -> str:
@@ -186,7 +191,8 @@ def work(job: Mapping[str, Any]) -> str:
     answers = {True: "within", False: "beyond", None: "perhaps within"}
     if "within_deadline" in job:
         said += f"; {answers[job['within_deadline']]} the deadline"
-        said += f" ({job['machines_for_deadline']} such machines make it)"
+        many = job["machines_for_deadline"] if job["gpu_hours"] is not None else 1
+        said += f" ({many} such machines make it)" * (many > 1)
     if "within_budget" in job:
         said += f"; {answers[job['within_budget']]} the budget"
     return said
@@ -266,7 +272,7 @@ def plan_row(plan: Plan) -> Row:
         f"{plan.backend} {plan.engine_version}".strip(), plan.quantization,
         "-" if plan.remote else f"tp {layout.tensor} pp {layout.pipeline} dp {layout.data}",
         "-" if plan.footprint is None else f"{plan.footprint.max_concurrency:.1f}",
-        f"{texts['likely']:.3g} texts/s" if texts else f"{rate['likely']:.0f}" if rate else "-",
+        f"{few(texts['likely'])} texts/s" if texts else f"{rate['likely']:.0f}" if rate else "-",
         "-" if price is None else f"{price:.4f} in" if texts else f"{price:.2f}",
         "to be made" if plan.checkpoint.make else plan.checkpoint.id,
     )  # fmt: skip
@@ -285,7 +291,9 @@ def rejections(rejected: Sequence[Candidate], *, why: bool) -> Section:
     if why:
         return Section("rejected", REJECTED, tuple(_grouped(rejected)))
     engines = ", ".join(sorted({candidate.backend for candidate in rejected}))
-    return Section(f"{len(rejected)} combinations of {engines} were rejected: --why tells each reason")
+    many = "1 combination" if len(rejected) == 1 else f"{len(rejected)} combinations"
+    were = "was" if len(rejected) == 1 else "were"
+    return Section(f"{many} of {engines} {were} rejected: --why tells each reason")
 
 
 def _grouped(rejected: Iterable[Candidate]) -> Iterator[Row]:

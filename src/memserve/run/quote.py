@@ -66,7 +66,7 @@ def _price(stage: Stage, asked: int, read: float, made: int) -> str:
     if price is None:
         return "no price by the token"
     batch = bool(stage.run.get("batch")) and price.batch_input is not None
-    return f"about ${asked * price.of_tokens(read, made, batch=batch):.4f}"
+    return f"about ${asked * price.of_prompt(read).of_tokens(read, made, batch=batch):.4f}"
 
 
 def _cards(stage: Stage, read: float, made: int) -> str:

@@ -146,7 +146,7 @@ class Member:
         """Dollars that its answer can cost; 0 where no price is known."""
         parts, characters = measure(request)
         prompt = characters / CHARACTERS_PER_TOKEN + TEMPLATE + parts * PART
-        return self.price.of_tokens(prompt, limit(request)) if self.price else 0.0
+        return self.price.of_prompt(prompt).of_tokens(prompt, limit(request)) if self.price else 0.0
 
     @contextmanager
     def asked(self) -> Iterator[None]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
@@ -38,6 +38,8 @@ class Price:
     """Tokens of a prefix from which the provider caches it unasked; None: never, or unknown."""
     marked_from: int | None = None
     """Tokens of a prefix from which the provider caches what is marked; None: it takes no marks."""
+    long: tuple[tuple[str, float], ...] = ()
+    """Of prompts of more than `above` tokens: the prices that differ, by name."""
     most_input: int | None = None
     """Prompt tokens that the model takes, where the table says."""
     retires: str | None = None
@@ -54,7 +56,7 @@ class Price:
 
     def usd(self, usage: Usage, batch: bool = False) -> float:
         """What one answer cost; tokens that the engine did not count are taken as none."""
-        return self.of_tokens(
+        return self.of_prompt(usage.prompt_tokens or 0).of_tokens(
             usage.prompt_tokens or 0, usage.completion_tokens or 0, cached_tokens=usage.cached_tokens or 0,
             written_tokens=usage.written_tokens or 0, batch=batch,
         )  # fmt: skip
@@ -76,6 +78,11 @@ class Price:
         fresh += written_tokens * ((self.cache_write or self.input) - self.input)
         return (fresh + output_tokens * self.output) / MILLION
 
+    def of_prompt(self, tokens: float) -> Price:
+        """The price for a prompt of so many tokens: some providers charge all of a long one more."""
+        changed: dict[str, Any] = dict(self.long)
+        return replace(self, **changed, long=()) if tokens > changed.pop("above", tokens) else self
+
     def _batch(self, input_tokens: float, output_tokens: float) -> float:
         if self.batch_input is None:
             raise InvalidInput(f"no batch price of {self.provider}:{self.model} is known")
@@ -88,7 +95,9 @@ def of(model: str, backend: str | None = None) -> Price | None:
     provider, name = _split(model, backend)
     found = _table().get((provider, name)) if provider else _anywhere(name)
     dashed = name.replace(".", "-")
-    return found or _dated(provider, name) or _dated(provider, dashed) or _from_genai_prices(provider, name)
+    found = found or _dated(provider, name) or _dated(provider, dashed) or _from_genai_prices(provider, name)
+    whose, sign, its = name.partition(":")  # a provider that only genai-prices knows: groq:NAME
+    return found or (_from_genai_prices(whose, its) if sign and its else None)
 
 
 def names() -> tuple[str, ...]:
@@ -161,7 +170,10 @@ def _table() -> dict[tuple[str, str], Price]:
     least = {name: row["least_tokens"] for name, row in data["caches_unasked"].items()}
     rows = [
         Price(
-            **row, date=data["date"], caches_from=least.get(row["provider"]), marked_from=_marked(data, row)
+            **{**row, "long": tuple(row.get("long", {}).items())},
+            date=data["date"],
+            caches_from=least.get(row["provider"]),
+            marked_from=_marked(data, row),
         )
         for row in data["rows"]
     ]
@@ -183,6 +195,8 @@ def _from_genai_prices(provider: str | None, name: str) -> Price | None:
 
 PROBE = 1_000
 """Tokens asked for: few enough that no long-context tier applies."""
+NOON = 12
+"""Hour of the day (UTC) whose price is told, whenever it is asked for: some are cheaper by night."""
 
 
 def figures(provider: str | None, name: str, called: Mapping[str, str]) -> dict[str, Any] | None:
@@ -190,12 +204,15 @@ def figures(provider: str | None, name: str, called: Mapping[str, str]) -> dict[
 
     `called`: providers that genai-prices knows under another name.
     """
+    from datetime import datetime, timezone
+
     from genai_prices import Usage, __version__, calc_price
 
     asked = called.get(provider or "", provider)
+    when = datetime.now(timezone.utc).replace(hour=NOON, minute=0, second=0)
 
     def usd(**tokens: int) -> float:
-        found = calc_price(Usage(**tokens), name, provider_id=asked)
+        found = calc_price(Usage(**tokens), name, provider_id=asked, genai_request_timestamp=when)
         return float(found.total_price) * 1_000_000 / PROBE
 
     try:

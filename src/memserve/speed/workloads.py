@@ -47,6 +47,8 @@ def seconds_of(word: str, now: datetime | None = None) -> float:
 
 def _span(text: str) -> float | None:
     """A length of time, where the text is one."""
+    named = r"(?<=\d) ?(days?|hours?|hrs?|minutes?|mins?|seconds?|secs?)\b ?"
+    text = re.sub(named, lambda unit: unit[1][0], text)
     if not re.fullmatch(r"(\d+(\.\d+)?[dhms]?)+", text):
         return None
     parts = re.findall(r"(\d+(?:\.\d+)?)([dhms]?)", text)
@@ -231,16 +233,21 @@ def _taking(workload: Workload, machine: Machine, seconds: tuple[float, float, f
     )  # fmt: skip
 
 
+ANSWER_SECONDS, READ_SECONDS = 10.0, 1.0
+"""Of a request at a provider, to write an answer and only to read a text, where no limits are said."""
+
+
 def ask(workload: Workload, price: Price, *, batch: bool = False, requests_per_minute: float | None = None,
-        tokens_per_minute: float | None = None, seconds_per_request: float = 10.0,
+        tokens_per_minute: float | None = None, seconds_per_request: float | None = None,
         concurrency: int = 16) -> Estimate:  # fmt: skip
     """Time and money of a workload on a provider; prefixes are cached, unasked or marked.
 
     The time follows from the caller's limits; without them it rests on two assumptions.
     """
+    pace = seconds_per_request or (ANSWER_SECONDS if workload.output_tokens else READ_SECONDS)
     cached = 0.0 if batch else _cached(workload, price)
     written = workload.total_prefix / workload.shared if cached and _marked(price) else 0.0
-    usd = price.of_tokens(
+    usd = price.of_prompt(workload.prompt_tokens).of_tokens(
         workload.total_prompt,
         workload.total_output,
         cached_tokens=cached,
@@ -250,8 +257,8 @@ def ask(workload: Workload, price: Price, *, batch: bool = False, requests_per_m
     tokens = workload.total_prompt + workload.total_output
     limits = ((workload.requests, requests_per_minute), (tokens, tokens_per_minute))
     waits = [total / limit * 60 for total, limit in limits if limit is not None]
-    assumed = () if waits else _paced(seconds_per_request, concurrency)
-    likely = max(waits, default=workload.requests * seconds_per_request / concurrency)
+    assumed = () if waits else _paced(pace, concurrency)
+    likely = max(waits, default=workload.requests * pace / concurrency)
     low, high = likely if waits else likely / 3, likely * 3
     return Estimate(
         workload, (low, likely, max(high, A_DAY) if batch else high), usd=(usd, usd, usd),

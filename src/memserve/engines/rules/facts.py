@@ -35,6 +35,7 @@ def _model_facts(model: ModelSpec) -> dict[str, Any]:
     return {
         "model": model.id, "architecture": model.architecture, "model_type": model.model_type,
         "encoder_only": model.encoder_only, "pooled": model.pooling is not None,
+        "scoring_tokens": ", ".join(model.scoring_tokens) or None,
         "encoder_decoder": bool(model.encoder),
         "layers": len(model.blocks), "hidden": model.hidden, "intermediate": model.intermediate,
         "vocabulary": model.vocabulary, "max_context": model.max_context, "stored_dtype": model.dtype,

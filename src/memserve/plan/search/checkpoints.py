@@ -24,6 +24,11 @@ MODELSLIM = "modelslim"
 def checkpoints(model: ModelSpec, quantization: str, *, online: bool, vendor: str) -> list[Checkpoint]:
     """What could be loaded for this quantization, known checkpoints first."""
     known = known_checkpoints(model, quantization, vendor)
+    if quantization in model.levels:
+        from memserve.model.catalogue import formats
+
+        bits = float(formats()[quantization]["bits"])
+        return [Checkpoint(model.id, quantization, model.source, stored=True, bits=bits)]
     if model.quantization is not None:
         known = [] if model.quantization.method == quantization else known
         bits = model.quantization.bits

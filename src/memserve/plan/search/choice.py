@@ -34,6 +34,7 @@ ROOMY = 1 / 3
 """Weights below this share of a card need no further shards: copies of the model then serve better."""
 FP8_HARDWARE = 89
 TWICE = 2
+MOST_LAYERS = 10_000
 UNPACKED = 3
 """What FP8 weights that are unpacked lose to 8-bit integers, as losses.json counts: no faster arithmetic."""
 
@@ -47,13 +48,15 @@ def ranked(candidates: Iterable[Candidate], model: ModelSpec, machine: Machine,
     """Those that fit, the best first."""
     rank = Rank(model, machine, query)
     fitting = [candidate for candidate in candidates if candidate.fits]
-    return fitting if all(one.remote for one in fitting) else rank.swifter_first(sorted(fitting, key=rank))
+    if all(one.remote for one in fitting):
+        return fitting
+    return rank.bounded_first(rank.swifter_first(sorted(fitting, key=rank)))
 
 
 def first(model: ModelSpec, machine: Machine, query: Query) -> Candidate | None:
     """The best, as `ranked` has it; what could not be better is not judged."""
     rank, found = Rank(model, machine, query), list[Candidate]()
-    if not model.blocks or not installed.plans_locally(query.backend):
+    if not model.blocks or not installed.plans_locally(query.backend) or (query.job and query.job.bounded):
         return next(iter(ranked(consider(model, machine, query), model, machine, query)), None)
     for name in installed.asked(query.backend, query.engine_version):
         backend, every = installed.named(name), Checkpoint("", "none")
@@ -121,6 +124,21 @@ class Rank:
         one = next(filter(partial(self.swifter, first), best[1:]), None) if slow else None
         return [one, *(other for other in best if other is not one)] if one else best
 
+    def bounded_first(self, best: list[Candidate]) -> list[Candidate]:
+        """What does the job in time and for the money goes before what does not."""
+        bounded = self.query.job is not None and self.query.job.bounded
+        one = next(filter(self.in_bounds, best), None) if bounded else None
+        return [one, *(other for other in best if other is not one)] if one else best
+
+    def in_bounds(self, candidate: Judged) -> bool:
+        """Whether the job is likely done by its deadline and for its budget."""
+        job, rent = self.query.job, instances.rent(self.machine).usd_per_hour
+        if job is None:
+            return True
+        told = job.on(loaded(self.model, candidate.checkpoint), self.machine, candidate, rent)
+        hours, usd = told["hours"]["likely"], told["usd"]["likely"] if told["usd"] else 0.0
+        return bool(hours * 3600 <= (job.deadline or inf) and usd <= (job.budget or inf))
+
     def swifter(self, slow: Judged, candidate: Judged) -> bool:
         """Whether its weights, which exist, answer twice as fast as what ranks before them."""
         alike = self.last_resort(candidate) == self.last_resort(slow) and candidate.backend != slow.backend
@@ -142,8 +160,13 @@ class Rank:
 
     def because(self, candidate: Judged, chosen: Judged) -> str:
         """Which preference put a candidate that fits behind the chosen one."""
+        job = self.query.job
+        if job and job.bounded and self(candidate) < self(chosen) and not self.in_bounds(candidate):
+            return "it does the job too late or for too much"
         if self.last_resort(candidate) != self.last_resort(chosen):
             away = candidate.deployment.host_layers
+            if away and candidate.checkpoint.make and not chosen.checkpoint.make:
+                return "its checkpoint would have to be made"
             if away > chosen.deployment.host_layers:
                 return f"{away} of its layers stay on the host"
             return f"{candidate.backend} in {candidate.dtype} is a last resort"
@@ -174,8 +197,12 @@ class Rank:
         return steps(weight_loss(Checkpoint(self.model.id, own.method, bits=own.bits)), "auto")
 
     def last_resort(self, candidate: Judged) -> tuple[int, int]:
-        """Layers on the host, no batching, float32, a dtype too narrow: not before nothing else fits."""
-        return candidate.deployment.host_layers, self._last_resort(candidate)
+        """Layers on the host, no batching, float32, a dtype too narrow: not before nothing else fits.
+
+        Of those with layers on the host a checkpoint that exists goes first, then the fewest layers.
+        """
+        away = candidate.deployment.host_layers
+        return away + MOST_LAYERS * bool(away and candidate.checkpoint.make), self._last_resort(candidate)
 
     def _last_resort(self, candidate: Judged) -> int:
         serves = installed.named(candidate.backend).rules.get("serves", {})

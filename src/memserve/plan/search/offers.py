@@ -119,16 +119,23 @@ def on_time(one: Candidate, model: ModelSpec, machine: Machine, query: Query) ->
     if one.remote:
         verdict = Verdict("refused", "untimed", NO_PROVIDER_SAYS, "memserve's list of prices", missed=inf)
         return replace(one, verdict=verdict)
+    missed = late(one, model, machine, query)
+    if not missed:
+        return one
+    share = {name: taken / query.answer_ms[name] for name, taken in missed.items()}
+    why = "; ".join(
+        f"{'the first token' if name == 'ttft' else 'each further token'} takes {taken:.4g} ms"
+        f" and {query.answer_ms[name]:g} are wanted" for name, taken in missed.items()
+    )  # fmt: skip
+    verdict = replace(one.verdict, outcome="refused", rule=max(share, key=share.__getitem__), reason=why)
+    return replace(one, verdict=replace(verdict, source="memserve's speed model", missed=max(share.values())))
+
+
+def late(one: Judged, model: ModelSpec, machine: Machine, query: Query) -> dict[str, float]:
+    """The targets that it is predicted to miss, each with the milliseconds that it takes."""
     told = pricing.speed(loaded(model, one.checkpoint), machine, one, one.concurrency, query.job)
-    for name, wanted in query.answer_ms.items():
-        taken: float = getattr(told, f"{name}_ms").likely
-        if taken > wanted:
-            what = "the first token" if name == "ttft" else "each further token"
-            why = f"{what} takes {taken:.4g} ms and {wanted:g} are wanted"
-            source = "memserve's speed model"
-            verdict = replace(one.verdict, outcome="refused", rule=name, reason=why, source=source)
-            return replace(one, verdict=replace(verdict, missed=taken / wanted))
-    return one
+    taken = {name: getattr(told, f"{name}_ms").likely for name in query.answer_ms}
+    return {name: ms for name, ms in taken.items() if ms > query.answer_ms[name]}
 
 
 def unoffered(model: ModelSpec, machine: Machine, query: Query, quantization: str) -> Iterator[Candidate]:
@@ -137,7 +144,8 @@ def unoffered(model: ModelSpec, machine: Machine, query: Query, quantization: st
     for name in installed.asked(query.backend, query.engine_version):
         backend = installed.named(name)
         if quantization not in backend.rules["quantizations"]:
-            yield from of_backend(name, backend, model, machine, asked)
+            for one in of_backend(name, backend, model, machine, asked):
+                yield on_time(one, model, machine, asked)
 
 
 def of_backend(name: str, backend: Plannable, model: ModelSpec, machine: Machine, query: Query, *,
@@ -240,7 +248,8 @@ class Offer:
         if stored is None:
             return offers
         others = [method for method in known_methods(self.model) if method in offers]
-        return tuple(dict.fromkeys((stored.method, *others)))
+        levels = (level for level in self.model.levels if level in offers)
+        return tuple(dict.fromkeys((stored.method, *levels, *others)))
 
     def checkpoints(self, quantization: str) -> list[Checkpoint]:
         """What can be loaded; formats that nobody makes at home count only where a checkpoint is known."""
@@ -333,14 +342,16 @@ class Offer:
     def stored_otherwise(self, deployment: Deployment, checkpoint: Checkpoint) -> Refusal | None:
         """A checkpoint that is stored quantized cannot be held as something else."""
         stored = self.model.quantization
-        if stored is None or stored.method == deployment.quantization or checkpoint.id != self.model.id:
+        held = dict.fromkeys((stored.method, *self.model.levels)) if stored else ()
+        if stored is None or deployment.quantization in held or checkpoint.id != self.model.id:
             return None
-        return Refusal(
-            "stored-quantization",
-            f"{self.model.id} is stored as {stored.method}: name the 16-bit model to plan"
-            f" {deployment.quantization}",
-            self.model.source or "the checkpoint's config.json",
+        _, _, level = deployment.quantization.partition("gguf-")
+        file = (
+            f"the file, as {self.model.id}:{level.upper()}, or " if level and "gguf" in stored.method else ""
         )
+        reason = f"{self.model.id} is stored as {' or '.join(held)}: name {file}the 16-bit model to plan"
+        source = self.model.source or "the checkpoint's config.json"
+        return Refusal("stored-quantization", f"{reason} {deployment.quantization}", source)
 
     def deployment(self, checkpoint: Checkpoint, dtype: str, layout: Layout) -> Deployment:
         """The first form of a deployment, before memory asks for concessions."""

@@ -96,8 +96,11 @@ def plan(chosen: Candidate, model: ModelSpec, machine: Machine, job: Job | None 
     from memserve.missing import install_line
 
     found = price(model.id, chosen.backend) or price(model.id, None)
+    usual, found = found, found.of_prompt(job.workload.prompt_tokens) if found and job else found
     launch = Launch(install_line(), ())
     told = "no price of it is listed: give your own" if found is None else f"priced by {found.source}"
+    if found is not usual and usual:
+        told += f", for prompts of more than {dict(usual.long)['above']:,} tokens"
     served = f"{chosen.backend} serves {model.id} over HTTP"
     if found is not None and found.provider not in registry.names():
         served = f"{found.provider} serves {model.id}: reached through {chosen.backend} with its --base-url"

@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 from memserve.engines import installed
 from memserve.engines.rules import version_key
 from memserve.engines.rules.judge import offered, subject
-from memserve.hardware.machine import Machine
+from memserve.hardware.machine import GIB, Machine
 from memserve.model.spec import ModelSpec, told_away
 from memserve.plan.candidate import BELOW_4_BIT, UNTIMED, WEIGHTS, Candidate, loaded, steps, weight_loss
 from memserve.plan.plan import Plan
@@ -18,7 +18,7 @@ from memserve.plan.query import Query
 from memserve.plan.search import pricing
 from memserve.plan.search.choice import Rank, first
 from memserve.plan.search.judging import ABOUT, conceded
-from memserve.plan.search.offers import unoffered
+from memserve.plan.search.offers import late, unoffered
 from memserve.speed.result import Range
 
 
@@ -234,7 +234,9 @@ def instead(model: ModelSpec, machine: Machine, query: Query) -> Iterator[str]:
 
 def spelled(machine: Machine) -> str:
     """A machine as `--gpus` reads it."""
-    return f"{machine.nodes}x" * (machine.nodes > 1) + f"{machine.cards_per_node}x{machine.card.name}"
+    ram = machine.host_memory // GIB if machine.host_memory and machine.origin == "named" else 0
+    cards = f"{machine.nodes}x" * (machine.nodes > 1) + f"{machine.cards_per_node}x{machine.card.name}"
+    return cards + f"+{ram}GB" * bool(ram and machine.card.vendor != "cpu")
 
 
 def _offloaded(model: ModelSpec, machine: Machine, query: Query) -> Iterator[str]:
@@ -253,14 +255,13 @@ def _offloaded(model: ModelSpec, machine: Machine, query: Query) -> Iterator[str
 
 def _slower(model: ModelSpec, machine: Machine, query: Query, closest: Candidate) -> Iterator[str]:
     """The least time that an answer takes, or fewer requests at once."""
-    wanted = query.answer_ms.get(closest.rule)
-    if wanted is None:
+    if closest.remote:
         return
-    least = ceil(wanted * closest.verdict.missed)
-    changed: dict[str, Any] = {closest.rule: least}
+    changed: dict[str, Any] = {name: ceil(ms) for name, ms in late(closest, model, machine, query).items()}
     best = first(model, machine, replace(query, **changed))
     if best is not None:
-        yield f"--{closest.rule} {least}: {_named(best)} answers so fast"
+        words = " ".join(f"--{name} {ms}" for name, ms in changed.items())
+        yield f"{words}: {_named(best)} answers so fast"
     for share in (2, 4, query.concurrency):
         fewer = query.concurrency // share
         best = first(model, machine, replace(query, concurrency=fewer)) if fewer else None
@@ -297,11 +298,18 @@ def _changes(model: ModelSpec, machine: Machine, query: Query, closest: Candidat
     if closest.rule == "context" and query.job is None:
         words = f"--context {model.max_context}: {{}} fits, and the model was made for no more"
         yield words, model, machine, replace(query, context=model.max_context)
+    if closest.rule == "on-request":
+        asked = replace(query, backend=closest.backend)
+        yield f"--backend {closest.backend}: {{}} fits", model, machine, asked
     for name, freed in _freed(query).items():
         if freed != query and name == "--kv-dtype":
             best = first(model, machine, freed)
             if best is not None:
                 yield f"--kv-dtype {best.kv_dtype}: {{}} fits", model, machine, freed
+        elif name == "--backend" and freed != query and query.job and query.job.at_provider:
+            also = "".join(f", --{one}" for one in query.job.at_provider)
+            plain = replace(query.job, rpm=None, tpm=None, batch=False)
+            yield f"leave --backend{also} open: {{}} fits", model, machine, replace(freed, job=plain)
         elif freed != query:
             yield f"leave {name} open: {{}} fits", model, machine, freed
     base = _unquantized(model)
@@ -342,6 +350,7 @@ def _freed(query: Query) -> dict[str, Query]:
         "--kv-dtype": replace(query, kv_dtype=None),
         "--ttft": replace(query, ttft=None),
         "--tpot": replace(query, tpot=None),
+        "--ttft and --tpot": replace(query, ttft=None, tpot=None),
         "--engine-version": replace(query, engine_version=None),
         "--backend": replace(query, backend=None, engine_version=None),
         "the layout": replace(query, tensor_parallel=None, pipeline_parallel=None, data_parallel=None),

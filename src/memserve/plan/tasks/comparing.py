@@ -147,6 +147,7 @@ def _provider(name: str, price: Price | None, rates: list[float], job: Job) -> E
     if price.most_input and job.workload.prompt_tokens > price.most_input:
         asked = f"{job.workload.prompt_tokens:,.0f} are asked for"
         return Entry(name, "nothing fits", None, f"takes {price.most_input:,} tokens at most, {asked}")
+    price = price.of_prompt(job.workload.prompt_tokens)
     return Entry(
         name, f"{price.input:g} / {price.output:g} $ per Mtok", job.by(price), cost=provider_cost(price)
     )

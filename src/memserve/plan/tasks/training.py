@@ -191,7 +191,7 @@ def remedies(model: ModelSpec, machine: Machine, asked: TrainOptions) -> Iterato
 
 def _held(model: ModelSpec, machine: Machine, asked: TrainOptions) -> str:
     need = for_machine(model, machine, **asked)
-    return f"{need.total / GIB:.1f} of {machine.card.memory / GIB:.2f} GiB a card"
+    return f"{need.total / GIB:.2f} of {machine.card.memory / GIB:.2f} GiB a card"
 
 
 def _lighter(model: ModelSpec, machine: Machine, asked: TrainOptions) -> Iterator[TrainOptions]:

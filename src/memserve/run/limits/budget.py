@@ -236,7 +236,7 @@ class Spending:
             return None
         cached = min(usage.cached_tokens or 0, usage.prompt_tokens)
         batch = self.batch and price.batch_input is not None
-        return price.of_tokens(
+        return price.of_prompt(usage.prompt_tokens).of_tokens(
             usage.prompt_tokens, usage.completion_tokens or 0, cached_tokens=cached,
             written_tokens=min(usage.written_tokens or 0, usage.prompt_tokens - cached), batch=batch,
         )  # fmt: skip
@@ -293,4 +293,5 @@ class Spending:
         if self._limit.unit == "tokens" or self._price is None:
             return tokens.worst_prompt + tokens.most
         batch = self.batch and self._price.batch_input is not None
-        return self._price.of_tokens(tokens.worst_prompt, tokens.most, batch=batch)
+        price = self._price.of_prompt(tokens.worst_prompt)
+        return price.of_tokens(tokens.worst_prompt, tokens.most, batch=batch)
