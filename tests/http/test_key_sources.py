@@ -93,7 +93,8 @@ def test_a_command_that_tells_no_key_is_an_error_and_never_a_wait(words, said, t
     "options",
     [{"key_command": "true", "key_file": "x"}, {"key_command": "true", "api_key": "k"},
      {"key_file": "/nowhere/at/all"}, {"key_command": "/nowhere/at/all --key"}, {"key_command": "'"},
-     {"key_command": ""}],
+     {"key_command": ""}, {"key_command": 5}, {"key_command": ["cat", 5]}, {"key_command": "echo k | cat"},
+     {"key_command": "echo k && true"}],
 )  # fmt: skip
 def test_what_cannot_be_meant_is_refused(options):
     with pytest.raises(errors.InvalidInput):

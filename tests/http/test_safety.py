@@ -94,6 +94,25 @@ def test_a_streamed_answer_and_its_calls_show_no_key(server, open_generator):
     ]
 
 
+@pytest.mark.parametrize("key", ["EMPTY", "ollama", "none", "lm-studio", "not-needed", "x", "12345"])
+def test_an_answer_that_holds_a_placeholder_stays_as_it_was_said(server, open_generator, key):
+    """Servers of one's own take any key: what people write there stands in answers, too."""
+    text, generator = f"The list is {key.lower()}, {key}.", open_generator(max_retries=0, api_key=key)
+    message = {"role": "assistant", "content": text}
+    server.will(
+        reply(200, {"model": key, "choices": [{"index": 0, "message": message, "finish_reason": "stop"}]})
+    )
+    answer = generator.generate("hi")
+    assert (answer.text, answer.model) == (text, key)
+    row = {"choices": [{"index": 0, "delta": {"content": text}, "finish_reason": "stop"}]}
+    server.will(raw(SSE_HEAD + f"data: {json.dumps(row)}\n\ndata: [DONE]\n\n".encode()))
+    assert "".join(delta.text for delta in generator.stream("hi")) == text
+    server.will(reply(400, text.encode()))
+    with pytest.raises(errors.BadRequest) as caught:
+        generator.generate("hi")
+    assert key not in str(caught.value)
+
+
 def _attributes(thing, seen, depth=0):
     if id(thing) in seen or depth > 8:
         return

@@ -6,6 +6,7 @@ import json
 import math
 import sys
 from contextlib import nullcontext
+from dataclasses import replace
 from itertools import count
 from pathlib import Path
 
@@ -125,6 +126,56 @@ def test_a_changed_prompt_is_refused_and_nothing_is_asked(tmp_path, fakes):
     with pytest.raises(InvalidInput, match="another prompt"):
         pipeline(tmp_path, again, fakes, job=other).execute()
     assert not again
+
+
+@pytest.mark.parametrize("text", [None, ""])
+def test_an_answer_without_text_is_asked_about_no_further(tmp_path, fakes, text):
+    """As where a filter refused it."""
+    asked, job = (
+        [],
+        {**JOB, "gold": 0.0, "rounds": 1, "stage": [JOB["stage"][0], {"name": "on", "prompt": "{text}"}]},
+    )
+    made = pipeline(tmp_path, asked, fakes, job=job, seeds=1)
+    writer = made._opener(made.plan.stages[0]).enter_result
+    writer.script = {"*": [Completion(text=text, finish_reason="content_filter")]}
+    writer.answer = lambda prompt: (writer.script["*"] or [Completion("a", finish_reason="stop")]).pop()
+    assert (made.execute(), [name for name, _ in asked]) == (1, ["write", "write", "on"])
+
+
+@pytest.mark.parametrize(
+    ("field", "said"), [(None, None), ({"a": ["é", True]}, '{"a": ["é", true]}'), (5, "5")]
+)
+def test_a_field_is_written_as_json_and_one_without_a_value_is_not_there(tmp_path, fakes, field, said):
+    asked, job = [], {**JOB, "gold": 0.0, "rounds": 1, "stage": [{"name": "a", "prompt": "{topic}"}]}
+    made = pipeline(tmp_path, asked, fakes, job=job, seeds=1)
+    made.seeds = [{"id": "s", "topic": field}]
+    if said is None:
+        with pytest.raises(InvalidInput, match=r"topic.* is not in line s"):
+            made.execute()
+    else:
+        made.execute()
+    assert [prompt for _, prompt in asked] == [said] * (said is not None)
+
+
+@pytest.mark.parametrize("name", ["data.jsonl", "gold.jsonl"])
+def test_a_file_that_no_job_wrote_or_this_one_reads_stays(tmp_path, fakes, name):
+    (folder := tmp_path / "out").mkdir()
+    (folder / name).write_text("mine")
+    asked = []
+    with pytest.raises(InvalidInput, match="no job wrote it"):
+        pipeline(tmp_path, asked, fakes).execute()
+    (folder / "round-1").mkdir()
+    (folder / name).write_text('{"id": "s", "text": "t"}\n')
+    made = pipeline(tmp_path, asked, fakes)
+    made.plan = replace(made.plan, seeds=folder / name)
+    with pytest.raises(InvalidInput, match="this job reads it"):
+        made.execute()
+    assert not asked
+
+
+def test_no_seeds_are_no_job(tmp_path, fakes):
+    with pytest.raises(InvalidInput, match="holds no line"):
+        pipeline(tmp_path, [], fakes, seeds=0)
 
 
 def test_a_stage_that_lets_nothing_through_ends_the_job(tmp_path, fakes):

@@ -79,7 +79,7 @@ class HttpEngine(ABC):
 
     def _masked(self, answer: Completion) -> Completion:
         """The answer without a key that the server echoes: files and logs repeat what it says."""
-        mask = self._client.mask
+        mask = self._client.mask.answers
         found = {name: said for name in _WORDS if (said := getattr(answer, name))}
         masked: dict[str, Any] = {name: mask(said) for name, said in found.items()}
         samples = tuple(map(self._of_sample, answer.samples))
@@ -90,7 +90,9 @@ class HttpEngine(ABC):
 
     def _of_sample(self, one: Sample) -> Sample:
         words = ("text", "reasoning", "refusal")
-        found: dict[str, Any] = {n: self._client.mask(said) for n in words if (said := getattr(one, n))}
+        found: dict[str, Any] = {
+            n: self._client.mask.answers(said) for n in words if (said := getattr(one, n))
+        }
         return replace(one, tool_calls=self._calls(one.tool_calls), **found)
 
     async def astream(self, request: Request) -> AsyncIterator[Delta]:
@@ -100,7 +102,7 @@ class HttpEngine(ABC):
         def deltas(answer: Answer, pieces: Pieces) -> AsyncIterator[Delta]:
             return self._deltas(self.reader(request), answer, pieces)
 
-        text, thought = MaskedStream(self._client.mask), MaskedStream(self._client.mask)
+        text, thought = (MaskedStream(self._client.mask.answers) for _ in range(2))
         async for delta in self._client.stream(call, deltas):
             last = delta.usage is not None or delta.finish_reason is not None
             said = (
@@ -113,7 +115,7 @@ class HttpEngine(ABC):
             yield delta
 
     def _calls(self, calls: tuple[ToolCall, ...]) -> tuple[ToolCall, ...]:
-        mask = self._client.mask
+        mask = self._client.mask.answers
         return tuple(
             replace(one, id=mask(one.id), name=mask(one.name), arguments=mask(one.arguments)) for one in calls
         )

@@ -20,6 +20,8 @@ from memserve.http.client import Signer
 from memserve.http.secret import Mask, Secret
 from memserve.http.transport import Call
 
+SHELL = ";&|<>"
+"""What a shell reads as the end of a command."""
 _log = logging.getLogger("memserve.http")
 
 
@@ -75,12 +77,7 @@ class KeySource:
     def __init__(self, command: str | Sequence[str] | None, file: str | os.PathLike[str] | None) -> None:
         if command is not None and file is not None:
             raise InvalidInput("key_command= and key_file= are two places for one key: leave one out")
-        try:
-            self._words = shlex.split(command) if isinstance(command, str) else list(command or ())
-        except ValueError as broken:
-            raise InvalidInput(f"key_command= is not read as words of a shell: {broken}") from None
-        if command is not None and not self._words:
-            raise InvalidInput("key_command= is empty")
+        self._words = [] if command is None else _command(command)
         self._file = file
         self._lock = threading.Lock()
         self.secret = self._read()
@@ -155,6 +152,22 @@ class KeySource:
             why = f"ended with {process.returncode}" if ended else f"did not end within {self._SECONDS:g} s"
             raise InvalidInput(f"{self._shown} {why}", hint="run it by hand to see what it says")
         return said
+
+
+def _command(given: object) -> list[str]:
+    """A command's words. No shell reads them: what one would do with its signs is refused."""
+    try:
+        words = shlex.split(given) if isinstance(given, str) else given
+    except ValueError as broken:
+        raise InvalidInput(f"key_command= is not read as words of a shell: {broken}") from None
+    if not isinstance(words, (list, tuple)) or not all(isinstance(word, str) for word in words):
+        raise InvalidInput(f"key_command= is a line or a list of words, not {type(given).__name__}")
+    if not words:
+        raise InvalidInput("key_command= is empty")
+    sign = next((word for word in words if word and not word.strip(SHELL)), None)
+    if sign is not None and isinstance(given, str):
+        raise InvalidInput(f"key_command= holds the shell's {sign!r}", hint="sh -c '...' for a shell's line")
+    return list(words)
 
 
 _used: ContextVar[Secret | None] = ContextVar("memserve_key", default=None)

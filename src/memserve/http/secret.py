@@ -9,6 +9,7 @@ from urllib.parse import quote
 
 MASK = "***"
 _SHORT = 8
+_WORD = re.compile(r"(?!sk-)(?=.{1,15}$)[A-Za-z]+(?:[-_.][A-Za-z]+)*|\d{1,8}")
 
 
 class Secret:
@@ -36,7 +37,9 @@ class Secret:
 class Mask:
     """Replaces every known key, in any of the forms in which a server may echo it."""
 
-    def __init__(self, secrets: Iterable[str] = ()) -> None:
+    def __init__(self, secrets: Iterable[str] = (), *, of_answers: bool = False) -> None:
+        self.answers = self if of_answers else Mask(of_answers=True)
+        """For what a model said: without the placeholders and passwords that an answer may hold by chance."""
         self._pattern: re.Pattern[str] | None = None
         self._known: set[str] = set()
         self._starts: set[str] = set()
@@ -44,6 +47,8 @@ class Mask:
 
     def add(self, *secrets: str) -> None:
         """Learn further keys, a fresh token for example."""
+        if self.answers is not self:
+            self.answers.add(*(secret for secret in secrets if not _is_guessable(secret)))
         forms = {form for secret in secrets if secret for form in _forms(secret)}
         if forms - self._known:
             self._known |= forms
@@ -84,6 +89,11 @@ class MaskedStream:
         masked = self._mask(self._before + text)[len(self._before) :]
         self._before = text[-1:] or self._before
         return masked
+
+
+def _is_guessable(secret: str) -> bool:
+    """Whether it is a word, or a short number, that people write anyway: EMPTY, ollama, not-needed."""
+    return bool(_WORD.fullmatch(secret))
 
 
 def _forms(secret: str) -> set[str]:

@@ -196,6 +196,8 @@ class Pipeline:
         self.plan, self.folder, self._opener, self._tell = plan, folder, opener, tell
         self._progress = progress
         seeds = list(_lines(plan.seeds))
+        if not seeds:
+            raise InvalidInput(f"{plan.seeds} holds no line: nobody is asked")
         self.gold, self.seeds = _apart(seeds, plan.gold)
         self._taken = {_plain(one) for one in self.gold}
         self.failed = 0
@@ -204,8 +206,9 @@ class Pipeline:
 
     def execute(self) -> int:
         """Lines of the finished data set; -1 where a stage was stopped: the same call goes on."""
+        self._refuse_foreign()
         make_folder(self.folder.parent)
-        self.folder.mkdir(exist_ok=True)
+        (self.folder / "round-1").mkdir(parents=True, exist_ok=True)
         _write(self.folder / "gold.jsonl", self.gold)
         lines, kept = self.seeds, list[Line]()
         for number in range(1, self.plan.rounds + 1):
@@ -219,6 +222,15 @@ class Pipeline:
             kept += lines
         _write(self.folder / "data.jsonl", kept)
         return len(kept)
+
+    def _refuse_foreign(self) -> None:
+        """What this job reads, or another program wrote, gets no output in its place."""
+        read = [path for path in (self.plan.seeds, self.plan.gold) if isinstance(path, Path)]
+        for path in (self.folder / "data.jsonl", self.folder / "gold.jsonl"):
+            begun = (self.folder / "round-1").is_dir()
+            if path.exists() and (not begun or any(map(path.samefile, read))):
+                why = "this job reads it" if begun else "no job wrote it"
+                raise InvalidInput(f"{path} is there, and {why}", hint="name another -o")
 
     def _through(self, stage: Stage, lines: list[Line], folder: Path) -> list[Line]:
         """What goes on from a stage."""
@@ -255,8 +267,9 @@ class Pipeline:
         if summary.pending or job.error or (job.interrupts and job.interrupts.caught):
             self.stopped = (job, summary)
             return []
-        rows = sorted((row for row in answers(output) if row["id"] in asked), key=lambda row: row["index"])
-        return [(_after(stage, asked[row["id"]][0], row), row["text"] or "") for row in rows]
+        said = (row for row in answers(output) if row["id"] in asked and row["text"])  # none, as of a refusal
+        rows = sorted(said, key=lambda row: row["index"])
+        return [(_after(stage, asked[row["id"]][0], row), row["text"]) for row in rows]
 
 
 def _same(stage: Stage, requests: Path, output: Path, asked: Mapping[str, tuple[Line, Line]]) -> None:
@@ -272,7 +285,7 @@ def _same(stage: Stage, requests: Path, output: Path, asked: Mapping[str, tuple[
 
 def _after(stage: Stage, line: Line, row: Mapping[str, Any]) -> Line:
     """The line with what was said: a verdict beside its text, or a new text."""
-    said = row["text"] or ""
+    said = row["text"]
     return {**line, stage.name: said, **({} if stage.judges else {"id": row["id"], "text": said})}
 
 
@@ -295,12 +308,12 @@ def filled(stage: Stage, line: Line) -> str:
     """The prompt with the line's fields; a field that is not there is refused by name."""
 
     def value(found: re.Match[str]) -> str:
-        if found[1] not in line:
+        if (held := line.get(found[1])) is None:
             there = ", ".join(map(str, line))
             raise InvalidInput(
                 f"stage {stage.name}: {{{found[1]}}} is not in line {line['id']} ({there})"[:280]
             )
-        return str(line[found[1]])
+        return held if isinstance(held, str) else json.dumps(held, ensure_ascii=False)
 
     return FIELD.sub(value, stage.prompt)
 
