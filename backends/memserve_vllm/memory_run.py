@@ -148,12 +148,6 @@ def has(run: Run, trait: str) -> bool:
     return deployment.option(trait) is not None or deployment.quantization.startswith(trait)
 
 
-def all_of(run: Run, traits: Iterable[str]) -> bool:
-    """Whether there are traits, and each holds."""
-    found = [has(run, trait) for trait in traits]
-    return bool(found) and all(found)
-
-
 def any_of(run: Run, traits: Iterable[str]) -> bool:
     """Whether one of them holds."""
     return any(has(run, trait) for trait in traits)

@@ -7,6 +7,8 @@ from collections.abc import Callable
 from typing import Any
 
 _FAR = 1 << 62
+CALIBRATION, SPEED = "calibration.json", "speed.json"
+"""The user's files of what `--calibrate` learnt of memory and of speed."""
 STUMBLES = (TypeError, ValueError, LookupError, AttributeError, ArithmeticError, RecursionError)
 """What code raises over a value of a shape that it does not expect."""
 
@@ -45,6 +47,15 @@ def parsed(words: str | bytes, *, constant: Callable[[str], Any] | None = None) 
         raise ValueError("it is nested too deep") from None
 
 
+def write(path: object, text: str) -> None:
+    """The whole file or nothing of it, with its folder."""
+    half, folder = f"{path}.new", os.path.dirname(str(path))
+    os.makedirs(folder or ".", exist_ok=True)
+    with open(half, "w", encoding="utf-8") as file:
+        file.write(text)
+    os.replace(half, str(path))
+
+
 def names(folder: str) -> list[str]:
     """What a folder holds."""
     return os.listdir(folder)
@@ -59,6 +70,11 @@ def configured(name: str) -> str:
     """Where a file of the user's own settings lies: in MEMSERVE_CONFIG_DIR, else the configuration folder."""
     own = os.environ.get("MEMSERVE_CONFIG_DIR")
     return f"{own or expanded(os.environ.get('XDG_CONFIG_HOME') or '~/.config') + '/memserve'}/{name}"
+
+
+def is_configured(name: str) -> bool:
+    """Whether there is such a file; a folder that may not be read holds none."""
+    return os.access(configured(name), os.F_OK)
 
 
 def lies(path: str) -> bool:

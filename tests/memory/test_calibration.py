@@ -2,10 +2,10 @@ import json
 
 import pytest
 
+from memserve import files
 from memserve.engines.memory import Footprint
 from memserve.errors import InvalidInput
 from memserve.memory.calibration import Calibration, StartupLog, find, learn, load, save
-from memserve.memory.calibration_file import default_path
 
 GIB = 1024**3
 
@@ -79,7 +79,7 @@ def test_profiles_are_kept_by_engine_card_and_tensor(tmp_path, monkeypatch):
     save(Calibration("vllm", "L4", non_torch=1))
     save(Calibration("vllm", "L4", tensor=2, non_torch=2))
     path = save(Calibration("vllm", "L4", non_torch=3))
-    assert path == default_path()
+    assert str(path) == files.configured(files.CALIBRATION)
     assert [one.non_torch for one in load()] == [2, 3]
     assert find(load(), backend="vllm", card="L4", tensor=1) == Calibration("vllm", "L4", non_torch=3)
     assert find(load(), backend="sglang", card="L4", tensor=1) is None
@@ -112,12 +112,10 @@ def test_an_unwritable_place(tmp_path):
 
 
 def test_a_home_that_nobody_has_holds_no_calibration(tmp_path, monkeypatch):
-    from memserve.memory import calibration_file
-
     monkeypatch.delenv("MEMSERVE_CONFIG_DIR", raising=False)
     monkeypatch.delenv("XDG_CONFIG_HOME", raising=False)
     monkeypatch.setenv("HOME", str(tmp_path / "nobody"))
-    assert calibration_file.exists() is False
+    assert files.is_configured(files.CALIBRATION) is False
 
 
 def test_what_no_constant_explains_is_a_residual():

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from memserve import files
 from memserve.compress import checks, interpreter, report
 from memserve.compress.text import Text, sha256
 from memserve.engines.making import Method, install
@@ -128,8 +129,7 @@ class Job:
             raise DoesNotFit(f"{method.row['library']} is not installed", hint=install(method.library))
         answer = interpreter.work(python, method.library, {**job, "name": name}, self.partial / "work")
         done = {"name": name, "key": key, "target": job.get("target"), **answer}
-        file.with_suffix(".new").write_text(json.dumps(done), encoding="utf-8")
-        file.with_suffix(".new").replace(file)
+        files.write(file, json.dumps(done))
         return done
 
     def _finish(self, found: dict[str, Any]) -> dict[str, Any]:

@@ -19,7 +19,6 @@ from memserve.engines.log import LogFormat
 from memserve.engines.memory import Footprint
 from memserve.errors import InvalidInput
 from memserve.hardware.machine import GIB
-from memserve.memory import calibration_file
 
 SCHEMA = 1
 PLAUSIBLE_FACTOR = (0.4, 2.5)
@@ -129,7 +128,7 @@ def _factor(measured: int | None, accounted: int | None) -> float | None:
 
 def load(path: Path | None = None) -> tuple[Calibration, ...]:
     """Every profile of the file; none where there is no file."""
-    file = path or calibration_file.default_path()
+    file = path or Path(files.configured(files.CALIBRATION))
     try:
         text = file.read_text(encoding="utf-8")
     except FileNotFoundError:
@@ -174,15 +173,15 @@ def parsed(found: Any) -> tuple[Calibration, ...]:
 
 def save(calibration: Calibration, path: Path | None = None) -> Path:
     """Adds a profile, in place of an older one of the same backend, release, card and tensor parallelism."""
-    file = path or calibration_file.default_path()
+    file = path or Path(files.configured(files.CALIBRATION))
     return write_all([*(old for old in load(file) if _key(old) != _key(calibration)), calibration], file)
 
 
 def write_all(profiles: Iterable[Calibration], path: Path | None = None) -> Path:
     """These profiles and no others."""
-    file = path or calibration_file.default_path()
+    file = path or Path(files.configured(files.CALIBRATION))
     text = json.dumps({"schema": SCHEMA, "profiles": [asdict(one) for one in profiles]}, indent=1)
-    calibration_file.write(file, f"{text}\n")
+    files.write(file, f"{text}\n")
     return file
 
 

@@ -143,10 +143,4 @@ def _keep(row: dict[str, Any]) -> None:
     path = Path(files.configured(catalogue.OWN))
     rows = {one["id"]: one for one in catalogue.own(str(path))} if path.exists() else {}
     rows[row["id"]] = row
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        half = path.with_suffix(".new")
-        half.write_text("".join(f"{json.dumps(one)}\n" for one in rows.values()), encoding="utf-8")
-        half.replace(path)
-    except OSError as error:
-        raise InvalidInput(f"cannot write {str(path)!r}: {error.strerror}") from None
+    files.write(path, "".join(f"{json.dumps(one)}\n" for one in rows.values()))

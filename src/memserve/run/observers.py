@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from memserve.errors import InvalidInput
+from memserve.files import write as whole
 from memserve.protocol import Completion
 from memserve.run.options import Log, Options
 from memserve.run.requests import Item
@@ -201,18 +202,13 @@ def page(tally: Tally, path: Path, title: str) -> Every:
     """Writes the run's page: at the beginning, every quarter of a minute, and at the end."""
     from memserve.run.report import html, is_ours
 
-    spare = path.with_name(path.name + ".new")
-    for one in (path, spare):
+    for one in (path, Path(f"{path}.new")):
         files.refuse_foreign(one, is_ours)
 
     def write() -> None:
-        spare.write_text(html(tally, title), encoding="utf-8")
-        spare.replace(path)
+        whole(path, html(tally, title))
 
-    try:
-        write()
-    except OSError as broken:
-        raise InvalidInput(f"{path} cannot be written: {broken.strerror}") from None
+    write()
     return Every(write)
 
 

@@ -15,7 +15,7 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Any, get_type_hints
 
-from memserve import registry
+from memserve import files, registry
 from memserve.errors import InvalidInput, UnknownName
 from memserve.files import parsed
 from memserve.options import finite
@@ -361,7 +361,4 @@ def _lines(path: Path) -> Iterator[Line]:
 
 
 def _write(path: Path, lines: Sequence[Line]) -> None:
-    """The whole file or nothing of it."""
-    half = path.with_name(path.name + ".new")
-    half.write_text("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines), encoding="utf-8")
-    half.replace(path)
+    files.write(path, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))

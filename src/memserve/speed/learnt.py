@@ -15,10 +15,9 @@ from typing import Any
 
 from memserve import files
 from memserve.errors import InvalidInput
-from memserve.memory import calibration_file
 from memserve.speed.roofline.layout import Constants
 
-FILE = calibration_file.SPEED
+FILE = files.SPEED
 SHARES = {
     "reading": ("weights",), "keys": ("cache",), "arithmetic": ("gemm", "unpack_gemm"),
     "prompts": ("prefill", "attention"),
@@ -138,12 +137,12 @@ def find(backend: str, card: str, tensor: int, model: str | None = None) -> Lear
 @cache
 def everything() -> tuple[Learnt, ...]:
     """All that the file holds, read once."""
-    return load() if calibration_file.exists(FILE) else ()
+    return load() if files.is_configured(FILE) else ()
 
 
 def load(path: Path | None = None) -> tuple[Learnt, ...]:
     """All that a file holds; `InvalidInput` where it is none of ours."""
-    file = path or calibration_file.default_path(FILE)
+    file = path or Path(files.configured(FILE))
     try:
         return parsed(files.parsed(file.read_text(encoding="utf-8"))["speeds"], str(file))
     except FileNotFoundError:
@@ -175,8 +174,8 @@ def _read(row: Mapping[str, Any]) -> Learnt:
 
 def save(learnt: Iterable[Learnt]) -> Path:
     """Write all that is known, and no more."""
-    file = calibration_file.default_path(FILE)
+    file = Path(files.configured(FILE))
     text = json.dumps({"schema": 1, "speeds": [asdict(one) for one in learnt]}, indent=1)
-    calibration_file.write(file, f"{text}\n")
+    files.write(file, f"{text}\n")
     everything.cache_clear()
     return file

@@ -14,7 +14,6 @@ from functools import cache
 from math import log
 
 from memserve import files
-from memserve.memory import calibration_file
 
 FILE = "losses.json"
 ITSELF, FAMILY, OTHER = "", "of the same family", "of another family"
@@ -64,14 +63,14 @@ def keep(row: Accuracy) -> None:
     """Remembers what was measured here; the newest of a model and a method counts."""
     old = [one for one in _own() if (one.model, one.method) != (row.model, row.method)]
     text = json.dumps({"schema": 1, "losses": [asdict(one) for one in (*old, row)]}, indent=1)
-    calibration_file.write(calibration_file.default_path(FILE), f"{text}\n")
+    files.write(files.configured(FILE), f"{text}\n")
 
 
 def _own() -> list[Accuracy]:
     """What is kept here; a file that is none of ours holds nothing."""
-    if calibration_file.exists(FILE):
+    if files.is_configured(FILE):
         with suppress(OSError, ValueError, TypeError, KeyError):
-            kept = json.loads(calibration_file.default_path(FILE).read_text(encoding="utf-8"))["losses"]
+            kept = json.loads(files.text(files.configured(FILE)))["losses"]
             return [row for row in (Accuracy(**one) for one in kept) if row.original > 0 and row.own]
     return []
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
+from memserve import files
 from memserve.engines.backend import Plannable
 from memserve.engines.deployment import Deployment
 from memserve.engines.memory import Assumption, Footprint
@@ -98,8 +99,6 @@ def calibrated(footprint: Footprint, machine: Machine, deployment: Deployment) -
 
 def learnt_here(model: ModelSpec, machine: Machine, deployment: Deployment) -> Iterator[Assumption]:
     """What `--calibrate` taught and these figures rest on."""
-    from memserve.memory import calibration_file
-
     backend, card, tensor = deployment.backend, machine.card.name, deployment.layout.tensor
     if known := _calibrations():
         from memserve.memory.calibration import find
@@ -108,7 +107,7 @@ def learnt_here(model: ModelSpec, machine: Machine, deployment: Deployment) -> I
         if memory is not None:
             source = f"--calibrate {memory.log} {memory.date}"
             yield Assumption("memory_calibration", memory.version or "any release", source.strip())
-    if calibration_file.exists(calibration_file.SPEED):
+    if files.is_configured(files.SPEED):
         from memserve.speed import learnt
 
         speed = learnt.find(backend, card, tensor, model.id)
@@ -118,9 +117,7 @@ def learnt_here(model: ModelSpec, machine: Machine, deployment: Deployment) -> I
 
 @cache
 def _calibrations() -> tuple[Calibration, ...]:
-    from memserve.memory.calibration_file import exists
-
-    if not exists():
+    if not files.is_configured(files.CALIBRATION):
         return ()
     from memserve.memory.calibration import load
 

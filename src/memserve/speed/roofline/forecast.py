@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 from memserve import files
 from memserve.engines.speed import EngineSpeed
 from memserve.hardware.machine import Card, Machine
-from memserve.memory import calibration_file
 from memserve.model.spec import ModelSpec, parted
 from memserve.speed import result
 from memserve.speed.result import Range, Speed
@@ -221,7 +220,7 @@ def situate(model: shape.Shape, machine: Machine, backend: str, load: queueing.L
 
 def _learnt(backend: str, card: str, tensor: int, model: str) -> Learnt | None:
     """What `--calibrate` taught of such cards; nothing is loaded where it taught nothing."""
-    if not calibration_file.exists(calibration_file.SPEED):
+    if not files.is_configured(files.SPEED):
         return None
     from memserve.speed.learnt import find
 
