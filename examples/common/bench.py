@@ -4,23 +4,46 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn, TypeVar
 
 from examples.common.demo import served
 from examples.common.report import Report, costs, version
 from examples.common.retrieval import Bm25, Dense, Retriever, words
 
 import memserve
+from memserve import cli
+from memserve.errors import InvalidInput, RunError
+from memserve.files import STUMBLES
 from memserve.protocol import Generator
 from memserve.run import answers, run
 
 DEMO = "demo"
 PRICED = ("1xL4", "1xH100", "openai:gpt-4o-mini")
 CNY_PER_USD = 7.1
+MISSING = "without an answer"
+T = TypeVar("T")
+
+
+def command(main: Callable[[], object]) -> NoReturn:
+    """End with a code: 1, and one line, where something went wrong or has no answer."""
+    sys.exit(cli.answer(lambda: cli.DONE if main() else cli.FAILED, failed=cli.FAILED))
+
+
+def read(load: Callable[[Path | None], Sequence[T]], path: Path | None) -> Sequence[T]:
+    """The data, or one line of what is wrong with it."""
+    try:
+        found = load(path)
+    except STUMBLES as error:
+        why = f"{type(error).__name__}: {error}"
+        raise InvalidInput(f"{path} is not in the published form ({why})") from error
+    if not found:
+        raise InvalidInput(f"{path} holds no question")
+    return found
 
 
 def flags(description: str) -> argparse.ArgumentParser:
@@ -75,6 +98,8 @@ class Bench:
         summary = run(requests, output, generator=generator, settings=settings,
                       concurrency=self.chosen.concurrency, budget=self.chosen.budget)  # fmt: skip
         print(f"{name}: {summary}")
+        if lost := summary.failed + summary.pending:
+            self.report.facts[f"{name} {MISSING}"] = f"{lost} of {summary.total}, which count as wrong"
         rows = list(answers(output))
         used = [row.get("usage") or {} for row in rows]
         self.report.spent[name] = {
@@ -106,6 +131,8 @@ class Bench:
         self.report.print()
         self.report.write(chosen.out)
         print(f"report: {chosen.out / 'report.html'}")
+        if lost := [f"{fact}: {said}" for fact, said in self.report.facts.items() if fact.endswith(MISSING)]:
+            raise RunError("; ".join(lost), hint=f"{chosen.out}/*.failed.jsonl says why; run again")
 
 
 @contextmanager

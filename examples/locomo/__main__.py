@@ -14,7 +14,7 @@ import argparse
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from examples.common.bench import Bench, flags, opened, write_lines
+from examples.common.bench import Bench, command, flags, opened, read, write_lines
 from examples.common.report import Measure
 from examples.locomo import prompts, reading
 from examples.locomo.data import CATEGORIES, Conversation, Question, load
@@ -35,7 +35,7 @@ JUDGE = (
 
 def main(words: Sequence[str] | None = None) -> dict[str, float]:
     chosen = options().parse_args(words)
-    talks = load(chosen.data)
+    talks = read(load, chosen.data)
     asked = prompts.of(chosen.original)
     with opened(chosen, "LoCoMo, question answering") as bench:
         bench.report.facts |= {
@@ -166,4 +166,4 @@ def verdicts(
 
 
 if __name__ == "__main__":
-    main()
+    command(main)

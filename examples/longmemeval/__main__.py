@@ -13,12 +13,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from examples.common.bench import Bench, flags, opened, write_lines
+from examples.common.bench import Bench, command, flags, opened, read, write_lines
 from examples.common.report import Measure
 from examples.common.retrieval import blanks
 from examples.longmemeval import measures, prompts, reading
 from examples.longmemeval.data import TYPES, Instance, load
 from examples.longmemeval.index import EXPANSIONS, GRANULARITIES, JOINS, Document, Expansion, documents
+
+from memserve.errors import InvalidInput
 
 ANSWER, STEPS, NOTE = 500, 800, 500
 """The most tokens of an answer, of one step by step, and of a note: the benchmark's own."""
@@ -27,10 +29,12 @@ Rankings = dict[str, tuple[list[int], list[Document]]]
 
 def main(words: Sequence[str] | None = None) -> dict[str, float]:
     chosen = options().parse_args(words)
-    instances = load(chosen.data)
+    instances = read(load, chosen.data)
     asked = prompts.of(chosen.original)
     expansion = None
     if chosen.expansion:
+        if not chosen.expansions:
+            raise InvalidInput("--expansion needs --expansions FILE")
         expansion = Expansion.read(chosen.expansion, chosen.join, chosen.expansions)
     with opened(chosen, "LongMemEval", split=blanks) as bench:
         bench.report.facts |= said(chosen, asked.source, len(instances))
@@ -168,4 +172,4 @@ def answers(instances: Sequence[Instance], right: Mapping[str, bool]) -> list[Me
 
 
 if __name__ == "__main__":
-    main()
+    command(main)

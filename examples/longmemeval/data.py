@@ -52,6 +52,9 @@ def load(path: Path | None) -> list[Instance]:
 
 
 def _read(row: Mapping[str, Any]) -> Instance:
+    parts = [row[name] for name in ("haystack_session_ids", "haystack_dates", "haystack_sessions")]
+    if not isinstance(row["question"], str) or len({*map(len, parts)}) > 1:
+        raise ValueError(f"{row['question_id']}: a question, and as many dates and ids as sessions")
     return Instance(
         id=row["question_id"],
         type=row["question_type"],

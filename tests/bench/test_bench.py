@@ -115,10 +115,18 @@ def test_times_follow_the_law_whatever_a_piece_holds(
     assert row["in_flight"] == pytest.approx(12 / math.ceil(12 / at_once), rel=1e-3)
 
 
-def test_a_workload_without_output_is_refused_before_anything_is_asked() -> None:
+@pytest.mark.parametrize(
+    ("workload", "said"),
+    [
+        ("4:0:1", "4:0:1 has no output tokens"),
+        ("99999999999:1:1", "more prompt"),
+        ("9:1:999999999", "more prompt"),
+    ],
+)
+def test_a_workload_that_cannot_be_asked_is_refused_before_anything_is(workload: str, said: str) -> None:
     engine = Lawful()
-    with pytest.raises(InvalidInput, match="4:0:1 has no output tokens"):
-        measured(engine, "4:0:1", Level(1))
+    with pytest.raises(InvalidInput, match=said):
+        measured(engine, workload, Level(1))
     assert not engine.asked
 
 

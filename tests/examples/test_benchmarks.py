@@ -5,10 +5,13 @@ from __future__ import annotations
 import importlib
 import json
 import subprocess
+import sys
 import zipfile
 from pathlib import Path
 
 import pytest
+
+from memserve.errors import RunError
 
 ROOT = Path(__file__).parents[2]
 
@@ -104,7 +107,27 @@ def test_a_second_call_asks_nothing_and_another_prompt_is_not_mixed_in(tmp_path,
     call("locomo", tmp_path, "--top", "5", "--judge", "--costs")
     again = call("locomo", tmp_path, "--top", "5", "--judge", "--costs")
     assert again.count("75 answered before") == 2
-    assert "75 failed" in call("locomo", tmp_path, "--top", "4", "--costs").splitlines()[0]
+    with pytest.raises(RunError, match="without an answer: 75 of 75, which count as wrong"):
+        call("locomo", tmp_path, "--top", "4", "--costs")
+    assert report(tmp_path)["facts"]["answers without an answer"].startswith("75 of 75")
+
+
+@pytest.mark.parametrize("name", ["locomo", "longmemeval"])
+@pytest.mark.parametrize("text", ["{", "<html>", "[]", "[1]", '{"question_id": 1}', None])
+def test_data_of_another_form_is_one_line(tmp_path, name, text):
+    if text is not None:
+        (tmp_path / "data.json").write_text(text)
+    words = [
+        sys.executable,
+        "-m",
+        f"examples.{name}",
+        "--data",
+        str(tmp_path / "data.json"),
+        "--out",
+        str(tmp_path),
+    ]
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode in (1, 2) and len(done.stderr.splitlines()) == 1, done.stderr
 
 
 def test_longmemeval_reads_its_published_format(example, tmp_path):

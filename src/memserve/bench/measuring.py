@@ -23,6 +23,7 @@ from memserve.speed.workloads import Workload
 
 Count = Callable[[str], int]
 TOKENIZER = "tokenizer.json"
+MOST_TOKENS = 10**9
 
 
 class Level(NamedTuple):
@@ -135,6 +136,8 @@ async def ameasure(target: Target, workload: Workload, levels: Sequence[Level] =
         raise InvalidInput(f"{workload.name} has no output tokens, and what is measured here writes some",
                            hint="say IN:OUT:N with an OUT of 1 or more")  # fmt: skip
     chosen = SystemRandom().randrange(2**32) if seed is None else seed
+    if not file and workload.prompt_tokens * workload.requests > MOST_TOKENS:
+        raise InvalidInput(f"{workload.name} has more prompt tokens than the {MOST_TOKENS:,} made up here")
     bench, random = _Bench(target, workload, Prompts(workload, chosen, file), tokenizer), Random(chosen)
     most = max(level.concurrency or workload.requests for level in levels)
     asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(most + 4))
