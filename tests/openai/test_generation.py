@@ -172,29 +172,58 @@ def test_odd_answers_are_read(found, wanted, server, open_generator):
         },
         {"tool_calls": [{"id": "c1", "function": {"name": "now", "arguments": {"a": 1}}}]},
     ],
+    ids=["text", "object"],
 )
-def test_tool_calls(calls, server, open_generator):
-    server.will(answering(choice({"content": None, **calls}, finish_reason="tool_calls")))
+@pytest.mark.parametrize("finish", ["tool_calls", "stop"])
+def test_tool_calls(calls, finish, server, open_generator):
+    server.will(answering(choice({"content": None, **calls}, finish_reason=finish)))
     answer = open_generator().generate("hi", tools=[TOOL])
     assert (answer.text, answer.finish_reason) == (None, "tool_calls")
     assert [(call.id, call.name, call.arguments) for call in answer.tool_calls] == [("c1", "now", '{"a": 1}')]
 
 
-def test_streamed_tool_calls(server, open_generator):
-    def part(**call):
-        return piece().replace(b'"delta": {}', b'"delta": ' + json.dumps({"tool_calls": [call]}).encode())
+def new(**delta):
+    return piece().replace(b'"delta": {}', b'"delta": ' + json.dumps(delta).encode())
 
-    server.will(
-        stream(
-            part(index=0, id="c1", function={"name": "now", "arguments": ""}),
-            part(index=0, function={"arguments": '{"a"'}),
-            part(index=0, function={"arguments": ": 1}"}),
-            piece(finish="tool_calls"),
-            DONE,
-        )
-    )
+
+def part(**call):
+    return new(tool_calls=[call])
+
+
+A, B, NOW = ("c1", "now", '{"a": 1}'), ("c2", "now", '{"a": 1}'), {"name": "now", "arguments": '{"a": 1}'}
+BEGUN, ENDED = {"name": "now", "arguments": '{"a"'}, {"arguments": ": 1}"}
+
+
+@pytest.mark.parametrize(("finish", "parts", "calls"), [
+    ("tool_calls", [part(index=0, id="c1", function={"name": "now", "arguments": ""}),
+                    part(index=0, function={"arguments": '{"a"'}), part(index=0, function=ENDED)], [A]),
+    ("stop", [part(index=0, id="c1", function=NOW)], [A]),  # OpenAI, where the call was named
+    ("tool_calls", [part(id="c1", function=NOW), part(id="c2", function=NOW)], [A, B]),  # Gemini's dialect
+    ("stop", [part(index=0, id=own, function=NOW) for own in ("c1", "c2")], [A, B]),  # Ollama
+    ("tool_calls", [part(index=0, id="c1", function={**BEGUN, **more}) for more in ({}, ENDED)], [A]),
+    ("tool_calls", [part(index=0, id="c1", function={"name": "now", "arguments": {"a": 1}})], [A]),
+    ("tool_calls", [part(index=0, id="c1", function={"name": "now"})], [("c1", "now", "{}")]),
+    ("function_call", [new(function_call=BEGUN), new(function_call=ENDED)], [("call_0", *A[1:])]),
+])  # fmt: skip
+def test_streamed_tool_calls(finish, parts, calls, server, open_generator):
+    server.will(stream(*parts, piece(finish=finish), DONE))
     last = list(open_generator().stream("hi", tools=[TOOL]))[-1]
-    assert [(c.id, c.name, c.arguments) for c in last.tool_calls] == [("c1", "now", '{"a": 1}')]
+    assert [(c.id, c.name, c.arguments) for c in last.tool_calls] == calls
+    assert last.finish_reason == "tool_calls"
+
+
+def test_thoughts_among_the_parts_of_the_content(server, open_generator):
+    """As Mistral sends them."""
+    thought, text = (
+        {"type": "thinking", "thinking": [{"type": "text", "text": "Hm."}]},
+        {"type": "text", "text": "ok"},
+    )
+    server.will(answering(choice({"content": [thought, text]})))
+    answer = open_generator().generate("hi")
+    assert (answer.reasoning, answer.text) == ("Hm.", "ok")
+    server.will(stream(new(content=[thought]), new(content=[text]), piece(finish="stop"), DONE))
+    deltas = list(open_generator().stream("hi"))
+    assert ["".join(getattr(d, kind) for d in deltas) for kind in ("reasoning", "text")] == ["Hm.", "ok"]
 
 
 def test_logprobs_of_both_shapes(server, open_generator):

@@ -3,7 +3,7 @@
 import json
 import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from functools import cache
 from typing import Any
 
@@ -58,6 +58,16 @@ def text(content: Any) -> str | None:
     return clean(content)
 
 
+def reasoning(message: Mapping[str, Any]) -> str | None:
+    """The thought of a message: a field of its own, or parts of the content, as Mistral sends it."""
+    told = message.get("reasoning_content") or message.get("reasoning")
+    content = message.get("content")
+    if told or not isinstance(content, list):
+        return text(told)
+    parts = [part.get("thinking") for part in content if isinstance(part, dict) and part.get("thinking")]
+    return "".join(text(part) or "" for part in parts) or None
+
+
 def clean(words: str) -> str:
     """The words without half characters, which no file can hold."""
     if words.isascii():
@@ -98,13 +108,10 @@ def _implausible() -> None:
 
 
 def tool_calls(message: dict[str, Any]) -> tuple[ToolCall, ...]:
-    """The calls that a message asks for, the deprecated single function call among them."""
-    calls = message.get("tool_calls") or []
+    """The calls that a message asks for."""
+    calls = called(message)
     if not isinstance(calls, list):
         raise bad("tool_calls is not a list")
-    old = message.get("function_call")
-    if not calls and isinstance(old, dict):
-        calls = [{"id": _OLD_CALL, "function": old}]
     return tuple(_tool_call(position, call) for position, call in enumerate(calls))
 
 
@@ -113,10 +120,26 @@ def _tool_call(position: int, call: Any) -> ToolCall:
     name = function.get("name") if isinstance(function, dict) else None
     if not isinstance(function, dict) or not isinstance(name, str) or not name:
         raise bad(f"tool call {position} names no function")
-    arguments = function.get("arguments", "")
-    if not isinstance(arguments, str):
-        arguments = json.dumps(arguments, ensure_ascii=False)
-    return ToolCall(str(call.get("id") or f"call_{position}"), name, arguments)
+    return ToolCall(str(call.get("id") or f"call_{position}"), name, arguments(function) or "{}")
+
+
+def arguments(function: Mapping[str, Any]) -> str:
+    """Arguments as JSON text, or a piece of it; some servers send an object."""
+    told = function.get("arguments")
+    return told if isinstance(told, str) else json.dumps(told, ensure_ascii=False) if told else ""
+
+
+def called(message: Mapping[str, Any]) -> Any:
+    """The calls of a message, the deprecated single function call among them."""
+    old = message.get("function_call")
+    return message.get("tool_calls") or (
+        [{"id": _OLD_CALL, "function": old}] if isinstance(old, dict) else []
+    )
+
+
+def ended(reason: FinishReason | None, calls: Collection[ToolCall]) -> FinishReason | None:
+    """Why an answer ended; OpenAI says stop where a call was named, others always."""
+    return "tool_calls" if calls and reason == "stop" else reason
 
 
 def logprobs(found: Any) -> tuple[TokenLogprob, ...] | None:
@@ -240,8 +263,8 @@ def _of_message(message: dict[str, Any], reason: Any, token_ids: Any, logprobs: 
     refusal = text(message.get("refusal"))
     if refusal:
         return Sample(None, "content_filter", token_ids, logprobs, refusal=refusal)
-    reasoning = text(message.get("reasoning_content") or message.get("reasoning"))
+    thought = reasoning(message)
     content = text(message.get("content"))
     if content is None and not calls:
-        log.warning("the answer has no text (%s)", "only reasoning" if reasoning else "content is null")
-    return Sample(content, reason, token_ids, logprobs, calls, reasoning)
+        log.warning("the answer has no text (%s)", "only reasoning" if thought else "content is null")
+    return Sample(content, ended(reason, calls), token_ids, logprobs, calls, thought)

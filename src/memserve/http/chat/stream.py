@@ -27,7 +27,7 @@ class ChatReader(StreamReader):
         self._finished = False
         self._usage: Usage | None = None
         self._unfold = Unfolder()
-        self._calls: dict[int, dict[str, str]] = {}
+        self._calls: list[dict[str, Any]] = []
         self._refused = False
 
     @property
@@ -58,11 +58,13 @@ class ChatReader(StreamReader):
     def end(self) -> list[Delta]:
         if not self._finished:
             raise ConnectionFailed("the stream ended before the answer was whole")
+        told = enumerate(sorted(self._calls, key=lambda call: call["index"]))
         calls = tuple(
-            ToolCall(call["id"] or f"call_{index}", call["name"], call["arguments"])
-            for index, call in sorted(self._calls.items())
+            ToolCall(call["id"] or f"call_{place}", call["name"], call["arguments"] or "{}")
+            for place, call in told
         )
-        return [Delta(self._unfold.finish(), self._finish, self._usage, tool_calls=calls)]
+        reason = answer.ended(self._finish, calls)
+        return [Delta(self._unfold.finish(), reason, self._usage, tool_calls=calls)]
 
     def whole(self, words: str, headers: Mapping[str, str]) -> list[Delta]:
         found = body.parse(words)
@@ -97,25 +99,33 @@ class ChatReader(StreamReader):
         return self._message(message)
 
     def _message(self, message: dict[str, Any]) -> list[Delta]:
-        self._collect(message.get("tool_calls") or [])
+        self._collect(answer.called(message))
         if message.get("refusal"):
             self._refused = True
             self._finish = "content_filter"
         new = self._unfold.feed(answer.text(message.get("content")) or "")
-        reasoning = answer.text(message.get("reasoning_content") or message.get("reasoning")) or ""
+        reasoning = answer.reasoning(message) or ""
         return [Delta(new, reasoning=reasoning)] if new or reasoning else []
 
     def _collect(self, calls: Any) -> None:
-        """Tool calls come in fragments: the name first, then pieces of the arguments."""
+        """Tool calls come in fragments: the name first, then pieces of the arguments.
+
+        Servers that number no calls, or all as the first, tell them apart by their ids; some repeat the name.
+        """
         if not isinstance(calls, list) or not all(isinstance(call, dict) for call in calls):
             raise body.bad("the tool calls of an event are not a list of objects")
         for position, call in enumerate(calls):
-            index = call.get("index", position)
-            known = self._calls.setdefault(index, {"id": "", "name": "", "arguments": ""})
-            function = call.get("function") or {}
-            known["id"] = known["id"] or str(call.get("id") or "")
-            known["name"] += str(function.get("name") or "")
-            known["arguments"] += str(function.get("arguments") or "")
+            index, own = call.get("index"), str(call.get("id") or "")
+            index = index if isinstance(index, int) else position
+            function = call["function"] if isinstance(call.get("function"), dict) else {}
+            known = next((one for one in reversed(self._calls) if one["index"] == index), None)
+            if known is None or (own and known["id"] not in ("", own)):
+                known = {"index": index, "id": "", "name": "", "arguments": ""}
+                self._calls.append(known)
+            known["id"] = known["id"] or own
+            name = str(function.get("name") or "")
+            known["name"] += "" if name == known["name"] else name
+            known["arguments"] += answer.arguments(function)
 
 
 _TELLING = 4
