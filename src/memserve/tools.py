@@ -7,6 +7,7 @@ import json
 import types
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from enum import Enum
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from memserve.client.schema import OfModel
@@ -39,6 +40,9 @@ def loop(generator: Generator, messages: str | Iterable[Message], functions: Seq
                            hint="generator.generate(messages) asks without tools")  # fmt: skip
     tools = [describe(one) for one in functions]
     known = {tool["function"]["name"]: one for tool, one in zip(tools, functions, strict=True)}
+    if waits := next((name for name, one in known.items() if inspect.iscoroutinefunction(one)), None):
+        raise InvalidInput(f"{waits} is async, and the loop calls plain functions",
+                           hint="wrap it in one that calls asyncio.run")  # fmt: skip
     if len(known) < len(tools):
         raise InvalidInput("two functions have one name", hint=", ".join(known))
     said: list[Message] = (
@@ -76,9 +80,10 @@ def result(call: ToolCall, value: object) -> dict[str, Any]:
 
 def describe(function: Callable[..., Any]) -> dict[str, Any]:
     """A function as a tool: its name, its docstring, and a JSON schema of its parameters from their types."""
-    if not (callable(function) and hasattr(function, "__name__")):
-        raise InvalidInput(f"a tool is a function with a name, not {type(function).__name__}")
-    hints = get_type_hints(function, include_extras=True)
+    name = getattr(function, "__name__", "")
+    if not (callable(function) and name.isidentifier()):
+        raise InvalidInput(f"a tool is a function with a name, not {name or type(function).__name__}")
+    hints = _hints(function)
     properties, required = {}, []
     for name, one in inspect.signature(function).parameters.items():
         if one.kind not in (one.POSITIONAL_OR_KEYWORD, one.KEYWORD_ONLY):
@@ -95,13 +100,34 @@ def describe(function: Callable[..., Any]) -> dict[str, Any]:
     return {"type": "function", "function": told}
 
 
+def _hints(function: Callable[..., Any]) -> dict[str, Any]:
+    try:
+        return get_type_hints(function, include_extras=True)
+    except NameError as error:
+        raise InvalidInput(f"{function.__name__}: a type hint cannot be read: {error}") from error
+
+
 def _called(known: Mapping[str, Callable[..., Any]], call: ToolCall) -> object:
     if call.name not in known:
         return f"error: there is no function {call.name}; there are {', '.join(known)}"
+    function = known[call.name]
     try:
-        return known[call.name](**json.loads(call.arguments))
+        hints = _hints(function)
+        given = json.loads(call.arguments or "{}")
+        return function(**{name: _made(hints.get(name), value) for name, value in given.items()})
     except Exception as error:
         return f"error: {type(error).__name__}: {error}"
+
+
+def _made(kind: Any, value: Any) -> Any:
+    """A value as its hint, perhaps annotated or optional, wants it, where JSON has no such type."""
+    wrapped = get_origin(kind) in (Annotated, Union, types.UnionType)
+    for one in get_args(kind) if wrapped else (kind,):
+        if isinstance(one, type) and issubclass(one, Enum) and value is not None:
+            return one(value)
+        if hasattr(one, "model_validate") and value is not None:
+            return one.model_validate(value)
+    return value
 
 
 def _schema(kind: Any) -> dict[str, Any]:
@@ -114,6 +140,8 @@ def _schema(kind: Any) -> dict[str, Any]:
         return {"type": _PLAIN[kind]}
     if origin is Literal:
         return {"enum": list(parts)}
+    if isinstance(kind, type) and issubclass(kind, Enum):
+        return {"enum": [one.value for one in kind]}
     if origin in (Union, types.UnionType):
         return {"anyOf": [_schema(part) for part in parts]}
     if kind in (list, tuple, set) or origin in (list, tuple, set, Sequence, Iterable):

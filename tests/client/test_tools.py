@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import Enum
 from typing import Annotated, Any, Literal, Optional
 
 import pytest
@@ -55,6 +56,46 @@ def test_a_functions_schema_comes_from_its_types() -> None:
                 {"type": "object", "additionalProperties": {"type": "number"}}, {"type": "null"}]},
         },
     }  # fmt: skip
+
+
+class Unit(Enum):
+    celsius = "C"
+    kelvin = "K"
+
+
+def test_values_come_as_their_hints_want_them() -> None:
+    def heat(unit: Unit, other: Annotated[Unit | None, "if any"] = None) -> str:
+        return f"{unit!r} {other!r}"
+
+    assert tools.describe(heat)["function"]["parameters"]["properties"]["unit"] == {"enum": ["C", "K"]}
+    answers = {
+        '{"unit": "C"}': "celsius: 'C'> None",
+        '{"unit": "K", "other": null}': "kelvin",
+        '{"unit": 1}': "error:",
+    }
+    for arguments, told in answers.items():
+        done = tools.loop(
+            _open(Scripted([_call("heat", arguments), Completion("Oh.", "stop")])), "Hi", [heat]
+        )
+        assert told in done.messages[2]["content"]
+
+
+async def later(city: str) -> str:
+    return city
+
+
+def unknown(city: Nowhere) -> str:  # noqa: F821
+    return city
+
+
+@pytest.mark.parametrize(("function", "word"), [
+    (later, "later is async"), (unknown, "a type hint cannot be read"), (lambda x: x, "not <lambda>"),
+])  # fmt: skip
+def test_functions_that_cannot_be_tools_are_refused_before_any_work(function: Any, word: str) -> None:
+    engine = Scripted([])
+    with pytest.raises(InvalidInput, match=word):
+        tools.loop(_open(engine), "Hi", [function])
+    assert engine.asked == []
 
 
 def test_parameters_without_names_are_refused() -> None:
