@@ -142,6 +142,7 @@ class Dialect:
     raw_choices: Any
     template: str | None
     thinking: Mapping[str, Any]
+    thoughts: bool
     always: Mapping[str, Any]
     stream_options: bool
     token_id_field: str | None
@@ -235,7 +236,7 @@ def _generation(dialect: Dialect, model: str | None) -> Capabilities:
         logprobs=0 if "logprobs" in refused else dialect.logprobs, score=dialect.score,
         schema=dialect.schema is not None, regex=dialect.regex is not None,
         choices=dialect.choices is not None, thinking=modes(dialect, model),
-        template=dialect.template is not None, stream=True,
+        template=dialect.template is not None, thoughts=dialect.thoughts, stream=True,
         extras=frozenset(EXTRA + name for name in dialect.extras),
         returns_token_ids=dialect.token_id_field is not None, count_tokens=dialect.tokenize,
         truncate=dialect.tokenize, cancel=True, notes=dialect.notes,

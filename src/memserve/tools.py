@@ -51,7 +51,8 @@ def loop(generator: Generator, messages: str | Iterable[Message], functions: Seq
     for left in range(rounds, -1, -1):
         how = settings if left else {**settings, "tool_choice": "none"}
         answer = generator.generate(said, tools=tools, **how)
-        said.append(message(answer, thought=generator.capabilities.template))
+        able = generator.capabilities
+        said.append(message(answer, thought=able.template or able.thoughts))
         if not answer.tool_calls:
             break
         said += [result(call, _called(known, call)) for call in answer.tool_calls]

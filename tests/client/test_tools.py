@@ -152,8 +152,9 @@ def test_a_bare_function_is_refused_with_what_makes_a_tool_of_it() -> None:
 
 def test_thoughts_go_along_where_a_template_reads_them() -> None:
     answers = [_call("weather", '{"city": "Paris"}'), Completion("Sunny.", "stop")]
-    with_template = tools.loop(_open(Scripted(list(answers), template=True)), "Hi", [weather])
-    assert with_template.messages[1]["reasoning_content"] == "Hm."
+    for able in ("template", "thoughts"):
+        done = tools.loop(_open(Scripted(list(answers), **{able: True})), "Hi", [weather])
+        assert done.messages[1]["reasoning_content"] == "Hm."
     assert "reasoning_content" not in tools.loop(_open(Scripted(answers)), "Hi", [weather]).messages[1]
 
 

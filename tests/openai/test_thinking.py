@@ -6,7 +6,8 @@ import pytest
 from faulty_server import ANSWER, DONE, event, piece, reply, stream
 
 from memserve import errors
-from memserve.protocol import Usage
+from memserve.protocol import Request, Usage
+from memserve_openai import dialect
 
 TEXT = "<think>\nIs it Paris? É…\n</think>\n\nParis é <think> fin"
 THOUGHT, SAID = "Is it Paris? É…", "Paris é <think> fin"
@@ -150,3 +151,17 @@ def test_tokens_of_thought_are_read(server, open_generator):
     usage = {"prompt_tokens": 3, "completion_tokens": 9, "completion_tokens_details": {"reasoning_tokens": 7}}
     server.will(reply(200, {**ANSWER, "usage": usage}))
     assert open_generator().generate("hi").usage == Usage(3, 9, None, 7)
+
+
+@pytest.mark.parametrize(("host", "model", "modes", "thoughts"), [
+    ("api.deepseek.com", "deepseek-chat", {"on", "off"}, True),
+    ("api.moonshot.cn", "kimi-k2-thinking", {"on"}, True),
+    ("api.moonshot.ai", "kimi-k2.5", {"on", "off"}, True), ("api.openai.com", "gpt-4o", set(), False),
+])  # fmt: skip
+def test_hosts_that_switch_thoughts_and_want_them_back(host, model, modes, thoughts):
+    known = dialect.choose(None, host, model)
+    able = dialect.capabilities(known, model, "generate")
+    assert (able.thinking, able.thoughts) == (modes, thoughts)
+    if "off" in modes:
+        request = Request(prompt="Hi", thinking=False)
+        assert dialect.thinking_fields(known, model, request, {}) == {"thinking": {"type": "disabled"}}

@@ -255,6 +255,8 @@ class Capabilities:
     """What `thinking` may ask for: "on", "off", "budget"."""
     template: bool = False
     """Variables of the chat template are passed on."""
+    thoughts: bool = False
+    """The provider wants to see earlier thoughts again (`reasoning_content` of a message)."""
     cache_marks: int = 0
     """Tokens from which a prefix is cached where a part carries `cache_control`; 0: no marks are taken."""
     stream: bool = False
