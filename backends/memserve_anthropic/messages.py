@@ -10,11 +10,11 @@ from functools import cache
 from typing import Any
 
 from memserve import files
-from memserve.errors import ConnectionFailed, InvalidInput, MemserveError, Unsupported
-from memserve.http import Event, StreamReader, failure
+from memserve.errors import InvalidInput, MemserveError, Unsupported
+from memserve.http import AnswerReader, Event, failure
 from memserve.http.body import bad, parse
 from memserve.http.chat import failure_in, fill, message_parts
-from memserve.http.chat.answer import clean, count, finish
+from memserve.http.chat.answer import clean, finish, spent
 from memserve.http.chat.message_parts import CACHE, Image, Turn
 from memserve.protocol import (
     DEFAULT_MAX_TOKENS,
@@ -36,7 +36,7 @@ CACHES_FROM = 4096
 """Tokens of the shortest prefix that every Claude caches where it is marked; some take 1,024."""
 _SAMPLING = ("temperature", "top_p", "top_k")
 _SIGNED = ("signature", "data")
-"""What a block of thought has that Claude wants to see again with its calls."""
+"""Of thoughts that Claude wants to see again."""
 
 
 @cache
@@ -161,12 +161,12 @@ def _turn(turn: Turn) -> tuple[str, list[dict[str, Any]]]:
         return "user", [
             {**result, CACHE: mark} if (mark := next(iter(turn.marks.values()), None)) else result
         ]
-    first, *others = [message_parts.signed(call, _SIGNED) for call in turn.calls] or [[]]
-    blocks = [*first, *_pieces(turn)]  # a message begins with its thought
-    for call, thoughts in zip(turn.calls, [[], *others], strict=False):
-        known = {"id": call.id, "name": call.name, "input": message_parts.arguments(call)}
-        blocks += [*thoughts, {"type": "tool_use", **known}]
-    return turn.role, blocks
+    return turn.role, message_parts.signed(turn, _pieces(turn), _SIGNED, _use)
+
+
+def _use(call: ToolCall) -> dict[str, Any]:
+    known = {"id": call.id, "name": call.name, "input": message_parts.arguments(call)}
+    return {"type": "tool_use", **known}
 
 
 def _pieces(turn: Turn) -> list[dict[str, Any]]:
@@ -220,13 +220,8 @@ def completion(words: str, fail: Fail) -> Completion:
 
 def usage(found: Any) -> Usage:
     """Tokens read, whether from a cache or not, and written."""
-    if not isinstance(found, dict):
-        return Usage()
-    fresh = count(found.get("input_tokens"))
-    cached = count(found.get("cache_read_input_tokens"))
-    stored = count(found.get("cache_creation_input_tokens"))
-    read = None if fresh is None else fresh + (cached or 0) + (stored or 0)
-    return Usage(read, count(found.get("output_tokens")), cached, written_tokens=stored)
+    cache = "cache_read_input_tokens", "cache_creation_input_tokens"
+    return spent(found, ("input_tokens", "output_tokens", *cache))
 
 
 def _joined(blocks: list[dict[str, Any]], kind: str, key: str) -> str | None:
@@ -258,22 +253,15 @@ def _call_of(block: dict[str, Any]) -> ToolCall:
     return ToolCall(str(block.get("id") or ""), block["name"], words)
 
 
-class MessageReader(StreamReader):
+class MessageReader(AnswerReader):
     """One attempt at a stream of named events."""
 
     def __init__(self, fail: Fail) -> None:
-        self._fail = fail
-        self._done = False
-        self._finish: FinishReason | None = None
-        self._finished = False
+        super().__init__(fail)
         self._usage: dict[str, Any] = {}
         self._calls: dict[Any, dict[str, Any]] = {}
         self._thoughts: list[dict[str, Any]] = []
         """Since the last call."""
-
-    @property
-    def done(self) -> bool:
-        return self._done
 
     def take(self, event: Event) -> list[Delta]:
         chunk = parse(event.data)
@@ -289,12 +277,10 @@ class MessageReader(StreamReader):
         return known[kind](chunk) if kind in known else []
 
     def end(self) -> list[Delta]:
-        if not self._finished:
-            raise ConnectionFailed("the stream ended before the answer was whole")
         calls = (
             ToolCall(**{**call, "arguments": call["arguments"] or "{}"}) for call in self._calls.values()
         )
-        return [Delta("", self._finish, usage(self._usage), tool_calls=tuple(calls))]
+        return self._last(usage(self._usage), calls)
 
     def whole(self, words: str, headers: Mapping[str, str]) -> list[Delta]:
         full = completion(words, self._fail)

@@ -8,11 +8,11 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from memserve.errors import ConnectionFailed, MemserveError
-from memserve.http import Event, StreamReader, failure
+from memserve.http import AnswerReader, Event, failure
 from memserve.http.body import bad, parse
 from memserve.http.chat import message_parts
-from memserve.http.chat.answer import clean, count, finish
-from memserve.protocol import Completion, Delta, FinishReason, ToolCall, Usage
+from memserve.http.chat.answer import clean, finish, spent
+from memserve.protocol import Completion, Delta, ToolCall, Usage
 from memserve_bedrock.ask import finish_reasons
 
 _PRELUDE = struct.Struct(">III")
@@ -126,12 +126,7 @@ def completion(words: str, headers: Mapping[str, str], model: str | None, fail: 
 
 def usage(found: Any) -> Usage:
     """Tokens read, whether from a cache or not, and written."""
-    if not isinstance(found, dict):
-        return Usage()
-    fresh, made = count(found.get("inputTokens")), count(found.get("outputTokens"))
-    cached, stored = count(found.get("cacheReadInputTokens")), count(found.get("cacheWriteInputTokens"))
-    read = None if fresh is None else fresh + (cached or 0) + (stored or 0)
-    return Usage(read, made, cached, written_tokens=stored)
+    return spent(found, ("inputTokens", "outputTokens", "cacheReadInputTokens", "cacheWriteInputTokens"))
 
 
 def _joined(pieces: list[Any]) -> str | None:
@@ -174,22 +169,15 @@ def _whole(told: Mapping[str, str]) -> dict[str, Any]:
     return {"reasoningContent": told if "redactedContent" in told else {"reasoningText": told}}
 
 
-class ConverseReader(StreamReader):
+class ConverseReader(AnswerReader):
     """One attempt at a stream: its frames come as events."""
 
     def __init__(self, fail: Fail) -> None:
-        self._fail = fail
-        self._done = False
-        self._finish: FinishReason | None = None
-        self._finished = False
+        super().__init__(fail)
         self._usage = Usage()
         self._calls: dict[Any, dict[str, Any]] = {}
         self._thoughts: dict[Any, dict[str, str]] = {}
         """Since the last call, by their places."""
-
-    @property
-    def done(self) -> bool:
-        return self._done
 
     def take(self, event: Event) -> list[Delta]:
         chunk = parse(event.data) if event.data.strip() else {}
@@ -205,16 +193,14 @@ class ConverseReader(StreamReader):
         return known[event.name](chunk) if event.name in known else []
 
     def end(self) -> list[Delta]:
-        if not self._finished:
-            raise ConnectionFailed("the stream ended before the answer was whole")
         calls = (
             ToolCall(**{**call, "arguments": call["arguments"] or "{}"}) for call in self._calls.values()
         )
-        return [Delta("", self._finish, self._usage, tool_calls=tuple(calls))]
+        return self._last(self._usage, calls)
 
     def whole(self, words: str, headers: Mapping[str, str]) -> list[Delta]:
         full = completion(words, headers, None, self._fail)
-        return [Delta(full.text or "", full.finish_reason, full.usage, full.reasoning or "", full.tool_calls)]
+        return self._only(full)
 
     def _start(self, chunk: dict[str, Any]) -> list[Delta]:
         use = (chunk.get("start") or {}).get("toolUse")

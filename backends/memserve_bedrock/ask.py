@@ -11,7 +11,7 @@ from memserve import files
 from memserve.errors import InvalidInput, Unsupported
 from memserve.http.chat import fill, message_parts
 from memserve.http.chat.message_parts import Image, Turn
-from memserve.protocol import DEFAULT_MAX_TOKENS, Capabilities, FinishReason, Prompt, Request
+from memserve.protocol import DEFAULT_MAX_TOKENS, Capabilities, FinishReason, Prompt, Request, ToolCall
 
 EXTRA = "bedrock_"
 LEAST = 1024
@@ -158,12 +158,12 @@ def _turn(turn: Turn) -> tuple[str, list[dict[str, Any]]]:
     if turn.role == "tool":
         result = {"toolUseId": turn.answers or "", "content": [_piece(piece) for piece in turn.pieces]}
         return "user", [{"toolResult": result}]
-    first, *others = [message_parts.signed(call, ("reasoningContent",)) for call in turn.calls] or [[]]
-    blocks = [*first, *_pieces(turn)]  # a message begins with its thought
-    for call, thoughts in zip(turn.calls, [[], *others], strict=False):
-        known = {"toolUseId": call.id, "name": call.name, "input": message_parts.arguments(call)}
-        blocks += [*thoughts, {"toolUse": known}]
-    return turn.role, blocks
+    return turn.role, message_parts.signed(turn, _pieces(turn), ("reasoningContent",), _use)
+
+
+def _use(call: ToolCall) -> dict[str, Any]:
+    known = {"toolUseId": call.id, "name": call.name, "input": message_parts.arguments(call)}
+    return {"toolUse": known}
 
 
 def _pieces(turn: Turn) -> list[dict[str, Any]]:

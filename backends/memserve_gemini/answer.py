@@ -4,11 +4,11 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from memserve.errors import ConnectionFailed, ContentRefused, MemserveError
-from memserve.http import Event, StreamReader, failure
+from memserve.errors import ContentRefused, MemserveError
+from memserve.http import AnswerReader, Event, failure
 from memserve.http.body import bad, parse
 from memserve.http.chat.answer import clean, count, finish, number
-from memserve.protocol import Completion, Delta, FinishReason, Sample, TokenLogprob, ToolCall, Usage
+from memserve.protocol import Completion, Delta, Sample, TokenLogprob, ToolCall, Usage
 from memserve_gemini.ask import finish_reasons
 
 Fail = Callable[[failure.Words], MemserveError]
@@ -125,15 +125,11 @@ def _token(one: dict[str, Any], top: list[dict[str, Any]]) -> TokenLogprob:
     )  # fmt: skip
 
 
-class ContentReader(StreamReader):
+class ContentReader(AnswerReader):
     """One attempt at a stream of partial answers; it ends with its connection."""
 
-    done = False
-
     def __init__(self, fail: Fail) -> None:
-        self._fail = fail
-        self._finish: FinishReason | None = None
-        self._finished = False
+        super().__init__(fail)
         self._usage: Any = None
         self._calls: list[ToolCall] = []
 
@@ -146,14 +142,11 @@ class ContentReader(StreamReader):
         return [delta for candidate in candidates for delta in self._candidate(candidate)]
 
     def end(self) -> list[Delta]:
-        if not self._finished:
-            raise ConnectionFailed("the stream ended before the answer was whole")
-        reason = "tool_calls" if self._calls and self._finish == "stop" else self._finish
-        return [Delta("", reason, usage(self._usage), tool_calls=tuple(self._calls))]
+        return self._last(usage(self._usage), self._calls)
 
     def whole(self, words: str, headers: Mapping[str, str]) -> list[Delta]:
         full = completion(words, self._fail)
-        return [Delta(full.text or "", full.finish_reason, full.usage, full.reasoning or "", full.tool_calls)]
+        return self._only(full)
 
     def _candidate(self, candidate: dict[str, Any]) -> list[Delta]:
         if _index(candidate) != 0:

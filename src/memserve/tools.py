@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from memserve.client.generation import Generator
 
 __all__ = ["Conversation", "describe", "loop", "message", "result"]
+_UNIONS = (Union, types.UnionType)
 _PLAIN: dict[Any, str] = {str: "string", int: "integer", float: "number", bool: "boolean", type(None): "null"}
 
 
@@ -41,8 +42,7 @@ def loop(generator: Generator, messages: str | Iterable[Message], functions: Seq
     tools = [describe(one) for one in functions]
     known = {tool["function"]["name"]: one for tool, one in zip(tools, functions, strict=True)}
     if waits := next((name for name, one in known.items() if inspect.iscoroutinefunction(one)), None):
-        raise InvalidInput(f"{waits} is async, and the loop calls plain functions",
-                           hint="wrap it in one that calls asyncio.run")  # fmt: skip
+        raise InvalidInput(f"{waits} is async: wrap it in a function that calls asyncio.run")
     if len(known) < len(tools):
         raise InvalidInput("two functions have one name", hint=", ".join(known))
     said: list[Message] = (
@@ -122,13 +122,15 @@ def _called(known: Mapping[str, Callable[..., Any]], call: ToolCall) -> object:
 
 def _made(kind: Any, value: Any) -> Any:
     """A value as its hint, perhaps annotated or optional, wants it, where JSON has no such type."""
-    wrapped = get_origin(kind) in (Annotated, Union, types.UnionType)
-    for one in get_args(kind) if wrapped else (kind,):
-        if isinstance(one, type) and issubclass(one, Enum) and value is not None:
-            return one(value)
-        if hasattr(one, "model_validate") and value is not None:
-            return one.model_validate(value)
+    for one in get_args(kind) if get_origin(kind) in (Annotated, *_UNIONS) else (kind,):
+        make = one if _is_enum(one) else getattr(one, "model_validate", None)
+        if make and value is not None:
+            return make(value)
     return value
+
+
+def _is_enum(kind: Any) -> bool:
+    return isinstance(kind, type) and issubclass(kind, Enum)
 
 
 def _schema(kind: Any) -> dict[str, Any]:
@@ -141,9 +143,9 @@ def _schema(kind: Any) -> dict[str, Any]:
         return {"type": _PLAIN[kind]}
     if origin is Literal:
         return {"enum": list(parts)}
-    if isinstance(kind, type) and issubclass(kind, Enum):
+    if _is_enum(kind):
         return {"enum": [one.value for one in kind]}
-    if origin in (Union, types.UnionType):
+    if origin in _UNIONS:
         return {"anyOf": [_schema(part) for part in parts]}
     if kind in (list, tuple, set) or origin in (list, tuple, set, Sequence, Iterable):
         return {"type": "array", **({"items": _schema(parts[0])} if parts else {})}

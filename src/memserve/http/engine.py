@@ -1,13 +1,13 @@
 """The base of every HTTP backend: an entry point, an engine that writes and reads, batches."""
 
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from importlib import import_module
 from typing import Any, cast
 
-from memserve.errors import MemserveError, RemoteError, ServerFailed, Unsupported
+from memserve.errors import ConnectionFailed, MemserveError, RemoteError, ServerFailed, Unsupported
 from memserve.http import body, failure
 from memserve.http.body import bad, parse, understood
 from memserve.http.client import HttpClient, Pieces
@@ -15,7 +15,17 @@ from memserve.http.keys import sourced
 from memserve.http.secret import MaskedStream
 from memserve.http.sse import Event, events
 from memserve.http.transport import Answer, Call, within
-from memserve.protocol import Capabilities, Completion, Delta, Request, Sample, Task, ToolCall
+from memserve.protocol import (
+    Capabilities,
+    Completion,
+    Delta,
+    FinishReason,
+    Request,
+    Sample,
+    Task,
+    ToolCall,
+    Usage,
+)
 
 _IDLE_EVENTS = frozenset({"ping", "keepalive", "heartbeat"})
 _DRAIN_SECONDS = 0.1
@@ -42,6 +52,29 @@ class StreamReader(ABC):
     def whole(self, words: str, headers: Mapping[str, str]) -> list[Delta]:
         """The deltas of a server that answers with one JSON body although a stream was asked for."""
         raise body.bad(f"a stream was asked for and one body came: {words[:4096]!r}", retries=None)
+
+
+class AnswerReader(StreamReader):
+    """A reader that knows how its answer ended."""
+
+    def __init__(self, fail: Callable[[failure.Words], MemserveError]) -> None:
+        self._fail = fail
+        self._done = self._finished = False
+        self._finish: FinishReason | None = None
+
+    @property
+    def done(self) -> bool:
+        return self._done
+
+    def _last(self, usage: Usage | None, calls: Iterable[ToolCall], text: str = "") -> list[Delta]:
+        if not self._finished:
+            raise ConnectionFailed("the stream ended before the answer was whole")
+        made = tuple(calls)
+        reason = "tool_calls" if made and self._finish == "stop" else self._finish
+        return [Delta(text, reason, usage, tool_calls=made)]
+
+    def _only(self, full: Completion) -> list[Delta]:
+        return [Delta(full.text or "", full.finish_reason, full.usage, full.reasoning or "", full.tool_calls)]
 
 
 class HttpEngine(ABC):

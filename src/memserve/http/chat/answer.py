@@ -3,7 +3,7 @@
 import json
 import logging
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from functools import cache
 from typing import Any
 
@@ -91,6 +91,15 @@ def usage(found: Any) -> Usage:
     thought = made.get("reasoning_tokens") if isinstance(made, dict) else found.get("reasoning_tokens")
     prompt, completion = count(found.get("prompt_tokens")), count(found.get("completion_tokens"))
     return Usage(prompt, completion, count(cached), count(thought))
+
+
+def spent(found: Any, names: Sequence[str]) -> Usage:
+    """Tokens by their names: read, written, and those that a cache held or now keeps, read besides."""
+    if not isinstance(found, dict):
+        return Usage()
+    fresh, made, cached, stored = (count(found.get(name)) for name in names)
+    read = None if fresh is None else fresh + (cached or 0) + (stored or 0)
+    return Usage(read, made, cached, written_tokens=stored)
 
 
 def count(value: Any) -> int | None:

@@ -1,7 +1,7 @@
 """Takes a chat prompt apart, for providers whose messages have another shape than OpenAI's."""
 
 import json
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -178,8 +178,17 @@ def _call(position: int, call: Mapping[str, Any]) -> ToolCall:
     return ToolCall(*own, call.get("signature"))
 
 
-def signed(call: ToolCall, keys: Collection[str]) -> list[dict[str, Any]]:
-    """The blocks of thought that came with a call, as they came; none of another provider's."""
+def signed(turn: Turn, said: Iterable[dict[str, Any]], keys: Collection[str],
+           written: Callable[[ToolCall], dict[str, Any]]) -> list[dict[str, Any]]:  # fmt: skip
+    """What a turn says and calls, each call behind its signed thoughts, the first before all."""
+    blocks: list[dict[str, Any]] = [] if turn.calls else list(said)
+    for place, call in enumerate(turn.calls):
+        blocks += [*_thoughts(call, keys), *(() if place else said), written(call)]
+    return blocks
+
+
+def _thoughts(call: ToolCall, keys: Collection[str]) -> list[dict[str, Any]]:
+    """As they came; none of another provider's."""
     try:
         found = files.parsed(call.signature or "[]")
     except ValueError:

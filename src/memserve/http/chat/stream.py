@@ -3,36 +3,29 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from memserve.errors import ConnectionFailed, ContentRefused, MemserveError
+from memserve.errors import ContentRefused, MemserveError
 from memserve.http import body
 from memserve.http.body import bad
 from memserve.http.chat import answer
-from memserve.http.engine import StreamReader
+from memserve.http.engine import AnswerReader
 from memserve.http.failure import Words
 from memserve.http.sse import Event
-from memserve.protocol import Delta, FinishReason, ToolCall, Usage
+from memserve.protocol import Delta, ToolCall, Usage
 
 _DONE = "[DONE]"
 _EVENTS = ("message", "error", "completion", "chunk")
 
 
-class ChatReader(StreamReader):
+class ChatReader(AnswerReader):
     """One attempt at a stream. `key` is where a choice keeps what is new ("delta"; Pangu V1: "message")."""
 
     def __init__(self, fail: Callable[[Words], MemserveError], *, key: str = "delta") -> None:
-        self._fail = fail
+        super().__init__(fail)
         self._key = key
-        self._done = False
-        self._finish: FinishReason | None = None
-        self._finished = False
         self._usage: Usage | None = None
         self._unfold = Unfolder()
         self._calls: list[dict[str, Any]] = []
         self._refused = False
-
-    @property
-    def done(self) -> bool:
-        return self._done
 
     def take(self, event: Event) -> list[Delta]:
         words = event.data.strip()
@@ -56,15 +49,12 @@ class ChatReader(StreamReader):
         return []
 
     def end(self) -> list[Delta]:
-        if not self._finished:
-            raise ConnectionFailed("the stream ended before the answer was whole")
         told = enumerate(sorted(self._calls, key=lambda call: call["index"]))
-        calls = tuple(
+        calls = (
             ToolCall(call["id"] or f"call_{place}", call["name"], call["arguments"] or "{}")
             for place, call in told
         )
-        reason = answer.ended(self._finish, calls)
-        return [Delta(self._unfold.finish(), reason, self._usage, tool_calls=calls)]
+        return self._last(self._usage, calls, self._unfold.finish())
 
     def whole(self, words: str, headers: Mapping[str, str]) -> list[Delta]:
         found = body.parse(words)
@@ -72,7 +62,7 @@ class ChatReader(StreamReader):
         if failed is not None:
             raise self._fail(failed)
         full = answer.completion(found)
-        return [Delta(full.text or "", full.finish_reason, full.usage, full.reasoning or "", full.tool_calls)]
+        return self._only(full)
 
     def _chunk(self, chunk: Any) -> list[Delta]:
         if not isinstance(chunk, dict):
@@ -108,10 +98,7 @@ class ChatReader(StreamReader):
         return [Delta(new, reasoning=reasoning)] if new or reasoning else []
 
     def _collect(self, calls: Any) -> None:
-        """Tool calls come in fragments: the name first, then pieces of the arguments.
-
-        Servers that number no calls, or all as the first, tell them apart by their ids; some repeat the name.
-        """
+        """Calls come in fragments, by their numbers, which some servers leave out, or by their ids."""
         if not isinstance(calls, list) or not all(isinstance(call, dict) for call in calls):
             raise body.bad("the tool calls of an event are not a list of objects")
         for position, call in enumerate(calls):
