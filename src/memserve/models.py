@@ -12,7 +12,7 @@ def parser() -> cli.Parser:
 
     made = cli.Parser("models", __doc__)
     made.add_argument("--gpus", metavar="SPEC", help="4xV100, 2x8xH100, ...; without it, the catalogue")
-    made.add_argument("--task", metavar="T", help="generate or embed; without it, both")
+    made.add_argument("--task", metavar="T", help="generate, embed or rerank; without it, all")
     made.add_argument("--json", action="store_true", help="one JSON object")
     made.add_argument(
         "--refresh",

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 import memserve
 from memserve.engines.command import Grammar, integer, read, split
 from memserve.engines.install import method
-from memserve.errors import InvalidInput, MemserveError
+from memserve.errors import InvalidInput, MemserveError, UnknownName
 from memserve.plan.__main__ import main
 from memserve.plan.answer import checked
 from memserve.plan.query import Query
@@ -345,3 +345,60 @@ YARN = '{"rope_type":"yarn","factor":4.0,"original_max_position_embeddings":3276
 ])  # fmt: skip
 def test_a_stretched_context_is_not_refused_and_a_step_too_small_is(command: str, rule: str) -> None:
     assert memserve.plan.check(command, "1xH100").rule == rule
+
+
+QUANTIZED = ("Qwen/Qwen3-8B-AWQ", "JunHowie/Qwen3-8B-GPTQ-Int4", "Qwen/Qwen3-8B-FP8")
+
+
+@pytest.mark.parametrize(
+    "word", ["awq", "awq_marlin", "gptq", "gptq_marlin", "fp8", "compressed-tensors", "bitsandbytes"]
+)
+@pytest.mark.parametrize("model", ["Qwen/Qwen3-8B", *QUANTIZED])
+@pytest.mark.parametrize(
+    "start",
+    ["vllm serve {} --max-model-len", "python -m sglang.launch_server --model-path {} --context-length"],
+)
+def test_a_method_is_the_checkpoints_own_or_made_while_loading(word: str, model: str, start: str) -> None:
+    """Engines compare `--quantization` with the checkpoint's config, and find none of 16-bit weights."""
+    plan = memserve.plan.check(f"{start.format(model)} 4096 --quantization {word}", "1xH100")
+    kind, stored = word.partition("_")[0], plan.model.quantization
+    loads = (
+        kind in ("fp8", "bitsandbytes")
+        if stored is None
+        else kind not in {"awq", "gptq", "fp8"} - {stored.method}
+    )
+    assert plan.fits is loads, plan.reasons
+    assert loads or any(f"--quantization {word}" in one for one in plan.reasons)
+
+
+def test_a_method_that_nobody_knows_is_not_counted() -> None:
+    plan = memserve.plan.check(
+        "vllm serve Qwen/Qwen3-8B --max-model-len 4096 --quantization torchao", "1xH100"
+    )
+    assert plan.fits and [one.name for one in plan.not_counted] == ["quantization"]
+
+
+@pytest.mark.parametrize(
+    "end", [" > log.txt 2>&1 &", " 2>&1 | tee -a log.txt", " &> out.log", " >> a.log", " &"]
+)
+def test_where_the_output_goes_changes_nothing(end: str) -> None:
+    line = "vllm serve Qwen/Qwen3-8B --max-model-len 8192 --api-key 'a>b'"
+    assert (
+        memserve.plan.check(line + end, "1xL4").memory_gib_per_card
+        == memserve.plan.check(line, "1xL4").memory_gib_per_card
+    )
+    for other in (" && echo", "; rm x", " | sh", " < x", " > a b", " > a; b"):
+        with pytest.raises(InvalidInput, match="holds the shell's"):
+            memserve.plan.check(line + other, "1xL4")
+
+
+@pytest.mark.parametrize("path", ["/models/Qwen3-8B", "/root/hub/Qwen/Qwen3-8B/", "./elsewhere/Qwen3-8B-AWQ"])
+def test_a_path_in_a_container_is_a_model_by_its_name(path: str) -> None:
+    plan = memserve.plan.check(f"vllm serve {path} --max-model-len 8192", "1xL4")
+    named = memserve.plan.check(
+        f"vllm serve Qwen/{path.rstrip('/').rpartition('/')[2]} --max-model-len 8192", "1xL4"
+    )
+    assert plan.memory_gib_per_card == named.memory_gib_per_card and plan.model.id == path
+    assert any("it is not here" in one for one in plan.reasons)
+    with pytest.raises(UnknownName, match="no such file or folder"):
+        memserve.plan.check("vllm serve /models/nobody-knows", "1xL4")

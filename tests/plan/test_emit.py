@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -397,3 +398,22 @@ def planned(*words: str) -> subprocess.CompletedProcess[str]:
 
 def read(plan: Any, form: str) -> Any:
     return yaml.safe_load(emit.emit(plan, form))
+
+
+@pytest.mark.parametrize(
+    "gpus", ["M3-Max", "Arc-B580", "P40", "1xMI50", "cpu", "1xL4", "1x910B4", "1xMI300X", "GTX1080Ti"]
+)
+@pytest.mark.parametrize("model", ["qwen3-8b", "bge-m3", "unsloth/Qwen3-8B-GGUF"])
+def test_no_container_is_asked_to_compile_or_for_cards_that_it_is_not_handed(gpus: str, model: str) -> None:
+    plan = best(model, gpus)
+    for form in emit.FORMATS:
+        try:
+            text = emit.emit(plan, form)
+        except InvalidInput as refused:
+            assert re.search("compiled|not handed|Ray|no metric", str(refused)), refused
+            continue
+        assert plan.machine.card.vendor not in ("apple", "intel")
+        assert form == "slurm" or not re.search("CMAKE_ARGS|git clone", text), (form, text)
+    if plan.machine.card.vendor in ("apple", "intel"):
+        with pytest.raises(InvalidInput, match="not handed to containers and jobs"):
+            emit.emit(plan, "slurm")

@@ -30,6 +30,8 @@ _WRITTEN = (
 """Keys in a text: `NAME=KEY` and JSON, `--name KEY ...`, and the user of an address."""
 SHELL = ";&|<>"
 """What a shell reads as the end of a command, unless it is quoted."""
+_LOG = re.compile(r"(?:(?:[12] )?(?:>|>>|>&|&>|&>>) \S+ ?|\| tee (?:-a )?\S+ ?)*&?")
+"""Where a command's output goes, and that it goes on behind: what stands at its end in most scripts."""
 _HUMAN = re.compile(r"^(\d+(?:\.\d+)?)([kKmMgGtT])$")
 _DECIMAL = {"k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
 _BINARY = {"K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
@@ -173,13 +175,17 @@ def _words(command: str | Sequence[str]) -> list[str]:
     signs = shlex.shlex(line, posix=True, punctuation_chars=SHELL)
     signs.whitespace_split, signs.commenters = True, ""
     try:
-        sign = next((word for word in signs if word and not word.strip(SHELL)), None)
+        parts = list(signs)
         words = shlex.split(line)
     except ValueError as error:
         raise InvalidInput(f"the command cannot be read: {error}", hint="close every quote") from None
-    if sign is not None:
+    at = next((place for place, word in enumerate(parts) if word and not word.strip(SHELL)), None)
+    if at is None:
+        return words
+    if not _LOG.fullmatch(" ".join(parts[at:])) or any(not word for word in parts):
+        sign = parts[at]
         raise InvalidInput(f"the command holds the shell's {sign!r}", hint="give the engine's command alone")
-    return words
+    return parts[: at - (parts[at - 1 : at] in (["1"], ["2"]))]
 
 
 def masked(words: Sequence[str], variables: Mapping[str, str]) -> tuple[tuple[str, ...], dict[str, str]]:

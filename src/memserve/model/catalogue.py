@@ -11,7 +11,7 @@ from memserve.errors import InvalidInput
 
 GROUPED = frozenset({"gptq", "awq", "w4a16", "w4a8"})
 """Methods whose tools make groups of 128 unless told otherwise, at 8 bits, too."""
-_HEAD = re.compile(r'\{"id":"([^"]+)","aliases":\[([^\]]*)\]')
+_HEAD = re.compile(r'\{"id":"([^"]+)"(?:,"aliases":\[([^\]]*)\])?')
 _VARIED = re.compile(r"[^a-z0-9./@]")
 
 
@@ -126,7 +126,7 @@ def _index() -> dict[str, int]:
             continue
         ids[key(head[1])] = number
         bare.setdefault(key(head[1].rpartition("/")[2]), number)
-        for alias in re.findall(r'"([^"]+)"', head[2]):
+        for alias in re.findall(r'"([^"]+)"', head[2] or ""):
             aliases.setdefault(key(alias), number)
     return {**bare, **aliases, **ids}
 
@@ -145,7 +145,7 @@ def names() -> tuple[str, ...]:
     for line in _lines():
         head = _HEAD.match(line)
         if head:
-            found += [head[1], *re.findall(r'"([^"]+)"', head[2])]
+            found += [head[1], *re.findall(r'"([^"]+)"', head[2] or "")]
     return tuple(found)
 
 
@@ -176,7 +176,7 @@ def _row(number: int) -> Row:
     if "as" in raw:
         config = {**_shipped_config(raw["as"]), **config}
     return Row(
-        raw["id"], tuple(raw["aliases"]), config, _source(raw["source"]),
+        raw["id"], tuple(raw.get("aliases", ())), config, _source(raw["source"]),
         tuple(one for written in raw.get("checkpoints", ()) for one in _checkpoints(written)),
         raw.get("base"), raw.get("pooling"),
         tuple(raw.get("scoring_tokens", "").split()), _source(raw.get("tokenizer_code", "")),

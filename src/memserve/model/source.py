@@ -154,8 +154,9 @@ def _quantized(text: str) -> ModelSpec | None:
     group = checkpoint.group_size or catalogue.usual_group(method)
     block = (checkpoint.block, checkpoint.block) if checkpoint.block else None
     stored = Quantization(method, written, bits, group, block=block)
-    levels = () if tag else tuple(one.method for one in row.checkpoints if one.id == checkpoint.id)
-    held = " or ".join(levels) if len(levels) > 1 else f"{bits:g} bits as {method}"
+    every = () if tag else tuple(one.method for one in row.checkpoints if one.id == checkpoint.id)
+    levels = every if len(every) > 1 else ()
+    held = " or ".join(levels) or f"{bits:g} bits as {method}"
     note = f"shapes of {row.id}, {held}: its own config was not read"
     return replace(find(row.id), id=checkpoint.id, quantization=stored, source=checkpoint.source,
                    levels=levels, notes=(note,))  # fmt: skip

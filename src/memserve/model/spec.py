@@ -164,6 +164,11 @@ class ModelSpec:
         """It makes vectors or scores of texts, and no tokens: an embedder or a reranker."""
         return self.encoder_only or self.pooling is not None
 
+    @property
+    def reranks(self) -> bool:
+        """Of those that embed: it scores pairs of texts."""
+        return bool(self.scoring_tokens) or "SequenceClassification" in self.architecture
+
     @cached_property
     def weights(self) -> tuple[Weight, ...]:
         """Every weight, layers repeated."""

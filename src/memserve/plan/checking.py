@@ -8,11 +8,11 @@ from memserve.engines.backend import server_of
 from memserve.engines.command import masked, shown, taken_apart
 from memserve.engines.deployment import Deployment
 from memserve.engines.flags import UNKNOWN, FlagTable, NotCounted, flags_of
-from memserve.engines.install import LARGEST, VISIBLE, completed
+from memserve.engines.install import LARGEST, VISIBLE, completed, method
 from memserve.engines.launch import Launch
 from memserve.engines.memory import assumptions
 from memserve.engines.rules.judge import Judge, drives, offered
-from memserve.errors import InvalidInput
+from memserve.errors import InvalidInput, MemserveError, UnknownName
 from memserve.hardware.machine import GIB, Machine
 from memserve.memory import formats
 from memserve.model.spec import ModelSpec, Quantization
@@ -32,7 +32,6 @@ def check(command: str | Sequence[str], gpus: str | Machine | None = None, *,
     `context` and `concurrency` say what is meant to run there, for engines whose commands bound neither.
     Raises only where the command, the machine or the model cannot be read.
     """
-    from memserve.model import load
     from memserve.plan.search.judging import assess, learnt_here
 
     machine, wanted = _machine(gpus, memory_gib_per_card), Query.of(context=context, concurrency=concurrency)
@@ -40,8 +39,8 @@ def check(command: str | Sequence[str], gpus: str | Machine | None = None, *,
     words, variables = masked(started.words, started.variables)  # what no reader sees, no error tells
     name, asked = _asked(words, machine)
     asked = replace(asked, engine_version=engine_version or started.release or _latest(asked.backend))
-    not_counted = tuple(_not_counted(asked, machine))
-    model = load(name)
+    model = _named(name)
+    not_counted = (*_not_counted(asked, machine), *_not_known(asked, model))
     asked = replace(asked, concurrency=wanted.concurrency, env=tuple(variables.items()), image=started.image)
     asked = _over_layers(asked, machine, variables)
     deployment = _settled(asked, model, machine, wanted.context)
@@ -49,7 +48,7 @@ def check(command: str | Sequence[str], gpus: str | Machine | None = None, *,
         model = replace(model, quantization=_other_file(deployment.quantization))
     backend = installed.named(deployment.backend)
     verdict = assess(backend, model, machine, deployment)
-    verdict = _lacking(asked, verdict) or verdict
+    verdict = _lacking(asked, verdict, model) or verdict
     assumed = (*assumptions(backend.memory, model, machine, deployment),
                *learnt_here(model, machine, deployment))  # fmt: skip
     deployment = replace(deployment, dtype=computed_in(deployment.dtype, model, machine))
@@ -195,13 +194,64 @@ def _not_taken(table: FlagTable, asked: Deployment) -> Iterator[str]:
     yield from table.alone(dict(asked.options), asked.engine_version)
 
 
-def _lacking(asked: Deployment, verdict: Verdict) -> Verdict | None:
+def _lacking(asked: Deployment, verdict: Verdict, model: ModelSpec) -> Verdict | None:
     """The refusal of such flags."""
     table = flags_of(installed.named(asked.backend))
-    told = "; ".join(_not_taken(table, asked)) if table else ""
+    told = "; ".join((*_not_taken(table, asked), *_misnamed(asked, model))) if table else ""
     if table is None or not told:
         return None
     return replace(verdict, outcome="refused", rule="flag", reason=told, source=table.source)
+
+
+METHOD = ("quantization", "model-format")
+"""Options that name how the weights are held."""
+OWN = ("awq", "gptq", "compressed-tensors")
+"""Parts of methods that no engine makes of 16-bit weights while loading: their checkpoints name them."""
+APART = ("awq", "gptq", "fp8")
+"""Methods of which none reads another's checkpoints."""
+
+
+def _misnamed(asked: Deployment, model: ModelSpec) -> Iterator[str]:
+    """A method that is not the checkpoint's: engines compare it with what its config says."""
+    for name, word in asked.options if not model.levels else ():
+        said, stored = word.lower().replace("_", "-"), model.quantization
+        if name not in METHOD:
+            continue
+        listed = model.source.startswith("catalogue")  # a folder may say it in a file of its own
+        if stored is None and listed and any(part in said for part in OWN):
+            yield f"--{name} {word[:30]}: {model.id} is not quantized: name a checkpoint that is"
+        kind = next((part for part in APART if part in said), stored and stored.method)
+        if stored and stored.method in APART and kind != stored.method:
+            yield f"--{name} {word[:30]}: {model.id} is stored as {stored.method}"
+
+
+def _not_known(asked: Deployment, model: ModelSpec) -> Iterator[NotCounted]:
+    """A method of which memserve does not know what it makes of 16-bit weights."""
+    words = [(name, word) for name, word in asked.options if name in METHOD and model.quantization is None]
+    for name, word in words:
+        if method(word) == "none" and word.lower() not in ("none", "null", "auto"):
+            yield NotCounted(name, f"memserve does not know what {word[:30]!r} makes of the weights")
+
+
+def _named(name: str) -> ModelSpec:
+    """The model of a command: a path that is on another machine, or in a container, by its last name."""
+    from memserve.model import load
+
+    last = name.rstrip("/").rpartition("/")[2]
+    try:
+        return load(name)
+    except UnknownName:
+        if last in ("", name) or not name.startswith(("/", "~", ".")):
+            raise
+    try:
+        found = load(last)
+    except MemserveError:
+        raise UnknownName(f"no such file or folder: {name[:80]!r}", hint=ELSEWHERE) from None
+    note = f"shapes of {found.id}, by the folder's name: it is not here"
+    return replace(found, id=name, notes=(*found.notes[1:], note))
+
+
+ELSEWHERE = "or name the model: memserve models"
 
 
 def _settled(asked: Deployment, model: ModelSpec, machine: Machine, context: int | None) -> Deployment:

@@ -19,8 +19,10 @@ def emit(plan: Plan, form: str, *, bind: str = LOOPBACK) -> str:
     found = steps(plan)
     if not found:
         raise InvalidInput(f"{plan.backend} is a provider's service: there is nothing to start")
+    server = Server(plan)
+    server.started_by(form)
     module = "kubernetes" if form.startswith("kube") else form
-    text: str = import_module(f"{__name__}.{module}").text(Server(plan), found, bind, form)
+    text: str = import_module(f"{__name__}.{module}").text(server, found, bind, form)
     return text
 
 
@@ -32,7 +34,10 @@ def emit_all(plans: Sequence[Plan], form: str, *, bind: str = LOOPBACK) -> str:
 
     if form != "compose":
         raise InvalidInput(f"--emit {form} writes one plan: --emit compose starts several on one machine")
-    return several([(Server(plan), steps(plan)) for plan in plans], bind)
+    servers = [Server(plan) for plan in plans]
+    for server in servers:
+        server.started_by(form)
+    return several([(server, steps(server.plan)) for server in servers], bind)
 
 
 def check(form: str) -> None:

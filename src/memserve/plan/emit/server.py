@@ -58,6 +58,8 @@ SECRETS = "memserve.env"
 """A file beside the emitted one: HF_TOKEN=..., the server's key; never part of it."""
 _NODE = re.compile(r"\bNODE_(\d+)\b")
 _PULL = "docker pull "
+_BUILT = re.compile(r"compiler|git clone")
+"""What an install line or its needs say of an engine that plain Python's image cannot install."""
 
 
 @dataclass(frozen=True)
@@ -106,6 +108,16 @@ class Server:
     def bare(self) -> bool:
         """The image holds no engine: the install line must run first."""
         return self.image == PYTHON
+
+    def started_by(self, form: str) -> None:
+        """Raises where a file starts nothing: cards that nobody hands in, an engine that must be compiled."""
+        card, own = self.plan.machine.card, "start the plan's own command, or memserve serve PLAN.json"
+        if card.vendor != "cpu" and self.access == Access():
+            raise InvalidInput(f"--emit {form}: {card.name} is not handed to containers and jobs", hint=own)
+        notes = self.plan.launch.notes if self.plan.launch else ()
+        if form != "slurm" and self.bare and _BUILT.search(" ".join((self.plan.install, *notes))):
+            words = f"--emit {form}: {self.plan.backend} has no image for {card.name} and must be compiled"
+            raise InvalidInput(words, hint=own)
 
     @property
     def name(self) -> str:

@@ -50,8 +50,8 @@ def price(model: str, backend: str | None) -> Price | None:
     return prices.of(model, backend)
 
 
-OF_CARDS = ("engine_version", "quantization", *SHORT.values(), "kv_dtype", "trust_remote_code", "headroom",
-            "offload")  # fmt: skip
+OF_CARDS = ("objective", "engine_version", "quantization", *SHORT.values(), "kv_dtype", "headroom", "offload",
+            "trust_remote_code")  # fmt: skip
 """Options of a query that say how cards hold a model."""
 
 

@@ -67,7 +67,8 @@ class Halves(Shown):
                 yield from one.sections(why=why, everything=everything)
             return
         for at, plan in enumerate(self.plans):
-            yield Section(f"cards {at * self.cards} to {(at + 1) * self.cards - 1}", style="good")
+            first, last = at * self.cards, (at + 1) * self.cards - 1
+            yield Section(f"cards {first} to {last}" if last > first else f"card {first}", style="good")
             yield from plan.sections()
 
 

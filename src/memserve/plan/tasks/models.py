@@ -21,7 +21,7 @@ from memserve.plan.sections import PLANS, plan_row
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-TASKS = ("generate", "embed")
+TASKS = ("generate", "embed", "rerank")
 LEAST_BYTES = 0.25
 """Of a parameter in the smallest weights that any engine loads: larger models are not tried."""
 FOUR_BITS = 36
@@ -142,7 +142,7 @@ def models(gpus: str | Machine | None = None, *, task: str | None = None,
         report(done, len(specs))
         plans += filter(None, (plan_of(spec, machine, query),))
     plans.sort(key=_key(query.objective))
-    least = None if task == "embed" else query.context or DEFAULT_CONTEXT
+    least = None if task in ("embed", "rerank") else query.context or DEFAULT_CONTEXT
     found = tuple(plan.model for plan in plans)
     return Models(machine, found, tuple(plans), RANKED_BY[query.objective], least)
 
@@ -160,7 +160,7 @@ def catalogue() -> Iterator[ModelSpec]:
 
 def task_of(model: ModelSpec) -> str:
     """What a model is for."""
-    return "embed" if model.embeds else "generate"
+    return "rerank" if model.reranks else "embed" if model.embeds else "generate"
 
 
 def plan_of(model: ModelSpec, machine: Machine, query: Query) -> Plan | None:

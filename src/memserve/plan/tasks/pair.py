@@ -66,7 +66,8 @@ class Pair(Shown):
         if self.embedder is None:
             yield Section("the embedder does not fit beside it", style="bad")
             return
-        yield Section(f"and the embedder, {placement(self)}", style="good")
+        what = "reranker" if self.embedder.model.reranks else "embedder"
+        yield Section(f"and the {what}, {placement(self)}", style="good")
         yield from self.embedder.sections()
 
 
