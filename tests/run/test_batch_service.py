@@ -10,6 +10,7 @@ from extras import need
 
 import memserve
 from memserve import errors
+from memserve.http.engine import rows as rows_of
 from memserve.run import batch_service, run
 from memserve.run.requests import read_item
 
@@ -157,6 +158,28 @@ def test_half_the_price_is_counted(out, rows):
 def test_what_has_no_service_is_refused(out, fake):
     with pytest.raises(errors.Unsupported, match="batch"):
         run(["a"], out, generator=fake(), batch=True, progress=False)
+
+
+def test_a_broken_line_costs_none_of_the_others():
+    whole = '{"custom_id": "a"}\r\n'
+    for broken in ("<html>\n", whole[:9], "[1]\n5\n"):
+        assert [row["custom_id"] for row in rows_of(whole + broken, {})] == ["a"]
+    with pytest.raises(errors.BadAnswer):
+        rows_of("<html>\n</html>", {})
+
+
+@pytest.mark.parametrize(("error", "said"), [
+    (AttributeError("'list' object"), "no known shape"), (errors.NotFound("gone"), "remove .*batches"),
+])  # fmt: skip
+def test_a_batch_that_cannot_be_read_is_told_and_stays_with_the_provider(out, monkeypatch, error, said):
+    async def broken(*words):
+        raise error
+
+    with BatchServer() as server, opened(server, "openai") as generator:
+        monkeypatch.setattr(type(generator.batch_service()), "batch_answers", broken)
+        with pytest.raises(errors.RemoteError, match=said):
+            run(["a", "b"], out, generator=generator, batch=True, progress=False)
+    assert out.with_name("answers.batches.jsonl").exists()
 
 
 @pytest.mark.parametrize("left", [1, 40, -1])

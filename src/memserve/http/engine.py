@@ -1,5 +1,6 @@
 """The base of every HTTP backend: an entry point, an engine that writes and reads, batches."""
 
+import logging
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -7,7 +8,14 @@ from dataclasses import replace
 from importlib import import_module
 from typing import Any, cast
 
-from memserve.errors import ConnectionFailed, MemserveError, RemoteError, ServerFailed, Unsupported
+from memserve.errors import (
+    BadAnswer,
+    ConnectionFailed,
+    MemserveError,
+    RemoteError,
+    ServerFailed,
+    Unsupported,
+)
 from memserve.http import body, failure
 from memserve.http.body import bad, parse, understood
 from memserve.http.client import HttpClient, Pieces
@@ -26,6 +34,8 @@ from memserve.protocol import (
     ToolCall,
     Usage,
 )
+
+_log = logging.getLogger("memserve.http")
 
 _IDLE_EVENTS = frozenset({"ping", "keepalive", "heartbeat"})
 _DRAIN_SECONDS = 0.1
@@ -215,9 +225,21 @@ class HttpBackend:
 
 
 def rows(words: str, headers: Mapping[str, str]) -> list[dict[str, Any]]:
-    """The objects of a body of lines."""
-    found = [parse(line) for line in words.split("\n") if line.strip()]
+    """The objects of a body of lines; a broken one costs none of the others, which are paid for."""
+    found = [_row(line) for line in words.split("\n") if line.strip()]
+    broken = [one for one in found if isinstance(one, BadAnswer)]
+    if broken and len(broken) == len(found):
+        raise broken[0]
+    if broken:
+        _log.warning("a line of a batch is left out: %s", broken[0])
     return [row for row in found if isinstance(row, dict)]
+
+
+def _row(line: str) -> Any:
+    try:
+        return parse(line)
+    except BadAnswer as broken:
+        return broken
 
 
 def object_of(words: str, headers: Mapping[str, str]) -> dict[str, Any]:

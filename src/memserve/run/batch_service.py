@@ -15,8 +15,16 @@ from pathlib import Path
 from typing import Any
 
 from memserve.cli import counted
-from memserve.errors import InvalidInput, MemserveError, Overloaded, RemoteError, Throttled
-from memserve.files import parsed
+from memserve.errors import (
+    BadAnswer,
+    InvalidInput,
+    MemserveError,
+    NotFound,
+    Overloaded,
+    RemoteError,
+    Throttled,
+)
+from memserve.files import STUMBLES, parsed
 from memserve.http.transport import Refused
 from memserve.protocol import BatchService, Request, SupportsBatchDone
 from memserve.run import ask
@@ -148,6 +156,8 @@ class BatchLoop:
         try:
             asyncio.run(self._all(fresh))
         except MemserveError as broken:
+            if isinstance(broken, NotFound) and self._ledger.batches:
+                broken.hint = f"if the provider keeps it no more, remove {self._ledger.path}"
             self.error = broken
         waiting = len(self._ledger.batches)
         if waiting and (self._stopping or self.error):
@@ -297,7 +307,10 @@ class BatchLoop:
         if batch.id is None or not await self._service.batch_ended(batch.id):
             return []
         requests = {name: item.request for name, item in batch.items.items()}
-        answers = await self._service.batch_answers(batch.id, requests)
+        try:
+            answers = await self._service.batch_answers(batch.id, requests)
+        except STUMBLES as broken:
+            raise BadAnswer(f"the answers of batch {batch.id} are of no known shape ({broken!r})") from None
         if answers is None:
             self._ledger.forget(batch)
             await self._adopt(batch)
