@@ -1,6 +1,6 @@
 """Issue 9's properties over generated questions: no answer worse than with one option fixed, no false word.
 
-    python benchmarks/questions.py [--questions 2000] [--seed 9]
+    python benchmarks/questions.py [--questions 2000] [--seed 9] [--wishes]
 
 The questions and what is asked of their answers are those of tests/plan/test_questions.py.
 """
@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
-from tests.support.questions import false_reasons, false_remedies, fixings, questions, worse
+from tests.support.questions import false_reasons, false_remedies, fixings, questions, wished, worse
 
 
 def main() -> int:
@@ -21,10 +21,13 @@ def main() -> int:
     made = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     made.add_argument("--questions", type=int, default=2000)
     made.add_argument("--seed", type=int, default=9)
+    made.add_argument(
+        "--wishes", action="store_true", help="each with one wish more: times, room, a job, ..."
+    )
     asked = made.parse_args()
     chance = random.Random(asked.seed)
     bad, said, wrong, tried, unfit = 0, 0, 0, 0, 0
-    for question in questions(asked.questions, asked.seed):
+    for question in (wished if asked.wishes else questions)(asked.questions, asked.seed):
         for fixed in worse(question, chance):
             print("worse than with", fixed, question)
             bad += 1

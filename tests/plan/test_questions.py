@@ -14,6 +14,7 @@ from tests.support.questions import (
     fixings,
     order,
     questions,
+    wished,
     worse,
 )
 
@@ -44,6 +45,17 @@ def test_no_reason_is_false_when_its_subject_is_asked_for(seed: int) -> None:
     counts = [(question, *false_reasons(question)) for question in questions(EACH, seed)]
     assert [(question, wrong) for question, _, wrong in counts if wrong] == []
     assert sum(told for _, told, _ in counts) > EACH / 4
+
+
+@pytest.mark.parametrize(
+    "seed", [pytest.param(seed, marks=pytest.mark.slow) if seed else 0 for seed in range(6)]
+)
+def test_the_same_holds_with_a_wish_more(seed: int) -> None:
+    chance = random.Random(seed)
+    for question in wished(5, seed):
+        assert worse(question, chance) == [], question
+        assert false_reasons(question)[1] == [], question
+        assert false_remedies(question, {})[1] == [], question
 
 
 @pytest.mark.parametrize("seed", SEEDS)

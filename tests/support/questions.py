@@ -67,6 +67,25 @@ def questions(count: int, seed: int) -> Iterator[Question]:
         yield Question(model, f"{cards}x{card}", options)
 
 
+WISHES: tuple[dict[str, Any], ...] = (
+    {"ttft": 100}, {"ttft": 1000}, {"tpot": 10}, {"tpot": 40}, {"ttft": 300, "tpot": 20}, {"headroom": 0.1},
+    {"headroom": 0.4}, {"offload": True}, {"workload": "1000:200:500"}, {"workload": "20000:100:50"},
+    {"workload": "1000:200:500", "deadline": "10min"}, {"workload": "1000:200:500", "budget": 0.2},
+)  # fmt: skip
+WEIGHED = frozenset({"offload", "deadline", "budget"})
+"""Wishes that go before the documented order of losses."""
+
+
+def wished(count: int, seed: int) -> Iterator[Question]:
+    """Questions with one wish more: times, room, layers on the host, a job and its bounds."""
+    chance = random.Random(-seed)
+    for question in questions(count, seed):
+        options = {**question.options, **chance.choice(WISHES)}
+        if "workload" in options:
+            del options["context"]
+        yield question._replace(options=options)
+
+
 FIXED: dict[str, tuple[Any, ...]] = {
     "kv_dtype": ("fp8", "int8", "auto"),
     "quantization": ("none", "fp8", "w8a8", "gptq", "awq", "w4a16", "nvfp4", "nf4", "int8",
@@ -122,7 +141,9 @@ def worse(question: Question, chance: random.Random) -> list[dict[str, Any]]:
     found = []
     for fixed in fixings(question, chance):
         other = question.best(**fixed)
-        if other is not None and (plain is None or order(plain) > order(other)) and not swifter(plain, other):
+        ordered = not WEIGHED & question.options.keys()
+        beaten = plain is None or (ordered and other is not None and order(plain) > order(other))
+        if other is not None and beaten and not swifter(plain, other):
             found.append(fixed)
     return found
 
