@@ -310,10 +310,10 @@ def read_thoughts(data: bytes) -> object:
     known = thinking.families()
     family = known[data[0] % len(known)] if data else known[0]
     text = data[1:].decode("utf-8", "replace")
-    whole = thinking.split(text, family)
+    whole = thinking.ThoughtSplitter(family, inside=False).push(text, last=True)
     pieces = thinking.ThoughtSplitter(family, inside=False)
     parts = [pieces.push(sign) for sign in text] + [pieces.push("", last=True)]
-    assert whole == ("".join(part[0] for part in parts) or None, "".join(part[1] for part in parts))
+    assert whole == ("".join(part[0] for part in parts), "".join(part[1] for part in parts))
     return whole
 
 

@@ -25,3 +25,15 @@ def test_variables_reach_the_template():
     off = prompts.prepare(Request(prompt="hi", max_tokens=4, thinking=False))
     assert bytes(off.ids) == b"hi<assistant><think></think>"
     assert prompts.prepare(Request(prompt="hi", max_tokens=4)).thinking is not None
+
+
+def test_a_template_of_its_own_for_tools():
+    named = {
+        "tokenizer.chat_template": "plain",
+        "tokenizer.chat_template.tool_use": "tools {{ tools | length }}",
+    }
+    llama = SimpleNamespace(metadata=named, token_bos=lambda: -1, token_eos=lambda: -1,
+                            _model=SimpleNamespace(add_bos_token=lambda: False))  # fmt: skip
+    tokenizer, how = GgufTokenizer(llama), {"tokenize": False, "add_generation_prompt": True}
+    assert tokenizer.apply_chat_template([], **how) == "plain"
+    assert tokenizer.apply_chat_template([], tools=[1], **how) == "tools 1"

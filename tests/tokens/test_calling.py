@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from itertools import pairwise
 
@@ -16,6 +17,8 @@ from memserve.errors import InvalidInput
 from memserve.protocol import Request
 from memserve.tokens import calling, thinking
 from memserve.tokens.detokenizer import Detokenizer
+from memserve.tokens.grammar import structural_tag
+from memserve.tokens.prompts import Prepared
 
 FAMILIES = {family.name: family for family in calling.families()}
 TOOL = {"type": "function", "function": {"name": "get_weather", "parameters": {
@@ -290,6 +293,14 @@ def test_pieces_never_change_what_comes_out(name: str, data: st.DataObject, cuts
     text = "".join(data.draw(st.lists(words, max_size=12)))
     places = sorted({0, len(text), *(cut for cut in cuts if cut < len(text))})
     assert _pieces(name, [text[a:b] for a, b in pairwise(places)]) == _pieces(name, [text])
+
+
+@pytest.mark.parametrize(("name", "call"), [("llama-3", '{"name'), ("xlam", '[{"name')])
+def test_what_begins_like_calls_at_the_start_must_be_calls(name: str, call: str) -> None:
+    request = Request(prompt="x", tools=(TOOL,))
+    bound = structural_tag(request, Prepared([1], 9, calling=_calling(name)), thought=False)
+    text = bound["format"]["elements"][-1]["pattern"]
+    assert re.fullmatch(text, "Sure") and not re.fullmatch(text, call)
 
 
 def test_text_is_streamed_where_no_call_can_begin() -> None:

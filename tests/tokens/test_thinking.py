@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from memserve.tokens.thinking import ThoughtSplitter, families, find, split
+from memserve.tokens.thinking import Family, ThoughtSplitter, families, find
 
 FAMILIES = {family.name: family for family in families()}
 # Family, what the model writes, whether its template opened the thought, thought, answer.
@@ -48,6 +48,11 @@ TRANSCRIPTS = [
      False, "Easy.", "Paris"),
     ("hunyuan", "<think>\nEasy.\n</think>\n<answer>\nParis\n</answer>", False, "Easy.", "Paris"),
 ]  # fmt: skip
+
+
+def split(text: str, family: Family, *, inside: bool) -> tuple[str | None, str]:
+    thought, answer = ThoughtSplitter(family, inside=inside).push(text, last=True)
+    return thought or None, answer
 
 
 def _pieces(name: str, pieces: list[str], inside: bool) -> tuple[str | None, str]:

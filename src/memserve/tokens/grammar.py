@@ -75,7 +75,7 @@ def _calls(calling: Calling, text: Format | None) -> Format | None:
         return _either([calls, text])
     if not one.start:
         return {"type": "triggered_tags", "triggers": [one.triggers[0]], "tags": tags}
-    other = {"type": "regex", "pattern": r"[^{][\s\S]*"}
+    other = {"type": "regex", "pattern": rf"[^\{one.triggers[0][0]}][\s\S]*"}
     return _either([calls, other]) if one.keys else None
 
 

@@ -290,12 +290,6 @@ def beginning(text: str, marks: Sequence[str]) -> int:
     return 0
 
 
-def split(text: str, family: Family, *, inside: bool = False) -> tuple[str | None, str]:
-    """The thought of a whole answer, None where there is none, and the answer."""
-    thought, answer = ThoughtSplitter(family, inside=inside).push(text, last=True)
-    return thought or None, answer
-
-
 @dataclass(frozen=True)
 class Named:
     """How a model thinks, as far as its name tells: a row of thinking.json's `models`."""
