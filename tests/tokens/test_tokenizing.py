@@ -148,6 +148,32 @@ def test_where_templates_are_named_the_one_for_tools_is_read():
     assert bytes(prompts.prepare(Request(prompt="Hi")).ids) == b"user:Hi\n"
 
 
+@pytest.mark.parametrize(
+    ("content", "told"), [("Well.", "[THINK]Hm.[/THINK]Well."), (None, "[THINK]Hm.[/THINK]")]
+)
+def test_an_earlier_thought_as_a_part_of_the_content(content, told):
+    class Words:  # as Mistral's
+        bos_token_id = eos_token_id = None
+        chat_template = """{% for m in messages %}{% if m.content is string %}{{ m.content }}{% else %}
+{%- for part in m.content %}{% if part['type'] == 'thinking' %}[THINK]{{ part['thinking'] }}[/THINK]{% else %}
+{{- part['text'] }}{% endif %}{% endfor %}{% endif %}|{% endfor %}"""
+
+        def encode(self, text, **_):
+            return list(text.encode())
+
+        def decode(self, ids, **_):
+            return bytes(ids).decode()
+
+        def apply_chat_template(self, messages, *, tokenize, **variables):
+            return compiled(self.chat_template).render(messages=messages, **variables)
+
+    prompts = Prompts(Words(), vocabulary=256, context=None, path="model", backend="x")
+    prompts.prove()
+    said = {"role": "assistant", "content": content, "reasoning_content": "Hm."}
+    talk = [{"role": "user", "content": "a"}, said, {"role": "user", "content": "b"}]
+    assert bytes(prompts.encode(talk)).decode() == f"a|{told}|b|"
+
+
 def test_time_limits_hold_in_threads(monkeypatch):
     monkeypatch.setattr("memserve.tokens.template.SECONDS", 0.05)
 

@@ -112,8 +112,7 @@ def find(template: str, render: Callable[..., str | None]) -> Family | None:
     if "tools" not in template or PROBE_CALL["name"] not in (render(offered([PROBE])) or ""):
         return None
     fitting = (one for one in families() if all(mark in template for mark in one.found_by))
-    how = {"add_generation_prompt": False, **offered([PROBE])}
-    return next((one for one in fitting if one.reads(render(how, probed(one.id)) or "")), None)
+    return next((one for one in fitting if one.reads(render(WRITTEN, probed(one.id)) or "")), None)
 
 
 def as_text(probed: str) -> bool:
@@ -125,6 +124,10 @@ def offered(tools: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """The template's variables for tools; it reads the one that it knows."""
     told = [dict(tool) for tool in tools]
     return {"tools": told, "xml_tools": told}
+
+
+WRITTEN = {"add_generation_prompt": False, **offered([PROBE])}
+"""How `probed` is written."""
 
 
 @dataclass(frozen=True)

@@ -83,8 +83,7 @@ class Prompts:
     @cached_property
     def _arguments_as_text(self) -> bool:
         with suppress(InvalidInput, ModelUnreadable):
-            how = {"add_generation_prompt": False, **calling.offered([calling.PROBE])}
-            return calling.as_text(self._render(calling.probed(), how))
+            return calling.as_text(self._render(calling.probed(), calling.WRITTEN))
         return True
 
     @property
@@ -210,7 +209,8 @@ class Prompts:
     def _message(self, message: Mapping[str, Any]) -> dict[str, Any]:
         """One message as templates read it."""
         content = pictures.templated(message.get("content"), self._parts, self.backend, self._marker)
-        plain = {**message, "content": content, **thinking.history(message)}
+        thought = thinking.history(message, content, lambda: self.thinking)
+        plain = {**message, "content": content, **thought}
         calls = plain.pop("tool_calls", None)
         if calls:
             plain["tool_calls"] = calling.history(calls, as_text=self._arguments_as_text)

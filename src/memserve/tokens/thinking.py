@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +32,8 @@ class Family:
     """What an answer without a thought begins with."""
     found_by: tuple[str, ...] = ()
     """What of it stands in a template, if not the tags."""
+    parts: bool = False
+    """An earlier thought is a part of its message's content, where the template knows such."""
     tagged: bool = True
     """No plain text begins as its thoughts do."""
     source: str = ""
@@ -104,6 +106,7 @@ def find(template: str, render: Render, tokenizer: Any) -> Thinking | None:
     family = next((one for one in families() if _fits(one, template)), None)
     if family is None:
         return None
+    family = replace(family, parts=family.parts and "'thinking'" in template)
     marks = kept(family.marks, tokenizer)
     plain = render({})
     for row in files.table(__file__, "data/thinking.json")["switches"]:
@@ -122,11 +125,17 @@ def _fits(family: Family, template: str) -> bool:
     return any(mark in template for mark in (family.open, *family.closes))
 
 
-def history(message: Mapping[str, Any]) -> dict[str, Any]:
+def history(message: Mapping[str, Any], content: Any, how: Callable[[], Thinking | None]) -> dict[str, Any]:
     """An earlier thought under each name that templates know it by; the template keeps or drops it."""
     names = ("reasoning_content", "reasoning", "thinking")
     told = next((message[name] for name in names if isinstance(message.get(name), str)), None)
-    return dict.fromkeys(names, told) if told and message.get("role") == "assistant" else {}
+    if not told or message.get("role") != "assistant":
+        return {}
+    found, thinks = dict[str, Any].fromkeys(names, told), how()
+    if thinks and thinks.family.parts and not isinstance(content, list):
+        text = [{"type": "text", "text": content}] if content else []
+        found["content"] = [{"type": "thinking", "thinking": told}, *text]
+    return found
 
 
 def kept(words: Sequence[str], tokenizer: Any) -> dict[int, str]:
