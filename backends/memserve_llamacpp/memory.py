@@ -140,15 +140,13 @@ def set_aside(deployment: Deployment) -> Deployment:
 
 def element(deployment: Deployment) -> float:
     """Bytes of a cached element: a command says of keys and of values what holds them."""
-    held: dict[str, float] = facts()["kv_bytes"]
-    words = [deployment.option(f"cache-type-{half}") or deployment.kv_dtype for half in "kv"]
-    for word in words:
-        if not isinstance(held.get(word.lower(), 2), int | float) or (
-            word not in held and word != "bfloat16"
-        ):
+    held: dict[str, float] = {name: size for name, size in facts()["kv_bytes"].items() if name != "source"}
+    words = [deployment.option(f"cache-type-{half}") for half in "kv"]
+    for word in filter(None, words):
+        if word.lower() not in held:
             known = ", ".join(name for name in held if "_" in name)
             raise InvalidInput(f"llama.cpp has no cache of {word[:20]!r}", hint=f"f16, {known}")
-    return sum(held.get(word.lower(), 2) for word in words) / len(words)
+    return sum(held.get((word or deployment.kv_dtype).lower(), 2) for word in words) / len(words)
 
 
 def experts_away(said: str, layers: int) -> int:

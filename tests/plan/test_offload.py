@@ -128,6 +128,12 @@ def test_a_cache_is_as_large_as_its_types(said: str, share: float) -> None:
         memserve.plan.check("llama-server -m llama-3.1-8b-Q8_0.gguf -c 4096 -ctk q3", "1xRTX4090")
 
 
+@pytest.mark.parametrize("kv_dtype", ["fp8", "int8", "fp8_e5m2", "bfloat16"])
+def test_a_cache_that_it_cannot_have_is_refused_and_no_error(kv_dtype: str) -> None:
+    with pytest.raises(DoesNotFit, match="float16"):
+        memserve.plan.best("llama-8b", "1xP40", backend="llamacpp", kv_dtype=kv_dtype)
+
+
 def test_what_is_passed_over_is_said_truly() -> None:
     found = answered("llama-70b", "1xRTX4090", Query.of(offload=True))
     assert any("not gguf-q8_0: fits, but ranks below: 54 of its" in one for one in found.plan.reasons)

@@ -46,7 +46,6 @@ def test_a_plan_meets_its_targets_and_a_miss_says_what_would(seed: int) -> None:
         if "open:" in remedy:
             kept = {name: ms for name, ms in options.items() if f"--{name}" not in remedy}
             assert memserve.plan.best(model, gpus, **kept).fits
-    assert answer.plans or answer.remedies
     assert false_reasons(Question(model, gpus, options))[1] == []
 
 
