@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from memserve.errors import BadRequest, JournalBroken, ServerFailed, StorageFull
-from memserve.run import run
+from memserve.run import answers, run
 
 ASKED = [{"id": f"q{n}", "prompt": f"prompt {n}"} for n in range(20)]
 
@@ -125,6 +125,18 @@ def test_lines_of_another_program_count_by_their_id(fake, out):
     generator = fake()
     assert run(ASKED[:3], out, generator=generator).resumed == 1
     assert "prompt 1" not in generator.asked
+
+
+@pytest.mark.parametrize("last", [None, b'{"id": "q2", "text": "theirs"}'])
+def test_a_whole_last_line_without_its_end_is_an_answer(fake, out, last):
+    """An editor took the end away, or another program wrote none."""
+    run(ASKED[:2], out, generator=fake(), concurrency=1)
+    before = out.read_bytes()[:-1] if last is None else out.read_bytes() + last
+    out.write_bytes(before)
+    generator = fake()
+    assert run(ASKED[:3], out, generator=generator).resumed == (2 if last is None else 3)
+    assert out.read_bytes().startswith(before + b"\n")
+    assert [row["id"] for row in answers(out)] == ["q0", "q1", "q2"]
 
 
 def test_failures_that_may_pass_are_asked_again_and_others_only_on_demand(fake, out, failed):

@@ -57,9 +57,12 @@ class Journal:
         good = 0
         with self.path.open("rb") as file:
             for number, raw in enumerate(file if self._size else (), start=1):  # a device has no end
-                stamp = record.stamp(raw)
+                stamp, last = record.stamp(raw), good + len(raw) == self._size
+                if stamp is None and last and (whole := record.stamp(raw + b"\n")):
+                    self.append(b"\n")  # an editor, or another program, left its end out
+                    yield whole, raw
+                    break
                 if stamp is None:
-                    last = good + len(raw) == self._size
                     ours = good > 0 or record.is_torn(raw)
                     self._drop(number, good, len(raw), torn=last and ours)
                     break
