@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from memserve.errors import BudgetSpent, InvalidInput
+from memserve.errors import BudgetSpent, ConnectionFailed, InvalidInput
 from memserve.protocol import Completion, Usage
 from memserve.run import run
 from memserve.run.job import Job
@@ -87,6 +87,19 @@ def test_what_was_not_read_was_not_asked(fake, tmp_path, out):
     summary = Job(requests, out, fake(paid(40, prompt=38, answer=24)), options).execute()
     assert (summary.total, summary.pending) == (40, 40 - summary.done)
     assert summary.done < 5
+
+
+@pytest.mark.parametrize("first", [ConnectionFailed("cut off"), Completion(text="B", finish_reason="stop")])
+def test_what_may_have_been_billed_counts_in_later_runs_too(fake, out, first):
+    """An attempt without an answer, an answer that nobody counted; also where a run asks nothing at all."""
+    generator, asked = fake({"b": [first]}), 0
+    for _ in range(3):
+        try:
+            run(["a", "b", "c"], out, generator=generator, budget="40tok", order="given", progress=False,
+                settings={"max_tokens": 5})  # fmt: skip
+        except BudgetSpent:
+            asked = asked or len(generator.asked)
+        assert len(generator.asked) == 2 == asked
 
 
 def test_answers_that_nobody_counted_are_taken_at_their_worst(fake, out):

@@ -238,6 +238,7 @@ class Job:
                 self._in_batches(intake, results, spending)
             else:
                 self._over_the_wire(intake, results, spending)
+            results.finish()
             self.error = self.error or journal.finish()
             summary = results.summary(self._why(), total)
         return replace(summary, output=self._stored.url) if self._stored else summary
@@ -259,7 +260,7 @@ class Job:
 
         ids.load(ANSWERED, answers())
         retry = self._options.retry_failed or not self._options.resume
-        failed.keep(lambda stamp: not retry and ids.state(stamp.name) is None)
+        failed.keep(lambda stamp: not retry and ids.state(stamp.name) is None, spending.earlier)
         ids.load(FAILED, failed.stamps())
 
     def _in_batches(self, intake: Intake, results: Results, spending: Spending) -> None:

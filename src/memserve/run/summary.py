@@ -155,7 +155,7 @@ def lines(output: str | Path) -> Iterator[dict[str, Any]]:
         whole = {"status_code": 200, "request_id": row.get("request_id"), "body": understood(_body, row)}
         yield {**_name(row), "response": whole, "error": None}
     failed = files.failed_beside(Path(output))
-    for row in answers(failed) if failed.exists() else ():
+    for row in (row for row in answers(failed) if "index" in row) if failed.exists() else ():
         said = {"code": row.get("code") or row["error"], "message": row["message"]}
         yield {**_name(row), "response": None, "error": said}
 

@@ -220,6 +220,9 @@ class Spending:
         self._limit = limit
         self._spent = 0.0
         self._promised = 0.0
+        self.lost = 0.0
+        """Charged, and in no file yet: failed attempts that may be billed, answers nobody counted."""
+        self._mark = f"lost_{limit.unit}" if limit else ""
         self.estimate = Estimate()
         """What requests have cost, in earlier runs on this output too."""
         self._earlier: dict[Any, Usage] = {}
@@ -245,6 +248,7 @@ class Spending:
         """What an answer of an earlier run on this output cost counts too."""
         if not self._limit:
             return
+        self.earlier(line, kept=True)
         usage = line.get("usage") or {}
         prompt, answer = usage.get("prompt_tokens"), usage.get("completion_tokens")
         if not line.get("cached"):
@@ -253,6 +257,18 @@ class Spending:
         if prompt and len(self._earlier) < MOST_EARLIER:
             self._earlier[line["id"]] = Usage(prompt, answer)
             self.estimate.least = min(self.estimate.least or prompt, prompt)
+
+    def earlier(self, row: Mapping[str, Any], *, kept: bool) -> None:
+        """What a line, or a failure that may not be `kept`, says that was lost before it was written."""
+        lost = row.get(self._mark)
+        if isinstance(lost, float):
+            self._spent += lost
+            self.lost += 0.0 if kept else lost
+
+    def take(self) -> dict[str, float]:
+        """What was lost, for the next line to say, so that later runs count it."""
+        lost, self.lost = round(self.lost, 8), 0.0
+        return {self._mark: lost} if lost else {}
 
     def answered_before(self, item: Item) -> None:
         """The request of such an answer was read: what its like will cost is known."""
@@ -279,6 +295,7 @@ class Spending:
         counted = (usage.prompt_tokens or 0) + (usage.completion_tokens or 0) or None
         actual = usd if self._limit.unit == "usd" else counted
         self._spent += promised if actual is None else actual
+        self.lost += promised if actual is None else 0.0
 
     def spent(self) -> BudgetSpent:
         """The error that ends a run whose budget is used up."""

@@ -7,7 +7,7 @@ import math
 import re
 import sqlite3
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from enum import Enum
 from hashlib import blake2b
@@ -90,7 +90,8 @@ def body(completion: Completion) -> bytes:
     return dumps(row)
 
 
-def line(item: Item, answer: bytes, seconds: float | None, usd: float | None) -> bytes:
+def line(item: Item, answer: bytes, seconds: float | None, usd: float | None,
+         lost: Mapping[str, float] | None = None) -> bytes:  # fmt: skip
     """One line for the answers file. `seconds` is None for an answer out of the cache."""
     parts = [b'{"id": %s, "index": %d' % (name_of(item.id), item.index), answer[1:-1]]
     if item.meta is not None:
@@ -98,6 +99,7 @@ def line(item: Item, answer: bytes, seconds: float | None, usd: float | None) ->
     parts.append(b'"cached": true' if seconds is None else b'"seconds": %.4f' % seconds)
     if usd is not None:
         parts.append(b'"usd": %.8f' % usd)
+    parts += [b'"%s": %.8f' % (name.encode(), value) for name, value in (lost or {}).items()]
     parts.append(b'"at": %.3f, "key": "%s"' % (time.time(), item.digest.hex().encode()))
     return signed(b", ".join(parts))
 

@@ -6,7 +6,7 @@ import os
 import re
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -59,14 +59,18 @@ class Failures:
         self._guard = threading.Lock()
         self._file: int | None = None
 
-    def keep(self, still: Callable[[record.Stamp], bool]) -> None:
-        """Rewrite the file with the rows that still hold; the others are about to be asked again."""
+    def keep(self, still: Callable[[record.Stamp], bool],
+             tell: Callable[..., None] = lambda row, *, kept: None) -> None:  # fmt: skip
+        """Rewrite the file with the rows that still hold; the others are about to be asked again.
+
+        `tell` hears of each row, and whether it is kept.
+        """
         files.refuse_foreign(self.path, is_ours)
         if not self.path.exists():
             return
         spare = self.path.with_name(self.path.name + ".new")
         try:
-            kept = self._copy(spare, still)
+            kept = self._copy(spare, still, tell)
         except OSError as broken:
             raise full(spare, broken) or broken from None
         if kept:
@@ -76,12 +80,14 @@ class Failures:
             spare.unlink()
         files.sync_folder(self.path)
 
-    def _copy(self, spare: Path, still: Callable[[record.Stamp], bool]) -> int:
+    def _copy(self, spare: Path, still: Callable[[record.Stamp], bool], tell: Callable[..., None]) -> int:
         kept = 0
         with os.fdopen(files.scratch(spare, is_ours), "wb") as file:
             for row, raw in self.rows():
                 stamp = _stamp(row)
-                if stamp and not row.get("retryable", True) and still(stamp):
+                stays = stamp is not None and not row.get("retryable", True) and still(stamp)
+                tell(row, kept=stays)
+                if stays:
                     file.write(raw)
                     kept += 1
             file.flush()
@@ -104,9 +110,13 @@ class Failures:
         """Whose rows stand in the file."""
         return (stamp for row, _ in self.rows() if (stamp := _stamp(row)))
 
-    def add(self, item: Item, error: BaseException) -> None:
+    def add(self, item: Item, error: BaseException, lost: Mapping[str, float]) -> None:
         """An item that failed."""
-        self._append({"id": item.id, "index": item.index, "key": item.digest.hex(), **reason(error)})
+        self._append({"id": item.id, "index": item.index, "key": item.digest.hex(), **lost, **reason(error)})
+
+    def lost(self, lost: Mapping[str, float]) -> None:
+        """What no later line tells: the budget of the next run has it."""
+        self._append({"id": None, **lost, **reason(MemserveError("asked without an answer, perhaps billed"))})
 
     def malformed(self, index: int, line: int | None, error: BaseException, name: Any = None) -> None:
         """An entry that never became an item."""
@@ -211,7 +221,7 @@ class Results:
         """Write an answer down: first of all to the journal."""
         usd = self._spending.cost(completion.usage, completion.by)
         body = record.body(completion)
-        self._journal.append(record.line(item, body, seconds, usd))
+        self._journal.append(record.line(item, body, seconds, usd, self._spending.take()))
         self.counts.done += 1
         self.counts.add(completion.usage, usd)
         if completion.by is None:  # a route's answers say themselves whose they are
@@ -237,7 +247,7 @@ class Results:
 
     def failed(self, item: Item, error: BaseException) -> None:
         """Write a failure down."""
-        self._failures.add(item, error)
+        self._failures.add(item, error, self._spending.take())
         self.counts.failed += 1
         self.tell("failed", error)
 
@@ -246,6 +256,11 @@ class Results:
         self._failures.malformed(index, line, error, name)
         self.counts.failed += 1
         self.tell("failed", error)
+
+    def finish(self) -> None:
+        """Write down what was lost and stands in no line."""
+        if lost := self._spending.take():
+            self._failures.lost(lost)
 
     def answered_before(self, item: Item) -> None:
         """An earlier run wrote the answer down."""
