@@ -110,9 +110,11 @@ class Failures:
         """Whose rows stand in the file."""
         return (stamp for row, _ in self.rows() if (stamp := _stamp(row)))
 
-    def add(self, item: Item, error: BaseException, lost: Mapping[str, float]) -> None:
+    def add(self, item: Item, error: BaseException, lost: Mapping[str, float] | None = None) -> None:
         """An item that failed."""
-        self._append({"id": item.id, "index": item.index, "key": item.digest.hex(), **lost, **reason(error)})
+        self._append(
+            {"id": item.id, "index": item.index, "key": item.digest.hex(), **(lost or {}), **reason(error)}
+        )
 
     def lost(self, lost: Mapping[str, float]) -> None:
         """What no later line tells: the budget of the next run has it."""
