@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import sys
 from pathlib import Path
 
 import pytest
@@ -244,6 +245,7 @@ def test_a_closed_stdout_is_no_failure(
     monkeypatch.setattr("sys.stdout", None)
     assert main(["llama-8b", "--gpus", "1xL4"]) == 0
     assert main(["llama-8b", "--gpus", "1xL4", "--json", "--tp", "3"]) == 1
+    sys.stdout.close()  # what the command opened in its place
     assert capsys.readouterr().err == ""
 
 
