@@ -186,7 +186,7 @@ def models() -> str:
         row = json.loads(line)
         size = memserve.model.load(row["id"]).parameters / 1e9
         stored = ", ".join(dict.fromkeys(found["method"] for found in row.get("checkpoints", ())))
-        rows.append((row["id"], ", ".join(row["aliases"]), f"{size:.3g}", stored, row["source"]))
+        rows.append((row["id"], ", ".join(row.get("aliases", ())), f"{size:.3g}", stored, row["source"]))
     text = f"{json.loads(head)['note']} Read {json.loads(head)['date']}."
     names = ("model", "aliases", "parameters, 1e9", "checkpoints", "source")
     return f"# Catalogue\n\n{text}\n\n{table(names, rows)}"

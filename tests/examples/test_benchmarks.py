@@ -112,6 +112,7 @@ def test_a_second_call_asks_nothing_and_another_prompt_is_not_mixed_in(tmp_path,
     assert report(tmp_path)["facts"]["answers without an answer"].startswith("75 of 75")
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("name", ["locomo", "longmemeval"])
 @pytest.mark.parametrize("text", ["{", "<html>", "[]", "[1]", '{"question_id": 1}', None])
 def test_data_of_another_form_is_one_line(tmp_path, name, text):

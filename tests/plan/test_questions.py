@@ -168,6 +168,7 @@ def test_more_cards_than_a_usual_node_holds_are_of_several(gpus: str, nodes: int
     assert found.nodes == nodes and any(said in note for note in found.notes) == bool(said)
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("seed", range(3))
 def test_no_answer_on_two_machines_is_lost_that_one_of_them_gives(seed: int) -> None:
     for question in questions(15, 1000 + seed):

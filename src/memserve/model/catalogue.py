@@ -94,7 +94,7 @@ def own(path: str) -> list[dict[str, Any]]:
 
 
 def _line(row: dict[str, Any]) -> str:
-    head = {"id": row["id"], "aliases": row["aliases"]}
+    head = {"id": row["id"], "aliases": row.get("aliases", [])}
     return json.dumps({**head, **row}, ensure_ascii=False, separators=(",", ":"))
 
 
