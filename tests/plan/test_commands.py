@@ -91,12 +91,12 @@ RERANKERS = [row.id for row in catalogue.rows() if row.scoring_tokens]
 
 
 @pytest.mark.parametrize("model", RERANKERS)
-@pytest.mark.parametrize("gpus", ["1xL4", "1xV100", "1x910B4", "cpu"])
+@pytest.mark.parametrize("gpus", ["1xL4", "1xV100", "1x910B4", "cpu+64GB"])
 def test_a_decoder_that_reranks_is_started_as_a_classifier_or_not_at_all(model: str, gpus: str) -> None:
     """Without the override vLLM serves its vectors; no other engine here makes scores of its answers."""
     for one in (found for found in memserve.plan.candidates(model, gpus) if found.fits):
         assert one.backend in ("vllm", "ascend"), (one.backend, gpus)
-    backend = {"cpu": "vllm"}.get(gpus)
+    backend = {"cpu+64GB": "vllm"}.get(gpus)
     if backend:
         with pytest.raises(DoesNotFit, match="--backend vllm: vllm"):
             memserve.plan.best(model, gpus)
