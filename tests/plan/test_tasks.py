@@ -110,7 +110,6 @@ def test_bounds_need_a_workload(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().err.count("\n") == 2
 
 
-@pytest.mark.slow
 def test_a_machine_that_trains_by_computing_again_is_not_left_out(capsys: pytest.CaptureFixture[str]) -> None:
     rows = answered(capsys, "llama-70b", "--gpus", "any", "--train", "qlora")["machines"]
     found = {(row["machine"]["card"], row["machine"]["cards_per_node"]): row["plan"] for row in rows}

@@ -11,7 +11,7 @@ from memserve.errors import InvalidInput
 from memserve.hardware.machine import GIB, Machine
 from memserve.memory.formats import named
 from memserve.memory.weights import Split, Storage, weight_bytes
-from memserve.model.spec import Block, ModelSpec, Weight
+from memserve.model.spec import Block, ModelSpec, Weight, remembered
 
 ADAPTER = 4
 """Bytes of an element on the adapter's path: peft casts its input to float32."""
@@ -192,11 +192,13 @@ def for_machine(model: ModelSpec, machine: Machine, **settings: Any) -> Training
     if "bfloat16" not in machine.card.flops and "float16" in machine.card.flops:
         settings.setdefault("precision", "float16")
     stages = (0, 1, 2, 3) if asked is None else (asked,)
-    tried = need(model, zero=stages[0], cards=machine.cards, **settings)
-    for stage in stages:
+    for stage in stages[:-1]:
         tried = need(model, zero=stage, cards=machine.cards, **settings)
         if tried.total <= machine.card.memory:
             return tried
+    tried = need(model, zero=stages[-1], cards=machine.cards, **settings)
+    if tried.total <= machine.card.memory:
+        return tried
     over = (tried.total - machine.card.memory) / GIB
     note = f"does not fit: {over:.1f} GiB per card too much on {machine.cards}x{machine.card.name}"
     return replace(tried, notes=(*tried.notes, note))
@@ -246,8 +248,12 @@ def _states(model: ModelSpec, method: str, optimizer: str, precision: str, train
         return row["weight"] * trainable, row["gradient"] * trainable, row["master"] * trainable + states
     own = facts()["lora"]["bytes"]
     frozen = Storage(row["weight"], named("nf4") if method == "qlora" else None)
-    base = sum(sum(weight_bytes(w, Split(), frozen)) for w in model.weights if not w.tied)
+    base = remembered(model, ("frozen", frozen), lambda: _whole(model, frozen))
     return base + own["weight"] * trainable, own["gradient"] * trainable, kind["states"] * trainable
+
+
+def _whole(model: ModelSpec, held_in: Storage) -> float:
+    return sum(sum(weight_bytes(w, Split(), held_in)) for w in model.weights if not w.tied)
 
 
 def _factored(model: ModelSpec) -> float:
@@ -274,15 +280,17 @@ def _kept(model: ModelSpec, keeping: Keeping, tokens: int, checkpointing: bool) 
 
 
 def _buffers(model: ModelSpec, method: str, zero: int, cards: int, element: int, trainable: int) -> int:
-    largest = max((_own(block) for block in model.blocks), default=0)
+    largest = remembered(model, "largest block", lambda: max(map(_own, model.blocks), default=0))
     gathered = 2 * largest * element if zero == 3 and cards > 1 else 0
     bucket = min(trainable, facts()["bucket_elements"]["value"]) * element if cards > 1 else 0
     rebuilt = 0
     if method == "qlora":
-        rebuilt = max(
-            (prod(w.shape) * element for w in model.weights if w.linear and w.part != "head"), default=0
-        )
+        rebuilt = remembered(model, "largest matrix", lambda: _largest(model)) * element
     return round(gathered + bucket * (2 if zero in (1, 2) else 1) + rebuilt)
+
+
+def _largest(model: ModelSpec) -> int:
+    return max((prod(w.shape) for w in model.weights if w.linear and w.part != "head"), default=0)
 
 
 def _own(block: Block) -> int:
