@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import replace
+from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Any
 
@@ -209,7 +208,7 @@ def completion(words: str, fail: Fail) -> Completion:
     return Completion(
         text=None if refused else text,
         finish_reason=reason,
-        tool_calls=tuple(_calls(blocks)),
+        tool_calls=tuple(message_parts.behind_thoughts(blocks, _is_signed, _call_of)),
         reasoning=_joined(blocks, "thinking", "thinking") or None,
         refusal=(text or "") if refused else None,
         usage=usage(found.get("usage")),
@@ -231,22 +230,13 @@ def _joined(blocks: list[dict[str, Any]], kind: str, key: str) -> str | None:
     return clean("".join(map(str, pieces))) if pieces else None
 
 
-def _calls(blocks: list[dict[str, Any]]) -> Iterator[ToolCall]:
-    """Calls, each with the thoughts before it."""
-    thoughts: list[dict[str, Any]] = []
-    for block in blocks:
-        if _is_signed(block):
-            thoughts.append(block)
-        elif block.get("type") == "tool_use":
-            yield replace(_call_of(block), signature=message_parts.signature(thoughts))
-            thoughts = []
-
-
 def _is_signed(block: Mapping[str, Any]) -> bool:
     return "thinking" in str(block.get("type")) and any(map(block.get, _SIGNED))
 
 
-def _call_of(block: dict[str, Any]) -> ToolCall:
+def _call_of(block: dict[str, Any]) -> ToolCall | None:
+    if block.get("type") != "tool_use":
+        return None
     if not isinstance(block.get("name"), str):
         raise bad("a tool call of the answer names no tool")
     words = json.dumps(block.get("input") or {}, ensure_ascii=False)
@@ -277,10 +267,7 @@ class MessageReader(AnswerReader):
         return known[kind](chunk) if kind in known else []
 
     def end(self) -> list[Delta]:
-        calls = (
-            ToolCall(**{**call, "arguments": call["arguments"] or "{}"}) for call in self._calls.values()
-        )
-        return self._last(usage(self._usage), calls)
+        return self._last(usage(self._usage), (ToolCall(**call) for call in self._calls.values()))
 
     def whole(self, words: str, headers: Mapping[str, str]) -> list[Delta]:
         full = completion(words, self._fail)

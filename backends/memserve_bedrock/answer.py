@@ -4,7 +4,7 @@ import json
 import struct
 import zlib
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from memserve.errors import ConnectionFailed, MemserveError
@@ -116,7 +116,7 @@ def completion(words: str, headers: Mapping[str, str], model: str | None, fail: 
     return Completion(
         text=_joined([block["text"] for block in blocks if "text" in block]),
         finish_reason=finish(found.get("stopReason"), finish_reasons()),
-        tool_calls=tuple(_calls(blocks)),
+        tool_calls=tuple(message_parts.behind_thoughts(blocks, _is_signed, _call)),
         reasoning=_joined([_thought(block) for block in blocks if "reasoningContent" in block]) or None,
         usage=usage(found.get("usage")),
         model=model,
@@ -141,23 +141,15 @@ def _thought(block: dict[str, Any]) -> Any:
     return text.get("text", "") if isinstance(text, dict) else ""
 
 
-def _calls(blocks: list[dict[str, Any]]) -> Iterator[ToolCall]:
-    """Calls, each with the thoughts before it, which Claude wants to see again with them."""
-    thoughts: list[dict[str, Any]] = []
-    for block in blocks:
-        if _is_signed(block):
-            thoughts.append(block)
-        elif "toolUse" in block:
-            yield replace(_call(block["toolUse"]), signature=message_parts.signature(thoughts))
-            thoughts = []
-
-
 def _is_signed(block: Mapping[str, Any]) -> bool:
     said = block.get("reasoningContent") or {}
     return "redactedContent" in said or "signature" in (said.get("reasoningText") or {})
 
 
-def _call(use: Any) -> ToolCall:
+def _call(block: Mapping[str, Any]) -> ToolCall | None:
+    if "toolUse" not in block:
+        return None
+    use = block["toolUse"]
     if not isinstance(use, dict) or not isinstance(use.get("name"), str):
         raise bad("a tool call of the answer names no tool")
     words = json.dumps(use.get("input") or {}, ensure_ascii=False)
@@ -193,10 +185,7 @@ class ConverseReader(AnswerReader):
         return known[event.name](chunk) if event.name in known else []
 
     def end(self) -> list[Delta]:
-        calls = (
-            ToolCall(**{**call, "arguments": call["arguments"] or "{}"}) for call in self._calls.values()
-        )
-        return self._last(self._usage, calls)
+        return self._last(self._usage, (ToolCall(**call) for call in self._calls.values()))
 
     def whole(self, words: str, headers: Mapping[str, str]) -> list[Delta]:
         full = completion(words, headers, None, self._fail)

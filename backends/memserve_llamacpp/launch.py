@@ -45,7 +45,7 @@ class LlamacppLauncher:
         away = deployment.host_layers
         mixed = any(block.experts for block in model.blocks)
         layers = 0 if on_cpu else len(model.blocks) - away if away and not mixed else None
-        ranks = "Classification" in model.architecture  # llama_cpp.server has no route for scores
+        ranks = model.reranks  # llama_cpp.server has no route for scores
         if deployment.concurrency > 1 or ranks or parts or (mixed and away) or model.towers:
             start: tuple[str, ...] = ("llama-server",)
             options = {

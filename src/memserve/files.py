@@ -50,10 +50,13 @@ def parsed(words: str | bytes, *, constant: Callable[[str], Any] | None = None) 
 def write(path: object, text: str) -> None:
     """The whole file or nothing of it, with its folder."""
     half, folder = f"{path}.new", os.path.dirname(str(path))
-    os.makedirs(folder or ".", exist_ok=True)
-    with open(half, "w", encoding="utf-8") as file:
-        file.write(text)
-    os.replace(half, str(path))
+    try:
+        os.makedirs(folder or ".", exist_ok=True)
+        with open(half, "w", encoding="utf-8") as file:
+            file.write(text)
+        os.replace(half, str(path))
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from None
 
 
 def names(folder: str) -> list[str]:

@@ -379,14 +379,22 @@ def test_a_method_that_nobody_knows_is_not_counted() -> None:
 
 
 @pytest.mark.parametrize(
-    "end", [" > log.txt 2>&1 &", " 2>&1 | tee -a log.txt", " &> out.log", " >> a.log", " &"]
+    "end",
+    [
+        " > log.txt 2>&1 &",
+        " 2>&1 | tee -a log.txt",
+        " &> out.log",
+        " >> a.log",
+        " &",
+        " 2> a.log",
+        " 1>a 2>b",
+    ],
 )
-def test_where_the_output_goes_changes_nothing(end: str) -> None:
-    line = "vllm serve Qwen/Qwen3-8B --max-model-len 8192 --api-key 'a>b'"
-    assert (
-        memserve.plan.check(line + end, "1xL4").memory_gib_per_card
-        == memserve.plan.check(line, "1xL4").memory_gib_per_card
-    )
+@pytest.mark.parametrize("last", ["--api-key 'a 2>b'", "--tensor-parallel-size 2", "-tp 1"])
+def test_where_the_output_goes_changes_nothing(end: str, last: str) -> None:
+    line = f"vllm serve Qwen/Qwen3-8B --max-model-len 8192 {last}"
+    plain, ended = memserve.plan.check(line, "2xL4"), memserve.plan.check(line + end, "2xL4")
+    assert ended.memory_gib_per_card == plain.memory_gib_per_card and ended.command == plain.command
     for other in (" && echo", "; rm x", " | sh", " < x", " > a b", " > a; b"):
         with pytest.raises(InvalidInput, match="holds the shell's"):
             memserve.plan.check(line + other, "1xL4")

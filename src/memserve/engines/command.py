@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from memserve import files
+from memserve import files, shell
 from memserve.errors import InvalidInput, UnknownName, printable
 
 LONGEST = 20_000
@@ -28,9 +28,9 @@ _WRITTEN = (
     re.compile(r"(://)[^/\s@]+(?=@)"),
 )
 """Keys in a text: `NAME=KEY` and JSON, `--name KEY ...`, and the user of an address."""
-SHELL = ";&|<>"
-"""What a shell reads as the end of a command, unless it is quoted."""
-_LOG = re.compile(r"(?:(?:[12] )?(?:>|>>|>&|&>|&>>) \S+ ?|\| tee (?:-a )?\S+ ?)*&?")
+_STREAM = re.compile(r"(?<=\s)[12](?=>)")
+"""A stream's number: `2> log` has one, `-tp 2 > log` has none."""
+_LOG = re.compile(r"(?:(?:\0[12] )?(?:>|>>|>&|&>|&>>) \S+ ?|\| tee (?:-a )?\S+ ?)*&?")
 """Where a command's output goes, and that it goes on behind: what stands at its end in most scripts."""
 _HUMAN = re.compile(r"^(\d+(?:\.\d+)?)([kKmMgGtT])$")
 _DECIMAL = {"k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
@@ -172,20 +172,20 @@ def _words(command: str | Sequence[str]) -> list[str]:
     import shlex  # only a check needs it; a plan loads this module, too
 
     line = command.replace("\\\n", " ")
-    signs = shlex.shlex(line, posix=True, punctuation_chars=SHELL)
+    signs = shlex.shlex(_STREAM.sub(r"\0\g<0>", line), posix=True, punctuation_chars=shell.SIGNS)
     signs.whitespace_split, signs.commenters = True, ""
     try:
         parts = list(signs)
         words = shlex.split(line)
     except ValueError as error:
         raise InvalidInput(f"the command cannot be read: {error}", hint="close every quote") from None
-    at = next((place for place, word in enumerate(parts) if word and not word.strip(SHELL)), None)
+    at = next((place for place, word in enumerate(parts) if shell.is_sign(word)), None)
     if at is None:
         return words
     if not _LOG.fullmatch(" ".join(parts[at:])) or any(not word for word in parts):
         sign = parts[at]
         raise InvalidInput(f"the command holds the shell's {sign!r}", hint="give the engine's command alone")
-    return parts[: at - (parts[at - 1 : at] in (["1"], ["2"]))]
+    return [word.replace("\0", "") for word in parts[: at - parts[at - 1].startswith("\0")]]
 
 
 def masked(words: Sequence[str], variables: Mapping[str, str]) -> tuple[tuple[str, ...], dict[str, str]]:

@@ -2,7 +2,7 @@
 
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from importlib import import_module
@@ -64,6 +64,11 @@ class StreamReader(ABC):
         raise body.bad(f"a stream was asked for and one body came: {words[:4096]!r}", retries=None)
 
 
+def ended(reason: FinishReason | None, calls: Collection[ToolCall]) -> FinishReason | None:
+    """Why an answer ended; OpenAI says stop where a call was named, others always."""
+    return "tool_calls" if calls and reason == "stop" else reason
+
+
 class AnswerReader(StreamReader):
     """A reader that knows how its answer ended."""
 
@@ -79,9 +84,8 @@ class AnswerReader(StreamReader):
     def _last(self, usage: Usage | None, calls: Iterable[ToolCall], text: str = "") -> list[Delta]:
         if not self._finished:
             raise ConnectionFailed("the stream ended before the answer was whole")
-        made = tuple(calls)
-        reason = "tool_calls" if made and self._finish == "stop" else self._finish
-        return [Delta(text, reason, usage, tool_calls=made)]
+        made = tuple(replace(call, arguments=call.arguments or "{}") for call in calls)
+        return [Delta(text, ended(self._finish, made), usage, tool_calls=made)]
 
     def _only(self, full: Completion) -> list[Delta]:
         return [Delta(full.text or "", full.finish_reason, full.usage, full.reasoning or "", full.tool_calls)]

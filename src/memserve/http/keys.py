@@ -15,13 +15,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from memserve import shell
 from memserve.errors import AuthenticationFailed, InvalidInput
 from memserve.http.client import Signer
 from memserve.http.secret import Mask, Secret
 from memserve.http.transport import Call
 
-SHELL = ";&|<>"
-"""What a shell reads as the end of a command."""
 _log = logging.getLogger("memserve.http")
 
 
@@ -164,8 +163,8 @@ def _command(given: object) -> list[str]:
         raise InvalidInput(f"key_command= is a line or a list of words, not {type(given).__name__}")
     if not words:
         raise InvalidInput("key_command= is empty")
-    sign = next((word for word in words if word and not word.strip(SHELL)), None)
-    if sign is not None and isinstance(given, str):
+    sign = next(filter(shell.is_sign, words), None) if isinstance(given, str) else None
+    if sign is not None:
         raise InvalidInput(f"key_command= holds the shell's {sign!r}", hint="sh -c '...' for a shell's line")
     return list(words)
 

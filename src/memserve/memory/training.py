@@ -158,11 +158,8 @@ def need(model: ModelSpec, *, method: str = "full", optimizer: str = "adamw", pr
     precision = _SHORT.get(precision, precision)
     _check(method=method, optimizer=optimizer, precision=precision, zero=zero, cards=cards, batch=batch,
            sequence=sequence, lora_rank=lora_rank)  # fmt: skip
-    adapted = (
-        None
-        if method == "full"
-        else _Targets(model, None if lora_targets == ("all-linear",) else lora_targets)
-    )
+    targets = None if lora_targets == ("all-linear",) else lora_targets
+    adapted = None if method == "full" else _Targets(model, targets)
     trainable = model.parameters if adapted is None else adapted.parameters(model, lora_rank)
     element = 4 if precision == "float32" else 2
     weights, gradients, states = _states(model, method, optimizer, precision, trainable, adapted)
@@ -192,16 +189,14 @@ def for_machine(model: ModelSpec, machine: Machine, **settings: Any) -> Training
     if "bfloat16" not in machine.card.flops and "float16" in machine.card.flops:
         settings.setdefault("precision", "float16")
     stages = (0, 1, 2, 3) if asked is None else (asked,)
-    for stage in stages[:-1]:
-        tried = need(model, zero=stage, cards=machine.cards, **settings)
-        if tried.total <= machine.card.memory:
-            return tried
-    tried = need(model, zero=stages[-1], cards=machine.cards, **settings)
-    if tried.total <= machine.card.memory:
-        return tried
-    over = (tried.total - machine.card.memory) / GIB
+    tried = [need(model, zero=stages[0], cards=machine.cards, **settings)]
+    while tried[-1].total > machine.card.memory and len(tried) < len(stages):
+        tried.append(need(model, zero=stages[len(tried)], cards=machine.cards, **settings))
+    over = (tried[-1].total - machine.card.memory) / GIB
+    if over <= 0:
+        return tried[-1]
     note = f"does not fit: {over:.1f} GiB per card too much on {machine.cards}x{machine.card.name}"
-    return replace(tried, notes=(*tried.notes, note))
+    return replace(tried[-1], notes=(*tried[-1].notes, note))
 
 
 class _Targets:

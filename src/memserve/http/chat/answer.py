@@ -3,7 +3,7 @@
 import json
 import logging
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any
 
@@ -11,6 +11,7 @@ from memserve import files
 from memserve.errors import ServerFailed
 from memserve.http import failure
 from memserve.http.body import bad
+from memserve.http.engine import ended
 from memserve.protocol import Completion, FinishReason, Sample, TokenLogprob, ToolCall, Usage
 
 log = logging.getLogger("memserve.http")
@@ -144,11 +145,6 @@ def called(message: Mapping[str, Any]) -> Any:
     return message.get("tool_calls") or (
         [{"id": _OLD_CALL, "function": old}] if isinstance(old, dict) else []
     )
-
-
-def ended(reason: FinishReason | None, calls: Collection[ToolCall]) -> FinishReason | None:
-    """Why an answer ended; OpenAI says stop where a call was named, others always."""
-    return "tool_calls" if calls and reason == "stop" else reason
 
 
 def logprobs(found: Any) -> tuple[TokenLogprob, ...] | None:

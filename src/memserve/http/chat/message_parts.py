@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 from memserve import files
@@ -195,6 +195,18 @@ def _thoughts(call: ToolCall, keys: Collection[str]) -> list[dict[str, Any]]:
         return []
     blocks = found if isinstance(found, list) else []
     return [block for block in blocks if isinstance(block, dict) and not block.keys().isdisjoint(keys)]
+
+
+def behind_thoughts(blocks: Iterable[dict[str, Any]], is_signed: Callable[[dict[str, Any]], bool],
+                    call_of: Callable[[dict[str, Any]], ToolCall | None]) -> Iterator[ToolCall]:  # fmt: skip
+    """The calls of an answer's blocks, each with the signed thoughts before it."""
+    thoughts: list[dict[str, Any]] = []
+    for block in blocks:
+        if is_signed(block):
+            thoughts.append(block)
+        elif (call := call_of(block)) is not None:
+            yield replace(call, signature=signature(thoughts))
+            thoughts = []
 
 
 def signature(thoughts: Sequence[Mapping[str, Any]]) -> str | None:

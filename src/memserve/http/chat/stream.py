@@ -51,8 +51,7 @@ class ChatReader(AnswerReader):
     def end(self) -> list[Delta]:
         told = enumerate(sorted(self._calls, key=lambda call: call["index"]))
         calls = (
-            ToolCall(call["id"] or f"call_{place}", call["name"], call["arguments"] or "{}")
-            for place, call in told
+            ToolCall(call["id"] or f"call_{place}", call["name"], call["arguments"]) for place, call in told
         )
         return self._last(self._usage, calls, self._unfold.finish())
 

@@ -34,7 +34,6 @@ ROOMY = 1 / 3
 """Weights below this share of a card need no further shards: copies of the model then serve better."""
 FP8_HARDWARE = 89
 TWICE = 2
-MOST_LAYERS = 10_000
 UNPACKED = 3
 """What FP8 weights that are unpacked lose to 8-bit integers, as losses.json counts: no faster arithmetic."""
 
@@ -51,6 +50,11 @@ def ranked(candidates: Iterable[Candidate], model: ModelSpec, machine: Machine,
     if all(one.remote for one in fitting):
         return fitting
     return rank.bounded_first(rank.swifter_first(sorted(fitting, key=rank)))
+
+
+def _led(best: list[Candidate], one: Candidate | None) -> list[Candidate]:
+    """The same with one of them before all others."""
+    return [one, *(other for other in best if other is not one)] if one else best
 
 
 def first(model: ModelSpec, machine: Machine, query: Query) -> Candidate | None:
@@ -79,7 +83,7 @@ class Rank:
     def outlook(self, candidate: Judged) -> tuple[float, ...]:
         """What decides first, as far as `behind` can foretell it."""
         resort = self.last_resort(candidate)
-        if self.query.objective != "quality" or resort != (0, 0):
+        if self.query.objective != "quality" or any(resort):
             return resort
         engine, stages = installed.named(candidate.backend).rules.get("rank", 9), self.layout(candidate)[0]
         return (*resort, *self.quality(candidate, self.effort(candidate)), stages,
@@ -93,8 +97,8 @@ class Rank:
             return True
         slow = int(not rules["serves"].get("continuous_batching") and self.query.backend != backend)
         made = int(checkpoint.make is not None)
-        hoped = (0, slow, steps(loss, "auto"), made, 0, 0, loss, 0, 0, rules.get("rank", 9))
-        return self.least[:2] == (0, 0) and self.least < hoped[: len(self.least)]
+        hoped = (False, 0, slow, steps(loss, "auto"), made, 0, 0, loss, 0, 0, rules.get("rank", 9))
+        return not any(self.least[:3]) and self.least < hoped[: len(self.least)]
 
     def least_bytes(self, checkpoint: Checkpoint) -> float:
         """What no engine's copy of the weights falls below."""
@@ -121,14 +125,12 @@ class Rank:
         if first is None or self.model.embeds or self.query.objective != "quality":
             return best
         slow = self._last_resort(first)
-        one = next(filter(partial(self.swifter, first), best[1:]), None) if slow else None
-        return [one, *(other for other in best if other is not one)] if one else best
+        return _led(best, next(filter(partial(self.swifter, first), best[1:]), None) if slow else None)
 
     def bounded_first(self, best: list[Candidate]) -> list[Candidate]:
         """What does the job in time and for the money goes before what does not."""
         bounded = self.query.job is not None and self.query.job.bounded
-        one = next(filter(self.in_bounds, best), None) if bounded else None
-        return [one, *(other for other in best if other is not one)] if one else best
+        return _led(best, next(filter(self.in_bounds, best), None) if bounded else None)
 
     def in_bounds(self, candidate: Judged) -> bool:
         """Whether the job is likely done by its deadline and for its budget."""
@@ -196,13 +198,13 @@ class Rank:
             return 0
         return steps(weight_loss(Checkpoint(self.model.id, own.method, bits=own.bits)), "auto")
 
-    def last_resort(self, candidate: Judged) -> tuple[int, int]:
+    def last_resort(self, candidate: Judged) -> tuple[bool, int, int]:
         """Layers on the host, no batching, float32, a dtype too narrow: not before nothing else fits.
 
         Of those with layers on the host a checkpoint that exists goes first, then the fewest layers.
         """
-        away = candidate.deployment.host_layers
-        return away + MOST_LAYERS * bool(away and candidate.checkpoint.make), self._last_resort(candidate)
+        away, made = candidate.deployment.host_layers, candidate.checkpoint.make
+        return bool(away and made), away, self._last_resort(candidate)
 
     def _last_resort(self, candidate: Judged) -> int:
         serves = installed.named(candidate.backend).rules.get("serves", {})
