@@ -18,6 +18,7 @@ settings.load_profile("unhurried")
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -39,6 +40,14 @@ if sys.platform == "emscripten":
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--slow", action="store_true", help="run the tests marked slow, too")
     parser.addoption("--engine", help="run only the tests marked for this engine, in its environment")
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """An engine's tests stand in files that mark them: the others need not be read."""
+    if not config.getoption("--engine") or collection_path.suffix != ".py":
+        return None
+    marks = "mark.engine(" in collection_path.read_text(encoding="utf-8")
+    return None if marks else True  # None: whoever else has a say
 
 
 def _engine_of(item: pytest.Item) -> str | None:

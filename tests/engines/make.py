@@ -5,7 +5,7 @@ python tests/engines/make.py --prepare NAME ...     the environments alone, ahea
 
 The engines cannot share one environment (their torch and transformers pins exclude each other), so each
 has its own, under $MEMSERVE_ENGINES or the user's cache, named by its recipe in environments.json. memserve
-itself is installed anew each time, from this checkout.
+itself is installed from this checkout, anew where that has changed.
 """
 
 from __future__ import annotations
@@ -127,14 +127,30 @@ def prepare(name: str, recipe: dict[str, Any]) -> Path:
     return python
 
 
+def checkout() -> str:
+    """What this checkout installs, as one word."""
+    names = [ROOT / "pyproject.toml", *sorted((ROOT / "src").rglob("*")), *sorted((ROOT / "backends").rglob("*"))]
+    told = hashlib.sha256(json.dumps([TESTS, RECIPES]).encode())
+    for path in names:
+        if path.is_file() and path.suffix != ".pyc" and not any("egg-info" in part for part in path.parts):
+            told.update(str(path.relative_to(ROOT)).encode() + path.read_bytes())
+    return told.hexdigest()
+
+
 def make(name: str) -> Path:
-    """The same, with this checkout's memserve in it."""
+    """The same, with this checkout's memserve in it; what is in it already is left alone, because its tests may run."""
     recipe = RECIPES[name]
     with alone(name):
         python = prepare(name, recipe)
-    install = ["aiohttp>=3.11", "numpy>=1.26", "nvidia-ml-py>=12.560", "rich>=13.7", *TESTS]
-    pip(str(python), [*install, *recipe.get("also", ())])
-    pip(str(python), ["--force-reinstall", str(ROOT)], no_deps=True)
+        held, wanted = python.parents[1] / "memserve.installed", checkout()
+        if held.exists() and held.read_text() == wanted:
+            return python
+        held.unlink(missing_ok=True)
+        install = ["aiohttp>=3.11", "numpy>=1.26", "nvidia-ml-py>=12.560", "rich>=13.7", *TESTS]
+        pip(str(python), [*install, *recipe.get("also", ())])
+        with alone("memserve"):  # two builds in one folder write over each other
+            pip(str(python), ["--force-reinstall", str(ROOT)], no_deps=True)
+        held.write_text(wanted)
     return python
 
 

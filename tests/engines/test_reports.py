@@ -11,8 +11,8 @@ import pytest
 
 FOLDER = Path(os.environ.get("MEMSERVE_REPORTS") or Path(__file__).with_name("reports"))
 REPORTS = sorted(FOLDER.glob("*.json"))
-PART = "-tools.json"
-"""Reports of the groups of thinking and tools alone, on a tiny model that talks."""
+PART = ("-tools.json", "-part.json")
+"""Reports of some groups alone: thinking and tools on a tiny model that talks; what real weights decide."""
 WHOLE = [one for one in REPORTS if not one.name.endswith(PART)]
 
 
