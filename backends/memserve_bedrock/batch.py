@@ -11,7 +11,7 @@ from memserve.errors import BadRequest, InvalidInput, MemserveError, NotFound
 from memserve.http import HttpClient, HttpEngine, Mask, connect, known_errors
 from memserve.http.body import bad
 from memserve.http.chat import encode
-from memserve.http.engine import answer_of, body_of, error_of, object_of, rows
+from memserve.http.engine import answer_of, body_of, error_of, object_of, rows, said
 from memserve.protocol import Completion, Request
 from memserve_bedrock.engine import Signature, reader, refine
 
@@ -100,7 +100,7 @@ class Batches:
         except NotFound:  # it was stopped before it began
             return {}
         return {
-            own: self._told(requests[own], line)
+            own: said(self._told, requests[own], line)
             for line in lines
             if (own := str(line.get("recordId"))) in requests
         }

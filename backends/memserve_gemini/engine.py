@@ -27,7 +27,7 @@ from memserve.http.address import named
 from memserve.http.address import parse as parse_address
 from memserve.http.body import counted
 from memserve.http.chat import encode
-from memserve.http.engine import answer_of, body_of, error_of, object_of
+from memserve.http.engine import answer_of, body_of, error_of, object_of, said
 from memserve.http.failure import Words
 from memserve.protocol import BatchService, Capabilities, Completion, Prompt, Request, Task
 from memserve_gemini import answer, ask
@@ -225,8 +225,8 @@ class Batches:
         if found.get("error"):
             return {own: error_of(self._client, 200, found) for own in requests}
         rows = ((found.get("response") or {}).get("inlinedResponses") or {}).get("inlinedResponses") or ()
-        named = {str((row.get("metadata") or {}).get("key")): row for row in rows}
-        return {own: self._told(requests[own], row) for own, row in named.items() if own in requests}
+        named = {_key(row): row for row in rows}
+        return {own: said(self._told, requests[own], row) for own, row in named.items() if own in requests}
 
     def _told(self, request: Request, row: Mapping[str, Any]) -> Completion | MemserveError:
         if "response" in row:
@@ -237,3 +237,9 @@ class Batches:
         url = self._client.address.url(path)
         call = self._client.call(url, content, method="POST" if content else "GET")
         return await self._client.fetch(call, object_of, retried=content is None)
+
+
+def _key(row: Any) -> str:
+    """Which request a row answers; a row that does not say so is nobody's."""
+    about = row.get("metadata") if isinstance(row, Mapping) else None
+    return str(about.get("key")) if isinstance(about, Mapping) else ""

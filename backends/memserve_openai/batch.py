@@ -9,7 +9,7 @@ from memserve.errors import BadRequest, MemserveError, Unsupported
 from memserve.http import HttpClient, HttpEngine
 from memserve.http.body import bad
 from memserve.http.chat import encode
-from memserve.http.engine import answer_of, body_of, error_of, object_of, rows
+from memserve.http.engine import answer_of, body_of, error_of, object_of, rows, said
 from memserve.protocol import Completion, Request
 
 _ENDED = ("completed", "failed", "expired", "cancelled")
@@ -85,17 +85,18 @@ class Batches:
              ) -> Iterator[tuple[str, Completion | MemserveError]]:  # fmt: skip
         """What lines of answers and of errors say of these requests."""
         for line in lines:
-            own, response = str(line.get("custom_id")), line.get("response") or {}
-            if own not in requests:
-                continue
-            status: Any = response.get("status_code")
-            said: Any = response.get("body")
-            if status == 200:
-                yield own, answer_of(self._engine, requests[own], json.dumps(said))
-            else:
-                error: Any = line.get("error")  # vLLM puts what its server would have answered there
-                whole = isinstance(error, dict) and "error" in error
-                yield own, error_of(self._client, status, said or (error if whole else {"error": error}))
+            own = str(line.get("custom_id"))
+            if own in requests:
+                yield own, said(self._told, requests[own], line)
+
+    def _told(self, request: Request, line: Mapping[str, Any]) -> Completion | MemserveError:
+        response: Any = line.get("response") or {}
+        status, body = response.get("status_code"), response.get("body")
+        if status == 200:
+            return answer_of(self._engine, request, json.dumps(body))
+        error: Any = line.get("error")  # vLLM puts what its server would have answered there
+        whole = isinstance(error, dict) and "error" in error
+        return error_of(self._client, status, body or (error if whole else {"error": error}))
 
     async def _get(self, path: str) -> dict[str, Any]:
         call = self._client.call(self._client.address.url(path), None, method="GET")

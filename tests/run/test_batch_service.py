@@ -42,6 +42,17 @@ def test_all_is_submitted_and_fetched(backend, out, rows, failed):
 
 
 @BACKENDS
+@pytest.mark.parametrize("shape", [[1], "x", 5, {"response": {"body": 7}}, {"candidates": 3, "content": 4}])
+def test_an_answer_of_no_known_shape_costs_none_of_the_others(backend, out, rows, failed, shape):
+    with BatchServer(odd={"p3": shape}) as server, opened(server, backend) as generator:
+        prompts = [{"id": number, "prompt": f"p{number}"} for number in range(5)]
+        run(prompts, out, generator=generator, batch=True, progress=False)
+    assert {row["id"] for row in rows(out)} == {0, 1, 2, 4}
+    assert [row["id"] for row in failed()] == [3]
+    assert not out.with_name("answers.batches.jsonl").exists()
+
+
+@BACKENDS
 def test_what_expired_is_asked_again(backend, out):
     with BatchServer(expire=2) as server, opened(server, backend) as generator:
         summary = run([f"p{n}" for n in range(5)], out, generator=generator, batch=True, progress=False)

@@ -12,10 +12,11 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from hashlib import sha256
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
@@ -28,10 +29,13 @@ class BatchServer(ThreadingHTTPServer):
     daemon_threads = True
 
     def __init__(
-        self, seconds: float = 0.1, slow: float = 0.0, expire: int = 0, fail: tuple[str, ...] = ()
-    ) -> None:
+        self, seconds: float = 0.1, slow: float = 0.0, expire: int = 0, fail: tuple[str, ...] = (),
+        odd: Mapping[str, Any] = MappingProxyType({}),
+    ) -> None:  # fmt: skip
         super().__init__(("127.0.0.1", 0), Handler)
         self.seconds, self.slow, self.fail = seconds, slow, fail
+        self.odd = odd
+        """What stands where the answer to a prompt should."""
         self.expire = expire
         """Requests that a batch leaves unanswered, once each."""
         self.files: dict[str, list[dict[str, Any]]] = {}
@@ -75,6 +79,14 @@ class BatchServer(ThreadingHTTPServer):
         return [(own, prompt, "expired" if place < batch["left"] else how)
                 for place, (own, prompt, how) in reversed(list(enumerate(rows)))]  # fmt: skip
 
+    def told(self, row: Callable[..., dict[str, Any]], own: str, prompt: str, how: str) -> dict[str, Any]:
+        """A row of results; of no known shape where that was asked for."""
+        whole = row(own, prompt, how)
+        kept = ("custom_id", "recordId", "metadata")
+        return whole if prompt not in self.odd else {
+            name: value if name in kept else self.odd[prompt] for name, value in whole.items()
+        }  # fmt: skip
+
 
 def openai(server: BatchServer, method: str, path: str, query: dict[str, list[str]], body: bytes) -> Any:
     """The routes of /v1."""
@@ -96,7 +108,7 @@ def openai(server: BatchServer, method: str, path: str, query: dict[str, list[st
     if found := re.fullmatch(r"/v1/files/(out|err)(\w+)/content", path):
         batch = server.batches[found[2]]
         good = found[1] == "out"
-        return [_line(*row) for row in server.results(batch) if (row[2] == "done") == good]
+        return [server.told(_line, *row) for row in server.results(batch) if (row[2] == "done") == good]
     return None
 
 
@@ -136,7 +148,7 @@ def anthropic(server: BatchServer, method: str, path: str, query: dict[str, list
         ]
         return _message_batch(server, server.create(rows))
     if path.endswith("/results"):
-        return [_result(*row) for row in server.results(server.batches[path.split("/")[-2]])]
+        return [server.told(_result, *row) for row in server.results(server.batches[path.split("/")[-2]])]
     if path == "/v1/messages/batches":
         return {
             "data": [_message_batch(server, one) for one in reversed(server.batches.values())],
@@ -185,7 +197,7 @@ def _operation(server: BatchServer, batch: dict[str, Any]) -> dict[str, Any]:
         "displayName": batch["display"],
         "state": "BATCH_STATE_SUCCEEDED" if ended else "BATCH_STATE_RUNNING",
     }
-    rows = [_inline(*row) for row in server.results(batch)] if ended else []
+    rows = [server.told(_inline, *row) for row in server.results(batch)] if ended else []
     done = {"done": True, "response": {"inlinedResponses": {"inlinedResponses": rows}}} if ended else {}
     return {"name": f"batches/{batch['id']}", "metadata": state, **done}
 
@@ -232,7 +244,7 @@ def aws(server: BatchServer, method: str, path: str, query: dict[str, list[str]]
         return _job(server, server.batches[path.rpartition("%2F")[2]])
     batch = server.batches[path.split("/")[-2]]
     assert path.endswith(f"/{batch['id']}/{batch['token']}.jsonl.out")
-    return [_record(*row) for row in server.results(batch) if row[2] != "expired"]
+    return [server.told(_record, *row) for row in server.results(batch) if row[2] != "expired"]
 
 
 def _arn(batch: dict[str, Any]) -> str:
