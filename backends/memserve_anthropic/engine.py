@@ -149,10 +149,14 @@ class Batches:
                             ) -> dict[str, Completion | MemserveError] | None:  # fmt: skip
         """What came of each request; None: they are another batch's."""
         call = self._call(f"/{identity}/results")
-        found = {row.get("custom_id"): row.get("result") or {} for row in await self._client.fetch(call, rows)}
+        found = {
+            str(row.get("custom_id")): row.get("result") or {} for row in await self._client.fetch(call, rows)
+        }
         if requests and not found.keys() & requests.keys():
             return None
-        return {own: said(self._told, requests[own], result) for own, result in found.items() if own in requests}
+        return {
+            own: said(self._told, requests[own], result) for own, result in found.items() if own in requests
+        }
 
     def _told(self, request: Request, result: Mapping[str, Any]) -> Completion | MemserveError:
         if result.get("type") == "succeeded":

@@ -39,12 +39,23 @@ class Help(argparse.HelpFormatter):
         return "".join(indent + line for line in text.splitlines(keepends=True))
 
 
+class Stored(argparse.Action):
+    """What an option says; one of several words that is given twice means the words of both."""
+
+    def __call__(self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any,
+                 option_string: str | None = None) -> None:  # fmt: skip
+        several = option_string is not None and self.nargs in ("+", "*")
+        before = getattr(namespace, self.dest, None) or () if several else ()
+        setattr(namespace, self.dest, [*before, *values] if several else values)
+
+
 class Parser(argparse.ArgumentParser):
     """Raises instead of printing its usage, so that a malformed call is answered on one line."""
 
     def __init__(self, verb: str = "", description: str | None = None, **more: Any) -> None:
         more.setdefault("prog", f"memserve {verb}".strip())
         super().__init__(description=description, allow_abbrev=False, formatter_class=Help, **more)
+        self.register("action", None, Stored)
 
     def error(self, message: str) -> NoReturn:
         named = re.match(r"argument ([^\s/:]+)\S*: expected", message)

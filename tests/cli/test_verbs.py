@@ -114,6 +114,15 @@ def test_no_option_takes_a_number_that_is_not_finite(verb: str, word: str) -> No
                 assert not isinstance(found, float) or math.isfinite(found), action.option_strings
 
 
+@pytest.mark.parametrize("verb", VERBS)
+def test_an_option_of_several_words_that_is_given_twice_holds_them_all(verb: str) -> None:
+    parser = module(verb).parser()
+    for action in [one for one in parser._actions if one.nargs in ("+", "*") and one.option_strings]:
+        name = action.option_strings[0]
+        found = parser.parse_known_args([name, "a=1", "b=2", name, "c=3"])[0]
+        assert getattr(found, action.dest) == ["a=1", "b=2", "c=3"], name
+
+
 @pytest.mark.parametrize("word", ["1e400", "[1, 1e400]", "{'a': -1e400}"])
 def test_no_option_of_an_engine_holds_one_either(word: str) -> None:
     with pytest.raises(InvalidInput, match="finite"):

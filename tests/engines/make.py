@@ -129,7 +129,11 @@ def prepare(name: str, recipe: dict[str, Any]) -> Path:
 
 def checkout() -> str:
     """What this checkout installs, as one word."""
-    names = [ROOT / "pyproject.toml", *sorted((ROOT / "src").rglob("*")), *sorted((ROOT / "backends").rglob("*"))]
+    names = [
+        ROOT / "pyproject.toml",
+        *sorted((ROOT / "src").rglob("*")),
+        *sorted((ROOT / "backends").rglob("*")),
+    ]
     told = hashlib.sha256(json.dumps([TESTS, RECIPES]).encode())
     for path in names:
         if path.is_file() and path.suffix != ".pyc" and not any("egg-info" in part for part in path.parts):
@@ -138,7 +142,7 @@ def checkout() -> str:
 
 
 def make(name: str) -> Path:
-    """The same, with this checkout's memserve in it; what is in it already is left alone, because its tests may run."""
+    """The same, with this checkout's memserve in it; one that has it is left alone: its tests may run."""
     recipe = RECIPES[name]
     with alone(name):
         python = prepare(name, recipe)

@@ -50,7 +50,7 @@ def _of_backends(group: Any) -> None:
     add = group.add_argument
     add("--backend", metavar="B", help="hf, embedded, openai, ...; memserve doctor lists them")
     add("--model", metavar="M", help="a folder or a name; default: the backend's own")
-    add("--options", metavar="K=V", nargs="+", action="extend", default=[], help="the backend's own options")
+    add("--options", metavar="K=V", nargs="+", default=[], help="the backend's own options")
     add("--task", choices=("generate", "embed", "rerank"), help="default: what the model is for")
     add("--name", metavar="ID", action="append", default=[], help="what callers call it; may be repeated")
     add("--config", metavar="FILE", type=Path, help="several models, and routes over them: a JSON file")
