@@ -112,9 +112,9 @@ class Batches:
 
 
 def _route(url: str) -> str:
-    return (
-        "/v1/chat/completions" if url.partition("?")[0].endswith("/chat/completions") else "/v1/completions"
-    )
+    path = url.partition("?")[0]
+    routes = ("/chat/completions", "/responses", "/completions")
+    return "/v1" + next(route for route in routes if path.endswith(route))
 
 
 def _form(lines: bytes) -> tuple[bytes, dict[str, str]]:

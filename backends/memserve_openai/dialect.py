@@ -112,6 +112,8 @@ class ThoughtReader(StreamReader):
 
 
 _DEFAULT = "generic"
+RESPONSES = "openai-responses"
+"""Named by the caller: it is another route of servers that chat, too."""
 EXTRA = "openai_"
 
 

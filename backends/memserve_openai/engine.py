@@ -11,13 +11,18 @@ from memserve.errors import InvalidInput, NotFound
 from memserve.http import HttpClient, Mask, Secret, StaticKey, connect, key, known_errors, refuse_rest
 from memserve.http.address import parse
 from memserve.protocol import Capabilities, Task
-from memserve_openai.dialect import EXTRA, Dialect, choose, owner
+from memserve_openai.dialect import EXTRA, RESPONSES, Dialect, choose, owner
 from memserve_openai.dialect import capabilities as capabilities_of
 
 _FLAGS = ("deterministic", "tools", "images")
 OPTIONS = (*_FLAGS, "context")
 """Options of `open` that replace a field of the capabilities."""
 _SHOWN = 200
+_OF_CHATS = (
+    "raw", "token_ids", "seed", "stop", "n", "top_k", "min_p", "regex", "choices", "template", "score",
+    "count_tokens", "truncate", "extras",
+)  # fmt: skip
+"""What a server that chats does not do over its route of responses."""
 _NOT_ROUTED = {"score", "tokenizer", "count_tokens", "truncate", "batches", "cancel"}
 """What an endpoint's backend can do and no route of it asks for."""
 _WORDS = {"true": True, "false": False, "1": True, "0": False}
@@ -131,6 +136,11 @@ def _generate(client: HttpClient, dialect: Dialect, known: Capabilities, options
     from memserve_openai.generation import ChatEngine
 
     known = with_facts(known, options)
+    if dialect.name == RESPONSES:
+        from memserve_openai.responses import ResponsesEngine
+
+        own = capabilities_of(dialect, known.model, "generate")
+        return ResponsesEngine(client, dialect, replace(known, **{n: getattr(own, n) for n in _OF_CHATS}))
     return ChatEngine(client, dialect if known.template else replace(dialect, template=None), known)
 
 

@@ -95,11 +95,13 @@ _PLAIN = ("temperature", "top_p", "seed")
 class ChatEngine(HttpEngine):
     """Asks {base_url}/chat/completions; raw text and token ids go to {base_url}/completions."""
 
+    route = "chat/completions"
+
     def __init__(self, client: HttpClient, dialect: Dialect, capabilities: Capabilities) -> None:
         super().__init__(client, capabilities)
         self._dialect = dialect
         self._model = model = capabilities.model or ""
-        self._chat_url = client.address.url("chat/completions")
+        self._chat_url = client.address.url(self.route)
         self._raw_url = client.address.url("completions")
         self._seen_models = {model}
         self._fingerprint: str | None = None
@@ -145,14 +147,11 @@ class ChatEngine(HttpEngine):
 
     def write(self, request: Request, *, stream: bool) -> Call:
         raw = _is_raw(request)
-        payload: dict[str, Any] = {"model": self._model, **_prompt(request, raw), **self._dialect.always}
-        payload.update({name: v for name in _PLAIN if (v := getattr(request, name)) is not None})
-        self._lengths(payload, request)
+        payload = self._payload(request, _prompt(request, raw), raw)
         if self._samples(request) > 1:
             payload["n"] = request.n
         if request.logprobs is not None:
             payload.update({"logprobs": request.logprobs} if raw else _chat_logprobs(request.logprobs))
-        self._constraint(payload, request, raw)
         self._options(payload, request, stream)
         extra = {name.removeprefix(EXTRA): value for name, value in request.extra.items()}
         payload.update(extra if raw else dialect.thinking_fields(self._dialect, self._model, request, extra))
@@ -163,7 +162,7 @@ class ChatEngine(HttpEngine):
         failed = failure_in(found)
         if failed is not None:
             raise self._client.failed(failed, 200, headers)
-        answer = completion(found, n=self._samples(request), logprobs=request.logprobs is not None)
+        answer = self._completion(found, request)
         answer = answer if _is_raw(request) else dialect.cut(answer, self._model, request)
         self._refuse_cut(request, answer)
         if request.n > 1 and not answer.samples:
@@ -178,6 +177,16 @@ class ChatEngine(HttpEngine):
     def reader(self, request: Request) -> StreamReader:
         plain = ChatReader(lambda words: self._client.failed(words, 200, {}))
         return plain if _is_raw(request) else dialect.ThoughtReader(plain, self._model)
+
+    def _completion(self, found: Any, request: Request) -> Completion:
+        return completion(found, n=self._samples(request), logprobs=request.logprobs is not None)
+
+    def _payload(self, request: Request, prompt: Mapping[str, Any], raw: bool = False) -> dict[str, Any]:
+        payload: dict[str, Any] = {"model": self._model, **prompt, **self._dialect.always}
+        payload.update({name: v for name in _PLAIN if (v := getattr(request, name)) is not None})
+        self._lengths(payload, request)
+        self._constraint(payload, request, raw)
+        return payload
 
     def _samples(self, request: Request) -> int:
         """How many samples to ask for: greedy ones are all alike, and vLLM refuses to make them."""

@@ -18,6 +18,14 @@ def test_the_suite_over_the_example(start, tmp_path):
 
 
 @pytest.mark.slow
+def test_the_suite_over_responses(start, tmp_path):
+    _, url, where = start("--backend", "toy", "--name", "toy")
+    key = Path(where).read_text().strip()
+    done = conformance(tmp_path, "openai", "toy", base_url=url, api_key=key, dialect="openai-responses")
+    assert done["passed"] > 100
+
+
+@pytest.mark.slow
 @pytest.mark.engine("hf")
 def test_the_suite_over_transformers(start, tmp_path, weights):
     _, url, where = start("--backend", "hf", "--model", str(weights / "tiny"), "--options", "dtype=float32")

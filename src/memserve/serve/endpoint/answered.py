@@ -112,11 +112,7 @@ class Chat:
         }  # fmt: skip
 
     def _logprobs(self, found: Sequence[TokenLogprob]) -> dict[str, Any]:
-        return {"content": [
-            {**_token(one.token, one.logprob), "top_logprobs": [_token(*pair) for pair in one.top],
-             **({} if one.token_id is None else {"token_id": one.token_id})}
-            for one in found
-        ]}  # fmt: skip
+        return {"content": _tokens(found)}
 
 
 class Text(Chat):
@@ -150,6 +146,14 @@ class Text(Chat):
         return {
             "tokens": tokens, "token_logprobs": values, "top_logprobs": tops, "text_offset": offsets,
         }  # fmt: skip
+
+
+def _tokens(found: Sequence[TokenLogprob]) -> list[dict[str, Any]]:
+    return [
+        {**_token(one.token, one.logprob), "top_logprobs": [_token(*pair) for pair in one.top],
+         **({} if one.token_id is None else {"token_id": one.token_id})}
+        for one in found
+    ]  # fmt: skip
 
 
 def _token(token: str, logprob: float | None) -> dict[str, Any]:
@@ -205,6 +209,8 @@ class Responses:
         said: Completion | Sample = answers[0]
         delta = Delta(said.text or "", said.finish_reason, None, said.reasoning or "", said.tool_calls)
         list(self.events(Piece(0, delta)))
+        if said.logprobs is not None and self._body["output"] and "content" in self._item:
+            self._item["content"][0]["logprobs"] = _tokens(said.logprobs)
         list(self._close())
         self._ended(total(answers))
         return self._body

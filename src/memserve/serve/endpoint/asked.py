@@ -162,6 +162,8 @@ def _refuse_paths(part: Any) -> None:
 
 
 _PARTS = ("text", "image_url", "refusal", "input_audio")
+_LOGPROBS, _THOUGHTS = "message.output_text.logprobs", "reasoning.encrypted_content"
+"""What `include` may ask for; thoughts come as they are, and never encrypted."""
 _TEXTS = ("input_text", "output_text", "text", "refusal")
 
 
@@ -176,6 +178,11 @@ def responses(body: Mapping[str, Any], known: Capabilities) -> Asked:
         raise InvalidInput("input is a text or a list of items")
     for position, item in enumerate(items):
         _item(talk, dict(mapping(item, f"input[{position}]")))
+    include = fields.pop("include", [])
+    if _LOGPROBS in include:
+        fields["logprobs"] = True
+    if left := [one for one in include if one not in (_LOGPROBS, _THOUGHTS)]:
+        fields["include"] = left
     if "max_output_tokens" in fields:
         fields["max_tokens"] = fields.pop("max_output_tokens")
     if form := mapping(fields.pop("text", {}), "text").get("format"):
