@@ -192,7 +192,8 @@ def test_awaiting_leaves_the_loop_free(generator: Any, can: Any) -> None:
 
     if can.context and can.context < 400:
         pytest.skip("capability context: too small for an answer that takes its time")
-    assert any(asyncio.run(watch()) for _ in range(3)), "the event loop stood still while an answer was made"
+    tries = 12  # one free answer proves it; a busy machine may not let this process run meanwhile
+    assert any(asyncio.run(watch()) for _ in range(tries)), "the event loop stood still during an answer"
 
 
 def test_many_waiting_requests_all_come_back(generator: Any, can: Any) -> None:
