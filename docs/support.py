@@ -19,8 +19,8 @@ FIELDS = (
 )  # fmt: skip
 HEAD = """# What each backend does, and what was judged
 
-Drawn by `python docs/support.py` from the reports of `tests/engines/run --whole`, on two CPU cores. A dash: the
-backend refuses the setting before any work. See [conformance](conformance.md).
+Drawn by `python docs/support.py` from the reports of `tests/engines/run --whole`, on two CPU cores. A dash:
+the backend refuses the setting before any work. See [conformance](conformance.md).
 
 """
 
