@@ -33,10 +33,10 @@ def requests(tmp_path):
     return write
 
 
-def start_command(path, out, server):
+def start_command(path, out, server, *more):
     """The command line with a real backend."""
     which = ["--model", "m", "--backend", "openai", "--base-url", server.url, "--concurrency", "8", "--quiet"]
-    command = [sys.executable, "-m", "memserve.run", str(path), "-o", str(out), *which]
+    command = [sys.executable, "-m", "memserve.run", str(path), "-o", str(out), *which, *more]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
@@ -93,6 +93,42 @@ def test_killed_three_times(serve, requests, out):
 @pytest.mark.slow
 def test_killed_twenty_times(serve, requests, out):
     check_killed(serve, requests, out, 3000, 20)
+
+
+@pytest.mark.parametrize("beside", [False, pytest.param(True, marks=pytest.mark.slow)],
+                         ids=["again and again", "with a run that has no budget between"])  # fmt: skip
+def test_a_budget_counts_what_was_in_flight_when_a_run_was_killed(serve, requests, out, fake, beside):
+    """A machine that is killed each time before an answer or two spends the budget once."""
+    server, path, most, runs = serve(seconds=0.3), requests(200), 150, 0
+    limits = ["--budget", f"{most}tok", "--max-tokens", "5"]
+    process = start_command(path, out, server, *limits)
+    while process.poll() is None and runs < 100:
+        seen, runs = len(server.posts), runs + 1
+        wanted = seen + random.Random(runs).choice((1, 1, 2))
+        until(lambda: len(server.posts) >= wanted or process.poll() is not None, every=0.01)  # noqa: B023
+        if process.poll() is None:
+            process.kill()
+            process.communicate()
+            if beside and runs == 3:
+                run(["prompt 0"], out, generator=fake(), settings={"max_tokens": 5}, progress=False)
+            process = start_command(path, out, server, *limits)
+    assert "does not bear another request" in process.communicate()[1]
+    assert runs > 3
+    assert 15 * len(server.posts) <= most + 15
+    assert not out.with_name("answers.jsonl.reserve").exists()
+
+
+def test_a_budget_counts_what_a_second_ctrl_c_left(serve, requests, out):
+    """Requests that were sent and are not waited for may be billed all the same."""
+    server = serve(seconds=30)
+    process = start_command(requests(20), out, server, "--budget", "900tok", "--max-tokens", "5")
+    until(lambda: server.posts, every=0.01)
+    for _ in range(2):
+        process.send_signal(signal.SIGINT)
+        time.sleep(0.3)
+    process.communicate(timeout=HANG_SECONDS)
+    row = json.loads(out.with_name("answers.failed.jsonl").read_text())
+    assert row["lost_tokens"] >= 15
 
 
 def test_two_runs_on_one_output(serve, requests, out, fake):

@@ -189,9 +189,9 @@ class LocalLoop:
             self._spending.settle(promised, None)
             self._results.failed(item, broken)
         else:
+            self._results.answered(item, completion, seconds)
             self._spending.settle(promised, completion.usage)
             self._estimate.learn(item, completion.usage)
-            self._results.answered(item, completion, seconds)
             if self._results.trouble:
                 self.error, self._stopping = self._results.trouble, True
 

@@ -249,6 +249,7 @@ class AsyncLoop:
                 completion = await self._asker.ask(ticket.item.request)
         except asyncio.CancelledError:
             if self._cancelling or self._stopping:
+                self._regulator.abandon(ticket)
                 raise
             self._failed(ticket, Cancelled("the generator cancelled the request by itself"))
         except Exception as error:

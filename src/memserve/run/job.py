@@ -259,6 +259,9 @@ class Job:
                 yield stamp
 
         ids.load(ANSWERED, answers())
+        spending.earlier(journal.owed, kept=False)
+        spending.owe = journal.owe
+        spending.note()
         retry = self._options.retry_failed or not self._options.resume
         failed.keep(lambda stamp: not retry and ids.state(stamp.name) is None, spending.earlier)
         ids.load(FAILED, failed.stamps())

@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import math
 import re
-from collections.abc import Iterable, Mapping
+import threading
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -203,6 +204,13 @@ def dearest(prices: Iterable[Price]) -> Price | None:
     return max(prices, key=lambda price: price.input + price.output, default=None)
 
 
+_MARKS = ("lost_usd", "lost_tokens")
+
+
+def _named(lost: Mapping[str, float]) -> dict[str, float]:
+    return {mark: round(amount, 8) for mark, amount in lost.items() if round(amount, 8)}
+
+
 class Spending:
     """Spent and promised money (or tokens), against the budget if there is one."""
 
@@ -217,12 +225,18 @@ class Spending:
         self._each = each or {}
         self.batch = batch
         """Whether what is asked now costs a batch's price."""
+        self._listed = batch
+        """Whether what is on its way stands in a list of its own."""
         self._limit = limit
         self._spent = 0.0
         self._promised = 0.0
-        self.lost = 0.0
+        self._lost = dict.fromkeys(_MARKS, 0.0)
         """Charged, and in no file yet: failed attempts that may be billed, answers nobody counted."""
         self._mark = f"lost_{limit.unit}" if limit else ""
+        self.owe: Callable[[dict[str, float]], None] = lambda _owed: None
+        """Hears what a run that ended now would leave without a line: what is lost, and in flight."""
+        self._owed: dict[str, float] = {}
+        self._guard = threading.Lock()
         self.estimate = Estimate()
         """What requests have cost, in earlier runs on this output too."""
         self._earlier: dict[Any, Usage] = {}
@@ -260,15 +274,25 @@ class Spending:
 
     def earlier(self, row: Mapping[str, Any], *, kept: bool) -> None:
         """What a line, or a failure that may not be `kept`, says that was lost before it was written."""
-        lost = row.get(self._mark)
-        if isinstance(lost, float):
-            self._spent += lost
-            self.lost += 0.0 if kept else lost
+        for mark in _MARKS:
+            lost = row.get(mark)
+            if isinstance(lost, float):
+                self._spent += lost if mark == self._mark else 0.0
+                self._lost[mark] += 0.0 if kept else lost
 
     def take(self) -> dict[str, float]:
         """What was lost, for the next line to say, so that later runs count it."""
-        lost, self.lost = round(self.lost, 8), 0.0
-        return {self._mark: lost} if lost else {}
+        lost, self._lost = self._lost, dict.fromkeys(_MARKS, 0.0)
+        return _named(lost)
+
+    def note(self, *, ended: bool = False) -> None:
+        """Tell what no line says yet. A run that has `ended` has nothing in flight."""
+        with self._guard:
+            flight = {self._mark: 0.0 if ended or self._listed else self._promised}
+            owed = _named({mark: lost + flight.get(mark, 0.0) for mark, lost in self._lost.items()})
+            if owed != self._owed:
+                self._owed = owed
+                self.owe(owed)
 
     def answered_before(self, item: Item) -> None:
         """The request of such an answer was read: what its like will cost is known."""
@@ -280,6 +304,7 @@ class Spending:
         """Set aside the most that a request can cost; what to hand to `settle`."""
         amount = self._most(tokens)
         self._promised += amount
+        self.note()
         return amount
 
     def affords(self, tokens: Tokens) -> bool:
@@ -289,13 +314,13 @@ class Spending:
     def settle(self, promised: float, usage: Usage | None) -> None:
         """A request came back. An answer that nobody counted is taken at what was promised; None: no bill."""
         self._promised -= promised
-        if self._limit is None or usage is None:
-            return
-        usd = self.cost(usage)
-        counted = (usage.prompt_tokens or 0) + (usage.completion_tokens or 0) or None
-        actual = usd if self._limit.unit == "usd" else counted
-        self._spent += promised if actual is None else actual
-        self.lost += promised if actual is None else 0.0
+        if self._limit and usage is not None:
+            usd = self.cost(usage)
+            counted = (usage.prompt_tokens or 0) + (usage.completion_tokens or 0) or None
+            actual = usd if self._limit.unit == "usd" else counted
+            self._spent += promised if actual is None else actual
+            self._lost[self._mark] += promised if actual is None else 0.0
+        self.note()
 
     def spent(self) -> BudgetSpent:
         """The error that ends a run whose budget is used up."""

@@ -153,6 +153,11 @@ class Regulator:
         self._close(ticket, None)
         return ticket.item
 
+    def abandon(self, ticket: Ticket) -> None:
+        """A run ends without the answer to an attempt, which may be billed all the same."""
+        if ticket.open:
+            self._close(ticket, Usage())
+
     def wait(self, item: Item, in_flight: int) -> float:
         """Seconds to wait before asking; 0: now. Raises BudgetSpent when waiting will not help."""
         if in_flight >= (1 if self._breaker.open else self._concurrency.now):

@@ -12,6 +12,7 @@ import stat
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from memserve.errors import InvalidInput, JournalBroken, OutputInUse, RunError, StorageFull
@@ -21,6 +22,8 @@ from memserve.run.store import files, record
 SYNC_SECONDS = 0.5
 RESERVE_BYTES = 1 << 20
 _RESERVE_HEADER = b"memserve: space for the last answers of a run on a full disk\n"
+_RESERVE_LEAST = 4096
+"""Room for that header and a line behind it: what is in flight, or lost and in no line yet."""
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _log = logging.getLogger("memserve.run")
 
@@ -45,11 +48,14 @@ class Journal:
         found = os.fstat(self._descriptor)
         self._size, self._regular = found.st_size, stat.S_ISREG(found.st_mode)
         self._guard = threading.Lock()
-        self._dirty = False
+        self._dirty = self._owes = False
         self.full: RunError | None = None
         """Set once the disk is full or failing, or the file is not where it was: nothing more is asked."""
         self._closing = threading.Event()
         self._reserve = files.reserve_beside(path)
+        self._kept: int | None = None
+        self.owed = _owed(self._reserve)
+        """What a run that was killed left without a line; now what this one would."""
         self._flusher = threading.Thread(target=self._flush, name="memserve-journal", daemon=True)
 
     def recover(self) -> Iterator[tuple[record.Stamp, bytes]]:
@@ -80,6 +86,15 @@ class Journal:
             except OSError as broken:
                 self._free_reserve(broken)
                 self._write_last(line)
+
+    def owe(self, owed: dict[str, float]) -> None:
+        """Put down what a run that is killed from now on leaves without a line: before it is asked for."""
+        with self._guard:
+            self.owed = owed
+            if self._kept is not None:
+                os.lseek(self._kept, len(_RESERVE_HEADER), os.SEEK_SET)
+                os.write(self._kept, record.signed(record.dumps(owed)[:-1]) if owed else b"\n")
+                self._owes = True
 
     def sync(self) -> RunError | None:
         """Sync now, rather than within half a second; why that did not do, if so."""
@@ -120,7 +135,8 @@ class Journal:
         if known is None:
             raise broken
         self.full = known
-        self._drop_reserve()
+        if self._kept is not None:
+            os.ftruncate(self._kept, _RESERVE_LEAST)
 
     def _write_last(self, line: bytes) -> None:
         try:
@@ -138,6 +154,10 @@ class Journal:
         self._check_place()
         with self._guard:
             self._check_size()
+        if self._owes and self._kept is not None:
+            self._owes = False
+            with suppress(OSError):
+                os.fsync(self._kept)
         if not self._dirty:
             return
         self._dirty = False
@@ -230,16 +250,39 @@ class Journal:
         try:
             disk = os.statvfs(self.path)
             size = min(RESERVE_BYTES, disk.f_bavail * disk.f_frsize // 16)
-            with os.fdopen(files.scratch(self._reserve, is_reserve), "wb") as file:
-                file.write(_RESERVE_HEADER)
-                file.flush()
-                os.posix_fallocate(file.fileno(), 0, max(size, len(_RESERVE_HEADER)))
+            if self.owed:
+                self._kept = os.open(self._reserve, os.O_RDWR | files.BINARY)
+            else:
+                self._kept = files.scratch(self._reserve, is_reserve)
+                os.write(self._kept, _RESERVE_HEADER)
+            os.posix_fallocate(self._kept, 0, max(size, _RESERVE_LEAST))
         except (OSError, AttributeError):  # full already, or a system that has no such call
-            self._drop_reserve()
+            _log.debug("no space is kept beside %s", self.path)
 
     def _drop_reserve(self) -> None:
-        if self._reserve.is_file() and not self._reserve.is_symlink() and is_reserve(self._reserve):
+        with self._guard:
+            if self._kept is not None:
+                os.close(self._kept)
+                self._kept = None
+        if (
+            not self.owed
+            and self._reserve.is_file()
+            and not self._reserve.is_symlink()
+            and is_reserve(self._reserve)
+        ):
             self._reserve.unlink(missing_ok=True)
+
+
+def _owed(reserve: Path) -> dict[str, float]:
+    """What a run that was killed wrote into its reserve; nothing where it ended."""
+    try:
+        with reserve.open("rb") as file:
+            whole = file.read(len(_RESERVE_HEADER)) == _RESERVE_HEADER
+            line = file.readline(_RESERVE_LEAST)
+    except OSError:
+        return {}
+    row = record.read(line) if whole and record.is_signed(line) else None
+    return {mark: amount for mark, amount in (row or {}).items() if isinstance(amount, float)}
 
 
 def is_reserve(path: Path) -> bool:

@@ -224,6 +224,7 @@ class Results:
         usd = self._spending.cost(completion.usage, completion.by)
         body = record.body(completion)
         self._journal.append(record.line(item, body, seconds, usd, self._spending.take()))
+        self._spending.note()
         self.counts.done += 1
         self.counts.add(completion.usage, usd)
         if completion.by is None:  # a route's answers say themselves whose they are
@@ -250,6 +251,7 @@ class Results:
     def failed(self, item: Item, error: BaseException) -> None:
         """Write a failure down."""
         self._failures.add(item, error, self._spending.take())
+        self._spending.note()
         self.counts.failed += 1
         self.tell("failed", error)
 
@@ -263,6 +265,7 @@ class Results:
         """Write down what was lost and stands in no line."""
         if lost := self._spending.take():
             self._failures.lost(lost)
+        self._spending.note(ended=True)
 
     def answered_before(self, item: Item) -> None:
         """An earlier run wrote the answer down."""
