@@ -10,6 +10,7 @@ from memserve.client.async_driver import BackgroundLoop
 from memserve.errors import InvalidInput, NotFound
 from memserve.http import HttpClient, Mask, Secret, StaticKey, connect, key, known_errors, refuse_rest
 from memserve.http.address import parse
+from memserve.http.keys import carried
 from memserve.protocol import Capabilities, Task
 from memserve_openai.dialect import EXTRA, RESPONSES, Dialect, choose, owner
 from memserve_openai.dialect import capabilities as capabilities_of
@@ -80,6 +81,7 @@ def _flag(name: str, value: Any) -> bool:
 
 
 _BASE_URL = "https://api.openai.com/v1"
+_ROUTES = ("/chat/completions", "/completions", "/embeddings", "/responses")
 _TAKEN = ("dialect", "max_tokens_cap", "headers", "prompts", *OPTIONS)
 capabilities = replace(
     capabilities_of(choose("generic", "", None), None, "generate"),
@@ -95,14 +97,20 @@ def open_engine(model: str | None = None, *, task: Task = "generate", base_url: 
         raise InvalidInput(
             "backend 'openai' needs a model's name", hint="generator('gpt-4o-mini', backend='openai')"
         )
-    refuse_rest("openai", options, *_TAKEN)
+    refuse_rest("openai", options, *(name for name in _TAKEN if name != "prompts" or task == "embed"))
     url = base_url if base_url is not None else os.environ.get("OPENAI_BASE_URL") or _BASE_URL
+    if route := next((one for one in _ROUTES if parse(url).path.endswith(one)), None):
+        raise InvalidInput(f"base_url ends before the route: leave {route} out")
     named = options.get("dialect")
     dialect = choose(named, parse(url).host, model)
-    secret = key(api_key, "OPENAI_API_KEY")
-    if secret is None and dialect.needs_key and not options.get("headers"):
+    own = carried(options.get("headers"))
+    named_key = any(name.lower() == "authorization" for name in own)
+    if named_key and api_key:
+        raise InvalidInput("api_key and a header Authorization are two keys: leave one out")
+    secret = None if named_key else key(api_key, "OPENAI_API_KEY")
+    if secret is None and dialect.needs_key and not own:
         raise InvalidInput(f"{parse(url).host} needs a key", hint="pass api_key= or set OPENAI_API_KEY")
-    client = _client(url, secret, options)
+    client = _client(url, secret, own, options)
     ours = named is None and dialect.unknown and "http_client" not in options  # which belongs to one loop
     rows = listed(client, task) if dialect.lists_context or ours else {}
     if ours and rows:
@@ -116,10 +124,10 @@ def open_engine(model: str | None = None, *, task: Task = "generate", base_url: 
     return _ENGINES[task](client, dialect, known, options)
 
 
-def _client(url: str, secret: Secret | None, options: Mapping[str, Any]) -> HttpClient:
+def _client(url: str, secret: Secret | None, own: Mapping[str, Secret],
+            options: Mapping[str, Any]) -> HttpClient:  # fmt: skip
     mask = Mask()
-    extra = {name: Secret(value) for name, value in (options.get("headers") or {}).items()}
-    headers = dict(extra)
+    headers = dict(own)
     basic = parse(url).authorization
     if secret is not None:
         mask.add(secret.reveal())
@@ -128,7 +136,7 @@ def _client(url: str, secret: Secret | None, options: Mapping[str, Any]) -> Http
             headers["api-key"] = secret
     elif basic is not None:
         headers["Authorization"] = Secret(basic)
-    mask.add(*(value.reveal() for value in extra.values()))
+    mask.add(*(value.reveal() for value in own.values()))
     return connect(url, StaticKey(headers), options, mask=mask, errors=known_errors(__file__))
 
 

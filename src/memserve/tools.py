@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from memserve.client.schema import OfModel
+from memserve.client.schema import OfModel, is_of
 from memserve.errors import InvalidInput
 from memserve.protocol import Completion, Message, ToolCall
 
@@ -45,9 +45,10 @@ def loop(generator: Generator, messages: str | Iterable[Message], functions: Seq
         raise InvalidInput(f"{waits} is async: wrap it in a function that calls asyncio.run")
     if len(known) < len(tools):
         raise InvalidInput("two functions have one name", hint=", ".join(known))
-    said: list[Message] = (
-        [{"role": "user", "content": messages}] if isinstance(messages, str) else list(messages)
-    )
+    told: Any = [{"role": "user", "content": messages}] if isinstance(messages, str) else messages
+    said: list[Message] = list(told) if isinstance(told, Iterable) else []
+    if not said or not all(isinstance(one, Mapping) for one in said):
+        raise InvalidInput("the loop goes on from a text or a list of messages")
     for left in range(rounds, -1, -1):
         how = settings if left else {**settings, "tool_choice": "none"}
         answer = generator.generate(said, tools=tools, **how)
@@ -76,7 +77,8 @@ def asked(call: ToolCall) -> dict[str, Any]:
 def result(call: ToolCall, value: object) -> dict[str, Any]:
     """What a call gave, as a message: a string as it is, anything else as JSON."""
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
-    return {"role": "tool", "tool_call_id": call.id, "name": call.name, "content": text}
+    whole = text.encode("utf-8", "replace").decode()  # half a character would end the conversation
+    return {"role": "tool", "tool_call_id": call.id, "name": call.name, "content": whole}
 
 
 def describe(function: Callable[..., Any]) -> dict[str, Any]:
@@ -115,14 +117,36 @@ def _called(known: Mapping[str, Callable[..., Any]], call: ToolCall) -> object:
     try:
         hints = _hints(function)
         given = json.loads(call.arguments or "{}")
+        if wrong := _wrong(describe(function)["function"]["parameters"], given, "what is passed"):
+            return f"error: {wrong}"
         return function(**{name: _made(hints.get(name), value) for name, value in given.items()})
     except Exception as error:
         return f"error: {type(error).__name__}: {error}"
 
 
+def _wrong(schema: Any, value: Any, place: str) -> str | None:
+    """What of a value its schema does not take; what a pydantic model takes it says itself."""
+    if not schema or isinstance(schema, (OfModel, bool)):
+        return None
+    if "anyOf" in schema:
+        told = [_wrong(one, value, place) for one in schema["anyOf"]]
+        return None if None in told else told[0]
+    if value not in schema.get("enum", [value]):
+        return f"{place} is one of {', '.join(map(repr, schema['enum']))}, not {value!r}"
+    if (kind := schema.get("type")) and not is_of(value, kind):
+        return f"{place} is of type {kind}, not {json.dumps(value, ensure_ascii=False)[:80]}"
+    inner, each = schema.get("properties", {}), schema.get("items")
+    parts: Iterable[Any] = value.items() if isinstance(value, dict) else ()
+    if each and isinstance(value, list):
+        parts = [(place, one) for one in value]
+    return next(filter(None, (_wrong(inner.get(name, each), one, name) for name, one in parts)), None)
+
+
 def _made(kind: Any, value: Any) -> Any:
     """A value as its hint, perhaps annotated or optional, wants it, where JSON has no such type."""
     for one in get_args(kind) if get_origin(kind) in (Annotated, *_UNIONS) else (kind,):
+        if one is int and isinstance(value, float):
+            return int(value)
         make = one if _is_enum(one) else getattr(one, "model_validate", None)
         if make and value is not None:
             return make(value)

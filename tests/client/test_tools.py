@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal, Optional
 
 import pytest
 
+import memserve
 from memserve import tools
 from memserve.client.generation import Generator
 from memserve.client.handle import for_engine
@@ -120,6 +121,13 @@ def test_the_loop_calls_and_goes_on_until_an_answer() -> None:
     (_call("weather", '{"city": "Atlantis"}'), "error: LookupError: sunk"),
     (_call("weather", '{"town": "Paris"}'), "unexpected keyword argument 'town'"),
     (_call("weather", "{"), "error: JSONDecodeError"),
+    (_call("weather", "[1]"), "error: what is passed is of type object, not [1]"),
+    (_call("weather", '{"city": "Paris", "days": "2"}'), 'error: days is of type integer, not "2"'),
+    (_call("weather", '{"city": "Paris", "days": true}'), "error: days is of type integer, not true"),
+    (_call("weather", '{"city": "Paris", "days": 2.0}'), '"days": 2}'),
+    (_call("weather", '{"city": "Paris", "unit": "K"}'), "error: unit is one of 'C', 'F', not 'K'"),
+    (_call("weather", '{"city": "Paris", "tags": ["a", 1]}'), "error: tags is of type string, not 1"),
+    (_call("weather", '{"city": "Paris", "tags": null, "more": {"a": 1}}'), '"days": 1}'),
     (_call("sing", "{}"), "there is no function sing; there are weather"),
 ])  # fmt: skip
 def test_what_goes_wrong_is_told_to_the_model(call: Completion, told: str) -> None:
@@ -177,3 +185,17 @@ def test_a_tool_that_is_not_there_cannot_be_chosen() -> None:
 def test_what_is_no_tool_or_one_twice_is_refused(functions):
     with pytest.raises(InvalidInput, match="function"):
         tools.loop(_open(Scripted([])), "x", functions)
+
+
+@pytest.mark.parametrize("messages", [[1, 2], memserve.Raw("x"), None, [], ["a"]])
+def test_a_loop_goes_on_from_a_text_or_messages(messages: Any) -> None:
+    with pytest.raises(InvalidInput, match="a text or a list of messages"):
+        tools.loop(_open(Scripted([])), messages, [weather])
+
+
+def test_a_result_with_half_a_character_does_not_end_the_conversation() -> None:
+    def read() -> str:
+        return "a\ud800b"
+
+    done = tools.loop(_open(Scripted([_call("read", "{}"), Completion("Oh.", "stop")])), "Hi", [read])
+    assert (done.messages[2]["content"], done.answer.text) == ("a?b", "Oh.")

@@ -8,7 +8,7 @@ import math
 from pathlib import Path
 
 import pytest
-from faulty_server import ANSWER, DONE, GOOD_STREAM, piece, reply, stream
+from faulty_server import ANSWER, DONE, GOOD_STREAM, event, piece, reply, stream
 
 import memserve
 from memserve import Raw, errors
@@ -394,6 +394,35 @@ def test_a_stream_asks_for_usage(server, open_generator):
     assert deltas[-1].usage == Usage(3, 2)
 
 
+def test_a_streamed_event_may_hold_a_message(server, open_generator):
+    row = {"choices": [{"index": 0, "message": {"content": "all of it"}, "finish_reason": "stop"}]}
+    server.will(stream(event(row), DONE))
+    assert [delta.text for delta in open_generator().stream("hi")] == ["all of it", ""]
+
+
+def test_a_stream_whose_generator_is_closed_says_so(server, open_generator):
+    server.will(stream(piece("a"), piece("b"), piece(finish="stop"), DONE))
+    generator = open_generator()
+    deltas = generator.stream("hi")
+    next(deltas)
+    generator.close()
+    with pytest.raises(errors.Closed):
+        list(deltas)
+
+
+def test_a_header_that_is_a_key_goes_before_the_environments(server, monkeypatch, open_generator):
+    """The environment's key is another server's."""
+    monkeypatch.setenv("OPENAI_API_KEY", "environment")
+    server.will(OK)
+    mine = {"authorization": "Bearer mine"}
+    where = {"backend": "openai", "base_url": server.base_url, "dialect": "generic"}
+    with memserve.generator("name", headers=mine, **where) as generator:
+        generator.generate("hi")
+    assert server.posts[0].headers["authorization"] == "Bearer mine"
+    with pytest.raises(errors.InvalidInput, match="two keys"):
+        memserve.generator("name", headers=mine, api_key="k", **where)
+
+
 def test_a_stream_carries_one_sample(open_generator):
     with pytest.raises(errors.Unsupported):
         open_generator().stream("hi", n=2)
@@ -421,6 +450,11 @@ def test_the_environment_names_key_and_address(server, monkeypatch):
         {"dialect": "klingon"},
         {"api_key": "a\nb"},
         {"concurrency": 0},
+        {"headers": [("a", "b")]},
+        {"headers": {"a": "b\nc"}},
+        {"headers": {"a": 1}},
+        {"prompts": {"query": "q: "}},
+        {"base_url": "http://127.0.0.1:1/v1/chat/completions"},
     ],
 )
 def test_senseless_options_are_refused(options, open_generator):

@@ -230,6 +230,7 @@ def test_a_file_that_is_deleted_during_the_run_comes_back(fake, out, taken):
     out = out.parent / "folder" / out.name
 
     def delete():
+        until(lambda: whole_lines(out))
         shutil.rmtree(out.parent) if taken is None else out.unlink()
         if taken:
             out.write_text("somebody else's")

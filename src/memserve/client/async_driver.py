@@ -7,7 +7,7 @@ import os
 import threading
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Sequence
-from concurrent.futures import CancelledError
+from concurrent.futures import CancelledError, Future
 from contextlib import suppress
 from typing import Any, TypeVar
 
@@ -25,6 +25,7 @@ from memserve.protocol import (
 
 T = TypeVar("T")
 _STOP_SECONDS = 10.0
+_CLOSED = "closed while the answer was on its way"
 
 
 class BackgroundLoop:
@@ -46,18 +47,28 @@ class BackgroundLoop:
         if threading.current_thread() is self._thread:
             work.close()
             raise InvalidInput("a sync call from inside memserve's own loop would wait for itself")
-        future = asyncio.run_coroutine_threadsafe(work, self._loop)
+        future = self._submit(work)
         try:
             return future.result()
         except CancelledError:
-            raise Closed("closed while the answer was on its way") from None
+            raise Closed(_CLOSED) from None
         except BaseException:
             future.cancel()
             raise
 
     async def join(self, work: Coroutine[Any, Any, T]) -> T:
         """Await, from another loop, a coroutine that runs on this one."""
-        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, self._loop))
+        return await asyncio.wrap_future(self._submit(work))
+
+    def _submit(self, work: Coroutine[Any, Any, T]) -> Future[T]:
+        """A stream outlives its generator, and a fork: what asks for more of it is told so."""
+        try:
+            if self.alive:
+                return asyncio.run_coroutine_threadsafe(work, self._loop)
+        except RuntimeError:  # it was closed in between
+            pass
+        work.close()
+        raise Closed(_CLOSED)
 
     def stop(self) -> None:
         """Cancel what still runs, end the thread and close the loop."""

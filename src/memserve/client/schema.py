@@ -133,6 +133,15 @@ _TYPES: dict[str, tuple[type, ...]] = {
 }  # fmt: skip
 
 
+def is_of(value: object, kind: str) -> bool:
+    """Whether a value is of a JSON type: 7.0 is an integer, and True is no number."""
+    if isinstance(value, bool):
+        return kind == "boolean"
+    return isinstance(value, _TYPES[kind]) and (
+        kind != "integer" or not isinstance(value, float) or value.is_integer()
+    )
+
+
 def broken(request: Request, answer: Completion) -> BadAnswer | None:
     """The error of an answer that ended by itself and breaks the request's schema, regex or choices."""
     for sample in answer.samples or (answer,):
@@ -191,7 +200,7 @@ def _schema_reason(schema: Mapping[str, Any], text: str) -> str | None:
     if isinstance(schema, OfModel):
         return _model_reason(schema.model, value)
     kind = schema.get("type")
-    if isinstance(kind, str) and kind in _TYPES and not isinstance(value, _TYPES[kind]):
+    if isinstance(kind, str) and kind in _TYPES and not is_of(value, kind):
         return f"is not of the schema's type {kind}"
     if isinstance(value, dict):
         missing = [name for name in schema.get("required", ()) if name not in value]

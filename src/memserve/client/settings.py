@@ -71,10 +71,14 @@ def _words(name: str, value: object) -> tuple[str, ...]:
 
 
 def _choices(name: str, value: object) -> tuple[str, ...]:
-    words = _words(name, value)
-    if isinstance(value, str) or not words:
+    if (
+        isinstance(value, str)
+        or not isinstance(value, Sequence)
+        or not value
+        or not isinstance(value[0], str)
+    ):
         raise InvalidInput(f"{name} is a list of at least one string, not {value!r}")
-    return words
+    return _words(name, value)
 
 
 def _mapping(name: str, value: object) -> Mapping[str, Any]:

@@ -15,11 +15,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from memserve import shell
 from memserve.errors import AuthenticationFailed, InvalidInput
 from memserve.http.client import Signer
 from memserve.http.secret import Mask, Secret
 from memserve.http.transport import Call
+from memserve.pattern import is_sign
 
 _log = logging.getLogger("memserve.http")
 
@@ -163,7 +163,7 @@ def _command(given: object) -> list[str]:
         raise InvalidInput(f"key_command= is a line or a list of words, not {type(given).__name__}")
     if not words:
         raise InvalidInput("key_command= is empty")
-    sign = next(filter(shell.is_sign, words), None) if isinstance(given, str) else None
+    sign = next(filter(is_sign, words), None) if isinstance(given, str) else None
     if sign is not None:
         raise InvalidInput(f"key_command= holds the shell's {sign!r}", hint="sh -c '...' for a shell's line")
     return list(words)
@@ -211,6 +211,17 @@ def sourced(options: Mapping[str, Any]) -> dict[str, Any]:
         raise InvalidInput("api_key= is given beside key_command= or key_file=: leave one out")
     source = KeySource(command, file)
     return {**options, "api_key": source.secret, "key_command": source}
+
+
+def carried(headers: Any) -> dict[str, Secret]:
+    """Headers of the caller's, which may be keys."""
+    if headers is None:
+        return {}
+    if not isinstance(headers, Mapping) or not all(
+        isinstance(word, str) and word and word.isprintable() for pair in headers.items() for word in pair
+    ):
+        raise InvalidInput("headers is a mapping of names to texts of one line")
+    return {name: Secret(value) for name, value in headers.items()}
 
 
 def key(given: str | Secret | None, *variables: str) -> Secret | None:

@@ -82,7 +82,7 @@ class ChatReader(AnswerReader):
             self._finished = True
         message = choice.get(self._key)
         if message is None:
-            message = {"content": choice.get("text")}
+            message = choice.get("message") or {"content": choice.get("text")}
         if not isinstance(message, dict):
             raise body.bad(f"the {self._key} of an event is not an object")
         return self._message(message)

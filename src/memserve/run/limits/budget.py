@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import math
 import re
-import threading
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -234,9 +233,8 @@ class Spending:
         """Charged, and in no file yet: failed attempts that may be billed, answers nobody counted."""
         self._mark = f"lost_{limit.unit}" if limit else ""
         self.owe: Callable[[dict[str, float]], None] = lambda _owed: None
-        """Hears what a run that ended now would leave without a line: what is lost, and in flight."""
+        """Hears what no line says yet: what is lost, and in flight."""
         self._owed: dict[str, float] = {}
-        self._guard = threading.Lock()
         self.estimate = Estimate()
         """What requests have cost, in earlier runs on this output too."""
         self._earlier: dict[Any, Usage] = {}
@@ -286,13 +284,13 @@ class Spending:
         return _named(lost)
 
     def note(self, *, ended: bool = False) -> None:
-        """Tell what no line says yet. A run that has `ended` has nothing in flight."""
-        with self._guard:
-            flight = {self._mark: 0.0 if ended or self._listed else self._promised}
-            owed = _named({mark: lost + flight.get(mark, 0.0) for mark, lost in self._lost.items()})
-            if owed != self._owed:
-                self._owed = owed
-                self.owe(owed)
+        """Tell what no line says yet; nothing is in flight where a run has `ended`."""
+        owed = dict(self._lost)
+        if self._mark and not (ended or self._listed):
+            owed[self._mark] += self._promised
+        if (owed := _named(owed)) != self._owed:
+            self._owed = owed
+            self.owe(owed)
 
     def answered_before(self, item: Item) -> None:
         """The request of such an answer was read: what its like will cost is known."""

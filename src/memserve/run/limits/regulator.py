@@ -154,7 +154,7 @@ class Regulator:
         return ticket.item
 
     def abandon(self, ticket: Ticket) -> None:
-        """A run ends without the answer to an attempt, which may be billed all the same."""
+        """Nobody waits for an attempt, which may be billed all the same."""
         if ticket.open:
             self._close(ticket, Usage())
 

@@ -23,7 +23,7 @@ SYNC_SECONDS = 0.5
 RESERVE_BYTES = 1 << 20
 _RESERVE_HEADER = b"memserve: space for the last answers of a run on a full disk\n"
 _RESERVE_LEAST = 4096
-"""Room for that header and a line behind it: what is in flight, or lost and in no line yet."""
+"""With a line behind the header: what is in flight, or lost and in no line yet."""
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _log = logging.getLogger("memserve.run")
 
@@ -48,14 +48,14 @@ class Journal:
         found = os.fstat(self._descriptor)
         self._size, self._regular = found.st_size, stat.S_ISREG(found.st_mode)
         self._guard = threading.Lock()
-        self._dirty = self._owes = False
+        self._dirty = False
         self.full: RunError | None = None
         """Set once the disk is full or failing, or the file is not where it was: nothing more is asked."""
         self._closing = threading.Event()
         self._reserve = files.reserve_beside(path)
         self._kept: int | None = None
         self.owed = _owed(self._reserve)
-        """What a run that was killed left without a line; now what this one would."""
+        """What a run that is killed leaves without a line."""
         self._flusher = threading.Thread(target=self._flush, name="memserve-journal", daemon=True)
 
     def recover(self) -> Iterator[tuple[record.Stamp, bytes]]:
@@ -88,13 +88,12 @@ class Journal:
                 self._write_last(line)
 
     def owe(self, owed: dict[str, float]) -> None:
-        """Put down what a run that is killed from now on leaves without a line: before it is asked for."""
+        """Put down what no line says yet, before it is asked for."""
         with self._guard:
             self.owed = owed
             if self._kept is not None:
                 os.lseek(self._kept, len(_RESERVE_HEADER), os.SEEK_SET)
                 os.write(self._kept, record.signed(record.dumps(owed)[:-1]) if owed else b"\n")
-                self._owes = True
 
     def sync(self) -> RunError | None:
         """Sync now, rather than within half a second; why that did not do, if so."""
@@ -154,10 +153,6 @@ class Journal:
         self._check_place()
         with self._guard:
             self._check_size()
-        if self._owes and self._kept is not None:
-            self._owes = False
-            with suppress(OSError):
-                os.fsync(self._kept)
         if not self._dirty:
             return
         self._dirty = False
@@ -264,25 +259,18 @@ class Journal:
             if self._kept is not None:
                 os.close(self._kept)
                 self._kept = None
-        if (
-            not self.owed
-            and self._reserve.is_file()
-            and not self._reserve.is_symlink()
-            and is_reserve(self._reserve)
-        ):
+        ours = self._reserve.is_file() and not self._reserve.is_symlink() and is_reserve(self._reserve)
+        if ours and not self.owed:
             self._reserve.unlink(missing_ok=True)
 
 
 def _owed(reserve: Path) -> dict[str, float]:
-    """What a run that was killed wrote into its reserve; nothing where it ended."""
-    try:
-        with reserve.open("rb") as file:
-            whole = file.read(len(_RESERVE_HEADER)) == _RESERVE_HEADER
-            line = file.readline(_RESERVE_LEAST)
-    except OSError:
-        return {}
-    row = record.read(line) if whole and record.is_signed(line) else None
-    return {mark: amount for mark, amount in (row or {}).items() if isinstance(amount, float)}
+    """What a run that was killed left in its reserve."""
+    with suppress(OSError), reserve.open("rb") as file:
+        header, line = file.readline(_RESERVE_LEAST), file.readline(_RESERVE_LEAST)
+        if header == _RESERVE_HEADER and record.is_signed(line):
+            return record.read(line) or {}
+    return {}
 
 
 def is_reserve(path: Path) -> bool:

@@ -224,7 +224,6 @@ class Results:
         usd = self._spending.cost(completion.usage, completion.by)
         body = record.body(completion)
         self._journal.append(record.line(item, body, seconds, usd, self._spending.take()))
-        self._spending.note()
         self.counts.done += 1
         self.counts.add(completion.usage, usd)
         if completion.by is None:  # a route's answers say themselves whose they are
@@ -251,7 +250,6 @@ class Results:
     def failed(self, item: Item, error: BaseException) -> None:
         """Write a failure down."""
         self._failures.add(item, error, self._spending.take())
-        self._spending.note()
         self.counts.failed += 1
         self.tell("failed", error)
 
