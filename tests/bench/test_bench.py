@@ -191,8 +191,9 @@ def test_goodput_counts_what_meets_the_targets() -> None:
 
 
 def test_without_streams_there_is_throughput_and_no_first_token() -> None:
-    (row,) = measured(Lawful(stream=False), "100:11:8", Level(2)).results
-    assert row["ttft_ms"] is row["tpot_ms"] is None and row["output_tokens_per_s"] > 0
+    (row,) = measured(Lawful(stream=False), "100:11:8", Level(2), ttft=1e6, tpot=1e6).results
+    assert row["ttft_ms"] is row["tpot_ms"] is row["goodput_per_s"] is None
+    assert row["output_tokens_per_s"] > 0
 
 
 def test_tokens_that_nobody_counts_are_not_guessed() -> None:
@@ -312,6 +313,31 @@ def test_a_backend_of_this_process_may_stand_behind_an_address(
     words = ["--base-url", counting_server.base_url, "--model", MODEL, "--workload", "90:12:3"]
     assert main(["bench", *words, "--backend", "embedded", "--json", "--quiet"]) == 0
     assert json.loads(capsys.readouterr().out)["results"][0]["failed"] == 0
+
+
+def test_a_plan_that_runs_already_is_measured_at_its_address(
+    counting_server: Any, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """Nothing is started, and what is predicted is the plan's."""
+    file = tmp_path / "plan.json"
+    assert main(["plan", MODEL, "--gpus", "1xL4", "--backend", "vllm", "--json"]) == 0
+    file.write_text(capsys.readouterr().out)
+    words = ["bench", str(file), "--base-url", counting_server.base_url, "--workload", "90:12:3", "--quiet"]
+    assert main([*words, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    jsonschema.validate(found, SCHEMA)
+    assert (found["target"]["model"], found["target"]["gpus"]) == (MODEL, "1xL4")
+    assert found["target"]["base_url"] == counting_server.base_url and found["results"][0]["predicted"]
+    assert {body["model"] for body in counting_server.bodies} == {MODEL}
+
+
+@pytest.mark.parametrize("words", [
+    "plan.json --gpus 1xL4", "plan.json --tp 2", "plan.json --backend vllm", "--backend toy --even",
+    "plan.json --base-url http://127.0.0.1:9/v1 --python python3", "--backend toy --allow env",
+])  # fmt: skip
+def test_an_option_that_nothing_heeds_is_refused(words: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["bench", *words.split()]) == 2
+    assert "leave it out" in capsys.readouterr().err
 
 
 def test_what_is_not_told_is_no_figure() -> None:

@@ -13,12 +13,12 @@ from typing import Any
 import pytest
 
 import memserve
-from memserve.compress import checks, interpreter, text
+from memserve.compress import checks, interpreter, job, text
 from memserve.compress.__main__ import main, parser
 from memserve.compress.analysis import strategies
 from memserve.compress.report import Gate, judge
 from memserve.engines import making
-from memserve.errors import DoesNotFit, InvalidInput
+from memserve.errors import DoesNotFit, EngineFailed, InvalidInput
 from memserve.model import catalogue
 from memserve.plan.search.checkpoints import to_make
 
@@ -239,6 +239,8 @@ def test_one_s_own_text_is_split_and_hashed(tmp_path: Path) -> None:
     assert {*found.calibration.split("\n\n"), *found.judged.split("\n\n")} == {*parts}
     assert not {*found.calibration.split("\n\n")} & {*found.judged.split("\n\n")}
     assert found.sha256 == text.sha256(file.read_text())
+    file.write_text("\n".join(parts))
+    assert {*text.read(str(file)).calibration.split("\n\n")} <= {*parts}, "a line each, too"
     file.write_text("too short")
     with pytest.raises(InvalidInput, match="paragraphs"):
         text.read(str(file))
@@ -269,10 +271,95 @@ def test_a_dry_run_looks_at_what_it_is_given(tmp_path, capsys, option):
     assert "nothing" in capsys.readouterr().err
 
 
-def test_a_task_that_is_no_json_is_malformed(tmp_path, capsys):
-    (task := tmp_path / "task.jsonl").write_text("{bad\n")
+TALK = [{"role": "user", "content": "Which?"}]
+QUESTION = {"prompt": "Which?", "expected": "this"}
+
+
+@pytest.mark.parametrize("rows", [
+    ["{bad"], [], [{**QUESTION, "prompt": 5}], [{**QUESTION, "prompt": ""}], [{**QUESTION, "expected": ""}],
+    [{**QUESTION, "expected": None}], [{**QUESTION, "expected": []}], [{**QUESTION, "max_tokens": "many"}],
+    [{**QUESTION, "max_tokens": -1}], [{"prompt": "Which?"}], [[QUESTION]], [QUESTION, {"prompt": "Which?"}],
+])  # fmt: skip
+def test_a_task_that_nobody_can_answer_is_malformed(tmp_path: Path, capsys: Said, rows: list[Any]) -> None:
+    lines = (row if isinstance(row, str) else json.dumps(row) for row in rows)
+    (task := tmp_path / "task.jsonl").write_text("\n".join(lines))
     assert main([config(tmp_path), "--to", "fp8", "--eval", str(task), "--dry-run"]) == 2
     assert "no task" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("row", "expected"), [
+    (QUESTION, ["this"]), ({**QUESTION, "expected": 4}, ["4"]),
+    ({**QUESTION, "expected": ["a", 1.5]}, ["a", "1.5"]),
+    ({"messages": TALK, "meta": {"expected": "this"}}, ["this"]),
+    ({"custom_id": "1", "body": {"messages": TALK}, "expected": "x"}, ["x"]),
+])  # fmt: skip
+def test_a_task_is_read_in_every_form_of_requests(tmp_path: Path, row: Any, expected: list[str]) -> None:
+    (task := tmp_path / "task.jsonl").write_text("\ufeff" + json.dumps(row) + "\n", encoding="utf-8")
+    (found,) = text.questions(str(task))
+    assert (found["expected"], found["max_tokens"]) == (expected, 64)
+    assert "Which?" in json.dumps(found["prompt"])
+
+
+@pytest.mark.parametrize(("said", "meant"), [
+    ("FP8", "fp8"), ("Q4_K_M", "gguf-q4_k_m"), ("gguf-Q8_0", "gguf-q8_0"), ("gguf:q8_0", "gguf-q8_0"),
+    ("bnb", "nf4"), (" awq ", "awq"), ("Layers:1", "layers:1"),
+])  # fmt: skip
+def test_methods_are_read_as_the_planner_reads_them(tmp_path, capsys, said, meant):
+    assert dry(capsys, config(tmp_path), "--to", said)["methods"] == [meant]
+
+
+def test_what_the_cards_or_the_memory_forbid_is_told_before_work(tmp_path: Path, capsys: Said) -> None:
+    model = config(tmp_path)
+    for words in (("nvfp4", "--for", "4xV100"), ("fp8", "--memory", "1MB"), ("layers:1", "--memory", "0GB")):
+        (why,) = failed(dry(capsys, model, "--to", *words, code=1))
+        assert ("V100" if "--for" in words else "are allowed") in why
+        assert main([model, "--to", *words, "-o", str(tmp_path / "out")]) == 1
+        assert why[:60] in capsys.readouterr().err
+    assert dry(capsys, model, "--to", "layers:1", "--to", "fp8", "--for", "1xL4", "--memory", "1GB")["fits"]
+
+
+@pytest.mark.parametrize("words", ["--window 1", "--length 1", "--window 513", "--length 513"])
+def test_windows_that_the_model_cannot_read_are_refused(tmp_path, capsys, words):
+    found = dry(capsys, config(tmp_path), "--to", "fp8", *words.split(), code=1)
+    assert "2 to 512 tokens" in failed(found)[0]
+
+
+@pytest.mark.parametrize(("there", "lacks"), [
+    ((), "no weights"), (("adapter_model.safetensors", "training_args.bin"), "no weights"),
+    (("pytorch_model.bin",), "no tokenizer"), (("model.gguf", "tokenizer.json"), "no weights"),
+])  # fmt: skip
+def test_a_folder_that_lacks_what_is_read_is_analysed_and_not_made(
+    tmp_path: Path, capsys: Said, there: tuple[str, ...], lacks: str
+) -> None:
+    model = config(tmp_path)
+    for name in there:
+        (tmp_path / name).write_bytes(b"\2" + bytes(7) + b"{}")
+    assert main([model, "--to", "fp8", "-o", str(tmp_path / "out")]) == 1
+    assert lacks in capsys.readouterr().err
+    assert lacks in next(one["said"] for one in dry(capsys, model, "--to", "fp8")["checks"])
+
+
+@pytest.mark.parametrize("fields", [
+    {"architectures": ["LlamaForSequenceClassification"]},
+    {"architectures": ["T5ForConditionalGeneration"], "model_type": "t5", "d_model": 64, "d_ff": 128,
+     "num_layers": 2, "num_heads": 4, "d_kv": 16},
+])  # fmt: skip
+def test_what_is_no_decoder_is_refused(tmp_path: Path, capsys: Said, fields: dict[str, Any]) -> None:
+    assert "no decoder" in failed(dry(capsys, config(tmp_path, **fields), "--to", "fp8", code=1))[0]
+
+
+def test_a_model_is_found_by_its_short_name_and_by_a_file_in_it(tmp_path: Path, capsys: Said) -> None:
+    """What a library is given is a hub's id or a folder, whatever the planner takes as well."""
+    assert dry(capsys, "qwen3-0.6b", "--to", "fp8")["model"] == "Qwen/Qwen3-0.6B"
+    assert dry(capsys, f"{config(tmp_path)}/config.json", "--to", "fp8")["model"] == str(tmp_path)
+
+
+def test_a_folder_is_the_same_model_whatever_is_made_beside_its_files(tmp_path: Path) -> None:
+    before = job._identity(config(tmp_path))
+    (tmp_path / "made.partial").mkdir()
+    assert job._identity(str(tmp_path)) == before
+    config(tmp_path, vocab_size=2000)
+    assert job._identity(str(tmp_path)) != before
 
 
 def test_more_layers_than_there_are_leave_no_negative_size(tmp_path, capsys):
@@ -287,6 +374,24 @@ def make(job):
     Path("logs").mkdir()
     return {"model": job["model"], "home": os.environ["HF_HOME"]}
 """
+
+
+@pytest.mark.parametrize(("does", "says"), [
+    ("os.kill(os.getpid(), 9)", "SIGKILL ended it; the system does so when memory"),
+    ("os.kill(os.getpid(), 4)", "SIGILL ended it; the library uses"), ("os.abort()", "SIGABRT ended it; hm"),
+    ("raise ValueError('odd shapes')", "ValueError: odd shapes"), ("os._exit(3)", "failed: hm"),
+])  # fmt: skip
+def test_how_a_library_ended_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, does: str, says: str
+) -> None:
+    (package := tmp_path / "ending").mkdir()
+    (package / "__init__.py").write_text(
+        f"import os\n\ndef make(job):\n    print('hm', flush=True)\n    {does}\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    job = {"name": "make", "do": "make", "model": "model"}
+    with pytest.raises(EngineFailed, match=says):
+        interpreter.work(sys.executable, {"worker": "ending", "packages": []}, job, tmp_path / "work")
 
 
 def test_what_a_library_strews_about_stays_in_its_own_folder(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -125,11 +126,15 @@ def test_a_gguf_file_by_llama_cpp_s_own_tools(tmp_path: Path) -> None:
     (both / "both.pth").write_text("\n".join(places) + "\n")
     model = Path(os.environ["MEMSERVE_ENGINES"] if "MEMSERVE_ENGINES" in os.environ else
                  Path.home() / ".cache" / "memserve" / "engines") / "weights-1" / "smollm2"  # fmt: skip
-    words = [str(model), "--to", "gguf-q4_k_m", *FAST, "-o", str(tmp_path / "made")]
+    (task := tmp_path / "task.jsonl").write_text("".join(json.dumps(row) + "\n" for row in (
+        {"prompt": "What is the capital of France?", "expected": "Paris"},
+        {"prompt": "Say yes.", "expected": "no such words"})))  # fmt: skip
+    words = [str(model), "--to", "gguf-q4_k_m", *FAST, "-o", str(tmp_path / "made"), "--eval", str(task)]
     assert main([*words, "--python", str(tmp_path / "both" / "bin" / "python")]) == 0
     report = json.loads((tmp_path / "made" / "report.json").read_text())
     assert (tmp_path / "made" / "made.gguf").stat().st_size == report["after"]["bytes"]
     assert report["ratio"] > 2 and report["greedy_agreement"] > 0.5
+    assert report["before"]["eval"] == 0.5 and report["after"]["eval"] in (0, 0.5)
 
 
 def test_pruned_and_quantized(tiny: Path, tmp_path: Path) -> None:
@@ -140,10 +145,48 @@ def test_pruned_and_quantized(tiny: Path, tmp_path: Path) -> None:
 
 
 def test_a_gate_that_must_refuse(tiny: Path, tmp_path: Path, capsys: Said) -> None:
-    report = compress(tiny, tmp_path / "made", "--to", "width:0.25", "--memory", "0.1MB", code=1)
+    """And another gate judges what was made without making it again."""
+    words = [tiny, tmp_path / "made", "--to", "width:0.25"]
+    report = compress(*words, "--min-speedup", "900", code=1)
     assert not report["gate"]["passed"] and report["gate"]["reason"]
     assert not (tmp_path / "made").exists()
     assert "refused" in capsys.readouterr().err
+    for speedup, code, name in (("800", 1, "made.refused"), ("0.0001", 0, "made"), ("900", 1, "made")):
+        call = [str(tiny), *words[2:], *FAST, "-o", str(words[1]), "--min-speedup", speedup]
+        assert main([*call, "--json", "--python", sys.executable]) == code
+        said = capsys.readouterr()
+        again = json.loads(said.out)
+        assert "is there already" in said.err and {one.name for one in tmp_path.iterdir()} == {name}
+        assert again["after"] == report["after"] and again["gate"]["passed"] == (code == 0)
+    for changed in (["--windows", "1"], ["--text", __file__], ["--samples", "3"]):
+        assert main([*call, "--python", sys.executable, *changed]) == 2
+        assert "not what this call makes" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("template", [True, False])
+def test_a_task_of_one_s_own_is_asked_of_both(tiny: Path, tmp_path: Path, template: bool) -> None:
+    """A base model without a template is asked as it stands."""
+    shutil.copytree(tiny, tmp_path / "model")
+    if not template:
+        (tmp_path / "model" / "chat_template.jinja").unlink()
+    row = {"prompt": "the river", "expected": ["no such word", "x"], "max_tokens": 4}
+    (task := tmp_path / "task.jsonl").write_text(json.dumps(row) + "\n")
+    report = compress(tmp_path / "model", tmp_path / "made", "--to", "layers:1", "--eval", str(task))
+    assert 0 <= report["before"]["eval"] <= 1 and 0 <= report["after"]["eval"] <= 1
+    assert report["text"]["calibration_samples"] == 4
+
+
+@pytest.mark.parametrize(("answer", "expected", "right"), [
+    ("It is Paris.", ["paris"], True), ("42", ["4"], False), ("x = 4.", ["5", "4"], True),
+    ("北京市", ["北京"], True),
+    ("unlikely", ["likely"], False), ("(B)", ["b"], True), ("", ["b"], False),
+])  # fmt: skip
+def test_a_right_answer_holds_the_words_and_not_a_part_of_others(
+    answer: str, expected: list[str], right: bool
+) -> None:
+    from memserve.compress.worker.measure import is_right
+
+    assert is_right(answer, expected) == right
 
 
 def test_a_kill_half_way_is_gone_on_from(tiny: Path, tmp_path: Path) -> None:
@@ -197,10 +240,3 @@ def test_a_dry_run_looks_inside(tiny: Path, capsys: Said) -> None:
     )
     assert main([str(tiny), "--dry-run", "--python", sys.executable]) == 0
     assert "| layer |" in capsys.readouterr().out
-
-
-def test_a_task_of_one_s_own_is_judged(tiny: Path, tmp_path: Path) -> None:
-    task = tmp_path / "task.jsonl"
-    task.write_text(json.dumps({"prompt": "the river", "expected": "", "max_tokens": 2}) + "\n")
-    report = compress(tiny, tmp_path / "made", "--to", "layers:1", "--eval", str(task))
-    assert report["before"]["eval"] == report["after"]["eval"] == 1.0

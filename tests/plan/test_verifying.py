@@ -75,6 +75,27 @@ def test_cards_that_are_not_here_are_not_measured(capsys: pytest.CaptureFixture[
     assert "memserve bench" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(("words", "code", "said"), [
+    (["--quantization", "gguf-q4_k_m", "--backend", "llamacpp", "--verify"], 1, "run: memserve compress"),
+    (["--backend", "hf", "--context", "512", "--verify", "/no/such/row.json"], 2, "its folder is not there"),
+])  # fmt: skip
+def test_what_would_fail_in_the_end_is_told_before_anything_starts(
+    words: list[str],
+    code: int,
+    said: str,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "config.json").write_text(json.dumps({
+        "architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": 256,
+        "intermediate_size": 512, "num_hidden_layers": 2, "num_attention_heads": 4, "vocab_size": 1000,
+        "max_position_embeddings": 512, "torch_dtype": "bfloat16"}))  # fmt: skip
+    assert main([str(tmp_path), "--gpus", "cpu", *words]) == code
+    assert said in capsys.readouterr().err
+
+
 def test_an_engine_that_does_not_start_ends_with_1(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:

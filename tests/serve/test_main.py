@@ -96,6 +96,9 @@ def test_what_is_missing_is_made_when_told_to(tmp_path: Path, line: str) -> None
     ours = making.startswith("memserve")
     assert done.returncode == (1 if ours else 2)
     assert ("could not be made" if ours else f"run: {making}") in done.stderr
+    dry = _said(plan, "--make", "--dry-run")
+    assert (dry.returncode, "vllm serve ./out" in dry.stdout) == ((0, True) if ours else (2, False))
+    assert making in dry.stderr and "could not be made" not in dry.stderr
     assert (tmp_path / "config.json").exists()
 
 

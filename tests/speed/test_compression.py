@@ -6,7 +6,7 @@ import pytest
 
 from memserve.errors import DoesNotFit, InvalidInput
 from memserve.hardware import parse
-from memserve.model import load
+from memserve.model import catalogue, load
 from memserve.plan import best
 from memserve.speed import compression, losses
 
@@ -117,3 +117,12 @@ def test_what_the_planner_refuses_gets_no_ratio(gpus):
     assert any(one.refused for one in found)
     if found[0].refused:
         assert all(one.faster is None for one in found)
+
+
+def test_no_model_is_refused_for_a_context_that_nobody_asked_for():
+    """Those made for fewer tokens than the usual request has are told as the others are."""
+    short = [load(row.id) for row in catalogue.rows() if 0 < (load(row.id).max_context or 0) < 8192]
+    assert len(short) > 10
+    for spec in short:
+        found = compression.quantizations(spec, parse("8xH200"), "vllm", names=("none",))
+        assert "tokens" not in found[0].refused, spec.id

@@ -29,7 +29,8 @@ def parser() -> cli.Parser:
     words = cli.Parser("bench", __doc__, epilog="exit codes: 0 measured; 1 nothing answered; 2 malformed")
     add = words.add_argument_group("what is measured").add_argument
     words.add_argument("plan", nargs="?", metavar="PLAN.json", help="as memserve plan --json printed it")
-    add("--base-url", metavar="URL", help="a server that runs; its key comes from the usual variable")
+    add("--base-url", metavar="URL", help="a server that runs, of PLAN.json or of --model; its key comes from"
+        " the usual variable")  # fmt: skip
     add("--model", metavar="M", help="a name, a folder; default: the backend's own")
     add("--backend", metavar="B", help="opened here; with --base-url: which engine answers there")
     add("--options", nargs="*", default=[], metavar="K=V", help="any other option of the backend")
@@ -117,15 +118,24 @@ def _target(given: Namespace, most: int) -> AbstractContextManager[Target]:
     named = given.model is not None
     if (given.plan is not None and named) or not (given.plan is not None or named or own):
         raise InvalidInput("say one: PLAN.json, --base-url URL --model M, --backend B [--model M]")
+    _heeded(given)
     if given.plan is not None:
-        return target.started(
-            given.plan, python=given.python, allow=tuple(given.allow), most=most, report=_told(given)
-        )
+        return target.started(given.plan, base_url=given.base_url, python=given.python,
+                              allow=tuple(given.allow), most=most, report=_told(given))  # fmt: skip
     rest = {name: options.value(value) for name, _, value in (word.partition("=") for word in given.options)}
     return target.opened(
         given.model, backend=given.backend, base_url=given.base_url, most=most, options=rest, gpus=given.gpus,
         engine_version=given.engine_version, quantization=given.quantization, tensor_parallel=given.tp,
     )  # fmt: skip
+
+
+def _heeded(given: Namespace) -> None:
+    """An option that would change nothing is refused."""
+    plan = ["backend", "options", "gpus", "engine_version", "quantization", "tp"] if given.plan else ["allow"]
+    python = [] if given.plan and not given.base_url else ["python"]
+    for name in (*plan, *python, *([] if given.rate else ["even"])):
+        if getattr(given, name):
+            raise InvalidInput(f"nothing heeds --{name.replace('_', '-')} here: leave it out")
 
 
 def _told(given: Namespace) -> Callable[[str], None]:

@@ -108,6 +108,7 @@ def row(asked: Sequence[Asked], *, ttft: float | None = None, tpot: float | None
     streamed = [one for one in good if one.pieces]
     timed = [one for one in streamed if _timed(one)]
     made = sum(one.usage.completion_tokens or 0 for one in good)
+    told = ttft is not None or tpot is not None
     met = [one for one in streamed if _meets(one, ttft, tpot)]
     return {
         "requests": len(asked), "failed": len(asked) - len(good), "errors": _errors(asked),
@@ -120,7 +121,7 @@ def row(asked: Sequence[Asked], *, ttft: float | None = None, tpot: float | None
         "gap_ms": spread((after - old) * 1e3 for one in streamed for old, after in pairwise(one.pieces)),
         "request_ms": spread((one.ended - one.began) * 1e3 for one in good),
         "output_tokens_per_s": _rate(made, seconds), "requests_per_s": _rate(len(good), seconds),
-        "goodput_per_s": None if ttft is None and tpot is None else _rate(len(met), seconds),
+        "goodput_per_s": _rate(len(met), seconds) if told and (streamed or not good) else None,
     }  # fmt: skip
 
 

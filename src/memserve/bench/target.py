@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from memserve.client.generation import Generator
-    from memserve.serve.server import Progress
+    from memserve.serve.server import Progress, Server
     from memserve.speed import Speed
     from memserve.speed.workloads import Workload
 
@@ -48,31 +48,42 @@ class Target:
 
 
 @contextmanager
-def started(name: str, *, python: str | None = None, allow: tuple[str, ...] = (), most: int = 256,
+def started(name: str, *, base_url: str | None = None, python: str | None = None,
+            allow: tuple[str, ...] = (), most: int = 256,
             report: Callable[[str], None] = print) -> Iterator[Target]:  # fmt: skip
-    """A plan's engine, started as `memserve serve` does and stopped in the end."""
-    from memserve.engines import environment
-    from memserve.serve import planned, server
+    """A plan's engine: started as `memserve serve` does and stopped in the end, or one at an address."""
+    from memserve.serve import planned
 
     answer = planned.read(name, allow)
     plan = answer["plan"]
+    program = installed.program_of(plan["command"], plan.get("backend"))[1]
+    with nullcontext() if base_url else _start(plan, python, allow, report) as running:
+        words: dict[str, Any] = {"base_url": base_url}
+        if running:
+            words = {"base_url": running.base_url, "api_key": running.reveal_key()}
+        with memserve.generator(
+            _served(plan, answer), backend=program.client, dialect=program.dialect, concurrency=most,
+            max_retries=0, **words,
+        ) as opened:  # fmt: skip
+            facts = {**_facts(answer, plan), "base_url": words["base_url"]}
+            forecast, notes = _forecast(facts)
+            held = plan.get("memory_gib_per_card") or {}
+            pid, log = (running.pid, running.log) if running else (_process(words["base_url"]), None)
+            yield Target(opened, facts, forecast, pid, held, log, notes)
+
+
+def _start(plan: Mapping[str, Any], python: str | None, allow: tuple[str, ...],
+           report: Callable[[str], None]) -> Server:  # fmt: skip
+    """The plan's engine, in an environment of its own where no interpreter is named."""
+    from memserve.engines import environment
+    from memserve.serve import server
+
     if python is None and plan.get("install"):
         python = str(environment.make(plan["install"], report=report))
-    running = server.start(
+    return server.start(
         plan["command"], env=plan.get("env") or {}, python=python, backend=plan.get("backend"), inherit=allow,
         report=_news(report),
     )  # fmt: skip
-    with running:
-        model = _served(plan, answer)
-        program = running.program
-        with memserve.generator(
-            model, backend=program.client, dialect=program.dialect, concurrency=most, max_retries=0,
-            base_url=running.base_url, api_key=running.reveal_key(),
-        ) as opened:  # fmt: skip
-            facts = {**_facts(answer, plan), "base_url": running.base_url}
-            forecast, notes = _forecast(facts)
-            held = plan.get("memory_gib_per_card") or {}
-            yield Target(opened, facts, forecast, running.pid, held, running.log, notes)
 
 
 def _news(report: Callable[[str], None]) -> Callable[[Progress], None]:

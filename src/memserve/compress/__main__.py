@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import re
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from memserve import cli
-from memserve.errors import DoesNotFit, InvalidInput
+from memserve.errors import DoesNotFit, InvalidInput, UnknownName
 
 if TYPE_CHECKING:
     from memserve.compress.checks import Order
@@ -38,7 +40,7 @@ def parser() -> cli.Parser:
         dest="machine",
         help="choose by what runs on these cards: 4xV100, 8x910B4, cpu",
     )
-    add("-o", "--output", metavar="FOLDER", type=Path, help="default: ./MODEL-METHOD")
+    add("-o", "--output", metavar="FOLDER", type=_target, help="default: ./MODEL-METHOD")
     add("--text", metavar="FILE", help="calibrate and judge on this text, or on a run's requests (.jsonl)")
     add("--samples", metavar="N", type=cli.count, help="calibration samples (default: by method)")
     add("--length", metavar="N", type=cli.count, default=256, help="tokens of a sample (default: 256)")
@@ -70,15 +72,20 @@ def _answer(args: argparse.Namespace) -> int:
 
     if not (args.to or args.machine or args.dry_run):
         raise InvalidInput("say --to METHOD, or --for SPEC to choose one", hint="memserve compress --help")
-    machine = hardware.parse(args.machine) if args.machine else None
+    machine = hardware.parse(args.machine) if args.machine is not None else None
     vendor = machine.card.vendor if machine else ""
-    wanted, spec = making.read(args.to, vendor), model.load(args.model)
+    wanted, spec = making.read([_method(one, vendor) for one in args.to], vendor), model.load(args.model)
+    args.model = _place(args.model, spec.id)
     gate = Gate(args.max_loss, args.min_speedup, args.memory)
     found = analysis.strategies(spec, machine, gate) if args.dry_run or not wanted else []
     chosen = [(making.one(each["method"], vendor),) for each in found if machine and not each["refused"]]
     tried: list[tuple[making.Method, ...]] = [wanted] if wanted else [*chosen] or [()]
     given = text.read(args.text), tuple(text.questions(args.eval)), interpreter.Interpreters(args.python)
-    orders = [Order(spec, one, args.samples, args.length, args.window, args.windows) for one in tried]
+    orders = [
+        Order(spec, one, args.samples, args.length, args.window, args.windows, args.model) for one in tried
+    ]
+    if wanted:
+        orders = [replace(orders[0], missed=analysis.missed(orders[0], machine, gate))]
     if args.dry_run:
         said = analysis.analyse(orders[0], args, found)
         print(json.dumps(said, indent=1) if args.json else analysis.page(said))
@@ -100,7 +107,7 @@ def _make(args: argparse.Namespace, orders: list[Order], gate: Gate, words: Text
     for order in orders:
         folder = args.output or _folder(args.model, order.methods)
         try:
-            found = Job(order, args.model, folder, words, gate, pythons, asked).run()
+            found = Job(order, folder, words, gate, pythons, asked).run()
         except DoesNotFit as error:
             if order is orders[-1]:
                 raise
@@ -113,9 +120,33 @@ def _make(args: argparse.Namespace, orders: list[Order], gate: Gate, words: Text
     return cli.DONE if found["gate"]["passed"] else cli.FAILED
 
 
+def _method(word: str, vendor: str) -> str:
+    """A word of `--to`; where no method has it, as the planner reads what people say."""
+    from memserve.engines import making
+    from memserve.plan.query import quantization_name
+
+    rows, name = making.table(vendor), word.strip().lower()
+    if re.split("[:-]", name)[0] in rows["methods"] or name in rows["refused"]:
+        return name
+    try:
+        return quantization_name(word)
+    except UnknownName as unknown:
+        if unknown.suggestions:
+            raise
+        return word
+
+
+def _place(word: str, name: str) -> str:
+    """The folder of a file in it; the hub's id of a short name."""
+    path = Path(word)
+    if not path.exists():
+        return name
+    return str(path.parent) if path.is_file() and path.suffix != ".gguf" else word
+
+
 def _folder(model: str, methods: tuple[Method, ...]) -> Path:
     """./MODEL-METHODS, as the planner names it."""
-    short = model.rstrip("/").rsplit("/", 1)[-1]
+    short = Path(model).name if Path(model).name.strip(".") else Path(model).resolve().name
     return Path("-".join((short, *(one.name.replace(":", "-") for one in methods))))
 
 
@@ -134,6 +165,10 @@ def _bytes(text: str) -> int:
     if not found:
         raise argparse.ArgumentTypeError(f"a size such as 16GiB is needed, not {text[:40]!r}")
     return int(float(found[1]) * _UNITS[found[2]])
+
+
+def _target(text: str) -> Path:
+    return Path(os.path.normpath(text))
 
 
 if __name__ == "__main__":

@@ -70,6 +70,13 @@ def _planned(model: ModelSpec, machine: Machine | None, method: str) -> tuple[st
     return plan.backend, plan.speed["output_tokens_per_s"]["likely"] if plan.speed else None, ""
 
 
+def missed(order: Order, machine: Machine | None, gate: Gate) -> str:
+    """Why `--to` cannot meet its targets; the planner knows of models that are quantized, not pruned."""
+    one = order.methods[0]
+    why = "" if one.prunes else _planned(order.model, machine, one.name)[2]
+    return why or gate.refuses(order.after, None, None)
+
+
 def _published(method: making.Method, model: ModelSpec) -> tuple[float | None, str | None, str]:
     """What was measured of this very model, here or elsewhere; else what of which other model; by whom."""
     from memserve.speed.losses import accuracy
@@ -133,7 +140,7 @@ def _inside(order: Order, args: Namespace) -> tuple[dict[str, Any], str]:
 def page(said: Mapping[str, Any]) -> str:
     """The analysis in Markdown."""
     what = " + ".join(said["methods"]) or "unchanged"
-    sizes = f"{_gib(said['bytes'])} GiB in 16 bits; {what}: {_gib(said['predicted_bytes'])} GiB."
+    sizes = f"{_gib(said['bytes'])} GiB as stored; {what}: {_gib(said['predicted_bytes'])} GiB."
     lines = [f"# {said['model']}: analysis", "", f"{said['parameters']:,} parameters, {sizes}"]
     rows: list[tuple[Any, ...]] = [(one["name"], _OK[one["ok"]], one["said"]) for one in said["checks"]]
     lines += ["", *table(("check", "", "found"), rows)] if rows else []

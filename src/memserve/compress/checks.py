@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -20,6 +21,12 @@ LIBRARIES = int(1.2 * GIB)
 """What Python and torch take with no model."""
 CPU_FLOPS, CARD_FLOPS = 25e9, 40e12
 """Of one core and of one card, as these libraries reach them: low, so that times are rather long."""
+READ = {
+    "weights": r"^(?!adapter).*\.safetensors$|^pytorch_model.*\.bin$",
+    "tokenizer": "token|vocab|tekken|spiece",
+}
+LEAST = 2
+"""Tokens of a window: the second is the first that is judged."""
 PASSES = 6
 """Of the judged text: the original, the result, and their greedy answers."""
 
@@ -34,6 +41,10 @@ class Order:
     length: int
     window: int
     windows: int
+    name: str = ""
+    """A folder, or a hub's id."""
+    missed: str = ""
+    """Why a target cannot be met."""
 
     @property
     def after(self) -> int:
@@ -70,12 +81,30 @@ def _shapes(order: Order) -> Iterator[tuple[str, bool, str]]:
     if model.quantization is not None:
         yield "weights", False, f"stored as {model.quantization.method} already: name its 16-bit original"
         return
-    if model.embeds:
-        yield "task", False, "it makes no text, so perplexity cannot judge it"
+    if model.embeds or model.reranks or model.encoder:
+        yield "task", False, "it is no decoder that makes text, so perplexity cannot judge it"
         return
-    yield "weights", True, f"{model.parameters:,} parameters in {model.dtype}"
+    yield "weights", True, lacking(order) or f"{model.parameters:,} parameters in {model.dtype}"
+    yield from _windows(order)
+    if order.missed:
+        yield "target", False, order.missed
     for method in order.methods:
         yield _shape(order, method)
+
+
+def lacking(order: Order) -> str:
+    """What a folder lacks that every library reads."""
+    names = [path.name for path in Path(order.name or "/dev/null").glob("*")]
+    wanted = [what for what, name in READ.items() if not any(re.search(name, one) for one in names)]
+    return f"{order.name} holds no {wanted[0]}" if names and wanted else ""
+
+
+def _windows(order: Order) -> Iterator[tuple[str, bool, str]]:
+    """Whether it reads so many tokens."""
+    sizes, most = (order.length, order.window), order.model.max_context
+    if min(sizes) < LEAST or max(sizes) > (most or max(sizes)):
+        said = f"--length {order.length} and --window {order.window}"
+        yield "text", False, f"{said}: {LEAST} to {most or 'any'} tokens can be read"
 
 
 def _shape(order: Order, method: Method) -> tuple[str, bool, str]:

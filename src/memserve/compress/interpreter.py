@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -36,6 +37,10 @@ from memserve.compress import worker
 worker.main(sys.argv[1])
 """
 """Our own packages are found by their folders, so that nothing else of this environment is."""
+
+
+ENDS: dict[int, str] = {signal.SIGKILL: "the system does so when memory runs out",
+        signal.SIGILL: "the library uses instructions that this machine refuses"}  # fmt: skip
 
 
 class Interpreters:
@@ -90,14 +95,15 @@ def work(python: str, library: Mapping[str, Any], job: Mapping[str, Any], place:
         ) as child,
     ):
         try:
-            child.wait()
+            ended = child.wait()
         finally:
             child.kill()
     if not answer.exists():
-        lines = [line for line in log.read_text("utf-8", "replace").splitlines() if line.strip()] or [
-            "no output"
-        ]
-        raise EngineFailed(f"{job['name']} failed: {lines[-1][:400]}", hint=f"log: {log}")
+        lines = [line for line in log.read_text("utf-8", "replace").splitlines() if line.strip()]
+        why = (lines or ["no output"])[-1][:400]
+        if ended < 0:
+            why = f"{signal.Signals(-ended).name} ended it; {ENDS.get(-ended, why)}"
+        raise EngineFailed(f"{job['name']} failed: {why}", hint=f"log: {log}")
     found: dict[str, Any] = json.loads(answer.read_text(encoding="utf-8"))
     return found
 

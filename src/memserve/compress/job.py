@@ -38,8 +38,6 @@ class Job:
     """What is to be made of which model, and where it goes."""
 
     order: checks.Order
-    name: str
-    """The model as it was named."""
     folder: Path
     text: Text
     gate: report.Gate
@@ -51,28 +49,53 @@ class Job:
         """Where everything lies until it is judged."""
         return self.folder.with_name(self.folder.name + ".partial").absolute()
 
+    @property
+    def refused(self) -> Path:
+        """What a result is called that its gate refused."""
+        return self.folder.with_name(self.folder.name + ".refused")
+
     def run(self) -> dict[str, Any]:
         """The report; the folder has its last name when this returns."""
+        if found := self._made_before(self.folder if self.folder.exists() else self.refused):
+            return found
         if self.folder.exists():
-            return self._made_before()
+            raise InvalidInput(f"{self.folder} exists, and is not what this call makes",
+                               hint="name another folder with -o, or move it away")  # fmt: skip
         checks.refuse(checks.run(self.order, self.folder))
+        if lacks := checks.lacking(self.order):
+            raise DoesNotFit(lacks)
         (self.partial / "original").mkdir(parents=True, exist_ok=True)
         with alone(self.partial / "lock"):
             for name, text in (("calibration", self.text.calibration), ("judged", self.text.judged)):
                 (self.partial / f"{name}.txt").write_text(text, encoding="utf-8")
             return self._finish(self._steps())
 
-    def _made_before(self) -> dict[str, Any]:
-        with suppress(OSError, ValueError):
-            found: dict[str, Any] = json.loads((self.folder / REPORT).read_text(encoding="utf-8"))
-            if (found["model"], found["methods"]) == (self.name, [one.name for one in self.order.methods]):
-                interpreter.tell(f"{self.folder} is there already")
+    @property
+    def made_of(self) -> str:
+        """The hash of all that the figures of a report follow from, whatever the gate."""
+        order = self.order
+        sizes = order.samples, order.length, order.window, order.windows
+        methods = [(one.name, one.library) for one in order.methods]
+        words = _identity(order.name), self.text.to_dict(), self.questions, methods, sizes
+        return sha256(json.dumps(words, sort_keys=True))
+
+    def _made_before(self, place: Path) -> dict[str, Any] | None:
+        """What lies there, where it was made of the same, at this call's gate."""
+        with suppress(OSError, ValueError, AttributeError):
+            found: dict[str, Any] = json.loads((place / REPORT).read_text(encoding="utf-8"))
+            if found.get("made_of") == self.made_of:
+                interpreter.tell(f"{place} is there already")
+                found["gate"] = self.gate.judges(found["after"]["bytes"], found["loss"], found["speedup"])
+                if found["gate"]["passed"] and place == self.refused:
+                    found["folder"] = str(self.folder)
+                    report.write(found, place)
+                    place.rename(self.folder)
                 return found
-        raise InvalidInput(f"{self.folder} exists", hint="name another folder with -o, or move it away")
+        return None
 
     def _steps(self) -> dict[str, Any]:
         """The original measured, each method applied to what the one before it left, the result measured."""
-        steps = [before := self._measure("original", self.name, _identity(self.name))]
+        steps = [before := self._measure("original", self.order.name, _identity(self.order.name))]
         place, key = before["folder"], before["key"]
         for number, method in enumerate(self.order.methods):
             steps.append(made := self._make(method, number, place, key))
@@ -80,11 +103,12 @@ class Job:
         steps.append(after := self._measure("result", place, key))
         text = {**self.text.to_dict(), "window": self.order.window, "windows": before["windows"],
                 "tokens": before["tokens"], "calibration_length": self.order.length,
-                "calibration_samples": max(map(self.order.samples_of, self.order.methods))}  # fmt: skip
+                "calibration_samples": max(step.get("samples", 0) for step in steps)}  # fmt: skip
         both = {when: {name: step[name] for name in TOLD if name in step}
                 for when, step in (("before", before), ("after", after))}  # fmt: skip
         return {
-            "schema": 1, "model": self.name, "methods": [one.name for one in self.order.methods],
+            "schema": 1, "made_of": self.made_of,
+            "model": self.order.name, "methods": [one.name for one in self.order.methods],
             "libraries": {name: release for step in steps for name, release in step["libraries"].items()},
             "text": text, **both, **report.judge(before, after, self.gate, self.order.methods),
             "steps": [{name: step[name] for name in STEP if name in step} for step in steps],
@@ -135,7 +159,7 @@ class Job:
     def _finish(self, found: dict[str, Any]) -> dict[str, Any]:
         """The report goes into the folder, and the folder to its last name; nothing half-made has it."""
         made, passed = self.partial / f"made-{len(self.order.methods) - 1}", found["gate"]["passed"]
-        final = self.folder if passed else self.folder.with_name(self.folder.name + ".refused")
+        final = self.folder if passed else self.refused
         found["folder"] = str(final)
         report.write(found, made)
         self._remember(found)
@@ -161,7 +185,7 @@ class Job:
 def _identity(model: str) -> str:
     """A folder by what lies in it, a hub's model by its name."""
     path = Path(model)
-    files = sorted(path.iterdir()) if path.is_dir() else []
+    files = sorted(one for one in path.iterdir() if one.is_file()) if path.is_dir() else []
     return json.dumps([model, *((one.name, one.stat().st_size, one.stat().st_mtime_ns) for one in files)])
 
 

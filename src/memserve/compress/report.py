@@ -28,13 +28,18 @@ class Gate:
 
     def refuses(self, size: float, loss: float | None, speedup: float | None) -> str:
         """Why; empty where what is known passes."""
-        if self.memory and size > self.memory:
-            return f"the weights take {size / MIB:,.0f} MiB, {self.memory / MIB:,.0f} are allowed"
+        if self.memory is not None and size > self.memory:
+            return f"the weights take {size / MIB:,.1f} MiB, {self.memory / MIB:,.1f} are allowed"
         if loss is not None and not loss <= self.max_loss:
             return f"the loss is {loss:.1%}, {self.max_loss:.1%} is allowed"
         if self.min_speedup and speedup is not None and speedup < self.min_speedup:
             return f"{speedup:.2f} times as fast, {self.min_speedup:g} times are asked for"
         return ""
+
+    def judges(self, size: float, loss: float, speedup: float) -> dict[str, Any]:
+        """What a report says of it."""
+        reason = self.refuses(size, loss, speedup)
+        return {"max_loss": self.max_loss, "passed": not reason, "reason": reason}
 
 
 def judge(before: Mapping[str, Any], after: Mapping[str, Any], gate: Gate,
@@ -42,7 +47,6 @@ def judge(before: Mapping[str, Any], after: Mapping[str, Any], gate: Gate,
     """Ratio, saving, loss, agreement, grade, gate and advice."""
     loss = after["perplexity"] / before["perplexity"] - 1
     speedup, saving = after["tokens_per_s"] / before["tokens_per_s"], 1 - after["bytes"] / before["bytes"]
-    reason = gate.refuses(after["bytes"], loss, speedup)
     grade = next((name for name, most, least in GRADES if loss <= most and saving >= least), "needs work")
     advice = [f"{one.name}: {one.row['risk']}" for one in methods]
     if loss > GRADES[-1][1]:
@@ -55,7 +59,7 @@ def judge(before: Mapping[str, Any], after: Mapping[str, Any], gate: Gate,
         "ratio": round(before["bytes"] / after["bytes"], 4), "saving": round(saving, 4),
         "loss": round(loss, 6), "speedup": round(speedup, 4),
         "greedy_agreement": round(after["greedy_agreement"], 4), "kl": round(after["kl"], 6), "grade": grade,
-        "gate": {"max_loss": gate.max_loss, "passed": not reason, "reason": reason},
+        "gate": gate.judges(after["bytes"], loss, speedup),
         "advice": [*advice, "the original was not touched: naming it again is the way back"],
     }  # fmt: skip
 

@@ -37,25 +37,40 @@ def read(path: str | None) -> Text:
     """One's own file or a run's requests; else the manual that lies beside every Python: no hub is needed."""
     text, file = (_manual(), MANUAL) if path is None else (_content(path), path)
     parts = [*(_of_requests(text, file) if file.endswith(".jsonl") else _paragraphs(text))]
+    if len(parts) < JUDGED and not file.endswith(".jsonl"):
+        parts = _paragraphs(text, "\n")
     if path is None:
         parts.sort(key=sha256)  # an order that mixes its topics
     if len(parts) < JUDGED:
         raise InvalidInput(f"{file} has {len(parts)} paragraphs, {JUDGED} are the least",
-                           hint="an empty line ends a paragraph; in .jsonl each line is one")  # fmt: skip
+                           hint="an empty line ends a paragraph; in .jsonl each line is one, its prompt,"
+                                " messages or text")  # fmt: skip
     rest = "\n\n".join(part for at, part in enumerate(parts) if at % JUDGED)
     return Text(file, rest, "\n\n".join(parts[::JUDGED]), sha256(text))
 
 
 def questions(path: str | None) -> list[dict[str, Any]]:
-    """A task of one's own: lines with `prompt` and `expected`, words that a right answer holds."""
-    lines = [line for line in _content(path).splitlines() if line.strip()] if path else []
+    """A task of one's own: requests, each with what is `expected`: words that a right answer holds."""
+    if path is None:
+        return []
+    lines = [line for line in _content(path).split("\n") if line.strip()]
     try:
-        rows = [files.parsed(line) for line in lines]
-        return [
-            {"max_tokens": 64, **row, "prompt": row["prompt"], "expected": row["expected"]} for row in rows
-        ]
-    except (KeyError, TypeError, ValueError):
-        raise InvalidInput(f"{path} is no task", hint='each line: {"prompt": ..., "expected": ...}') from None
+        return [_question(files.parsed(line)) for line in lines] or _question({})
+    except (LookupError, TypeError, ValueError, AttributeError):
+        hint = 'each line: {"prompt": ..., "expected": "words" or ["any", "of these"]}'
+        raise InvalidInput(f"{path} is no task", hint=hint) from None
+
+
+def _question(row: Any) -> Any:
+    """One line in the forms that memserve run reads; `expected` may stand in `meta`."""
+    body, most = row.get("body", row), row.get("body", row).get("max_tokens") or 64
+    prompt = body.get("prompt") or body["messages"]
+    said = row["expected"] if "expected" in row else row["meta"]["expected"]
+    expected = [str(one).strip() for one in (said if isinstance(said, list) else [said]) if one is not None]
+    sound = isinstance(prompt, str) or all(isinstance(one, dict) for one in prompt)
+    if not (sound and _words(prompt).strip() and expected and all(expected) and int(most) == most > 0):
+        raise ValueError(row)
+    return {"prompt": prompt, "expected": expected, "max_tokens": most}
 
 
 def sha256(text: str) -> str:
@@ -71,13 +86,13 @@ def _manual() -> str:
 
 def _content(path: str) -> str:
     try:
-        return Path(path).read_text(encoding="utf-8")
+        return Path(path).read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise InvalidInput(f"cannot read {path}: {str(error)[:120]}") from error
 
 
-def _paragraphs(text: str) -> list[str]:
-    return [part.strip() for part in text.split("\n\n") if len(part.strip()) >= LEAST]
+def _paragraphs(text: str, end: str = "\n\n") -> list[str]:
+    return [part.strip() for part in text.split(end) if len(part.strip()) >= LEAST]
 
 
 def _of_requests(text: str, path: str) -> Iterator[str]:

@@ -90,8 +90,8 @@ def read(words: Sequence[str], vendor: str = "") -> tuple[Method, ...]:
 
 
 def one(word: str, vendor: str = "") -> Method:
-    """One word of `--to`."""
-    rows = table(vendor)
+    """One word of `--to`, in any case."""
+    rows, word = table(vendor), word.strip().lower()
     if word in rows["refused"]:
         raise DoesNotFit(f"{word}: {rows['refused'][word]['reason']}")
     kind, _, detail = re.sub(r"^gguf-", "gguf:", word).partition(":")
@@ -104,10 +104,11 @@ def one(word: str, vendor: str = "") -> Method:
         raise InvalidInput(f"{word[:40]!r}: {row['says']}")
     if "command" in row:
         raise DoesNotFit(
-            f"{word} for these cards is made on one of them, and not from here: {row['command']}"
+            f"{word} for these cards is made on one of them, and not from here: "
+            + re.sub(r"\{(\w+)\}", lambda one: word if one[1] == "method" else one[1].upper(), row["command"])
         )
     amount = float(detail) if row.get("prunes") else 0.0
-    return Method(word, kind, amount, row, rows["libraries"][row["library"]])
+    return Method(word.replace("gguf:", "gguf-"), kind, amount, row, rows["libraries"][row["library"]])
 
 
 def quantizations(vendor: str = "") -> list[Method]:

@@ -94,7 +94,7 @@ def _progress(line: str) -> None:
 
 
 def _serve(args: argparse.Namespace) -> int:
-    answer = planned.read(args.plan, args.allow, make=args.make)
+    answer = planned.read(args.plan, args.allow, make=args.make, dry=args.dry_run)
     plan = answer["plan"]
     if args.dry_run:
         print(printable(masked_text(plan.get("install") or "")))

@@ -29,7 +29,7 @@ _ROUNDED = 0.005
 """GiB of a card that a plan's two decimals may leave out."""
 
 
-def read(name: str, consent: Sequence[str] = (), *, make: bool = False) -> dict[str, Any]:
+def read(name: str, consent: Sequence[str] = (), *, make: bool = False, dry: bool = False) -> dict[str, Any]:
     """The answer with its "plan", "model" and "machine", from a file or, for "-", from standard input."""
     try:
         text = sys.stdin.read() if name == "-" else Path(name).read_text(encoding="utf-8")
@@ -49,7 +49,7 @@ def read(name: str, consent: Sequence[str] = (), *, make: bool = False) -> dict[
     _startable(name, plan)
     _current(name, {**answer, **plan})
     check(plan, consent)
-    _made(name, plan, make=make)
+    _made(name, plan, make=make, dry=dry)
     backend = installed.program_of(plan["command"], plan.get("backend"))[0]
     read_by(backend, plan["command"], plan.get("engine_version"))
     found = {"model": plan.get("model"), "machine": plan.get("machine"), **answer, "plan": plan}
@@ -129,7 +129,7 @@ def _startable(name: str, plan: dict[str, Any]) -> None:
         )
 
 
-def _made(name: str, plan: dict[str, Any], *, make: bool) -> None:
+def _made(name: str, plan: dict[str, Any], *, make: bool, dry: bool) -> None:
     """The checkpoint is there; or it is made now, by our own command and no other."""
     making, place = plan.get("make_checkpoint"), Path(str(plan.get("checkpoint")))
     if not making or place.exists():
@@ -137,8 +137,11 @@ def _made(name: str, plan: dict[str, Any], *, make: bool) -> None:
     verb, words, shown = shlex.split(making)[:2], shlex.split(making)[2:], masked_text(making)
     ours = verb == ["memserve", "compress"] and words[1::2] == ["--to", "-o"] and len(words) == 5
     if not make or not ours:
-        hint = f"{'--make does it, or ' if ours else ''}run: {shown}"
+        hint = f"{'memserve serve --make does it, or ' if ours else ''}run: {shown}"
         raise InvalidInput(f"{name} needs {place}, which is not made yet", hint=hint)
+    if dry:
+        cli.tell(f"makes {place} first: {shown}")
+        return
     done = subprocess.run([sys.executable, "-m", "memserve.compress", *words], check=False, stdout=sys.stderr)
     if done.returncode:
         raise EngineFailed(f"{place} could not be made", hint=f"exit code {done.returncode} of {shown}")

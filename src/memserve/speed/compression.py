@@ -23,7 +23,7 @@ from memserve.speed.roofline.shape import Shape
 QUANTIZATIONS = ("none", "fp8", "w8a8", "int8", "w8a16", "gptq", "awq", "w4a16", "nf4", "nvfp4", "mxfp4",
                  "gguf-q4_k_m")  # fmt: skip
 CONTEXT = 8192
-"""Tokens of the one request that memory must hold."""
+"""Tokens of the one request that memory must hold, where the model reads so many."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,8 @@ def _refused(model: ModelSpec, machine: Machine, backend: str, name: str, seen: 
         return f"no release of {backend} runs on {machine.card.name}"
     refusal = None
     for dtype in ("bfloat16", "float16"):
-        tried = Deployment(backend, version, name, dtype, context=CONTEXT,
+        tried = Deployment(backend, version, name, dtype,
+                           context=min(CONTEXT, model.max_context or CONTEXT),
                            layout=Layout(seen.setup.tensor, seen.setup.pipeline))  # fmt: skip
         refusal = judges[version](tried)
         if refusal is None:

@@ -42,7 +42,7 @@ def layers(job: dict[str, Any]) -> dict[str, Any]:
             elif name in COUNTED and isinstance(value, int):
                 setattr(config, name, sum(at < value for at in kept))
     _save(model, job)
-    return {"kept": kept, "influence": [round(one, 5) for one in influence]}
+    return {"kept": kept, "influence": [round(one, 5) for one in influence], "samples": len(ids)}
 
 
 def width(job: dict[str, Any]) -> dict[str, Any]:
@@ -62,7 +62,7 @@ def width(job: dict[str, Any]) -> dict[str, Any]:
     for config in _configs(model):
         config.intermediate_size = size
     _save(model, job)
-    return {"intermediate_size": size}
+    return {"intermediate_size": size, "samples": len(ids)}
 
 
 def _narrow(model: Any, mlps: Sequence[Any], ids: Samples, size: int) -> None:

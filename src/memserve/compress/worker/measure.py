@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -29,10 +30,11 @@ def measure(job: dict[str, Any]) -> dict[str, Any]:
         ids = windows(words, job["text"], job["window"], job["windows"])
         said = [_greedy(model, one[:ANSWER])[0] for one in ids[:PROMPTS]]
         (kept / "ids.json").write_text(json.dumps([ids, said]), encoding="utf-8")
+        asked = [_asked(words, one["prompt"]) for one in job["questions"]]
+        (kept / "asked.json").write_text(json.dumps(asked), encoding="utf-8")
     ids, said = read(kept)
     found = compare(lambda one: _logits(model, one), ids, said, kept, original=job["original"])
-    if job["questions"]:
-        found["eval"] = sum(_is_right(model, words, one) for one in job["questions"]) / len(job["questions"])
+    found |= own_task(lambda given, most: _answer(model, words, given, most), job)
     size = sum(path.stat().st_size for path in Path(folder).iterdir() if path.name.endswith(WEIGHTS))
     pace = ANSWER / _greedy(model, ids[0][:ANSWER])[1]
     return {"folder": folder, "bytes": size, "tokens_per_s": round(pace, 3), "load_seconds": round(load, 3),
@@ -91,11 +93,31 @@ def _greedy(model: Any, ids: list[int]) -> tuple[list[int], float]:
     return out[0, len(ids) :].tolist(), time.perf_counter() - began
 
 
-def _is_right(model: Any, words: Any, one: dict[str, Any]) -> bool:
-    """Whether the answer holds what is expected."""
-    asked = [{"role": "user", "content": one["prompt"]}] if isinstance(one["prompt"], str) else one["prompt"]
-    text = words.apply_chat_template(asked, add_generation_prompt=True, tokenize=False)
-    given = words(text, return_tensors="pt", add_special_tokens=False).to(model.device)
-    out = model.generate(**given, max_new_tokens=one["max_tokens"], do_sample=False)
-    answer = words.decode(out[0, given["input_ids"].shape[1] :], skip_special_tokens=True)
-    return str(one["expected"]).lower() in answer.lower()
+def own_task(answer: Callable[[list[int], int], str], job: dict[str, Any]) -> dict[str, float]:
+    """The share of one's own questions that are answered right; nothing where none are asked."""
+    file, questions = Path(job["kept"]) / "asked.json", job["questions"]
+    asked = json.loads(file.read_text(encoding="utf-8")) if questions else []
+    right = [is_right(answer(ids, one["max_tokens"]), one["expected"])
+             for ids, one in zip(asked, questions, strict=True)]  # fmt: skip
+    return {"eval": sum(right) / len(right)} if right else {}
+
+
+def is_right(answer: str, expected: Sequence[str]) -> bool:
+    """Whether it holds one of these, not as a part of a longer word or number."""
+    words = (rf"(?<![a-z0-9]){re.escape(one.lower())}(?![a-z0-9])" for one in expected)
+    return any(re.search(one, answer.lower()) for one in words)
+
+
+def _asked(words: Any, prompt: Any) -> list[int]:
+    """A question's tokens, by the chat template where the model has one."""
+    talk = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
+    if words.chat_template:
+        text = words.apply_chat_template(talk, add_generation_prompt=True, tokenize=False)
+        return list(words(text, add_special_tokens=False)["input_ids"])
+    return list(words("\n".join(str(one.get("content") or "") for one in talk))["input_ids"])
+
+
+def _answer(model: Any, words: Any, ids: list[int], most: int) -> str:
+    given = torch.tensor([ids], device=model.device)
+    out = model.generate(given, attention_mask=torch.ones_like(given), max_new_tokens=most, do_sample=False)
+    return str(words.decode(out[0, len(ids) :], skip_special_tokens=True))

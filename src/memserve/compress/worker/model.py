@@ -45,6 +45,8 @@ def windows(words: Any, file: str, length: int, most: int) -> list[list[int]]:
     """A text in windows of so many tokens, each after the token that the model expects first."""
     ids = words(Path(file).read_text("utf-8"), add_special_tokens=False)["input_ids"]
     first = [words.bos_token_id] if words("")["input_ids"][:1] == [words.bos_token_id] else []
+    if len(first) + len(ids) < 2:
+        raise ValueError("the text is one token long")
     step = length - len(first)
     return [first + ids[at : at + step] for at in range(0, max(1, len(ids) - step + 1), step)][:most]
 

@@ -13,12 +13,12 @@ SMOOTHED = 0.8
 
 def make(job: dict[str, Any]) -> dict[str, Any]:
     """The checkpoint, with all that lies beside the weights."""
-    kept = _kept(job)
+    kept, ids = _kept(job), calibration(job) if job["samples"] else []
     {"llmcompressor": llmcompressor, "gptqmodel": gptqmodel, "bitsandbytes": bitsandbytes}[job["library"]](
-        job, kept
+        job, kept, ids
     )
     copy_rest(job["model"], job["target"])
-    return {"left_alone": kept}
+    return {"left_alone": kept, "samples": len(ids)}
 
 
 def _kept(job: dict[str, Any]) -> list[str]:
@@ -30,7 +30,7 @@ def _kept(job: dict[str, Any]) -> list[str]:
         return left_alone(kind.from_config(config), job["left_alone"])
 
 
-def llmcompressor(job: dict[str, Any], kept: list[str]) -> None:
+def llmcompressor(job: dict[str, Any], kept: list[str], ids: list[list[int]]) -> None:
     """fp8, w8a8, w4a16 and nvfp4 in compressed-tensors, as the library's own examples make them."""
     from compressed_tensors.quantization import QuantizationArgs, QuantizationScheme
     from datasets import Dataset
@@ -48,8 +48,7 @@ def llmcompressor(job: dict[str, Any], kept: list[str]) -> None:
     if job["kind"] == "w8a8":
         recipe.insert(0, SmoothQuantModifier(smoothing_strength=SMOOTHED, ignore=kept))
     words: dict[str, Any] = {}
-    if job["samples"]:
-        ids = calibration(job)
+    if ids:
         rows = {"input_ids": ids, "attention_mask": [[1] * len(one) for one in ids]}
         words = {"dataset": Dataset.from_dict(rows), "max_seq_length": job["length"],
                  "num_calibration_samples": len(ids)}  # fmt: skip
@@ -58,7 +57,7 @@ def llmcompressor(job: dict[str, Any], kept: list[str]) -> None:
     model.save_pretrained(job["target"], save_compressed=True)
 
 
-def gptqmodel(job: dict[str, Any], kept: list[str]) -> None:
+def gptqmodel(job: dict[str, Any], kept: list[str], ids: list[list[int]]) -> None:
     """gptq and awq as older cards read them, layer by layer over the samples."""
     import torch
     from gptqmodel import BACKEND, GPTQModel, QuantizeConfig
@@ -67,13 +66,13 @@ def gptqmodel(job: dict[str, Any], kept: list[str]) -> None:
     left: Any = {f"-:^{re.escape(name)}$": {} for name in kept} or None
     model = GPTQModel.load(job["model"], QuantizeConfig(
         bits=4, group_size=job["group"], quant_method=job["kind"], format=form, dynamic=left))  # fmt: skip
-    rows = [{"input_ids": one, "attention_mask": [1] * len(one)} for one in calibration(job)]
+    rows = [{"input_ids": one, "attention_mask": [1] * len(one)} for one in ids]
     kernel = {} if torch.cuda.is_available() or job["kind"] == "gptq" else {"backend": BACKEND.AWQ_TORCH}
     model.quantize(rows, batch_size=1, **kernel)
     model.save(job["target"])
 
 
-def bitsandbytes(job: dict[str, Any], kept: list[str]) -> None:
+def bitsandbytes(job: dict[str, Any], kept: list[str], _: list[list[int]]) -> None:
     """nf4 and int8, where loading is making."""
     from transformers import BitsAndBytesConfig
 

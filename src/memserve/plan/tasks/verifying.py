@@ -98,6 +98,8 @@ def run(options: Namespace) -> int:
     if found.plan is None:
         return show(found, options)
     check(found.plan)
+    if options.verify and not Path(options.verify).parent.is_dir():
+        raise InvalidInput(f"{options.verify} cannot be written: its folder is not there")
     with tempfile.TemporaryDirectory() as place:
         file, report = Path(place, "plan.json"), Path(place, "bench.json")
         file.write_text(json.dumps(found.to_dict()), encoding="utf-8")
@@ -120,6 +122,9 @@ def check(plan: Plan) -> None:
         asked = f"{nodes}{plan.machine.cards_per_node}x{plan.machine.card.name}"
         raise DoesNotFit(f"this machine is {here.cards_per_node}x{here.card.name}, the plan is for {asked}: "
                          "run it where those cards are")  # fmt: skip
+    made = plan.checkpoint
+    if made.make and not Path(made.id).exists():
+        raise DoesNotFit(f"{made.id} is not made yet", hint=f"run: {made.make}")
 
 
 def _holds(here: Machine, asked: Machine) -> bool:
