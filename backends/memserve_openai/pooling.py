@@ -67,7 +67,8 @@ class EmbedEngine:
     @property
     def identity(self) -> Mapping[str, str]:
         """What answers, without any secret."""
-        return {"backend": "openai", "base_url": self._client.address.shown, "model": self._model}
+        own = {"backend": "openai", "base_url": self._client.address.shown, "model": self._model}
+        return {**own, **{f"prompt {role}": words for role, words in self._prompts.items()}}
 
     async def aembed(self, texts: Sequence[str], *, role: str | None = None, normalize: bool | None = None,
                      dimensions: int | None = None) -> Embeddings:  # fmt: skip

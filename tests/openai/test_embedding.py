@@ -120,6 +120,7 @@ def test_roles_prepend_their_prompts(server, embedder):
     assert [post.json["input"] for post in server.posts] == [["Q: x"], ["x"], ["x"]]
     with pytest.raises(errors.Unsupported, match="judge"):
         embedder.embed(["x"], role="judge")
+    assert embedder.identity["prompt query"] == "Q: "  # other prompts, other vectors: a cache must know
 
 
 def test_normalize(server, embedder):

@@ -12,7 +12,7 @@ from memserve import errors
 from memserve.client.handle import for_engine
 from memserve.client.pooling import Embedder, Reranker
 from memserve.protocol import Capabilities, Completion, Embeddings, Ranking, Score, Usage
-from memserve.run import run
+from memserve.run import run, vectors
 from memserve.run.__main__ import main
 
 
@@ -70,7 +70,7 @@ def test_each_line_may_have_its_own_role(out):
     with opened:
         run([{"text": "a", "role": "query"}, {"text": "b", "dimensions": 1}, "c"], out, generator=opened,
             settings={"extra": {"dimensions": 2}}, progress=False)  # fmt: skip
-    assert sorted(engine.calls, key=str) == [(1, "query", None), (1, None, 1), (1, None, 2)]
+    assert sorted(engine.calls, key=str) == [(1, "query", 2), (1, None, 1), (1, None, 2)]
 
 
 class Ranks:
@@ -160,3 +160,40 @@ def test_the_command_writes_vectors_and_batch_lines(serve, tmp_path, rows, monke
     [line] = rows(tmp_path / "b.jsonl")
     assert line["response"]["body"]["choices"][0]["message"]["content"] == "HI"
     assert main([str(requests), "-o", str(out), *words, "--task", "embed", "--fallback", "openai:x"]) == 2
+
+
+def test_a_cache_keeps_what_a_task_gave_apart_from_texts(out, tmp_path, fake):
+    """A text of the same model is asked for, and so are vectors under other prompts."""
+    opened, engine = embedder()
+    kept = {"cache": tmp_path / "kept.sqlite", "progress": False}
+    with opened:
+        run(["a", "b"], out, generator=opened, **kept)
+        again = run(["a", "b", "c"], tmp_path / "again.jsonl", generator=opened, **kept)
+    assert (again.cached, again.done, sum(count for count, *_ in engine.calls)) == (2, 1, 3)
+    _, matrix = vectors(tmp_path / "again.jsonl")
+    assert matrix.shape == (3, 2)
+    text = fake()
+    text.capabilities = Capabilities(backend="toy", model="v")
+    request = {"prompt": "a", "max_tokens": 1}
+    assert run([request], tmp_path / "text.jsonl", generator=text, **kept).done == 1
+    engine.identity = {"prompt query": "other"}
+    with Embedder(engine, for_engine(engine, 16)) as other:
+        assert run(["a"], tmp_path / "other.jsonl", generator=other, **kept).done == 1
+
+
+@pytest.mark.parametrize("request_", [
+    {"text": "a", "max_tokens": 5}, {"text": "a", "top_n": 1}, {"text": "a", "query": "b"},
+])  # fmt: skip
+def test_a_line_of_a_task_has_no_settings_of_text(out, failed, request_):
+    opened, _ = embedder()
+    with opened:
+        run([request_], out, generator=opened, progress=False)
+    assert "a request to embed has role, normalize, dimensions, text, not" in failed()[0]["message"]
+
+
+@pytest.mark.parametrize("given", [{"settings": {"max_tokens": 5}}, {"batch": True}])
+def test_what_is_for_text_is_refused_of_a_task(out, given):
+    opened, engine = embedder()
+    with opened, pytest.raises(errors.InvalidInput, match="is for text, and the task is embed"):
+        run(["a"], out, generator=opened, progress=False, **given)
+    assert not engine.calls

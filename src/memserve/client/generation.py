@@ -20,7 +20,6 @@ from memserve.protocol import (
     Delta,
     Engine,
     FillsMaxTokens,
-    HasIdentity,
     OnError,
     Prompt,
     PromptLike,
@@ -96,15 +95,6 @@ class Generator(Handle):
         self._remote = isinstance(engine, AsyncEngine)
         self._images_from = pictures.wanted(images_from, remote=self._remote)
         self._fill = not (isinstance(engine, FillsMaxTokens) and engine.fills_max_tokens)
-
-    @property
-    def identity(self) -> dict[str, str]:
-        """What answers, without any secret: backend, model, address, revision, as far as they are known."""
-        known = self.capabilities
-        own = {"backend": known.backend, "engine": known.engine, "model": known.model}
-        if isinstance(self._engine, HasIdentity):
-            own.update(self._engine.identity)
-        return {name: value for name, value in own.items() if value}
 
     @overload
     def generate(self, prompt: PromptLike, *, on_error: OnError = "raise",  # type: ignore[overload-overlap]

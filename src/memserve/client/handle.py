@@ -21,6 +21,7 @@ from memserve.protocol import (
     Completion,
     Delta,
     Engine,
+    HasIdentity,
     Request,
     SupportsAsyncEmbed,
     SupportsAsyncRerank,
@@ -66,6 +67,15 @@ class Handle:
     def capabilities(self) -> Capabilities:
         """What the engine can do with the model at hand."""
         return self._engine.capabilities
+
+    @property
+    def identity(self) -> dict[str, str]:
+        """What answers, without any secret: backend, model, address, revision, as far as they are known."""
+        known = self.capabilities
+        own = {"backend": known.backend, "engine": known.engine, "model": known.model}
+        if isinstance(self._engine, HasIdentity):
+            own.update(self._engine.identity)
+        return {name: value for name, value in own.items() if value}
 
     def close(self) -> None:
         """Free the engine; again is harmless, use afterwards raises `Closed`."""

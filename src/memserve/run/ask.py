@@ -84,8 +84,7 @@ class Asker:
 
 
 FIRST, USUAL, MOST, LEAST = 8, 64, 1024, 8
-"""Requests to a call: as many as make it last a minute or so. More keep an engine fuller, but what was
-not written down yet is lost in a crash. The first list soon shows that there are answers, and how fast."""
+"""Requests to a call: as many as make it last a minute or so, which a crash may cost."""
 SHORT_SECONDS, LONG_SECONDS = 30.0, 90.0
 WINDOW_CHARACTERS = 32 << 20
 

@@ -195,8 +195,9 @@ class Job:
         else:
             generator, self._task = adapted(generator, options.task)
             ask.check(generator)
-        if options.batch and self._task != "generate":
-            raise InvalidInput("a batch is for text: leave --batch or --task out")
+        odd = [*sorted(options.settings.keys() - {"extra"}), *["batch"] * options.batch]
+        if odd and self._task != "generate":
+            raise InvalidInput(f"{odd[0]} is for text, and the task is {self._task}")
         if options.batch and not isinstance(generator, Generator):
             raise Unsupported(type(generator).__name__, "batch", "it has no batch service")
         if options.batch:

@@ -116,6 +116,8 @@ def read_item(value: Any, index: int, defaults: Mapping[str, Any]) -> Item:
         settings, prompt, name, meta = _from_mapping(value)
     else:
         settings, prompt = {}, value
+    if "extra" in settings:
+        settings["extra"] = {**defaults.get("extra", {}), **settings["extra"]}
     request = Request(prompt=_prompt(prompt), **{**defaults, **settings})
     return _identified(request, index, name, meta)
 

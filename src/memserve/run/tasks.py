@@ -39,7 +39,7 @@ def entry(value: Any, task: Task) -> Any:
     if not isinstance(value, Mapping) or not all(name in value for name in _PARTS[task]):
         names = " and ".join(f'"{name}"' for name in _PARTS[task])
         raise InvalidInput(f"a request to {task} is an object with {names}")
-    rest = {name: part for name, part in value.items() if name not in _PARTS[task]}
+    rest = _rest(value, task, _PARTS[task])
     first, second = (value[name] for name in _PARTS[task])
     parts = list(second) if task == "rerank" and isinstance(second, (list, tuple)) else [second]
     if not parts:
@@ -62,8 +62,14 @@ def _text(value: Any) -> Any:
     if len(found) != 1 or not isinstance(value[found[0]], str):
         raise InvalidInput('a request to embed is a text, or an object with "text"')
     extra = {name: value[name] for name in EMBED if name in value}
-    rest = {name: part for name, part in value.items() if name not in (*EMBED, found[0])}
+    rest = _rest(value, "embed", (*EMBED, found[0]))
     return {**rest, "prompt": value[found[0]], "max_tokens": 1, **({"extra": extra} if extra else {})}
+
+
+def _rest(value: Named, task: Task, names: Sequence[str]) -> dict[str, Any]:
+    if odd := value.keys() - {"id", "meta", *names}:
+        raise InvalidInput(f"a request to {task} has {', '.join(names)}, not {min(map(str, odd))!r}")
+    return {name: value[name] for name in ("id", "meta") if name in value}
 
 
 def adapted(opened: Any, task: Task | None) -> tuple[Any, Task]:
@@ -98,8 +104,8 @@ class Adapter:
 
     @property
     def identity(self) -> dict[str, str]:
-        """The opened one's, where it tells more."""
-        return dict(getattr(self._opened, "identity", {}))
+        """The opened one's, for this task."""
+        return {**getattr(self._opened, "identity", {}), "task": type(self).__name__}
 
 
 class Reranking(Adapter):

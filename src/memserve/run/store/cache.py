@@ -1,8 +1,7 @@
 """Answers kept across runs and outputs, under everything that decides them.
 
-The key is what answers (backend, address, model, revision, ... : `Generator.identity`) and the request's
-digest (the prompt and every chosen setting). Only normal finishes of repeatable requests are kept: never an
-error, a refusal, a truncated answer, or a sample drawn without a seed.
+The key is what answers (`Generator.identity`) and the request's digest (the prompt and every chosen
+setting). Only normal finishes of repeatable requests are kept.
 """
 
 import json
@@ -22,11 +21,13 @@ from memserve.files import parsed
 from memserve.protocol import DEFAULT_MAX_TOKENS, DEFAULT_TEMPERATURE, DEFAULT_TOP_P, Completion, Request
 from memserve.run.requests import Item
 from memserve.run.store import files
+from memserve.run.tasks import Result
 
 WRITE_SECONDS = 0.5
 _TABLE = "CREATE TABLE IF NOT EXISTS answers (key BLOB PRIMARY KEY, body BLOB, mark BLOB) WITHOUT ROWID"
 _INSERT = "INSERT OR REPLACE INTO answers (key, body, mark) VALUES (?, ?, ?)"
 _log = logging.getLogger("memserve.run")
+_RESULTS = {"embedding", "scores", "logprob"}
 NORMAL = frozenset({"stop", "tool_calls"})
 _DEFAULTS = {"max_tokens": DEFAULT_MAX_TOKENS, "temperature": DEFAULT_TEMPERATURE, "top_p": DEFAULT_TOP_P}
 
@@ -39,7 +40,8 @@ def repeatable(request: Request) -> bool:
 def normal(completion: Completion) -> bool:
     """Whether an answer came to its end by itself."""
     finished = completion.finish_reason in NORMAL and completion.error is None
-    return finished and (completion.text is not None or bool(completion.tool_calls))
+    told = completion.text is not None or isinstance(completion, Result)
+    return finished and (told or bool(completion.tool_calls))
 
 
 class Cache:
@@ -71,7 +73,7 @@ class Cache:
             return None
         if row is None or (row[1] == _mark(key, row[0]) and _is_answer(row[0])):
             return row and bytes(row[0])
-        self._tell("holds answers that are not what was written there" if row[1] else "has rows unchecked")
+        self._tell("holds answers that are not what was written there")
         return None
 
     def put(self, item: Item, completion: Completion, body: bytes) -> None:
@@ -131,8 +133,6 @@ class Cache:
             base.execute("PRAGMA journal_mode = WAL")
             base.execute("PRAGMA synchronous = NORMAL")
             base.execute(_TABLE)
-            if "mark" not in {row[1] for row in base.execute("PRAGMA table_info(answers)")}:
-                base.execute("ALTER TABLE answers ADD COLUMN mark BLOB")
             base.commit()
         except (sqlite3.Error, OSError, UnicodeError) as broken:  # its own words may be damaged, too
             words = getattr(broken, "strerror", None) or broken
@@ -143,7 +143,7 @@ class Cache:
         """Somebody else's database gets no table of ours, and no column."""
         found = {row[0] for row in base.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
         columns = {row[1] for row in base.execute("PRAGMA table_info(answers)")}
-        if found and not (found == {"answers"} and {"key", "body"} <= columns):
+        if found and not (found == {"answers"} and columns >= {"key", "body", "mark"}):
             raise InvalidInput(f"{self._path} is a database, and no answer cache", hint="name another file")
 
 
@@ -158,4 +158,5 @@ def _is_answer(body: bytes) -> bool:
         row = parsed(body)
     except ValueError:
         return False
-    return isinstance(row, dict) and row.keys() >= {"text", "finish_reason"} and b"\n" not in body
+    told = isinstance(row, dict) and (row.keys() >= {"text", "finish_reason"} or row.keys() & _RESULTS)
+    return bool(told) and b"\n" not in body

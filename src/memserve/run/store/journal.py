@@ -1,8 +1,4 @@
-"""The answers file, which is the journal too: appended to, checked line by line, locked while in use.
-
-One file holds the truth, so there is nothing that could disagree with it after a crash: a line is either
-whole, and its request is answered, or torn, and the request is asked again.
-"""
+"""The answers file, which is the journal too: appended to, checked line by line, locked while in use."""
 
 import errno
 import logging
