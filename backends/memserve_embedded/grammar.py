@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
@@ -20,6 +21,8 @@ from memserve.tokens.prompts import Prepared
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+_ODD, _SAID = r"(?s)\\.|/|\n", {"/": r"\/", "\n": r"\n", "\\\n": r"\n", r"\d": "[0-9]"}
+"""What would end a regex here, and digits, which are those of every script otherwise."""
 _SPACES = {"whitespace_flexible": False, "key_separator": ": ", "item_separator": ", "}
 """JSON comes on one line: free white space lets a small model emit it for ever."""
 
@@ -70,10 +73,9 @@ def _lark(request: Request, calling: Calling | None) -> str | None:
     own = None
     if request.schema is not None:
         own = _json(request.schema)
-    elif request.regex is not None:
-        own = f"/{request.regex.replace('/', chr(92) + '/')}/"
-    elif request.choices is not None:
-        own = " | ".join(map(_words, request.choices))
+    elif request.regex is not None or request.choices:
+        wanted = request.regex or "|".join(map(re.escape, request.choices or ()))
+        own = f"/{re.sub(_ODD, lambda one: _SAID.get(one[0], one[0]), wanted)}/"
     if calling is None:
         return own and f"start: {own}\n"
     calls = [f"{_words(begin)} {_json(schema)} {_words(end)}" for begin, schema, end in written(calling)]

@@ -136,3 +136,9 @@ def test_schemas_as_deep_as_a_body_can_hold_are_read() -> None:
     generator, engine = opened("[]")
     generator.generate("a", schema=deep)
     assert engine.asked
+
+
+def test_a_choice_may_begin_and_end_with_white_space() -> None:
+    generator, _ = opened(" A", " B ", "B")
+    for said, choices in ((" A", [" A", " B"]), (" B ", [" A", "B"]), ("B", ["A", "B"])):
+        assert generator.generate("x", choices=choices).text == said

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import subprocess
 import sys
 import threading
@@ -83,6 +84,25 @@ def test_an_answer_keeps_its_schema_regex_or_choices(generator) -> None:
     assert generator.generate("A colour?", choices=["red", "blue"]).text in ("red", "blue")
     with pytest.raises(InvalidInput, match=r"enforced: .*unclosed group"):
         generator.generate("x", regex="(")
+
+
+@pytest.mark.parametrize("only", ["a/b", "x|y(", 'a\n"b"', "[x]", "# & ", "\\d", "é😀", "x\u2028y"])
+def test_a_choice_is_said_as_it_is_written(generator, only) -> None:
+    assert generator.generate("x", choices=[only]).text == only
+
+
+def test_of_thousands_of_choices_one_comes(generator) -> None:
+    choices = [f"c{number}" for number in range(5000)]
+    assert generator.generate("x", choices=choices).text in choices
+
+
+@pytest.mark.parametrize(("regex", "wanted"), [
+    (r"\d{4}", "[0-9]{4}"), (r"[\d.]{4}", "[0-9.]{4}"),
+    (r"a\/\\d", r"a/\\d"), ("a/b", "a/b"), ("a\nb", "a\nb"),
+])  # fmt: skip
+def test_a_regex_is_read_as_python_writes_it(generator, regex, wanted) -> None:
+    """Digits are those of ASCII, as on other engines: a small model found others."""
+    assert re.fullmatch(wanted, generator.generate("A year?", regex=regex).text)
 
 
 def test_a_tool_is_called_and_its_result_read(generator) -> None:

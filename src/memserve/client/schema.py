@@ -179,7 +179,7 @@ def _reason(request: Request, said: Completion | Sample) -> str | None:
     if text is None or said.finish_reason != "stop":
         return None
     if request.choices is not None:
-        return None if text.strip() in request.choices else "is none of the choices"
+        return None if {text, text.strip()} & {*request.choices} else "is none of the choices"
     if request.regex is not None:
         return None if _matches(request.regex, text) else "does not match the regex"
     return None if request.schema is None else _schema_reason(request.schema, text)

@@ -19,7 +19,7 @@ from memserve.run.requests import Item, arrange, chosen
 from memserve.run.store.results import Results
 
 LIMIT_SECONDS = 3600.0
-"""No single request is waited for longer, whatever its client's own limits are."""
+"""No request is waited for longer."""
 
 
 def batches(generator: Any) -> bool:

@@ -24,7 +24,7 @@ WEIGHT = 0.1
 MOST_EARLIER = 10_000
 """Answers of earlier runs that teach what such requests cost."""
 UNSEEN, SEEN = 1.25, 1.1
-"""Before money is promised, a guess is taken so many times as large; so is the worst that was seen."""
+"""What is promised of a guess, and of the worst that was seen."""
 _log = logging.getLogger("memserve.run")
 
 Kind = tuple[int, int]

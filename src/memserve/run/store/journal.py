@@ -46,7 +46,7 @@ class Journal:
         self._guard = threading.Lock()
         self._dirty = False
         self.full: RunError | None = None
-        """Set once the disk is full or failing, or the file is not where it was: nothing more is asked."""
+        """Why nothing more is asked: of the disk, or of the file's place."""
         self._closing = threading.Event()
         self._reserve = files.reserve_beside(path)
         self._kept: int | None = None
@@ -74,8 +74,7 @@ class Journal:
         self._flusher.start()
 
     def append(self, line: bytes) -> None:
-        """Write one or more whole lines. When the disk is full, the space that was kept for answers
-        already on their way is used, and `full` tells; raises StorageFull when that is gone too."""
+        """Write whole lines; on a full disk into the space that was kept, and then raise StorageFull."""
         with self._guard:
             try:
                 self._write(line)
