@@ -100,6 +100,7 @@ def test_the_largest_context_is_the_largest() -> None:
 def test_copies_fill_a_node_unless_the_layout_is_pinned() -> None:
     assert memserve.plan.best("Qwen/Qwen2.5-0.5B-Instruct", "4xA100").data_parallel == 4
     assert memserve.plan.best("Qwen/Qwen2.5-0.5B-Instruct", "4xA100", tensor_parallel=1).data_parallel == 1
+    assert memserve.plan.best("Qwen/Qwen2.5-0.5B-Instruct", "4xA100", pipeline_parallel=1).data_parallel == 4
     assert memserve.plan.best("llama-8b", "4xA100", data_parallel=2).data_parallel == 2
 
 

@@ -93,6 +93,16 @@ def test_a_moment_is_a_deadline(capsys: pytest.CaptureFixture[str]) -> None:
     assert "in time: " in capsys.readouterr().out
 
 
+def test_a_budget_without_a_price_is_not_perhaps_kept(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["llama-8b", "--workload", "1000:100:1000", "--budget", "0.01"]
+    for gpus, said in (("1xRTX3090", "no price is known"), ("1xRTX3090@9", "beyond the budget")):
+        assert main([*words, "--gpus", gpus]) == 0
+        page = capsys.readouterr().out
+        assert said in page and "perhaps" not in page
+    assert main([*words, "--compare", "1xRTX3090"]) == 0
+    assert "in budget: no price is known" in capsys.readouterr().out
+
+
 @pytest.mark.slow
 def test_the_picture(tmp_path, capsys: pytest.CaptureFixture[str]) -> None:
     need("matplotlib", "plot")

@@ -30,6 +30,9 @@ def test_the_share_is_free():
     for share, plans in questions:
         for plan in plans:
             assert plan.fits and plan.footprint.free >= share * plan.machine.card.memory * 0.999
+            told = {one["name"]: one["value"] for one in plan.to_dict()["assumptions"]}
+            given = plan.deployment.utilization
+            assert given is None or told.get("gpu_memory_utilization", given) == given
 
 
 def test_what_needs_the_whole_card_does_not_fit():

@@ -15,6 +15,7 @@ import pytest
 
 import memserve
 from memserve.plan.page import Section, html, text
+from memserve.plan.sections import plan_row
 
 CALLS = (
     ("llama-70b", "--gpus", "4xV100"),
@@ -102,6 +103,12 @@ def test_a_plan_is_a_screen(model: str, gpus: str) -> None:
         assert shlex.join(plan.command) in page or plan.machine.nodes > 1
     shown = plan._repr_html_()
     assert shown.count("<table>") >= 1 and plan.model.id in shown and len(shown) < 40_000
+
+
+def test_a_table_counts_the_requests_of_all_copies() -> None:
+    for plan in memserve.plan.best("llama-8b", "8xA100-40GB").alternatives:
+        each = plan.footprint.max_concurrency if plan.footprint else 0
+        assert each and plan_row(plan)[3] == f"{each * plan.data_parallel:.1f}"
 
 
 def test_a_long_winded_plan_is_a_screen_too() -> None:

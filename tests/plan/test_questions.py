@@ -23,7 +23,7 @@ from memserve.hardware.spec import in_nodes
 from memserve.memory import formats
 from memserve.model import catalogue
 from memserve.plan.library import machine_of, model_of
-from memserve.plan.query import Query
+from memserve.plan.query import SHORT, Query
 from memserve.plan.search.choice import first, ranked
 from memserve.plan.search.offers import consider
 from memserve_llamacpp.engine import pattern
@@ -176,3 +176,37 @@ def test_no_answer_on_two_machines_is_lost_that_one_of_them_gives(seed: int) -> 
         one, both = question, question._replace(gpus=f"{nodes}{question.gpus}")
         if nodes and question.gpus != "cpu" and one.best() is not None:
             assert both.best() is not None, both
+
+
+WIDER = ("2xTITAN-Xp", "4xArc-B580", "4xP100", "8xRTX4060Ti", "4xRTX2070", "8xRX9070XT", "4x910B4", "2xV100")
+SMALL = ("llama-8b", "Qwen/Qwen3-Embedding-4B", "Qwen/Qwen3-Reranker-0.6B", "gemma-3-12b", "qwen3-4b")
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_what_was_chosen_is_chosen_when_named_and_less_is_never_answered_worse(seed: int) -> None:
+    chance, fits = random.Random(seed), 0
+    for _ in range(EACH // 2):
+        options = {"context": chance.choice((4096, 8192, 32768)), "concurrency": chance.choice((1, 2, 8))}
+        question = Question(chance.choice(SMALL), chance.choice(WIDER), options)
+        plan = question.best()
+        if plan is None:
+            continue
+        fits += 1
+        for names in (["backend"], ["quantization"], ["pp"], ["dp"], ["tp", "dp"]):
+            named = question.best(**{name: getattr(plan, SHORT.get(name, name)) for name in names})
+            assert named is not None and named.command == plan.command, (question, names)
+        if not plan.checkpoint.make:
+            words = [*(f"{name}={value}" for name, value in plan.env.items()), *plan.command]
+            read = memserve.plan.check(
+                words, plan.machine, engine_version=plan.engine_version, **options,  # type: ignore[arg-type]
+            )  # fmt: skip
+            same = (read.memory_gib_per_card, read.not_counted) == (plan.memory_gib_per_card, ())
+            assert same, (question, words)
+        for name, value in options.items():
+            less = question._replace(options={**options, name: max(1, value // 2)}).best()
+            assert less is not None and order(less) <= order(plan), (question, name)
+        both = question._replace(gpus=f"2x{question.gpus}").best()
+        # a node for one copy: stages over both may be better
+        alone = plan.tensor_parallel == plan.machine.cards_per_node
+        assert both is not None and (alone or order(both) <= order(plan)), question
+    assert fits > 1

@@ -11,7 +11,11 @@ import pytest
 from extras import need
 
 import memserve.plan
+from memserve.hardware import cards
+from memserve.hardware.machine import Machine
 from memserve.plan.__main__ import main
+from memserve.plan.query import Query
+from memserve.plan.search.choice import first
 from memserve.plan.tasks.training import TrainOptions, read
 
 MACHINES = ("GTX1660", "1xRTX3090", "2xT4", "4xA100-80GB", "8x910B2", "M3-Max", "2x8xH100")
@@ -56,12 +60,26 @@ def test_a_pair_that_does_not_fit(capsys: pytest.CaptureFixture[str]) -> None:
 def test_any_card_gives_the_smallest_machines(capsys: pytest.CaptureFixture[str]) -> None:
     answer = answered(capsys, "llama-70b", "--gpus", "any")
     machines = {row["card"]: row for row in answer["machines"]}  # type: ignore[attr-defined]
-    assert machines["V100-32GB"]["cards_by_level"] == {"16 bit": 8, "8 bit": None, "4 bit": 2}
+    assert machines["V100-32GB"]["cards_by_level"] == {"16 bit": 8, "8 bit": 4, "4 bit": 2}
     assert machines["H200"]["cards"] == 1 and machines["L4"]["cards_by_level"]["4 bit"] == 2
     assert machines["910B2"]["backend"] in ("ascend", "sglang")
     assert "TPU-v5e" not in machines
     priced = [row["usd_per_hour"] for row in answer["machines"] if row["usd_per_hour"]]  # type: ignore[attr-defined]
     assert priced == sorted(priced) and answer["fits"] is True
+
+
+@pytest.mark.sampled(2)
+@pytest.mark.parametrize(
+    "model", ["gpt-oss-20b", "llama-8b", "Qwen/Qwen3-8B-AWQ", "qwen3-32b", "deepseek-v3"]
+)
+def test_any_card_lists_each_that_holds_the_model_with_its_plan(model: str) -> None:
+    rows = {row.card.name: row for row in memserve.plan.anywhere(model).rows}
+    for card in random.Random(model).sample([one for one in cards() if one.vendor != "cpu"], 12):
+        found = first(memserve.model.load(model), Machine(card=card, cards_per_node=card.per_node), Query())
+        assert (card.name in rows) == (found is not None), card.name
+        if row := rows.get(card.name):
+            plan = memserve.plan.best(model, row.machine)
+            assert (plan.backend, plan.quantization) == (row.smallest.backend, row.smallest.quantization)
 
 
 def test_any_card_for_what_few_engines_know(capsys: pytest.CaptureFixture[str]) -> None:

@@ -16,6 +16,7 @@ ALIKE = 0.66
 MOST_COUNT = 4096
 _ASSIGNMENT = re.compile(r"^[A-Za-z_][A-Za-z0-9_]*=")
 _NAME = (
+    r"(?!-*(?:classifier_from|eos|bos|pad)_token)"  # of a vocabulary
     r"(?:[\w-]{0,60}[-_])?(?:key|tok(?:en?)?|secret|passwd)|[\w-]{0,60}(?:api[-_]?k\w*|password|credentials?)"
 )
 _SECRET = re.compile(rf"(?:^|.*[^\w-])[-\u2013\u2014]*(?:{_NAME})$", re.IGNORECASE | re.DOTALL)

@@ -13,6 +13,7 @@ from memserve.model.spec import ModelSpec
 
 VISIBLE = {
     "nvidia": "CUDA_VISIBLE_DEVICES", "amd": "HIP_VISIBLE_DEVICES", "ascend": "ASCEND_RT_VISIBLE_DEVICES",
+    "intel": "ZE_AFFINITY_MASK",
 }  # fmt: skip
 
 

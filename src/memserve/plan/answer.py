@@ -294,4 +294,8 @@ def with_deployment(plan: Plan, deployment: Deployment) -> Plan:
     backend, model = installed.named(plan.backend), loaded(plan.model, plan.checkpoint)
     launch = backend.launch.launch(model, plan.checkpoint.id, plan.machine, deployment)
     verdict = held(backend, model, plan.machine, deployment)
-    return replace(plan, deployment=deployment, verdict=verdict, launch=launch)
+    was, now = (
+        assumptions(backend.memory, model, plan.machine, one) for one in (plan.deployment, deployment)
+    )
+    assumed = (*now, *(one for one in plan.assumed if one not in was))
+    return replace(plan, deployment=deployment, verdict=verdict, launch=launch, assumed=assumed)

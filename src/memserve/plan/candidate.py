@@ -208,8 +208,8 @@ class Judged:
         parts = (held.weights, held.activation, held.non_torch, held.graphs, held.kv_cache)
         most = held.kv_cache + max(0, held.usable - sum(parts))
         holds = held.max_concurrency >= 1
-        near = most - below < need if holds else most + above >= need > 0
-        if not near or not held.kv_tokens + above or holds != self.fits:
+        near = most - below < need if holds else most + above >= need
+        if not near or need <= 0 or not held.kv_tokens + above or holds != self.fits:
             return ""
         return f"tight: a request of {self.context:,} tokens takes {need / GIB:.2f} GiB of KV cache"
 

@@ -47,6 +47,9 @@ def check(command: str | Sequence[str], gpus: str | Machine | None = None, *,
     if model.quantization and model.quantization.method != deployment.quantization:
         model = replace(model, quantization=_other_file(deployment.quantization))
     backend = installed.named(deployment.backend)
+    if not_counted:  # what a plan writes is known
+        own = _flags(backend.launch.launch(model, name, machine, deployment).command)
+        not_counted = tuple(one for one in not_counted if own.get(f"--{one.name}") != asked.option(one.name))
     verdict = assess(backend, model, machine, deployment)
     verdict = _lacking(asked, verdict, model) or verdict
     assumed = (*assumptions(backend.memory, model, machine, deployment),

@@ -194,7 +194,8 @@ def work(job: Mapping[str, Any]) -> str:
         many = job["machines_for_deadline"] if job["gpu_hours"] is not None else 1
         said += f" ({many} such machines make it)" * (many > 1)
     if "within_budget" in job:
-        said += f"; {answers[job['within_budget']]} the budget"
+        kept = f"{answers[job['within_budget']]} the budget"
+        said += f"; {kept if usd else 'no price is known: say it, as 1xL4@0.7'}"
     return said
 
 
@@ -271,7 +272,7 @@ def plan_row(plan: Plan) -> Row:
     return (
         f"{plan.backend} {plan.engine_version}".strip(), plan.quantization,
         "-" if plan.remote else f"tp {layout.tensor} pp {layout.pipeline} dp {layout.data}",
-        "-" if plan.footprint is None else f"{plan.footprint.max_concurrency:.1f}",
+        "-" if plan.footprint is None else f"{plan.footprint.max_concurrency * layout.data:.1f}",
         f"{few(texts['likely'])} texts/s" if texts else f"{rate['likely']:.0f}" if rate else "-",
         "-" if price is None else f"{price:.4f} in" if texts else f"{price:.2f}",
         "to be made" if plan.checkpoint.make else plan.checkpoint.id,

@@ -72,7 +72,7 @@ def _copies(serves: Mapping[str, Any], machine: Machine, query: Query, cards: in
     """Copies of the model that a node's cards hold beside each other, where the layout was left open."""
     if query.data_parallel:
         return query.data_parallel
-    pinned = query.tensor_parallel or query.pipeline_parallel
+    pinned = query.tensor_parallel or (query.pipeline_parallel or 1) > 1
     if pinned or not serves.get("data") or cards > machine.cards_per_node:
         return 1
     return machine.cards_per_node // cards
@@ -170,12 +170,18 @@ def versions(rules: Mapping[str, Any], query: Query) -> Sequence[str]:
 
 
 def squeezed(candidate: Judged, machine: Machine) -> bool:
-    """Whether several nodes may offer better: this has stages, or holds hardly more than was asked."""
-    footprint, deployment = candidate.footprint, candidate.deployment
-    if machine.nodes == 1 or footprint is None or deployment.layout.tensor > machine.cards_per_node:
+    """Whether several nodes may offer better: stages, or one copy on a whole node that holds little."""
+    footprint, layout = candidate.footprint, candidate.deployment.layout
+    if machine.nodes == 1 or footprint is None or _layered(candidate):
         return False
-    held = footprint.max_concurrency * deployment.layout.data
-    return deployment.layout.pipeline > 1 or held < AMPLE * deployment.concurrency
+    little = footprint.max_concurrency < AMPLE * candidate.deployment.concurrency
+    free = machine.cards_per_node - layout.tensor
+    return free >= 0 and (layout.pipeline > 1 or (free == 0 and little))
+
+
+def _layered(candidate: Judged) -> bool:
+    """Whether its engine spreads layers over cards."""
+    return bool(installed.named(candidate.backend).rules.get("serves", {}).get("layers_over_cards"))
 
 
 def cramped(candidate: Judged, machine: Machine) -> bool:
@@ -183,8 +189,8 @@ def cramped(candidate: Judged, machine: Machine) -> bool:
     footprint, deployment = candidate.footprint, candidate.deployment
     if squeezed(candidate, machine):
         return True
-    layers = installed.named(candidate.backend).rules.get("serves", {}).get("layers_over_cards")
-    if deployment.eager or deployment.dtype == "float32" or (deployment.layout.pipeline > 1 and not layers):
+    staged = deployment.layout.pipeline > 1 and not _layered(candidate)
+    if deployment.eager or deployment.dtype == "float32" or staged:
         return True
     if footprint is None or not footprint.kv_cache or candidate.quantization != "none":
         return False
@@ -203,7 +209,7 @@ class Offer:
         serves = dict(backend.rules.get("serves", {}))
         if self.judge.known["experts"]:
             serves["data"] = False
-        self.layouts = layouts(serves, machine, query)
+        self.layouts, self.by_layers = layouts(serves, machine, query), bool(serves.get("layers_over_cards"))
         self.dtypes: Mapping[str, Sequence[str]] = backend.rules.get("dtypes", DTYPES)
         self.reached = BELOW_4_BIT
         """The fewest steps below 16 bits (losses.json) of what is known to run well."""
@@ -298,7 +304,8 @@ class Offer:
                 return
             candidate = self.judged(judge, model, checkpoint, replace(first, layout=layout))
             held = candidate.fits and not candidate.deployment.host_layers
-            fits = fits or (held and not squeezed(candidate, self.machine))
+            barely = cramped if self.by_layers else squeezed
+            fits = fits or (held and not barely(candidate, self.machine))
             if candidate.fits and not cramped(candidate, self.machine) and not checkpoint.make:
                 self.reached = min(self.reached, steps(weight_loss(checkpoint), candidate.kv_dtype))
             yield candidate

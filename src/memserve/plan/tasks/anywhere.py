@@ -16,7 +16,8 @@ from memserve.plan.candidate import Candidate
 from memserve.plan.page import Section, Shown, show
 from memserve.plan.plan import machine_object
 from memserve.plan.query import MOST, PlanOptions, Query
-from memserve.plan.search.choice import FP8_HARDWARE, ranked
+from memserve.plan.search.checkpoints import known_methods
+from memserve.plan.search.choice import first
 from memserve.plan.search.offers import of_backend, on_time, versions
 from memserve.plan.search.pricing import context_of
 from memserve.plan.sections import part
@@ -31,12 +32,11 @@ if TYPE_CHECKING:
     from memserve.hardware.machine import Card, Machine, Rent
 
 COUNTS = (1, 2, 4, 8, 16)
-LEVELS = {"16 bit": ("none",), "8 bit": ("fp8", "w8a8", "int8"), "4 bit": ("gptq", "awq", "w4a16", "nf4")}
-FILES = {"8 bit": ("gguf-q8_0",), "4 bit": ("gguf-q4_k_m",)}
-"""What goes first on cards that no engine with continuous batching drives."""
-EMULATED = ("w8a8", "int8", "fp8")
-"""8 bits on cards that cannot multiply in FP8."""
-LEAST_BYTES = {"16 bit": 2.0, "8 bit": 1.0, "4 bit": 0.5}
+LEVELS = {
+    "16 bit": ("none",), "8 bit": ("fp8", "w8a8", "int8", "gguf-q8_0"),
+    "4 bit": ("gptq", "awq", "w4a16", "nf4", "gguf-q4_k_m"),
+}  # fmt: skip
+LEAST_BYTES = {"16 bit": 2.0, "8 bit": 1.0, "4 bit": 0.5, "otherwise": 0.4}
 """Per parameter: a machine with less memory in all need not be judged."""
 
 
@@ -123,45 +123,47 @@ def table(model: ModelSpec, query: Query) -> Iterator[Row]:
 
 def row_of(model: ModelSpec, card: Card, query: Query, asked: Sequence[str]) -> Row | None:
     """The smallest machine per level; a level that the card cannot run stays empty."""
-    levels = {"as stored": (model.quantization.method,)} if model.quantization else LEVELS
+    levels = LEVELS
+    if model.quantization:
+        stored = (model.quantization.method,)
+        others = {*model.levels, *known_methods(model)}.difference(stored)
+        levels = {"as stored": stored, "otherwise": tuple(sorted(others))}
     if query.quantization:
         levels = {query.quantization: (query.quantization,)}
-    if "8 bit" in levels and not has_fp8(card):
-        levels = {**levels, "8 bit": EMULATED}
-    able = engines(model, card, query, asked)
-    if not any(installed.named(name).rules["serves"].get("continuous_batching") for name in able):
-        levels = {level: (*FILES.get(level, ()), *words) for level, words in levels.items()}
-    search = Search(model, card, query, able)
-    found = {
-        level: search.smallest(words, model.parameters * LEAST_BYTES.get(level, 0.0))
-        for level, words in levels.items()
-    }
+    searches = [Search(model, card, query, able) for able in engines(model, card, query, asked) if able]
+    found = {level: fewest(searches, level, words) for level, words in levels.items()}
     fitting = [one for one in found.values() if one is not None]
     if not fitting:
         return None
-    machine = min((one[0] for one in fitting), key=lambda one: one.cards)
-    candidate = ranked((one[1] for one in fitting if one[0] == machine), model, machine, query)[0]
+    machine, candidate = min(fitting, key=lambda one: one[0].cards)
+    candidate = first(model, machine, query) or candidate
     counts = {level: one[0].cards if one else None for level, one in found.items()}
     return Row(model, card, counts, candidate, machine, instances.rent(machine))
 
 
-def has_fp8(card: Card) -> bool:
-    """Whether FP8 is more than a way to store weights here."""
-    return card.sm is None or card.sm >= FP8_HARDWARE
-
-
-def engines(model: ModelSpec, card: Card, query: Query, asked: Sequence[str]) -> list[str]:
-    """The engines with a release for card and model; those without batching only where no other has one."""
+def engines(model: ModelSpec, card: Card, query: Query, asked: Sequence[str]) -> tuple[list[str], ...]:
+    """The engines with a release for card and model: those that batch, and the others."""
     from memserve.hardware.machine import Machine
 
     able = [name for name in asked if _runs(name, model, Machine(card=card), query)]
-    batching = [name for name in able if installed.named(name).rules["serves"].get("continuous_batching")]
-    return batching or able
+    return [name for name in able if _batches(name)], [name for name in able if not _batches(name)]
+
+
+def _batches(name: str) -> bool:
+    return bool(installed.named(name).rules["serves"].get("continuous_batching"))
 
 
 def _runs(name: str, model: ModelSpec, machine: Machine, query: Query) -> bool:
     rules = installed.named(name).rules
     return any(Judge(rules, one, model, machine).model() is None for one in versions(rules, query))
+
+
+def fewest(searches: Sequence[Search], level: str, words: Sequence[str]) -> tuple[Machine, Candidate] | None:
+    """The smallest machine of a level, by the first engines that have one."""
+    for search in searches:
+        if found := search.smallest(words, search.model.parameters * LEAST_BYTES.get(level, 0.0)):
+            return found
+    return None
 
 
 class Search:

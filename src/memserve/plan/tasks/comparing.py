@@ -247,5 +247,5 @@ def _told(job: Mapping[str, Any], cost: Mapping[str, Any]) -> str:
     if "within_deadline" in job:
         parts.append(f"in time: {words[job['within_deadline']]}, {job['machines_for_deadline']} such needed")
     if "within_budget" in job:
-        parts.append(f"in budget: {words[job['within_budget']]}")
+        parts.append(f"in budget: {words[job['within_budget']] if job['usd'] else 'no price is known'}")
     return "; ".join(parts)
