@@ -58,6 +58,7 @@ def test_requests_come_lazily_and_from_a_file(fake, out, tmp_path, rows):
 NO_LINES = [
     (gzip.compress(b'"a"\n'), r"gzip.*zcat"), (bz2.compress(b'"a"\n'), r"bzip2.*bzcat"),
     (lzma.compress(b'"a"\n'), r"xz.*xzcat"), ('"a"\n'.encode("utf-16"), r"UTF-16.*iconv"),
+    (b"id,prompt\n1,hello\n", "no JSON.*jq -R"), (b"hello\n\nyou\n", "no JSON"), (b"PAR1\x15\x04", "no JSON"),
     (b'[\n {"prompt": "a"}\n]', r"list.*jq"), (b'{\r\n "prompt": "a"\r\n}', r"several lines.*jq"),
 ]  # fmt: skip
 
@@ -69,6 +70,13 @@ def test_a_file_of_another_form_is_said_to_be(fake, out, tmp_path, content, said
     with pytest.raises(InvalidInput, match=said):
         run(path, out, generator=fake())
     assert not out.exists()
+
+
+def test_answers_do_not_go_to_a_file_named_like_standard_output(fake, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InvalidInput, match="not '-'"):
+        run(["a"], "-", generator=fake())
+    assert not list(tmp_path.iterdir())
 
 
 def test_bad_lines_are_failed_items_with_their_line_number(fake, out, tmp_path, failed):

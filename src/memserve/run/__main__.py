@@ -179,9 +179,9 @@ def _staged(chosen: argparse.Namespace) -> int:
         where: dict[str, Any] = {"base_url": stage.base_url} if stage.base_url else {}
         return generator(stage.model, backend=stage.backend, **where, **stage.options)
 
+    made = stages.read(Path(chosen.requests))
     plain = parser().parse_args([chosen.requests, "-o", chosen.output])
     _alone(chosen, plain, ("quiet", "dry_run"), "belongs into the job, to the stage that it is for")
-    made = stages.read(Path(chosen.requests))
     job = stages.Pipeline(made, Path(chosen.output), opener, cli.say, progress=not chosen.quiet)
     for line in list(quote.told(job)):  # all of it, or the one line of what is wrong
         cli.say(line)

@@ -324,7 +324,7 @@ class Job:
 
 def check(requests: Any, output: Any, options: Options, lines: Path | None = None) -> Path:
     """The output's path; whatever the files do not allow is refused before an engine is opened."""
-    if not isinstance(output, (str, Path)) or not str(output) or Path(output).is_dir():
+    if not isinstance(output, (str, Path)) or str(output) in ("", "-") or Path(output).is_dir():
         raise InvalidInput(f"the output must be the path of a .jsonl file, not {str(output)[:80]!r}")
     path = StoredOutput(output).path if is_stored(output) else files.local(output, "the output")
     files.distinct(requests, path, cache=options.cache, page=options.page, lines=lines)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from dataclasses import MISSING, dataclass, fields
@@ -250,6 +251,7 @@ def entries(requests: Any) -> Iterator[Entry]:
             yield index, None, value
 
 
+_BEGUN = re.compile(rb"(?m)^(\xef\xbb\xbf)?\s*[{\[\"]")
 _UTF16, _JQ = ("UTF-16, not UTF-8", "iconv -f UTF-16 -t UTF-8"), "jq -c"
 _NOT_LINES = {
     b"\x1f\x8b": ("compressed with gzip", "zcat"), b"BZh": ("compressed with bzip2", "bzcat"),
@@ -259,7 +261,7 @@ _NOT_LINES = {
     **dict.fromkeys((b"{\n", b"{\r\n"), ("JSON over several lines, not a request a line", f"{_JQ} ."),
     ),
 }  # fmt: skip
-"""How files begin that hold no requests line by line, and what makes such lines of them."""
+"""How other files begin, and what makes lines of them."""
 
 
 def check_requests(requests: Any) -> None:
@@ -270,10 +272,14 @@ def check_requests(requests: Any) -> None:
         path = Path(requests)
         if path.is_file() or path.is_dir() or not path.exists():  # a pipe can be opened only once
             with _opened(path) as file:
-                begins = file.read(6)
+                begins = file.read(1 << 12)
                 for magic, (what, tool) in _NOT_LINES.items():
                     if begins.startswith(magic):
                         raise InvalidInput(f"{path} is {what}", hint=f"{tool} {path} | memserve run - ...")
+                if begins.strip() and not _BEGUN.search(begins):
+                    raise InvalidInput(
+                        f"{path} is no JSON", hint=f"lines of text: jq -R . {path} | memserve run -"
+                    )
     elif isinstance(requests, (Mapping, bytes)) or not isinstance(requests, Iterable):
         raise InvalidInput(f"requests are a path or an iterable of requests, not {type(requests).__name__}")
 

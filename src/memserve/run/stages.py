@@ -122,7 +122,7 @@ def _parsed(path: Path) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise InvalidInput(f"{path} is malformed: {str(error)[:120]}") from None
     if not isinstance(found, dict):
-        raise InvalidInput(f"{path} holds no job: a table of keys is needed")
+        raise InvalidInput(f"{path} holds no job: a table of keys (requests are a .jsonl file)")
     return found
 
 

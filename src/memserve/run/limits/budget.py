@@ -15,7 +15,7 @@ from memserve.run.requests import Item, size
 from memserve.speed.prices import Price
 
 CHARACTERS_PER_TOKEN = 3.0
-"""Where a run begins: English has about four, Chinese below two."""
+"""At first: English has about four, Chinese below two."""
 TEMPLATE, PART = 8.0, 1500.0
 """Tokens of a chat template and of an image, before any was counted."""
 DEAREST = 1e9

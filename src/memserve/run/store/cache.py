@@ -1,7 +1,7 @@
 """Answers kept across runs and outputs, under everything that decides them.
 
 The key is what answers (`Generator.identity`) and the request's digest (the prompt and every chosen
-setting). Only normal finishes of repeatable requests are kept.
+setting). Kept are normal finishes of repeatable requests.
 """
 
 import json
@@ -45,7 +45,7 @@ def normal(completion: Completion) -> bool:
 
 
 class Cache:
-    """A SQLite file in WAL mode that several runs may share. Writes come in batches; the last may be lost."""
+    """A SQLite file in WAL mode that several runs may share."""
 
     def __init__(self, path: Path, identity: Mapping[str, str]) -> None:
         if not identity.get("model"):

@@ -61,10 +61,7 @@ class Failures:
 
     def keep(self, still: Callable[[record.Stamp], bool],
              tell: Callable[..., None] = lambda row, *, kept: None) -> None:  # fmt: skip
-        """Rewrite the file with the rows that still hold; the others are about to be asked again.
-
-        `tell` hears of each row, and whether it is kept.
-        """
+        """Rewrite the file with the rows that still hold; `tell` hears of each, and whether it is kept."""
         files.refuse_foreign(self.path, is_ours)
         if not self.path.exists():
             return
