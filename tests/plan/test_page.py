@@ -15,7 +15,7 @@ import pytest
 
 import memserve
 from memserve.plan.page import Section, html, text
-from memserve.plan.sections import plan_row
+from memserve.plan.sections import billions, plan_row, whole
 
 CALLS = (
     ("llama-70b", "--gpus", "4xV100"),
@@ -109,6 +109,13 @@ def test_a_table_counts_the_requests_of_all_copies() -> None:
     for plan in memserve.plan.best("llama-8b", "8xA100-40GB").alternatives:
         each = plan.footprint.max_concurrency if plan.footprint else 0
         assert each and plan_row(plan)[3] == f"{each * plan.data_parallel:.1f}"
+
+
+def test_what_is_small_is_not_nothing() -> None:
+    slow = memserve.plan.best("qwen3-32b", "t3.2xlarge", quantization="gguf-q4_k_m")
+    assert slow.speed and f"({slow.speed['output_tokens_per_s']['low']:.2g} to " in str(slow)
+    assert (whole(0.42), whole(1.4), billions(4_386_000), billions(33_360_000)) == (
+        "0.42", "1", "4.39 M", "0.03 B")  # fmt: skip
 
 
 def test_a_long_winded_plan_is_a_screen_too() -> None:

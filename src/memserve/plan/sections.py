@@ -80,7 +80,7 @@ def headline(plan: Plan) -> Section:
     machine = plan.machine
     nodes = f"{machine.nodes} nodes of " if machine.nodes > 1 else ""
     where = f"{nodes}{machine.cards_per_node}x{machine.card.name} ({machine.card.memory / GIB:.2f} GiB each)"
-    count = f"{plan.model.parameters / 1e9:.2f} B parameters"
+    count = f"{billions(plan.model.parameters)} parameters"
     size = f", {count}" if plan.model.exact else f", about {count} (estimated)"
     return Section(
         f"{plan.model.id}{size if plan.model.blocks else ''}, on {where}: {_verdict(plan)}", style=style
@@ -153,9 +153,19 @@ def pace(speed: Mapping[str, Any]) -> str:
         return f"{spread} of {speed['input_tokens']:.0f} tokens"
     rate, first = speed["output_tokens_per_s"], speed["ttft_ms"]
     never = f"; {UNTIMED}" if speed["at_most"] else ""
-    spread = f"{rate['likely']:.0f} tokens/s ({rate['low']:.0f} to {rate['high']:.0f}{never})"
+    spread = f"{whole(rate['likely'])} tokens/s ({whole(rate['low'])} to {whole(rate['high'])}{never})"
     later = f"at {speed['concurrency']} at once, first token after {first['likely'] / 1000:.2f} s"
     return f"{spread} {later}"
+
+
+def whole(rate: float) -> str:
+    """Without decimals, but never nothing."""
+    return f"{rate:.0f}" if rate >= 1 else f"{rate:.2g}"
+
+
+def billions(number: int) -> str:
+    """Parameters, in millions where there are few."""
+    return f"{number / 1e9:.2f} B" if number >= 1e7 else f"{number / 1e6:.2f} M"
 
 
 def few(rate: float) -> str:
@@ -273,7 +283,7 @@ def plan_row(plan: Plan) -> Row:
         f"{plan.backend} {plan.engine_version}".strip(), plan.quantization,
         "-" if plan.remote else f"tp {layout.tensor} pp {layout.pipeline} dp {layout.data}",
         "-" if plan.footprint is None else f"{plan.footprint.max_concurrency * layout.data:.1f}",
-        f"{few(texts['likely'])} texts/s" if texts else f"{rate['likely']:.0f}" if rate else "-",
+        f"{few(texts['likely'])} texts/s" if texts else whole(rate["likely"]) if rate else "-",
         "-" if price is None else f"{price:.4f} in" if texts else f"{price:.2f}",
         "to be made" if plan.checkpoint.make else plan.checkpoint.id,
     )  # fmt: skip

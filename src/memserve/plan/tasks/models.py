@@ -16,7 +16,7 @@ from memserve.plan.page import Section, Shown
 from memserve.plan.plan import Plan, machine_object, model_object
 from memserve.plan.query import DEFAULT_CONTEXT, PlanOptions, Query, known_name
 from memserve.plan.search.choice import first
-from memserve.plan.sections import PLANS, plan_row
+from memserve.plan.sections import PLANS, billions, plan_row
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -110,7 +110,7 @@ class Models(Shown):
         least = f"; models made for fewer than {self.context} tokens are left out" if self.context else ""
         yield Section(lines=(f"ranked by {self.ranked_by}{least}",), bullets=False)
         rows = tuple(
-            (plan.model.id, _billions(plan.model.parameters), *_told(plan.model.id), *plan_row(plan))
+            (plan.model.id, billions(plan.model.parameters), *_told(plan.model.id), *plan_row(plan))
             for plan in self.plans
         )
         yield Section(header=("model", "parameters", "quality", "source", *PLANS), rows=rows)
@@ -198,14 +198,10 @@ def _key(objective: str) -> Any:
 
 def _known(spec: ModelSpec) -> tuple[str, ...]:
     context = "-" if spec.max_context is None else str(spec.max_context)
-    return spec.id, task_of(spec), _billions(spec.parameters), _billions(spec.active_parameters), context
+    return spec.id, task_of(spec), billions(spec.parameters), billions(spec.active_parameters), context
 
 
 def _told(name: str) -> tuple[str, str]:
     """A figure with its benchmark, and the key of its source."""
     found = quality(name)
     return (f"{found.value:g} {found.benchmark}", _published().models[name][1]) if found else ("-", "-")
-
-
-def _billions(number: int) -> str:
-    return f"{number / 1e9:.2f} B"
