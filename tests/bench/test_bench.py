@@ -188,6 +188,8 @@ def test_goodput_counts_what_meets_the_targets() -> None:
     assert met == every
     assert per_s(ttft=250.0)[0] == per_s(tpot=49.0)[0] == 0
     assert per_s()[0] is None
+    shown = [str(measured(Lawful(), "100:3:4", Level(1), ttft=ttft)) for ttft in (1e6, None)]
+    assert ["goodput/s" in one for one in shown] == [True, False]
 
 
 def test_without_streams_there_is_throughput_and_no_first_token() -> None:

@@ -17,7 +17,7 @@ from memserve.compress import checks, interpreter, job, text
 from memserve.compress.__main__ import main, parser
 from memserve.compress.analysis import strategies
 from memserve.compress.report import Gate, judge
-from memserve.engines import making
+from memserve.engines import environment, making
 from memserve.errors import DoesNotFit, EngineFailed, InvalidInput
 from memserve.model import catalogue
 from memserve.plan.search.checkpoints import to_make
@@ -379,7 +379,8 @@ def make(job):
 @pytest.mark.parametrize(("does", "says"), [
     ("os.kill(os.getpid(), 9)", "SIGKILL ended it; the system does so when memory"),
     ("os.kill(os.getpid(), 4)", "SIGILL ended it; the library uses"), ("os.abort()", "SIGABRT ended it; hm"),
-    ("raise ValueError('odd shapes')", "ValueError: odd shapes"), ("os._exit(3)", "failed: hm"),
+    ("raise ValueError('odd shapes\\nsay so: please')", "failed: ValueError: odd shapes"),
+    ("os._exit(3)", "failed: hm"),
 ])  # fmt: skip
 def test_how_a_library_ended_is_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, does: str, says: str
@@ -411,3 +412,14 @@ def test_what_a_library_strews_about_stays_in_its_own_folder(
     assert (found["model"], found["home"]) == (str(here / "model"), str(here / "cache"))
     assert {one.name for one in here.iterdir()} == {"model", "made.partial"}
     assert (here / "made.partial" / "work" / "logs").is_dir()
+
+
+def test_an_installer_speaks_on_stderr(
+    capfd: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Standard output is the answer's, a program's to read."""
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    with pytest.raises(EngineFailed):
+        environment.make("pip install no-such-package-at-all", folder=tmp_path / "made", report=[].append)
+    found = capfd.readouterr()
+    assert "no-such-package-at-all" in found.err and not found.out

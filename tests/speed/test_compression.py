@@ -105,6 +105,18 @@ def test_what_was_measured_here_comes_first_and_only_the_newest(monkeypatch, tmp
     assert not losses.accuracy("fp8", "Qwen/Qwen2.5-7B")[0].own
 
 
+def test_a_folder_is_the_same_model_by_any_path_and_another_one_elsewhere(monkeypatch, tmp_path):
+    monkeypatch.setenv("MEMSERVE_CONFIG_DIR", str(tmp_path / "config"))
+    for name in ("one", "two"):
+        (tmp_path / name / "model").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "one")
+    losses.keep(losses.Accuracy("fp8", "model", "x", 10, 12, "y", perplexity=True, own=True))
+    for name in ("model", "./model/", str(tmp_path / "one" / "model")):
+        assert losses.accuracy("fp8", name)[0].of(name) == losses.ITSELF
+    monkeypatch.chdir(tmp_path / "two")
+    assert losses.accuracy("fp8", "model")[0].of("model") != losses.ITSELF
+
+
 @pytest.mark.parametrize("gpus", ["1xV100", "1xT4", "1xH100", "8x910B4"])
 def test_what_the_planner_refuses_gets_no_ratio(gpus):
     backend = "ascend" if "910" in gpus else "vllm"

@@ -46,11 +46,15 @@ class Report(Shown):
     def sections(self, *, why: bool = False, everything: bool = False) -> Iterable[Section]:
         """A table: what was measured, and behind it what was predicted."""
         told = " (predicted)" if any(row["predicted"] for row in self.results) else ""
-        head = ("load", "failed", *(f"{name}{told}" for name in FIGURES.values()))
+        head = ["load", "failed", *(f"{name}{told}" for name in FIGURES.values())]
+        rows = [_row(row) for row in self.results]
+        if any(row["goodput_per_s"] is not None for row in self.results):
+            head.append("goodput/s")
+            rows = [(*_row(row), _cell(row, "goodput_per_s")) for row in self.results]
         asked = "{input_tokens:g} tokens in, {output_tokens:g} out, {requests} requests".format(
             **self.workload
         )
-        yield Section(f"{self.target['model']}: {asked}", head, tuple(map(_row, self.results)))
+        yield Section(f"{self.target['model']}: {asked}", tuple(head), tuple(rows))
         lines = [f"{name}: {value}" for name, value in _shown(self.memory)]
         errors = sum((Counter(row["errors"]) for row in self.results), Counter[str]())
         lines += [f"{count} failed: {reason}" for reason, count in errors.most_common()]

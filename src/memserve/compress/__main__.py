@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from memserve import cli
-from memserve.errors import DoesNotFit, InvalidInput, UnknownName
+from memserve.errors import DoesNotFit, EngineFailed, InvalidInput, UnknownName
 
 if TYPE_CHECKING:
     from memserve.compress.checks import Order
@@ -108,7 +108,7 @@ def _make(args: argparse.Namespace, orders: list[Order], gate: Gate, words: Text
         folder = args.output or _folder(args.model, order.methods)
         try:
             found = Job(order, folder, words, gate, pythons, asked).run()
-        except DoesNotFit as error:
+        except (DoesNotFit, EngineFailed) as error:
             if order is orders[-1]:
                 raise
             tell(str(error))

@@ -39,6 +39,8 @@ worker.main(sys.argv[1])
 """Our own packages are found by their folders, so that nothing else of this environment is."""
 
 
+ERROR = re.compile(r"[A-Za-z_][\w.]*(Error|Exception): ")
+"""The first line of what a traceback ends with, which may have many."""
 ENDS: dict[int, str] = {signal.SIGKILL: "the system does so when memory runs out",
         signal.SIGILL: "the library uses instructions that this machine refuses"}  # fmt: skip
 
@@ -100,7 +102,8 @@ def work(python: str, library: Mapping[str, Any], job: Mapping[str, Any], place:
             child.kill()
     if not answer.exists():
         lines = [line for line in log.read_text("utf-8", "replace").splitlines() if line.strip()]
-        why = (lines or ["no output"])[-1][:400]
+        named = [line for line in lines if ERROR.match(line)]
+        why = (named or lines or ["no output"])[-1][:400]
         if ended < 0:
             why = f"{signal.Signals(-ended).name} ended it; {ENDS.get(-ended, why)}"
         raise EngineFailed(f"{job['name']} failed: {why}", hint=f"log: {log}")

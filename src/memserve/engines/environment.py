@@ -81,8 +81,9 @@ def _steps(place: Path, wanted: Sequence[str], python: str | None) -> list[list[
 
 
 def _run(command: Sequence[str], variables: Mapping[str, str]) -> None:
-    """Show the installer's own progress; it may take many minutes, and says so itself."""
-    done = subprocess.run(list(command), check=False, env={**inherited(INSTALLING), **variables})
+    """Show the installer's own progress on stderr; it may take many minutes, and says so itself."""
+    variables = {**inherited(INSTALLING), **variables}
+    done = subprocess.run(list(command), check=False, env=variables, stdout=2)  # an answer is on the other
     if done.returncode != 0:
         raise EngineFailed(f"{shown(command)[:200]} failed with exit code {done.returncode}")
 

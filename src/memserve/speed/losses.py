@@ -6,10 +6,11 @@ The file of one's own rows is {"schema": 1, "losses": [{"method", "model", "benc
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cache
 from math import log
 
@@ -47,7 +48,7 @@ class Accuracy:
 
     def of(self, model: str) -> str:
         """Whose it is, seen from a model."""
-        if self.model.lower() == model.lower():
+        if self.model.lower() == _named(model).lower():
             return ITSELF
         return FAMILY if _family(self.model) == _family(model) else OTHER
 
@@ -59,8 +60,14 @@ def accuracy(method: str, model: str | None = None) -> tuple[Accuracy, ...]:
     return tuple(sorted(rows, key=lambda row: _distance(row, model or "")))
 
 
+def _named(model: str) -> str:
+    """A folder by its whole path: another of that name elsewhere is another model."""
+    return os.path.realpath(model) if os.path.exists(model) else model  # noqa: PTH110, RUF100
+
+
 def keep(row: Accuracy) -> None:
     """Remembers what was measured here; the newest of a model and a method counts."""
+    row = replace(row, model=_named(row.model))
     old = [one for one in _own() if (one.model, one.method) != (row.model, row.method)]
     text = json.dumps({"schema": 1, "losses": [asdict(one) for one in (*old, row)]}, indent=1)
     files.write(files.configured(FILE), f"{text}\n")
