@@ -51,7 +51,7 @@ def make(job: dict[str, Any]) -> dict[str, Any]:
 
 
 def _run(*words: str) -> None:
-    """A program of this interpreter; where it fails, the last that it said is why."""
+    """What it said last is why it fails."""
     if subprocess.run([sys.executable, *words], check=False).returncode:
         raise SystemExit(1)
 
@@ -110,7 +110,6 @@ def measure(job: dict[str, Any]) -> dict[str, Any]:
 
 
 def _next(model: Any, ids: list[int]) -> Iterator[int]:
-    """The likeliest tokens after these, without end."""
     model.reset()
     model.eval(ids)
     while True:
@@ -126,7 +125,6 @@ def _greedy(model: Any, ids: list[int]) -> float:
 
 
 def _answer(model: Any, ids: list[int], most: int) -> str:
-    """What follows as a text, up to an end."""
     import llama_cpp
 
     ends = partial(llama_cpp.llama_vocab_is_eog, model._model.vocab)

@@ -100,7 +100,6 @@ def _make(args: argparse.Namespace, orders: list[Order], gate: Gate, words: Text
           asked: tuple[dict[str, Any], ...], pythons: Interpreters) -> int:  # fmt: skip
     """The first that passes the gate; the next where one is refused or cannot be made."""
     from memserve.compress import report
-    from memserve.compress.interpreter import tell
     from memserve.compress.job import Job
 
     found = {}
@@ -111,17 +110,17 @@ def _make(args: argparse.Namespace, orders: list[Order], gate: Gate, words: Text
         except (DoesNotFit, EngineFailed) as error:
             if order is orders[-1]:
                 raise
-            tell(str(error))
+            cli.tell(str(error))
             continue
         if found["gate"]["passed"]:
             break
-        tell(f"refused: {found['gate']['reason']}; it lies in {found['folder']}")
+        cli.tell(f"refused: {found['gate']['reason']}; it lies in {found['folder']}")
     print(json.dumps(found, indent=1) if args.json else report.page(found))
     return cli.DONE if found["gate"]["passed"] else cli.FAILED
 
 
 def _method(word: str, vendor: str) -> str:
-    """A word of `--to`; where no method has it, as the planner reads what people say."""
+    """A word of `--to`, or as the planner reads it."""
     from memserve.engines import making
     from memserve.plan.query import quantization_name
 

@@ -25,8 +25,6 @@ READ = {
     "weights": r"^(?!adapter).*\.safetensors$|^pytorch_model.*\.bin$",
     "tokenizer": "token|vocab|tekken|spiece",
 }
-LEAST = 2
-"""Tokens of a window: the second is the first that is judged."""
 PASSES = 6
 """Of the judged text: the original, the result, and their greedy answers."""
 
@@ -100,11 +98,10 @@ def lacking(order: Order) -> str:
 
 
 def _windows(order: Order) -> Iterator[tuple[str, bool, str]]:
-    """Whether it reads so many tokens."""
     sizes, most = (order.length, order.window), order.model.max_context
-    if min(sizes) < LEAST or max(sizes) > (most or max(sizes)):
+    if min(sizes) < 2 or max(sizes) > (most or max(sizes)):
         said = f"--length {order.length} and --window {order.window}"
-        yield "text", False, f"{said}: {LEAST} to {most or 'any'} tokens can be read"
+        yield "text", False, f"{said}: 2 to {most or 'any'} tokens can be read"
 
 
 def _shape(order: Order, method: Method) -> tuple[str, bool, str]:

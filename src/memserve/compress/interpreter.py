@@ -41,8 +41,6 @@ worker.main(sys.argv[1])
 
 ERROR = re.compile(r"[A-Za-z_][\w.]*(Error|Exception): ")
 """The first line of what a traceback ends with, which may have many."""
-ENDS: dict[int, str] = {signal.SIGKILL: "the system does so when memory runs out",
-        signal.SIGILL: "the library uses instructions that this machine refuses"}  # fmt: skip
 
 
 class Interpreters:
@@ -65,7 +63,7 @@ class Interpreters:
             return sys.executable
         if not self.may_install and not environment.is_made(install):
             return None
-        return str(environment.make(install, report=tell))
+        return str(environment.make(install, report=cli.tell))
 
 
 def work(python: str, library: Mapping[str, Any], job: Mapping[str, Any], place: Path) -> dict[str, Any]:
@@ -105,7 +103,8 @@ def work(python: str, library: Mapping[str, Any], job: Mapping[str, Any], place:
         named = [line for line in lines if ERROR.match(line)]
         why = (named or lines or ["no output"])[-1][:400]
         if ended < 0:
-            why = f"{signal.Signals(-ended).name} ended it; {ENDS.get(-ended, why)}"
+            name = signal.Signals(-ended).name
+            why = f"{name} ended it, {'as when memory runs out' if ended == -9 else why}"
         raise EngineFailed(f"{job['name']} failed: {why}", hint=f"log: {log}")
     found: dict[str, Any] = json.loads(answer.read_text(encoding="utf-8"))
     return found
@@ -120,11 +119,6 @@ def _threads() -> dict[str, str]:
             running.append(int(Path("/proc/loadavg").read_text().split()[3].partition("/")[0]))
     free = (os.cpu_count() or 1) - (median(running) - 1 if running else 0)
     return {} if free >= host.cores() else {"OMP_NUM_THREADS": str(max(1, int(free)))}
-
-
-def tell(line: str) -> None:
-    """Progress goes where it does not mix with the answer."""
-    cli.tell(line)
 
 
 def _names(library: Mapping[str, Any]) -> list[str]:

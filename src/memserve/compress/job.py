@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from memserve import files
+from memserve import cli, files
 from memserve.compress import checks, interpreter, report
 from memserve.compress.text import Text, sha256
 from memserve.engines.making import Method, install
@@ -72,7 +72,7 @@ class Job:
 
     @property
     def made_of(self) -> str:
-        """The hash of all that the figures of a report follow from, whatever the gate."""
+        """What the figures follow from, hashed: not the gate."""
         order = self.order
         sizes = order.samples, order.length, order.window, order.windows
         methods = [(one.name, one.library) for one in order.methods]
@@ -80,11 +80,11 @@ class Job:
         return sha256(json.dumps(words, sort_keys=True))
 
     def _made_before(self, place: Path) -> dict[str, Any] | None:
-        """What lies there, where it was made of the same, at this call's gate."""
+        """What lies there of the same, at this call's gate."""
         with suppress(OSError, ValueError, AttributeError):
             found: dict[str, Any] = json.loads((place / REPORT).read_text(encoding="utf-8"))
             if found.get("made_of") == self.made_of:
-                interpreter.tell(f"{place} is there already")
+                cli.tell(f"{place} is there already")
                 found["gate"] = self.gate.judges(found["after"]["bytes"], found["loss"], found["speedup"])
                 if found["gate"]["passed"] and place == self.refused:
                     found["folder"] = str(self.folder)
@@ -142,12 +142,12 @@ class Job:
         with suppress(OSError, ValueError):
             done: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
             if done["key"] == key:
-                interpreter.tell(f"{name}: done before")
+                cli.tell(f"{name}: done before")
                 return done
         if "target" in job:
             shutil.rmtree(job["target"], ignore_errors=True)
             Path(job["target"]).mkdir()
-        interpreter.tell(f"{name} ({method.row['library']}) ...")
+        cli.tell(f"{name} ({method.row['library']}) ...")
         python = self.pythons.having(method.library)
         if python is None:
             raise DoesNotFit(f"{method.row['library']} is not installed", hint=install(method.library))

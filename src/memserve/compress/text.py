@@ -62,7 +62,7 @@ def questions(path: str | None) -> list[dict[str, Any]]:
 
 
 def _question(row: Any) -> Any:
-    """One line in the forms that memserve run reads; `expected` may stand in `meta`."""
+    """One line, in any form of a run's requests."""
     body, most = row.get("body", row), row.get("body", row).get("max_tokens") or 64
     prompt = body.get("prompt") or body["messages"]
     said = row["expected"] if "expected" in row else row["meta"]["expected"]

@@ -82,8 +82,7 @@ def _steps(place: Path, wanted: Sequence[str], python: str | None) -> list[list[
 
 def _run(command: Sequence[str], variables: Mapping[str, str]) -> None:
     """Show the installer's own progress on stderr; it may take many minutes, and says so itself."""
-    variables = {**inherited(INSTALLING), **variables}
-    done = subprocess.run(list(command), check=False, env=variables, stdout=2)  # an answer is on the other
+    done = subprocess.run(list(command), check=False, env={**inherited(INSTALLING), **variables}, stdout=2)
     if done.returncode != 0:
         raise EngineFailed(f"{shown(command)[:200]} failed with exit code {done.returncode}")
 

@@ -61,8 +61,8 @@ def accuracy(method: str, model: str | None = None) -> tuple[Accuracy, ...]:
 
 
 def _named(model: str) -> str:
-    """A folder by its whole path: another of that name elsewhere is another model."""
-    return os.path.realpath(model) if os.path.exists(model) else model  # noqa: PTH110, RUF100
+    """A folder by its whole path."""
+    return os.path.realpath(model) if os.path.exists(model) else model
 
 
 def keep(row: Accuracy) -> None:
