@@ -97,6 +97,27 @@ class Streamer(Engine):
 SAID = Completion(text="yes", finish_reason="stop")
 
 
+class Refuser(Streamer):
+    """Refuses before a word, or after one."""
+
+    async def astream(self, request, **settings):
+        for word in self.answer:
+            yield memserve.Delta(word)
+        yield memserve.Delta("", "content_filter")
+
+
+def test_a_stream_that_is_refused_before_a_word_is_begun_by_the_next():
+    said = Streamer("b", SAID)
+    for members, heard in (
+        ([Refuser("a", []), said], [("yes", None, "toy:b")]),
+        ([Refuser("a", ["no"]), said], [("no", None, "toy:a"), ("", "content_filter", "toy:a")]),
+        ([Refuser("a", []), Refuser("c", [])], [("", "content_filter", "toy:a")]),
+        ([Refuser("a", []), Streamer("b", errors.EngineFailed("x"))], [("", "content_filter", "toy:a")]),
+    ):
+        with memserve.route(members) as routed:
+            assert [(one.text, one.finish_reason, one.by) for one in routed.stream("a")] == heard
+
+
 def test_a_refused_answer_is_asked_of_the_next():
     refusal = Completion(text=None, finish_reason="content_filter", refusal="I will not")
     with memserve.route([Engine("a", refusal), Engine("b", SAID)]) as routed:

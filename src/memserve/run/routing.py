@@ -212,20 +212,28 @@ class RouteEngine:
     async def astream(self, request: Request) -> AsyncIterator[Delta]:
         """The same in pieces; a stream that broke after its first piece is not begun by another."""
         tried: list[tuple[Member, MemserveError]] = []
+        refusal: Delta | None = None
         for member, others in self._in_turn(request):
             begun = False
             try:
                 with member.asked(), _observing(self._may_leave(others)):
                     async with aclosing(member.generator.astream(replace(request, reask=0))) as deltas:  # type: ignore[type-var]
                         async for delta in deltas:
+                            told = replace(delta, by=delta.by or member.name)
+                            if not begun and delta.finish_reason == "content_filter":
+                                refusal = refusal or told
+                                break
                             begun = True
-                            yield replace(delta, by=delta.by or member.name)
-                return
+                            yield told
+                        else:
+                            return
             except MemserveError as error:
                 if begun:
                     raise
                 tried.append((member, _passed_on(error)))
-        raise _failed(tried)
+        if refusal is None:
+            raise _failed(tried)
+        yield refusal
 
     def close(self) -> None:
         """Close every member."""
