@@ -104,6 +104,8 @@ def test_without_a_network_the_library_that_is_missing_is_named(
                "MEMSERVE_ENVIRONMENTS": str(tmp_path / "environments")}  # fmt: skip
     for name, value in nowhere.items():
         monkeypatch.setenv(name, value)
+    for name in ("pytorch_model.bin", "tokenizer.json"):
+        (tmp_path / name).touch()
     assert main([config(tmp_path), "--to", "fp8", "-o", str(tmp_path / "out")]) == 1
     said = capsys.readouterr().err.splitlines()[-1]
     assert "llmcompressor" in said or "127.0.0.1" in said or "pip" in said
