@@ -3,8 +3,6 @@
 import re
 from collections.abc import Callable
 
-SIGNS = ";&|<>"
-"""What a shell would take for a command's end, or for where its streams go, unless it is quoted."""
 LONGEST = 500
 WORK = 2_000_000
 """Characters that all expressions of one list may look at; after that they match nothing."""
@@ -164,8 +162,3 @@ def _loop(step: Step, least: int, most: int) -> Step:
         return found
 
     return run
-
-
-def is_sign(word: str) -> bool:
-    """Whether a word is nothing but a shell's signs."""
-    return bool(word) and not word.strip(SIGNS)

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from memserve import files, pattern
+from memserve import files, shell
 from memserve.errors import InvalidInput, UnknownName, printable
 
 LONGEST = 20_000
@@ -173,14 +173,14 @@ def _words(command: str | Sequence[str]) -> list[str]:
     import shlex  # only a check needs it; a plan loads this module, too
 
     line = command.replace("\\\n", " ")
-    signs = shlex.shlex(_STREAM.sub(r"\0\g<0>", line), posix=True, punctuation_chars=pattern.SIGNS)
+    signs = shlex.shlex(_STREAM.sub(r"\0\g<0>", line), posix=True, punctuation_chars=shell.SIGNS)
     signs.whitespace_split, signs.commenters = True, ""
     try:
         parts = list(signs)
         words = shlex.split(line)
     except ValueError as error:
         raise InvalidInput(f"the command cannot be read: {error}", hint="close every quote") from None
-    at = next((place for place, word in enumerate(parts) if pattern.is_sign(word)), None)
+    at = next((place for place, word in enumerate(parts) if shell.is_sign(word)), None)
     if at is None:
         return words
     if not _LOG.fullmatch(" ".join(parts[at:])) or any(not word for word in parts):

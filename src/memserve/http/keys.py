@@ -19,7 +19,7 @@ from memserve.errors import AuthenticationFailed, InvalidInput
 from memserve.http.client import Signer
 from memserve.http.secret import Mask, Secret
 from memserve.http.transport import Call
-from memserve.pattern import is_sign
+from memserve.shell import is_sign
 
 _log = logging.getLogger("memserve.http")
 

@@ -19,7 +19,7 @@ from memserve.run.requests import Item, arrange, chosen
 from memserve.run.store.results import Results
 
 LIMIT_SECONDS = 3600.0
-"""No request is waited for longer."""
+"""No single request is waited for longer, whatever its client's own limits are."""
 
 
 def batches(generator: Any) -> bool:
@@ -84,7 +84,8 @@ class Asker:
 
 
 FIRST, USUAL, MOST, LEAST = 8, 64, 1024, 8
-"""Requests to a call: as many as make it last a minute or so, which a crash may cost."""
+"""Requests to a call: as many as make it last a minute or so. More keep an engine fuller, but what was
+not written down yet is lost in a crash. The first list soon shows that there are answers, and how fast."""
 SHORT_SECONDS, LONG_SECONDS = 30.0, 90.0
 WINDOW_CHARACTERS = 32 << 20
 

@@ -1,4 +1,4 @@
-"""The asking loop for engines behind a wire: many in flight, at the regulator's pace."""
+"""The asking loop for engines behind a wire: many in flight, at the pace that the regulator allows."""
 
 from __future__ import annotations
 
@@ -132,7 +132,7 @@ class LoopEvent:
 
 
 GRACE_SECONDS = 10.0
-"""How long a stopping run waits for answers that are on their way."""
+"""How long a stopping run waits for answers that are on their way, and will be paid."""
 CANCEL_SECONDS = 2.0
 FILL_SECONDS = 0.02
 POLL_SECONDS = 1.0

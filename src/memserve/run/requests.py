@@ -261,7 +261,7 @@ _NOT_LINES = {
     **dict.fromkeys((b"{\n", b"{\r\n"), ("JSON over several lines, not a request a line", f"{_JQ} ."),
     ),
 }  # fmt: skip
-"""How other files begin, and what makes lines of them."""
+"""How files begin that hold no requests line by line, and what makes such lines of them."""
 
 
 def check_requests(requests: Any) -> None:

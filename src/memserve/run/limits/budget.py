@@ -15,7 +15,7 @@ from memserve.run.requests import Item, size
 from memserve.speed.prices import Price
 
 CHARACTERS_PER_TOKEN = 3.0
-"""At first: English has about four, Chinese below two."""
+"""Where a run begins: English has about four, Chinese below two."""
 TEMPLATE, PART = 8.0, 1500.0
 """Tokens of a chat template and of an image, before any was counted."""
 DEAREST = 1e9
@@ -24,7 +24,7 @@ WEIGHT = 0.1
 MOST_EARLIER = 10_000
 """Answers of earlier runs that teach what such requests cost."""
 UNSEEN, SEEN = 1.25, 1.1
-"""What is promised of a guess, and of the worst that was seen."""
+"""Before money is promised, a guess is taken so many times as large; so is the worst that was seen."""
 _log = logging.getLogger("memserve.run")
 
 Kind = tuple[int, int]

@@ -84,7 +84,7 @@ ABORT_UNTIL_FIRST_ANSWER = (PermissionDenied, NotFound)
 """A wrong model or a missing right, unless other requests have shown that it works."""
 AGAIN = (Throttled, Overloaded)
 MOST_AGAIN = 8
-"""How often one item is asked again after throttling."""
+"""How often one item is asked again because of throttling, while others are answered."""
 NOT_BILLED = (Refused, Stale, Untrusted, ProxyRefused)
 """Nothing of these reached a model."""
 
@@ -106,7 +106,7 @@ def react(error: Exception, *, worked: bool, asked: int) -> Reaction:
 
 
 UNPROVEN_PATIENCE = 60.0
-"""Seconds of patience with a provider that answered nothing yet."""
+"""Seconds of patience with a provider that throttles and has not answered anything yet."""
 CHANGE = 60.0
 """What `wait` says when not a clock but an answer has to be waited for."""
 

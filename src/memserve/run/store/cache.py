@@ -1,7 +1,8 @@
 """Answers kept across runs and outputs, under everything that decides them.
 
-The key is what answers (`Generator.identity`) and the request's digest (the prompt and every chosen
-setting). Kept are normal finishes of repeatable requests.
+The key is what answers (backend, address, model, revision, task, ...: `identity`) and the request's digest
+(the prompt and every chosen setting). Only normal finishes of repeatable requests are kept: never an error,
+a refusal, a truncated answer, or a sample drawn without a seed.
 """
 
 import json
@@ -45,7 +46,7 @@ def normal(completion: Completion) -> bool:
 
 
 class Cache:
-    """A SQLite file in WAL mode that several runs may share."""
+    """A SQLite file in WAL mode that several runs may share. Writes come in batches; the last may be lost."""
 
     def __init__(self, path: Path, identity: Mapping[str, str]) -> None:
         if not identity.get("model"):

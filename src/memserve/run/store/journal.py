@@ -1,4 +1,8 @@
-"""The answers file, which is the journal too: appended to, checked line by line, locked while in use."""
+"""The answers file, which is the journal too: appended to, checked line by line, locked while in use.
+
+One file holds the truth, so there is nothing that could disagree with it after a crash: a line is either
+whole, and its request is answered, or torn, and the request is asked again.
+"""
 
 import errno
 import logging
@@ -46,7 +50,7 @@ class Journal:
         self._guard = threading.Lock()
         self._dirty = False
         self.full: RunError | None = None
-        """Why nothing more is asked: of the disk, or of the file's place."""
+        """Set once the disk is full or failing, or the file is not where it was: nothing more is asked."""
         self._closing = threading.Event()
         self._reserve = files.reserve_beside(path)
         self._kept: int | None = None
@@ -74,7 +78,8 @@ class Journal:
         self._flusher.start()
 
     def append(self, line: bytes) -> None:
-        """Write whole lines; on a full disk into the space that was kept, and then raise StorageFull."""
+        """Write one or more whole lines. When the disk is full, the space that was kept for answers
+        already on their way is used, and `full` tells; raises StorageFull when that is gone too."""
         with self._guard:
             try:
                 self._write(line)
