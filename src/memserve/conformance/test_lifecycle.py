@@ -178,22 +178,28 @@ def test_a_cancelled_request_leaves_the_engine_usable(generator: Any, can: Any) 
         assert said(after) == said(before) or not can.deterministic
 
 
+def _time() -> float:
+    """Seconds but for those in which this thread waited for a processor: that is no backend's fault."""
+    try:
+        waited = int(Path("/proc/thread-self/schedstat").read_text().split()[1]) / 1e9
+    except (OSError, ValueError, IndexError):  # not Linux
+        waited = 0.0
+    return time.monotonic() - waited
+
+
 def test_awaiting_leaves_the_loop_free(generator: Any, can: Any) -> None:
     async def watch() -> bool:
-        task, begin, longest = (
-            asyncio.create_task(awaited(generator, question(1), 160)), time.monotonic(), 0.0,
-        )  # fmt: skip
+        task, begin, longest = asyncio.create_task(awaited(generator, question(1), 160)), _time(), 0.0
         while not task.done():
-            last = time.monotonic()
+            last = _time()
             await asyncio.sleep(0.002)
-            longest = max(longest, time.monotonic() - last)
-        took = time.monotonic() - begin
+            longest = max(longest, _time() - last)
+        took = _time() - begin
         return took < 0.04 or longest < 0.7 * took
 
     if can.context and can.context < 400:
         pytest.skip("capability context: too small for an answer that takes its time")
-    tries = 12  # one free answer proves it; a busy machine may not let this process run meanwhile
-    assert any(asyncio.run(watch()) for _ in range(tries)), "the event loop stood still during an answer"
+    assert any(asyncio.run(watch()) for _ in range(5)), "the event loop stood still during an answer"
 
 
 def test_many_waiting_requests_all_come_back(generator: Any, can: Any) -> None:
