@@ -19,8 +19,10 @@ FIELDS = (
 )  # fmt: skip
 HEAD = """# What each backend does, and what was judged
 
-Drawn by `python docs/support.py` from the reports of `tests/engines/run --whole`, on two CPU cores. A dash:
-the backend refuses the setting before any work. See [conformance](conformance.md).
+Drawn by `python docs/support.py` from the reports of `tests/engines/run`, on two CPU cores. `-part`: of real
+weights what they decide, score, structure, samples and template; `--whole` asks them all. `-tools`: thinking
+and tools, on a tiny model that talks. A dash: the backend refuses the setting before any work. See
+[conformance](conformance.md).
 
 """
 
