@@ -12,7 +12,7 @@ from memserve.http.engine import ended
 from memserve.protocol import Completion, Delta, FinishReason, Prompt, Request, ToolCall, Usage
 from memserve_openai import dialect
 from memserve_openai.dialect import EXTRA
-from memserve_openai.generation import ChatEngine
+from memserve_openai.generation import ChatEngine, log
 
 _SIGNED = ("encrypted_content",)
 _LOGPROBS, _THOUGHTS = "message.output_text.logprobs", "reasoning.encrypted_content"
@@ -51,7 +51,10 @@ class ResponsesEngine(ChatEngine):
         return dialect.ThoughtReader(plain, self._model)
 
     def _completion(self, found: Any, request: Request) -> Completion:
-        return completion(found)
+        told = completion(found)
+        if request.logprobs is not None and told.logprobs is None:
+            log.warning("log-probabilities were asked for and the server sent none")
+        return told
 
 
 def _items(prompt: Prompt) -> Iterator[dict[str, Any]]:

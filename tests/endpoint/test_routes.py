@@ -97,6 +97,20 @@ def test_several_samples_with_logprobs_whole_and_streamed(ask):
         assert [one["finish_reason"] for one in own if one["finish_reason"]] == ["stop"]
 
 
+def test_a_response_has_the_logprobs_that_it_includes(ask):
+    """Whole and streamed, as a chat with the same question has them."""
+    chat = ask(CHAT, {**HI, "logprobs": True, "top_logprobs": 2}).json()["choices"][0]
+    body = {"model": "talker-1", "input": HI["messages"], "include": ["message.output_text.logprobs"],
+            "top_logprobs": 2}  # fmt: skip
+    [item] = ask("/v1/responses", body).json()["output"]
+    assert item["content"][0]["logprobs"] == chat["logprobs"]["content"]
+    told = events(ask("/v1/responses", {**body, "stream": True}))
+    assert told[-1]["response"]["output"][0]["content"] == item["content"]
+    assert ask("/v1/responses", {**body, "include": 5}).status_code == 400
+    odd = {"model": "talker-1", "input": "hi", "include": ["x"]}
+    assert "include" in ask("/v1/responses", odd).json()["error"]["message"]
+
+
 def test_tools_and_thoughts(ask):
     tool = {
         "type": "function",

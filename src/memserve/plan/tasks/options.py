@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import re
-import sys
 from collections.abc import Sequence
 from importlib import import_module
 from typing import TYPE_CHECKING, cast
 
 from memserve.cli import Parser, amount, count
-from memserve.errors import DoesNotFit, InvalidInput
+from memserve.errors import InvalidInput
 from memserve.plan.answer import Answer
 from memserve.plan.page import show
 from memserve.plan.query import JOB, PlanOptions
@@ -154,7 +153,7 @@ def _other(made: Parser) -> None:
 
 
 TASKS = {
-    "page": "browser", "beside": "beside", "emit": "", "compare": "comparing",
+    "page": "browser", "beside": "beside", "emit": "emitting", "compare": "comparing",
     "calibrate": "calibrating", "calibrations": "calibrating", "forget": "calibrating", "check": "",
     "train": "training", "verify": "verifying", "embedder": "pair", "any": "anywhere",
 }  # fmt: skip
@@ -188,8 +187,6 @@ def run(words: Sequence[str] | None = None) -> int:
     heeded(name, options)
     if name and TASKS[name]:
         return int(import_module(f"memserve.plan.tasks.{TASKS[name]}").run(options))
-    if name == "emit":
-        return emitted(options)
     found = check(options) if name == "check" else plan(options)
     if options.plot is not None:
         from memserve.plan.plot import draw
@@ -233,29 +230,3 @@ def check(options: Namespace) -> Answer:
         memory_gib_per_card=options.memory, context=options.context, concurrency=options.concurrency,
     )  # fmt: skip
     return checked(plan, query)
-
-
-def emitted(options: Namespace) -> int:
-    """Print the file alone, so that it can be piped; with --json, the answer and the file in it."""
-    from ipaddress import AddressValueError, IPv4Address
-
-    from memserve.plan import emit
-    from memserve.plan.library import miss
-
-    emit.check(options.emit)
-    try:
-        IPv4Address(options.bind)
-    except AddressValueError:
-        said = f"--bind {options.bind[:40]!r} is no IPv4 address"
-        raise InvalidInput(said, hint="127.0.0.1, 0.0.0.0, ...") from None
-    found = plan(options)
-    if found.plan is None and not options.json:
-        raise DoesNotFit(miss(found), closest=found.closest)
-    text = found.plan and emit.emit(found.plan, options.emit, bind=options.bind)
-    if options.json:
-        from memserve.plan.page import write_json
-
-        write_json({**found.to_dict(), "emitted": text})
-    elif text:
-        sys.stdout.write(text)
-    return 0 if found.plan else 1

@@ -208,9 +208,7 @@ class Responses:
         """The body of an answer that is not streamed."""
         said: Completion | Sample = answers[0]
         delta = Delta(said.text or "", said.finish_reason, None, said.reasoning or "", said.tool_calls)
-        list(self.events(Piece(0, delta)))
-        if said.logprobs is not None and self._body["output"] and "content" in self._item:
-            self._item["content"][0]["logprobs"] = _tokens(said.logprobs)
+        list(self.events(Piece(0, delta, said)))
         list(self._close())
         self._ended(total(answers))
         return self._body
@@ -224,6 +222,8 @@ class Responses:
             yield from self._grow("reasoning", "reasoning_text", delta.reasoning)
         if delta.text:
             yield from self._grow("message", "output_text", delta.text)
+            if piece.whole is not None and piece.whole.logprobs is not None:
+                self._item["content"][0]["logprobs"] = _tokens(piece.whole.logprobs)
         if delta.tool_calls:
             yield from self._close()
         for call in tool_calls(delta.tool_calls, self._asked):
@@ -293,7 +293,8 @@ class Responses:
         item["status"] = "completed"
         if "content" in item:
             said = item["content"][0]
-            yield from self._told(f"{said['type']}.done", **self._place(), text=said["text"], logprobs=[])
+            yield from self._told(f"{said['type']}.done", **self._place(), text=said["text"],
+                                  logprobs=said.get("logprobs", []))  # fmt: skip
             yield from self._told("content_part.done", **self._place(), part=said)
         yield from self._told("output_item.done", output_index=len(output) - 1, item=item)
 

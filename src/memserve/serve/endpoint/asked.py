@@ -179,6 +179,8 @@ def responses(body: Mapping[str, Any], known: Capabilities) -> Asked:
     for position, item in enumerate(items):
         _item(talk, dict(mapping(item, f"input[{position}]")))
     include = fields.pop("include", [])
+    if not isinstance(include, list):
+        raise InvalidInput(f"include is a list, not {type(include).__name__}")
     if _LOGPROBS in include:
         fields["logprobs"] = True
     if left := [one for one in include if one not in (_LOGPROBS, _THOUGHTS)]:
