@@ -5,12 +5,15 @@ from typing import Any
 
 from memserve.protocol import Capabilities, Task
 
+WHOLE = "embedded_ignore_eos"
+"""A request's extra: the answer is as long as `max_tokens` says, which is how speed is measured."""
 GENERATING = Capabilities(
     backend="embedded", device="cpu", tasks=frozenset({"generate"}), chat=True, tools=True,
     temperature=True, top_p=True, schema=True, regex=True, choices=True, max_tokens=True, stop=True,
     usage=True, raw=True, token_ids=True, top_k=True, min_p=True, seed=True, n=True,
     logprobs=20, score=True, truncate=True, stream=True, returns_token_ids=True,
     deterministic=True, count_tokens=True, tokenizer=True, cancel=True, batches=True,
+    extras=frozenset({WHOLE}),
     notes=("SmolLM2-135M-Instruct in 4 bits: real text, not good text",),
 )  # fmt: skip
 EMBEDDING = Capabilities(

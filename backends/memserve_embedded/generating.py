@@ -28,7 +28,7 @@ from memserve.protocol import (
 from memserve.tokens.drawing import choose, keys, log_softmax, told
 from memserve.tokens.prompts import Prompts, ScorePair, Tokenizing
 from memserve.tokens.template import compiled
-from memserve_embedded import GENERATING
+from memserve_embedded import GENERATING, WHOLE
 from memserve_embedded.fetch import known, prepare, ready
 from memserve_embedded.grammar import Grammars
 from memserve_embedded.session import GATHER_SECONDS, ROWS, Asked, Row, Session, groups, portions
@@ -243,6 +243,9 @@ class EmbeddedGenerator(Tokenizing):
 
     def _take(self, one: Asked, row: Row, logits: Any) -> int:
         bound = row.matcher.masked(logits) if row.matcher else logits
+        if row.request.extra.get(WHOLE) and not row.matcher:
+            bound = logits.copy()
+            bound[self._tokenizer.eos_token_id] = -np.inf
         token = choose(bound, row.request, row.random)
         if row.matcher:
             row.matcher.accept(token)

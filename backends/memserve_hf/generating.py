@@ -23,7 +23,7 @@ from memserve_hf.decoding import grammar
 from memserve_hf.decoding.grammar import Grammars
 from memserve_hf.decoding.loop import Loop
 from memserve_hf.decoding.prefixes import names
-from memserve_hf.decoding.row import Job, Row, Settings, usage
+from memserve_hf.decoding.row import WHOLE, Job, Row, Settings, usage
 from memserve_hf.decoding.scoring import Scorer, Singles, agrees, reads_text
 from memserve_hf.decoding.sight import Reader, load_processor, sees, sighted
 from memserve_hf.decoding.stepper import KINDS, Head, Slots, Stepper, layer_kinds
@@ -244,7 +244,7 @@ def _capabilities(found: Checkpoint, place: Place, prompts: Prompts, text: Stepp
         tools=prompts.family is not None, images=prompts.reader is not None,
         schema=constrained, regex=constrained, choices=constrained,
         raw=reads, token_ids=reads, score=reads, truncate=reads,
-        deterministic=place.dtype == "float32" or not isinstance(text, Slots),
+        deterministic=place.dtype == "float32" or not isinstance(text, Slots), extras=frozenset({WHOLE}),
     )  # fmt: skip
 
 

@@ -462,6 +462,7 @@ READERS: dict[str, Reader] = {
     "requests": Reader(read_requests, _requests),
     "openai": Reader(servers.provider("openai"), servers.openai), "anthropic": Reader(servers.provider("anthropic"), servers.anthropic),
     "gemini": Reader(servers.provider("gemini"), servers.gemini), "bedrock": Reader(servers.provider("bedrock"), servers.bedrock),
+    "responses": Reader(servers.provider("responses"), servers.responses),
     "pangu": Reader(servers.provider("pangu"), servers.pangu),
     "calls": Reader(read_calls, _calls), "thoughts": Reader(read_thoughts, _thoughts),
     "template": Reader(read_template, _templates), "picture": Reader(read_picture, lambda: [PNG]),

@@ -51,7 +51,7 @@ class _Wire:
 WIRE = _Wire()
 PROVIDERS: dict[str, dict[str, Any]] = {
     "openai": {"dialect": "generic"}, "anthropic": {}, "gemini": {}, "pangu": {"api": "v2"},
-    "bedrock": {"region": "us-east-1"},
+    "bedrock": {"region": "us-east-1"}, "responses": {"dialect": "openai-responses"},
 }  # fmt: skip
 
 
@@ -60,7 +60,7 @@ def _engine(provider: str, task: Any) -> Any:
     module = sys.modules["memserve.http.connect"]
     kept, module._transport = module._transport, lambda *_: WIRE  # type: ignore[attr-defined]
     try:
-        return registry.find(provider).open(
+        return registry.find("openai" if provider == "responses" else provider).open(
             "claude-haiku-4-5" if provider == "anthropic" else "m", task=task, base_url="http://127.0.0.1:9",
             api_key="sk-key-of-a-fuzzer", max_retries=0, timeout=5, startup_timeout=0.001, **PROVIDERS[provider],
         )  # fmt: skip
@@ -123,6 +123,26 @@ def openai() -> Iterator[bytes]:
     delta = {"choices": [{"index": 0, "delta": {**message, "tool_calls": [{"index": 0, **call}]}}]}
     end = {"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}], "usage": usage}
     yield from _said(_events(delta, end) + b"data: [DONE]\n\n", kind="text/event-stream")
+
+
+def responses() -> Iterator[bytes]:
+    part = {"type": "output_text", "text": "hi sk-key-of-a-fuzzer",
+            "logprobs": [{"token": "a", "logprob": -1.0, "top_logprobs": []}]}  # fmt: skip
+    items = [
+        {"type": "reasoning", "summary": [{"type": "summary_text", "text": "hm"}], "encrypted_content": "x"},
+        {"type": "message", "role": "assistant", "content": [part, {"type": "refusal", "refusal": "no"}]},
+        {"type": "function_call", "call_id": "c", "name": "f", "arguments": "{}"},
+    ]
+    usage = {"input_tokens": 3, "output_tokens": 2, "output_tokens_details": {"reasoning_tokens": 1}}
+    whole = {"id": "x", "model": "m", "status": "incomplete", "output": items, "usage": usage,
+             "incomplete_details": {"reason": "max_output_tokens"}}  # fmt: skip
+    yield from _said(whole, {**whole, "status": "failed", "error": {"code": "x", "message": "no"}})
+    yield from _said(_events(
+        {"type": "response.reasoning_summary_text.delta", "output_index": 0, "summary_index": 0, "delta": "hm"},
+        {"type": "response.output_text.delta", "delta": "hi"},
+        *({"type": "response.output_item.done", "item": item} for item in items),
+        {"type": "response.incomplete", "response": {**whole, "output": []}},
+    ), kind="text/event-stream")  # fmt: skip
 
 
 def _events(*rows: Any) -> bytes:

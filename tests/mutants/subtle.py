@@ -60,6 +60,22 @@ class TheLastSchemaIsEverybodys(Wrapped):
         return await self.inner.agenerate(prompt, **{**settings, "schema": type(self).seen})
 
 
+@mutant("length")
+class TheEndIsNotIgnored(Altered):
+    @property
+    def capabilities(self) -> Any:
+        known = self.inner.capabilities
+        return replace(known, extras=known.extras | {"toy_ignore_eos"})
+
+    def before(self, prompts: list[Any], settings: dict[str, Any]) -> list[Any]:
+        if "toy_ignore_eos" in settings.get("extra", ()):
+            del settings["extra"]
+        return prompts
+
+    def one(self, settings: dict[str, Any], answer: Any) -> Any:
+        return replace(answer, finish_reason="stop") if "extra" in settings else answer
+
+
 # ------------------------------------------------------------------ settings lost in one way of asking
 
 

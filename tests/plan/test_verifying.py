@@ -115,7 +115,7 @@ def test_the_whole_way_with_a_tiny_model(tmp_path: Path, capsys: pytest.CaptureF
 
     row = tmp_path / "row.json"
     words = [str(causal(tmp_path / "tiny")), "--gpus", "cpu", "--backend", "hf", "--context", "256"]
-    assert main([*words, "--workload", "16:4:2", "--python", sys.executable, "--verify", str(row)]) == 0
+    assert main([*words, "--workload", "16:32:2", "--python", sys.executable, "--verify", str(row)]) == 0
     found = json.loads(row.read_text())
     assert "predicted and measured" in capsys.readouterr().out
     assert all(one["measured"] > 0 for one in found["rows"])

@@ -198,9 +198,11 @@ class Loop:
 
     def _constrain(self, logits: Tensor, rows: Sequence[Row]) -> Tensor:
         bound = [i for i, row in enumerate(rows) if row.matcher is not None and row.text.answering]
-        if not bound:
+        whole = [i for i, row in enumerate(rows) if row.job.settings.whole and row.matcher is None]
+        if not (bound or whole):
             return logits
         logits = logits.clone()
+        logits[torch.tensor(whole, dtype=torch.long)[:, None], list(self.ends)] = -torch.inf
         for i in bound:
             rows[i].matcher.mask(logits[i])
         return logits

@@ -23,6 +23,9 @@ from memserve.tokens.detokenizer import Detokenizer
 if TYPE_CHECKING:
     from random import Random
 
+WHOLE = "hf_ignore_eos"
+"""A request's extra: answers as long as `max_tokens` says, which is how speed is measured."""
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -34,6 +37,8 @@ class Settings:
     top_k: int = 0
     min_p: float = 0.0
     logprobs: int | None = None
+    whole: bool = False
+    """No token ends the answer before `max_tokens`."""
 
     @classmethod
     def of(cls, request: Request, max_tokens: int) -> Settings:
@@ -42,13 +47,8 @@ class Settings:
         return cls(
             max_tokens=max_tokens, temperature=temperature,
             top_p=DEFAULT_TOP_P if request.top_p is None else request.top_p, top_k=request.top_k or 0,
-            min_p=request.min_p or 0.0, logprobs=request.logprobs,
+            min_p=request.min_p or 0.0, logprobs=request.logprobs, whole=bool(request.extra.get(WHOLE)),
         )  # fmt: skip
-
-    @property
-    def plain(self) -> bool:
-        """Greedy, and nothing but the token is asked for."""
-        return self.temperature == 0 and self.logprobs is None
 
 
 @dataclass(eq=False)

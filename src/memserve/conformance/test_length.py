@@ -63,6 +63,15 @@ def test_the_prompt_is_no_part_of_the_answer(generator: Any, can: Any) -> None:
         assert question(5, 12) not in said(one)
 
 
+def test_an_answer_whose_end_is_ignored_is_as_long_as_asked(generator: Any, can: Any) -> None:
+    need(can, "usage", "max_tokens")
+    name = next((name for name in can.extras if name.endswith("_ignore_eos")), None)
+    if name is None:
+        pytest.skip("capability extras: no setting ignores the end of an answer")
+    for one in answer(generator, [question(n) for n in range(4)], 60, extra={name: True}):
+        assert (one.finish_reason, one.usage.completion_tokens) == ("length", 60)
+
+
 @pytest.mark.parametrize("limit", [0, -1, 1.5, "many"])
 def test_impossible_limits_are_refused(generator: Any, limit: Any) -> None:
     with pytest.raises(InvalidInput):
