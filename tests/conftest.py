@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from typing import TYPE_CHECKING
@@ -12,8 +13,12 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import HealthCheck, settings
 
-# No clock decides here: an example may take as long as a busy machine makes it.
-settings.register_profile("unhurried", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+# No clock decides here: an example may take as long as a busy machine makes it. `CI=1` asks the same examples
+# again, so that what was judged can be repeated; without it every run draws others.
+settings.register_profile(
+    "unhurried", deadline=None, suppress_health_check=[HealthCheck.too_slow],
+    derandomize=bool(os.environ.get("CI")),
+)  # fmt: skip
 settings.load_profile("unhurried")
 
 if TYPE_CHECKING:

@@ -179,6 +179,8 @@ def test_a_tool_that_is_not_there_cannot_be_chosen() -> None:
     for given, choice in (([tool], {"type": "function", "function": {"name": "sing"}}), ([], "required")):
         with pytest.raises(InvalidInput, match="tool_choice"):
             generator.generate("Hi", tools=given, tool_choice=choice)
+    with pytest.raises(InvalidInput, match=r"tools\[0\]\.function is a mapping, not int"):
+        generator.generate("Hi", tools=[{"type": "custom", "function": 2}], tool_choice="auto")
 
 
 @pytest.mark.parametrize("functions", [["weather"], [weather, weather], [5]])

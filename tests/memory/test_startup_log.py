@@ -175,6 +175,12 @@ def test_a_count_below_zero_is_no_figure():
     assert log.context is None and gib(log.kv_bytes) == 4.5
 
 
+def test_a_figure_of_hundreds_of_digits_is_none():
+    for line in ("GPU KV cache size: {} tokens", "Model loading took {} GiB and 2 seconds"):
+        log = parse_log(f"{log_of('vllm_0.6.4')}\n{line.format('9' * 400)}\n")
+        assert log.weights and log.kv_tokens == 1952 * 16
+
+
 def test_lmdeploy_counts_blocks():
     log = parse_log(
         "[TM][INFO] [BlockManager] block_size = 8 MB\n[TM][INFO] [BlockManager] max_block_count = 1274\n"

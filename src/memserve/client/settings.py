@@ -124,8 +124,8 @@ def _tool(name: str, value: object) -> Mapping[str, Any]:
         raise InvalidInput(f"{name} is a mapping, not a {type(value).__name__}",
                            hint="memserve.tools.describe makes one of a function")  # fmt: skip
     tool = _mapping(name, value)
+    function = _mapping(f"{name}.function", {} if tool.get("function") is None else tool["function"])
     if tool.get("type") == "function":
-        function = _mapping(f"{name}.function", tool.get("function"))
         if not isinstance(function.get("name"), str) or not function["name"]:
             raise InvalidInput(f"{name}.function has no name")
         if function.get("parameters") is not None:

@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields, replace
 from functools import cache
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -314,6 +315,8 @@ def _value(word: str, unit: str) -> Any:
     try:
         number = float(word.replace(",", "").rstrip("."))
     except ValueError:
+        return None
+    if not isfinite(number):  # hundreds of digits
         return None
     if unit in ("gib", "mib"):
         return round(number * GIB / (1024 if unit == "mib" else 1))
