@@ -59,17 +59,17 @@ def thinking_fields(
 def cut(answer: Completion, model: str, request: Request) -> Completion:
     """The answer with its thought apart, where the server left it in the text."""
     known = named(model)
-    samples = tuple(_cut(sample, known) for sample in answer.samples)
-    answer = replace(_cut(answer, known), samples=samples)
+    samples = tuple(_cut(sample, known, request.thinking) for sample in answer.samples)
+    answer = replace(_cut(answer, known, request.thinking), samples=samples)
     if request.thinking is False and answer.reasoning:
         log.warning("model %r thought although thinking=False was sent", model)
     return answer
 
 
-def _cut(said: Said, known: Named) -> Said:
+def _cut(said: Said, known: Named, wanted: bool | int | None) -> Said:
     if said.text is None or said.reasoning is not None:
         return said
-    reader, cut_off = Unparsed(known), said.finish_reason == "length"
+    reader, cut_off = Unparsed(known, wanted), said.finish_reason == "length"
     thought, text = reader.push(said.text, last=True, cut_off=cut_off)
     if reader.unclosed:
         return replace(said, text=None, reasoning=thought or None) if cut_off else said
@@ -79,9 +79,9 @@ def _cut(said: Said, known: Named) -> Said:
 class ThoughtReader(StreamReader):
     """A stream with its thought apart. A server that sends thoughts as such is left alone."""
 
-    def __init__(self, inner: StreamReader, model: str) -> None:
+    def __init__(self, inner: StreamReader, model: str, wanted: bool | int | None) -> None:
         self._inner = inner
-        self._text: Unparsed | None = Unparsed(named(model))
+        self._text: Unparsed | None = Unparsed(named(model), wanted)
 
     @property
     def done(self) -> bool:

@@ -176,7 +176,7 @@ class ChatEngine(HttpEngine):
 
     def reader(self, request: Request) -> StreamReader:
         plain = ChatReader(lambda words: self._client.failed(words, 200, {}))
-        return plain if _is_raw(request) else dialect.ThoughtReader(plain, self._model)
+        return plain if _is_raw(request) else dialect.ThoughtReader(plain, self._model, request.thinking)
 
     def _completion(self, found: Any, request: Request) -> Completion:
         return completion(found, n=self._samples(request), logprobs=request.logprobs is not None)

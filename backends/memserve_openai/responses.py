@@ -48,7 +48,7 @@ class ResponsesEngine(ChatEngine):
 
     def reader(self, request: Request) -> StreamReader:
         plain = ResponseReader(lambda words: self._client.failed(words, 200, {}))
-        return dialect.ThoughtReader(plain, self._model)
+        return dialect.ThoughtReader(plain, self._model, request.thinking)
 
     def _completion(self, found: Any, request: Request) -> Completion:
         told = completion(found)

@@ -88,6 +88,39 @@ def test_tags_in_the_text_are_cut_out_wherever_a_stream_breaks(server, open_gene
         assert streamed(generator)[:2] == (THOUGHT, SAID)
 
 
+OPENED = [  # when the template of a model writes the opening tag: never told, on, off
+    ("MiniMaxAI/MiniMax-M2.5", (True, True, None)),
+    ("LGAI-EXAONE/EXAONE-Deep-7.8B", (True, True, None)),
+    ("baidu/ERNIE-4.5-21B-A3B-Thinking", (True, True, None)),
+    ("stepfun-ai/Step-3.7-Flash", (True, True, None)),
+    ("allenai/Olmo-3-7B-Think", (True, True, None)), ("zai-org/GLM-5.3-BF16", (True, True, None)),
+    ("Qwen/Qwen3.6-27B", (True, True, False)), ("zai-org/GLM-4.7-Flash", (True, True, False)),
+    ("moonshotai/Kimi-K2.5", (True, True, False)),
+    ("nvidia/NVIDIA-Nemotron-3-Nano-30B-A3B-BF16", (True, True, False)),
+    ("deepseek-ai/DeepSeek-V3.2", (False, True, False)),
+    ("deepseek-ai/DeepSeek-V4-Pro", (False, True, False)),
+    ("Qwen/Qwen3-8B", (False, False, False)), ("zai-org/GLM-4.6", (False, False, False)),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("model", "opened"), OPENED)
+def test_a_thought_whose_opening_tag_the_template_wrote(server, open_generator, model, opened):
+    generator = open_generator(model, dialect="vllm")
+    tag = "</thought>" if "EXAONE" in model else "</think>"
+    for wanted, inside in zip((None, True, False), opened, strict=True):
+        if inside is None:  # cannot be switched off
+            continue
+        text = f"{THOUGHT}\n{tag}\n\n{SAID}" if inside else SAID
+        right = (THOUGHT if inside else None, SAID)
+        server.will(answered(text))
+        answer = generator.generate("hi", thinking=wanted)
+        assert (answer.reasoning, answer.text) == right, wanted
+        server.will(chunks(list(text)))
+        deltas = list(generator.stream("hi", thinking=wanted))
+        said = "".join(d.reasoning for d in deltas) or None, "".join(d.text for d in deltas)
+        assert said == right, wanted
+
+
 BRACKETED = [
     ("ibm-granite/granite-3.3-8b-instruct",
      f"<think>{THOUGHT}</think>\n<response>{SAID}</response>", THOUGHT),

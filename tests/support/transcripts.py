@@ -73,6 +73,11 @@ TRANSCRIPTS = [
      '<steptml:parameter name="city">Paris</steptml:parameter></steptml:invoke><｜tool_call_end｜><｜tool_calls_end｜>', "", [CITY]),
     ("deepseek-v4", '<｜DSML｜tool_calls>\n<｜DSML｜invoke name="get_weather">\n<｜DSML｜parameter name="city" '
      'string="true">Paris</｜DSML｜parameter>\n</｜DSML｜invoke>\n</｜DSML｜tool_calls>', "", [CITY]),
+    ("deepseek-v4.1", 'Sure.\n\n<｜DSML｜ calls>\n<｜DSML｜ invoke name="get_weather">\n<｜DSML｜ parameter name="city" '
+     'string="true">Paris</｜DSML｜ parameter>\n</｜DSML｜ invoke>\n<｜DSML｜ invoke name="get_weather">\n</｜DSML｜ invoke>\n'
+     '</｜DSML｜ calls>', "Sure.", [CITY, {}]),
+    ("gigachat-3.5", '<｜GCML｜tool_calls>\n<｜GCML｜invoke name="get_weather">\n<｜GCML｜parameter name="city" '
+     'string="true">Paris</｜GCML｜parameter>\n</｜GCML｜invoke>\n</｜GCML｜tool_calls>', "", [CITY]),
     ("minimax-m1", '<tool_calls>\n{"name": "get_weather", "arguments": {"city": "Paris"}}\n{"name": "get_weather", '
      '"arguments": {}}\n</tool_calls>', "", [CITY, {}]),
     ("hermes", 'I write <tool_call> first. <tool_call>\n{"name": "get_weather", "arguments": {"city": "Paris"}}\n</tool_call>',

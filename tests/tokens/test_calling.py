@@ -119,6 +119,10 @@ TEMPLATES = {
     "xlam": "[" + LIST + "]{# tool_call_name xLAM #}",
     "llama-3": LOOP + NAMED % "parameters" + "{{ '' if loop.last else '; ' }}" + END,
 }  # fmt: skip
+TEMPLATES["gigachat-3.5"] = TEMPLATES["deepseek-v4"].replace("DSML", "GCML")
+TEMPLATES["deepseek-v4.1"] = re.sub("｜(?=[a-z])", "｜ ", TEMPLATES["deepseek-v4"]).replace(
+    "tool_calls", "calls"
+)
 WORLD = ImmutableSandboxedEnvironment()
 WORLD.filters["repr"] = repr
 WORLD.filters["bare"] = lambda value, quote: _bare(value, quote)

@@ -46,6 +46,9 @@ TRANSCRIPTS = [
     ("minimax-m3", "<mm:think>Easy.</mm:think>Paris", False, "Easy.", "Paris"),
     ("apriel", "Here are my reasoning steps:\nEasy.\n[BEGIN FINAL RESPONSE]\nParis\n[END FINAL RESPONSE]",
      False, "Easy.", "Paris"),
+    ("minimax-m2", "Easy.\n</think>\n\n<response>a tag</response> of XML", True,
+     "Easy.", "<response>a tag</response> of XML"),
+    ("exaone-deep", "Easy.\n</thought>\n\nParis", True, "Easy.", "Paris"),
     ("hunyuan", "<think>\nEasy.\n</think>\n<answer>\nParis\n</answer>", False, "Easy.", "Paris"),
 ]  # fmt: skip
 

@@ -308,8 +308,14 @@ class Named:
     modes: frozenset[str] = frozenset({"on", "off", "budget"})
     switches: Mapping[str, tuple[Any, Any]] = field(default_factory=dict)
     """The template's variables, with what they are when on and off; a template ignores others' names."""
-    opened: bool = False
-    """The template writes the opening tag: the text begins inside the thought."""
+    opened: str = ""
+    """When the template writes the opening tag: "always", "unless off", or "asked" for."""
+
+    def inside(self, wanted: bool | int | None) -> bool:
+        """Whether a text begins inside the thought, for a request's `thinking`."""
+        if self.opened == "unless off":
+            return wanted is None or bool(wanted)
+        return self.opened == "always" or (self.opened == "asked" and bool(wanted))
 
     def variables(self, wanted: bool | int | None) -> dict[str, Any]:
         """What the template is given for a request's `thinking`."""
@@ -331,14 +337,14 @@ def named(model: str) -> Named:
         return Named(tagged, switches=booleans)
     own = (known[row["family"]],) if "family" in row else ()
     switches = {name: spelled[name] for name in row.get("switches", ())}
-    return Named(own, frozenset(row["modes"]), switches, row.get("opened", False))
+    return Named(own, frozenset(row["modes"]), switches, row.get("opened", ""))
 
 
 class Unparsed:
     """Cuts the thought out of one answer's text while it arrives."""
 
-    def __init__(self, known: Named) -> None:
-        self._known = known
+    def __init__(self, known: Named, wanted: bool | int | None = None) -> None:
+        self._known, self._inside = known, known.inside(wanted)
         self._splitter: ThoughtSplitter | None = None
         self._plain = not known.families
         self._said = ""
@@ -366,7 +372,7 @@ class Unparsed:
         family = next((one for one in own if text.startswith(one.begins)), None)
         if family is None and not last and any(mark.startswith(text) for one in own for mark in one.begins):
             return ""
-        if family is not None or self._known.opened:
+        if family is not None or self._inside:
             self._splitter = ThoughtSplitter(family or own[0], inside=family is None)
         else:
             self._plain = True
