@@ -25,7 +25,7 @@ from memserve.protocol import (
     ScorePrompts,
     Usage,
 )
-from memserve.tokens.drawing import choose, keys, log_softmax, told
+from memserve.tokens.drawing import Told, choose, keys, log_softmax, told
 from memserve.tokens.prompts import Prompts, ScorePair, Tokenizing
 from memserve.tokens.template import compiled
 from memserve_embedded import GENERATING, WHOLE
@@ -136,7 +136,7 @@ class EmbeddedGenerator(Tokenizing):
         """Log-likelihood of each continuation after its context."""
         prepared = self._pairs(pairs)
         with self._mine() as session:
-            return [_score(session, pair) for pair in prepared]
+            return [_score(session, pair, self._tokenizer) for pair in prepared]
 
     def interrupt(self) -> None:
         """End what runs after its current token, with `Closed`."""
@@ -291,16 +291,19 @@ def _usage(one: Asked) -> Usage:
     return Usage(len(one.prompt), sum(len(row.tokens) for row in one.rows), 0)
 
 
-def _score(session: Session, pair: ScorePair) -> Score:
-    total, greedy = 0.0, True
+def _score(session: Session, pair: ScorePair, tokenizer: Any) -> Score:
+    total, parts = 0.0, []
     for first, logits in session.read(pair.read):
         last = first + len(logits)
         start = max(first, pair.start - 1)
         if start < last:
             own, wanted = logits[start - first : last - first], np.array(pair.tokens[start + 1 : last + 1])
-            total += float(log_softmax(own)[np.arange(len(wanted)), wanted].sum())
-            greedy = greedy and bool((own.argmax(axis=-1) == wanted).all())
-    return Score(total, pair.count, greedy)
+            scores, best, rows = log_softmax(own), own.argmax(axis=-1), np.arange(len(wanted))
+            total += float(scores[rows, wanted].sum())
+            parts.append((wanted, scores[rows, wanted], best, scores[rows, best]))
+    tokens, values, best, most = (np.concatenate(column) for column in zip(*parts, strict=True))
+    told = Told(tokenizer, tokens, values, best, most)
+    return Score(total, pair.count, bool((best == tokens).all()), told)
 
 
 def generating(threads: int | None, context: int | None) -> EmbeddedGenerator:

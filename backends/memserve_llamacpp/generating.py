@@ -24,7 +24,7 @@ from memserve.protocol import (
 )
 from memserve.tokens.calling import Calling
 from memserve.tokens.detokenizer import Detokenizer
-from memserve.tokens.drawing import choose, keys, log_softmax, told
+from memserve.tokens.drawing import Told, choose, keys, log_softmax, told
 from memserve.tokens.grammar import written
 from memserve.tokens.prompts import Prepared, Prompts, ScorePair, Tokenizing
 from memserve.tokens.template import compiled
@@ -343,14 +343,16 @@ class Generating(Tokenizing):
         return np.ctypeslib.as_array(pointer, shape=(self._llama.n_vocab(),)).copy()
 
     def _score(self, pair: ScorePair) -> Score:
-        total, greedy = 0.0, True
+        total, rows = 0.0, []
         self._read(pair.tokens[: pair.start])
         for place in range(pair.start, len(pair.tokens)):
             token = pair.tokens[place]
             row = log_softmax(self._logits())
             total += float(row[token])
-            greedy = greedy and int(np.argmax(row)) == token
+            best = int(np.argmax(row))
+            rows.append((token, row[token], best, row[best]))
             if place + 1 < len(pair.tokens):
                 self._go_on()
                 self._llama.eval([token])
-        return Score(total, pair.count, greedy)
+        greedy = all(best == token for token, _, best, _ in rows)
+        return Score(total, pair.count, greedy, Told(self._tokenizer, *zip(*rows, strict=True)))

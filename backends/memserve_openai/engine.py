@@ -24,7 +24,7 @@ _OF_CHATS = (
     "count_tokens", "truncate", "extras",
 )  # fmt: skip
 """What a server that chats does not do over its route of responses."""
-_NOT_ROUTED = {"score", "tokenizer", "count_tokens", "truncate", "batches", "cancel"}
+_NOT_ROUTED = {"tokenizer", "truncate", "batches", "cancel"}
 """What an endpoint's backend can do and no route of it asks for."""
 _WORDS = {"true": True, "false": False, "1": True, "0": False}
 
@@ -64,6 +64,8 @@ def _of_row(known: Capabilities, row: Mapping[str, Any]) -> Capabilities:
         return known
     both = {name: value for name, value in told.items() if isinstance(getattr(known, name, None), bool)}
     found: dict[str, Any] = {n: v for n, v in both.items() if isinstance(v, bool) and n not in _NOT_ROUTED}
+    if not told.get("tokenizer"):  # both are asked in token ids
+        found.update(score=False, count_tokens=False)
     for name in ("logprobs", "max_stop", "max_n", "max_temperature"):
         value = told.get(name)
         if value is None or (isinstance(value, (int, float)) and not isinstance(value, bool)):

@@ -9,7 +9,7 @@ from memserve.http import HttpClient
 from memserve.http.body import bad, parse
 from memserve.http.chat import encode, failure_in
 from memserve.http.chat.answer import number
-from memserve.protocol import Raw, Score, ScorePrompts
+from memserve.protocol import Raw, Score, ScorePrompts, TokenLogprob
 from memserve_openai.generation import Tokens
 
 _PARALLEL = 32
@@ -64,16 +64,18 @@ def _sum(found: Any, start: int, end: int) -> Score:
     try:
         table = found["choices"][0]["logprobs"]
         values = [number(value) for value in table["token_logprobs"][start:end]]
-        rivals = table["top_logprobs"][start:end]
-    except (KeyError, IndexError, TypeError):
+        words, rivals = table.get("tokens", ())[start:end], table["top_logprobs"][start:end]
+    except (KeyError, IndexError, TypeError, AttributeError):
         raise bad("the server did not echo the prompt's log-probabilities") from None
     if len(values) != end - start or None in values:
         raise bad("a token of the prompt has no log-probability")
     known = [value for value in values if value is not None]
-    greedy = all(_greedy(value, rival) for value, rival in zip(known, rivals, strict=True))
-    return Score(sum(known), len(known), greedy)
+    told = tuple(map(_told, words or [""] * len(known), known, rivals))
+    greedy = all(one.top[0][0] == one.token for one in told)
+    return Score(sum(known), len(known), greedy, told if words else ())
 
 
-def _greedy(value: float, rivals: Any) -> bool:
-    best = max((number(rival) or 0.0 for rival in rivals.values()), default=value) if rivals else value
-    return value >= best
+def _told(word: Any, value: float, rivals: Any) -> TokenLogprob:
+    others = [(str(rival), number(found) or 0.0) for rival, found in (rivals or {}).items()]
+    top = max([(str(word), value), *others], key=lambda pair: pair[1])  # the first of equals
+    return TokenLogprob(str(word), value, None, (top,))

@@ -20,6 +20,7 @@ from memserve.protocol import (
     TokenLogprob,
     Usage,
 )
+from memserve.tokens.drawing import Told
 from memserve.tokens.grammar import bounds_thoughts, structural_tag
 from memserve.tokens.prompts import Prepared, Prompts, ScorePair, Tokenizing
 from memserve_sglang.engine import capabilities
@@ -102,7 +103,10 @@ class Offline(Tokenizing):
             sampling_params={"max_new_tokens": 0, "temperature": 0.0},
             return_logprob=True, logprob_start_len=[pair.start - 1 for pair in ready], top_logprobs_num=1,
         )  # fmt: skip
-        return [_score(pair, one["meta_info"]) for pair, one in zip(ready, outputs, strict=True)]
+        return [
+            _score(pair, one["meta_info"], self._prompts.tokenizer)
+            for pair, one in zip(ready, outputs, strict=True)
+        ]
 
     def close(self) -> None:
         """End the child processes."""
@@ -147,11 +151,13 @@ class Offline(Tokenizing):
         return str(self._prompts.tokenizer.decode([token]))
 
 
-def _score(pair: ScorePair, told: Any) -> Score:
+def _score(pair: ScorePair, told: Any, tokenizer: Any) -> Score:
     chosen = told["input_token_logprobs"][-pair.count :]
     best = told["input_top_logprobs"][-pair.count :]
     greedy = all(top and top[0][1] == one[1] for one, top in zip(chosen, best, strict=True))
-    return Score(sum(float(one[0]) for one in chosen), pair.count, greedy)
+    rows = [(one[1], one[0], top[0][1], top[0][0]) for one, top in zip(chosen, best, strict=True) if top]
+    words = Told(tokenizer, *zip(*rows, strict=True)) if len(rows) == pair.count else ()
+    return Score(sum(float(one[0]) for one in chosen), pair.count, greedy, words)
 
 
 def _tokenizer(facts: Mapping[str, Any]) -> Any:

@@ -22,6 +22,7 @@ from memserve.protocol import (
     TokenLogprob,
     Usage,
 )
+from memserve.tokens.drawing import Told
 from memserve.tokens.grammar import bounds_thoughts, structural_tag
 from memserve.tokens.prompts import Prepared, Prompts, ScorePair, Tokenizing
 from memserve_vllm import starting
@@ -109,7 +110,10 @@ class Offline(Tokenizing):
         settings = SamplingParams(temperature=0.0, max_tokens=1, prompt_logprobs=1, detokenize=False)
         asked = [{"prompt_token_ids": list(pair.tokens)} for pair in ready]
         outputs = self._run(asked, [settings] * len(ready))
-        return [_score(pair, output.prompt_logprobs) for pair, output in zip(ready, outputs, strict=True)]
+        return [
+            _score(pair, output.prompt_logprobs, self._prompts.tokenizer)
+            for pair, output in zip(ready, outputs, strict=True)
+        ]
 
     def close(self) -> None:
         """End the engine and give its memory back."""
@@ -156,13 +160,15 @@ def _asked(prepared: Prepared) -> Any:
     return prepared.pictures or {"prompt_token_ids": prepared.ids}
 
 
-def _score(pair: ScorePair, told: Any) -> Score:
-    total, greedy = 0.0, True
+def _score(pair: ScorePair, told: Any, tokenizer: Any) -> Score:
+    total, greedy, rows = 0.0, True, []
     for place in range(pair.start, len(pair.tokens)):
-        said = told[place][pair.tokens[place]]
+        token, said = pair.tokens[place], told[place][pair.tokens[place]]
         total += said.logprob
         greedy = greedy and said.rank == 1
-    return Score(total, pair.count, greedy)
+        best = token if said.rank == 1 else min(told[place], key=lambda one: told[place][one].rank)
+        rows.append((token, said.logprob, best, told[place][best].logprob))
+    return Score(total, pair.count, greedy, Told(tokenizer, *zip(*rows, strict=True)))
 
 
 def _known(model: str, version: str, config: Any, prompts: Prompts) -> Capabilities:

@@ -8,6 +8,8 @@ import sys
 
 import pytest
 
+import memserve
+
 pytestmark = [
     pytest.mark.engine("harnesses"),
     pytest.mark.filterwarnings("ignore"),  # the harness's own, of which there are dozens
@@ -65,6 +67,34 @@ def test_likelihoods(ours, theirs):
     found, wanted = (side.loglikelihood(requests("loglikelihood", PAIRS)) for side in (ours, theirs))
     assert [pair[1] for pair in found] == [pair[1] for pair in wanted]
     assert [pair[0] for pair in found] == pytest.approx([pair[0] for pair in wanted], **CLOSE)
+
+
+def test_an_endpoint_scores_for_the_harness_itself(ours, folder):
+    """`local-completions` sends the prompt's ids and reads its echo: what it says is what memserve scores."""
+    from lm_eval.api.registry import get_model
+
+    words = ["--backend", "hf", "--model", folder, "--options", "dtype=float32", f"context={CONTEXT}"]
+    command = [sys.executable, "-m", "memserve.serve", *words, "--name", "served", "--no-key"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
+        try:
+            base = server.stdout.readline().split()[1]
+            theirs = get_model("local-completions")(
+                model="served", base_url=f"{base}/completions", tokenizer_backend="huggingface",
+                tokenizer=folder, max_length=CONTEXT, num_concurrent=1, batch_size=4,
+            )  # fmt: skip
+            pairs = [pair for pair in PAIRS if len(ours.generator.encode("".join(pair))) < CONTEXT]
+            found, wanted = (side.loglikelihood(requests("loglikelihood", pairs)) for side in (theirs, ours))
+            again = memserve.generator("served", backend="openai", base_url=base, api_key="none")
+            with again:
+                known = again.score(pairs[:2] + pairs[3:4])
+        finally:
+            server.terminate()
+    assert len(pairs) >= 4
+    assert [pair[1] for pair in found] == [pair[1] for pair in wanted]
+    assert [pair[0] for pair in found] == pytest.approx([pair[0] for pair in wanted], **CLOSE)
+    same = wanted[:2] + wanted[3:4]
+    assert [one.greedy for one in known] == [pair[1] for pair in same]
+    assert [one.logprob for one in known] == pytest.approx([pair[0] for pair in same], **CLOSE)
 
 
 def test_whole_texts(ours, theirs):

@@ -35,6 +35,17 @@ class FiveAnswersChangeEnds(Altered):
         return [replace(answer, text=text) for answer, text in zip(answers, texts, strict=True)]
 
 
+@mutant("score", alone=True)
+class EachTokenIsItsOwnRival(Wrapped):
+    """Whoever compares a token with the likeliest one takes every choice for greedy."""
+
+    def score(self, pairs: Any) -> Any:
+        def own(told: Any) -> Any:
+            return tuple(replace(one, top=((one.token, one.logprob),)) for one in told)
+
+        return [replace(one, logprobs=own(one.logprobs)) for one in self.inner.score(pairs)]
+
+
 @mutant("sampling", alone=True)
 class OnlyTopKOfOneIsKnown(Altered):
     def before(self, prompts: list[Any], settings: dict[str, Any]) -> list[Any]:

@@ -10,6 +10,7 @@ import torch
 
 from memserve.errors import ModelUnreadable
 from memserve.protocol import Score
+from memserve.tokens.drawing import Told
 from memserve.tokens.prompts import Prompts, ScorePair
 from memserve_hf.decoding.row import Job, Row
 from memserve_hf.decoding.slots import cache_argument
@@ -57,8 +58,11 @@ class Scorer:
         for row, pair in zip(logits, pairs, strict=True):
             wanted = torch.tensor(pair.tokens[pair.start :], device=row.device)[:, None]
             scores = torch.log_softmax(row[: pair.count].float(), dim=-1)
-            greedy = bool((row[: pair.count].argmax(dim=-1) == wanted[:, 0]).all())
-            yield Score(float(scores.gather(1, wanted).double().sum()), pair.count, greedy)
+            best = row[: pair.count].argmax(dim=-1)[:, None]
+            values, most = scores.gather(1, wanted), scores.gather(1, best)
+            columns = (column[:, 0].tolist() for column in (wanted, values, best, most))
+            told, greedy = Told(self.prompts.tokenizer, *columns), bool((best == wanted).all())
+            yield Score(float(values.double().sum()), pair.count, greedy, told)
 
     def _logits(self, pairs: Sequence[ScorePair], keep: list[list[int]]) -> Tensor:
         longest = max(len(pair.read) for pair in pairs)

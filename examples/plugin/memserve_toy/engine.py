@@ -218,7 +218,7 @@ def _entry(token: int, row: list[float], top: int) -> TokenLogprob:
 
 def _constrained(request: Request, tokens: list[int]) -> tuple[Sample, int]:
     if request.choices:
-        text = max(request.choices, key=lambda choice: _sum(tokens, choice.encode())[0])
+        text = max(request.choices, key=lambda choice: _of_ids(tokens, choice.encode()).logprob)
     else:
         text = json.dumps(_instance(request.schema or {}))
     return Sample(text, "stop", tuple(text.encode())), len(text.encode())
@@ -251,14 +251,11 @@ def _score(context: Prompt, continuation: str | Sequence[int]) -> Score:
 def _of_ids(tokens: list[int], more: Sequence[int]) -> Score:
     if len(tokens) + len(more) > model.CONTEXT:
         raise ContextOverflow(tokens=len(tokens) + len(more), limit=model.CONTEXT, prompt=len(tokens))
-    logprob, greedy = _sum(tokens, more)
-    return Score(logprob, len(more), greedy)
+    told = _each(tokens, more)
+    greedy = all(one.logprob == one.top[0][1] for one in told)
+    return Score(sum(one.logprob or 0.0 for one in told), len(more), greedy, told)
 
 
-def _sum(tokens: list[int], more: Sequence[int]) -> tuple[float, bool]:
-    logprob, greedy = 0.0, True
-    for place, token in enumerate(more):
-        row = model.logprobs([*tokens, *more[:place]])
-        logprob += row[token]
-        greedy = greedy and row[token] == max(row)
-    return logprob, greedy
+def _each(tokens: list[int], more: Sequence[int]) -> tuple[TokenLogprob, ...]:
+    rows = (model.logprobs([*tokens, *more[:place]]) for place in range(len(more)))
+    return tuple(_entry(token, row, 1) for token, row in zip(more, rows, strict=True))

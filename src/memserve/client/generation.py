@@ -23,6 +23,7 @@ from memserve.protocol import (
     OnError,
     Prompt,
     PromptLike,
+    Raw,
     Request,
     Score,
     ScorePrompts,
@@ -174,10 +175,17 @@ class Generator(Handle):
         scores = iter(await self.ascore([pair for several in parts for pair in several]))
         return [prompts.total([next(scores) for _ in several]) for several in parts]
 
-    def encode(self, text: str) -> list[int]:
-        """The model's own token ids of a text: no template, no BOS; `decode` gives the text back."""
-        [checked] = prompts.strings([text], "encode takes a text", "text")
-        return self._driver.call(partial(self._tokenizer().encode, checked))
+    def encode(self, text: str | Raw) -> list[int]:
+        """The model's own token ids of a text: no template, no BOS; `decode` gives the text back.
+
+        Of `Raw`: as a prompt, with the BOS that its tokenizer adds.
+        """
+        words = text.text if isinstance(text, Raw) else text
+        [checked] = prompts.strings([words], "encode takes a text", "text")
+        lent = self._tokenizer()
+        ids = self._driver.call(partial(lent.encode, checked))
+        longer = isinstance(text, Raw) and self.count_tokens(text) > len(ids)
+        return [lent.prefix_token, *ids] if longer and lent.prefix_token is not None else ids
 
     def decode(self, ids: Iterable[int]) -> str:
         """The text of token ids, special tokens spelled out."""

@@ -85,6 +85,18 @@ def test_scores_add_up(generator: Any, can: Any) -> None:
     assert abs(whole.logprob - left.logprob - right.logprob) <= 0.05 + 0.005 * abs(whole.logprob)
 
 
+def test_each_token_of_a_score_is_told(generator: Any, can: Any) -> None:
+    need(can, "score")
+    pairs = [(CONTEXT, " and the mill"), ("1, 2, 3,", " 4, 5"), (CONTEXT, " zebra quartz")]
+    for got in generator.score(pairs):
+        if not got.logprobs:
+            pytest.skip("capability score: single tokens are not told")
+        assert len(got.logprobs) == got.tokens
+        assert abs(sum(one.logprob for one in got.logprobs) - got.logprob) <= 1e-3 * (1 + abs(got.logprob))
+        assert all(one.top[0][1] >= one.logprob for one in got.logprobs)
+        assert got.greedy in (None, all(one.top[0][0] == one.token for one in got.logprobs))
+
+
 def test_a_trailing_space_belongs_to_what_follows(generator: Any, can: Any) -> None:
     need(can, "score")
     inside, outside = generator.score([(CONTEXT + " ", "and on"), (CONTEXT, " and on")])

@@ -190,6 +190,8 @@ class Score(Value):
     logprob: float
     tokens: int
     greedy: bool | None = None
+    logprobs: Sequence[TokenLogprob] = field(default=(), compare=False, repr=False)
+    """Each token of the continuation, with the likeliest one in its place as its `top`; empty: not told."""
 
 
 @dataclass(frozen=True)

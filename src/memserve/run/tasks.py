@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from memserve.client.generation import Generator
@@ -208,7 +208,8 @@ def _ranked(ranking: Ranking) -> Result:
 
 
 def _scored(score: Any) -> Result:
-    return Result(text=None, values=score.to_dict())
+    told = replace(score, logprobs=()).to_dict()
+    return Result(text=None, values={name: told[name] for name in ("logprob", "tokens", "greedy")})
 
 
 def _vectors(found: Embeddings, texts: Sequence[str]) -> list[Completion]:

@@ -6,9 +6,9 @@ changes, would move it.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from random import Random
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 
@@ -83,9 +83,40 @@ def told(token: int, logits: NDArray[Any], count: int, tokenizer: Any) -> TokenL
     scores = log_softmax(logits)
     best = np.argsort(-scores, kind="stable")[:count]
 
-    def word(one: Any) -> str:
-        return str(tokenizer.decode([int(one)], skip_special_tokens=False))
+    rivals = tuple((_word(tokenizer, t), float(scores[t])) for t in best)
+    return TokenLogprob(_word(tokenizer, token), float(scores[token]), token, rivals)
 
-    return TokenLogprob(
-        word(token), float(scores[token]), token, tuple((word(t), float(scores[t])) for t in best)
-    )
+
+def _word(tokenizer: Any, token: Any) -> str:
+    return str(tokenizer.decode([int(token)], skip_special_tokens=False))
+
+
+class Told(Sequence[TokenLogprob]):
+    """The tokens that were scored, each with the likeliest in its place: texts are made when one looks."""
+
+    def __init__(self, tokenizer: Any, *columns: Any) -> None:
+        """Columns: tokens, their log-probabilities, the likeliest tokens, theirs."""
+        self._tokenizer, self._columns = tokenizer, columns
+
+    def __len__(self) -> int:
+        return len(self._columns[0])
+
+    @overload
+    def __getitem__(self, place: int) -> TokenLogprob: ...
+    @overload
+    def __getitem__(self, place: slice) -> Sequence[TokenLogprob]: ...
+    def __getitem__(self, place: int | slice) -> TokenLogprob | Sequence[TokenLogprob]:
+        if isinstance(place, slice):
+            return Told(self._tokenizer, *(column[place] for column in self._columns))
+        token, value, best, most = (column[place] for column in self._columns)
+        word, top = (_word(self._tokenizer, one) for one in (token, best))
+        if top == word and best != token:  # halves of characters look alike
+            top = f"token_id:{best}"
+        return TokenLogprob(word, float(value), int(token), ((top, float(most)),))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return tuple, (list(self),)  # a tokenizer stays where it is
+
+    def tolist(self) -> list[dict[str, Any]]:
+        """As `Value.to_dict` has them."""
+        return [one.to_dict() for one in self]

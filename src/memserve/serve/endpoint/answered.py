@@ -78,7 +78,7 @@ class Chat:
             yield event({**self._head, "object": self.chunk, "choices": [choice]})
 
     def _details(self, said: Any) -> dict[str, Any]:
-        logprobs = None if said is None or said.logprobs is None else self._logprobs(said.logprobs)
+        logprobs = None if said is None or said.logprobs is None else self._logprobs(said)
         ids = {"token_ids": said.token_ids} if said is not None and self._asked.token_ids else {}
         return {"logprobs": logprobs, **ids}
 
@@ -111,8 +111,8 @@ class Chat:
             **self._details(said),
         }  # fmt: skip
 
-    def _logprobs(self, found: Sequence[TokenLogprob]) -> dict[str, Any]:
-        return {"content": _tokens(found)}
+    def _logprobs(self, said: Any) -> dict[str, Any]:
+        return {"content": _tokens(said.logprobs)}
 
 
 class Text(Chat):
@@ -135,17 +135,28 @@ class Text(Chat):
         finish = said.finish_reason
         return {"index": index, "text": said.text or "", "finish_reason": finish, **self._details(said)}
 
-    def _logprobs(self, found: Sequence[TokenLogprob]) -> dict[str, Any]:
+    def _logprobs(self, said: Any) -> dict[str, Any]:
+        found = said.logprobs
         values = [_LOWEST if one.logprob is None else one.logprob for one in found]
-        offsets, at = [], 0
-        for one in found:
-            offsets.append(at)
-            at += len(one.token)
-        tops = [dict(one.top) for one in found]
+        tops: list[Any] = [dict(one.top) for one in found]
         tokens = [one.token for one in found]
+        if self._asked.echo and found:  # nothing stands before the first one
+            values[0] = tops[0] = None
         return {
-            "tokens": tokens, "token_logprobs": values, "top_logprobs": tops, "text_offset": offsets,
+            "tokens": tokens, "token_logprobs": values, "top_logprobs": tops,
+            "text_offset": _offsets(tokens, said.text or ""),
         }  # fmt: skip
+
+
+def _offsets(tokens: Sequence[str], text: str) -> list[int]:
+    """Where in the text each token begins. Some lack their blank; halves of a character stand for one."""
+    offsets, at, halves = list[int](), 0, False
+    for token in tokens:
+        broken = "\ufffd" in token and not text.startswith(token, at)
+        place = -1 if broken else text.find(token, at, at + len(token) + 3)
+        offsets.append(min(place if halves and place >= 0 else at, len(text)))
+        at, halves = (at if broken else max(place, at) + len(token)), broken
+    return offsets
 
 
 def _tokens(found: Sequence[TokenLogprob]) -> list[dict[str, Any]]:

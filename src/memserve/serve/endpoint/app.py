@@ -18,11 +18,10 @@ from typing import Any
 
 from aiohttp import web
 
-from memserve import files
 from memserve.client.handle import Handle
 from memserve.errors import ContextOverflow, InvalidInput, MemserveError, NotFound, Overloaded
 from memserve.protocol import DEFAULT_MAX_TOKENS, Completion, Delta, Task, Usage
-from memserve.serve.endpoint import answered
+from memserve.serve.endpoint import answered, reading
 from memserve.serve.endpoint import asked as asking
 from memserve.serve.endpoint.answered import Piece
 from memserve.serve.endpoint.asked import Asked
@@ -120,6 +119,8 @@ class Endpoint:
         post("/v1/responses", self._route(asking.responses, answered.Responses))
         post("/v1/embeddings", self._embed)
         post("/v1/rerank", self._rerank)
+        post("/tokenize", self._tokens(reading.tokenize))
+        post("/detokenize", self._tokens(reading.detokenize))
         return app
 
     # ------------------------------------------------------------ around every route
@@ -161,7 +162,10 @@ class Endpoint:
 
     def _remedies(self) -> dict[int, str]:
         body = f" (more than {self._limits.body} bytes: --max-body)"
-        return {404: " (all routes but /health and /metrics begin with /v1, the base URL's end)", 413: body}
+        return {
+            404: " (all routes but /health, /metrics and /tokenize begin with /v1, the base URL's end)",
+            413: body,
+        }
 
     def _refuse(self, request: web.Request) -> None:
         if request.path == "/health":
@@ -182,7 +186,7 @@ class Endpoint:
                 words = await request.read()
         except web.RequestPayloadError:
             raise InvalidInput("the body is not what its Content-Encoding says") from None
-        found = body_of(words)
+        found = asking.body_of(words)
         _fields.set(frozenset(found))
         return found
 
@@ -212,7 +216,7 @@ class Endpoint:
         texts = [texts] if isinstance(texts, str) else texts
         if not isinstance(texts, list) or not all(isinstance(one, str) for one in texts):
             raise InvalidInput("input is a text or a list of texts", hint=_NO_IDS)
-        _only(body, "dimensions", "role", "normalize", "user")
+        asking.only(body, "dimensions", "role", "normalize", "user")
         if form not in ("float", "base64"):
             raise InvalidInput(f"encoding_format is float or base64, not {form!r}")
         body.pop("user", None)
@@ -231,7 +235,7 @@ class Endpoint:
     async def _rerank(self, request: web.Request) -> web.Response:
         body = await self._body(request)
         name, reranker = self._models.find("rerank", body.pop("model", None))
-        _only(body, "query", "documents", "top_n", "return_documents")
+        asking.only(body, "query", "documents", "top_n", "return_documents")
         given, most = body.get("documents"), body.get("top_n")
         if not isinstance(given, list):
             raise InvalidInput("documents is a list of texts")
@@ -244,6 +248,14 @@ class Endpoint:
         shown = {i: {"document": {"text": texts[i]}} for i in order} if body.get("return_documents") else {}
         rows = [{"index": i, "relevance_score": found.scores[i], **shown.get(i, {})} for i in order]
         return web.json_response({"model": name, "results": rows, "usage": answered.usage(found.usage)})
+
+    def _tokens(self, work: Callable[..., Awaitable[dict[str, Any]]]) -> Handler:
+        async def handle(request: web.Request) -> web.StreamResponse:
+            body = await self._body(request)
+            _, generator = self._models.find("generate", body.pop("model", None))
+            return web.json_response(await work(generator, body))
+
+        return handle
 
     # ------------------------------------------------------------ generating routes
 
@@ -300,16 +312,12 @@ class Endpoint:
             timer.cancel()
 
 
-def body_of(words: bytes) -> dict[str, Any]:
-    """The object that a caller posted."""
-    try:
-        found = files.parsed(words, constant=_no_number)
-    except ValueError as error:
-        raise InvalidInput(f"the body is not JSON: {error}") from None
-    return dict(asking.mapping(found, "the body"))
-
-
 async def _answers(generator: Any, asked: Asked) -> list[Completion]:
+    said = [] if reading.unanswered(asked) else await _said(generator, asked)
+    return await reading.echoed(generator, asked, said) if asked.echo else said
+
+
+async def _said(generator: Any, asked: Asked) -> list[Completion]:
     if len(asked.prompts) > 1:
         return list(await generator.agenerate(asked.prompts, **asked.settings))
     try:
@@ -331,7 +339,12 @@ def _fitted(settings: dict[str, Any], error: ContextOverflow) -> dict[str, Any]:
 async def _pieces(generator: Any, asked: Asked) -> AsyncIterator[Piece]:
     """The answer bit by bit, or all at once where a stream cannot carry what is asked."""
     settings = asked.settings
-    alone = len(asked.prompts) == 1 and settings.get("n", 1) == 1 and "logprobs" not in settings
+    alone = (
+        len(asked.prompts) == 1
+        and not asked.echo
+        and settings.get("n", 1) == 1
+        and "logprobs" not in settings
+    )
     if alone and generator.capabilities.stream and not asked.token_ids and not settings.get("reask"):
         async for delta in _streamed(generator, asked.prompts[0], settings):
             yield Piece(0, delta)
@@ -342,10 +355,6 @@ async def _pieces(generator: Any, asked: Asked) -> AsyncIterator[Piece]:
         spent = answered.total(answers) if index + 1 == len(said) else None
         text, thought, calls = one.text or "", one.reasoning or "", one.tool_calls
         yield Piece(index, Delta(text, one.finish_reason, spent, thought, calls), one)
-
-
-def _no_number(word: str) -> Any:
-    raise ValueError(f"{word} is no number of JSON")
 
 
 async def _streamed(generator: Any, prompt: Any, settings: dict[str, Any]) -> AsyncIterator[Delta]:
@@ -362,12 +371,6 @@ async def _streamed(generator: Any, prompt: Any, settings: dict[str, Any]) -> As
             yield delta
     finally:
         await deltas.aclose()
-
-
-def _only(body: dict[str, Any], *names: str) -> None:
-    for name in body:
-        if name not in names:
-            raise InvalidInput(f"unknown field {name!r}", hint=f"known: {', '.join(names)}")
 
 
 class Metrics:

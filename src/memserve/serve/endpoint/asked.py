@@ -1,9 +1,10 @@
 """What a body asks for, in the protocol's own settings. A field that nothing takes is refused by its name."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+from memserve import files
 from memserve.cli import nearest
 from memserve.errors import InvalidInput, Unsupported
 from memserve.protocol import Capabilities, Raw, Settings
@@ -24,7 +25,7 @@ _NOTED = frozenset({
 _NEUTRAL: Mapping[str, tuple[Any, ...]] = {
     "frequency_penalty": (0,), "presence_penalty": (0,), "logit_bias": ({},), "best_of": (1,),
     "modalities": (["text"],), "include": ([],), "verbosity": ("medium",),
-    "service_tier": ("auto", "default"), "echo": (False,), "truncation": ("disabled",),
+    "service_tier": ("auto", "default"), "truncation": ("disabled",),
 }  # fmt: skip
 """Values that ask for what happens anyway."""
 
@@ -41,6 +42,8 @@ class Asked:
     token_ids: bool
     one_call: bool
     """Of several tool calls only the first is wanted."""
+    echo: bool = False
+    """The prompt stands before its answer."""
 
 
 def chat(body: Mapping[str, Any], known: Capabilities) -> Asked:
@@ -63,7 +66,14 @@ def text(body: Mapping[str, Any], known: Capabilities) -> Asked:
     if not all(isinstance(one, Raw) or (isinstance(one, list) and one and _are_ids(one)) for one in prompts):
         raise InvalidInput("prompt is a text, a list of token ids, or a list of either")
     _format(fields)
-    return _asked(prompts, fields, known, fields.pop("logprobs", None))
+    echo, logprobs = flag(fields, "echo"), fields.pop("logprobs", None)
+    if echo and not (known.score and known.tokenizer):
+        raise Unsupported(known.backend, "echo", "it tells no log-probabilities of a prompt")
+    if echo and logprobs not in (None, 0, 1):
+        raise InvalidInput(
+            f"logprobs is 0 or 1 with echo: the likeliest token alone is told, not {logprobs!r}"
+        )
+    return replace(_asked(prompts, fields, known, logprobs), echo=echo)
 
 
 def _are_ids(prompt: list[Any]) -> bool:
@@ -75,6 +85,26 @@ def mapping(value: Any, name: str) -> Mapping[str, Any]:
     if not isinstance(value, dict):
         raise InvalidInput(f"{name} is an object, not {type(value).__name__}")
     return value
+
+
+def body_of(words: bytes) -> dict[str, Any]:
+    """The object that a caller posted."""
+    try:
+        found = files.parsed(words, constant=_no_number)
+    except ValueError as error:
+        raise InvalidInput(f"the body is not JSON: {error}") from None
+    return dict(mapping(found, "the body"))
+
+
+def _no_number(word: str) -> Any:
+    raise ValueError(f"{word} is no number of JSON")
+
+
+def only(body: dict[str, Any], *names: str) -> None:
+    """Refuse what a route does not know."""
+    for name in body:
+        if name not in names:
+            raise InvalidInput(f"unknown field {name!r}", hint=f"known: {', '.join(names)}")
 
 
 def flag(fields: dict[str, Any], name: str, default: bool = False) -> bool:
