@@ -23,7 +23,7 @@ from memserve.http import (
 from memserve.http.address import named
 from memserve.http.body import counted
 from memserve.http.chat import encode
-from memserve.http.engine import answer_of, body_of, error_of, object_of, rows, said
+from memserve.http.engine import answer_of, body_of, error_of, first_answers, object_of, rows, said
 from memserve.protocol import BatchService, Capabilities, Completion, Prompt, Request, Task
 from memserve_anthropic import messages
 from memserve_anthropic.messages import capabilities as capabilities_of
@@ -149,14 +149,11 @@ class Batches:
                             ) -> dict[str, Completion | MemserveError] | None:  # fmt: skip
         """What came of each request; None: they are another batch's."""
         call = self._call(f"/{identity}/results")
-        found = {
-            str(row.get("custom_id")): row.get("result") or {} for row in await self._client.fetch(call, rows)
-        }
-        if requests and not found.keys() & requests.keys():
-            return None
-        return {
-            own: said(self._told, requests[own], result) for own, result in found.items() if own in requests
-        }
+        ours = [
+            (own, said(self._told, requests[own], row.get("result") or {}))
+            for row in await self._client.fetch(call, rows) if (own := str(row.get("custom_id"))) in requests
+        ]  # fmt: skip
+        return None if requests and not ours else first_answers(ours)
 
     def _told(self, request: Request, result: Mapping[str, Any]) -> Completion | MemserveError:
         if result.get("type") == "succeeded":

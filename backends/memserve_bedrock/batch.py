@@ -11,7 +11,7 @@ from memserve.errors import BadRequest, InvalidInput, MemserveError, NotFound
 from memserve.http import HttpClient, HttpEngine, Mask, connect, known_errors
 from memserve.http.body import bad
 from memserve.http.chat import encode
-from memserve.http.engine import answer_of, body_of, error_of, object_of, rows, said
+from memserve.http.engine import answer_of, body_of, error_of, first_answers, object_of, rows, said
 from memserve.protocol import Completion, Request
 from memserve_bedrock.engine import Signature, reader, refine
 
@@ -99,11 +99,8 @@ class Batches:
             lines = await self._store.fetch(call, rows)
         except NotFound:  # it was stopped before it began
             return {}
-        return {
-            own: said(self._told, requests[own], line)
-            for line in lines
-            if (own := str(line.get("recordId"))) in requests
-        }
+        named = [(own, line) for line in lines if (own := str(line.get("recordId"))) in requests]
+        return first_answers((own, said(self._told, requests[own], line)) for own, line in named)
 
     def close(self) -> None:
         """Close the connections."""

@@ -27,7 +27,7 @@ from memserve.http.address import named
 from memserve.http.address import parse as parse_address
 from memserve.http.body import counted
 from memserve.http.chat import encode
-from memserve.http.engine import answer_of, body_of, error_of, object_of, said
+from memserve.http.engine import answer_of, body_of, error_of, first_answers, object_of, said
 from memserve.http.failure import Words
 from memserve.protocol import BatchService, Capabilities, Completion, Prompt, Request, Task
 from memserve_gemini import answer, ask
@@ -225,8 +225,8 @@ class Batches:
         if found.get("error"):
             return {own: error_of(self._client, 200, found) for own in requests}
         rows = ((found.get("response") or {}).get("inlinedResponses") or {}).get("inlinedResponses") or ()
-        named = {_key(row): row for row in rows}
-        return {own: said(self._told, requests[own], row) for own, row in named.items() if own in requests}
+        named = [(own, row) for row in rows if (own := _key(row)) in requests]
+        return first_answers((own, said(self._told, requests[own], row)) for own, row in named)
 
     def _told(self, request: Request, row: Mapping[str, Any]) -> Completion | MemserveError:
         if "response" in row:

@@ -9,13 +9,13 @@ from memserve.errors import BadRequest, MemserveError, Unsupported
 from memserve.http import HttpClient, HttpEngine
 from memserve.http.body import bad
 from memserve.http.chat import encode
-from memserve.http.engine import answer_of, body_of, error_of, object_of, rows, said
+from memserve.http.engine import answer_of, body_of, error_of, first_answers, object_of, rows, said
 from memserve.protocol import Completion, Request
 
 _ENDED = ("completed", "failed", "expired", "cancelled")
 _MARK = "memserve"
-_EARLIER = 3600.0
-"""Seconds that the server's clock may be behind ours."""
+_EARLIER = 7 * 86400.0
+"""Seconds that the server's clock may be behind ours, which may have jumped since."""
 
 
 class Batches:
@@ -63,11 +63,11 @@ class Batches:
         if found.get("status") == "failed":
             refused: dict[str, Any] = next(iter((found.get("errors") or {}).get("data") or ()), {})
             return dict.fromkeys(requests, BadRequest(f"the batch was refused: {refused.get('message')}"))
-        answers: dict[str, Completion | MemserveError] = {}
+        told: list[tuple[str, Completion | MemserveError]] = []
         for file in filter(None, (found.get("output_file_id"), found.get("error_file_id"))):
             call = self._client.call(self._client.address.url(f"files/{file}/content"), None, method="GET")
-            answers.update(self.read(await self._client.fetch(call, rows), requests))
-        return answers
+            told += self.read(await self._client.fetch(call, rows), requests)
+        return first_answers(told)
 
     def written(self, requests: Mapping[str, Request]) -> tuple[str, bytes]:
         """The route of these requests, and their lines."""

@@ -12,7 +12,7 @@ from memserve import registry
 from memserve.engines.environment import home
 from memserve.errors import EngineFailed, MemserveError, Unsupported
 from memserve.http.body import text
-from memserve.http.engine import rows
+from memserve.http.engine import first_answers, rows
 from memserve.protocol import Completion, Request
 from memserve.serve.served import Errand
 from memserve_vllm.engine import flags, started
@@ -98,7 +98,7 @@ class RunBatch:
     async def batch_answers(self, identity: str, requests: Mapping[str, Request],
                             ) -> dict[str, Completion | MemserveError]:  # fmt: skip
         """What the file of answers holds."""
-        return dict(self._lines.read(_answers(identity), requests))
+        return first_answers(self._lines.read(_answers(identity), requests))
 
     def batch_done(self, identity: str) -> None:
         """Remove its files."""

@@ -73,6 +73,34 @@ def test_a_run_that_was_stopped_is_fetched_by_the_next(backend, out, monkeypatch
     assert set(server.asked.values()) == {1}
 
 
+@BACKENDS
+def test_an_answer_that_is_told_again_as_a_failure_is_paid_for_once(backend, out):
+    with BatchServer() as server, opened(server, backend) as generator:
+        server.echo = True
+        summary = run(["a", "b"], out, generator=generator, batch=True, progress=False)
+    assert (summary.done, summary.failed, set(server.asked.values())) == (2, 0, {1})
+
+
+def test_a_budget_counts_what_an_earlier_run_left_with_the_provider(out, monkeypatch):
+    held, new = [f"a{n}" for n in range(5)], [f"b{n}" for n in range(50)]
+    options = {"settings": {"max_tokens": 5}, "batch": True, "progress": False}
+    with BatchServer(seconds=0.4) as server:
+        with opened(server, "openai") as generator, monkeypatch.context() as patched:
+            patched.setattr(batch_service.BatchLoop, "_sleep", lambda loop, seconds: _stopped(loop))
+            run(held, out, generator=generator, **options)
+        with opened(server, "openai") as generator, pytest.raises(errors.BudgetSpent):
+            run([*new, *held], out, generator=generator, budget="300tok", **options)
+    assert 5 * 15 < 15 * sum(server.asked.values()) <= 300
+
+
+def test_the_answers_of_a_batch_are_never_more_than_is_read(out, monkeypatch):
+    monkeypatch.setattr(batch_service, "MOST_ANSWERS", 3 * batch_service.ANSWER + 20_000)
+    with BatchServer() as server, opened(server, "openai") as generator:
+        lines = [{"prompt": f"p{n}", "max_tokens": 1 if n < 4 else 3000} for n in range(6)]
+        run(lines, out, generator=generator, batch=True, progress=False)
+    assert [len(one["requests"]) for one in server.batches.values()] == [4, 1, 1]
+
+
 async def _stopped(loop):
     loop.stop()
 

@@ -36,6 +36,8 @@ class BatchServer(ThreadingHTTPServer):
         self.seconds, self.slow, self.fail = seconds, slow, fail
         self.odd = odd
         """What stands where the answer to a prompt should."""
+        self.echo = False
+        """Whether each answer comes a second time, as a failure."""
         self.expire = expire
         """Requests that a batch leaves unanswered, once each."""
         self.files: dict[str, list[dict[str, Any]]] = {}
@@ -76,8 +78,9 @@ class BatchServer(ThreadingHTTPServer):
         rows = [
             (own, prompt, "failed" if prompt in self.fail else "done") for own, prompt in batch["requests"]
         ]
-        return [(own, prompt, "expired" if place < batch["left"] else how)
+        told = [(own, prompt, "expired" if place < batch["left"] else how)
                 for place, (own, prompt, how) in reversed(list(enumerate(rows)))]  # fmt: skip
+        return told + [(own, prompt, "expired") for own, prompt, _ in told] * self.echo
 
     def told(self, row: Callable[..., dict[str, Any]], own: str, prompt: str, how: str) -> dict[str, Any]:
         """A row of results; of no known shape where that was asked for."""

@@ -267,6 +267,16 @@ def said(told: Callable[..., Completion | MemserveError], *found: Any) -> Comple
         return error
 
 
+def first_answers(told: Iterable[tuple[str, Completion | MemserveError]],
+                  ) -> dict[str, Completion | MemserveError]:  # fmt: skip
+    """Of what is told of one request more than once the first answer counts: it is paid for."""
+    found: dict[str, Completion | MemserveError] = {}
+    for own, one in told:
+        if not isinstance(found.get(own), Completion):
+            found[own] = one
+    return found
+
+
 def answer_of(engine: HttpEngine, request: Request, words: str) -> Completion | MemserveError:
     """What the engine makes of one body, an error included."""
     return said(engine.read, request, words, {})

@@ -28,7 +28,7 @@ from memserve.files import STUMBLES, parsed
 from memserve.http.transport import Refused
 from memserve.protocol import BatchService, Request, SupportsBatchDone
 from memserve.run import ask
-from memserve.run.limits.budget import Spending
+from memserve.run.limits.budget import Spending, limit
 from memserve.run.requests import Item, chosen
 from memserve.run.store import files, record
 from memserve.run.store.results import Results
@@ -37,6 +37,10 @@ FIRST_POLL, LONGEST_POLL = 2.0, 60.0
 LOOKS, LOOK_SECONDS = 3, 1.0
 """How often a batch whose creation nobody answered is looked for before it is made anew."""
 MOST_TRIES, MOST_SUBMITS = 3, 6
+ANSWER, TOKEN, LOGPROB = 2048, 8, 256
+"""Bytes of an answer's frame, of a token (JSON may escape its characters), and of a log-probability."""
+MOST_ANSWERS = 56 << 20
+"""Bytes of a batch's answers, at their longest: they come as one body, and no reader takes above 64 MiB."""
 _ROW = re.compile(rb'\{"batch": "[0-9a-f]{16}", "state": ')
 _log = logging.getLogger("memserve.run")
 
@@ -119,6 +123,12 @@ class Ledger:
             self.batches[batch.name] = batch
 
 
+def _most_bytes(request: Request) -> int:
+    """What the answer to a request takes at most, about."""
+    each = TOKEN if request.logprobs is None else TOKEN + LOGPROB * (1 + request.logprobs)
+    return ANSWER + (limit(request) + int(request.thinking or 0)) * each
+
+
 def is_ours(path: Path) -> bool:
     """Whether a run wrote every line, the last of which a crash may have torn."""
     with path.open("rb") as file:
@@ -170,24 +180,30 @@ class BatchLoop:
             (record.name_of(one), key): (batch, f"{batch.name}-{place}")
             for batch in self._ledger.batches.values() for place, (one, key) in enumerate(batch.keys)
         }  # fmt: skip
-        fresh = []
+        rest = []
         for item in items:
             place = held.get((record.name_of(item.id), item.digest.hex()))
             if place is not None:
                 place[0].items[place[1]] = item
-            elif not self._afford(item):
+                self._promise(item)  # it is being paid for, and comes before anything new
+            else:
+                rest.append(item)
+        fresh = []
+        for item in rest:
+            if not self._afford(item):
                 self.error = self._spending.spent()
                 break
-            else:
-                fresh.append(item)
+            fresh.append(item)
         return fresh
 
     def _afford(self, item: Item) -> bool:
-        tokens = self._estimate.of(item)
-        if not self._spending.affords(tokens):
-            return False
-        self._promised[item.index] = self._spending.promise(tokens)
-        return True
+        affords = self._spending.affords(self._estimate.of(item))
+        if affords:
+            self._promise(item)
+        return affords
+
+    def _promise(self, item: Item) -> None:
+        self._promised[item.index] = self._spending.promise(self._estimate.of(item))
 
     async def _all(self, fresh: list[Item]) -> None:
         for batch in list(self._ledger.batches.values()):
@@ -238,12 +254,16 @@ class BatchLoop:
     async def _submit(self, items: list[Item]) -> None:
         most, largest = self._service.batch_limits
         least = self._service.batch_least
+        local = isinstance(self._service, SupportsBatchDone)  # its answers are a file here, of any size
+        longest = float("inf") if local else MOST_ANSWERS
         group: list[Item] = []
-        size = 0
+        size = told = 0
         for item in items:
-            if group and (len(group) == most or size + item.characters > largest):
+            told += (answer := _most_bytes(item.request))
+            large = size + item.characters > largest or (told > longest and len(group) >= least)
+            if group and (len(group) == most or large):
                 await self._send(self._ledger.plan(group))
-                group, size = [], 0
+                group, size, told = [], 0, answer
             group.append(item)
             size += item.characters
         if group and len(group) < least:
