@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, TypeAlias, cast
 
-from memserve.errors import Closed, EngineFailed, InvalidInput, MemserveError
+from memserve.errors import Closed, EngineFailed, MemserveError
 from memserve.protocol import (
     Completion,
     Delta,
@@ -21,7 +21,7 @@ from memserve.protocol import (
     Usage,
 )
 from memserve.tokens.drawing import Told
-from memserve.tokens.grammar import bounds_thoughts, structural_tag
+from memserve.tokens.grammar import bounds_thoughts, check_schema, structural_tag
 from memserve.tokens.prompts import Prepared, Prompts, ScorePair, Tokenizing
 from memserve_sglang.engine import capabilities
 from memserve_sglang.host import Host
@@ -228,7 +228,7 @@ def sampling(request: Request, prepared: Prepared, index: int = 0) -> dict[str, 
 def _structured(request: Request, prepared: Prepared) -> dict[str, str]:
     """The grammar. A thought, and calls, stand outside of what binds the answer: a structural tag says so."""
     if request.schema is not None:
-        _check_schema(request.schema)
+        check_schema(request.schema)
     if prepared.parted:
         tag = structural_tag(request, prepared, thought=True)
         return {"structural_tag": json.dumps(tag)} if tag else {}
@@ -239,13 +239,3 @@ def _structured(request: Request, prepared: Prepared) -> dict[str, str]:
     if request.choices is not None:
         return {"regex": "(" + "|".join(re.escape(choice) for choice in request.choices) + ")"}
     return {}
-
-
-def _check_schema(schema: Any) -> None:
-    from jsonschema.exceptions import SchemaError  # type: ignore[import-untyped]
-    from jsonschema.validators import validator_for  # type: ignore[import-untyped]
-
-    try:
-        validator_for(schema).check_schema(schema)
-    except SchemaError as error:
-        raise InvalidInput(f"schema is not a JSON schema: {error.message}") from error

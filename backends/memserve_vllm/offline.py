@@ -23,7 +23,7 @@ from memserve.protocol import (
     Usage,
 )
 from memserve.tokens.drawing import Told
-from memserve.tokens.grammar import bounds_thoughts, structural_tag
+from memserve.tokens.grammar import bounds_thoughts, check_schema, structural_tag
 from memserve.tokens.prompts import Prepared, Prompts, ScorePair, Tokenizing
 from memserve_vllm import starting
 from memserve_vllm.engine import capabilities
@@ -255,7 +255,7 @@ def _structured(request: Request, prepared: Prepared, version: str) -> dict[str,
     """The grammar. A thought, and calls, stand outside of what binds the answer: a structural tag says so."""
     asked: dict[str, Any] = {}
     if request.schema is not None:
-        _check_schema(request.schema)
+        check_schema(request.schema)
         asked = {"json": dict(request.schema)}
     elif request.regex is not None:
         asked = {"regex": request.regex}
@@ -270,13 +270,3 @@ def _structured(request: Request, prepared: Prepared, version: str) -> dict[str,
 
     row = spelling("structured", version)
     return {row["field"]: getattr(sampling_params, row["class"])(**asked)}
-
-
-def _check_schema(schema: Any) -> None:
-    from jsonschema.exceptions import SchemaError  # type: ignore[import-untyped]
-    from jsonschema.validators import validator_for  # type: ignore[import-untyped]
-
-    try:
-        validator_for(schema).check_schema(schema)
-    except SchemaError as error:
-        raise InvalidInput(f"schema is not a JSON schema: {error.message}") from error

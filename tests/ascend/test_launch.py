@@ -36,7 +36,7 @@ def test_several_cards_get_the_buffer_that_the_account_of_memory_assumed() -> No
 
 
 def test_fewer_cards_than_there_are_are_named() -> None:
-    plan = memserve.plan.best("llama-8b", "8x910B4", backend="ascend", tensor_parallel=2)
+    plan = memserve.plan.best("llama-8b", "8x910B4", backend="ascend", tp=2, dp=1)
     assert plan.env["ASCEND_RT_VISIBLE_DEVICES"] == "0,1"
 
 

@@ -97,9 +97,10 @@ def test_the_largest_context_is_the_largest() -> None:
     assert "0.95" not in " ".join(wider.command)
 
 
-def test_copies_fill_a_node_unless_the_layout_is_pinned() -> None:
+def test_copies_fill_a_node_unless_they_are_counted() -> None:
     assert memserve.plan.best("Qwen/Qwen2.5-0.5B-Instruct", "4xA100").data_parallel == 4
-    assert memserve.plan.best("Qwen/Qwen2.5-0.5B-Instruct", "4xA100", tensor_parallel=1).data_parallel == 1
+    assert memserve.plan.best("Qwen/Qwen2.5-0.5B-Instruct", "4xA100", tensor_parallel=1).data_parallel == 4
+    assert memserve.plan.best("Qwen/Qwen2.5-0.5B-Instruct", "4xA100", tp=2).data_parallel == 2
     assert memserve.plan.best("Qwen/Qwen2.5-0.5B-Instruct", "4xA100", pipeline_parallel=1).data_parallel == 4
     assert memserve.plan.best("llama-8b", "4xA100", data_parallel=2).data_parallel == 2
 

@@ -142,6 +142,6 @@ def test_an_asked_for_release_is_installed_by_its_number() -> None:
 
 
 def test_fewer_cards_than_the_node_has_are_named() -> None:
-    plan = memserve.plan.best("llama-8b", "4xL4", tensor_parallel=2)
+    plan = memserve.plan.best("llama-8b", "4xL4", tensor_parallel=2, data_parallel=1)
     assert plan.env["CUDA_VISIBLE_DEVICES"] == "0,1"
     assert memserve.plan.best("llama-70b", "8x910B4").env["HCCL_BUFFSIZE"] == "200"

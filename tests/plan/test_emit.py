@@ -27,7 +27,7 @@ jsonschema = need("jsonschema", "dev")
 DATA = Path(__file__).parents[1] / "data"
 PLANS = {
     "one card": ("llama-8b", "1xL4", {}),
-    "part of a node": ("llama-8b", "8xH100", {"tensor_parallel": 2, "backend": "vllm"}),
+    "part of a node": ("llama-8b", "8xH100", {"tensor_parallel": 2, "data_parallel": 1, "backend": "vllm"}),
     "V100s": ("llama-70b", "4xV100", {}),
     "no cards": ("Qwen/Qwen2.5-0.5B-Instruct", "cpu", {}),
     "transformers": ("llama-8b", "1xT4", {"backend": "hf"}),

@@ -192,7 +192,7 @@ def test_what_was_chosen_is_chosen_when_named_and_less_is_never_answered_worse(s
         if plan is None:
             continue
         fits += 1
-        for names in (["backend"], ["quantization"], ["pp"], ["dp"], ["tp", "dp"]):
+        for names in (["backend"], ["quantization"], ["pp"], ["dp"], ["tp"]):
             named = question.best(**{name: getattr(plan, SHORT.get(name, name)) for name in names})
             assert named is not None and named.command == plan.command, (question, names)
         if not plan.checkpoint.make:

@@ -113,3 +113,14 @@ def _words(text: str) -> Format:
 
 def _either(formats: list[Format]) -> Format:
     return {"type": "or", "elements": formats}
+
+
+def check_schema(schema: Any) -> None:
+    """Refuse what is no JSON schema."""
+    from jsonschema.exceptions import SchemaError  # type: ignore[import-untyped]
+    from jsonschema.validators import validator_for  # type: ignore[import-untyped]
+
+    try:
+        validator_for(schema).check_schema(schema)
+    except SchemaError as error:
+        raise InvalidInput(f"schema is not a JSON schema: {error.message}") from error

@@ -109,6 +109,11 @@ def subject(rules: Mapping[str, Any], rule: str) -> Subject:
     return "card" if any(_about_card(row) for row in rows) else "model"
 
 
+def about_dtype(rules: Mapping[str, Any], rule: str) -> bool:
+    """Whether the rows called `rule` refuse what is computed in, where another dtype may pass."""
+    return any(row["id"] == rule and "dtype" in row.get("when", ()) for row in rules["rows"])
+
+
 def _about_vendor(row: Mapping[str, Any]) -> bool:
     return "check" not in row and row.get("when", {}).keys() == {"vendor"}
 

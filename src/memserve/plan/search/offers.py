@@ -72,8 +72,7 @@ def _copies(serves: Mapping[str, Any], machine: Machine, query: Query, cards: in
     """Copies of the model that a node's cards hold beside each other, where the layout was left open."""
     if query.data_parallel:
         return query.data_parallel
-    pinned = query.tensor_parallel or (query.pipeline_parallel or 1) > 1
-    if pinned or not serves.get("data") or cards > machine.cards_per_node:
+    if not serves.get("data") or cards > machine.cards_per_node:
         return 1
     return machine.cards_per_node // cards
 

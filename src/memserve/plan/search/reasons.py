@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 
 from memserve.engines import installed
 from memserve.engines.rules import version_key
-from memserve.engines.rules.judge import offered, subject
+from memserve.engines.rules.judge import about_dtype, offered, subject
 from memserve.hardware.machine import GIB, Machine
 from memserve.model.spec import ModelSpec, told_away
 from memserve.plan.candidate import BELOW_4_BIT, UNTIMED, WEIGHTS, Candidate, loaded, steps, weight_loss
@@ -156,14 +156,21 @@ REFUSED_AT = {"request": 1.0, "model": 2.0, "card": 3.0, "vendor": 4.0}
 def nearest(rejected: Sequence[Candidate]) -> Candidate | None:
     """The candidate that came furthest: memory before layout before card; then the smallest shortfall.
 
-    A layout's refusal tells nothing where every other layout is refused for its weights or its card.
+    A layout's refusal tells nothing where every other layout is refused for its weights or its card; nor
+    does a dtype's where another passes and the same weights are refused for something else.
     """
+    computed = {_alike(one) for one in rejected if not _of_dtype(one)}
+    rejected = [one for one in rejected if not (_of_dtype(one) and _alike(one) in computed)]
     held = {_alike(one) for one in rejected if one.footprint is not None or one.remote}
     rules = dict.fromkeys((one.backend, one.rule) for one in rejected if _alike(one) not in held)
     asked = {rule for rule in rules if _refused_at(*rule) == REFUSED_AT["request"]}
     shut = {_alike(one) for one in rejected if (one.backend, one.rule) not in asked} - held
     told = (one for one in rejected if _alike(one) not in shut or (one.backend, one.rule) not in asked)
     return min(told, key=_distance, default=None)
+
+
+def _of_dtype(one: Candidate) -> bool:
+    return not one.remote and about_dtype(installed.named(one.backend).rules, one.rule)
 
 
 def _alike(one: Candidate) -> tuple[str, str, str]:

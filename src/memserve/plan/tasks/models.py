@@ -30,9 +30,9 @@ RANKED_BY = {
     "quality": "published quality, the highest first; figures of one benchmark are compared with each other"
     " alone: MMLU-Pro, then MMLU-Pro by likelihood, then MTEB; models without a figure follow by total"
     " parameters, a rule of thumb, and weights below 4 bits come after all others",
-    "throughput": "predicted output tokens a second of the whole machine",
-    "latency": "predicted time per output token",
-    "cost": "predicted dollars per million output tokens",
+    "throughput": "predicted output tokens (or texts) a second of the whole machine, task by task",
+    "latency": "predicted time per output token (or text), task by task",
+    "cost": "predicted dollars per million output tokens (or tokens of texts), task by task",
 }
 """What `best first` means for each objective."""
 
@@ -109,11 +109,15 @@ class Models(Shown):
         yield Section(f"{len(self.plans)} models fit {where}", style="good")
         least = f"; models made for fewer than {self.context} tokens are left out" if self.context else ""
         yield Section(lines=(f"ranked by {self.ranked_by}{least}",), bullets=False)
-        rows = tuple(
+        rows = [
             (plan.model.id, billions(plan.model.parameters), *_told(plan.model.id), *plan_row(plan))
             for plan in self.plans
-        )
-        yield Section(header=("model", "parameters", "quality", "source", *PLANS), rows=rows)
+        ]
+        tasks = [task_of(plan.model) for plan in self.plans]
+        whole = self.ranked_by == RANKED_BY["quality"]
+        for kind in ("",) if whole else dict.fromkeys(tasks):
+            own = tuple(row for row, task in zip(rows, tasks, strict=True) if kind in ("", task))
+            yield Section(kind, header=("model", "parameters", "quality", "source", *PLANS), rows=own)
         named = {row[3] for row in rows}
         told = [f"{key}: {source}" for key, (_, source) in _published().sources.items() if key in named]
         if told:
@@ -174,7 +178,7 @@ def plan_of(model: ModelSpec, machine: Machine, query: Query) -> Plan | None:
 
 
 def _key(objective: str) -> Any:
-    """What plans are sorted by; unknown figures come last."""
+    """What plans are sorted by: by figures of one unit, a task after the other; unknown ones come last."""
 
     def size(plan: Plan) -> tuple[Any, ...]:
         loss = weight_loss(plan.checkpoint)
@@ -191,7 +195,7 @@ def _key(objective: str) -> Any:
             "throughput": -rate, "latency": 1 / rate if texts else (speed.get("tpot_ms") or {}).get("likely"),
             "cost": cost.get("usd_per_mtok_input" if texts else "usd_per_mtok_output"),
         }[objective]  # fmt: skip
-        return value is None, value or 0.0, *size(plan)
+        return TASKS.index(task_of(plan.model)), value is None, value or 0.0, *size(plan)
 
     return size if objective == "quality" else figure
 
