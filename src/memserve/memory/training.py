@@ -1,6 +1,6 @@
 """Memory of training: weights, gradients, optimizer and activations of one card."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
 from math import prod
@@ -8,7 +8,7 @@ from typing import Any
 
 from memserve import files
 from memserve.errors import InvalidInput
-from memserve.hardware.machine import GIB, Machine
+from memserve.hardware.machine import GIB, Card, Machine
 from memserve.memory.formats import named
 from memserve.memory.weights import Split, Storage, weight_bytes
 from memserve.model.spec import Block, ModelSpec, Weight, remembered
@@ -132,6 +132,12 @@ class TrainingNeed:
     shared: int = 0
     """Of gradients and step, what lies where activations had been: a loss finds none of the two."""
     notes: tuple[str, ...] = ()
+    refused: str = ""
+    """Why no card of this kind trains so, whatever its memory."""
+
+    def held_by(self, memory: int) -> bool:
+        """Whether a card of so much memory trains so."""
+        return not self.refused and self.total <= memory
 
     @property
     def states(self) -> int:
@@ -183,8 +189,25 @@ def need(model: ModelSpec, *, method: str = "full", optimizer: str = "adamw", pr
     )  # fmt: skip
 
 
+def refusals(card: Card, settings: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    """The rows of what is asked for that has no kernels for a card."""
+    for row in facts()["kernels"]:
+        old = card.sm is not None and card.sm < row["least_sm"]
+        asked = settings.get(row["option"]) == row["value"]
+        if asked and (card.vendor not in row["vendors"] or old or card.soc in row["socs_without"]):
+            yield row
+
+
 def for_machine(model: ModelSpec, machine: Machine, **settings: Any) -> TrainingNeed:
     """The least sharding that fits on the machine's cards; ZeRO 3 with a note where nothing does."""
+    if not model.blocks:
+        raise InvalidInput(f"{model.id} is its provider's: name a model whose weights one has")
+    told = tuple(row["says"].format(card=machine.card.name) for row in refusals(machine.card, settings))
+    found = _sharded(model, machine, **settings)
+    return replace(found, refused="; ".join(told), notes=(*told, *found.notes))
+
+
+def _sharded(model: ModelSpec, machine: Machine, **settings: Any) -> TrainingNeed:
     asked = settings.pop("zero", None)
     if "bfloat16" not in machine.card.flops and "float16" in machine.card.flops:
         settings.setdefault("precision", "float16")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from memserve.engines import installed
 from memserve.errors import DoesNotFit, InvalidInput, UnknownName
 from memserve.plan.answer import Answer
 from memserve.plan.candidate import Candidate
@@ -48,6 +49,7 @@ def answered(model: str | PathLike[str] | ModelSpec, gpus: str | Machine | None,
     from memserve.plan.answer import answer, answer_in_part
 
     spec, machine = model_of(model, query.backend, query.like), machine_of(gpus)
+    spec = spec if gpus is None else on_cards(spec, query.backend)
     if not query.headroom:
         return answer(spec, machine, query, everything=everything)
     return answer_in_part(spec, machine, query, query.headroom, everything=everything)
@@ -83,6 +85,22 @@ def model_of(model: str | PathLike[str] | ModelSpec, backend: str | None = None,
         if spec is None:
             raise
         return spec
+
+
+def on_cards(spec: ModelSpec, backend: str | None) -> ModelSpec:
+    """Refuses what is known by a price alone; what its provider alone has takes no card."""
+    from memserve import registry
+    from memserve.plan.search.pricing import price
+
+    local = not spec.blocks and installed.plans_locally(backend)
+    sold = price(spec.id, None) if local else None
+    if sold is None or sold.provider in registry.names():
+        return spec
+    raise UnknownName(
+        f"{spec.id[:60]} is known here by {sold.provider}'s price alone, not by its sizes",
+        hint="for cards name its weights: OWNER/NAME on the hub or a folder with its config.json; without"
+        " --gpus it is planned at the provider",
+    )
 
 
 def machine_of(gpus: str | Machine | None) -> Machine:

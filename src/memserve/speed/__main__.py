@@ -8,7 +8,8 @@ memserve speed economics [--active 200e9 --mfu 0.3 --server 39.33] [--api 3/15] 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
 
 from memserve import cli
 from memserve.errors import InvalidInput, UnknownName
@@ -21,13 +22,14 @@ from memserve.speed.result import number
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
 
+Found = list[dict[str, Any]]
 Rows = list[tuple[str, ...]]
 QUOTED = {"server": 39.33, "active": 100e9, "mfu": 0.3, "cards": 8.0, "peak_tflops": 989.0}
 """The widely quoted server: data/economics.json."""
 
 
-def communication(given: Namespace) -> Rows:
-    """Each kind of parallelism over each link."""
+def communication(given: Namespace) -> tuple[Found, Rows]:
+    """Each kind of parallelism over each link, as values and as a table."""
     from memserve.model import load
     from memserve.speed import communication as traffic
     from memserve.speed.roofline import shape
@@ -38,7 +40,8 @@ def communication(given: Namespace) -> Rows:
     if given.link is not None and given.link not in links:
         raise UnknownName(f"unknown link {given.link[:40]!r}", hint=f"say {', '.join(links)}")
     head = ("parallelism", "link", "MB a card and step", "messages", "ms", "why")
-    return [head, *(_traffic(one) for one in found if given.link in (None, one.link))]
+    found = [one for one in found if given.link in (None, one.link)]
+    return list(map(asdict, found)), [head, *map(_traffic, found)]
 
 
 def _traffic(one: Traffic) -> tuple[str, ...]:
@@ -46,7 +49,7 @@ def _traffic(one: Traffic) -> tuple[str, ...]:
     return (one.kind, one.link, *sizes, one.about)
 
 
-def compression(given: Namespace) -> Rows:
+def compression(given: Namespace) -> tuple[Found, Rows]:
     """Each quantization, then what was asked to be pruned."""
     from memserve.hardware import parse
     from memserve.model import load
@@ -63,7 +66,7 @@ def compression(given: Namespace) -> Rows:
     head = (
         "method", "parameters", "weights GiB", "ms a token", "tokens/s", "faster", "accuracy, as published",
     )  # fmt: skip
-    return [head, *(_effect(one, model.id) for one in found)]
+    return list(map(asdict, found)), [head, *(_effect(one, model.id) for one in found)]
 
 
 def _effect(one: Effect, model: str) -> tuple[str, ...]:
@@ -85,7 +88,7 @@ def _unknown(one: Effect) -> str:
     return "" if one.method == "none" else "no published table is known"
 
 
-def economics(given: Namespace) -> Rows:
+def economics(given: Namespace) -> tuple[Found, Rows]:
     """Each quoted sum, with yuan beside dollars where a rate is given."""
     from memserve.speed import cost
     from memserve.speed import cost as quoted
@@ -100,7 +103,7 @@ def economics(given: Namespace) -> Rows:
             cny = cost.in_cny(one.usd, cny_per_usd=given.cny_per_usd)
             yuan = f"{cny:,.4f} {one.unit.replace('$', 'CNY')}"
         rows.append((one.what, f"{one.usd:,.4f} {one.unit}", yuan, one.remark))
-    return rows
+    return [one._asdict() for one in sums], rows
 
 
 def _stated(given: Namespace) -> Iterator[Sum]:
@@ -140,6 +143,8 @@ def parser() -> cli.Parser:
     _add_communication(tables.add_parser("communication", help="bytes and time per step of each parallelism"))
     _add_compression(tables.add_parser("compression", help="size and speed of quantized and pruned models"))
     _add_economics(tables.add_parser("economics", help="sums that are quoted, and what they rest on"))
+    for table in tables.choices.values():
+        table.add_argument("--json", action="store_true", help="one JSON object with the figures unrounded")
     return parser
 
 
@@ -191,7 +196,12 @@ def main(words: Sequence[str] | None = None) -> int:
 
 
 def _print(given: Namespace) -> int:
-    rows: Rows = given.table(given)
+    found, rows = given.table(given)
+    if given.json:
+        import json
+
+        print(json.dumps({"schema": 1, "table": given.table.__name__, "rows": found}, ensure_ascii=False))
+        return cli.DONE
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
         print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())

@@ -95,10 +95,10 @@ def run(options: Namespace) -> int:
 
 def anywhere(model: str | PathLike[str] | ModelSpec, **options: Unpack[PlanOptions]) -> Machines:
     """The smallest machine of each card that holds a model."""
-    from memserve.plan.library import model_of
+    from memserve.plan.library import model_of, on_cards
 
     query = Query.of(**options)
-    spec = model_of(model, query.backend, query.like)
+    spec = on_cards(model_of(model, query.backend, query.like), query.backend)
     local = bool(spec.blocks) and installed.plans_locally(query.backend)
     rows = sorted(
         table(spec, query) if local else (),

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypedDict, cast
 
 from memserve.errors import InvalidInput
 from memserve.hardware.machine import GIB
-from memserve.memory.training import TrainingNeed, for_machine
+from memserve.memory.training import TrainingNeed, for_machine, refusals
 from memserve.model.spec import ModelSpec
 from memserve.plan.page import Section, Shown, bar
 from memserve.plan.plan import machine_object, model_object
@@ -77,8 +77,8 @@ class Training(Shown):
 
     @property
     def fits(self) -> bool:
-        """Every card holds its share."""
-        return self.need.total <= self.machine.card.memory
+        """Every card holds its share, and has the kernels."""
+        return self.need.held_by(self.machine.card.memory)
 
     @property
     def remedies(self) -> tuple[str, ...]:
@@ -170,9 +170,9 @@ def run(options: Namespace) -> int:
 def train(model: str | PathLike[str] | ModelSpec, gpus: str | Machine | None = None,
           **options: Unpack[TrainOptions]) -> Training:  # fmt: skip
     """What training a model needs of each card of a machine."""
-    from memserve.plan.library import machine_of, model_of
+    from memserve.plan.library import machine_of, model_of, on_cards
 
-    spec, machine = model_of(model), machine_of(gpus)
+    spec, machine = on_cards(model_of(model), None), machine_of(gpus)
     for name in options:
         known_name("option", name, TrainOptions.__annotations__)
     need = for_machine(spec, machine, **options)
@@ -180,12 +180,16 @@ def train(model: str | PathLike[str] | ModelSpec, gpus: str | Machine | None = N
 
 
 def remedies(model: ModelSpec, machine: Machine, asked: TrainOptions) -> Iterator[str]:
-    """Less that is kept, fewer sequences, a lighter method, shorter sequences; or more cards."""
-    for changed in _lighter(model, machine, asked):
+    """What has kernels; then less kept, fewer sequences, a lighter method, shorter ones; or more cards."""
+    lacking: dict[str, Any] = {row["option"]: row["instead"] for row in refusals(machine.card, asked)}
+    asked = cast("TrainOptions", {**asked, **lacking})
+    lighter = list(_lighter(model, machine, asked))
+    for changed in lighter:
         yield f"--train {spoken(changed)}: {_held(model, machine, changed)}"
-    for more in larger(machine):
-        if for_machine(model, more, **asked).total <= more.card.memory:
-            yield f"--gpus {spelled(more)}: {_held(model, more, asked)}"
+    for more in () if lacking and lighter else larger(machine):
+        if for_machine(model, more, **asked).held_by(more.card.memory):
+            words = f" --train {spoken(asked)}" if lacking else ""
+            yield f"--gpus {spelled(more)}{words}: {_held(model, more, asked)}"
             return
 
 
@@ -218,7 +222,7 @@ def _most(model: ModelSpec, machine: Machine, asked: TrainOptions, name: str, mo
 
     def over(value: int) -> bool:
         changed: dict[str, Any] = {**asked, name: value}
-        return for_machine(model, machine, **changed).total > machine.card.memory
+        return not for_machine(model, machine, **changed).held_by(machine.card.memory)
 
     return bisect_left(range(1, most + 1), True, key=over)
 
@@ -235,9 +239,9 @@ def spoken(asked: TrainOptions) -> str:
 def anywhere(model: str | PathLike[str] | ModelSpec, **options: Unpack[TrainOptions]) -> Machines:
     """The smallest machine of each card that trains a model."""
     from memserve.hardware import cards
-    from memserve.plan.library import model_of
+    from memserve.plan.library import model_of, on_cards
 
-    spec = model_of(model)
+    spec = on_cards(model_of(model), None)
     found = (_smallest(spec, card, options) for card in cards() if card.vendor != "cpu")
     rows = [row for row in found if row is not None]
     return Machines(spec, tuple(sorted(rows, key=lambda row: (_rent(row) is None, _rent(row) or 0.0))))
@@ -318,8 +322,8 @@ def need_object(need: TrainingNeed, memory: int) -> dict[str, Any]:
 
 def sections(title: str, need: TrainingNeed, memory: int, speed: str = "") -> Iterator[Section]:
     """The need for a person."""
-    fits = need.total <= memory
-    verdict = "fits" if fits else "does not fit"
+    fits = need.held_by(memory)
+    verdict = "fits" if fits else "cannot be done there" if need.refused else "does not fit"
     yield Section(f"training {title}: {verdict}", style="good" if fits else "bad")
     yield Section(rows=(
         ("method", f"{need.method}, {need.optimizer}, {need.precision}"),
