@@ -106,10 +106,10 @@ class ModelUnreadable(MemserveError):
 
 
 class BackendMissing(MemserveError):
-    """The engine behind a backend is not installed; `install` is the command that installs it."""
+    """What a backend or an extra needs is not installed; `install` is the command that installs it."""
 
     def __init__(self, backend: str, *, needs: str, install: str) -> None:
-        super().__init__(f"backend {backend!r} needs {needs}, which is not installed", hint=f"run: {install}")
+        super().__init__(f"{backend!r} needs {needs}, which is not installed", hint=f"run: {install}")
         self.backend = backend
         self.needs = needs
         self.install = install

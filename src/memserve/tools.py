@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import json
 import types
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Generator as Turns
 from dataclasses import dataclass
 from enum import Enum
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from memserve.client.schema import OfModel, is_of
@@ -17,7 +20,7 @@ from memserve.protocol import Completion, Message, ToolCall
 if TYPE_CHECKING:
     from memserve.client.generation import Generator
 
-__all__ = ["Conversation", "describe", "loop", "message", "result"]
+__all__ = ["Conversation", "aloop", "describe", "loop", "message", "result"]
 _UNIONS = (Union, types.UnionType)
 _PLAIN: dict[Any, str] = {str: "string", int: "integer", float: "number", bool: "boolean", type(None): "null"}
 
@@ -36,28 +39,62 @@ def loop(generator: Generator, messages: str | Iterable[Message], functions: Seq
 
     What a function raises goes to the model as its result. After so many rounds no more calls are allowed.
     """
+    turns, given = _turns(generator, messages, functions, rounds, settings), None
+    if waits := next(
+        (getattr(one, "__name__", one) for one in functions if inspect.iscoroutinefunction(one)), None
+    ):
+        raise InvalidInput(f"{waits} is async: memserve.tools.aloop awaits it")
+    while not isinstance(turn := turns.send(given), Conversation):
+        given = turn() if callable(turn) else generator.generate(turn[0], **turn[1])
+    return turn
+
+
+async def aloop(generator: Generator, messages: str | Iterable[Message],
+                functions: Sequence[Callable[..., Any]], *,
+                rounds: int = 8, **settings: Any) -> Conversation:  # fmt: skip
+    """`loop`, awaited: async functions run on this event loop, others in a thread."""
+    turns, given = _turns(generator, messages, functions, rounds, settings), None
+    while not isinstance(turn := turns.send(given), Conversation):
+        if callable(turn):
+            given = await asyncio.to_thread(turn)
+            given = await _settled(given) if inspect.isawaitable(given) else given
+        else:
+            given = await generator.agenerate(turn[0], **turn[1])
+    return turn
+
+
+async def _settled(value: Awaitable[object]) -> object:
+    try:
+        return await value
+    except Exception as error:
+        return f"error: {type(error).__name__}: {error}"
+
+
+def _turns(generator: Generator, messages: str | Iterable[Message], functions: Sequence[Callable[..., Any]],
+           rounds: int, settings: Mapping[str, Any]) -> Turns[Any, Any, None]:  # fmt: skip
+    """What is to be done next: messages and settings to answer, or a call; at last the conversation."""
     if isinstance(rounds, bool) or not isinstance(rounds, int) or rounds < 1:
         raise InvalidInput(f"rounds is a whole number from 1, not {rounds!r}",
                            hint="generator.generate(messages) asks without tools")  # fmt: skip
     tools = [describe(one) for one in functions]
     known = {tool["function"]["name"]: one for tool, one in zip(tools, functions, strict=True)}
-    if waits := next((name for name, one in known.items() if inspect.iscoroutinefunction(one)), None):
-        raise InvalidInput(f"{waits} is async: wrap it in a function that calls asyncio.run")
     if len(known) < len(tools):
         raise InvalidInput("two functions have one name", hint=", ".join(known))
     told: Any = [{"role": "user", "content": messages}] if isinstance(messages, str) else messages
     said: list[Message] = list(told) if isinstance(told, Iterable) else []
     if not said or not all(isinstance(one, Mapping) for one in said):
         raise InvalidInput("the loop goes on from a text or a list of messages")
+    able = generator.capabilities
     for left in range(rounds, -1, -1):
         how = settings if left else {**settings, "tool_choice": "none"}
-        answer = generator.generate(said, tools=tools, **how)
-        able = generator.capabilities
+        answer = yield said, {"tools": tools, **how}
         said.append(message(answer, thought=able.template or able.thoughts))
         if not answer.tool_calls:
             break
-        said += [result(call, _called(known, call)) for call in answer.tool_calls]
-    return Conversation(said, answer)
+        for call in answer.tool_calls:
+            given = yield partial(_called, known, call)
+            said.append(result(call, given))
+    yield Conversation(said, answer)
 
 
 def message(answer: Completion, *, thought: bool = False) -> dict[str, Any]:

@@ -171,6 +171,13 @@ def test_malformed_prompts_are_refused(prompt, generator):
         generator.generate(prompt)
 
 
+@pytest.mark.parametrize("opens", [memserve.generator, memserve.embedder, memserve.reranker])
+def test_what_is_no_option_of_a_backend_is_refused(opens):
+    for name in ("task", *(["model"] if opens is memserve.generator else [])):
+        with pytest.raises(errors.InvalidInput, match=f"{name}= is no option"):
+            opens("m", backend="openai", base_url="http://127.0.0.1:9/v1", **{name: "generate"})
+
+
 def test_what_the_backend_cannot_take_is_refused(generator):
     picture = [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "data:,"}}]}]
     for call in (lambda: generator.generate(picture), lambda: generator.generate("a", seed=1),

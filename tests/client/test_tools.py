@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from enum import Enum
 from typing import Annotated, Any, Literal, Optional
 
@@ -97,6 +98,22 @@ def test_functions_that_cannot_be_tools_are_refused_before_any_work(function: An
     with pytest.raises(InvalidInput, match=word):
         tools.loop(_open(engine), "Hi", [function])
     assert engine.asked == []
+
+
+def test_the_awaited_loop_calls_async_functions_and_others_alike() -> None:
+    async def fails(city: str) -> str:
+        raise LookupError("sunk")
+
+    calls = [
+        _call("later", '{"city": "Rome"}'),
+        _call("weather", '{"city": "Paris"}'),
+        _call("fails", '{"city": "x"}'),
+    ]
+    engine = Scripted([*calls, Completion("Sunny.", "stop")])
+    done = asyncio.run(tools.aloop(_open(engine), "Hi", [later, weather, fails]))
+    said = [one["content"] for one in done.messages if one["role"] == "tool"]
+    assert said == ["Rome", '{"city": "Paris", "days": 1}', "error: LookupError: sunk"]
+    assert done.answer.text == "Sunny."
 
 
 def test_parameters_without_names_are_refused() -> None:

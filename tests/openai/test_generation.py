@@ -226,6 +226,21 @@ def test_thoughts_among_the_parts_of_the_content(server, open_generator):
     assert ["".join(getattr(d, kind) for d in deltas) for kind in ("reasoning", "text")] == ["Hm.", "ok"]
 
 
+@pytest.mark.parametrize("cut", [1, 2])
+def test_characters_that_are_cut_between_two_events_are_joined(cut, server, open_generator):
+    halves = ["a\ud83d", "\ude00b\ud83d", "\ude01"]
+    said, thought = (stream(*(new(**{name: one}) for one in halves[: cut + 1]), piece(finish="stop"), DONE)
+                     for name in ("content", "reasoning_content"))  # fmt: skip
+    for kind, told in (("text", said), ("reasoning", thought)):
+        server.will(told)
+        whole = "".join(getattr(one, kind) for one in open_generator().stream("hi"))
+        assert whole == "".join(halves[: cut + 1]).encode("utf-16", "surrogatepass").decode(
+            "utf-16", "replace"
+        ) or (
+            kind == "reasoning" and whole == "a\U0001f600b"  # a thought's last half is no text's
+        )
+
+
 def test_logprobs_of_both_shapes(server, open_generator):
     chat = {"content": [{"token": "o", "logprob": -0.5, "top_logprobs": [{"token": "o", "logprob": -0.5}]}]}
     server.will(answering(choice(logprobs=chat)))

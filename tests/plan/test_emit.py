@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -16,6 +17,7 @@ from typing import Any
 import pytest
 from extras import need
 
+from memserve import missing
 from memserve.errors import InvalidInput
 from memserve.plan import best, emit
 from memserve.plan.emit import server
@@ -151,8 +153,6 @@ class TestCompose:
 
     def test_dollars_in_words_stay_dollars(self) -> None:
         plan = best("llama-8b", "1xL4")
-        from dataclasses import replace
-
         odd = replace(plan, launch=replace(plan.launch, command=("vllm", "serve", "a$HOME")))
         (service,) = read(odd, "compose")["services"].values()
         assert service["command"][2] == "a$$HOME"
@@ -417,3 +417,13 @@ def test_no_container_is_asked_to_compile_or_for_cards_that_it_is_not_handed(gpu
     if plan.machine.card.vendor in ("apple", "intel"):
         with pytest.raises(InvalidInput, match="not handed to containers and jobs"):
             emit.emit(plan, "slurm")
+
+
+@pytest.mark.parametrize("form", ["compose", "kubernetes"])
+@pytest.mark.parametrize("edits", ["-e ", ""])
+def test_a_checkout_is_no_address_on_another_machine(form: str, edits: str, monkeypatch: Any) -> None:
+    for module in (server, missing):
+        monkeypatch.setattr(module, "origin", lambda: (edits, "/home/me/memserve", ""))
+    text = emit.emit(best("bge-m3", "1xL4", backend="hf"), form)
+    assert "/home/me" not in text
+    assert "memserve[hf]" in text

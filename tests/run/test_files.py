@@ -58,6 +58,13 @@ def test_a_file_of_failures_is_no_output_and_no_input_of_its_own_run(out, fake):
     assert failed.read_bytes() == before
 
 
+def test_an_output_that_keeps_nothing_is_refused(fake):
+    generator = fake()
+    with pytest.raises(InvalidInput, match="no regular file"):
+        run(["a"], "/dev/null", generator=generator)
+    assert generator.asked == []
+
+
 @pytest.mark.parametrize("how", ["same", "link", "hard link", "dots"])
 @pytest.mark.parametrize("pair", ["output and cache", "output and input", "input and cache"])
 def test_two_names_of_one_file_are_refused(tmp_path, fake, pair, how):

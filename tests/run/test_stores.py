@@ -35,7 +35,7 @@ def test_a_missing_store_is_named_by_its_package(monkeypatch, url, package):
         raise ImportError(f"Install {package} to access {scheme}")
 
     monkeypatch.setattr(fsspec, "filesystem", absent)
-    with pytest.raises(errors.BackendMissing, match=f"needs {package}, which"):
+    with pytest.raises(errors.BackendMissing, match=f"^'stores' needs {package}, which"):
         StoredOutput(url)
 
 

@@ -39,6 +39,12 @@ def embedder(**known):
     return Embedder(engine, for_engine(engine, 16)), engine
 
 
+def test_answers_without_vectors_are_told_as_such(out, fake):
+    run(["a"], out, generator=fake())
+    with pytest.raises(errors.InvalidInput, match=r"holds no vectors.*memserve\.run\.answers"):
+        vectors(out)
+
+
 @pytest.mark.parametrize("batches", [False, True])
 def test_vectors_come_in_few_calls_and_back_as_a_matrix(out, failed, batches):
     opened, engine = embedder(batches=batches)

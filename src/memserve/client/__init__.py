@@ -69,6 +69,8 @@ def _opened(model: object, backend: str | None, task: Task, concurrency: object,
             options: dict[str, Any]) -> tuple[Engine, Driver]:  # fmt: skip
     from memserve.client.handle import for_engine, open_engine
 
+    if twice := next((name for name in ("model", "task") if name in options), None):
+        raise InvalidInput(f"{twice}= is no option of a backend", hint="memserve.generator(MODEL, backend=B)")
     if concurrency is None:
         concurrency = DEFAULT_CONCURRENCY
     if isinstance(concurrency, str) and concurrency.isdigit():

@@ -90,7 +90,7 @@ def _plain(value: object) -> Any:
         return {"type": type(value).__name__, "message": str(value), "retryable": value.retryable}
     if isinstance(value, float):
         return value if isfinite(value) else None
-    if isinstance(value, (list, tuple)):
+    if isinstance(value, Sequence) and not isinstance(value, (str, bytes)):
         return [_plain(part) for part in value]
     if hasattr(value, "model_dump"):
         return value.model_dump(mode="json")

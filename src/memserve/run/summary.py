@@ -102,7 +102,11 @@ def vectors(output: str | Path) -> tuple[list[str | int], NDArray[np.float32]]:
         ordered = sorted(found.values(), key=lambda row: row.get("index", 0))
         return [row["id"] for row in ordered], np.array([row["embedding"] for row in ordered], np.float32)
 
-    return understood(matrix, [*answers(output)])
+    rows = [*answers(output)]
+    if (bare := next((row for row in rows if "embedding" not in row), None)) is not None:
+        raise InvalidInput(f"{output} holds no vectors: the answer {bare.get('id')!r} is none",
+                           hint="memserve.run.answers reads the answers of any run")  # fmt: skip
+    return understood(matrix, rows)
 
 
 OURS = "memserve-"

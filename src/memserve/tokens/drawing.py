@@ -116,7 +116,3 @@ class Told(Sequence[TokenLogprob]):
 
     def __reduce__(self) -> tuple[Any, ...]:
         return tuple, (list(self),)  # a tokenizer stays where it is
-
-    def tolist(self) -> list[dict[str, Any]]:
-        """As `Value.to_dict` has them."""
-        return [one.to_dict() for one in self]

@@ -73,12 +73,12 @@ def clean(words: str) -> str:
     """The words without half characters, which no file can hold."""
     if words.isascii():
         return words
+    halves = words.encode("utf-16", "surrogatepass")  # two that follow each other are whole
     try:
-        words.encode()
-    except UnicodeEncodeError:
+        return halves.decode("utf-16")
+    except UnicodeDecodeError:
         log.warning("the answer holds half a character; it is replaced")
-        return words.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-    return words
+        return halves.decode("utf-16", "replace")
 
 
 def usage(found: Any) -> Usage:

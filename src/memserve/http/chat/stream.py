@@ -25,6 +25,8 @@ class ChatReader(AnswerReader):
         self._usage: Usage | None = None
         self._unfold = Unfolder()
         self._calls: list[dict[str, Any]] = []
+        self._halves: dict[str, str] = {}
+        """Of characters, by the field whose next chunk has the other half."""
         self._refused = False
 
     def take(self, event: Event) -> list[Delta]:
@@ -53,7 +55,8 @@ class ChatReader(AnswerReader):
         calls = (
             ToolCall(call["id"] or f"call_{place}", call["name"], call["arguments"]) for place, call in told
         )
-        return self._last(self._usage, calls, self._unfold.finish())
+        cut = answer.clean(self._halves.pop("content", ""))
+        return self._last(self._usage, calls, self._unfold.finish() + cut)
 
     def whole(self, words: str, headers: Mapping[str, str]) -> list[Delta]:
         found = body.parse(words)
@@ -92,9 +95,20 @@ class ChatReader(AnswerReader):
         if message.get("refusal"):
             self._refused = True
             self._finish = "content_filter"
+        message = {**message, **self._joined(message)}
         new = self._unfold.feed(answer.text(message.get("content")) or "")
         reasoning = answer.reasoning(message) or ""
         return [Delta(new, reasoning=reasoning)] if new or reasoning else []
+
+    def _joined(self, message: dict[str, Any]) -> dict[str, str]:
+        """Texts whose characters were cut between two chunks, whole; the last one's half waits."""
+        found = {}
+        for name, value in message.items():
+            if isinstance(value, str):
+                words = self._halves.pop(name, "") + value
+                self._halves[name] = last = words[-1:] if "\ud800" <= words[-1:] <= "\udbff" else ""
+                found[name] = words.removesuffix(last)
+        return found
 
     def _collect(self, calls: Any) -> None:
         """Calls come in fragments, by their numbers, which some servers leave out, or by their ids."""

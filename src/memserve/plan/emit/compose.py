@@ -81,7 +81,7 @@ def _command(server: Server, steps: Sequence[Step], address: str) -> list[str]:
     ]
     if not steps[-1].joins:
         commands[-1] = server.listening(commands[-1], address)
-    before = [server.plan.install] if server.bare else []
+    before = [server.install] if server.bare else []
     if steps[0].joins:
         before.append(f"python3 -m pip install --quiet {shlex.quote(ray())}")
     before += [shlex.join(command) for command in commands[:-1]]

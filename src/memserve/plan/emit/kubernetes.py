@@ -120,7 +120,7 @@ def _command(server: Server, step: Step) -> list[str]:
     words = server.listening((*step.command, *server.program.metrics_flags), EVERYWHERE)
     if server.image != PYTHON:
         return [word.replace("$(", "$$(") for word in words]  # Kubernetes replaces $(NAME) in a command
-    line = f"{server.plan.install} && exec {shlex.join(words)}"
+    line = f"{server.install} && exec {shlex.join(words)}"
     return ["bash", "-c", line.replace("$(", "$$(")]
 
 
@@ -227,7 +227,7 @@ def _pod(server: Server, env: Mapping[str, str], name: str, cards: int,
 
 def _prepared(server: Server) -> str:
     """KubeRay runs this before `ray start`: engine images come without Ray, or with another one."""
-    install = f"{server.plan.install} && " if server.bare else ""
+    install = f"{server.install} && " if server.bare else ""
     return f"{install}python3 -m pip install --quiet {shlex.quote(ray('default'))}"
 
 

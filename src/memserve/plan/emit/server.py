@@ -15,6 +15,7 @@ from memserve.errors import InvalidInput
 from memserve.files import expanded
 from memserve.hardware import catalogue
 from memserve.hardware.machine import Access
+from memserve.missing import origin
 from memserve.plan.plan import Plan
 
 _PLAIN = re.compile(r"[A-Za-z_][A-Za-z0-9_./-]*")
@@ -108,6 +109,12 @@ class Server:
     def bare(self) -> bool:
         """The image holds no engine: the install line must run first."""
         return self.image == PYTHON
+
+    @property
+    def install(self) -> str:
+        """The install line on another machine: it has no checkout of this one, but the release."""
+        edits, folder, _ = origin()
+        return self.plan.install.replace(f'{edits}"{folder}', '"memserve')
 
     def started_by(self, form: str) -> None:
         """Raises where a file starts nothing: cards that nobody hands in, an engine that must be compiled."""

@@ -61,6 +61,9 @@ def distinct(requests: Any, output: Path, *, cache: Path | None, page: Path | No
     for what, named in (("the answer cache", cache), ("the page", page), ("the batch lines", lines)):
         if named is not None:
             used[what] = local(named, what)
+    if output.exists() and not (output.is_file() or output.is_dir()):
+        raise InvalidInput(f"{output} is no regular file: a run goes on from the answers that stand in it",
+                           hint="name a file, as answers.jsonl")  # fmt: skip
     seen: dict[object, str] = {}
     for what, path in used.items():
         before = seen.setdefault(_identity(path), what)

@@ -149,13 +149,12 @@ class Text(Chat):
 
 
 def _offsets(tokens: Sequence[str], text: str) -> list[int]:
-    """Where in the text each token begins. Some lack their blank; halves of a character stand for one."""
-    offsets, at, halves = list[int](), 0, False
+    """Where in the text each token begins. Some lack their blank; halves of a character have no length."""
+    offsets, at = list[int](), 0
     for token in tokens:
-        broken = "\ufffd" in token and not text.startswith(token, at)
-        place = -1 if broken else text.find(token, at, at + len(token) + 3)
-        offsets.append(min(place if halves and place >= 0 else at, len(text)))
-        at, halves = (at if broken else max(place, at) + len(token)), broken
+        found = text.find(token, at, at + len(token) + 3)
+        offsets.append(min(max(found, at), len(text)))
+        at = offsets[-1] + (len(token) if found >= 0 or "\ufffd" not in token else 0)
     return offsets
 
 

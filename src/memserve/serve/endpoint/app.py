@@ -119,8 +119,7 @@ class Endpoint:
         post("/v1/responses", self._route(asking.responses, answered.Responses))
         post("/v1/embeddings", self._embed)
         post("/v1/rerank", self._rerank)
-        post("/tokenize", self._tokens(reading.tokenize))
-        post("/detokenize", self._tokens(reading.detokenize))
+        post("/tokenize", self._tokens)
         return app
 
     # ------------------------------------------------------------ around every route
@@ -249,13 +248,10 @@ class Endpoint:
         rows = [{"index": i, "relevance_score": found.scores[i], **shown.get(i, {})} for i in order]
         return web.json_response({"model": name, "results": rows, "usage": answered.usage(found.usage)})
 
-    def _tokens(self, work: Callable[..., Awaitable[dict[str, Any]]]) -> Handler:
-        async def handle(request: web.Request) -> web.StreamResponse:
-            body = await self._body(request)
-            _, generator = self._models.find("generate", body.pop("model", None))
-            return web.json_response(await work(generator, body))
-
-        return handle
+    async def _tokens(self, request: web.Request) -> web.Response:
+        body = await self._body(request)
+        _, generator = self._models.find("generate", body.pop("model", None))
+        return web.json_response(await asyncio.to_thread(reading.tokenize, generator, body))
 
     # ------------------------------------------------------------ generating routes
 
@@ -314,7 +310,7 @@ class Endpoint:
 
 async def _answers(generator: Any, asked: Asked) -> list[Completion]:
     said = [] if reading.unanswered(asked) else await _said(generator, asked)
-    return await reading.echoed(generator, asked, said) if asked.echo else said
+    return await asyncio.to_thread(reading.echoed, generator, asked, said) if asked.echo else said
 
 
 async def _said(generator: Any, asked: Asked) -> list[Completion]:

@@ -1,6 +1,5 @@
 """What a model reads: the tokens of texts, and prompts that stand before their answers with their own."""
 
-import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
@@ -28,25 +27,16 @@ class Read:
         return self.ids[: self.hidden + 1], self.ids[self.hidden + 1 :]
 
 
-async def tokenize(generator: Any, body: dict[str, Any]) -> dict[str, Any]:
+def tokenize(generator: Any, body: dict[str, Any]) -> dict[str, Any]:
     """The ids of a text, with the BOS that its tokenizer adds; of messages only how many they are."""
     asking.only(body, "prompt", "messages", "add_special_tokens")
     special, context = asking.flag(body, "add_special_tokens", True), generator.capabilities.context
     if body.get("messages") is not None:
-        return {
-            "count": await asyncio.to_thread(generator.count_tokens, body["messages"]),
-            "max_model_len": context,
-        }
+        return {"count": generator.count_tokens(body["messages"]), "max_model_len": context}
     if not isinstance(text := body.get("prompt"), str):
         raise InvalidInput("prompt is a text")
-    ids = await asyncio.to_thread(generator.encode, Raw(text) if special else text)
+    ids = generator.encode(Raw(text) if special else text)
     return {"count": len(ids), "max_model_len": context, "tokens": ids}
-
-
-async def detokenize(generator: Any, body: dict[str, Any]) -> dict[str, Any]:
-    """The text of token ids."""
-    asking.only(body, "tokens")
-    return {"prompt": await asyncio.to_thread(generator.decode, body.get("tokens"))}
 
 
 def unanswered(asked: Asked) -> bool:
@@ -55,17 +45,14 @@ def unanswered(asked: Asked) -> bool:
     return asked.echo and type(most) is int and most == 0
 
 
-async def echoed(generator: Any, asked: Asked, answers: Sequence[Completion]) -> list[Completion]:
+def echoed(generator: Any, asked: Asked, answers: Sequence[Completion]) -> list[Completion]:
     """The answers with their prompts before them; where there are none, the prompts alone."""
-    prompts = await asyncio.to_thread(lambda: [_read(generator, one) for one in asked.prompts])
+    prompts = [_read(generator, one) for one in asked.prompts]
     if not answers:
-        count = asked.settings.get("n", 1)
-        silent = (Sample("", "length"),) * count if count > 1 else ()
+        silent = (Sample("", "length"),) * asked.settings.get("n", 1)
         answers = [Completion("", "length", usage=Usage(len(one.ids), 0), samples=silent) for one in prompts]
-    if (most := asked.settings.get("logprobs")) is None:
-        told: list[Any] = [None] * len(prompts)
-    else:
-        told = await _told(generator, prompts, most)
+    most = asked.settings.get("logprobs")
+    told: list[Any] = [None] * len(prompts) if most is None else _told(generator, prompts, most)
     return [
         replace(
             _after(one, prompt, words), samples=tuple(_after(each, prompt, words) for each in one.samples)
@@ -81,13 +68,9 @@ def _read(generator: Any, prompt: Any) -> Read:
     return Read(prompt.text, ids, len(ids) - len(generator.encode(prompt.text)))
 
 
-async def _told(generator: Any, prompts: Sequence[Read], most: int) -> list[list[TokenLogprob]]:
+def _told(generator: Any, prompts: Sequence[Read], most: int) -> list[list[TokenLogprob]]:
     """Of each prompt every token; of the first one nothing but its text."""
-    scores = await generator.ascore([pair for prompt in prompts if all(pair := prompt.pair)])
-    return await asyncio.to_thread(_shown, generator, prompts, iter(scores), most)
-
-
-def _shown(generator: Any, prompts: Sequence[Read], scores: Any, most: int) -> list[list[TokenLogprob]]:
+    scores = iter(generator.score([pair for prompt in prompts if all(pair := prompt.pair)]))
     found = []
     for prompt in prompts:
         first, rest = prompt.pair
