@@ -197,7 +197,7 @@ def test_colours_and_turned_photographs_are_read_as_transformers_reads_them(llav
     turned = Image.Exif()
     turned[0x0112] = 6
     PICTURES[1].save(file, "JPEG", exif=turned.tobytes())
-    shown = [file.getvalue()]
+    shown = [file.getvalue(), Image.open(io.BytesIO(file.getvalue()))]
     for mode in ("L", "P", "RGBA", "LA", "1", "CMYK"):
         changed = PICTURES[2].convert(mode)
         file = io.BytesIO()
@@ -205,7 +205,7 @@ def test_colours_and_turned_photographs_are_read_as_transformers_reads_them(llav
         shown.append(file.getvalue())
     answers = llava.generate([user(image(one)) for one in shown], max_tokens=MOST)
     for answer, data in zip(answers, shown, strict=True):
-        upright = load_image(b64encode(data).decode())
+        upright = load_image(b64encode(data).decode() if isinstance(data, bytes) else data)
         assert list(answer.token_ids) == reference.answer(user(image(upright)), MOST)[0]
 
 
