@@ -119,13 +119,14 @@ def _fetched(url: str) -> bytes:
 
 def _png(picture: Any) -> bytes:
     """Upright: a PNG file would not tell how a photograph was held."""
-    from PIL import ImageOps
-
     _bounded(picture)
     file = BytesIO()
     try:
-        plain = ImageOps.exif_transpose(picture)
-        plain = plain if plain.mode in _LOSSLESS else plain.convert("RGB")
+        if getattr(picture, "getexif", dict)():
+            from PIL import ImageOps
+
+            picture = ImageOps.exif_transpose(picture)
+        plain = picture if picture.mode in _LOSSLESS else picture.convert("RGB")
         plain.save(file, "PNG", compress_level=1)
     except Exception as error:  # of a file that is read only now, too
         raise InvalidInput(f"a picture cannot be read: {type(error).__name__}: {error}"[:200]) from error
@@ -143,10 +144,8 @@ def _encoded(data: bytes) -> str:
 
 
 def _bounded(picture: Any) -> None:
-    sides = f"{picture.width} x {picture.height}"
-    if not picture.width * picture.height:
-        raise InvalidInput(f"a picture of {sides} shows nothing")
     if picture.width * picture.height > MOST_PIXELS:
+        sides = f"{picture.width} x {picture.height}"
         raise InvalidInput(f"a picture of {sides} is larger than {MOST_PIXELS:,} pixels")
 
 

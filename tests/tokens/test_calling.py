@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import re
 from collections.abc import Callable
@@ -16,7 +17,7 @@ from transcripts import CITY, GPT_OSS, TOOL, TRANSCRIPTS
 
 from memserve.errors import InvalidInput
 from memserve.protocol import Request
-from memserve.tokens import calling, thinking
+from memserve.tokens import calling, reader, thinking
 from memserve.tokens.detokenizer import Detokenizer
 from memserve.tokens.grammar import structural_tag
 from memserve.tokens.prompts import Prepared
@@ -290,3 +291,18 @@ def test_a_call_after_a_thought_of_gpt_oss(
         assert (*found, [json.loads(call.arguments) for call in calls.calls]) == (thought, text, arguments), (
             pieces
         )
+
+
+def test_a_broken_call_is_given_up_where_it_breaks(monkeypatch: pytest.MonkeyPatch) -> None:
+    parse, tried = ast.parse, list[str]()
+
+    def counted(words: str, **how: str) -> ast.AST:
+        tried.append(words)
+        return parse(words, **how)  # type: ignore[no-any-return,call-overload]
+
+    with monkeypatch.context() as patched:
+        patched.setattr(ast, "parse", counted)
+        found = reader.python("a>) " + "and more) " * 500, 0)
+    assert found is None and len(tried) < 5
+    text = "a='it) is', b=[\"x)\"]"
+    assert reader.python(text + ") and more)", 0) == ({"a": "it) is", "b": ["x)"]}, len(text))

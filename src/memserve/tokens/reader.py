@@ -132,11 +132,9 @@ class Reader:
 
     def _json(self) -> Any:
         """The JSON value from here on; None where there is none."""
-        start = re.compile(r"\s*").match(self._text, self.at)
+        self._take("")  # white space
         try:
-            value, self.at = json.JSONDecoder(strict=False).raw_decode(
-                self._text, start.end() if start else self.at
-            )
+            value, self.at = json.JSONDecoder(strict=False).raw_decode(self._text, self.at)
         except (ValueError, RecursionError):
             return None
         return value
@@ -185,12 +183,19 @@ def pairs(text: str, at: int, pair: str, known: Mapping[str, Any]) -> tuple[dict
 def python(text: str, at: int) -> tuple[dict[str, Any], int] | None:
     """Keywords as Python writes a call's, from behind its bracket; None where they are none."""
     for end in islice(re.compile(r"\)").finditer(text, at), _TRIES):
-        with suppress(SyntaxError, ValueError, RecursionError, MemoryError):
-            call = ast.parse(f"f({text[at : end.start()]})", mode="eval").body
+        words = f"f({text[at : end.start()]})"
+        try:
+            call = ast.parse(words, mode="eval").body
             if not isinstance(call, ast.Call) or call.args:
                 return None
             made = {word.arg or "": ast.literal_eval(_Named().visit(word.value)) for word in call.keywords}
             return made, end.start()
+        except SyntaxError as error:
+            inner = error.lineno == 1 and (error.offset or len(words)) < len(words)
+            if inner and not re.search("unterminated|never closed", error.msg):
+                return None  # whatever comes behind it
+        except (ValueError, RecursionError, MemoryError):
+            continue
     return None
 
 
