@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import shlex
 import shutil
+import struct
 import sys
 from pathlib import Path
 from typing import Any
@@ -425,3 +427,26 @@ def test_an_installer_speaks_on_stderr(
         environment.make("pip install no-such-package-at-all", folder=tmp_path / "made", report=[].append)
     found = capfd.readouterr()
     assert "no-such-package-at-all" in found.err and not found.out
+
+
+@pytest.mark.parametrize(("field", "said"), [
+    ({"hidden_size": 288}, "no weight has that shape"),
+    ({"num_hidden_layers": 5}, "the weights hold"),
+    ({}, ""),
+])  # fmt: skip
+def test_a_config_that_the_weights_contradict(
+    tmp_path: Path, capsys: Said, field: dict[str, int], said: str
+) -> None:
+    at, table = 0, {}
+    for number, weight in enumerate(memserve.model.load(config(tmp_path)).weights):
+        for one in range(weight.count):
+            offsets = [at, at := at + 2 * math.prod(weight.shape)]
+            table[f"{number}.{one}"] = {"dtype": "BF16", "shape": weight.shape, "data_offsets": offsets}
+    head = json.dumps(table).encode()
+    with (tmp_path / "model.safetensors").open("wb") as file:
+        file.write(struct.pack("<Q", len(head)) + head)
+        file.truncate(8 + len(head) + at)
+    (tmp_path / "tokenizer.json").write_text("{}")
+    answer = dry(capsys, config(tmp_path, **field), "--to", "fp8", code=bool(said))
+    assert said in " ".join(failed(answer))
+    assert bool(failed(answer)) == bool(said)

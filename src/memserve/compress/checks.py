@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from memserve.engines.making import Method
-from memserve.errors import DoesNotFit, MemserveError
+from memserve.errors import DoesNotFit, MemserveError, ModelUnreadable
 from memserve.hardware.machine import GIB
 from memserve.memory.formats import named
 from memserve.memory.weights import Split, stage_bytes, storage
 from memserve.model.spec import ModelSpec
+from memserve.model.stored import headers
 
 LIBRARIES = int(1.2 * GIB)
 """What Python and torch take with no model."""
@@ -82,12 +83,33 @@ def _shapes(order: Order) -> Iterator[tuple[str, bool, str]]:
     if model.embeds or model.reranks or model.encoder:
         yield "task", False, "it is no decoder that makes text, so perplexity cannot judge it"
         return
+    if said := _contradicted(order):
+        yield "weights", False, said
+        return
     yield "weights", True, lacking(order) or f"{model.parameters:,} parameters in {model.dtype}"
     yield from _windows(order)
     if order.missed:
         yield "target", False, order.missed
     for method in order.methods:
         yield _shape(order, method)
+
+
+def _contradicted(order: Order) -> str:
+    """Where a folder's weights are not those of its config.json: another width, or fewer than it builds."""
+    folder, model = Path(order.name or "/dev/null"), order.model
+    try:
+        stored = headers.tensors(folder) if model.exact and folder.is_dir() else {}
+    except ModelUnreadable as error:
+        return str(error)
+    if not stored:
+        return ""
+    shapes, held = {one.shape for one in stored.values()}, sum(one.elements for one in stored.values())
+    first = next((one.shape for one in model.weights if one.part == "embedding"), None)
+    if first and first not in shapes:
+        return f"{folder}: config.json asks for an embedding of {first}, no weight has that shape"
+    if held < model.parameters:
+        return f"{folder}: config.json asks for {model.parameters:,} parameters, the weights hold {held:,}"
+    return ""
 
 
 def lacking(order: Order) -> str:
