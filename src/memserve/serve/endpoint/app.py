@@ -119,7 +119,8 @@ class Endpoint:
         post("/v1/responses", self._route(asking.responses, answered.Responses))
         post("/v1/embeddings", self._embed)
         post("/v1/rerank", self._rerank)
-        post("/tokenize", self._tokens)
+        post("/tokenize", self._tokens(reading.tokenize))
+        post("/detokenize", self._tokens(reading.detokenize))
         return app
 
     # ------------------------------------------------------------ around every route
@@ -248,10 +249,13 @@ class Endpoint:
         rows = [{"index": i, "relevance_score": found.scores[i], **shown.get(i, {})} for i in order]
         return web.json_response({"model": name, "results": rows, "usage": answered.usage(found.usage)})
 
-    async def _tokens(self, request: web.Request) -> web.Response:
-        body = await self._body(request)
-        _, generator = self._models.find("generate", body.pop("model", None))
-        return web.json_response(await asyncio.to_thread(reading.tokenize, generator, body))
+    def _tokens(self, work: Callable[..., dict[str, Any]]) -> Handler:
+        async def handle(request: web.Request) -> web.StreamResponse:
+            body = await self._body(request)
+            _, generator = self._models.find("generate", body.pop("model", None))
+            return web.json_response(await asyncio.to_thread(work, generator, body))
+
+        return handle
 
     # ------------------------------------------------------------ generating routes
 

@@ -39,6 +39,12 @@ def tokenize(generator: Any, body: dict[str, Any]) -> dict[str, Any]:
     return {"count": len(ids), "max_model_len": context, "tokens": ids}
 
 
+def detokenize(generator: Any, body: dict[str, Any]) -> dict[str, Any]:
+    """The text of token ids."""
+    asking.only(body, "tokens")
+    return {"prompt": generator.decode(body.get("tokens"))}
+
+
 def unanswered(asked: Asked) -> bool:
     """Whether the prompts alone are wanted."""
     most = asked.settings.get("max_tokens")
