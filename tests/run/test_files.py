@@ -276,3 +276,14 @@ def test_what_a_killed_run_leaves_is_ours(out, fake):
     run(["a", {"promt": "x"}, "b"], out, generator=fake())
     assert sorted(path.name for path in out.parent.iterdir()) == ["answers.failed.jsonl", "answers.jsonl"]
     assert results.is_ours(failed)
+
+
+@pytest.mark.parametrize("edit", [
+    lambda held: held.replace(b"\n", b"\r\n"), lambda held: b"\xef\xbb\xbf" + held, lambda held: held[:-1],
+])  # fmt: skip
+def test_a_repair_keeps_answers_that_an_editor_only_saved_again(edit, fake, out):
+    run(["a", "b"], out, generator=fake(), progress=False)
+    written = out.read_bytes()
+    out.write_bytes(edit(written))
+    journal.repair(out)
+    assert out.read_bytes() == written

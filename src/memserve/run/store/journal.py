@@ -343,7 +343,10 @@ def repair(path: Path) -> Path | None:
         with path.open("rb") as source, os.fdopen(files.create(aside), "wb") as bad, \
                 os.fdopen(files.scratch(kept, _is_answers), "wb") as good:  # fmt: skip
             for number, raw in enumerate(source, 1):
-                (bad if number in damaged else good).write(raw)
+                # what an editor puts around a line is no damage
+                whole = raw.removeprefix(b"\xef\xbb\xbf").rstrip(b"\r\n") + b"\n"
+                sound = number not in damaged or record.stamp(whole) is not None
+                (good if sound else bad).write(whole if sound else raw)
             for file in (bad, good):
                 file.flush()
                 os.fsync(file.fileno())
