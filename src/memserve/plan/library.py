@@ -88,14 +88,18 @@ def model_of(model: str | PathLike[str] | ModelSpec, backend: str | None = None,
 
 
 def on_cards(spec: ModelSpec, backend: str | None) -> ModelSpec:
-    """Refuses what is known by a price alone; what its provider alone has takes no card."""
+    """What a provider's name means among the weights; what is known by a price alone is refused."""
     from memserve import registry
+    from memserve.model import load
+    from memserve.model.catalogue import find
     from memserve.plan.search.pricing import price
 
     local = not spec.blocks and installed.plans_locally(backend)
     sold = price(spec.id, None) if local else None
     if sold is None or sold.provider in registry.names():
         return spec
+    if (known := find(spec.id.rpartition("/")[2].partition(":")[0])) is not None:
+        return load(known.id)
     raise UnknownName(
         f"{spec.id[:60]} is known here by {sold.provider}'s price alone, not by its sizes",
         hint="for cards name its weights: OWNER/NAME on the hub or a folder with its config.json; without"

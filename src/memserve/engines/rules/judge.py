@@ -21,6 +21,7 @@ Open: TypeAlias = "tuple[Mapping[str, Any], Mapping[str, Any]]"
 """A row, and those of its conditions that are not yet known to hold."""
 CARD_FACTS = frozenset({"vendor", "sm", "soc", "card", "capability", "fork"})
 Subject: TypeAlias = Literal["request", "model", "card", "vendor"]
+"""What a row refuses; an engine of a few architectures alone is as far from a wish as another maker's."""
 REQUEST_CHECKS = frozenset(name for name in CHECKS if not name.startswith("architecture"))
 """Arithmetic over what was asked for: another request on the same card would pass."""
 MODEL_CHECKS = frozenset({None, *(name for name in CHECKS if name.startswith("architecture"))})
@@ -104,7 +105,7 @@ def subject(rules: Mapping[str, Any], rule: str) -> Subject:
     rows = [row for row in rules["rows"] if row["id"] == rule]
     if any(row.get("check") in REQUEST_CHECKS for row in rows):
         return "request"
-    if any(_about_vendor(row) for row in rows):
+    if any(_about_vendor(row) or _of_few(row) for row in rows):
         return "vendor"
     return "card" if any(_about_card(row) for row in rows) else "model"
 
@@ -116,6 +117,10 @@ def about_dtype(rules: Mapping[str, Any], rule: str) -> bool:
 
 def _about_vendor(row: Mapping[str, Any]) -> bool:
     return "check" not in row and row.get("when", {}).keys() == {"vendor"}
+
+
+def _of_few(row: Mapping[str, Any]) -> bool:
+    return "check" not in row and row.get("when", {}).keys() == {"architecture"}
 
 
 def drives(rules: Mapping[str, Any], machine: Machine) -> bool:
