@@ -11,6 +11,7 @@ from faulty_server import reply
 
 from memserve import errors
 from memserve.http import retry
+from memserve.http.transport import Limits, Refused
 from memserve.protocol import observer
 
 OK = reply()
@@ -161,3 +162,21 @@ def test_how_long_a_server_asks_to_wait(headers, seconds):
 )
 def test_when_limits_are_whole_again(headers, seconds):
     assert retry.resets(headers, 1000.0) == seconds
+
+
+def test_a_server_that_never_answered_is_waited_for_once_not_by_each_request(monkeypatch):
+    now = iter(range(0, 10_000, 1))
+    monkeypatch.setattr(retry.time, "monotonic", lambda: float(next(now)))
+    refused, seen, limits = Refused("nobody listens"), retry.Seen(), Limits()
+    waited = []
+    for _ in range(50):
+        attempts, steps = retry.Attempts(limits, seen), 0
+        with pytest.raises(Refused):
+            while True:
+                attempts.after(refused)
+                steps += 1
+        waited.append(steps)
+    assert (
+        waited[0] >= 7 and waited[1:9] == [0] * 8
+    )  # a second each; after as long again it is hoped for anew
+    assert sum(waited) < 50 * 5

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections import Counter
 
@@ -10,6 +11,7 @@ import pytest
 import memserve
 from memserve.errors import RunError, Throttled
 from memserve.run import run
+from memserve.run.async_loop import LoopEvent, Repeats
 
 
 @pytest.fixture
@@ -76,3 +78,16 @@ def test_nobody_listens(serve, generator, out):
     server.server_close()
     with pytest.raises(RunError, match="every request fails"):
         run([f"p{n}" for n in range(5000)], out, generator=generator(server, max_retries=0))
+
+
+def test_nobody_waits_for_a_turn_after_the_end():
+
+    async def late() -> bool:
+        (event := LoopEvent()).bind()
+        repeats = Repeats(None, event)  # type: ignore[arg-type]
+        repeats.stop()
+        waiting = asyncio.ensure_future(repeats.wait(object()))  # type: ignore[arg-type]
+        done, _ = await asyncio.wait([waiting], timeout=60)
+        return waiting in done and waiting.cancelled()
+
+    assert asyncio.run(late())

@@ -20,7 +20,7 @@ from memserve.errors import (
 from memserve.http import body, failure
 from memserve.http.address import Address
 from memserve.http.failure import SHARED, KnownErrors
-from memserve.http.retry import Attempts, Throttle
+from memserve.http.retry import Attempts, Seen, Throttle
 from memserve.http.secret import Mask
 from memserve.http.transport import Answer, Call, Limits, Transport, within
 from memserve.protocol import observer
@@ -61,7 +61,7 @@ class HttpClient:
         self._health = health
         self._success = success
         self._throttle = Throttle()
-        self._known = False
+        self._seen = Seen()
         self._closed = False
 
     def __repr__(self) -> str:
@@ -83,7 +83,7 @@ class HttpClient:
     async def stream(self, call: Call,
                      events: Callable[[Answer, Pieces], AsyncIterator[T]]) -> AsyncIterator[T]:  # fmt: skip
         """The items of a streamed answer; an attempt that breaks is repeated only if nothing was yielded."""
-        attempts = Attempts(self.limits, self._known)
+        attempts = Attempts(self.limits, self._seen)
         while True:
             yielded = False
             sent = await self._turn(self.limits.timeout)
@@ -123,7 +123,7 @@ class HttpClient:
         self._transport.close()
 
     async def _persist(self, once: Callable[[], Awaitable[T]]) -> T:
-        attempts = Attempts(self.limits, self._known)
+        attempts = Attempts(self.limits, self._seen)
         while True:
             sent = await self._turn(self.limits.timeout)
             try:
@@ -209,7 +209,7 @@ class HttpClient:
             answer = await within(limit, self._transport.send(signed), f"no first byte within {limit:g} s")
         else:
             answer = await self._transport.send(signed)
-        self._known = True
+        self._seen.answered = True
         if answer.status == self._success:
             return answer
         try:

@@ -129,16 +129,24 @@ _UNKNOWN_SERVER_SHARE = 2.5
 
 
 @dataclass
+class Seen:
+    """What a client has seen of its server: whether it ever answered, and since when it has only refused."""
+
+    answered: bool = False
+    refused_since: float | None = None
+
+
+@dataclass
 class Attempts:
     """The attempts of one request: at most `max_retries` + 1 posts, plus one replay of a stale connection.
 
     A refused connection is no post: it is tried again for as long as the server may take to start, which is
-    short for a server that has never answered (the address may be wrong).
+    short for a server that has never answered (the address may be wrong), and all requests wait for that one
+    together.
     """
 
     limits: Limits
-    known: bool
-    """The server has answered before."""
+    seen: Seen
     failed: int = 0
     renewed: bool = False
     _replayed: bool = False
@@ -164,13 +172,18 @@ class Attempts:
 
     def _after_refused(self, error: RemoteError) -> float:
         now = time.monotonic()
-        self._refused_since = now if self._refused_since is None else self._refused_since
-        self._refused += 1
+        since = now if self._refused_since is None else self._refused_since
         budget = self.limits.startup_seconds
-        if not self.known:
+        if not self.seen.answered:
             budget = min(budget, _UNKNOWN_SERVER_SECONDS, _UNKNOWN_SERVER_SHARE * self.limits.timeout)
+            first = self.seen.refused_since
+            if first is None or now - first > 2 * budget:  # a later call hopes anew
+                first = self.seen.refused_since = now
+            since = min(since, first)
+        self._refused_since = since
+        self._refused += 1
         pause = min(_REFUSED_CAP, backoff(self._refused - 1))
-        if not self.limits.max_retries or now + pause > self._refused_since + budget:
+        if not self.limits.max_retries or now + pause > since + budget:
             raise error
         return pause
 

@@ -266,6 +266,8 @@ def _backend_options(chosen: argparse.Namespace) -> dict[str, Any]:
         if not sign or not name:
             raise InvalidInput(f"--options takes K=V, not {pair[:60]!r}")
         options[name.replace("-", "_")] = finite(f"--options {name}", _value(value))
+    if (chosen.base_url or "base_url" in options) and chosen.patience > 0:
+        options.setdefault("startup_timeout", chosen.patience)
     if chosen.batch and chosen.backend and registry.find(chosen.backend).capabilities.batches:
         options["batch"] = True  # a local engine that answers files is opened for them
     return {name: value for name, value in options.items() if value is not None}

@@ -297,6 +297,7 @@ class Repeats:
         self._regulator = regulator
         self._event = event
         self._waiting: dict[Ticket, asyncio.Future[None]] = {}
+        self._stopped = False
 
     @contextmanager
     def observing(self, ticket: Ticket) -> Iterator[None]:
@@ -319,13 +320,16 @@ class Repeats:
             turn.set_result(None)
 
     def stop(self) -> None:
-        """No attempt more: whoever waits is cancelled, and stays unanswered."""
+        """No attempt more: whoever waits, or comes to wait, is cancelled, and stays unanswered."""
+        self._stopped = True
         for turn in self._waiting.values():
             turn.cancel()
 
     async def wait(self, ticket: Ticket) -> None:
         """Until it is this one's turn."""
         turn = self._waiting[ticket] = asyncio.get_running_loop().create_future()
+        if self._stopped:
+            turn.cancel()
         self._event.set()
         try:
             await turn
