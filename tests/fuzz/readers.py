@@ -302,7 +302,7 @@ def read_calls(data: bytes) -> object:
 
 def _calls() -> Iterator[bytes]:
     places = {family.name: place for place, family in enumerate(calling.families())}
-    tested = runpy.run_path(str(DATA.parent / "tokens" / "test_calling.py"))["TRANSCRIPTS"]
+    tested = runpy.run_path(str(DATA.parent / "support" / "transcripts.py"))["TRANSCRIPTS"]
     yield from (bytes([places[name]]) + text.encode() for name, text, *_ in tested)
 
 
@@ -415,7 +415,7 @@ def read_body(data: bytes) -> object:
         found = []
         for route, shape in ROUTES:
             try:
-                body = app.body_of(data)
+                body = asked.body_of(data)
                 wanted = route(body, _Echo.capabilities)
                 if len(wanted.prompts) <= 64 and wanted.settings.get("n", 1) in range(65):
                     found.append(shape("m", wanted).whole(await app._answers(_generator(), wanted)))

@@ -160,10 +160,10 @@ def logprobs(found: Any) -> tuple[TokenLogprob, ...] | None:
 
 def _chat_token(item: dict[str, Any]) -> TokenLogprob:
     rivals = item.get("top_logprobs") or []
-    top = [(str(r.get("token", "")), number(r.get("logprob"))) for r in rivals if isinstance(r, dict)]
+    top = [(_word(r.get("token")), number(r.get("logprob"))) for r in rivals if isinstance(r, dict)]
     token_id = item.get("token_id")
     return TokenLogprob(
-        str(item.get("token", "")),
+        _word(item.get("token")),
         number(item.get("logprob")),
         token_id if isinstance(token_id, int) else None,
         tuple((token, value) for token, value in top if value is not None),
@@ -182,7 +182,11 @@ def _completion_tokens(found: dict[str, Any]) -> tuple[TokenLogprob, ...]:
 def _completion_token(token: Any, value: Any, rivals: Any) -> TokenLogprob:
     items = rivals.items() if isinstance(rivals, dict) else ()
     top = ((str(name), number(rival)) for name, rival in items)
-    return TokenLogprob(str(token), number(value), None, tuple((n, v) for n, v in top if v is not None))
+    return TokenLogprob(_word(token), number(value), None, tuple((n, v) for n, v in top if v is not None))
+
+
+def _word(token: Any) -> str:
+    return token if isinstance(token, str) else ""
 
 
 def number(value: Any) -> float | None:
