@@ -23,7 +23,7 @@ def emit(plan: Plan, form: str, *, bind: str = LOOPBACK) -> str:
     server.started_by(form)
     module = "kubernetes" if form.startswith("kube") else form
     text: str = import_module(f"{__name__}.{module}").text(server, found, bind, form)
-    return text
+    return _made_first([plan], text)
 
 
 def emit_all(plans: Sequence[Plan], form: str, *, bind: str = LOOPBACK) -> str:
@@ -37,7 +37,15 @@ def emit_all(plans: Sequence[Plan], form: str, *, bind: str = LOOPBACK) -> str:
     servers = [Server(plan) for plan in plans]
     for server in servers:
         server.started_by(form)
-    return several([(server, steps(server.plan)) for server in servers], bind)
+    return _made_first(plans, several([(server, steps(server.plan)) for server in servers], bind))
+
+
+def _made_first(plans: Sequence[Plan], text: str) -> str:
+    """The file, which says below its first line what must be made before it is started."""
+    makes = (" ".join(plan.checkpoint.make.splitlines()) for plan in plans if plan.checkpoint.make)
+    said = "".join(f"# Before the first start: {make}\n" for make in makes)
+    first, end, rest = text.partition("\n")
+    return f"{first}{end}{said}{rest}"
 
 
 def check(form: str) -> None:
