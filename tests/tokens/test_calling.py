@@ -230,6 +230,14 @@ class Pieces:
         return "".join(self._pieces[token] for token in ids)
 
 
+@pytest.mark.parametrize("left_out", [{}, {"parameters": None}])
+def test_a_function_that_takes_nothing_says_so_to_its_template(left_out: dict[str, None]) -> None:
+    tool = {"type": "function", "function": {"name": "now", **left_out}}
+    reads = "{% for tool in tools %}{{ tool.function.parameters.properties | length }}{% endfor %}"
+    assert WORLD.from_string(reads).render(**calling.offered([tool])) == "0"
+    assert calling.offered([TOOL])["tools"] == [TOOL]
+
+
 def test_which_tools_may_be_called() -> None:
     named = {"type": "function", "function": {"name": "get_weather"}}
     asked = {choice: calling.of(Request(prompt="x", tools=(TOOL,), tool_choice=choice), FAMILIES["hermes"], {})

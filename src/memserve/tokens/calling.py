@@ -122,8 +122,16 @@ def as_text(probed: str) -> bool:
 
 def offered(tools: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """The template's variables for tools; it reads the one that it knows."""
-    told = [dict(tool) for tool in tools]
+    told = [_whole(tool) for tool in tools]
     return {"tools": told, "xml_tools": told}
+
+
+def _whole(tool: Mapping[str, Any]) -> dict[str, Any]:
+    """A function that takes nothing says so: some templates read what may be left out."""
+    function = tool.get("function")
+    if not function or function.get("parameters") is not None:
+        return dict(tool)
+    return {**tool, "function": {**function, "parameters": {"type": "object", "properties": {}}}}
 
 
 WRITTEN = {"add_generation_prompt": False, **offered([PROBE])}
