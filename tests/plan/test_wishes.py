@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from extras import need
 
 import memserve
 from memserve.engines import installed
@@ -45,6 +46,7 @@ def test_the_nearest_miss_is_no_engine_of_other_models() -> None:
 def test_a_model_known_by_its_price_is_not_sent_to_its_provider_when_cards_are_named(
     gpus: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    need("genai_prices", "oracles")
     from memserve.plan.__main__ import main
 
     assert main(["pixtral-12b", "--gpus", gpus]) == 2

@@ -230,6 +230,19 @@ class Pieces:
         return "".join(self._pieces[token] for token in ids)
 
 
+@pytest.mark.parametrize("value", ["3J", "b'x'", "{1, 2}", "...", "1e999", "[NaN]", "{(1, 2): 3}"])
+def test_arguments_are_values_of_json(value: str) -> None:
+    told = reader.loads(value, value)
+    assert told == value
+    for name, text in TEMPLATES.items():
+        calls = [
+            {"id": "a", "type": "function", "function": {"name": "get_weather", "arguments": {"city": value}}}
+        ]
+        said = WORLD.from_string(text).render(calls=calls).replace(json.dumps(value), value)
+        for call in calling.read(said, _calling(name))[1]:
+            json.loads(call.arguments)
+
+
 @pytest.mark.parametrize("left_out", [{}, {"parameters": None}])
 def test_a_function_that_takes_nothing_says_so_to_its_template(left_out: dict[str, None]) -> None:
     tool = {"type": "function", "function": {"name": "now", **left_out}}

@@ -189,7 +189,7 @@ def python(text: str, at: int) -> tuple[dict[str, Any], int] | None:
             if not isinstance(call, ast.Call) or call.args:
                 return None
             made = {word.arg or "": ast.literal_eval(_Named().visit(word.value)) for word in call.keywords}
-            return made, end.start()
+            return _said(made), end.start()
         except SyntaxError as error:
             inner = error.lineno == 1 and (error.offset or len(words)) < len(words)
             if inner and not re.search("unterminated|never closed", error.msg):
@@ -232,7 +232,16 @@ def _value(text: str, kinds: set[str]) -> Any:
 def loads(text: str, otherwise: Any = None) -> Any:
     """JSON, or what Python prints for a value: some templates write that."""
     with suppress(ValueError, RecursionError):
-        return json.loads(text.strip(), strict=False)
+        return _said(json.loads(text.strip(), strict=False))
     with suppress(ValueError, SyntaxError, RecursionError, MemoryError):
-        return ast.literal_eval(text.strip())
+        return _said(ast.literal_eval(text.strip()))
     return otherwise
+
+
+def _said(value: Any) -> Any:
+    """A value that JSON can say, as arguments are told: no complex number, bytes, set, or endless one."""
+    try:
+        json.dumps(value, allow_nan=False)
+    except TypeError as error:
+        raise ValueError(str(error)) from None
+    return value
