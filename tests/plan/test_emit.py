@@ -434,6 +434,8 @@ def test_what_must_be_made_first_is_told_in_the_file(form: str) -> None:
     plan = best("smollm2-1.7b", "1xL4", backend="vllm", quantization="awq")
     assert plan.checkpoint.make
     odd = replace(plan, checkpoint=replace(plan.checkpoint, make=plan.checkpoint.make + "\ntouch /tmp/x"))
-    told = [line for line in emit.emit(odd, form).splitlines() if "memserve compress" in line or "touch" in line]
+    told = [
+        line for line in emit.emit(odd, form).splitlines() if "memserve compress" in line or "touch" in line
+    ]
     assert len(told) == 1 and told[0].startswith(f"# Before the first start: {plan.checkpoint.make} touch")
     assert "Before the first start" not in emit.emit(best("smollm2-1.7b", "1xL4", backend="vllm"), form)
