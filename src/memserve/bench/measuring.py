@@ -84,7 +84,7 @@ class _Bench:
         self._count = self._count or _beside(self.target)
         if self._count is None:
             raise InvalidInput("the server does not say how many tokens it made",
-                               hint="--tokenizer FOLDER counts them: one that holds tokenizer.json")  # fmt: skip
+                               hint="--tokenizer FOLDER counts them: one with tokenizer.json")  # fmt: skip
         return self._count(text)
 
 
