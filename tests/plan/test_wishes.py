@@ -36,7 +36,9 @@ def test_an_fp8_cache_on_volta_is_refused_as_that() -> None:
 
 
 def test_the_nearest_miss_is_no_engine_of_other_models() -> None:
-    assert "memserve-toy" in str(installed.named("toy").rules["versions"])
+    pytest.importorskip(
+        "memserve_toy", reason="the example plug-in is not installed: pip install ./examples/plugin"
+    )
     with pytest.raises(DoesNotFit) as missed:
         memserve.plan.best("llama-8b", "1xGaudi3")
     assert missed.value.closest.backend != "toy"  # type: ignore[attr-defined]
