@@ -44,3 +44,10 @@ def test_nothing_failed_and_something_passed(report: dict[str, Any]) -> None:
 def test_every_skip_names_a_capability(report: dict[str, Any]) -> None:
     skipped = [row["reason"] for row in report["results"] if row["outcome"] == "skipped"]
     assert [reason for reason in skipped if not reason.startswith("capability ")] == []
+
+
+def test_engines_of_ours_tell_each_token_of_a_score(report: dict[str, Any]) -> None:
+    silent = [
+        row["test"] for row in report["results"] if "single tokens are not told" in (row["reason"] or "")
+    ]
+    assert silent == []

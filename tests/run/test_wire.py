@@ -81,7 +81,6 @@ def test_nobody_listens(serve, generator, out):
 
 
 def test_nobody_waits_for_a_turn_after_the_end():
-
     async def late() -> bool:
         (event := LoopEvent()).bind()
         repeats = Repeats(None, event)  # type: ignore[arg-type]

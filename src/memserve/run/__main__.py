@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from memserve import cli, registry
 from memserve.errors import InvalidInput, MemserveError
 from memserve.options import finite
+from memserve.run.options import PATIENCE_SECONDS
 from memserve.run.summary import Summary
 from memserve.run.tasks import TASKS
 
@@ -91,7 +92,13 @@ def _add_limits(group: argparse._ArgumentGroup) -> None:
     add("--tpm", metavar="N", type=cli.number, help="tokens a minute")
     add("--budget", metavar="B", help="stop before more is spent on this output: 20usd, 5mtok")
     add("--price", metavar="IN:OUT", help="dollars per million tokens")
-    add("--patience", metavar="S", type=cli.number, default=600.0, help="seconds to wait for a dead server")
+    add(
+        "--patience",
+        metavar="S",
+        type=cli.number,
+        default=PATIENCE_SECONDS,
+        help="seconds to wait for a dead server",
+    )
 
 
 def _add_run(group: argparse._ArgumentGroup) -> None:
@@ -266,7 +273,7 @@ def _backend_options(chosen: argparse.Namespace) -> dict[str, Any]:
         if not sign or not name:
             raise InvalidInput(f"--options takes K=V, not {pair[:60]!r}")
         options[name.replace("-", "_")] = finite(f"--options {name}", _value(value))
-    if (chosen.base_url or "base_url" in options) and chosen.patience > 0:
+    if (chosen.base_url or "base_url" in options) and 0 < chosen.patience < PATIENCE_SECONDS:
         options.setdefault("startup_timeout", chosen.patience)
     if chosen.batch and chosen.backend and registry.find(chosen.backend).capabilities.batches:
         options["batch"] = True  # a local engine that answers files is opened for them

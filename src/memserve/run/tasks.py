@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from memserve.client.generation import Generator
@@ -208,8 +208,8 @@ def _ranked(ranking: Ranking) -> Result:
 
 
 def _scored(score: Any) -> Result:
-    told = replace(score, logprobs=()).to_dict()
-    return Result(text=None, values={name: told[name] for name in ("logprob", "tokens", "greedy")})
+    names = ("logprob", "tokens", "greedy")  # each token's would make the file many times as large
+    return Result(text=None, values={name: getattr(score, name) for name in names})
 
 
 def _vectors(found: Embeddings, texts: Sequence[str]) -> list[Completion]:
