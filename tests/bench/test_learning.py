@@ -15,6 +15,7 @@ from memserve.bench import Level, Target
 from memserve.bench.measuring import ameasure
 from memserve.client.generation import Generator
 from memserve.client.handle import for_engine
+from memserve.errors import InvalidInput
 from memserve.plan import best
 from memserve.plan.search import judging
 from memserve.speed import learnt, predict
@@ -126,6 +127,14 @@ def test_lists_shares_and_forgets(place: Path, capsys: pytest.CaptureFixture[str
     ]
     assert main(["plan", "--forget", "2"]) == 2 and main(["plan", "--forget", "all"]) == 0
     assert learnt.load() == ()
+
+
+def test_a_factor_that_cannot_be_is_told_once(tmp_path: Path) -> None:
+    row = {"backend": BACKEND, "card": "L4", "model": "m", "factors": {"steps": 1e9}, "rows": []}
+    (file := tmp_path / "speed.json").write_text(json.dumps({"schema": 1, "speeds": [row]}))
+    with pytest.raises(InvalidInput, match="a factor of m is unknown, or out of bounds") as told:
+        learnt.load(file)
+    assert str(told.value).count("holds no speeds") == 1
 
 
 def test_a_start_up_log_in_the_report_teaches_memory(place: Path, capsys: pytest.CaptureFixture[str]) -> None:

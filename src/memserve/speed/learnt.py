@@ -144,11 +144,12 @@ def load(path: Path | None = None) -> tuple[Learnt, ...]:
     """All that a file holds; `InvalidInput` where it is none of ours."""
     file = path or Path(files.configured(FILE))
     try:
-        return parsed(files.parsed(file.read_text(encoding="utf-8"))["speeds"], str(file))
+        rows = files.parsed(file.read_text(encoding="utf-8"))["speeds"]
     except FileNotFoundError:
         return ()
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise _foreign(str(file), error) from None
+    return parsed(rows, str(file))
 
 
 def parsed(rows: Any, name: str = "the file") -> tuple[Learnt, ...]:
@@ -168,7 +169,7 @@ def _read(row: Mapping[str, Any]) -> Learnt:
     known = {part.name for part in fields(Learnt)}
     found = Learnt(**{name: value for name, value in row.items() if name in known})
     if not all(cause in CAUSES and 1e-4 < factor < 1e4 for cause, factor in found.factors.items()):
-        raise ValueError(f"a factor of {found.model}")
+        raise ValueError(f"a factor of {found.model[:30] or 'a row'} is unknown, or out of bounds")
     return replace(found, rows=tuple(found.rows))
 
 
